@@ -1,0 +1,65 @@
+"""Why does the validation loss rise while accuracy stays flat? An exact, per-sample answer."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from confshift.analysis.comparison import Comparison, compare
+    from confshift.analysis.history import History, summarize
+    from confshift.checkpoint import Checkpoint
+    from confshift.collection.collector import inspect
+    from confshift.errors import ConfshiftError
+    from confshift.findings.diagnosis import diagnose
+    from confshift.findings.finding import Finding
+    from confshift.predictions import Predictions
+    from confshift.reporting.page import Report, report
+    from confshift.storage.run import Run
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Checkpoint",
+    "Comparison",
+    "ConfshiftError",
+    "Finding",
+    "History",
+    "Predictions",
+    "Report",
+    "Run",
+    "compare",
+    "diagnose",
+    "inspect",
+    "report",
+    "summarize",
+]
+
+_HOMES = {
+    "Checkpoint": "checkpoint",
+    "Comparison": "analysis.comparison",
+    "ConfshiftError": "errors",
+    "Finding": "findings.finding",
+    "History": "analysis.history",
+    "Predictions": "predictions",
+    "Report": "reporting.page",
+    "Run": "storage.run",
+    "compare": "analysis.comparison",
+    "diagnose": "findings.diagnosis",
+    "inspect": "collection.collector",
+    "report": "reporting.page",
+    "summarize": "analysis.history",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used: torch and altair are heavy."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'confshift' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"confshift.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -1,0 +1,1 @@
+"""Tables in, tables out: knows no file, no torch, no picture."""

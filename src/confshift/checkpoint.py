@@ -1,0 +1,223 @@
+"""A checkpoint: the predictions of one epoch on one split, and the columns measured from them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from confshift import temperature
+from confshift.predictions import Predictions
+from confshift.scoring import Scores, score
+
+__all__ = ["MEASURED", "Checkpoint", "Measurement", "Provenance", "measure"]
+
+#: The columns kept for each sample beside its id. Everything but a new temperature fit and the
+#: competitors follows from them, whatever K is. This is a stored format: add at the end, never change.
+MEASURED = np.dtype(
+    [
+        ("target", "<i4"),
+        ("predicted", "<i4"),
+        ("hedge", "<f8"),
+        ("mistake", "<f8"),
+        ("confidence", "<f8"),
+        ("margin", "<f8"),
+        ("tied", "?"),
+        ("curve_loss", "<f8"),
+        ("curve_slope", "<f8"),
+        ("curve_curvature", "<f8"),
+    ]
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Measurement:
+    """What is stored of a checkpoint beside its logits: a row per sample, in the order of the ids."""
+
+    sample_ids: NDArray[Any]  # (N,) int64 or text, ascending
+    rows: NDArray[Any]  # (N,) of dtype MEASURED
+    beta: float  # where the curve_* columns were evaluated
+
+    @cached_property
+    def curve(self) -> temperature.Curve:
+        """Each sample's loss as a function of 1/T."""
+        rows = self.rows
+        return temperature.Curve(
+            self.beta,
+            np.ascontiguousarray(rows["curve_loss"]),
+            np.ascontiguousarray(rows["curve_slope"]),
+            np.ascontiguousarray(rows["curve_curvature"]),
+        )
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """How a checkpoint came about: what a reader needs to trust it."""
+
+    id_source: str = "order"
+    ignored_samples: int = 0
+    duplicate_samples: int = 0
+    source_dtype: str = "float32"
+    writer: str = ""
+    written: str = ""  # ISO 8601, UTC
+    versions: Mapping[str, str] = field(default_factory=dict)
+    logged: Mapping[str, float] = field(default_factory=dict)  # what the user's own loop reported
+    checks: Mapping[str, Any] = field(default_factory=dict)  # what the collector tried on the model
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Checkpoint:
+    """One model's predictions at one epoch on one split.
+
+    Parameters
+    ----------
+    epoch : float
+        May be fractional; 0 is before training.
+    split : str
+        "val", "train" or any other name.
+    class_names : tuple of str
+    read_measurement, read_predictions : callable
+        Where the data comes from, called at most once each and only when it is asked for.
+    metadata : mapping
+        Whatever the user attached.
+    provenance : Provenance
+
+    Examples
+    --------
+    >>> checkpoint = Checkpoint.from_predictions(Predictions([[2.0, 0.0], [3.0, 1.0]], [0, 1]), epoch=3)
+    >>> round(checkpoint.metrics()["loss"], 4), checkpoint.metrics()["accuracy"]
+    (1.1269, 0.5)
+    """
+
+    epoch: float
+    split: str
+    class_names: tuple[str, ...]
+    read_measurement: Callable[[], Measurement]
+    read_predictions: Callable[[], Predictions]
+    metadata: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+    provenance: Provenance = field(default_factory=Provenance)
+
+    @classmethod
+    def from_predictions(
+        cls,
+        predictions: Predictions,
+        *,
+        epoch: float = math.nan,
+        split: str = "val",
+        metadata: Mapping[str, Any] | None = None,
+    ) -> Checkpoint:
+        """Make a checkpoint that lives in memory only."""
+        return cls(
+            epoch=epoch,
+            split=split,
+            class_names=predictions.class_names,
+            read_measurement=lambda: measure(predictions),
+            read_predictions=lambda: predictions,
+            metadata=MappingProxyType(dict(metadata or {})),
+            provenance=Provenance(
+                id_source=predictions.id_source,
+                ignored_samples=predictions.ignored_samples,
+                duplicate_samples=predictions.duplicate_samples,
+                source_dtype=predictions.source_dtype,
+            ),
+        )
+
+    def __repr__(self) -> str:
+        return f"Checkpoint(epoch={self.epoch:g}, split={self.split!r}, {len(self.class_names)} classes)"
+
+    def __len__(self) -> int:
+        return len(self.measurement.rows)
+
+    @cached_property
+    def measurement(self) -> Measurement:
+        """The stored columns, as they are stored."""
+        return self.read_measurement()
+
+    @cached_property
+    def predictions(self) -> Predictions:
+        """The logits, with targets and sample ids; from a run folder they are memory-mapped."""
+        return self.read_predictions()
+
+    @cached_property
+    def columns(self) -> pd.DataFrame:
+        """One row per sample, indexed by `sample_id`.
+
+        Columns: target, predicted, correct, loss, hedge, mistake, confidence, margin, tied,
+        calibration_loss and refinement_loss (nats; the two add up to the loss), finite (False where the
+        sample can't be scored and is left out of every sum).
+        """
+        rows, curve = self.measurement.rows, self.measurement.curve
+        loss = rows["hedge"] + rows["mistake"]
+        refinement = temperature.expand(curve, temperature.left_out_betas(curve))
+        return pd.DataFrame(
+            {
+                "target": rows["target"],
+                "predicted": rows["predicted"],
+                "correct": rows["predicted"] == rows["target"],
+                "loss": loss,
+                "hedge": rows["hedge"],
+                "mistake": rows["mistake"],
+                "confidence": rows["confidence"],
+                "margin": rows["margin"],
+                "tied": rows["tied"],
+                "calibration_loss": loss - refinement,
+                "refinement_loss": refinement,
+                "finite": np.isfinite(loss),
+            },
+            index=pd.Index(self.measurement.sample_ids, name="sample_id"),
+        )
+
+    @property
+    def temperature(self) -> float:
+        """The temperature with the least mean loss on this split; inf where the uniform prediction is best."""
+        beta, _ = temperature.optimum(self.measurement.curve)
+        return 1 / beta if beta else math.inf
+
+    @property
+    def fit_status(self) -> str:
+        """Status of the fit: "ok", "uniform" (no temperature beats the uniform prediction) or "separable"."""
+        return temperature.optimum(self.measurement.curve)[1]
+
+    def metrics(self) -> dict[str, float]:
+        """Return a flat dict of means over the samples, fit for any logger.
+
+        Losses in nats, shares as fractions. `mistake_cost` is the mean mistake of the wrong samples (NaN
+        where none is wrong); `calibration_loss` may come out slightly below 0 on a calibrated model.
+        Samples that can't be scored are left out and counted in `nonfinite_samples`.
+        """
+        frame = self.columns
+        used = frame[frame["finite"]]
+        wrong = used["mistake"][~used["correct"]]
+        return {
+            "loss": float(used["loss"].mean()),
+            "accuracy": float(used["correct"].mean()),
+            "confidence": float(used["confidence"].mean()),
+            "hedge": float(used["hedge"].mean()),
+            "error_rate": float(1 - used["correct"].mean()),
+            "mistake_cost": float(wrong.mean()) if len(wrong) else math.nan,
+            "temperature": self.temperature,
+            "calibration_loss": float(used["calibration_loss"].mean()),
+            "refinement_loss": float(used["refinement_loss"].mean()),
+            "samples": float(len(used)),
+            "nonfinite_samples": float(len(frame) - len(used)),
+        }
+
+
+def measure(predictions: Predictions, scores: Scores | None = None) -> Measurement:
+    """Score every sample and fit the temperature; `scores` saves the first pass where it was made already."""
+    scores = scores or score(predictions.logits, predictions.targets)
+    curve = temperature.fit(predictions.logits, predictions.targets)
+    rows = np.empty(len(predictions), MEASURED)
+    rows["target"] = predictions.targets
+    for name in ("predicted", "hedge", "mistake", "confidence", "margin", "tied"):
+        rows[name] = getattr(scores, name)
+    for name in ("loss", "slope", "curvature"):
+        rows[f"curve_{name}"] = getattr(curve, name)
+    return Measurement(predictions.sample_ids, rows, curve.beta)

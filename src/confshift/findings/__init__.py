@@ -1,0 +1,1 @@
+"""Tables in, sentences out: one module for each question people ask."""

@@ -1,0 +1,1 @@
+"""One module for each trainer; imports anything, imported by nobody."""

@@ -1,0 +1,1 @@
+"""From findings and tables to one offline HTML page."""

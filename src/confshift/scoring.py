@@ -1,0 +1,130 @@
+"""What each sample contributes: hedge, mistake, confidence, margin. The one blocked pass over logits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+__all__ = ["Block", "Scores", "blocks", "score"]
+
+#: Blocks of about this many bytes stay in a core's cache between the passes over them.
+_BLOCK_BYTES = 1 << 20
+#: Below this width a row is too short to reduce well: the block is turned, classes first.
+_NARROW = 32
+
+
+class Block(NamedTuple):
+    """Some rows, with each row's largest logit subtracted (so nothing overflows)."""
+
+    rows: slice
+    below_top: NDArray[np.floating[Any]]  # z - max z; (n, K), or (K, n) where axis is 0
+    axis: int  # the axis of the classes
+    top: NDArray[np.intp]  # (n,) the first class that attains the maximum
+    at_target: NDArray[np.floating[Any]]  # (n,) below_top of the true class
+
+    def at(self, classes: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Return the index of one class in each row."""
+        rows = np.arange(len(classes))
+        return (classes, rows) if self.axis == 0 else (rows, classes)
+
+
+@dataclass(frozen=True, eq=False)
+class Scores:
+    """Columns of N samples, in float64. Where a row can't be scored, they hold NaN and `predicted` is -1."""
+
+    predicted: NDArray[np.int32]  # argmax, the first of ties
+    hedge: NDArray[np.float64]  # -log of the top probability, in nats
+    mistake: NDArray[np.float64]  # log-odds by which a wrong label beats the true one, in nats
+    confidence: NDArray[np.float64]  # the top label's probability
+    margin: NDArray[np.float64]  # z_y - max over the others
+    tied: NDArray[np.bool_]  # more than one class attains the maximum
+
+    @property
+    def loss(self) -> NDArray[np.float64]:
+        """Cross-entropy of each sample, in nats."""
+        return self.hedge + self.mistake
+
+
+def blocks(
+    logits: NDArray[np.floating[Any]], targets: NDArray[np.int64], dtype: DTypeLike = np.float64
+) -> Iterator[Block]:
+    """Walk over the logits in blocks that fit a cache; rows keep their order."""
+    samples, classes = logits.shape
+    size = max(16, _BLOCK_BYTES // (np.dtype(dtype).itemsize * classes))
+    for start in range(0, samples, size):
+        rows = slice(start, min(samples, start + size))
+        part = logits[rows]
+        if classes < _NARROW:
+            yield _narrow_block(rows, part, targets[rows], dtype)
+        else:
+            yield _wide_block(rows, part, targets[rows], dtype)
+
+
+def _wide_block(rows: slice, part: NDArray[Any], targets: NDArray[np.int64], dtype: DTypeLike) -> Block:
+    top = part.argmax(axis=1)
+    each = np.arange(len(part))
+    below = part.astype(dtype)
+    with np.errstate(invalid="ignore"):  # inf - inf: the row is not finite and is left out later
+        below -= below[each, top][:, None]
+    return Block(rows, below, 1, top, below[each, targets])
+
+
+def _narrow_block(rows: slice, part: NDArray[Any], targets: NDArray[np.int64], dtype: DTypeLike) -> Block:
+    turned = np.ascontiguousarray(part.T, dtype=dtype)
+    best = turned[0].copy()
+    top = np.zeros(len(part), np.intp)
+    for k in range(1, len(turned)):  # a handful of classes; argmax along axis 0 is several times slower
+        top[turned[k] > best] = k
+        np.maximum(best, turned[k], out=best)  # a NaN stays, and marks the row
+    with np.errstate(invalid="ignore"):
+        turned -= best
+    return Block(rows, turned, 0, top, turned[targets, np.arange(len(part))])
+
+
+def score(logits: NDArray[np.floating[Any]], targets: NDArray[np.int64]) -> Scores:
+    """Score every sample by the stable formulas; loss = hedge + mistake, both at least 0.
+
+    With c = argmax z: hedge = log1p(sum of exp(z_j - z_c) over j != c), mistake = z_c - z_y. Neither
+    cancels, so losses far below 1e-15 and far above 100 keep their digits.
+
+    Parameters
+    ----------
+    logits : ndarray, shape (N, K)
+    targets : ndarray of int64, shape (N,)
+
+    Returns
+    -------
+    Scores
+        A row with NaN or plus infinity in it is NaN; an infinite loss is a masked true class.
+
+    Examples
+    --------
+    >>> scores = score(np.array([[2.0, 0.0], [3.0, 1.0]]), np.array([0, 1]))
+    >>> scores.hedge.round(3).tolist(), scores.mistake.tolist()
+    ([0.127, 0.127], [0.0, 2.0])
+    """
+    samples = len(targets)
+    predicted = np.empty(samples, np.int32)
+    hedge, mistake, confidence, margin = (np.empty(samples) for _ in range(4))
+    tied = np.zeros(samples, bool)
+    for block in blocks(logits, targets):
+        rows, below = block.rows, block.below_top
+        predicted[rows] = block.top
+        mistake[rows] = np.abs(block.at_target)  # abs: -(-0.0) would print as a negative zero
+        below[block.at(block.top)] = -np.inf
+        runner_up = below.max(axis=block.axis)
+        tied[rows] = runner_up == 0
+        margin[rows] = np.where(block.top == targets[rows], -runner_up, block.at_target)
+        others = np.exp(below, out=below).sum(axis=block.axis)
+        hedge[rows] = np.log1p(others)
+        confidence[rows] = 1 / (1 + others)
+    broken = np.isnan(hedge + mistake)
+    predicted[broken] = -1
+    for column in (hedge, mistake, confidence, margin):
+        column[broken] = np.nan
+    tied[broken] = False
+    return Scores(predicted, hedge, mistake, confidence, margin, tied)

@@ -1,0 +1,209 @@
+"""One temperature: the fit, and what each sample's loss would be at a temperature fitted without it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from confshift.scoring import Block, blocks
+
+__all__ = ["MAX_BETA", "Curve", "curve_at", "expand", "fit", "left_out_betas", "optimum"]
+
+#: 1/T is sought in [0, e^10]; separable data (no sample wrong at any temperature) ends at the cap.
+MAX_BETA = math.exp(10)
+
+_SUBSET = 2048
+_TOLERANCE = 1e-7
+_MAX_PASSES = 60
+#: After so many steps that all went up, ask whether there is an optimum at all.
+_PATIENCE = 6
+#: A masked class (logit -inf) is this far below the top: far enough to weigh nothing, near enough that
+#: its square is finite in float32.
+_MASKED = -1e15
+
+
+@dataclass(frozen=True, eq=False)
+class Curve:
+    """Each sample's loss as a function of beta = 1/T near `beta`: value and two derivatives.
+
+    A sample that can't be scored holds NaN and takes no part in a fit.
+    """
+
+    beta: float
+    loss: NDArray[np.float64]
+    slope: NDArray[np.float64]
+    curvature: NDArray[np.float64]
+
+
+def curve_at(logits: NDArray[np.floating[Any]], targets: NDArray[np.int64], beta: float) -> Curve:
+    """Evaluate lse(beta z) - beta z_y and its first two derivatives in beta, for each sample.
+
+    Parameters
+    ----------
+    logits : ndarray, shape (N, K)
+    targets : ndarray of int64, shape (N,)
+    beta : float, at least 0
+        The inverse temperature.
+
+    Returns
+    -------
+    Curve
+        Slope E_p z - z_y and curvature Var_p z, p the softmax of beta z. Half and single precision
+        logits are exponentiated in single precision and summed in double.
+    """
+    loss, slope, curvature = (np.empty(len(targets)) for _ in range(3))
+    work = np.float64 if logits.dtype == np.float64 else np.float32
+    for block in blocks(logits, targets, work):
+        rows = block.rows
+        loss[rows], slope[rows], curvature[rows] = _block_curve(block, beta)
+    # A masked true class has an infinite loss at every temperature: it can't be fitted.
+    unusable = ~np.isfinite(loss) | (slope > -_MASKED / 2)
+    for column in (loss, slope, curvature):
+        column[unusable] = np.nan
+    return Curve(beta, loss, slope, curvature)
+
+
+def _block_curve(block: Block, beta: float) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+    below, at_target = block.below_top, block.at_target.astype(np.float64)
+    with np.errstate(invalid="ignore", over="ignore"):
+        total, first, second = _moments(below, beta, block.axis)
+    if not np.isfinite(second).all():  # masked classes: 0 * inf; rare, so looked for only here
+        at_target = np.maximum(at_target, _MASKED)
+        total, first, second = _moments(np.maximum(below, below.dtype.type(_MASKED)), beta, block.axis)
+    return np.log(total) - beta * at_target, first - at_target, np.maximum(second - first * first, 0)
+
+
+def _moments(
+    below: NDArray[Any], beta: float, axis: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Return the sum of w = exp(beta d) over the classes, and the w-weighted means of d and of d squared."""
+    weights = np.exp(below * below.dtype.type(beta))
+    terms = "ji,ji->i" if axis == 0 else "ij,ij->i"
+    total = weights.sum(axis=axis).astype(np.float64)
+    first = np.einsum(terms, weights, below) / total
+    weights *= below
+    return total, first, np.einsum(terms, weights, below) / total
+
+
+def fit(logits: NDArray[np.floating[Any]], targets: NDArray[np.int64], *, seed: int = 0) -> Curve:
+    """Find the temperature with the least mean loss, and leave each sample's curve there.
+
+    Parameters
+    ----------
+    logits : ndarray, shape (N, K)
+    targets : ndarray of int64, shape (N,)
+    seed : int
+        Of the random subset that gives the starting point; folders are sorted by class, so the first
+        rows would not do.
+
+    Returns
+    -------
+    Curve
+        At a beta within a Newton step of 1e-4 of the optimum; :func:`optimum` takes that last step, whose
+        error is its square. `beta` is 0 where no positive one beats the uniform prediction, and
+        :data:`MAX_BETA` where the loss falls for ever (every sample right at some temperature).
+
+    Notes
+    -----
+    Temperature scaling: Guo, Pleiss, Sun and Weinberger, "On Calibration of Modern Neural Networks",
+    ICML 2017, section 4.2. The mean loss is convex in beta, so a safeguarded Newton search can't diverge.
+    """
+    start = 1.0
+    if len(targets) > 2 * _SUBSET:
+        rows = np.sort(np.random.default_rng(seed).choice(len(targets), _SUBSET, replace=False))
+        start = _newton(logits[rows], targets[rows], 1.0, tolerance=3e-2).beta
+        start = min(max(start, 1e-3), MAX_BETA / 2)  # a bound of the subset is not one of the whole
+    return _newton(logits, targets, start, tolerance=1e-4)
+
+
+def _newton(
+    logits: NDArray[np.floating[Any]], targets: NDArray[np.int64], start: float, *, tolerance: float
+) -> Curve:
+    """Newton steps inside a shrinking bracket; stop when the step is small, BEFORE testing the bracket.
+
+    (Rounding in the slope would otherwise send the last steps into bisection.)
+    """
+    low, high, beta = 0.0, math.inf, start
+    curve = curve_at(logits, targets, beta)
+    for passes in range(_MAX_PASSES):
+        slope, curvature = _totals(curve)
+        step = -slope / curvature if curvature > 0 else (math.copysign(math.inf, -slope) if slope else 0.0)
+        if abs(step) <= tolerance * beta:
+            return curve
+        low, high = (low, beta) if slope > 0 else (beta, high)
+        if passes == _PATIENCE and math.isinf(high) and _separable(logits, targets):
+            return curve_at(logits, targets, MAX_BETA)
+        proposed = beta + step
+        if not low < proposed < high:
+            proposed = _within(low, high, beta, slope, curvature)
+        if proposed < _TOLERANCE:
+            at_zero = curve_at(logits, targets, 0.0)
+            if _totals(at_zero)[0] >= 0:
+                return at_zero
+        if proposed >= MAX_BETA:
+            at_cap = curve_at(logits, targets, MAX_BETA)
+            if _totals(at_cap)[0] <= 0:
+                return at_cap
+            proposed = (low + MAX_BETA) / 2
+        beta = proposed
+        curve = curve_at(logits, targets, beta)
+    return curve
+
+
+def _separable(logits: NDArray[np.floating[Any]], targets: NDArray[np.int64]) -> bool:
+    """Tell whether every usable sample's true class attains the maximum: then the loss falls for ever."""
+    return all(
+        bool((np.isnan(block.at_target) | (block.at_target == 0)).all()) for block in blocks(logits, targets)
+    )
+
+
+def _totals(curve: Curve) -> tuple[float, float]:
+    usable = ~np.isnan(curve.slope)
+    return float(curve.slope[usable].sum()), float(curve.curvature[usable].sum())
+
+
+def _within(low: float, high: float, beta: float, slope: float, curvature: float) -> float:
+    """Return a step for where Newton's leaves the bracket: Newton in log beta downwards, a leap upwards."""
+    if slope > 0:
+        down = beta * math.exp(-slope / (slope + beta * curvature)) if curvature > 0 else beta / 4
+        return down if low < down < high else (low + high) / 2
+    return min(4 * beta, (low + high) / 2) if math.isfinite(high) else 4 * beta
+
+
+def optimum(curve: Curve) -> tuple[float, str]:
+    """Return the optimal beta and a status: "ok", "uniform" (beta 0) or "separable" (beta at the cap)."""
+    if curve.beta == 0.0:
+        return 0.0, "uniform"
+    if curve.beta >= MAX_BETA:
+        return MAX_BETA, "separable"
+    slope, curvature = _totals(curve)
+    step = -slope / curvature if curvature > 0 else 0.0
+    return min(max(curve.beta + step, 0.0), MAX_BETA), "ok"
+
+
+def left_out_betas(curve: Curve) -> NDArray[np.float64]:
+    """Return for each sample the beta fitted to all the others, by one Newton step from `curve.beta`.
+
+    beta_-i = beta0 - (G - g_i) / (H - h_i), G and H the sums of slopes and curvatures. Deterministic:
+    no folds, no seed. At a bound, or where a single sample carries the whole fit, it is beta itself.
+    """
+    beta, status = optimum(curve)
+    betas = np.where(np.isnan(curve.slope), np.nan, beta)
+    if status != "ok":
+        return betas
+    slope, curvature = _totals(curve)
+    rest = curvature - curve.curvature
+    usable = rest > 1e-9 * curvature
+    betas[usable] = curve.beta - (slope - curve.slope[usable]) / rest[usable]
+    # One sample may not move the fit by more than a factor of two: beyond, the expansion has no meaning.
+    return np.clip(betas, beta / 2, min(2 * beta, MAX_BETA))
+
+
+def expand(curve: Curve, betas: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return each sample's loss at its beta, to second order about `curve.beta`; needs no logits."""
+    move = betas - curve.beta
+    return curve.loss + curve.slope * move + curve.curvature * move * move / 2
