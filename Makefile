@@ -1,0 +1,45 @@
+# Only python3, make and pip are assumed; everything else goes into .venv, in the versions of constraints.txt.
+#
+#   make demo      train a small network, inspect every epoch, write reports/demo.html
+#   make test      everything: make check, doctests, tests, the blocks of the README
+#   make check     format, lint, strict types
+#   make reports   run the examples; each writes its page to reports/
+#   make bench     measure; prints ratios, asserts nothing
+#   make clean     remove what the others made
+
+PYTHON ?= python3
+BIN := .venv/bin
+PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt
+
+.PHONY: demo test check reports bench clean
+
+# A fresh clone shows its demo soon: that needs no linter and no browser driver.
+demo: .venv/runtime
+	$(BIN)/confshift demo --out reports/demo.html
+
+test: check
+	$(BIN)/python -m pytest -n 2 src tests
+
+check: .venv/dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+reports: .venv/runtime
+	set -e; for script in examples/*.py; do echo "$$script"; $(BIN)/python "$$script"; done
+
+bench: .venv/dev
+	set -e; for script in tests/benchmarks/*.py; do echo "$$script"; $(BIN)/python "$$script"; done
+
+clean:
+	rm -rf .venv .hypothesis .mypy_cache .pytest_cache .ruff_cache reports/demo.html
+	find src tests examples -name __pycache__ -prune -exec rm -rf {} +
+
+.venv/runtime: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(PIP_INSTALL) -e .
+	touch $@
+
+.venv/dev: .venv/runtime
+	$(PIP_INSTALL) -e '.[dev]'
+	touch $@
