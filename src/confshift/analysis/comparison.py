@@ -1,0 +1,284 @@
+"""The exact account of one change of the mean loss."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from confshift.analysis import competitors, decomposition, reliability
+from confshift.analysis.panel import Panel, stack
+from confshift.analysis.significance import Interval, paired_interval
+from confshift.checkpoint import Checkpoint
+from confshift.errors import ConfshiftError
+from confshift.predictions import Predictions
+
+__all__ = ["SIDES", "Comparison", "compare"]
+
+SIDES = ("before", "after")
+_BEFORE, _AFTER = 0, 1
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Comparison:
+    """What changed in the mean loss between two checkpoints, in which samples.
+
+    Every table is an unrounded DataFrame; every difference is after minus before, so a positive change
+    of the loss is worse. Made by :func:`compare`. Tables are computed when they are first asked for.
+
+    Attributes
+    ----------
+    before, after : Checkpoint
+    samples_left_out : int
+        Samples that can't be scored (NaN, infinite loss) on at least one side: left out of both.
+    """
+
+    before: Checkpoint
+    after: Checkpoint
+    samples_left_out: int
+    panel: Panel  # the samples that can be scored on both sides
+
+    def __repr__(self) -> str:
+        return (
+            f"Comparison({self.before.split} epoch {self.before.epoch:g} -> {self.after.epoch:g}, "
+            f"{len(self.panel.targets)} samples)"
+        )
+
+    @cached_property
+    def change(self) -> pd.DataFrame:
+        """Before, after and change of each quantity, with a paired 95 % interval.
+
+        Indexed by quantity, "loss" first; columns before, after, change, change_se, change_low,
+        change_high, unit (nats, fraction, ratio). For these two checkpoints as chosen: the interval is
+        not corrected for having picked the best. Means by Hall's interval; mistake cost and temperature
+        by their influence functions.
+        """
+        panel = self.panel
+        each: dict[str, tuple[NDArray[Any], str]] = {
+            "loss": (panel.loss, "nats"),
+            "calibration_loss": (panel.calibration, "nats"),
+            "refinement_loss": (panel.refinement, "nats"),
+            "hedge": (panel.hedge, "nats"),
+            "error_rate": (1.0 - panel.correct, "fraction"),
+            "mistake_cost": (_mistake_cost_terms(panel), "nats"),
+            "accuracy": (panel.correct.astype(np.float64), "fraction"),
+            "confidence": (panel.confidence, "fraction"),
+            "confidence_gap": (panel.confidence - panel.correct, "fraction"),
+            "temperature": (self._temperature_terms(), "ratio"),
+        }
+        rows = {name: _change_row(values, unit) for name, (values, unit) in each.items()}
+        return pd.DataFrame.from_dict(rows, orient="index").rename_axis("quantity")
+
+    def _temperature_terms(self) -> NDArray[np.float64]:
+        """Return numbers whose mean is the temperature and whose spread is that of its estimate.
+
+        The estimate solves sum of slopes = 0, so a sample moves 1/beta by slope / (beta^2 mean curvature).
+        """
+        terms = []
+        usable = np.isin(self.before.measurement.sample_ids, self.panel.sample_ids, assume_unique=True)
+        for side in (self.before, self.after):
+            curve, temperature = side.measurement.curve, side.temperature
+            curvature = curve.curvature[usable].mean()
+            slope = curve.slope[usable] - curve.slope[usable].mean()
+            with np.errstate(divide="ignore", invalid="ignore"):
+                influence = slope * temperature**2 / curvature
+            terms.append(temperature + (influence if side.fit_status == "ok" else math.nan))
+        return np.stack(terms)
+
+    @cached_property
+    def account(self) -> pd.DataFrame:
+        """Hedging, error rate and mistake cost: before, after, contribution in nats; they add up."""
+        return decomposition.account_of(self.panel, _BEFORE, _AFTER)
+
+    @cached_property
+    def cells(self) -> pd.DataFrame:
+        """The change by transition and direction, always 12 rows; see `decomposition.cells_of`."""
+        return decomposition.cells_of(self.panel, _BEFORE, _AFTER)
+
+    @cached_property
+    def classes(self) -> pd.DataFrame:
+        """The change by true class; see `decomposition.classes_of`."""
+        return decomposition.classes_of(self.panel, _BEFORE, _AFTER)
+
+    @cached_property
+    def competitors(self) -> pd.DataFrame:
+        """The change by (true class, competitor): which wrong class took the mass. Reads the logits."""
+        before, after = self._logits()
+        return competitors.competitors_of(
+            before, after, self.panel.targets, class_labels=self.panel.class_labels
+        )
+
+    @cached_property
+    def scale(self) -> pd.DataFrame:
+        """The change by transition, split into growth of the logits' scale and change of their shape.
+
+        Indexed by transition; columns samples, contribution, scale, shape (nats; scale + shape =
+        contribution) and kappa, how many times larger the logits became. Reads the logits.
+        """
+        before, after = self._logits()
+        kappa, scale = competitors.scale_parts(before, after, self.panel.targets)
+        codes = decomposition.cell_codes(self.panel, _BEFORE, _AFTER) // len(decomposition.DIRECTIONS)
+        change = self.panel.loss[_AFTER] - self.panel.loss[_BEFORE]
+        total, count = len(codes), len(decomposition.TRANSITIONS)
+        contribution = np.bincount(codes, change, count) / total
+        part = np.bincount(codes, scale, count) / total
+        return pd.DataFrame(
+            {
+                "samples": np.bincount(codes, minlength=count),
+                "contribution": contribution,
+                "scale": part,
+                "shape": contribution - part,
+                "kappa": kappa,
+            },
+            index=pd.Index(decomposition.TRANSITIONS, name="transition"),
+        )
+
+    def _logits(self) -> tuple[NDArray[Any], NDArray[Any]]:
+        both = (self.before.predictions, self.after.predictions)
+        if not self.samples_left_out:
+            return both[0].logits, both[1].logits
+        usable = np.isin(both[0].sample_ids, self.panel.sample_ids, assume_unique=True)
+        return both[0].logits[usable], both[1].logits[usable]
+
+    @cached_property
+    def samples(self) -> pd.DataFrame:
+        """One row per sample, indexed by sample_id.
+
+        Columns target, predicted_before/after, loss_before/after, confidence_before/after,
+        margin_before/after, change (nats), transition, direction.
+        """
+        panel = self.panel
+        codes = decomposition.cell_codes(panel, _BEFORE, _AFTER)
+        columns: dict[str, Any] = {"target": panel.targets}
+        for name in ("predicted", "loss", "confidence", "margin"):
+            for at, side in enumerate(SIDES):
+                columns[f"{name}_{side}"] = getattr(panel, name)[at]
+        columns["change"] = panel.loss[_AFTER] - panel.loss[_BEFORE]
+        transition, direction = np.divmod(codes, len(decomposition.DIRECTIONS))
+        columns["transition"] = pd.Categorical.from_codes(transition, pd.Index(decomposition.TRANSITIONS))
+        columns["direction"] = pd.Categorical.from_codes(direction, pd.Index(decomposition.DIRECTIONS))
+        return pd.DataFrame(columns, index=pd.Index(panel.sample_ids, name="sample_id"))
+
+    @cached_property
+    def reliability(self) -> pd.DataFrame:
+        """Confidence against accuracy in bins: side, binning, and the columns of `reliability_bins`."""
+        parts = []
+        for at, side in enumerate(SIDES):
+            for binning in reliability.BINNINGS:
+                part = reliability.reliability_bins(
+                    self.panel.confidence[at], self.panel.correct[at], binning=binning
+                )
+                part.insert(0, "side", side)
+                part.insert(1, "binning", binning)
+                parts.append(part)
+        return pd.concat(parts, ignore_index=True)
+
+    @cached_property
+    def reliability_curve(self) -> pd.DataFrame:
+        """The isotonic curve of both sides: side, confidence, accuracy."""
+        return self._by_side(
+            lambda at: reliability.isotonic_curve(self.panel.confidence[at], self.panel.correct[at])
+        )
+
+    @cached_property
+    def reliability_band(self) -> pd.DataFrame:
+        """The 90 % consistency band of both sides: side, confidence, low, high."""
+        return self._by_side(lambda at: reliability.consistency_band(self.panel.confidence[at]))
+
+    def _by_side(self, make: Callable[[int], pd.DataFrame]) -> pd.DataFrame:
+        parts = [make(at).assign(side=side) for at, side in enumerate(SIDES)]
+        table = pd.concat(parts, ignore_index=True)
+        return table[["side", *table.columns.drop("side")]]
+
+    @cached_property
+    def confusion(self) -> pd.DataFrame:
+        """Samples by side, true class and predicted class; only combinations that occur."""
+        frames = []
+        for at, side in enumerate(SIDES):
+            counted = pd.DataFrame({"class": self.panel.targets, "predicted": self.panel.predicted[at]})
+            counts = counted.value_counts(sort=False).rename("samples").reset_index()
+            counts.insert(0, "side", side)
+            frames.append(counts)
+        return pd.concat(frames, ignore_index=True)
+
+    @cached_property
+    def concentration(self) -> pd.DataFrame:
+        """How few samples carry the rise; see `decomposition.concentration_of`."""
+        return decomposition.concentration_of(self.panel.loss[_AFTER] - self.panel.loss[_BEFORE])
+
+
+def compare(before: Checkpoint | Predictions, after: Checkpoint | Predictions) -> Comparison:
+    """Give the exact account of a change of the mean loss between two sets of predictions.
+
+    Parameters
+    ----------
+    before, after : Checkpoint or Predictions
+        Of the SAME samples with the same targets, matched by their ids.
+
+    Returns
+    -------
+    Comparison
+
+    Raises
+    ------
+    ConfshiftError
+        Where the samples differ (saying which and how many), or none can be scored on both sides.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> logits, targets = np.array([[2.0, 0.0], [0.0, 1.0], [1.0, 0.0]]), np.array([0, 1, 1])
+    >>> comparison = compare(Predictions(logits, targets), Predictions(3 * logits, targets))
+    >>> comparison.change.loc["loss", ["before", "after", "change"]].astype(float).round(3).tolist()
+    [0.584, 1.033, 0.449]
+    >>> comparison.account["contribution"].round(3).to_dict()
+    {'hedging': -0.218, 'error_rate': 0.0, 'mistake_cost': 0.667}
+    """
+    sides = [_as_checkpoint(side) for side in (before, after)]
+    panel = stack(sides)
+    usable = panel.finite[_BEFORE] & panel.finite[_AFTER]
+    if not usable.any():
+        raise ConfshiftError(
+            "before, after: no sample has a finite loss on both sides; look for NaN in the model's outputs"
+        )
+    return Comparison(sides[0], sides[1], int((~usable).sum()), panel.take(usable))
+
+
+def _as_checkpoint(side: Checkpoint | Predictions) -> Checkpoint:
+    if isinstance(side, Predictions):
+        return Checkpoint.from_predictions(side)
+    if not isinstance(side, Checkpoint):
+        raise ConfshiftError(
+            f"compare takes checkpoints or Predictions, not {type(side).__name__}; "
+            "use run[epoch] or Predictions(logits, targets)"
+        )
+    return side
+
+
+def _change_row(values: NDArray[Any], unit: str) -> dict[str, Any]:
+    interval: Interval = paired_interval(values[_AFTER] - values[_BEFORE])
+    before, after = values.mean(axis=1)
+    return {
+        "before": float(before),
+        "after": float(after),
+        "change": interval.estimate,
+        "change_se": interval.se,
+        "change_low": interval.low,
+        "change_high": interval.high,
+        "unit": unit,
+    }
+
+
+def _mistake_cost_terms(panel: Panel) -> NDArray[np.float64]:
+    """Return C + (m - C wrong) / e: numbers whose mean is C and whose spread is that of its estimate."""
+    wrong = (~panel.correct).astype(np.float64)
+    rate = wrong.mean(axis=1, keepdims=True)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        cost = panel.mistake.mean(axis=1, keepdims=True) / rate
+        return np.asarray(cost + (panel.mistake - cost * wrong) / rate)

@@ -1,0 +1,165 @@
+"""Who took the mass: the share of each wrong class in a change of the loss, and scale against shape.
+
+Both read logits; the sums of the other modules do not.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from confshift.scoring import blocks
+
+__all__ = ["competitor_contributions", "competitors_of", "scale_parts"]
+
+#: Pairs (class, competitor) kept by name; the others are summed in one row "rest".
+_MAX_PAIRS = 10_000
+
+
+def competitor_contributions(
+    before: NDArray[np.floating[Any]], after: NDArray[np.floating[Any]], targets: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """Split each sample's change of loss exactly among the wrong classes.
+
+    With a_j = z_j - z_y and weights w_j proportional to the logarithmic mean of p_j before and after,
+    the change of the loss is the sum over j of w_j times the change of a_j. Only log-odds against the
+    true class enter, so adding a constant to a row changes nothing; exchanging the two sides changes the
+    sign and nothing else.
+
+    Parameters
+    ----------
+    before, after : ndarray, shape (n, K)
+    targets : ndarray, shape (n,)
+
+    Returns
+    -------
+    ndarray, shape (n, K)
+        In nats; 0 at the true class; rows add up to the change of the loss. A class masked (logit
+        -inf) on both sides gets 0; masked on one side only it gets the limit, its probability's change
+        over the sum of the logarithmic means.
+
+    Notes
+    -----
+    The Sato-Vartia log-change index, known in energy studies as LMDI-II: K. Sato, "The Ideal Log-Change
+    Index Number", Review of Economics and Statistics 58 (1976); Y. Vartia, "Ideal Log-Change Index
+    Numbers", Scandinavian Journal of Statistics 3 (1976).
+    """
+    each = np.arange(len(targets))
+    sides = [np.asarray(side, np.float64) for side in (before, after)]
+    odds = [side - side[each, targets][:, None] for side in sides]
+    logs = [a - _log_sum_exp(a)[:, None] for a in odds]
+    means = _log_mean(logs[0], logs[1])
+    top = means.max(axis=1, keepdims=True)
+    weights = np.exp(means - top)
+    total = weights.sum(axis=1, keepdims=True)
+    with np.errstate(invalid="ignore"):
+        shares = weights / total * (odds[1] - odds[0])
+    masked = np.isneginf(odds[0]) | np.isneginf(odds[1])
+    if masked.any():
+        limit = (np.exp(logs[1] - top) - np.exp(logs[0] - top)) / total
+        shares = np.where(masked, limit, shares)
+    shares[each, targets] = 0.0
+    return np.asarray(shares)
+
+
+def _log_sum_exp(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    top = values.max(axis=1)
+    return np.asarray(top + np.log(np.exp(values - top[:, None]).sum(axis=1)))
+
+
+def _log_mean(u: NDArray[np.float64], v: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the log of the logarithmic mean of e^u and e^v; stable where they are nearly equal."""
+    top = np.maximum(u, v)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        gap = np.abs(u - v)
+        near = -gap / 2 + gap * gap / 24
+        far = np.log(-np.expm1(-gap) / gap)
+    # A side at -inf (probability 0): the mean is 0.
+    return np.where(np.isfinite(gap), top + np.where(gap < 1e-6, near, far), -np.inf)
+
+
+def competitors_of(
+    before: NDArray[np.floating[Any]],
+    after: NDArray[np.floating[Any]],
+    targets: NDArray[np.int64],
+    *,
+    class_labels: pd.Index[str],
+) -> pd.DataFrame:
+    """Sum the competitors' shares over the samples of each true class.
+
+    Returns
+    -------
+    DataFrame
+        Columns class, class_name, competitor, competitor_name, contribution (nats), largest first by
+        size; they add up to the change of the mean loss. Beyond 10,000 pairs the smallest are one row
+        with class and competitor -1, named "rest".
+    """
+    samples, classes = before.shape
+    kept: list[pd.DataFrame] = []
+    rest = 0.0
+    order = np.argsort(targets, kind="stable")
+    present, starts = np.unique(targets[order], return_index=True)
+    for label, rows in zip(present, np.split(order, starts[1:]), strict=True):
+        sums = np.zeros(classes)
+        for part in np.array_split(rows, max(1, len(rows) * classes // 2_000_000)):
+            # Sorted rows: a memory map is then read forwards.
+            part = np.sort(part)
+            sums += competitor_contributions(before[part], after[part], targets[part]).sum(axis=0)
+        sums /= samples
+        largest = np.argsort(-np.abs(sums), kind="stable")[: max(10, _MAX_PAIRS // len(present))]
+        largest = largest[sums[largest] != 0]
+        kept.append(pd.DataFrame({"class": label, "competitor": largest, "contribution": sums[largest]}))
+        rest += sums.sum() - sums[largest].sum()
+    table = pd.concat(kept, ignore_index=True)
+    table = table.sort_values("contribution", key=np.abs, ascending=False, ignore_index=True, kind="stable")
+    table.insert(1, "class_name", class_labels[table["class"]])
+    table.insert(3, "competitor_name", class_labels[table["competitor"]])
+    if classes * len(present) > _MAX_PAIRS:
+        columns = dict(zip(table.columns, [-1, "rest", -1, "rest", rest], strict=True))
+        table = pd.concat([table, pd.DataFrame(columns, index=[0])], ignore_index=True)
+    return table
+
+
+def scale_parts(
+    before: NDArray[np.floating[Any]], after: NDArray[np.floating[Any]], targets: NDArray[np.int64]
+) -> tuple[float, NDArray[np.float64]]:
+    """Split each sample's change of loss into the growth of the logits' scale and the rest, their shape.
+
+    kappa is the ratio of the root mean squares of the row-centred logits; the scale part is the change
+    along z -> kappa z, averaged over the two orders (before or after the change of shape).
+
+    Returns
+    -------
+    kappa : float
+        How many times larger the logits became.
+    scale : ndarray, shape (N,)
+        In nats; the change of the loss minus it is the shape part. Where the logits only grew, it is all.
+    """
+    size = [_centred_size(z) for z in (before, after)]
+    kappa = size[1] / size[0] if size[0] > 0 else np.nan
+    plain_a, plain_b = _losses(before, targets, 1.0), _losses(after, targets, 1.0)
+    grown, shrunk = _losses(before, targets, kappa), _losses(after, targets, 1 / kappa)
+    return float(kappa), ((grown - plain_a) + (plain_b - shrunk)) / 2
+
+
+def _centred_size(logits: NDArray[np.floating[Any]]) -> float:
+    """Root mean square of the logits about their row means, over the finite ones."""
+    total = 0.0
+    for start in range(0, len(logits), 4096):
+        part = np.asarray(logits[start : start + 4096], np.float64)
+        part = np.where(np.isfinite(part), part, np.nan)
+        total += float(np.nansum((part - np.nanmean(part, axis=1, keepdims=True)) ** 2))
+    return float(np.sqrt(total / logits.size))
+
+
+def _losses(
+    logits: NDArray[np.floating[Any]], targets: NDArray[np.int64], factor: float
+) -> NDArray[np.float64]:
+    losses = np.empty(len(targets))
+    for block in blocks(logits, targets):
+        losses[block.rows] = np.log(np.exp(factor * block.below_top).sum(axis=block.axis))
+        losses[block.rows] -= factor * block.at_target
+    return losses

@@ -1,0 +1,211 @@
+"""The exact split of a change of the mean loss: by account, by cell, by class, by competitor.
+
+Every split adds up to the change of the mean loss, to the rounding of the sums.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from confshift.analysis.panel import Panel
+
+__all__ = [
+    "CELLS",
+    "DIRECTIONS",
+    "TRANSITIONS",
+    "account_of",
+    "cell_codes",
+    "cells_of",
+    "classes_of",
+    "concentration_of",
+    "pairwise_cells",
+]
+
+#: By whether a sample was right before and is right after. Order: 2 * wrong before + wrong after.
+TRANSITIONS = ("stayed_right", "forgotten", "learned", "stayed_wrong")
+#: By the sign of the change of a sample's loss.
+DIRECTIONS = ("up", "down", "unchanged")
+CELLS = pd.MultiIndex.from_product([TRANSITIONS, DIRECTIONS], names=["transition", "direction"])
+
+
+def account_of(panel: Panel, before: int, after: int) -> pd.DataFrame:
+    """Split the change into hedging, more or fewer mistakes, and dearer or cheaper mistakes.
+
+    L = H + e C, with H the mean hedge, e the error rate and C the mean mistake of the wrong samples;
+    the product's change is shared symmetrically between its factors.
+
+    Parameters
+    ----------
+    panel : Panel
+        Samples that can be scored at both checkpoints.
+    before, after : int
+        Positions in the panel.
+
+    Returns
+    -------
+    DataFrame
+        Index hedging, error_rate, mistake_cost; columns before, after (of H, e and C) and
+        contribution, in nats.
+
+    Notes
+    -----
+    E. M. Kitagawa, "Components of a Difference Between Two Rates", JASA 50 (1955), 1168-1194. Where
+    nobody is wrong on one side, C is unknown there and taken from the other: all goes to the rate.
+    """
+    hedge = panel.hedge[[before, after]].mean(axis=1)
+    rate = 1 - panel.correct[[before, after]].mean(axis=1)
+    mistake = panel.mistake[[before, after]].mean(axis=1)
+    # A tie that holds the true class is wrong at no cost, so the rate is of the samples called wrong.
+    cost = np.divide(mistake, rate, out=np.full(2, np.nan), where=rate > 0)
+    known = np.where(np.isnan(cost), cost[::-1], cost)
+    known = np.where(np.isnan(known), 0.0, known)
+    contribution = [
+        hedge[1] - hedge[0],
+        known.mean() * (rate[1] - rate[0]),
+        rate.mean() * (known[1] - known[0]),
+    ]
+    return pd.DataFrame(
+        {
+            "before": [hedge[0], rate[0], cost[0]],
+            "after": [hedge[1], rate[1], cost[1]],
+            "contribution": contribution,
+        },
+        index=pd.Index(["hedging", "error_rate", "mistake_cost"], name="part"),
+    )
+
+
+def cell_codes(panel: Panel, before: int, after: int) -> NDArray[np.intp]:
+    """Return each sample's cell as a position in CELLS."""
+    change = panel.loss[after] - panel.loss[before]
+    transition = 2 * ~panel.correct[before] + ~panel.correct[after]
+    direction = np.where(change > 0, 0, np.where(change < 0, 1, 2))
+    return np.asarray(3 * transition + direction, np.intp)
+
+
+def cells_of(panel: Panel, before: int, after: int) -> pd.DataFrame:
+    """Split the change by transition and by the direction of each sample's loss.
+
+    Returns
+    -------
+    DataFrame
+        Indexed by transition and direction, always 12 rows. `contribution` in nats with its standard
+        error; `hedge` + `mistake` and `calibration` + `refinement` each add up to it;
+        `confidence_up_samples` and `confidence_up_contribution`: the part with a higher top
+        probability than before (for a wrong sample not the same as a higher loss);
+        `same_label_samples`: the part with the same predicted label.
+    """
+    codes = cell_codes(panel, before, after)
+    samples = len(codes)
+    change = panel.loss[after] - panel.loss[before]
+
+    def mean(values: NDArray[Any]) -> NDArray[np.float64]:
+        return np.bincount(codes, values, len(CELLS)) / samples
+
+    def count(members: NDArray[np.bool_]) -> NDArray[np.int64]:
+        return np.bincount(codes[members], minlength=len(CELLS))
+
+    contribution = mean(change)
+    surer = panel.confidence[after] > panel.confidence[before]
+    spread = np.maximum(mean(change * change) - contribution**2, 0)
+    return pd.DataFrame(
+        {
+            "samples": np.bincount(codes, minlength=len(CELLS)),
+            "contribution": contribution,
+            "contribution_se": np.sqrt(spread / max(samples - 1, 1)),
+            "hedge": mean(panel.hedge[after] - panel.hedge[before]),
+            "mistake": mean(panel.mistake[after] - panel.mistake[before]),
+            "calibration": mean(panel.calibration[after] - panel.calibration[before]),
+            "refinement": mean(panel.refinement[after] - panel.refinement[before]),
+            "confidence_up_samples": count(surer),
+            "confidence_up_contribution": mean(np.where(surer, change, 0.0)),
+            "same_label_samples": count(panel.predicted[after] == panel.predicted[before]),
+        },
+        index=CELLS,
+    )
+
+
+def pairwise_cells(panel: Panel) -> Iterator[tuple[int, int, NDArray[np.float64], NDArray[np.int64]]]:
+    """Yield (before, after, contributions (12,), samples (12,)) for every pair of checkpoints.
+
+    Samples that can't be scored on either side are left out of that pair.
+    """
+    count = len(panel.checkpoints)
+    for before in range(count):
+        for after in range(before + 1, count):
+            usable = panel.finite[before] & panel.finite[after]
+            codes = cell_codes(panel, before, after)[usable]
+            change = (panel.loss[after] - panel.loss[before])[usable]
+            sums = np.bincount(codes, change, len(CELLS)) / max(len(codes), 1)
+            yield before, after, sums, np.bincount(codes, minlength=len(CELLS))
+
+
+def classes_of(panel: Panel, before: int, after: int) -> pd.DataFrame:
+    """Split the change by true class.
+
+    Returns
+    -------
+    DataFrame
+        Indexed by class: class_name, samples; accuracy, loss, confidence, confidence_gap (mean
+        confidence minus accuracy) before and after; contribution in nats (the classes add up to the
+        change) and its 12 cells as `<transition>_<direction>`. NaN where a class has no sample.
+    """
+    targets, classes = panel.targets, len(panel.class_names)
+    total = len(targets)
+    samples = np.bincount(targets, minlength=classes)
+
+    def mean(values: NDArray[Any]) -> NDArray[np.float64]:
+        sums = np.bincount(targets, values, classes)
+        means: NDArray[np.float64] = np.divide(sums, samples, out=np.full(classes, np.nan), where=samples > 0)
+        return means
+
+    columns: dict[str, Any] = {"class_name": panel.class_labels, "samples": samples}
+    for side, at in (("before", before), ("after", after)):
+        columns[f"accuracy_{side}"] = mean(panel.correct[at])
+        columns[f"loss_{side}"] = mean(panel.loss[at])
+        columns[f"confidence_{side}"] = mean(panel.confidence[at])
+        columns[f"confidence_gap_{side}"] = mean(panel.confidence[at] - panel.correct[at])
+    change = panel.loss[after] - panel.loss[before]
+    columns["contribution"] = np.bincount(targets, change, classes) / total
+    codes = cell_codes(panel, before, after)
+    table = np.bincount(targets * len(CELLS) + codes, change, classes * len(CELLS)).reshape(classes, -1)
+    for position, (transition, direction) in enumerate(CELLS):
+        columns[f"{transition}_{direction}"] = table[:, position] / total
+    return pd.DataFrame(columns, index=pd.RangeIndex(classes, name="class"))
+
+
+def concentration_of(changes: NDArray[np.float64]) -> pd.DataFrame:
+    """Tell how few samples carry a rise.
+
+    Parameters
+    ----------
+    changes : ndarray, shape (N,)
+        Each sample's change of loss, in nats.
+
+    Returns
+    -------
+    DataFrame
+        Indexed by quantity, column value: `top_1_percent`, `top_5_percent`, `top_10_percent` (share of
+        the gross rise, the sum of the positive changes, in that share of ALL samples; NaN without a rise);
+        `cancelling_samples` (the fewest whose removal leaves no rise; 0 where there is none);
+        `effective_samples` (N divided by the kurtosis of the changes: below about 7 the mean is
+        dominated by a handful).
+    """
+    samples = len(changes)
+    falling = np.sort(changes)[::-1]
+    gross = falling[falling > 0].sum()
+    rows: dict[str, float] = {}
+    for percent in (1, 5, 10):
+        top = falling[: max(1, round(samples * percent / 100))]
+        rows[f"top_{percent}_percent"] = float(top[top > 0].sum() / gross) if gross > 0 else np.nan
+    remaining = changes.sum() - np.cumsum(falling)
+    net_rise = changes.sum() > 0
+    rows["cancelling_samples"] = float(np.argmax(remaining <= 0) + 1) if net_rise else 0.0
+    centred = changes - changes.mean()
+    fourth = (centred**4).mean()
+    rows["effective_samples"] = float(samples * (centred**2).mean() ** 2 / fourth) if fourth > 0 else np.nan
+    return pd.DataFrame({"value": pd.Series(rows)}).rename_axis("quantity")

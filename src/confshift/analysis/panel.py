@@ -1,0 +1,134 @@
+"""Checkpoints over the SAME samples, stacked: the arrays that every comparison and history reads."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from confshift.checkpoint import Checkpoint
+from confshift.errors import ConfshiftError
+from confshift.predictions import describe_difference
+
+__all__ = ["Panel", "stack"]
+
+
+@dataclass(frozen=True, eq=False)
+class Panel:
+    """T checkpoints of N samples. Arrays are (T, N), rows in the order of the checkpoints."""
+
+    checkpoints: tuple[Checkpoint, ...]
+    sample_ids: NDArray[Any]  # (N,)
+    targets: NDArray[np.int64]  # (N,)
+    class_names: tuple[str, ...]
+    predicted: NDArray[np.int32]
+    hedge: NDArray[np.float64]
+    mistake: NDArray[np.float64]
+    confidence: NDArray[np.float64]
+    margin: NDArray[np.float64]
+    refinement: NDArray[np.float64]
+
+    @cached_property
+    def loss(self) -> NDArray[np.float64]:
+        """Cross-entropy in nats; NaN or infinite where a sample can't be scored."""
+        return self.hedge + self.mistake
+
+    @cached_property
+    def correct(self) -> NDArray[np.bool_]:
+        """Whether the first class that attains the maximum is the true one."""
+        return np.asarray(self.predicted == self.targets)
+
+    @cached_property
+    def finite(self) -> NDArray[np.bool_]:
+        """Whether a sample can be scored at a checkpoint."""
+        return np.isfinite(self.loss)
+
+    @cached_property
+    def calibration(self) -> NDArray[np.float64]:
+        """The part of each loss that the checkpoint's own temperature would remove, in nats."""
+        return self.loss - self.refinement
+
+    @property
+    def epochs(self) -> NDArray[np.float64]:
+        """The epochs of the checkpoints, in their order."""
+        return np.array([checkpoint.epoch for checkpoint in self.checkpoints])
+
+    @property
+    def class_labels(self) -> pd.Index[str]:
+        """The class names, made unique where two classes share one."""
+        names = pd.Series(self.class_names)
+        twice = names.duplicated(keep=False)
+        return pd.Index(names.where(~twice, names + " #" + names.index.astype(str)))
+
+    def take(self, samples: NDArray[np.bool_]) -> Panel:
+        """Return the panel of some of the samples."""
+        if samples.all():
+            return self
+        return Panel(
+            self.checkpoints,
+            self.sample_ids[samples],
+            self.targets[samples],
+            self.class_names,
+            self.predicted[:, samples],
+            self.hedge[:, samples],
+            self.mistake[:, samples],
+            self.confidence[:, samples],
+            self.margin[:, samples],
+            self.refinement[:, samples],
+        )
+
+
+def stack(checkpoints: Sequence[Checkpoint]) -> Panel:
+    """Stack checkpoints over the same samples.
+
+    Raises
+    ------
+    ConfshiftError
+        Where the samples, the targets or the number of classes differ: without the same samples no
+        paired statement is valid.
+    """
+    if not checkpoints:
+        raise ConfshiftError("checkpoints is empty; inspect a model first")
+    first = checkpoints[0]
+    ids, targets = first.measurement.sample_ids, first.measurement.rows["target"].astype(np.int64)
+    for other in checkpoints[1:]:
+        _check_same_samples(first, other)
+    frames = [checkpoint.columns for checkpoint in checkpoints]
+
+    def column(name: str) -> NDArray[Any]:
+        return np.stack([frame[name].to_numpy() for frame in frames])
+
+    return Panel(
+        tuple(checkpoints),
+        ids,
+        targets,
+        first.class_names,
+        column("predicted"),
+        column("hedge"),
+        column("mistake"),
+        column("confidence"),
+        column("margin"),
+        column("refinement_loss"),
+    )
+
+
+def _check_same_samples(first: Checkpoint, other: Checkpoint) -> None:
+    if len(first.class_names) != len(other.class_names):
+        raise ConfshiftError(
+            f"{other!r} has {len(other.class_names)} classes and {first!r} has {len(first.class_names)}: "
+            "they can't be paired"
+        )
+    a, b = first.measurement, other.measurement
+    same_ids = len(a.sample_ids) == len(b.sample_ids) and np.array_equal(a.sample_ids, b.sample_ids)
+    if same_ids and np.array_equal(a.rows["target"], b.rows["target"]):
+        return
+    difference = describe_difference(a.sample_ids, a.rows["target"], b.sample_ids, b.rows["target"])
+    raise ConfshiftError(
+        f"{first!r} and {other!r} do not hold the same samples: {difference}. "
+        "Inspect both on one validation set"
+    )

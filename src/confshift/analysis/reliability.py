@@ -1,0 +1,156 @@
+"""Reliability of the top label: bins with intervals, the isotonic curve, the consistency band."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+__all__ = ["BINNINGS", "consistency_band", "isotonic_curve", "reliability_bins", "wilson_interval"]
+
+BINNINGS = ("equal_mass", "equal_width")
+
+
+def wilson_interval(
+    successes: NDArray[Any], trials: NDArray[Any], *, level: float = 0.95
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return Wilson's score interval of a share; NaN where there was no trial.
+
+    Notes
+    -----
+    E. B. Wilson, "Probable Inference, the Law of Succession, and Statistical Inference", JASA 22
+    (1927), 209-212.
+
+    Examples
+    --------
+    >>> low, high = wilson_interval(np.array([99.0]), np.array([100.0]))
+    >>> low.round(3).tolist(), high.round(3).tolist()
+    ([0.946], [0.998])
+    """
+    from scipy.special import ndtri
+
+    z = float(ndtri(0.5 + level / 2))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        share = successes / trials
+        centre = (share + z * z / (2 * trials)) / (1 + z * z / trials)
+        half = z / (1 + z * z / trials) * np.sqrt(share * (1 - share) / trials + (z / (2 * trials)) ** 2)
+    return np.maximum(centre - half, 0), np.minimum(centre + half, 1)
+
+
+def reliability_bins(
+    confidence: NDArray[np.float64], correct: NDArray[np.bool_], *, binning: str, bins: int = 15
+) -> pd.DataFrame:
+    """Group samples by confidence and compare with their accuracy.
+
+    Parameters
+    ----------
+    confidence, correct : ndarray, shape (N,)
+    binning : {"equal_mass", "equal_width"}
+        Equal mass keeps tied confidences together, so bins may differ in size and be fewer.
+    bins : int
+
+    Returns
+    -------
+    DataFrame
+        One row per bin that holds samples: bin, edge_low, edge_high, confidence, accuracy, accuracy_low,
+        accuracy_high (Wilson, 95 %), samples. Bins are closed on the right.
+    """
+    if binning == "equal_width":
+        edges = np.linspace(0, 1, bins + 1)
+    else:
+        inner = np.quantile(confidence, np.linspace(0, 1, bins + 1)[1:-1], method="inverted_cdf")
+        edges = np.concatenate([[0.0], np.unique(inner), [1.0]])
+    index = np.clip(np.searchsorted(edges, confidence, side="left") - 1, 0, len(edges) - 2)
+    samples = np.bincount(index, minlength=len(edges) - 1)
+    right = np.bincount(index, correct, len(edges) - 1)
+    held = samples > 0
+    low, high = wilson_interval(right[held], samples[held])
+    return pd.DataFrame(
+        {
+            "bin": np.flatnonzero(held),
+            "edge_low": edges[:-1][held],
+            "edge_high": edges[1:][held],
+            "confidence": np.bincount(index, confidence, len(edges) - 1)[held] / samples[held],
+            "accuracy": right[held] / samples[held],
+            "accuracy_low": low,
+            "accuracy_high": high,
+            "samples": samples[held],
+        }
+    )
+
+
+def isotonic_curve(confidence: NDArray[np.float64], correct: NDArray[np.bool_]) -> pd.DataFrame:
+    """Fit accuracy as a non-decreasing function of confidence (CORP), and return its corners.
+
+    Returns
+    -------
+    DataFrame
+        Columns confidence and accuracy, two rows for each level of the step function.
+
+    Notes
+    -----
+    T. Dimitriadis, T. Gneiting, A. Jordan, "Stable reliability diagrams for probabilistic classifiers",
+    PNAS 118 (2021).
+    """
+    order = np.argsort(confidence, kind="stable")
+    sorted_confidence = confidence[order]
+    fitted = _pool(sorted_confidence, correct[order])
+    first = np.flatnonzero(np.r_[True, fitted[1:] != fitted[:-1]])
+    last = np.r_[first[1:] - 1, len(fitted) - 1]
+    ends = np.unique(np.concatenate([first, last]))
+    return pd.DataFrame({"confidence": sorted_confidence[ends], "accuracy": fitted[ends]})
+
+
+def _pool(sorted_confidence: NDArray[np.float64], correct: NDArray[np.generic]) -> NDArray[np.float64]:
+    from sklearn.isotonic import IsotonicRegression
+
+    model = IsotonicRegression(y_min=0, y_max=1, out_of_bounds="clip")
+    fitted: NDArray[np.float64] = model.fit_transform(sorted_confidence, correct.astype(np.float64))
+    return fitted
+
+
+def consistency_band(
+    confidence: NDArray[np.float64],
+    *,
+    level: float = 0.9,
+    draws: int = 100,
+    seed: int = 0,
+    max_samples: int = 10_000,
+    points: int = 100,
+) -> pd.DataFrame:
+    """Return where the isotonic curve of a perfectly calibrated model with these confidences would lie.
+
+    Outcomes are redrawn with the confidences as their true probabilities, and the curve refitted.
+
+    Parameters
+    ----------
+    confidence : ndarray, shape (N,)
+    level : float
+        Pointwise coverage of the band.
+    draws, seed, max_samples : int
+        Above `max_samples` a random subset is used; the band is then a little too wide.
+    points : int
+        Places along the confidences, at equal mass.
+
+    Returns
+    -------
+    DataFrame
+        Columns confidence, low, high.
+
+    Notes
+    -----
+    J. Broecker, L. A. Smith, "Increasing the Reliability of Reliability Diagrams", Weather and
+    Forecasting 22 (2007), 651-661.
+    """
+    random = np.random.default_rng(seed)
+    if len(confidence) > max_samples:
+        confidence = random.choice(confidence, max_samples, replace=False)
+    ordered = np.sort(confidence)
+    places = np.unique(np.linspace(0, len(ordered) - 1, points).round().astype(int))
+    curves = np.empty((draws, len(places)))
+    for draw in range(draws):
+        curves[draw] = _pool(ordered, random.random(len(ordered)) < ordered)[places]
+    low, high = np.quantile(curves, [(1 - level) / 2, (1 + level) / 2], axis=0)
+    return pd.DataFrame({"confidence": ordered[places], "low": low, "high": high})
