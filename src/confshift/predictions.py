@@ -100,7 +100,7 @@ class Predictions:
             )
         _check_range(labels, kept, ids, scores.shape[1])
         dtype = source_dtype or given
-        _refuse_probabilities(scores, dtype)
+        _refuse_probabilities(scores, kept, dtype)
         rows = _distinct_rows(scores, labels, ids, np.flatnonzero(kept))
         duplicates = int(kept.sum()) - len(rows)
         if not np.array_equal(rows, np.arange(len(labels))):
@@ -149,7 +149,8 @@ class Predictions:
         """
         shares, given = _check_logits(probabilities, name="probabilities")
         finite = np.isfinite(shares).all(axis=1)
-        sums = shares.sum(axis=1, dtype=np.float64)
+        with np.errstate(invalid="ignore"):  # inf - inf, in a row that is not finite anyway
+            sums = shares.sum(axis=1, dtype=np.float64)
         bad = finite & ((shares < 0).any(axis=1) | (np.abs(sums - 1) > _sum_tolerance(given)))
         if bad.any():
             row = int(np.flatnonzero(bad)[0])
@@ -219,18 +220,23 @@ def describe_difference(
     return ""
 
 
-def _as_array(values: Any) -> tuple[NDArray[Any], str]:
+def _as_array(values: Any, name: str) -> tuple[NDArray[Any], str]:
     """Return an array and the dtype it was given in; tensors are known by their methods, not by import."""
+    given = ""
     if hasattr(values, "detach") and hasattr(values, "cpu"):
         values = values.detach().cpu()
         if "bfloat16" in str(values.dtype):
-            return np.asarray(values.float()), "bfloat16"
-    array = np.asarray(values)
-    return array, array.dtype.name
+            values, given = values.float(), "bfloat16"
+    try:
+        array = np.asarray(values)
+    except (TypeError, ValueError) as error:  # a ragged list; a tensor that is sparse or of 8 bits
+        raise ConfshiftError(f"{name} can't be made an array ({error}); pass a dense numeric one") from error
+    array = array.astype(array.dtype.newbyteorder("="), copy=False)
+    return array, given or array.dtype.name
 
 
 def _check_logits(logits: ArrayLike, name: str = "logits") -> tuple[NDArray[np.floating[Any]], str]:
-    array, given = _as_array(logits)
+    array, given = _as_array(logits, name)
     if array.ndim != 2:
         raise ConfshiftError(
             f"{name} has shape {array.shape}, expected (N, K): one row per sample, one column per class; "
@@ -256,7 +262,7 @@ def _check_logits(logits: ArrayLike, name: str = "logits") -> tuple[NDArray[np.f
 
 
 def _check_targets(targets: ArrayLike, shape: tuple[int, ...]) -> NDArray[np.int64]:
-    array, given = _as_array(targets)
+    array, given = _as_array(targets, "targets")
     if array.ndim == 2 and array.shape == shape:
         raise ConfshiftError(
             f"targets has the shape of the logits, {shape}: one-hot or soft labels; pass class indices, "
@@ -290,24 +296,33 @@ def _check_range(
 def _check_ids(sample_ids: ArrayLike | None, samples: int) -> NDArray[Any]:
     if sample_ids is None:
         return np.arange(samples, dtype=np.int64)
-    array, given = _as_array(sample_ids)
+    array, given = _as_array(sample_ids, "sample_ids")
     if array.shape != (samples,):
         raise ConfshiftError(f"sample_ids has shape {array.shape}, expected ({samples},): one id per row")
     if array.dtype.kind in "iu":
         if array.dtype.kind == "u" and array.dtype.itemsize == 8 and (array > np.iinfo(np.int64).max).any():
-            raise ConfshiftError("sample_ids exceed 2**63 - 1; pass them as text")
+            raise ConfshiftError(f"sample_ids go up to {array.max()}, beyond 2**63 - 1; pass them as text")
         return np.ascontiguousarray(array, dtype=np.int64)
-    if array.dtype.kind in "OT":
-        if not all(isinstance(one, str) for one in array.tolist()):
-            raise ConfshiftError("sample_ids must be all integers or all text")
-        array = array.astype(str)
+    return _check_text_ids(array, sample_ids, given)
+
+
+def _check_text_ids(array: NDArray[Any], original: ArrayLike, given: str) -> NDArray[Any]:
     if array.dtype.kind == "S":
-        array = np.char.decode(array, "utf-8")
-    if array.dtype.kind != "U":
+        try:
+            array = np.char.decode(array, "utf-8")
+        except UnicodeDecodeError as error:
+            raise ConfshiftError(f"sample_ids: an id is not UTF-8 text ({error}); decode them") from error
+    if array.dtype.kind not in "OTU":
         raise ConfshiftError(f"sample_ids has dtype {given}; pass integers or text")
+    # A list is looked at as it was given: numpy would turn ["a", 1] into text.
+    members = original if isinstance(original, (list, tuple)) else array.tolist()
+    odd = next((one for one in members if not isinstance(one, (str, bytes))), None)
+    if odd is not None:
+        raise ConfshiftError(f"sample_ids: {odd!r} among text; pass all integers or all text")
+    array = array.astype(str)
     if array.dtype.itemsize // 4 > _MAX_ID_LENGTH:
         raise ConfshiftError(f"sample_ids: an id is longer than {_MAX_ID_LENGTH} characters; shorten it")
-    if (np.char.find(array, "\0") >= 0).any():
+    if any("\0" in one for one in array.tolist()):
         raise ConfshiftError("sample_ids: an id holds a NUL character; remove it")
     return np.ascontiguousarray(array)
 
@@ -315,7 +330,9 @@ def _check_ids(sample_ids: ArrayLike | None, samples: int) -> NDArray[Any]:
 def _check_names(class_names: Sequence[str] | None, classes: int) -> tuple[str, ...]:
     if class_names is None:
         return tuple(str(k) for k in range(classes))
-    if isinstance(class_names, str) or not all(isinstance(name, str) for name in class_names):
+    # A set or a dict has no order to go by, and a string is not its letters.
+    ordered = isinstance(class_names, (Sequence, np.ndarray)) and not isinstance(class_names, str)
+    if not ordered or not all(isinstance(name, str) for name in class_names):
         raise ConfshiftError(f"class_names={class_names!r}: pass a list of {classes} strings")
     if len(class_names) != classes:
         raise ConfshiftError(f"class_names has {len(class_names)} names for {classes} columns of logits")
@@ -326,17 +343,24 @@ def _sum_tolerance(dtype: str) -> float:
     return 1e-2 if dtype in _HALF else 1e-3
 
 
-def _refuse_probabilities(logits: NDArray[np.floating[Any]], dtype: str) -> None:
-    """Refuse rows that are all at least 0 and all sum to 1: no set of logits looks like that by chance."""
-    for rows in (logits[:64], logits):  # a glance first, so that ordinary logits cost nothing
-        sums = rows.sum(axis=1, dtype=np.float64)
-        if (np.abs(sums - 1) > _sum_tolerance(dtype)).any() or not (rows >= 0).all():
+def _refuse_probabilities(logits: NDArray[np.floating[Any]], kept: NDArray[np.bool_], dtype: str) -> None:
+    """Refuse rows that are all at least 0 and all sum to 1: no set of logits looks like that by chance.
+
+    Rows that are ignored or not finite say nothing either way.
+    """
+    for some in (slice(64), slice(None)):  # a glance first, so that ordinary logits cost nothing
+        rows = logits[some][kept[some]]
+        rows = rows[np.isfinite(rows).all(axis=1)]
+        with np.errstate(over="ignore"):
+            sums = rows.sum(axis=1, dtype=np.float64)
+        if (np.abs(sums - 1) > _sum_tolerance(dtype)).any() or (rows < 0).any():
             return
-    raise ConfshiftError(
-        "logits: every row is at least 0 and sums to 1, so these are probabilities; pass them to "
-        "Predictions.from_probabilities(...) or inspect(..., outputs='probabilities'). If they really are "
-        "logits, subtract a constant from each row: that changes no result"
-    )
+    if len(rows):
+        raise ConfshiftError(
+            "logits: every row is at least 0 and sums to 1, so these are probabilities; pass them to "
+            "Predictions.from_probabilities(...) or inspect(..., outputs='probabilities'). If they really "
+            "are logits, subtract a constant from each row: that changes no result"
+        )
 
 
 def _distinct_rows(
@@ -356,12 +380,13 @@ def _distinct_rows(
     if len(again):
         original = np.maximum.accumulate(np.where(first, np.arange(len(order)), 0))[again]
         a, b = order[original], order[again]
-        with np.errstate(invalid="ignore"):
-            far = np.abs(logits[a].astype(np.float64) - logits[b]).max(axis=1) > _DUPLICATE_TOLERANCE
-        wrong = np.flatnonzero(far | (targets[a] != targets[b]))
+        agree = np.isclose(logits[a], logits[b], rtol=0, atol=_DUPLICATE_TOLERANCE, equal_nan=True).all(
+            axis=1
+        )
+        wrong = np.flatnonzero(~agree | (targets[a] != targets[b]))
         if len(wrong):
             raise ConfshiftError(
                 f"sample_ids: {len(wrong)} rows repeat an id with other logits or another target, first "
-                f"{ids[b[wrong[0]]]!r}; give each sample an id of its own"
+                f"{ids[b[wrong[0]]].item()!r}; give each sample an id of its own"
             )
     return order[first]

@@ -68,19 +68,20 @@ def _wide_block(rows: slice, part: NDArray[Any], targets: NDArray[np.int64], dty
     top = part.argmax(axis=1)
     each = np.arange(len(part))
     below = part.astype(dtype)
-    with np.errstate(invalid="ignore"):  # inf - inf: the row is not finite and is left out later
+    # inf - inf: the row is not finite and is left out later; -1e308 - 1e308 is as good as masked.
+    with np.errstate(invalid="ignore", over="ignore"):
         below -= below[each, top][:, None]
     return Block(rows, below, 1, top, below[each, targets])
 
 
 def _narrow_block(rows: slice, part: NDArray[Any], targets: NDArray[np.int64], dtype: DTypeLike) -> Block:
-    turned = np.ascontiguousarray(part.T, dtype=dtype)
+    turned = np.array(part.T, dtype=dtype, order="C")  # a copy always: one row turned is contiguous as it is
     best = turned[0].copy()
     top = np.zeros(len(part), np.intp)
     for k in range(1, len(turned)):  # a handful of classes; argmax along axis 0 is several times slower
         top[turned[k] > best] = k
         np.maximum(best, turned[k], out=best)  # a NaN stays, and marks the row
-    with np.errstate(invalid="ignore"):
+    with np.errstate(invalid="ignore", over="ignore"):
         turned -= best
     return Block(rows, turned, 0, top, turned[targets, np.arange(len(part))])
 
@@ -110,19 +111,20 @@ def score(logits: NDArray[np.floating[Any]], targets: NDArray[np.int64]) -> Scor
     samples = len(targets)
     predicted = np.empty(samples, np.int32)
     hedge, mistake, confidence, margin = (np.empty(samples) for _ in range(4))
-    tied = np.zeros(samples, bool)
+    tied, broken = np.empty(samples, bool), np.empty(samples, bool)
     for block in blocks(logits, targets):
         rows, below = block.rows, block.below_top
         predicted[rows] = block.top
         mistake[rows] = np.abs(block.at_target)  # abs: -(-0.0) would print as a negative zero
-        below[block.at(block.top)] = -np.inf
+        at_top = block.at(block.top)
+        broken[rows] = np.isnan(below[at_top])  # 0 in any row without NaN or plus infinity
+        below[at_top] = -np.inf
         runner_up = below.max(axis=block.axis)
         tied[rows] = runner_up == 0
         margin[rows] = np.where(block.top == targets[rows], -runner_up, block.at_target)
         others = np.exp(below, out=below).sum(axis=block.axis)
         hedge[rows] = np.log1p(others)
         confidence[rows] = 1 / (1 + others)
-    broken = np.isnan(hedge + mistake)
     predicted[broken] = -1
     for column in (hedge, mistake, confidence, margin):
         column[broken] = np.nan

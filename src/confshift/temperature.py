@@ -135,7 +135,7 @@ def _newton(
         if abs(step) <= tolerance * beta:
             return curve
         low, high = (low, beta) if slope > 0 else (beta, high)
-        if passes == _PATIENCE and math.isinf(high) and _separable(logits, targets):
+        if passes == _PATIENCE and math.isinf(high) and _separable(logits, targets, ~np.isnan(curve.slope)):
             return curve_at(logits, targets, MAX_BETA)
         proposed = beta + step
         if not low < proposed < high:
@@ -154,11 +154,11 @@ def _newton(
     return curve
 
 
-def _separable(logits: NDArray[np.floating[Any]], targets: NDArray[np.int64]) -> bool:
+def _separable(
+    logits: NDArray[np.floating[Any]], targets: NDArray[np.int64], usable: NDArray[np.bool_]
+) -> bool:
     """Tell whether every usable sample's true class attains the maximum: then the loss falls for ever."""
-    return all(
-        bool((np.isnan(block.at_target) | (block.at_target == 0)).all()) for block in blocks(logits, targets)
-    )
+    return all(bool((block.at_target[usable[block.rows]] == 0).all()) for block in blocks(logits, targets))
 
 
 def _totals(curve: Curve) -> tuple[float, float]:
