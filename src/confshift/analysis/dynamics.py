@@ -1,0 +1,72 @@
+"""Single samples over the epochs: what was learned when, forgotten how often, never learned."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from confshift.analysis.panel import Panel
+
+__all__ = ["dynamics_of"]
+
+
+def dynamics_of(panel: Panel) -> pd.DataFrame:
+    """Follow each sample over the checkpoints.
+
+    Returns
+    -------
+    DataFrame
+        Indexed by sample_id: target; target_probability and variability (mean and standard deviation
+        of the true class's probability over the epochs); aum (mean margin, area under the margin);
+        correctness (share of epochs at which it is right); first_learned (the first epoch from which it
+        stays right to the end; NaN where it is wrong at the end); forgetting_events and learning_events
+        (changes right to wrong, wrong to right); last_loss (nats). Epochs at which a sample can't be
+        scored are skipped in means and count as wrong.
+
+    Notes
+    -----
+    Defined in the literature on TRAINING samples; here on the inspected split. S. Swayamdipta et al.,
+    "Dataset Cartography", EMNLP 2020, section 2; G. Pleiss et al., "Identifying Mislabeled Data using
+    the Area Under the Margin Ranking", NeurIPS 2020; M. Toneva et al., "An Empirical Study of Example
+    Forgetting during Deep Neural Network Learning", ICLR 2019.
+    """
+    finite = panel.finite
+    correct = panel.correct & finite
+    with np.errstate(invalid="ignore"):
+        probability = np.exp(-panel.loss)
+    mean, deviation = _moments(probability, finite)
+    margin, _ = _moments(panel.margin, finite)
+    switches = np.diff(correct.astype(np.int8), axis=0)
+    return pd.DataFrame(
+        {
+            "target": panel.targets,
+            "target_probability": mean,
+            "variability": deviation,
+            "aum": margin,
+            "correctness": correct.mean(axis=0),
+            "first_learned": _first_learned(correct, panel.epochs),
+            "forgetting_events": (switches < 0).sum(axis=0),
+            "learning_events": (switches > 0).sum(axis=0),
+            "last_loss": panel.loss[-1],
+        },
+        index=pd.Index(panel.sample_ids, name="sample_id"),
+    )
+
+
+def _moments(values: NDArray[Any], usable: NDArray[np.bool_]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Return mean and standard deviation over the epochs, of the usable entries only."""
+    counts = usable.sum(axis=0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        mean = np.where(usable, values, 0).sum(axis=0) / counts
+        square = np.where(usable, (values - mean) ** 2, 0).sum(axis=0) / counts
+    return mean, np.sqrt(square)
+
+
+def _first_learned(correct: NDArray[np.bool_], epochs: NDArray[np.float64]) -> NDArray[np.float64]:
+    wrong_from_end = ~correct[::-1]
+    trailing = np.where(wrong_from_end.any(axis=0), wrong_from_end.argmax(axis=0), len(correct))
+    first = np.minimum(len(correct) - trailing, len(correct) - 1)
+    return np.where(trailing > 0, epochs[first], np.nan)
