@@ -1,0 +1,67 @@
+"""diagnose(): ask every question, in the order a reader wants the answers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from confshift.analysis.comparison import Comparison, compare
+from confshift.analysis.history import History, summarize
+from confshift.checkpoint import Checkpoint
+from confshift.errors import ConfshiftError
+from confshift.findings.change import about_change
+from confshift.findings.choice import best_checkpoint
+from confshift.findings.finding import Finding
+
+__all__ = ["choose_pair", "diagnose"]
+
+
+def diagnose(
+    run: Iterable[Checkpoint] | History | Comparison,
+    *,
+    before: float | None = None,
+    after: float | None = None,
+) -> list[Finding]:
+    """Answer the questions people ask of a run.
+
+    Parameters
+    ----------
+    run : Run, iterable of Checkpoint, History or Comparison
+        A comparison answers the questions about the change only.
+    before, after : float, optional
+        Epochs to compare; without them the best by loss and the last (where the last is the best, the
+        first and the last).
+
+    Returns
+    -------
+    list of Finding
+        Also those that can't be answered or do not apply: they say so.
+
+    Raises
+    ------
+    ConfshiftError
+        Where the run is empty, holds no such epoch, or its checkpoints can't be paired.
+    """
+    if isinstance(run, Comparison):
+        return about_change(run)
+    history = run if isinstance(run, History) else summarize(run)
+    sides = choose_pair(history, before=before, after=after)
+    return [*about_change(compare(*sides)), best_checkpoint(history)]
+
+
+def choose_pair(
+    history: History, *, before: float | None = None, after: float | None = None
+) -> tuple[Checkpoint, Checkpoint]:
+    """Return the two checkpoints to compare: those asked for, else the history's own pair."""
+    chosen = list(history.pair)
+    for position, asked in enumerate((before, after)):
+        if asked is not None:
+            chosen[position] = _at_epoch(history, asked, ("before", "after")[position])
+    return chosen[0], chosen[1]
+
+
+def _at_epoch(history: History, asked: float, name: str) -> Checkpoint:
+    for checkpoint in history.main.checkpoints:
+        if checkpoint.epoch == asked:
+            return checkpoint
+    epochs = ", ".join(f"{one:g}" for one in history.main.epochs)
+    raise ConfshiftError(f"{name}={asked:g}: the run has no such epoch; it has {epochs}")

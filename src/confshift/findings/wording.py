@@ -1,0 +1,64 @@
+"""How numbers are written in sentences. Nothing here computes: rounding happens at the last moment."""
+
+from __future__ import annotations
+
+import math
+
+import pandas as pd
+
+__all__ = ["count", "epoch", "interval", "nats", "percent", "points", "rose_or_fell", "signed"]
+
+
+def nats(value: float) -> str:
+    """Write an amount of loss: three decimals, or two significant digits where it is small."""
+    if not math.isfinite(value):
+        return str(value)
+    if value and abs(value) < 0.0995:
+        return (
+            f"{value:.2g}"
+            if abs(value) < 0.001
+            else f"{value:.{2 - math.floor(math.log10(abs(value))) - 1}f}"
+        )
+    return f"{value:.2f}" if abs(value) < 100 else f"{value:.0f}"
+
+
+def signed(value: float) -> str:
+    """Write an amount of loss with its sign."""
+    return ("+" if value >= 0 else "−") + nats(abs(value))
+
+
+def percent(share: float) -> str:
+    """Write a fraction as a percentage."""
+    if not math.isfinite(share):
+        return str(share)
+    return f"{100 * share:.1f} %" if abs(share) < 0.995 else f"{100 * share:.0f} %"
+
+
+def points(difference: float) -> str:
+    """Write a difference of two fractions in percentage points, with its sign."""
+    return f"{100 * difference:+.1f} points".replace("-", "−")
+
+
+def count(number: float, noun: str = "sample") -> str:
+    """Write a number of things."""
+    return f"{number:,.0f} {noun}{'' if number == 1 else 's'}"
+
+
+def epoch(value: float) -> str:
+    """Write an epoch: 12, 0.25."""
+    return "?" if math.isnan(value) else f"{value:.6g}"
+
+
+def interval(row: pd.Series) -> str:
+    """Write the 95 % interval of a row of a change table, in its unit."""
+    low, high = float(row["change_low"]), float(row["change_high"])
+    if math.isnan(low):
+        return "no interval"
+    if row["unit"] == "fraction":
+        return f"95 % interval {100 * low:+.1f} to {100 * high:+.1f} points".replace("-", "−")
+    return f"95 % interval {signed(low)} to {signed(high)}"
+
+
+def rose_or_fell(difference: float) -> str:
+    """Name the direction of a change."""
+    return "rose" if difference > 0 else "fell" if difference < 0 else "did not change"
