@@ -1,0 +1,184 @@
+"""Taking predictions in: which epoch they are and whether they belong to this run; then off to the writer."""
+
+from __future__ import annotations
+
+import math
+import numbers
+import sys
+from collections.abc import Callable, Mapping
+from datetime import datetime, timezone
+from platform import python_version
+from typing import Any
+
+import numpy as np
+
+from confshift import __version__
+from confshift.checkpoint import Checkpoint, Provenance
+from confshift.errors import ConfshiftError
+from confshift.predictions import Predictions, describe_difference
+from confshift.scoring import Scores
+from confshift.storage.catalog import Catalog, Shelf, check_split
+from confshift.storage.commit import Draft
+from confshift.storage.loading import make_checkpoint, read_measurement, read_predictions
+from confshift.storage.record import Record, plain
+from confshift.storage.writer import Save, Writer
+
+__all__ = ["append"]
+
+
+def append(
+    writer: Writer,
+    predictions: Predictions,
+    *,
+    epoch: float | None,
+    split: str,
+    metadata: Mapping[str, Any] | None,
+    logged: Mapping[str, float] | None,
+    checks: Mapping[str, Any] | None,
+    scores: Scores | None,
+    release: Callable[[], object] | None,
+) -> Checkpoint:
+    """Check everything in the caller's thread, then hand the save to the writer: see :meth:`Run.append`."""
+    check_split(split)
+    fingerprint = _fingerprint(predictions)
+    provenance = Provenance(
+        id_source=predictions.id_source,
+        ignored_samples=predictions.ignored_samples,
+        duplicate_samples=predictions.duplicate_samples,
+        source_dtype=predictions.source_dtype,
+        writer=writer.id,
+        written=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        versions=_versions(),
+        logged=plain("logged", logged),
+        checks=plain("checks", checks),
+    )
+    notes = plain("metadata", metadata)
+    with writer.appending:
+        writer.raise_failure()
+        # Asked for before the folder is read, so that a save can't be in neither.
+        waiting = writer.outstanding
+        if not (waiting or writer.gaps or writer.catalog.exists()):
+            writer.forget()  # the folder was removed: this is a new run
+        drafts = [save.draft for save in waiting if save.draft is not None]
+        names = _class_names(writer.catalog, drafts, predictions)
+        val, shelf = (_shelf(writer.catalog, name, len(names)) for name in ("val", split))
+        _check_samples(shelf, [one for one in drafts if one.record.split == split], predictions, fingerprint)
+        chosen = _choose_epoch(writer, val, epoch, split)
+        record = Record(split, chosen, fingerprint, provenance, notes)
+        draft = Draft(record, predictions, names, shelf.records.get(chosen))
+        save = Save(draft, split, chosen, scores, release)
+        writer.submit(save)
+        writer.note(split, chosen)
+    folder = writer.catalog.path / split
+    return make_checkpoint(
+        record,
+        names,
+        save.measured.result,
+        lambda: read_predictions(folder, save.committed.result(), names),
+    )
+
+
+def _versions() -> dict[str, str]:
+    found = {"confshift": __version__, "numpy": np.__version__, "python": python_version()}
+    if "torch" in sys.modules:  # who uses it has imported it
+        found["torch"] = str(sys.modules["torch"].__version__)
+    return found
+
+
+def _fingerprint(predictions: Predictions) -> str:
+    try:
+        return predictions.fingerprint
+    except UnicodeEncodeError as error:
+        raise ConfshiftError(f"sample_ids can't be written as UTF-8: {error}; pass proper text") from error
+
+
+def _shelf(catalog: Catalog, split: str, classes: int) -> Shelf:
+    if not catalog.exists():
+        return Shelf(catalog.path / split)
+    check_split(split, catalog.splits())
+    return catalog.shelf(split, classes)
+
+
+def _class_names(catalog: Catalog, drafts: list[Draft], predictions: Predictions) -> tuple[str, ...]:
+    """Return the run's class names; those given must be the same, or the default numbers."""
+    given = predictions.class_names
+    known = drafts[0].class_names if drafts else given
+    if catalog.exists():
+        known = catalog.class_names()
+    if len(known) != len(given):
+        raise ConfshiftError(
+            f"{catalog.path}: the run has {len(known)} classes and these logits have {len(given)} columns; "
+            "another set of classes needs another run folder"
+        )
+    numbers_only = given == tuple(str(k) for k in range(len(given)))
+    if known != given and not numbers_only:
+        changed = [k for k in range(len(known)) if known[k] != given[k]]
+        first = changed[0]
+        raise ConfshiftError(
+            f"{catalog.path}: {len(changed)} of {len(known)} class names changed (class {first} was "
+            f"{known[first]!r} and is now {given[first]!r}); pass the same names, or use another run folder"
+        )
+    return known
+
+
+def _check_samples(shelf: Shelf, drafts: list[Draft], predictions: Predictions, fingerprint: str) -> None:
+    """Refuse a split whose samples or targets changed, saying what changed."""
+    said = "its samples or targets are not those of before"
+    if drafts:
+        if drafts[0].record.fingerprint == fingerprint:
+            return
+        before = drafts[0].predictions
+        said = describe_difference(
+            before.sample_ids, before.targets, predictions.sample_ids, predictions.targets
+        )
+    elif shelf.records:
+        record = next(reversed(shelf.records.values()))
+        if record.fingerprint == fingerprint:
+            return
+        measurement = read_measurement(shelf.folder, record)
+        said = describe_difference(
+            measurement.sample_ids,
+            measurement.rows["target"],
+            predictions.sample_ids,
+            predictions.targets,
+        )
+    else:
+        return
+    raise ConfshiftError(
+        f"{shelf.folder}: this is not the set of samples the split was started with: {said}. "
+        "Use another run folder or another split= for another set"
+    )
+
+
+def _choose_epoch(writer: Writer, val: Shelf, epoch: float | None, split: str) -> float:
+    """Return the epoch: as given, the next one for val, val's newest for any other split."""
+    if epoch is not None:
+        epoch = _check_epoch(epoch)
+    _check_first_write(writer, epoch)
+    if epoch is not None:
+        return epoch
+    on_disk = max(val.records, default=0.0)
+    if split == "val":
+        return math.floor(on_disk if writer.highest is None else writer.highest) + 1.0
+    return on_disk if writer.latest is None else writer.latest
+
+
+def _check_epoch(epoch: float) -> float:
+    if isinstance(epoch, bool) or not isinstance(epoch, numbers.Real):
+        raise ConfshiftError(f"epoch={epoch!r} is no number; pass 0, 1, 2, ... (fractions are fine)")
+    if not math.isfinite(epoch) or epoch < 0:
+        raise ConfshiftError(f"epoch={epoch!r}: pass 0 (before training) or more")
+    return float(epoch) + 0.0  # -0.0 is 0
+
+
+def _check_first_write(writer: Writer, epoch: float | None) -> None:
+    """Refuse to mix two trainings: the first write to a run with checkpoints must say where it goes on."""
+    catalog = writer.catalog
+    if writer.started or not catalog.exists() or not catalog.splits():
+        return
+    if epoch is None or epoch <= 0:
+        raise ConfshiftError(
+            f"{catalog.path} already holds checkpoints, and epoch={epoch!r} does not say that this training "
+            "goes on from them. Use another run folder, or pass epoch= (greater than 0) where a training is "
+            f"resumed, or remove the old run first: Run({str(catalog.path)!r}).delete()"
+        )

@@ -1,0 +1,238 @@
+"""Files that survive: write, sync, put in place, lock, open. Every system call that writes is here."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import stat
+import uuid
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TypeAlias
+
+from confshift.errors import ConfshiftError
+
+try:
+    import fcntl
+except ImportError:  # not a POSIX system: nothing is locked there, so litter stays
+    fcntl = None  # type: ignore[assignment]
+
+#: Whether this system has locks at all.
+HAS_LOCKS = fcntl is not None
+
+__all__ = [
+    "DISK",
+    "HAS_LOCKS",
+    "LOCK",
+    "Bytes",
+    "Disk",
+    "lock",
+    "make_folders",
+    "open_plain",
+    "put",
+    "read_bytes",
+    "remove",
+    "unique_name",
+    "write_file",
+]
+
+Bytes: TypeAlias = bytes | memoryview
+
+#: The lock file of a run; it is empty and stays.
+LOCK = ".lock"
+
+_NO_LINKS = {errno.EPERM, errno.EACCES, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK}
+_NO_LOCKS = {errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL}
+_PLAIN = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+
+
+class Disk:
+    """The system calls that write, one method each, so that a test can make any of them fail."""
+
+    def make_folder(self, path: Path) -> None:
+        """Make one folder."""
+        path.mkdir()
+
+    def create(self, path: Path) -> int:
+        """Open a new file for writing; an existing name is an error."""
+        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _PLAIN, 0o666)
+
+    def write(self, descriptor: int, piece: Bytes) -> None:
+        """Write all of a piece."""
+        rest = memoryview(piece).cast("B")
+        while len(rest):
+            rest = rest[os.write(descriptor, rest) :]
+
+    def sync(self, descriptor: int) -> None:
+        """Wait until a file's bytes are on the disk."""
+        os.fsync(descriptor)
+
+    def close(self, descriptor: int) -> None:
+        """Close a file; some systems report a full disk only here."""
+        os.close(descriptor)
+
+    def sync_folder(self, path: Path) -> None:
+        """Wait until a folder's names are on the disk."""
+        if os.name != "nt":  # Windows can't open a folder, and journals its names
+            descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+
+    def link(self, source: Path, target: Path) -> None:
+        """Give a file a second name; an existing name is an error."""
+        os.link(source, target)
+
+    def rename(self, source: Path, target: Path) -> None:
+        """Move a file to another name."""
+        source.replace(target)
+
+    def unlink(self, path: Path) -> None:
+        """Remove a file."""
+        path.unlink()
+
+    def remove_folder(self, path: Path) -> None:
+        """Remove an empty folder."""
+        path.rmdir()
+
+    def open_lock(self, path: Path) -> int:
+        """Open the lock file, making it where there is none."""
+        return os.open(path, os.O_RDWR | os.O_CREAT | _PLAIN, 0o666)
+
+
+DISK = Disk()
+
+
+def unique_name(prefix: str, suffix: str) -> str:
+    """Return a file name that nobody else uses."""
+    return f"{prefix}-{uuid.uuid4().hex}{suffix}"
+
+
+def make_folders(path: Path) -> None:
+    """Make a folder and those above it, each known to its parent for good."""
+    missing = [folder for folder in (path, *path.parents) if not folder.exists()]
+    for folder in reversed(missing):
+        with contextlib.suppress(FileExistsError):  # another writer was quicker
+            DISK.make_folder(folder)
+        DISK.sync_folder(folder.parent)
+
+
+def remove(paths: Iterable[Path]) -> None:
+    """Remove files that nothing refers to any more; one that can't be removed is litter, not a failure."""
+    for path in paths:
+        with contextlib.suppress(OSError):
+            DISK.unlink(path)
+
+
+def write_file(path: Path, pieces: Iterable[Bytes]) -> None:
+    """Write a new file and sync it; where that fails, nothing is left."""
+    descriptor = DISK.create(path)
+    try:
+        try:
+            for piece in pieces:
+                DISK.write(descriptor, piece)
+            DISK.sync(descriptor)
+        finally:
+            DISK.close(descriptor)
+    except BaseException:
+        remove([path])
+        raise
+
+
+def put(path: Path, content: bytes) -> None:
+    """Make a small file appear whole under its name, or not at all; an existing name is FileExistsError.
+
+    When this returns, the file and its name are on the disk. Where the file system has no hard links, an
+    empty file `<name>.claim` decides between two writers: who made it may rename. A claim whose owner was
+    killed blocks its name for ever, so a caller goes on to another name.
+    """
+    draft = path.with_name(unique_name(path.stem, ".tmp"))
+    write_file(draft, [content])
+    try:
+        try:
+            DISK.link(draft, path)
+        except FileExistsError:
+            raise
+        except OSError as error:
+            if error.errno not in _NO_LINKS:
+                raise
+            _put_by_claim(draft, path)
+        DISK.sync_folder(path.parent)
+    finally:
+        remove([draft])
+
+
+def _put_by_claim(draft: Path, path: Path) -> None:
+    claim = path.with_name(path.name + ".claim")
+    DISK.close(DISK.create(claim))
+    try:
+        if path.exists():
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
+        DISK.rename(draft, path)
+    finally:
+        remove([claim])
+
+
+@contextlib.contextmanager
+def lock(folder: Path, *, exclusive: bool) -> Iterator[bool]:
+    """Hold a run's lock: shared while saving, exclusive while removing what no record names.
+
+    Gives whether the lock is held. An exclusive one is not waited for; a shared one waits for whoever
+    tidies up. The system takes it from a process that dies. Where locks don't exist it is never held:
+    saving needs none (it only puts what is absent), and tidying up is then left.
+    """
+    descriptor = _locked(folder / LOCK, exclusive) if HAS_LOCKS else None
+    try:
+        yield descriptor is not None
+    finally:
+        if descriptor is not None:
+            os.close(descriptor)
+
+
+def _locked(path: Path, exclusive: bool) -> int | None:
+    while True:
+        descriptor = DISK.open_lock(path)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB if exclusive else fcntl.LOCK_SH)
+            if path.exists() and os.path.samestat(os.fstat(descriptor), path.stat()):
+                return descriptor
+        except OSError as error:
+            os.close(descriptor)
+            if isinstance(error, BlockingIOError) or error.errno in _NO_LOCKS:
+                return None
+            raise
+        os.close(descriptor)  # the run was deleted and made again while this waited
+
+
+@contextlib.contextmanager
+def open_plain(path: Path) -> Iterator[int]:
+    """Open an ordinary file for reading; a symbolic link, a pipe or a device is refused.
+
+    Raises
+    ------
+    ConfshiftError
+        Where the file is missing, unreadable or no ordinary file.
+    """
+    try:
+        if not stat.S_ISREG(path.lstat().st_mode):
+            raise ConfshiftError(f"{path} is not an ordinary file (a symbolic link?); it is not read")
+        descriptor = os.open(path, os.O_RDONLY | _PLAIN)
+    except OSError as error:
+        reason = "is missing" if isinstance(error, FileNotFoundError) else f"can't be read: {error.strerror}"
+        raise ConfshiftError(f"{path} {reason}") from error
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def read_bytes(path: Path, *, limit: int) -> bytes:
+    """Read a small ordinary file; one over `limit` bytes is refused unread."""
+    with open_plain(path) as descriptor:
+        size = os.fstat(descriptor).st_size
+        if size > limit:
+            raise ConfshiftError(f"{path} has {size} bytes, more than the {limit} it may have")
+        with open(descriptor, "rb", closefd=False) as stream:
+            return stream.read()

@@ -1,0 +1,102 @@
+"""From a record to a checkpoint that reads its arrays when it is asked for them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from confshift.checkpoint import MEASURED, Checkpoint, Measurement
+from confshift.predictions import Predictions
+from confshift.storage import arrays
+from confshift.storage.record import LOGITS, Record, columns_dtype
+
+__all__ = ["checkpoint_from", "columns_array", "read_measurement", "read_predictions"]
+
+
+def checkpoint_from(folder: Path, record: Record, class_names: tuple[str, ...]) -> Checkpoint:
+    """Return the checkpoint of a record; `folder` is its split's."""
+    return make_checkpoint(
+        record,
+        class_names,
+        lambda: read_measurement(folder, record),
+        lambda: read_predictions(folder, record, class_names),
+    )
+
+
+def make_checkpoint(
+    record: Record,
+    class_names: tuple[str, ...],
+    measurement: Callable[[], Measurement],
+    predictions: Callable[[], Predictions],
+) -> Checkpoint:
+    """Return a checkpoint with what a record says of it, and these two sources of its arrays."""
+    return Checkpoint(
+        epoch=record.epoch,
+        split=record.split,
+        class_names=class_names,
+        read_measurement=measurement,
+        read_predictions=predictions,
+        metadata=MappingProxyType(dict(record.metadata)),
+        provenance=record.provenance,
+    )
+
+
+def columns_array(measurement: Measurement) -> NDArray[Any]:
+    """Return what the columns file holds: each sample's id and what was measured of it."""
+    ids = measurement.sample_ids
+    if ids.dtype.kind == "U":
+        ids = np.char.encode(ids, "utf-8")
+    rows = np.empty(len(ids), columns_dtype(ids.dtype.str))
+    rows["sample_id"] = ids
+    for name in MEASURED.names or ():
+        rows[name] = measurement.rows[name]
+    return rows
+
+
+def read_measurement(folder: Path, record: Record) -> Measurement:
+    """Read a record's columns; every byte is checked, no logit is touched.
+
+    Raises
+    ------
+    ConfshiftError
+        Naming the file and what is wrong with it.
+    """
+    stored = record.shards[0].columns
+    columns = arrays.read_array(folder, stored, columns_dtype(stored.dtype[0][1]))
+    ids = columns["sample_id"]
+    if ids.dtype.kind == "S":
+        ids = np.char.decode(ids, "utf-8")
+    rows = np.empty(len(columns), MEASURED)
+    for name in MEASURED.names or ():
+        rows[name] = columns[name]
+    return Measurement(np.ascontiguousarray(ids), rows, record.beta)
+
+
+def read_predictions(folder: Path, record: Record, class_names: tuple[str, ...]) -> Predictions:
+    """Map a record's logits; only bfloat16 ones are read, into float32.
+
+    Raises
+    ------
+    ConfshiftError
+        Naming the file and what is wrong with it.
+    """
+    shard, provenance = record.shards[0], record.provenance
+    logits = arrays.map_array(folder, shard.logits, np.dtype(LOGITS[shard.encoding]))
+    if shard.encoding == "bfloat16":
+        logits = arrays.from_bfloat16(logits)
+    measurement = read_measurement(folder, record)
+    return Predictions.trusted(
+        logits,
+        measurement.rows["target"].astype(np.int64),
+        measurement.sample_ids,
+        class_names=class_names,
+        id_source=provenance.id_source,
+        source_dtype=provenance.source_dtype,
+        ignored_samples=provenance.ignored_samples,
+        duplicate_samples=provenance.duplicate_samples,
+    )

@@ -1,0 +1,282 @@
+"""Run: a folder of checkpoints, read lazily, added to safely."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from confshift.checkpoint import Checkpoint
+from confshift.errors import ConfshiftError
+from confshift.predictions import Predictions
+from confshift.scoring import Scores
+from confshift.storage import files
+from confshift.storage.appending import append
+from confshift.storage.catalog import Shelf
+from confshift.storage.commit import delete
+from confshift.storage.loading import checkpoint_from
+from confshift.storage.record import Gap
+from confshift.storage.writer import Writer, writer_of
+
+__all__ = ["Run"]
+
+_MAX_SUFFIX = 10_000
+
+
+class Run:
+    """A handle on a run folder. Making one reads nothing; the folder may not exist yet.
+
+    Parameters
+    ----------
+    path : str or path-like
+
+    Notes
+    -----
+    Reading waits for the saves that this process has on their way in the folder, writes nothing, and
+    leaves out damaged checkpoints, which `problems` lists.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> run = Run(folder.name)
+    >>> for epoch in (1, 2):
+    ...     _ = run.append(Predictions([[2.0, 0.0], [epoch, 1.0]], [0, 1]))
+    >>> run.epochs, round(run[2].metrics()["loss"], 4)
+    ((1.0, 2.0), 0.7201)
+    >>> run.delete()
+    >>> folder.cleanup()
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+
+    @classmethod
+    def create(cls, parent: str | os.PathLike[str], name: str) -> Run:
+        """Make a folder that nobody else has, `parent/name` or `parent/name-2`, ..., for a new run."""
+        files.make_folders(Path(parent))
+        for number in range(1, _MAX_SUFFIX):
+            path = Path(parent) / (name if number == 1 else f"{name}-{number}")
+            try:
+                files.DISK.make_folder(path)
+            except FileExistsError:
+                continue
+            return cls(path)
+        raise ConfshiftError(
+            f"{parent} holds {_MAX_SUFFIX} runs called {name!r}; give run= a name of its own"
+        )
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.path)!r})"
+
+    def __bool__(self) -> bool:
+        return True
+
+    def __len__(self) -> int:
+        """Return the number of checkpoints, of all splits."""
+        return sum(len(shelf.records) for shelf in self._shelves())
+
+    def __iter__(self) -> Iterator[Checkpoint]:
+        """Yield every checkpoint of every split in order of epoch, val first among equals."""
+        found = [one for split in self.splits for one in self.checkpoints(split)]
+        yield from sorted(found, key=lambda one: one.epoch)  # stable: splits has val first
+
+    def __getitem__(self, epoch: float) -> Checkpoint:
+        return self.checkpoint(epoch)
+
+    @property
+    def _writer(self) -> Writer:
+        return writer_of(self.path)
+
+    @property
+    def name(self) -> str:
+        """The folder's name."""
+        return self.path.resolve().name
+
+    def exists(self) -> bool:
+        """Tell whether the folder is a run by now."""
+        self._writer.wait()
+        return self._writer.catalog.exists()
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The names of the classes, in the order of the logits' columns."""
+        self._writer.wait()
+        return self._writer.catalog.class_names()
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """The splits that have a checkpoint, val first."""
+        return tuple(shelf.folder.name for shelf in self._shelves() if shelf.records)
+
+    @property
+    def epochs(self) -> tuple[float, ...]:
+        """The epochs of val, ascending."""
+        return self.epochs_of("val")
+
+    def epochs_of(self, split: str) -> tuple[float, ...]:
+        """Return the epochs of a split, ascending."""
+        return tuple(self._shelf(split).records)
+
+    def checkpoint(self, epoch: float, *, split: str = "val") -> Checkpoint:
+        """Return one checkpoint; its arrays are read when they are asked for.
+
+        Raises
+        ------
+        ConfshiftError
+            Where there is none, naming the epochs there are, or the reason it can't be used.
+        """
+        shelf = self._shelf(split)
+        if epoch not in shelf.records:
+            raise ConfshiftError(self._missing(epoch, split, shelf))
+        return checkpoint_from(shelf.folder, shelf.records[epoch], self.class_names)
+
+    def _missing(self, epoch: float, split: str, shelf: Shelf) -> str:
+        reasons = [problem.reason for problem in shelf.problems if problem.epoch == epoch]
+        reasons += [gap.reason for gap in self._gaps([shelf]) if gap.epoch == epoch and gap.split == split]
+        known = ", ".join(f"{one:g}" for one in shelf.records) or "none"
+        because = f" ({'; '.join(reasons)})" if reasons else ""
+        return f"{self.path} has no epoch {epoch!r} of split {split!r}{because}; its epochs: {known}"
+
+    def checkpoints(self, split: str = "val") -> list[Checkpoint]:
+        """Return a split's checkpoints, ascending by epoch; damaged ones are left out and in `problems`."""
+        names = self.class_names
+        shelf = self._writer.catalog.sound_shelf(split, len(names))
+        return [checkpoint_from(shelf.folder, record, names) for record in shelf.records.values()]
+
+    @property
+    def problems(self) -> pd.DataFrame:
+        """What is missing: one row per checkpoint left out as damaged ("damaged") or never saved ("gap").
+
+        Columns: split, epoch (NaN where the record can't be read), kind, file ("" for a gap), reason. Reads
+        the columns of every checkpoint once; :meth:`verify` reads the logits too.
+        """
+        names = self.class_names
+        catalog = self._writer.catalog
+        shelves = [catalog.sound_shelf(split, len(names)) for split in catalog.splits()]
+        rows = [
+            (one.split, math.nan if one.epoch is None else one.epoch, "damaged", one.file, one.reason)
+            for shelf in shelves
+            for one in shelf.problems
+        ]
+        rows += [(gap.split, gap.epoch, "gap", "", gap.reason) for gap in self._gaps(shelves)]
+        return pd.DataFrame(rows, columns=["split", "epoch", "kind", "file", "reason"])
+
+    def append(
+        self,
+        predictions: Predictions,
+        *,
+        epoch: float | None = None,
+        split: str = "val",
+        metadata: Mapping[str, Any] | None = None,
+        logged: Mapping[str, float] | None = None,
+        checks: Mapping[str, Any] | None = None,
+        scores: Scores | None = None,
+        release: Callable[[], object] | None = None,
+    ) -> Checkpoint:
+        """Save predictions as a checkpoint, behind the caller's back.
+
+        Everything is checked before this returns; measuring and writing happen in the run's one
+        background thread. At most two saves are on their way; a third waits.
+
+        Parameters
+        ----------
+        predictions : Predictions
+            The same samples and targets as in the split's other checkpoints.
+        epoch : float, optional
+            Default: val counts 1, 2, 3, ...; other splits take val's newest. An epoch that exists is
+            replaced, unless the content is the same: then nothing is done.
+        split : str
+        metadata, logged, checks : mapping, optional
+            What to keep beside the arrays: the user's own notes, what their loop reported, what the
+            collector tried. Anything JSON can hold, NaN included.
+        scores : Scores, optional
+            Where the logits were scored already.
+        release : callable, optional
+            Called when the array of the logits may be written to again, whether or not the save succeeded.
+
+        Returns
+        -------
+        Checkpoint
+            Its columns wait for the measuring, its `predictions` for the commit.
+
+        Raises
+        ------
+        ConfshiftError
+            Where the predictions don't belong to this run, or where an earlier save failed (this call has
+            then saved nothing: call it again).
+        """
+        return append(
+            self._writer,
+            predictions,
+            epoch=epoch,
+            split=split,
+            metadata=metadata,
+            logged=logged,
+            checks=checks,
+            scores=scores,
+            release=release,
+        )
+
+    def raise_failure(self) -> None:
+        """Raise what an earlier save failed with, if that was not raised yet; waits for nothing."""
+        self._writer.raise_failure()
+
+    def flush(self) -> None:
+        """Wait until all that was appended is on the disk.
+
+        Raises
+        ------
+        ConfshiftError
+            Where a save failed, naming the checkpoint and the cause.
+        """
+        self._writer.wait()
+        self._writer.raise_failure()
+
+    def verify(self) -> pd.DataFrame:
+        """Read every byte of every file and compare it with its checksum.
+
+        Returns
+        -------
+        DataFrame
+            One row per file, and per record that can't be read. Columns: split, epoch, file, sound, reason.
+        """
+        names = self.class_names
+        catalog = self._writer.catalog
+        rows = [row for split in catalog.splits() for row in catalog.verified(split, len(names))]
+        return pd.DataFrame(rows, columns=["split", "epoch", "file", "sound", "reason"])
+
+    def delete(self) -> None:
+        """Remove the run from the disk: what a run holds and nothing else.
+
+        Raises
+        ------
+        ConfshiftError
+            Where the folder is no run, or another process is saving in it.
+        """
+        writer = self._writer
+        with writer.appending:
+            writer.wait()
+            writer.catalog.class_names()  # a folder that isn't a run is refused
+            delete(writer.catalog)
+            writer.forget()
+
+    def _shelf(self, split: str) -> Shelf:
+        classes = len(self.class_names)
+        return self._writer.catalog.shelf(split, classes)
+
+    def _shelves(self) -> list[Shelf]:
+        classes = len(self.class_names)
+        catalog = self._writer.catalog
+        return [catalog.shelf(split, classes) for split in catalog.splits()]
+
+    def _gaps(self, shelves: list[Shelf]) -> list[Gap]:
+        """Return the saves that failed and were not made up for since."""
+        saved = {(shelf.folder.name, epoch) for shelf in shelves for epoch in shelf.records}
+        told = [gap for shelf in shelves for record in shelf.records.values() for gap in record.gaps]
+        found = dict.fromkeys([*told, *self._writer.gaps])
+        return [gap for gap in found if (gap.split, gap.epoch) not in saved]

@@ -1,0 +1,185 @@
+"""The one background writer of a run folder: it measures and saves behind the training."""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import threading
+import uuid
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from confshift.checkpoint import Measurement, measure
+from confshift.errors import ConfshiftError
+from confshift.scoring import Scores
+from confshift.storage.catalog import Catalog
+from confshift.storage.commit import Draft, commit, tidy
+from confshift.storage.record import Gap, Record
+
+__all__ = ["Save", "Writer", "writer_of"]
+
+_log = logging.getLogger("confshift")
+
+#: So many logits buffers may be on their way: one being saved, one waiting.
+_MAX_OUTSTANDING = 2
+
+
+@dataclass
+class Save:
+    """A checkpoint handed to the writer."""
+
+    draft: Draft | None  # None once it is done, so that the buffer is not held
+    split: str
+    epoch: float
+    scores: Scores | None
+    release: Callable[[], object] | None
+    measured: Future[Measurement] = field(default_factory=Future)
+    committed: Future[Record] = field(default_factory=Future)
+
+
+class Writer:
+    """Saves of one run folder, one after the other, in a thread that lives while there are any."""
+
+    def __init__(self, path: Path) -> None:
+        self.id = uuid.uuid4().hex[:16]
+        self.catalog = Catalog(path)
+        self.appending = threading.Lock()  # one append decides at a time
+        self.started = False  # this process has written to the run
+        self.highest: float | None = None  # val epoch that this process appended
+        self.latest: float | None = None  # val epoch that this process appended last
+        self._state = threading.Condition()
+        self._saves: list[Save] = []  # the first is being saved
+        self._failure: ConfshiftError | None = None
+        self._gaps: list[Gap] = []
+        self._thread: threading.Thread | None = None
+        self._tidied = False
+
+    @property
+    def outstanding(self) -> list[Save]:
+        """The saves that are not done yet."""
+        with self._state:
+            return list(self._saves)
+
+    @property
+    def gaps(self) -> list[Gap]:
+        """Saves that failed and that no record tells of yet."""
+        with self._state:
+            return list(self._gaps)
+
+    def submit(self, save: Save) -> None:
+        """Queue a save; waits while two are on their way."""
+        with self._state:
+            self._state.wait_for(lambda: len(self._saves) < _MAX_OUTSTANDING)
+            if self._thread is None:
+                thread = threading.Thread(target=self._work, name="confshift-writer", daemon=True)
+                try:
+                    thread.start()  # it waits for our lock
+                except RuntimeError as error:
+                    raise ConfshiftError(f"{self.catalog.path}: no thread to write in: {error}") from error
+                self._thread = thread
+            self._saves.append(save)
+
+    def note(self, split: str, epoch: float) -> None:
+        """Remember what this process appended: the next epoch is counted from it."""
+        self.started = True
+        if split == "val":
+            self.highest = epoch if self.highest is None else max(epoch, self.highest)
+            self.latest = epoch
+
+    def forget(self) -> None:
+        """Begin anew: the run is gone."""
+        with self._state:
+            self.started, self.highest, self.latest = False, None, None
+            self._failure, self._gaps = None, []
+
+    def wait(self) -> None:
+        """Wait until nothing is on its way."""
+        with self._state:
+            self._state.wait_for(lambda: not self._saves)
+
+    def raise_failure(self) -> None:
+        """Raise what a save failed with, once."""
+        with self._state:
+            failure, self._failure = self._failure, None
+        if failure is not None:
+            raise failure
+
+    def _work(self) -> None:
+        while True:
+            with self._state:
+                if not self._saves:
+                    self._thread = None
+                    return
+                save = self._saves[0]
+            failure = self._save(save)
+            save.draft = save.scores = None
+            if save.release is not None:
+                try:
+                    save.release()
+                except Exception:
+                    _log.exception("confshift: release() of %s failed", self.catalog.path)
+            with self._state:
+                if failure is not None:
+                    self._failure = failure
+                    self._gaps.append(Gap(save.split, save.epoch, str(failure)))
+                del self._saves[0]
+                self._state.notify_all()
+
+    def _save(self, save: Save) -> ConfshiftError | None:
+        """Measure and commit; whatever goes wrong comes back as the error to raise later."""
+        assert save.draft is not None
+        try:
+            save.measured.set_result(measure(save.draft.predictions, save.scores))
+            if not self._tidied:
+                tidy(self.catalog)
+                self._tidied = True
+            record = commit(self.catalog, save.draft, save.measured.result(), tuple(self.gaps))
+        except Exception as cause:
+            error = ConfshiftError(
+                f"epoch {save.epoch:g} ({save.split}) was not saved in {self.catalog.path}: {cause}. "
+                "The checkpoints before it are intact"
+            )
+            error.__cause__ = cause
+            if not save.measured.done():
+                save.measured.set_exception(error)
+            save.committed.set_exception(error)
+            return error
+        with self._state:
+            self._gaps = [gap for gap in self._gaps if gap not in record.gaps]
+        save.committed.set_result(record)
+        return None
+
+
+_writers: dict[str, Writer] = {}
+_registry = threading.Lock()
+
+
+def writer_of(path: Path) -> Writer:
+    """Return this process's writer of a folder: one for all its handles, whatever they call it."""
+    with _registry:
+        return _writers.setdefault(os.path.realpath(path), Writer(path))
+
+
+def _forget_writers() -> None:
+    """Start anew in a forked process: the threads did not come along, the locks may be held for ever."""
+    global _registry
+    _registry = threading.Lock()
+    _writers.clear()
+
+
+def _finish() -> None:
+    """Save what is on its way before the interpreter ends, and log what nobody was told."""
+    for writer in list(_writers.values()):
+        writer.wait()
+        try:
+            writer.raise_failure()
+        except ConfshiftError as error:
+            _log.error("confshift: %s", error)
+
+
+atexit.register(_finish)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_writers)
