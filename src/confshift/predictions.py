@@ -1,4 +1,4 @@
-"""Predictions: the logits and targets of a set of samples. Every check of the arrays stands here."""
+"""Predictions: the checked logits and targets of a set of samples, in the order of their ids."""
 
 from __future__ import annotations
 
@@ -12,15 +12,22 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from confshift.errors import ConfshiftError
+from confshift.gate import (
+    check_ids,
+    check_logits,
+    check_names,
+    check_range,
+    check_targets,
+    refuse_probabilities,
+    sum_tolerance,
+)
 
 __all__ = ["ID_SOURCES", "Predictions", "describe_difference"]
 
 #: How it is known which sample is which, from the surest to the weakest.
 ID_SOURCES = ("user", "sampler", "content", "order")
 
-_MAX_ID_LENGTH = 256
 _DUPLICATE_TOLERANCE = 1e-5
-_HALF = ("float16", "bfloat16")
 
 
 @dataclass(frozen=True, init=False, eq=False, repr=False)
@@ -82,14 +89,14 @@ class Predictions:
         id_source: str | None = None,
         source_dtype: str | None = None,
     ) -> None:
-        scores, given = _check_logits(logits)
-        labels = _check_targets(targets, scores.shape)
-        ids = _check_ids(sample_ids, len(labels))
+        scores, given = check_logits(logits)
+        labels = check_targets(targets, scores.shape)
+        ids = check_ids(sample_ids, len(labels))
         if id_source is None:
             id_source = "order" if sample_ids is None else "user"
         if id_source not in ID_SOURCES:
             raise ConfshiftError(f"id_source={id_source!r}: give one of {', '.join(ID_SOURCES)}")
-        names = _check_names(class_names, scores.shape[1])
+        names = check_names(class_names, scores.shape[1])
 
         kept = np.ones(len(labels), bool) if ignore_index is None else labels != ignore_index
         ignored = int(len(kept) - kept.sum())
@@ -98,9 +105,9 @@ class Predictions:
                 f"no sample is left: all {ignored} targets equal ignore_index={ignore_index}; "
                 "check the targets, or pass another ignore_index (None for none)"
             )
-        _check_range(labels, kept, ids, scores.shape[1])
+        check_range(labels, kept, ids, scores.shape[1])
         dtype = source_dtype or given
-        _refuse_probabilities(scores, kept, dtype)
+        refuse_probabilities(scores, kept, dtype)
         rows = _distinct_rows(scores, labels, ids, np.flatnonzero(kept))
         duplicates = int(kept.sum()) - len(rows)
         if not np.array_equal(rows, np.arange(len(labels))):
@@ -170,11 +177,11 @@ class Predictions:
         >>> p.logits.round(2).tolist()
         [[-0.11, -2.3], [-0.92, -0.51]]
         """
-        shares, given = _check_logits(probabilities, name="probabilities")
+        shares, given = check_logits(probabilities, name="probabilities")
         finite = np.isfinite(shares).all(axis=1)
         with np.errstate(invalid="ignore"):  # inf - inf, in a row that is not finite anyway
             sums = shares.sum(axis=1, dtype=np.float64)
-        bad = finite & ((shares < 0).any(axis=1) | (np.abs(sums - 1) > _sum_tolerance(given)))
+        bad = finite & ((shares < 0).any(axis=1) | (np.abs(sums - 1) > sum_tolerance(given)))
         if bad.any():
             row = int(np.flatnonzero(bad)[0])
             raise ConfshiftError(
@@ -241,149 +248,6 @@ def describe_difference(
             "pass sample_ids="
         )
     return ""
-
-
-def _as_array(values: Any, name: str) -> tuple[NDArray[Any], str]:
-    """Return an array and the dtype it was given in; tensors are known by their methods, not by import."""
-    given = ""
-    if hasattr(values, "detach") and hasattr(values, "cpu"):
-        values = values.detach().cpu()
-        if "bfloat16" in str(values.dtype):
-            values, given = values.float(), "bfloat16"
-    try:
-        array = np.asarray(values)
-    except (TypeError, ValueError) as error:  # a ragged list; a tensor that is sparse or of 8 bits
-        raise ConfshiftError(f"{name} can't be made an array ({error}); pass a dense numeric one") from error
-    array = array.astype(array.dtype.newbyteorder("="), copy=False)
-    return array, given or array.dtype.name
-
-
-def _check_logits(logits: ArrayLike, name: str = "logits") -> tuple[NDArray[np.floating[Any]], str]:
-    array, given = _as_array(logits, name)
-    if array.ndim != 2:
-        raise ConfshiftError(
-            f"{name} has shape {array.shape}, expected (N, K): one row per sample, one column per class; "
-            "tokens or pixels go in as rows (reshape(-1, K)), a single logit per sample as two columns "
-            "(np.column_stack([np.zeros(N), logit]))"
-        )
-    if array.dtype.kind in "iu":
-        exact = array.astype(np.float32)
-        if not np.array_equal(exact.astype(np.float64), array.astype(np.float64)):
-            raise ConfshiftError(f"{name} are {given} too large for float32; pass them as float64")
-        array = exact
-    if array.dtype not in (np.float16, np.float32, np.float64):
-        raise ConfshiftError(f"{name} has dtype {given}; pass float16, float32 or float64")
-    if array.shape[0] == 0:
-        raise ConfshiftError(f"{name} has no rows: shape {array.shape}; there is nothing to look at")
-    if array.shape[1] < 2:
-        raise ConfshiftError(
-            f"{name} has {array.shape[1]} column; with one logit per sample (a sigmoid) pass two columns: "
-            "np.column_stack([np.zeros(N), logit])"
-        )
-    # NaN and infinity are the user's findings, not ours to repair: they pass.
-    return np.ascontiguousarray(array), given
-
-
-def _check_targets(targets: ArrayLike, shape: tuple[int, ...]) -> NDArray[np.int64]:
-    array, given = _as_array(targets, "targets")
-    if array.ndim == 2 and array.shape == shape:
-        raise ConfshiftError(
-            f"targets has the shape of the logits, {shape}: one-hot or soft labels; pass class indices, "
-            "for instance targets.argmax(1) (soft labels lose their entropy by that)"
-        )
-    if array.ndim == 2 and array.shape[1] == 1:
-        array = array[:, 0]
-    if array.ndim != 1 or len(array) != shape[0]:
-        raise ConfshiftError(f"targets has shape {array.shape}, expected ({shape[0]},) for {shape[0]} logits")
-    if array.dtype.kind not in "iu":
-        raise ConfshiftError(
-            f"targets has dtype {given}; pass integers, the index of each true class (targets.astype(int))"
-        )
-    if array.dtype.kind == "u" and array.dtype.itemsize == 8 and (array > np.iinfo(np.int64).max).any():
-        raise ConfshiftError(f"targets go up to {array.max()}: out of range for {shape[1]} classes")
-    return np.ascontiguousarray(array, dtype=np.int64)
-
-
-def _check_range(
-    targets: NDArray[np.int64], kept: NDArray[np.bool_], ids: NDArray[Any], classes: int
-) -> None:
-    outside = np.flatnonzero(kept & ((targets < 0) | (targets >= classes)))
-    if len(outside):
-        first = outside[0]
-        raise ConfshiftError(
-            f"targets: {len(outside)} are outside 0..{classes - 1}, first {targets[first]} at sample "
-            f"{ids[first]}; the logits have {classes} columns (to leave a label out pass ignore_index=)"
-        )
-
-
-def _check_ids(sample_ids: ArrayLike | None, samples: int) -> NDArray[Any]:
-    if sample_ids is None:
-        return np.arange(samples, dtype=np.int64)
-    array, given = _as_array(sample_ids, "sample_ids")
-    if array.shape != (samples,):
-        raise ConfshiftError(f"sample_ids has shape {array.shape}, expected ({samples},): one id per row")
-    if array.dtype.kind in "iu":
-        if array.dtype.kind == "u" and array.dtype.itemsize == 8 and (array > np.iinfo(np.int64).max).any():
-            raise ConfshiftError(f"sample_ids go up to {array.max()}, beyond 2**63 - 1; pass them as text")
-        return np.ascontiguousarray(array, dtype=np.int64)
-    return _check_text_ids(array, sample_ids, given)
-
-
-def _check_text_ids(array: NDArray[Any], original: ArrayLike, given: str) -> NDArray[Any]:
-    if array.dtype.kind == "S":
-        try:
-            array = np.char.decode(array, "utf-8")
-        except UnicodeDecodeError as error:
-            raise ConfshiftError(f"sample_ids: an id is not UTF-8 text ({error}); decode them") from error
-    if array.dtype.kind not in "OTU":
-        raise ConfshiftError(f"sample_ids has dtype {given}; pass integers or text")
-    # A list is looked at as it was given: numpy would turn ["a", 1] into text.
-    members = original if isinstance(original, (list, tuple)) else array.tolist()
-    odd = next((one for one in members if not isinstance(one, (str, bytes))), None)
-    if odd is not None:
-        raise ConfshiftError(f"sample_ids: {odd!r} among text; pass all integers or all text")
-    array = array.astype(str)
-    if array.dtype.itemsize // 4 > _MAX_ID_LENGTH:
-        raise ConfshiftError(f"sample_ids: an id is longer than {_MAX_ID_LENGTH} characters; shorten it")
-    if any("\0" in one for one in array.tolist()):
-        raise ConfshiftError("sample_ids: an id holds a NUL character; remove it")
-    return np.ascontiguousarray(array)
-
-
-def _check_names(class_names: Sequence[str] | None, classes: int) -> tuple[str, ...]:
-    if class_names is None:
-        return tuple(str(k) for k in range(classes))
-    # A set or a dict has no order to go by, and a string is not its letters.
-    ordered = isinstance(class_names, (Sequence, np.ndarray)) and not isinstance(class_names, str)
-    if not ordered or not all(isinstance(name, str) for name in class_names):
-        raise ConfshiftError(f"class_names={class_names!r}: pass a list of {classes} strings")
-    if len(class_names) != classes:
-        raise ConfshiftError(f"class_names has {len(class_names)} names for {classes} columns of logits")
-    return tuple(class_names)
-
-
-def _sum_tolerance(dtype: str) -> float:
-    return 1e-2 if dtype in _HALF else 1e-3
-
-
-def _refuse_probabilities(logits: NDArray[np.floating[Any]], kept: NDArray[np.bool_], dtype: str) -> None:
-    """Refuse rows that are all at least 0 and all sum to 1: no set of logits looks like that by chance.
-
-    Rows that are ignored or not finite say nothing either way.
-    """
-    for some in (slice(64), slice(None)):  # a glance first, so that ordinary logits cost nothing
-        rows = logits[some][kept[some]]
-        rows = rows[np.isfinite(rows).all(axis=1)]
-        with np.errstate(over="ignore"):
-            sums = rows.sum(axis=1, dtype=np.float64)
-        if (np.abs(sums - 1) > _sum_tolerance(dtype)).any() or (rows < 0).any():
-            return
-    if len(rows):
-        raise ConfshiftError(
-            "logits: every row is at least 0 and sums to 1, so these are probabilities; pass them to "
-            "Predictions.from_probabilities(...) or inspect(..., outputs='probabilities'). If they really "
-            "are logits, subtract a constant from each row: that changes no result"
-        )
 
 
 def _distinct_rows(

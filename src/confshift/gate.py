@@ -1,0 +1,171 @@
+"""The gate: every check of what comes in from outside, one array at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from confshift.errors import ConfshiftError
+
+__all__ = [
+    "check_ids",
+    "check_logits",
+    "check_names",
+    "check_range",
+    "check_targets",
+    "refuse_probabilities",
+    "sum_tolerance",
+]
+
+_MAX_ID_LENGTH = 256
+_HALF = ("float16", "bfloat16")
+
+
+def _as_array(values: Any, name: str) -> tuple[NDArray[Any], str]:
+    """Return an array and the dtype it was given in; tensors are known by their methods, not by import."""
+    given = ""
+    if hasattr(values, "detach") and hasattr(values, "cpu"):
+        values = values.detach().cpu()
+        if "bfloat16" in str(values.dtype):
+            values, given = values.float(), "bfloat16"
+    try:
+        array = np.asarray(values)
+    except (TypeError, ValueError) as error:  # a ragged list; a tensor that is sparse or of 8 bits
+        raise ConfshiftError(f"{name} can't be made an array ({error}); pass a dense numeric one") from error
+    array = array.astype(array.dtype.newbyteorder("="), copy=False)
+    return array, given or array.dtype.name
+
+
+def check_logits(logits: ArrayLike, name: str = "logits") -> tuple[NDArray[np.floating[Any]], str]:
+    """Return the logits as rows of contiguous floats, kept to the bit, and the dtype they were given in."""
+    array, given = _as_array(logits, name)
+    if array.ndim != 2:
+        raise ConfshiftError(
+            f"{name} has shape {array.shape}, expected (N, K): one row per sample, one column per class; "
+            "tokens or pixels go in as rows (reshape(-1, K)), a single logit per sample as two columns "
+            "(np.column_stack([np.zeros(N), logit]))"
+        )
+    if array.dtype.kind in "iu":
+        exact = array.astype(np.float32)
+        if not np.array_equal(exact.astype(np.float64), array.astype(np.float64)):
+            raise ConfshiftError(f"{name} are {given} too large for float32; pass them as float64")
+        array = exact
+    if array.dtype not in (np.float16, np.float32, np.float64):
+        raise ConfshiftError(f"{name} has dtype {given}; pass float16, float32 or float64")
+    if array.shape[0] == 0:
+        raise ConfshiftError(f"{name} has no rows: shape {array.shape}; there is nothing to look at")
+    if array.shape[1] < 2:
+        raise ConfshiftError(
+            f"{name} has {array.shape[1]} column; with one logit per sample (a sigmoid) pass two columns: "
+            "np.column_stack([np.zeros(N), logit])"
+        )
+    # NaN and infinity are the user's findings, not ours to repair: they pass.
+    return np.ascontiguousarray(array), given
+
+
+def check_targets(targets: ArrayLike, shape: tuple[int, ...]) -> NDArray[np.int64]:
+    """Return one class index per row, of logits of this shape; whether they are in range is not yet asked."""
+    array, given = _as_array(targets, "targets")
+    if array.ndim == 2 and array.shape == shape:
+        raise ConfshiftError(
+            f"targets has the shape of the logits, {shape}: one-hot or soft labels; pass class indices, "
+            "for instance targets.argmax(1) (soft labels lose their entropy by that)"
+        )
+    if array.ndim == 2 and array.shape[1] == 1:
+        array = array[:, 0]
+    if array.ndim != 1 or len(array) != shape[0]:
+        raise ConfshiftError(f"targets has shape {array.shape}, expected ({shape[0]},) for {shape[0]} logits")
+    if array.dtype.kind not in "iu":
+        raise ConfshiftError(
+            f"targets has dtype {given}; pass integers, the index of each true class (targets.astype(int))"
+        )
+    if array.dtype.kind == "u" and array.dtype.itemsize == 8 and (array > np.iinfo(np.int64).max).any():
+        raise ConfshiftError(f"targets go up to {array.max()}: out of range for {shape[1]} classes")
+    return np.ascontiguousarray(array, dtype=np.int64)
+
+
+def check_range(targets: NDArray[np.int64], kept: NDArray[np.bool_], ids: NDArray[Any], classes: int) -> None:
+    """Refuse targets that are no class of the logits, but for rows that are not kept."""
+    outside = np.flatnonzero(kept & ((targets < 0) | (targets >= classes)))
+    if len(outside):
+        first = outside[0]
+        raise ConfshiftError(
+            f"targets: {len(outside)} are outside 0..{classes - 1}, first {targets[first]} at sample "
+            f"{ids[first]}; the logits have {classes} columns (to leave a label out pass ignore_index=)"
+        )
+
+
+def check_ids(sample_ids: ArrayLike | None, samples: int) -> NDArray[Any]:
+    """Return one id per row, int64 or text; the positions where none are given."""
+    if sample_ids is None:
+        return np.arange(samples, dtype=np.int64)
+    array, given = _as_array(sample_ids, "sample_ids")
+    if array.shape != (samples,):
+        raise ConfshiftError(f"sample_ids has shape {array.shape}, expected ({samples},): one id per row")
+    if array.dtype.kind in "iu":
+        if array.dtype.kind == "u" and array.dtype.itemsize == 8 and (array > np.iinfo(np.int64).max).any():
+            raise ConfshiftError(f"sample_ids go up to {array.max()}, beyond 2**63 - 1; pass them as text")
+        return np.ascontiguousarray(array, dtype=np.int64)
+    return _check_text_ids(array, sample_ids, given)
+
+
+def _check_text_ids(array: NDArray[Any], original: ArrayLike, given: str) -> NDArray[Any]:
+    if array.dtype.kind == "S":
+        try:
+            array = np.char.decode(array, "utf-8")
+        except UnicodeDecodeError as error:
+            raise ConfshiftError(f"sample_ids: an id is not UTF-8 text ({error}); decode them") from error
+    if array.dtype.kind not in "OTU":
+        raise ConfshiftError(f"sample_ids has dtype {given}; pass integers or text")
+    # A list is looked at as it was given: numpy would turn ["a", 1] into text.
+    members = original if isinstance(original, (list, tuple)) else array.tolist()
+    odd = next((one for one in members if not isinstance(one, (str, bytes))), None)
+    if odd is not None:
+        raise ConfshiftError(f"sample_ids: {odd!r} among text; pass all integers or all text")
+    array = array.astype(str)
+    if array.dtype.itemsize // 4 > _MAX_ID_LENGTH:
+        raise ConfshiftError(f"sample_ids: an id is longer than {_MAX_ID_LENGTH} characters; shorten it")
+    if any("\0" in one for one in array.tolist()):
+        raise ConfshiftError("sample_ids: an id holds a NUL character; remove it")
+    return np.ascontiguousarray(array)
+
+
+def check_names(class_names: Sequence[str] | None, classes: int) -> tuple[str, ...]:
+    """Return one name per class; the indices where none are given."""
+    if class_names is None:
+        return tuple(str(k) for k in range(classes))
+    # A set or a dict has no order to go by, and a string is not its letters.
+    ordered = isinstance(class_names, (Sequence, np.ndarray)) and not isinstance(class_names, str)
+    if not ordered or not all(isinstance(name, str) for name in class_names):
+        raise ConfshiftError(f"class_names={class_names!r}: pass a list of {classes} strings")
+    if len(class_names) != classes:
+        raise ConfshiftError(f"class_names has {len(class_names)} names for {classes} columns of logits")
+    return tuple(class_names)
+
+
+def sum_tolerance(dtype: str) -> float:
+    """Return how far from 1 a row of probabilities of this dtype may sum."""
+    return 1e-2 if dtype in _HALF else 1e-3
+
+
+def refuse_probabilities(logits: NDArray[np.floating[Any]], kept: NDArray[np.bool_], dtype: str) -> None:
+    """Refuse rows that are all at least 0 and all sum to 1: no set of logits looks like that by chance.
+
+    Rows that are ignored or not finite say nothing either way.
+    """
+    for some in (slice(64), slice(None)):  # a glance first, so that ordinary logits cost nothing
+        rows = logits[some][kept[some]]
+        rows = rows[np.isfinite(rows).all(axis=1)]
+        with np.errstate(over="ignore"):
+            sums = rows.sum(axis=1, dtype=np.float64)
+        if (np.abs(sums - 1) > sum_tolerance(dtype)).any() or (rows < 0).any():
+            return
+    if len(rows):
+        raise ConfshiftError(
+            "logits: every row is at least 0 and sums to 1, so these are probabilities; pass them to "
+            "Predictions.from_probabilities(...) or inspect(..., outputs='probabilities'). If they really "
+            "are logits, subtract a constant from each row: that changes no result"
+        )

@@ -1,0 +1,69 @@
+"""Fixtures for every test: runs with a known answer, and a browser."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import settings
+from numpy.typing import NDArray
+
+# Examples are drawn the same way on every machine, and no test is judged by a clock.
+settings.register_profile("confshift", deadline=None, derandomize=True, database=None, max_examples=60)
+settings.load_profile("confshift")
+
+MakeLogits = Callable[..., tuple[NDArray[np.float64], NDArray[np.int64]]]
+
+
+@pytest.fixture(scope="session")
+def make_logits() -> MakeLogits:
+    """Return a generator of runs whose loss rises while the accuracy stays flat.
+
+    `make_logits(samples, classes, checkpoints, seed=0, churn=0.0)` gives logits (T, N, K) and targets (N,).
+
+    Checkpoint t is the same evidence x (the true class gets SHIFT, every class noise of variance 1) times a
+    scale that grows from SHIFT, where such logits are calibrated, to four times it. So with churn = 0 the
+    predictions, the accuracy and the refinement are the same at every checkpoint, the temperature is
+    proportional to the scale, and the whole rise of the loss is calibration. With churn > 0 that share of the
+    noise's variance is drawn anew at each checkpoint: samples are learned and forgotten, the accuracy stays
+    flat on average.
+    """
+    shift = 1.5
+
+    def make(
+        samples: int, classes: int, checkpoints: int, *, seed: int = 0, churn: float = 0.0
+    ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+        rng = np.random.default_rng(seed)
+        targets = rng.integers(0, classes, samples)
+        lasting = rng.normal(size=(samples, classes))
+        fresh = rng.normal(size=(checkpoints, samples, classes))
+        evidence = np.sqrt(1 - churn) * lasting + np.sqrt(churn) * fresh
+        evidence[:, np.arange(samples), targets] += shift
+        scales = shift * np.geomspace(1, 4, checkpoints)
+        return evidence * scales[:, None, None], targets
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    """Start a headless chromium by selenium; skip without one, but fail where CI=true promised it."""
+    program, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    if not program or not driver:
+        message = "this test wants Debian's chromium and chromium-driver: apt-get install them"
+        if os.environ.get("CI") == "true":
+            pytest.fail(message)
+        pytest.skip(message)
+    from selenium import webdriver
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = program
+    for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--window-size=1280,1000"):
+        options.add_argument(argument)
+    session = webdriver.Chrome(options, webdriver.ChromeService(driver))
+    yield session
+    session.quit()

@@ -1,0 +1,228 @@
+"""hedge + mistake = loss, to the last digits, in both kernels."""
+
+from __future__ import annotations
+
+from decimal import Decimal, localcontext
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from scipy.special import log_softmax, logsumexp, softmax
+from sklearn.metrics import accuracy_score, log_loss
+
+from confshift.scoring import blocks, score
+
+COLUMNS = ("predicted", "hedge", "mistake", "confidence", "margin", "tied")
+
+
+@st.composite
+def samples(draw, dtype=np.float64, widths=(2, 40)):
+    """Logits of any scale with ties among them, and targets."""
+    count, classes = draw(st.integers(1, 12)), draw(st.integers(*widths))
+    scale = draw(st.sampled_from([1e-3, 1.0, 30.0, 1e4]))
+    logits = draw(arrays(np.int8, (count, classes), elements=st.integers(-64, 64))) / 64
+    targets = draw(arrays(np.int64, count, elements=st.integers(0, classes - 1)))
+    return (logits * scale).astype(dtype), targets
+
+
+def exact_loss(row, target):
+    """-log softmax by 400-digit decimal arithmetic."""
+    with localcontext() as context:
+        context.prec = 400
+        context.Emin = -(10**9)
+        values = [Decimal(float(z)) for z in row]
+        return sum((z - values[target]).exp() for z in values).ln()
+
+
+@given(samples())
+def test_hedge_and_mistake_add_up_to_the_loss(data):
+    logits, targets = data
+    scores = score(logits, targets)
+    rows = np.arange(len(targets))
+    expected = logsumexp(logits, axis=1) - logits[rows, targets]
+    largest = np.abs(logits).max() + 1
+    np.testing.assert_allclose(scores.loss, expected, atol=8 * np.finfo(float).eps * largest, rtol=1e-13)
+    np.testing.assert_array_equal(scores.loss, scores.hedge + scores.mistake)
+    np.testing.assert_allclose(scores.hedge, -log_softmax(logits, axis=1).max(axis=1), atol=1e-11)
+
+
+@given(samples())
+def test_hedge_lies_between_zero_and_the_log_of_the_number_of_classes(data):
+    logits, targets = data
+    hedge = score(logits, targets).hedge
+    assert (hedge >= 0).all()
+    assert (hedge <= np.log(logits.shape[1]) * (1 + 1e-15)).all()
+
+
+@given(samples())
+def test_mistake_is_zero_exactly_where_the_true_class_attains_the_maximum(data):
+    logits, targets = data
+    mistake = score(logits, targets).mistake
+    assert (mistake >= 0).all()
+    attains = logits[np.arange(len(targets)), targets] == logits.max(axis=1)
+    np.testing.assert_array_equal(mistake == 0, attains)
+    assert not np.signbit(mistake).any()
+
+
+@given(samples(), st.integers(0, 2**32 - 1))
+def test_a_constant_added_to_each_row_changes_nothing(data, seed):
+    logits, targets = data
+    moved = logits + np.random.default_rng(seed).normal(0, 50, (len(targets), 1))
+    before, after = score(logits, targets), score(moved, targets)
+    size = np.abs(logits).max() + np.abs(moved).max()
+    for name in ("hedge", "mistake", "confidence", "margin"):
+        np.testing.assert_allclose(
+            getattr(after, name), getattr(before, name), atol=4e-16 * size, err_msg=name
+        )
+
+
+@given(samples(), st.integers(0, 2**32 - 1))
+def test_renaming_the_classes_changes_no_number(data, seed):
+    logits, targets = data
+    order = np.random.default_rng(seed).permutation(logits.shape[1])  # the new place k holds class order[k]
+    before, after = score(logits, targets), score(logits[:, order], np.argsort(order)[targets])
+    for name in ("hedge", "mistake", "confidence", "tied"):
+        np.testing.assert_allclose(getattr(after, name), getattr(before, name), rtol=1e-13, err_msg=name)
+    untied = ~before.tied
+    np.testing.assert_array_equal(after.margin[untied], before.margin[untied])
+    np.testing.assert_array_equal(order[after.predicted[untied]], before.predicted[untied])
+
+
+@pytest.mark.parametrize("margin", [0.0, 1e-9, 0.3, 2.0, 40.0, 700.0, 5e4])
+@pytest.mark.parametrize("right", [True, False])
+def test_two_classes_give_softplus(margin, right):
+    scores = score(np.array([[0.0, margin]]), np.array([int(right)]))
+    softplus = np.logaddexp(0, -margin if right else margin)
+    np.testing.assert_allclose(scores.loss, softplus, rtol=1e-15)
+    np.testing.assert_allclose(scores.hedge, np.log1p(np.exp(-margin)), rtol=1e-15)
+    assert scores.mistake == (0 if right else margin)
+    assert scores.margin == (margin if right else -margin)
+
+
+@pytest.mark.parametrize("classes", [2, 31, 32])
+@pytest.mark.parametrize("gap", [5e-17, 1e-3, 1.0, 35.0, 60.0, 120.0, 300.0, 700.0])
+def test_losses_from_1e_300_to_700_keep_fourteen_digits(classes, gap):
+    rng = np.random.default_rng(classes)
+    logits = rng.normal(size=(2, classes)) * min(gap, 1)
+    logits[:, 1] = logits.max(axis=1) + gap
+    targets = np.array([1, 0])  # one right with a tiny loss, one wrong with a large one
+    exact = [float(exact_loss(row, target)) for row, target in zip(logits, targets, strict=True)]
+    np.testing.assert_allclose(score(logits, targets).loss, exact, rtol=3e-14)
+
+
+@given(samples(dtype=np.float32), st.sampled_from(["float16", "float32"]))
+def test_narrow_and_wide_kernels_agree(data, dtype):
+    # The same row as a wide one: padded with masked classes, which weigh nothing.
+    logits, targets = data
+    narrow = (logits / 40)[:, :31].astype(dtype)
+    targets = targets % narrow.shape[1]
+    wide = np.full((len(narrow), 50), -np.inf, dtype)
+    wide[:, : narrow.shape[1]] = narrow
+    first, second = score(narrow, targets), score(wide, targets)
+    for name in COLUMNS:
+        np.testing.assert_allclose(getattr(second, name), getattr(first, name), rtol=1e-14, err_msg=name)
+
+
+@pytest.mark.parametrize("classes", [2, 10, 31, 32, 300])
+def test_blocks_cover_every_row_once_and_in_order(classes):
+    rng = np.random.default_rng(0)
+    count = 2 * (1 << 20) // (8 * classes) + 37  # two full blocks and a rest
+    logits, targets = rng.normal(size=(count, classes)), rng.integers(0, classes, count)
+    seen = [(block.rows.start, block.rows.stop) for block in blocks(logits, targets)]
+    assert len(seen) == 3
+    assert [start for start, _ in seen] == [0, *(stop for _, stop in seen[:-1])]
+    assert seen[-1][1] == count
+    whole = score(logits, targets)
+    np.testing.assert_array_equal(whole.predicted, logits.argmax(axis=1))
+    reference = -log_softmax(logits, axis=1)[np.arange(count), targets]
+    np.testing.assert_allclose(whole.loss, reference, rtol=1e-11, atol=1e-14)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+@pytest.mark.parametrize("classes", [3, 40])
+def test_means_are_those_of_scikit_learn(make_logits, classes, dtype):
+    logits, targets = make_logits(600, classes, 1, seed=classes)
+    logits = logits[0].astype(dtype)
+    scores = score(logits, targets)
+    probabilities = softmax(logits.astype(np.float64), axis=1)
+    assert scores.loss.mean() == pytest.approx(
+        log_loss(targets, probabilities, labels=range(classes)), rel=1e-12
+    )
+    assert (scores.predicted == targets).mean() == accuracy_score(targets, probabilities.argmax(axis=1))
+    np.testing.assert_allclose(scores.confidence, probabilities.max(axis=1), rtol=1e-13)
+
+
+@given(samples())
+def test_margin_is_the_true_logit_less_the_best_of_the_others(data):
+    logits, targets = data
+    rows = np.arange(len(targets))
+    others = logits.copy()
+    others[rows, targets] = -np.inf
+    np.testing.assert_array_equal(score(logits, targets).margin, logits[rows, targets] - others.max(axis=1))
+
+
+@pytest.mark.parametrize("classes", [3, 40])
+def test_a_tie_goes_to_the_first_class_and_is_marked(classes):
+    logits = np.zeros((3, classes))
+    logits[0, 0] = 1.0
+    logits[1, [1, 2]] = 2.0
+    scores = score(logits, np.array([0, 2, 2]))
+    assert scores.tied.tolist() == [False, True, True]
+    assert scores.predicted.tolist() == [0, 1, 0]
+    assert scores.mistake.tolist() == [0, 0, 0]  # the true class attains the maximum, though not predicted
+    assert scores.margin.tolist() == [1, 0, 0]
+    assert scores.hedge[2] == pytest.approx(np.log(classes), rel=1e-15)
+
+
+@pytest.mark.parametrize("classes", [3, 40])
+@pytest.mark.parametrize(
+    "filling", [[np.nan], [np.inf], [np.inf, np.inf], [np.inf, -np.inf], [np.nan, np.inf]]
+)
+@pytest.mark.parametrize("place", [0, 1])
+def test_a_row_with_nan_or_plus_infinity_is_nan_and_spoils_no_other(classes, filling, place):
+    logits = np.random.default_rng(1).normal(size=(3, classes))
+    alone = score(logits[[0, 2]], np.array([0, 1]))
+    logits[1, place : place + len(filling)] = filling
+    for target in (0, 1, classes - 1):
+        scores = score(logits, np.array([0, target, 1]))
+        assert scores.predicted[1] == -1
+        assert not scores.tied[1]
+        for name in COLUMNS:
+            column = getattr(scores, name)
+            np.testing.assert_array_equal(column[[0, 2]], getattr(alone, name))
+            if name not in ("predicted", "tied"):
+                assert np.isnan(column[1])
+
+
+@pytest.mark.parametrize("classes", [3, 40])
+def test_a_masked_class_weighs_nothing_and_a_masked_true_class_has_an_infinite_loss(classes):
+    logits = np.random.default_rng(2).normal(size=(2, classes))
+    logits[:, 1] = -np.inf
+    scores = score(logits, np.array([0, 1]))
+    rest = np.delete(logits, 1, axis=1)
+    assert scores.loss[0] == pytest.approx(score(rest, np.array([0, 0])).loss[0], rel=1e-14)
+    assert scores.loss[1] == np.inf
+    assert scores.predicted[1] == logits[1].argmax()
+    assert np.isfinite(scores.hedge).all()
+    assert scores.margin[1] == -np.inf
+
+
+@pytest.mark.parametrize("classes", [3, 40])
+def test_a_row_of_masks_alone_can_not_be_scored(classes):
+    scores = score(np.full((1, classes), -np.inf), np.array([0]))
+    assert np.isnan(scores.loss[0])
+    assert scores.predicted[0] == -1
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+@pytest.mark.parametrize("count", [1, 5])
+@pytest.mark.parametrize("classes", [3, 40])
+def test_the_input_is_left_as_it_was(classes, count, order):
+    logits = np.asarray(np.random.default_rng(3).normal(size=(count, classes)), order=order)
+    before = logits.copy()
+    logits.flags.writeable = False  # as a memory map is
+    scores = score(logits, np.zeros(count, np.int64))
+    np.testing.assert_array_equal(logits, before)
+    np.testing.assert_allclose(scores.loss, -log_softmax(before, axis=1)[:, 0], rtol=1e-12)
