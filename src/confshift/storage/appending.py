@@ -23,7 +23,7 @@ from confshift.storage.loading import make_checkpoint, read_measurement, read_pr
 from confshift.storage.record import Record, plain
 from confshift.storage.writer import Save, Writer
 
-__all__ = ["append"]
+__all__ = ["append", "check_epoch", "holds"]
 
 
 def append(
@@ -55,11 +55,7 @@ def append(
     notes = plain("metadata", metadata)
     with writer.appending:
         writer.raise_failure()
-        # Asked for before the folder is read, so that a save can't be in neither.
-        waiting = writer.outstanding
-        if not (waiting or writer.gaps or writer.catalog.exists()):
-            writer.forget()  # the folder was removed: this is a new run
-        drafts = [save.draft for save in waiting if save.draft is not None]
+        drafts = _on_their_way(writer)
         names = _class_names(writer.catalog, drafts, predictions)
         val, shelf = (_shelf(writer.catalog, name, len(names)) for name in ("val", split))
         _check_samples(shelf, [one for one in drafts if one.record.split == split], predictions, fingerprint)
@@ -76,6 +72,31 @@ def append(
         save.measured.result,
         lambda: read_predictions(folder, save.committed.result(), names),
     )
+
+
+def check_epoch(writer: Writer, *, epoch: float | None, split: str) -> float:
+    """Return the epoch that an append would take now: see :meth:`Run.check_epoch`."""
+    check_split(split)
+    with writer.appending:
+        _on_their_way(writer)
+        return _choose_epoch(writer, _shelf_as_is(writer.catalog, "val"), epoch, split)
+
+
+def holds(writer: Writer, split: str) -> bool:
+    """Tell whether a split has a checkpoint, saved or on its way."""
+    with writer.appending:
+        drafts = _on_their_way(writer)
+        return split in [one.record.split for one in drafts] or bool(
+            _shelf_as_is(writer.catalog, split).records
+        )
+
+
+def _on_their_way(writer: Writer) -> list[Draft]:
+    """Return what waits to be saved; ask before reading the folder, so that a save can't be in neither."""
+    waiting = writer.outstanding
+    if not (waiting or writer.gaps or writer.catalog.exists()):
+        writer.forget()  # the folder was removed: this is a new run
+    return [save.draft for save in waiting if save.draft is not None]
 
 
 def _versions() -> dict[str, str]:
@@ -97,6 +118,10 @@ def _shelf(catalog: Catalog, split: str, classes: int) -> Shelf:
         return Shelf(catalog.path / split)
     check_split(split, catalog.splits())
     return catalog.shelf(split, classes)
+
+
+def _shelf_as_is(catalog: Catalog, split: str) -> Shelf:
+    return _shelf(catalog, split, len(catalog.class_names()) if catalog.exists() else 0)
 
 
 def _class_names(catalog: Catalog, drafts: list[Draft], predictions: Predictions) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ from confshift.errors import ConfshiftError
 from confshift.predictions import Predictions
 from confshift.scoring import Scores
 from confshift.storage import files
-from confshift.storage.appending import append
+from confshift.storage.appending import append, check_epoch, holds
 from confshift.storage.catalog import Shelf
 from confshift.storage.commit import delete
 from confshift.storage.loading import checkpoint_from
@@ -221,6 +221,20 @@ class Run:
             scores=scores,
             release=release,
         )
+
+    def check_epoch(self, epoch: float | None = None, *, split: str = "val") -> float:
+        """Return the epoch that :meth:`append` would take now; waits for no save.
+
+        Raises
+        ------
+        ConfshiftError
+            Where `append` would refuse this epoch or split.
+        """
+        return check_epoch(self._writer, epoch=epoch, split=split)
+
+    def holds(self, split: str) -> bool:
+        """Tell whether a split has a checkpoint, saved or on its way; waits for no save."""
+        return holds(self._writer, split)
 
     def raise_failure(self) -> None:
         """Raise what an earlier save failed with, if that was not raised yet; waits for nothing."""

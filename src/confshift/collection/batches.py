@@ -1,0 +1,231 @@
+"""Batches: inputs, targets and logits out of whatever a loader and a model give."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import inspect
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from confshift.errors import ConfshiftError
+
+__all__ = ["Reader", "device_of", "fields_of", "to_device", "unwrapped"]
+
+LABEL_FIELDS = ("labels", "label", "target", "targets", "y")
+
+_FORWARD = "pass forward=, a function (model, batch) -> (logits, targets)"
+_FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
+
+@dataclasses.dataclass(frozen=True)
+class Reader:
+    """Logits and targets of a batch.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+    forward : callable, optional
+        `forward(model, batch) -> (logits, targets)`, in place of everything this module knows.
+    skip : str, optional
+        A field of the batch that is not for the model (the sample ids).
+    """
+
+    model: nn.Module
+    forward: Callable[[Any, Any], Any] | None = None
+    skip: str | None = None
+
+    def read(self, batch: Any) -> tuple[Tensor, Tensor]:
+        """Return the logits, shape (n, K), and the targets, shape (n,), of one batch.
+
+        Raises
+        ------
+        ConfshiftError
+            Where they can't be found or aren't one row and one class index for each sample.
+        """
+        device = device_of(self.model)
+        if self.forward is not None:
+            given = self.forward(self.model, to_device(batch, device))
+            if not isinstance(given, tuple) or len(given) != 2:
+                raise ConfshiftError(
+                    f"forward returned a {type(given).__name__}; return the pair (logits, targets)"
+                )
+            logits, targets = given
+        else:
+            arguments, fields, targets = self._split(batch)
+            output = self.model(*to_device(arguments, device), **to_device(fields, device))
+            logits = _logits_of(output)
+        return _check_rows(logits, targets)
+
+    def _split(self, batch: Any) -> tuple[tuple[Any, ...], dict[str, Any], Any]:
+        """Return positional arguments, keyword arguments and targets."""
+        fields = fields_of(batch)
+        if fields is not None:
+            return self._split_fields(fields)
+        if isinstance(batch, list | tuple) and len(batch) >= 2:
+            return self._split_tuple(batch)
+        size = f" of {len(batch)}" if isinstance(batch, list | tuple) else ""
+        raise ConfshiftError(f"no targets in a batch that is a {type(batch).__name__}{size}; {_FORWARD}")
+
+    def _split_tuple(self, batch: Any) -> tuple[tuple[Any, ...], dict[str, Any], Any]:
+        """Take (inputs, targets, ...): what follows is not for the model, unless that wants more than one."""
+        required, _ = _parameters_of(self.model)
+        if len(batch) > 2 and len(required) > 1:
+            raise ConfshiftError(
+                f"a batch of {len(batch)} things, and the model wants {', '.join(required)}: which are the "
+                f"inputs, which the targets? {_FORWARD}"
+            )
+        names = list(getattr(batch, "_fields", ()))
+        label = names.index(_label_among(names)) if _label_among(names) else 1
+        return (batch[1 if label == 0 else 0],), {}, batch[label]
+
+    def _split_fields(self, fields: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any], Any]:
+        label = _label_among(fields)
+        if label is None:
+            raise ConfshiftError(
+                f"no targets among the fields {list(fields)} of a batch (looked for "
+                f"{', '.join(LABEL_FIELDS)}); {_FORWARD}"
+            )
+        inputs = {name: value for name, value in fields.items() if name not in (label, self.skip)}
+        required, accepted = _parameters_of(self.model)
+        if accepted is not None:
+            if len(inputs) == 1 and not set(inputs) & accepted:
+                return tuple(inputs.values()), {}, fields[label]  # one input, whatever it is called
+            inputs = {name: value for name, value in inputs.items() if name in accepted}
+        missing = [name for name in required if name not in inputs]
+        if missing or not inputs:
+            raise ConfshiftError(
+                f"the model wants {', '.join(missing) or 'an input'}, and the batch has the fields "
+                f"{list(fields)}; {_FORWARD}"
+            )
+        return (), inputs, fields[label]
+
+
+def _label_among(names: Collection[str]) -> str | None:
+    return next((name for name in LABEL_FIELDS if name in names), None)
+
+
+def fields_of(batch: Any) -> Mapping[str, Any] | None:
+    """Return the named fields of a dict, mapping or dataclass, None of anything else."""
+    if isinstance(batch, Mapping):
+        return batch
+    if dataclasses.is_dataclass(batch) and not isinstance(batch, type):
+        return {field.name: getattr(batch, field.name) for field in dataclasses.fields(batch)}
+    if hasattr(batch, "keys") and hasattr(batch, "__getitem__"):
+        return {name: batch[name] for name in batch.keys()}  # noqa: SIM118 - it may not iterate over keys
+    return None
+
+
+def _parameters_of(model: nn.Module) -> tuple[list[str], set[str] | None]:
+    """Return the parameters that `model.forward` requires and those it accepts (None: any)."""
+    try:
+        parameters = inspect.signature(unwrapped(model).forward).parameters.values()
+    except (TypeError, ValueError):  # scripted modules have none
+        return [], None
+    named = [p for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+    required = [p.name for p in named if p.default is p.empty]
+    if any(p.kind is p.VAR_KEYWORD for p in parameters):
+        return required, None
+    return required, {p.name for p in named}
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """Return the module inside torch.compile, DataParallel and DistributedDataParallel."""
+    wrappers = (nn.DataParallel, nn.parallel.DistributedDataParallel)
+    inner: Any = model
+    while isinstance(inner, wrappers) or hasattr(inner, "_orig_mod"):
+        inner = inner.module if isinstance(inner, wrappers) else inner._orig_mod
+    return cast(nn.Module, inner)
+
+
+def device_of(model: nn.Module) -> torch.device | None:
+    """Return the device of the model's first parameter or buffer, None where it has neither."""
+    first = next(model.parameters(), next(model.buffers(), None))
+    return None if first is None else first.device
+
+
+def to_device(value: Any, device: torch.device | None) -> Any:
+    """Move every tensor inside to the device; containers keep their type, other things are passed on."""
+    if device is None:
+        return value
+    if isinstance(value, Tensor):
+        return value.to(device, non_blocking=True)
+    if isinstance(value, dict | list | tuple):
+        return _move_builtin(value, device)
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+        return dataclasses.replace(value, **_move_builtin(fields, device))
+    if callable(getattr(value, "to", None)):  # BatchEncoding, graphs
+        return copy.copy(value).to(device)  # it may move itself, and hand itself back
+    if isinstance(value, Mapping):
+        return {name: to_device(one, device) for name, one in value.items()}
+    return value
+
+
+def _move_builtin(value: Any, device: torch.device) -> Any:
+    if isinstance(value, dict):
+        return {name: to_device(one, device) for name, one in value.items()}
+    moved = [to_device(one, device) for one in value]
+    if hasattr(value, "_fields"):
+        return type(value)(*moved)
+    return moved if isinstance(value, list) else tuple(moved)
+
+
+def _logits_of(output: Any) -> Tensor:
+    if isinstance(output, Tensor):
+        return output
+    named = output.get("logits") if isinstance(output, Mapping) else getattr(output, "logits", None)
+    if isinstance(named, Tensor):
+        return named
+    if isinstance(output, list | tuple):
+        tensors = [one for one in output if isinstance(one, Tensor) and one.is_floating_point()]
+        matrices = [one for one in tensors if one.ndim == 2] or tensors
+        if len(matrices) == 1:
+            return matrices[0]
+        if matrices:
+            shapes = ", ".join(str(tuple(one.shape)) for one in matrices)
+            raise ConfshiftError(
+                f"the model returned tensors of shapes {shapes}: which are the logits? {_FORWARD}"
+            )
+    raise ConfshiftError(f"no logits in what the model returned, a {type(output).__name__}; {_FORWARD}")
+
+
+def _check_rows(logits: Any, targets: Any) -> tuple[Tensor, Tensor]:
+    """Check what can be checked of one batch; the rest is checked once, on the whole set."""
+    try:
+        logits, targets = torch.as_tensor(logits), torch.as_tensor(targets)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ConfshiftError(f"logits or targets can't be made a tensor ({error}); {_FORWARD}") from error
+    if logits.ndim != 2 or logits.shape[1] < 2:
+        raise ConfshiftError(_shape_advice(logits))
+    if logits.dtype not in _FLOATS:
+        raise ConfshiftError(f"the logits are {logits.dtype}; pass forward= that returns floating point")
+    if targets.ndim == 2 and targets.shape[1] == 1:
+        targets = targets[:, 0]
+    if targets.shape != logits.shape[:1]:
+        raise ConfshiftError(
+            f"targets of shape {tuple(targets.shape)} for logits of shape {tuple(logits.shape)}; one class "
+            f"index for each row is expected (one-hot or soft labels: targets.argmax(1)): {_FORWARD}"
+        )
+    if targets.is_floating_point() or targets.is_complex() or targets.dtype is torch.bool:
+        raise ConfshiftError(
+            f"the targets are {targets.dtype}, class indices are integers; {_FORWARD}, with targets.long()"
+        )
+    return logits, targets
+
+
+def _shape_advice(logits: Tensor) -> str:
+    shape = f"the model returned shape {tuple(logits.shape)}"
+    if logits.ndim < 2 or (logits.ndim == 2 and logits.shape[1] == 1):
+        return (
+            f"{shape}, one logit for each sample (a sigmoid); confshift wants two columns: {_FORWARD}, with "
+            "z = model(x).flatten(); logits = torch.stack([torch.zeros_like(z), z], 1)"
+        )
+    return (
+        f"{shape}, and one row of K logits for each sample is expected; tokens or pixels go in as rows: "
+        f"{_FORWARD}, with the classes last: logits.reshape(-1, K), targets.reshape(-1), and sample_ids= "
+        "with one id for each row"
+    )

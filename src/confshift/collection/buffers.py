@@ -1,0 +1,99 @@
+"""Buffers: the logits of a pass, filled batch by batch, in memory that is used again.
+
+A fresh array costs a page fault for each 4 KB of it: more than a third of a whole evaluation pass where
+there are many classes.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from confshift.errors import ConfshiftError
+
+__all__ = ["Rows", "give_back", "take"]
+
+#: Free arrays that are kept, whatever the number of runs: two of one split, two of another.
+_KEPT = 4
+_free: list[Tensor] = []
+_lock = threading.Lock()  # arrays come back from the writer's thread
+
+
+def take(rows: int, classes: int, dtype: torch.dtype) -> Tensor:
+    """Return an uninitialised array of at least `rows` rows, an old one where it fits."""
+    with _lock:
+        for position, array in enumerate(_free):
+            fits = rows <= len(array) <= 2 * rows
+            if fits and array.shape[1] == classes and array.dtype is dtype:
+                return _free.pop(position)
+    # Made by numpy: a tensor made in inference mode could not be written outside of it.
+    return torch.from_numpy(np.empty((rows, classes), str(dtype).removeprefix("torch.")))
+
+
+def give_back(array: Tensor) -> None:
+    """Let the next pass use an array."""
+    with _lock:
+        _free.append(array)
+        del _free[:-_KEPT]
+
+
+class Rows:
+    """The logits and targets of one pass.
+
+    Parameters
+    ----------
+    rows : int
+        How many are expected; more are no error.
+    like : torch.Tensor, shape (n, K)
+        The logits of a batch: all others must have its K and its dtype. bfloat16 is kept as float32,
+        which numpy knows and which holds it exactly.
+    """
+
+    def __init__(self, rows: int, like: Tensor) -> None:
+        self.dtype = like.dtype
+        self.classes = like.shape[1]
+        self.filled = 0
+        stored = torch.float32 if like.dtype is torch.bfloat16 else like.dtype
+        self._logits = take(rows, self.classes, stored)
+        self._targets = torch.from_numpy(np.empty(rows, np.int64))
+
+    def add(self, logits: Tensor, targets: Tensor) -> None:
+        """Copy the rows of a batch."""
+        if logits.shape[1] != self.classes or logits.dtype is not self.dtype:
+            raise ConfshiftError(
+                f"the model returned {logits.shape[1]} logits of {logits.dtype} after {self.filled} samples "
+                f"with {self.classes} of {self.dtype}; pass forward= that returns the same for every batch"
+            )
+        end = self.filled + len(logits)
+        if end > len(self._targets):
+            self._grow(2 * end)
+        self._logits[self.filled : end].copy_(logits)
+        self._targets[self.filled : end].copy_(targets)
+        self.filled = end
+
+    def _grow(self, rows: int) -> None:
+        logits = take(rows, self.classes, self._logits.dtype)
+        logits[: self.filled].copy_(self._logits[: self.filled])
+        targets = torch.from_numpy(np.empty(rows, np.int64))
+        targets[: self.filled].copy_(self._targets[: self.filled])
+        self.release()
+        self._logits, self._targets = logits, targets
+
+    @property
+    def logits(self) -> NDArray[np.floating[Any]]:
+        """The rows seen so far, shape (N, K); valid until :meth:`release`."""
+        return self._logits.numpy()[: self.filled]
+
+    @property
+    def targets(self) -> NDArray[np.int64]:
+        """Their targets, shape (N,); not used again."""
+        return self._targets.numpy()[: self.filled]
+
+    def release(self) -> None:
+        """Say that nobody looks at :attr:`logits` any more."""
+        give_back(self._logits)

@@ -1,0 +1,166 @@
+"""Checks: does the model evaluate as one would think? Tried on one batch, at a run's first checkpoint."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from confshift.collection.batches import Reader, fields_of, unwrapped
+
+__all__ = ["check_model"]
+
+_log = logging.getLogger("confshift")
+
+#: Relative to the largest logit: other batch sizes mean other kernels and another order of the sums.
+_TOLERANCE = {torch.float16: 2e-2, torch.bfloat16: 1e-1}
+_DEFAULT_TOLERANCE = 1e-4
+_NAMES_SHOWN = 20
+
+
+def check_model(reader: Reader, batch: Any) -> dict[str, dict[str, Any]]:
+    """Try the model on one batch, in the eval mode that it is in.
+
+    Parameters
+    ----------
+    reader : Reader
+        Of the model under inspection; its uncompiled module is what is tried.
+    batch : Any
+        As the loader gave it.
+
+    Returns
+    -------
+    dict
+        A JSON-able entry for each check, with a "status": "passed" or "failed"; "measured" where there
+        is nothing to pass; "not made", with the "reason".
+
+        - modes: every module is in eval mode ("modules": some that are not, "count": how many);
+        - repeatable: the same batch twice gives the same logits ("difference": the largest, relative);
+        - alone: one sample alone gives the logits it has within the batch ("difference", "tolerance");
+        - head: the last Linear with one output per class ("module", "in_features", "out_features",
+          "bias", "zero_weights", "mean_squared_norm": of its input, over the batch's samples);
+        - buffers: a "hash" of the model's buffers, to be compared between processes.
+    """
+    model = unwrapped(reader.model)
+    plain = Reader(model, reader.forward, reader.skip)
+    checks: dict[str, Callable[[], dict[str, Any]]] = {
+        "modes": lambda: _modes(model),
+        "repeatable": lambda: _repeatable(plain, batch),
+        "alone": lambda: _alone(plain, batch),
+        "head": lambda: _head(plain, batch),
+        "buffers": lambda: _buffers(model),
+    }
+    found = {}
+    for name, check in checks.items():
+        try:
+            found[name] = check()
+        except Exception as error:  # a check is never worth the inspection
+            found[name] = _not_made(f"{type(error).__name__}: {error}")
+        if found[name]["status"] == "failed":
+            _log.warning("check %r failed, evaluation is not what it seems: %s", name, found[name])
+    return found
+
+
+def _not_made(reason: str) -> dict[str, Any]:
+    return {"status": "not made", "reason": reason}
+
+
+def _judged(passed: bool, **details: Any) -> dict[str, Any]:
+    return {"status": "passed" if passed else "failed", **details}
+
+
+def _modes(model: nn.Module) -> dict[str, Any]:
+    names = [name or type(module).__name__ for name, module in model.named_modules() if module.training]
+    return _judged(not names, count=len(names), modules=names[:_NAMES_SHOWN])
+
+
+def _repeatable(reader: Reader, batch: Any) -> dict[str, Any]:
+    first, second = (reader.read(batch)[0].clone() for _ in range(2))
+    difference = _difference(first, second)
+    return _judged(difference == 0, difference=_finite(difference))
+
+
+def _alone(reader: Reader, batch: Any) -> dict[str, Any]:
+    together = reader.read(batch)[0].clone()
+    rows = len(together)
+    if rows < 2:
+        return _not_made("the first batch holds one sample")
+    alone, _ = reader.read(_first_sample(batch, rows))
+    if alone.shape != together[:1].shape:
+        return _not_made(f"the first sample of the batch can't be cut out: it gives {len(alone)} rows")
+    scale = together.float().nan_to_num(0, 0, 0).abs().max().item()
+    difference = _difference(together[:1], alone, scale)
+    tolerance = _TOLERANCE.get(together.dtype, _DEFAULT_TOLERANCE)
+    return _judged(difference <= tolerance, difference=_finite(difference), tolerance=tolerance)
+
+
+def _first_sample(batch: Any, rows: int) -> Any:
+    """Cut the first sample out of everything in a batch that has a row for each."""
+    if isinstance(batch, Tensor):
+        return batch[:1] if batch.ndim and len(batch) == rows else batch
+    if isinstance(batch, list | tuple):
+        if len(batch) == rows and not any(isinstance(one, Tensor) for one in batch):
+            return batch[:1]
+        parts = [_first_sample(one, rows) for one in batch]
+        return type(batch)(*parts) if hasattr(batch, "_fields") else type(batch)(parts)
+    fields: Mapping[str, Any] | None = fields_of(batch)
+    return batch if fields is None else {name: _first_sample(one, rows) for name, one in fields.items()}
+
+
+def _difference(first: Tensor, second: Tensor, scale: float | None = None) -> float:
+    """Return the largest difference, relative to `scale`; equal infinities and two NaN do not differ."""
+    a, b = first.double(), second.double()
+    if scale is None:
+        scale = a.nan_to_num(0, 0, 0).abs().max().item()
+    same = (a == b) | (a.isnan() & b.isnan())
+    largest = torch.where(same, 0.0, (a - b).abs()).max().item()
+    return largest / scale if scale > 0 else largest
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _head(reader: Reader, batch: Any) -> dict[str, Any]:
+    """Watch the Linear layers for one batch; the last one that makes a column per class is the head."""
+    seen: list[tuple[str, nn.Linear, Tensor]] = []
+
+    def watch(name: str) -> Callable[..., None]:
+        return lambda module, inputs: seen.append((name, module, inputs[0]))
+
+    linears = [(name, one) for name, one in reader.model.named_modules() if isinstance(one, nn.Linear)]
+    hooks = [module.register_forward_pre_hook(watch(name)) for name, module in linears]
+    try:
+        classes = reader.read(batch)[0].shape[1]
+    finally:
+        for hook in hooks:
+            hook.remove()
+    heads = [one for one in seen if one[1].out_features == classes]
+    if not heads:
+        return _not_made(f"no nn.Linear with {classes} outputs was called")
+    name, head, features = heads[-1]
+    weights = [head.weight] if head.bias is None else [head.weight, head.bias]
+    return {
+        "status": "measured",
+        "module": name,
+        "in_features": head.in_features,
+        "out_features": head.out_features,
+        "bias": head.bias is not None,
+        "zero_weights": not any(bool(one.any()) for one in weights),
+        "mean_squared_norm": _finite(features.double().square().sum(dim=-1).mean().item()),
+    }
+
+
+def _buffers(model: nn.Module) -> dict[str, Any]:
+    digest = hashlib.blake2b(digest_size=16)
+    count = 0
+    for name, buffer in model.named_buffers():
+        count += 1
+        digest.update(f"{name} {buffer.dtype} {tuple(buffer.shape)}".encode())
+        digest.update(buffer.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return {"status": "measured", "count": count, "hash": digest.hexdigest()}

@@ -1,0 +1,283 @@
+"""Sample ids: which sample is which, by the surest means there is: user > sampler > content > order."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch.utils.data import DataLoader, IterableDataset, Subset
+
+from confshift.collection.batches import fields_of
+from confshift.collection.loaders import torch_loader
+from confshift.errors import ConfshiftError
+
+__all__ = ["IdSource", "identified"]
+
+_ADVICE = (
+    "pass sample_ids=: an array for the whole pass in the loader's order, the name of a field of the batch, "
+    "or a function batch -> ids"
+)
+
+
+class IdSource(Protocol):
+    """Tells the ids of a pass: is shown each batch as the loader gave it, then asked once."""
+
+    @property
+    def name(self) -> str:
+        """How the ids are known: one of :data:`confshift.predictions.ID_SOURCES`."""
+
+    def add(self, batch: Any, rows: int) -> None:
+        """Take note of a batch that holds `rows` samples."""
+
+    def ids(self) -> ArrayLike | None:
+        """Return the ids of all rows seen, or None: a row's position is its id."""
+
+
+@contextmanager
+def identified(loader: Any, sample_ids: Any = None) -> Iterator[IdSource]:
+    """Find the surest source of ids for one pass over the loader.
+
+    Parameters
+    ----------
+    loader : iterable
+    sample_ids : array_like, str or callable, optional
+        What the user said; comes before everything else.
+
+    Yields
+    ------
+    IdSource
+        The samplers are only watched inside this context.
+    """
+    inner = torch_loader(loader)
+    if sample_ids is not None:
+        yield _given_ids(sample_ids)
+    elif isinstance(loader, list | tuple):
+        yield _Order()
+    elif inner is None or not _hands_out_indices(inner):
+        yield _Content()
+    else:
+        with _recorded(inner) as record:
+            yield _Sampled(record, inner.dataset)
+
+
+def _hands_out_indices(loader: DataLoader[Any]) -> bool:
+    """Whether the sampler's indices tell what a batch holds: not where batches overtake one another."""
+    overtaking = loader.num_workers > 0 and not getattr(loader, "in_order", True)
+    return not isinstance(loader.dataset, IterableDataset) and not overtaking
+
+
+class _Order:
+    name = "order"
+
+    def add(self, batch: Any, rows: int) -> None:
+        pass
+
+    def ids(self) -> None:
+        return None
+
+
+def _given_ids(sample_ids: Any) -> IdSource:
+    if isinstance(sample_ids, str):
+        return _FromBatch(lambda batch: _field(batch, sample_ids))
+    return _FromBatch(sample_ids) if callable(sample_ids) else _Given(sample_ids)
+
+
+class _Given(_Order):
+    name = "user"
+
+    def __init__(self, sample_ids: ArrayLike) -> None:
+        self._ids = sample_ids
+
+    def ids(self) -> ArrayLike:  # type: ignore[override]
+        return self._ids
+
+
+class _FromBatch:
+    name = "user"
+
+    def __init__(self, pick: Callable[[Any], Any]) -> None:
+        self._pick = pick
+        self._parts: list[NDArray[Any]] = []
+
+    def add(self, batch: Any, rows: int) -> None:
+        part = self._pick(batch)
+        # A copy: what a worker sent lives in shared memory, and each piece of it is an open file.
+        part = np.array(part.cpu() if isinstance(part, torch.Tensor) else part)
+        if part.shape != (rows,):
+            raise ConfshiftError(
+                f"sample_ids gave shape {part.shape} for a batch of {rows} samples; expected ({rows},)"
+            )
+        self._parts.append(part)
+
+    def ids(self) -> NDArray[Any]:
+        return np.concatenate(self._parts)
+
+
+def _field(batch: Any, name: str) -> Any:
+    fields = fields_of(batch)
+    if fields is None and hasattr(batch, "_asdict"):
+        fields = batch._asdict()
+    if fields is None or name not in fields:
+        has = f"has {list(fields)}" if fields is not None else f"is a {type(batch).__name__}"
+        raise ConfshiftError(
+            f"sample_ids={name!r}: no such field, the batch {has}; pass a function batch -> ids"
+        )
+    return fields[name]
+
+
+class _Recorder:
+    """Stands in for a sampler and remembers what it hands out; it runs in the main process only."""
+
+    def __init__(self, sampler: Any) -> None:
+        self.sampler = sampler
+        self.handed_out: list[Any] | None = None  # of the newest pass; None before the first
+
+    def __iter__(self) -> Iterator[Any]:
+        handed_out: list[Any] = []
+        self.handed_out = handed_out
+        for indices in self.sampler:
+            handed_out.append(indices)
+            yield indices
+
+    def __len__(self) -> int:
+        return len(self.sampler)
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "sampler":  # not set yet: a copy is being made
+            raise AttributeError(name)
+        return getattr(self.sampler, name)
+
+
+@contextmanager
+def _recorded(loader: DataLoader[Any]) -> Iterator[_Recorder]:
+    """Watch the sampler a loader asks, for one pass."""
+    name = "sampler" if loader.batch_sampler is None else "batch_sampler"
+    original = getattr(loader, name)
+    recorder = _Recorder(original)
+    _put_sampler(loader, name, recorder)
+    try:
+        yield recorder
+    finally:
+        _put_sampler(loader, name, original)
+
+
+def _put_sampler(loader: DataLoader[Any], name: str, sampler: Any) -> None:
+    vars(loader)[name] = sampler  # DataLoader refuses the plain assignment
+    running = getattr(loader, "_iterator", None)  # persistent workers: the live iterator holds it too
+    if running is not None:
+        running._index_sampler = sampler
+
+
+class _Sampled:
+    """Ids from what the sampler handed out, or by content where a loader never asks its sampler."""
+
+    def __init__(self, record: _Recorder, dataset: Any) -> None:
+        self._record = record
+        self._dataset = dataset
+        self._content: _Content | None = None
+        self._parts: list[NDArray[Any]] = []
+
+    @property
+    def name(self) -> str:
+        return "sampler" if self._content is None else "content"
+
+    def add(self, batch: Any, rows: int) -> None:
+        if not self._parts and self._content is None and not self._one_index_a_row(rows):
+            self._content = _Content()
+        if self._content is not None:
+            self._content.add(batch, rows)
+            return
+        part = np.atleast_1d(np.asarray(self._handed_out(len(self._parts))))
+        if part.shape != (rows,) or part.dtype.kind not in "iuU":
+            raise ConfshiftError(
+                f"batch {len(self._parts)} holds {rows} samples and the sampler gave {part.size} indices of "
+                f"type {part.dtype} for it (does collate_fn drop or split samples?); {_ADVICE}"
+            )
+        self._parts.append(part)
+
+    def _handed_out(self, batch: int) -> Any:
+        handed_out = self._record.handed_out or []
+        return handed_out[batch] if batch < len(handed_out) else []
+
+    def _one_index_a_row(self, rows: int) -> bool:
+        """Not so where the loader has an iterator of its own, or the dataset makes whole batches."""
+        return self._record.handed_out is not None and (rows == 1 or np.ndim(self._handed_out(0)) > 0)
+
+    def ids(self) -> ArrayLike:
+        if self._content is not None:
+            return self._content.ids()
+        return _in_whole_dataset(np.concatenate(self._parts), self._dataset)
+
+
+def _in_whole_dataset(ids: NDArray[Any], dataset: Any) -> NDArray[Any]:
+    """Map a Subset's own indices to those of the dataset below, through all Subsets."""
+    while isinstance(dataset, Subset):
+        ids = np.asarray(dataset.indices)[ids]
+        dataset = dataset.dataset
+    return ids
+
+
+class _Content:
+    """Ids from the samples themselves: a hash of all that a batch holds of a row, its label among it."""
+
+    name = "content"
+
+    def __init__(self) -> None:
+        self._seen: Counter[bytes] = Counter()
+        self._ids: list[str] = []
+
+    def add(self, batch: Any, rows: int) -> None:
+        columns = [column for column in _columns(batch) if len(column) == rows]
+        if not columns:
+            raise ConfshiftError(
+                f"can't tell which sample is which: nothing in a batch (a {type(batch).__name__}) has a row "
+                f"for each of its {rows} samples; {_ADVICE}"
+            )
+        for row in range(rows):
+            digest = hashlib.blake2b(digest_size=16)
+            for column in columns:
+                digest.update(_bytes(column[row]))
+            # Equal samples with equal labels are told apart by their number alone: they may change places.
+            number = self._seen[digest.digest()]
+            self._seen[digest.digest()] += 1
+            digest.update(number.to_bytes(8, "little"))
+            self._ids.append(digest.hexdigest())
+
+    def ids(self) -> NDArray[Any]:
+        return np.array(self._ids)
+
+
+def _columns(batch: Any) -> Iterator[Any]:
+    """Walk over every array and list of strings or numbers in a batch."""
+    if isinstance(batch, torch.Tensor):
+        if batch.ndim:
+            yield _raw(batch)
+    elif isinstance(batch, np.ndarray):
+        if batch.ndim:
+            yield batch
+    elif isinstance(batch, list | tuple) and all(isinstance(one, str | bytes | int | float) for one in batch):
+        yield batch
+    elif isinstance(batch, list | tuple):
+        for one in batch:
+            yield from _columns(one)
+    else:
+        fields: Mapping[str, Any] = fields_of(batch) or {}
+        for name in fields:
+            yield from _columns(fields[name])
+
+
+def _raw(tensor: torch.Tensor) -> NDArray[Any]:
+    tensor = tensor.detach().cpu().contiguous()
+    if tensor.dtype is torch.bfloat16:  # unknown to numpy
+        tensor = tensor.view(torch.int16)
+    return tensor.numpy()
+
+
+def _bytes(value: Any) -> bytes:
+    return value.tobytes() if isinstance(value, np.ndarray | np.generic) else repr(value).encode()
