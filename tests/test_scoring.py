@@ -163,6 +163,15 @@ def test_margin_is_the_true_logit_less_the_best_of_the_others(data):
     np.testing.assert_array_equal(score(logits, targets).margin, logits[rows, targets] - others.max(axis=1))
 
 
+@given(samples())
+def test_tied_is_where_several_classes_attain_the_maximum_exactly(data):
+    logits, targets = data
+    attained = (logits == logits.max(axis=1, keepdims=True)).sum(axis=1)
+    np.testing.assert_array_equal(score(logits, targets).tied, attained > 1)
+    one_apart = np.array([[1.0, 1.0 - 1e-16, 0.0], [1.0, 1.0 - 2e-16, 0.0]])
+    assert score(one_apart, np.array([0, 0])).tied.tolist() == [True, False]  # 1 - 1e-16 rounds to 1
+
+
 @pytest.mark.parametrize("classes", [3, 40])
 def test_a_tie_goes_to_the_first_class_and_is_marked(classes):
     logits = np.zeros((3, classes))
