@@ -126,26 +126,15 @@ class Predictions:
         object.__setattr__(self, name, value)
 
     @classmethod
-    def trusted(
-        cls,
-        logits: NDArray[np.floating[Any]],
-        targets: NDArray[np.int64],
-        sample_ids: NDArray[Any],
-        *,
-        class_names: tuple[str, ...],
-        id_source: str,
-        source_dtype: str,
-        ignored_samples: int,
-        duplicate_samples: int,
-    ) -> Predictions:
-        """Put together what was checked when it was saved; nothing is checked, copied or read again.
+    def trusted(cls, **fields: Any) -> Predictions:
+        """Put together, by the names of the fields, what was checked when it was saved.
 
-        For run folders, whose logits are mapped from disk. Everything else goes through the constructor.
+        Nothing is checked, copied or read: for run folders, whose logits are mapped from the disk.
+        Everything else goes through the constructor.
         """
         made = object.__new__(cls)
-        for name, value in locals().copy().items():
-            if name not in ("cls", "made"):
-                made._set(name, value)
+        for name, value in fields.items():
+            made._set(name, value)
         return made
 
     @classmethod

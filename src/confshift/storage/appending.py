@@ -32,45 +32,53 @@ def append(
     *,
     epoch: float | None,
     split: str,
-    metadata: Mapping[str, Any] | None,
-    logged: Mapping[str, float] | None,
-    checks: Mapping[str, Any] | None,
+    notes: Mapping[str, Mapping[str, Any] | None],
     scores: Scores | None,
     release: Callable[[], object] | None,
 ) -> Checkpoint:
-    """Check everything in the caller's thread, then hand the save to the writer: see :meth:`Run.append`."""
+    """Check everything in the caller's thread, then hand the save to the writer: see :meth:`Run.append`.
+
+    `notes` are the metadata, logged and checks of the checkpoint.
+    """
     check_split(split)
+    kept = {name: plain(name, values) for name, values in notes.items()}
     fingerprint = _fingerprint(predictions)
-    provenance = Provenance(
+    provenance = _provenance(writer, predictions, logged=kept["logged"], checks=kept["checks"])
+    with writer.appending:
+        writer.raise_failure()
+        drafts = _on_their_way(writer)
+        names = _class_names(writer.catalog, drafts, predictions)
+        val, shelf = (_shelf(writer.catalog, name, len(names)) for name in ("val", split))
+        _check_samples(shelf, drafts, predictions, fingerprint)
+        chosen = _choose_epoch(writer, val, epoch, split)
+        record = Record(split, chosen, fingerprint, provenance, kept["metadata"])
+        save = Save(Draft(record, predictions, names, shelf.records.get(chosen)), scores, release)
+        writer.submit(save)
+        writer.note(split, chosen)
+    return make_checkpoint(
+        record,
+        names,
+        save.measured.result,
+        lambda: read_predictions(shelf.folder, save.committed.result(), names),
+    )
+
+
+def _provenance(
+    writer: Writer, predictions: Predictions, *, logged: dict[str, float], checks: dict[str, Any]
+) -> Provenance:
+    versions = {"confshift": __version__, "numpy": np.__version__, "python": python_version()}
+    if "torch" in sys.modules:  # who uses it has imported it
+        versions["torch"] = str(sys.modules["torch"].__version__)
+    return Provenance(
         id_source=predictions.id_source,
         ignored_samples=predictions.ignored_samples,
         duplicate_samples=predictions.duplicate_samples,
         source_dtype=predictions.source_dtype,
         writer=writer.id,
         written=datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        versions=_versions(),
-        logged=plain("logged", logged),
-        checks=plain("checks", checks),
-    )
-    notes = plain("metadata", metadata)
-    with writer.appending:
-        writer.raise_failure()
-        drafts = _on_their_way(writer)
-        names = _class_names(writer.catalog, drafts, predictions)
-        val, shelf = (_shelf(writer.catalog, name, len(names)) for name in ("val", split))
-        _check_samples(shelf, [one for one in drafts if one.record.split == split], predictions, fingerprint)
-        chosen = _choose_epoch(writer, val, epoch, split)
-        record = Record(split, chosen, fingerprint, provenance, notes)
-        draft = Draft(record, predictions, names, shelf.records.get(chosen))
-        save = Save(draft, split, chosen, scores, release)
-        writer.submit(save)
-        writer.note(split, chosen)
-    folder = writer.catalog.path / split
-    return make_checkpoint(
-        record,
-        names,
-        save.measured.result,
-        lambda: read_predictions(folder, save.committed.result(), names),
+        versions=versions,
+        logged=logged,
+        checks=checks,
     )
 
 
@@ -85,25 +93,19 @@ def check_epoch(writer: Writer, *, epoch: float | None, split: str) -> float:
 def holds(writer: Writer, split: str) -> bool:
     """Tell whether a split has a checkpoint, saved or on its way."""
     with writer.appending:
-        drafts = _on_their_way(writer)
-        return split in [one.record.split for one in drafts] or bool(
-            _shelf_as_is(writer.catalog, split).records
-        )
+        on_way = any(draft.record.split == split for draft in _on_their_way(writer))
+        return on_way or bool(_shelf_as_is(writer.catalog, split).records)
 
 
 def _on_their_way(writer: Writer) -> list[Draft]:
-    """Return what waits to be saved; ask before reading the folder, so that a save can't be in neither."""
+    """Return what waits to be saved; where the folder was removed since the last save, begin anew.
+
+    Asked before the folder is read, so that a save can't be in neither.
+    """
     waiting = writer.outstanding
     if not (waiting or writer.gaps or writer.catalog.exists()):
-        writer.forget()  # the folder was removed: this is a new run
-    return [save.draft for save in waiting if save.draft is not None]
-
-
-def _versions() -> dict[str, str]:
-    found = {"confshift": __version__, "numpy": np.__version__, "python": python_version()}
-    if "torch" in sys.modules:  # who uses it has imported it
-        found["torch"] = str(sys.modules["torch"].__version__)
-    return found
+        writer.forget()
+    return [draft for save in waiting if (draft := save.draft) is not None]
 
 
 def _fingerprint(predictions: Predictions) -> str:
@@ -118,6 +120,10 @@ def _shelf(catalog: Catalog, split: str, classes: int) -> Shelf:
         return Shelf(catalog.path / split)
     check_split(split, catalog.splits())
     return catalog.shelf(split, classes)
+
+
+def _shelf_as_is(catalog: Catalog, split: str) -> Shelf:
+    return _shelf(catalog, split, len(catalog.class_names()) if catalog.exists() else 0)
 
 
 def _shelf_as_is(catalog: Catalog, split: str) -> Shelf:
@@ -148,29 +154,18 @@ def _class_names(catalog: Catalog, drafts: list[Draft], predictions: Predictions
 
 def _check_samples(shelf: Shelf, drafts: list[Draft], predictions: Predictions, fingerprint: str) -> None:
     """Refuse a split whose samples or targets changed, saying what changed."""
-    said = "its samples or targets are not those of before"
-    if drafts:
-        if drafts[0].record.fingerprint == fingerprint:
-            return
-        before = drafts[0].predictions
-        said = describe_difference(
-            before.sample_ids, before.targets, predictions.sample_ids, predictions.targets
-        )
-    elif shelf.records:
-        record = next(reversed(shelf.records.values()))
-        if record.fingerprint == fingerprint:
-            return
-        measurement = read_measurement(shelf.folder, record)
-        said = describe_difference(
-            measurement.sample_ids,
-            measurement.rows["target"],
-            predictions.sample_ids,
-            predictions.targets,
-        )
-    else:
+    on_way = [draft for draft in drafts if draft.record.split == shelf.folder.name]
+    known = [draft.record for draft in on_way] or list(shelf.records.values())
+    if not known or known[-1].fingerprint == fingerprint:
         return
+    if on_way:
+        ids, targets = on_way[-1].predictions.sample_ids, on_way[-1].predictions.targets
+    else:
+        measurement = read_measurement(shelf.folder, known[-1])
+        ids, targets = measurement.sample_ids, measurement.rows["target"]
+    changed = describe_difference(ids, targets, predictions.sample_ids, predictions.targets)
     raise ConfshiftError(
-        f"{shelf.folder}: this is not the set of samples the split was started with: {said}. "
+        f"{shelf.folder}: these are not the samples the split was started with: {changed}. "
         "Use another run folder or another split= for another set"
     )
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import mmap
-import os
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -48,6 +47,11 @@ class StoredFile:
     dtype: Any  # numpy's description: a string, or a list of [name, format]
     shape: tuple[int, ...]
     crcs: tuple[int, ...]  # of each PIECE_BYTES of data
+
+    @property
+    def layout(self) -> np.dtype[Any]:
+        """The dtype; for a record's reader to check first, since the text may be anybody's."""
+        return np.dtype(self.dtype if isinstance(self.dtype, str) else [(*one,) for one in self.dtype])
 
 
 def write_array(path: Path, array: NDArray[Any], *, as_bfloat16: bool = False) -> StoredFile:
@@ -118,7 +122,7 @@ def from_bfloat16(halves: NDArray[np.uint16]) -> NDArray[np.float32]:
     return words.view(np.float32)
 
 
-def check_size(folder: Path, stored: StoredFile, dtype: np.dtype[Any]) -> None:
+def check_size(folder: Path, stored: StoredFile) -> None:
     """Refuse a file whose size is not what its shape and the record say; nothing is read or allocated.
 
     Raises
@@ -130,41 +134,38 @@ def check_size(folder: Path, stored: StoredFile, dtype: np.dtype[Any]) -> None:
     items = 1
     for length in stored.shape:
         items *= length
-    pieces = -(-items * dtype.itemsize // PIECE_BYTES)
+    pieces = -(-items * stored.layout.itemsize // PIECE_BYTES)
     if (
         not 0 < stored.offset <= _MAX_HEADER
-        or stored.size != stored.offset + items * dtype.itemsize
+        or stored.size != stored.offset + items * stored.layout.itemsize
         or len(stored.crcs) != pieces
     ):
         raise ConfshiftError(
             f"the record of {path} contradicts itself: shape {stored.shape}, {stored.size} bytes"
         )
-    with files.open_plain(path) as descriptor:
-        _check_open(path, descriptor, stored)
-
-
-def _check_open(path: Path, descriptor: int, stored: StoredFile) -> None:
-    size = os.fstat(descriptor).st_size
+    size = files.size_of(path)
     if size != stored.size:
         raise ConfshiftError(f"{path} is damaged: it has {size} bytes, its record says {stored.size}")
 
 
-def map_array(folder: Path, stored: StoredFile, dtype: np.dtype[Any]) -> NDArray[Any]:
+def map_array(folder: Path, stored: StoredFile) -> NDArray[Any]:
     """Map an array into memory, read-only; of its content only the header is checked.
 
     Reading all of it just to open it would cost what the map saves: :func:`damage` does that.
     """
-    check_size(folder, stored, dtype)
+    check_size(folder, stored)
     path = folder / stored.name
     with files.open_plain(path) as descriptor:
-        _check_open(path, descriptor, stored)
-        mapped = mmap.mmap(descriptor, stored.size, access=mmap.ACCESS_READ)
+        try:
+            mapped = mmap.mmap(descriptor, stored.size, access=mmap.ACCESS_READ)
+        except (OSError, ValueError) as error:  # it shrank since
+            raise ConfshiftError(f"{path} can't be mapped: {error}") from error
     if zlib.crc32(mapped[: stored.offset]) != stored.header_crc:
         raise ConfshiftError(f"{path} is damaged: its header does not match its checksum")
-    return np.frombuffer(mapped, dtype, offset=stored.offset).reshape(stored.shape)
+    return np.frombuffer(mapped, stored.layout, offset=stored.offset).reshape(stored.shape)
 
 
-def read_array(folder: Path, stored: StoredFile, dtype: np.dtype[Any]) -> NDArray[Any]:
+def read_array(folder: Path, stored: StoredFile) -> NDArray[Any]:
     """Map an array and check every byte of it.
 
     Raises
@@ -172,7 +173,7 @@ def read_array(folder: Path, stored: StoredFile, dtype: np.dtype[Any]) -> NDArra
     ConfshiftError
         Naming the file and the first damaged piece.
     """
-    array = map_array(folder, stored, dtype)
+    array = map_array(folder, stored)
     for number, (piece, crc) in enumerate(zip(_pieces(array), stored.crcs, strict=True)):
         if zlib.crc32(piece) != crc:
             start = stored.offset + number * PIECE_BYTES
@@ -183,10 +184,10 @@ def read_array(folder: Path, stored: StoredFile, dtype: np.dtype[Any]) -> NDArra
     return array
 
 
-def damage(folder: Path, stored: StoredFile, dtype: np.dtype[Any]) -> str:
+def damage(folder: Path, stored: StoredFile) -> str:
     """Read all of a file and say what is wrong with it; "" where nothing is."""
     try:
-        read_array(folder, stored, dtype)
+        read_array(folder, stored)
     except ConfshiftError as error:
         return str(error)
     return ""

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import math
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
-
 from confshift.errors import ConfshiftError
 from confshift.storage import arrays, files
-from confshift.storage.record import LOGITS, Record, columns_dtype, decode, read_record
+from confshift.storage.record import MAX_JSON, Record, decode, read_record
 
 __all__ = ["RUN_FILE", "Catalog", "Problem", "Shelf", "check_split"]
 
@@ -23,16 +19,14 @@ _RESERVED = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?|.*\.", re.IG
 _RECORD = re.compile(r"([0-9]{6,12})\.json")
 _CLAIM = re.compile(r"([0-9]{6,12})\.json\.claim")
 _DATA = re.compile(r"[0-9]{6,12}-[0-9a-f]{32}\.(logits\.npy|columns\.npy|tmp)")
-_RUN_DRAFT = re.compile(r"run-[0-9a-f]{32}\.tmp|run\.json\.claim")
-_MAX_JSON = 1 << 26
 
 
 @dataclass(frozen=True)
 class Problem:
-    """A record or a file of it that can't be used, and why."""
+    """A checkpoint that can't be used, and why."""
 
     split: str
-    epoch: float | None  # None where the record itself is unreadable
+    epoch: float | None  # None where the record itself can't be read
     file: str
     reason: str
 
@@ -45,13 +39,19 @@ class Shelf:
     records: dict[float, Record] = field(default_factory=dict)  # by epoch, ascending; sizes are right
     problems: list[Problem] = field(default_factory=list)
     replaced: list[Record] = field(default_factory=list)  # an epoch's older records, left by a crash
-    named: set[str] = field(default_factory=set)  # files of the records that count, damaged or not
-    unreadable: bool = False  # some record can't be read: nobody knows which files are its own
-    last: int = 0  # the highest sequence number in use
+    readable: list[Record] = field(default_factory=list)  # all of the above and those with a problem
+    record_files: list[Path] = field(default_factory=list)  # in the order they were put
+    other_files: list[Path] = field(default_factory=list)  # data, drafts and claims
+    last: int = 0  # the highest number in use
+
+    @property
+    def unreadable(self) -> bool:
+        """Whether some record can't be read: then nobody knows which files are its own."""
+        return any(problem.epoch is None for problem in self.problems)
 
 
 def check_split(split: str, known: tuple[str, ...] = ()) -> None:
-    """Refuse a name that can't be a folder's on every system."""
+    """Refuse a name that can't be a folder's on every system, or that differs from another by case only."""
     if not isinstance(split, str) or not _SPLIT.fullmatch(split) or _RESERVED.fullmatch(split):
         raise ConfshiftError(
             f"split={split!r} can't name a folder; use at most 64 letters, digits, '.', '_', '-', as in 'val'"
@@ -69,7 +69,7 @@ class Catalog:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._parsed: dict[tuple[str, str], tuple[tuple[int, ...], Record | ConfshiftError]] = {}
-        self._columns_read: dict[str, str] = {}  # file -> what is wrong with it
+        self._damage: dict[str, str] = {}  # of each columns file that was read: what is wrong with it
 
     def exists(self) -> bool:
         """Tell whether the folder is a run."""
@@ -86,148 +86,117 @@ class Catalog:
         path = self.path / RUN_FILE
         if not self.path.is_dir():
             raise ConfshiftError(
-                f"there is no run at {self.path}; inspect(..., run={str(self.path)!r}) makes one"
+                f"there is no run at {self.path}; inspect(..., run=...) or append() makes one"
             )
         if not path.exists():
             raise ConfshiftError(f"{self.path} is not a run: it has no {RUN_FILE}")
-        names = decode(files.read_bytes(path, limit=_MAX_JSON), path).get("class_names")
+        names = decode(files.read_bytes(path, limit=MAX_JSON), path).get("class_names")
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
             raise ConfshiftError(f"{path} is damaged: it has no class names")
         return tuple(names)
 
-    def splits(self) -> tuple[str, ...]:
-        """Return the splits that have a record, val first."""
+    def folders(self) -> list[Path]:
+        """Return the folders of the splits, val first; some may hold nothing that counts."""
         found = [
-            folder.name
+            folder
             for folder in self.path.iterdir()
-            if _SPLIT.fullmatch(folder.name)
-            and not folder.is_symlink()
-            and folder.is_dir()
-            and any(_RECORD.fullmatch(entry.name) for entry in folder.iterdir())
+            if _SPLIT.fullmatch(folder.name) and folder.is_dir() and not folder.is_symlink()
         ]
-        return tuple(sorted(found, key=lambda name: (name != "val", name)))
+        return sorted(found, key=lambda folder: (folder.name != "val", folder.name))
+
+    def splits(self) -> tuple[str, ...]:
+        """Return the splits that have a record, readable or not, val first."""
+        return tuple(
+            folder.name
+            for folder in self.folders()
+            if any(_RECORD.fullmatch(entry.name) for entry in folder.iterdir())
+        )
 
     def shelf(self, split: str, classes: int) -> Shelf:
-        """Return the records of a split: the newest of each epoch, with files of the right size."""
-        shelf = Shelf(self.path / split)
-        if shelf.folder.is_symlink() or not shelf.folder.is_dir():
-            return shelf
-        newest: dict[float, Record] = {}
-        for entry in sorted(shelf.folder.iterdir()):
-            match = _RECORD.fullmatch(entry.name) or _CLAIM.fullmatch(entry.name)
-            if match:
-                shelf.last = max(shelf.last, int(match[1]))
-            if not _RECORD.fullmatch(entry.name):
-                continue
+        """Return the records of a split: the newest of each epoch, with files of the right size.
+
+        Raises
+        ------
+        ConfshiftError
+            Where the split's folder is a symbolic link: nothing outside the run is read or written.
+        """
+        shelf = _look_into(self.path / split)
+        versions: dict[float, list[Record]] = {}
+        for path in shelf.record_files:
             try:
-                record = self._parse(entry, classes)
+                record = self._parse(path, classes)
             except ConfshiftError as error:
-                shelf.unreadable = True
-                shelf.problems.append(Problem(split, None, entry.name, str(error)))
+                if not path.exists():  # replaced while this looked
+                    return self.shelf(split, classes)
+                shelf.problems.append(Problem(split, None, path.name, str(error)))
                 continue
-            if record.epoch in newest:
-                shelf.replaced.append(newest[record.epoch])
-            newest[record.epoch] = record
-        for epoch, record in sorted(newest.items()):
-            shelf.named.update(record.file_names)
-            wrong = self._wrong_size(shelf.folder, record) or self._columns_read.get(_key(split, record), "")
+            shelf.readable.append(record)
+            versions.setdefault(record.epoch, []).append(record)
+        for epoch, (*older, newest) in sorted(versions.items()):
+            wrong = _wrong_size(shelf.folder, newest) or self._damage.get(_columns_file(newest), "")
+            if wrong and not (shelf.folder / newest.name).exists():
+                return self.shelf(split, classes)
             if wrong:
-                shelf.problems.append(Problem(split, epoch, record.name, wrong))
+                shelf.problems.append(Problem(split, epoch, newest.name, wrong))
             else:
-                shelf.records[epoch] = record
+                shelf.records[epoch] = newest
+                shelf.replaced += older
         return shelf
-
-    def _parse(self, path: Path, classes: int) -> Record:
-        """Read a record, or remember it: a name is used once, unless a run is deleted and made again."""
-        key = (path.parent.name, path.name)
-        try:
-            status = path.lstat()
-        except OSError as error:
-            raise ConfshiftError(f"{path} is missing") from error
-        signature = (status.st_ino, status.st_size, status.st_mtime_ns, classes)
-        if key not in self._parsed or self._parsed[key][0] != signature:
-            try:
-                found: Record | ConfshiftError = read_record(
-                    files.read_bytes(path, limit=_MAX_JSON), path, classes
-                )
-            except ConfshiftError as error:
-                found = error
-            self._parsed[key] = (signature, found)
-        found = self._parsed[key][1]
-        if isinstance(found, ConfshiftError):
-            raise found
-        return found
-
-    def _wrong_size(self, folder: Path, record: Record) -> str:
-        shard = record.shards[0]
-        try:
-            arrays.check_size(folder, shard.columns, columns_dtype(shard.columns.dtype[0][1]))
-            arrays.check_size(folder, shard.logits, np.dtype(LOGITS[shard.encoding]))
-        except ConfshiftError as error:
-            return str(error)
-        return ""
 
     def sound_shelf(self, split: str, classes: int) -> Shelf:
         """Return the shelf with every checkpoint's columns read and checked, once; its logits are not."""
         shelf = self.shelf(split, classes)
         for record in shelf.records.values():
-            key = _key(split, record)
-            if key not in self._columns_read:
-                columns = record.shards[0].columns
-                dtype = columns_dtype(columns.dtype[0][1])
-                self._columns_read[key] = arrays.damage(shelf.folder, columns, dtype)
+            name = _columns_file(record)
+            if name not in self._damage:
+                self._damage[name] = arrays.damage(shelf.folder, record.shards[0].columns)
         return self.shelf(split, classes)
 
-    def verified(self, split: str, classes: int) -> Iterator[tuple[str, float, str, bool, str]]:
-        """Read a split's files to the last byte; yield split, epoch, file, whether sound, what is wrong."""
-        shelf = self.shelf(split, classes)
-        for problem in shelf.problems:
-            yield (
-                split,
-                math.nan if problem.epoch is None else problem.epoch,
-                problem.file,
-                False,
-                problem.reason,
-            )
-        for epoch, record in shelf.records.items():
-            shard = record.shards[0]
-            for stored, dtype in (
-                (shard.columns, columns_dtype(shard.columns.dtype[0][1])),
-                (shard.logits, np.dtype(LOGITS[shard.encoding])),
-            ):
-                wrong = arrays.damage(shelf.folder, stored, dtype)
-                yield split, epoch, stored.name, not wrong, wrong
-
-    def litter(self, classes: int) -> list[Path]:
-        """Return the files that no record needs; a split with an unreadable record keeps all of its own.
-
-        Only for who holds the run's lock alone: another writer's files have no record yet either.
-        """
-        found = [entry for entry in self.path.iterdir() if _RUN_DRAFT.fullmatch(entry.name)]
-        for split in self.splits():
-            shelf = self.shelf(split, classes)
-            if not shelf.unreadable:
-                found += [
-                    shelf.folder / record.name for record in shelf.replaced
-                ]  # records before their files
-                found += [
-                    entry
-                    for entry in shelf.folder.iterdir()
-                    if _CLAIM.fullmatch(entry.name)
-                    or (_DATA.fullmatch(entry.name) and entry.name not in shelf.named)
-                ]
-        return found
-
-    def everything(self) -> list[Path]:
-        """Return every file that a run may hold, run.json last: until it goes, the folder is a run."""
-        found = [entry for entry in self.path.iterdir() if _RUN_DRAFT.fullmatch(entry.name)]
-        for split in self.splits():
-            inside = [entry.name for entry in (self.path / split).iterdir()]
-            records = [name for name in inside if _RECORD.fullmatch(name)]
-            others = [name for name in inside if _DATA.fullmatch(name) or _CLAIM.fullmatch(name)]
-            found += [self.path / split / name for name in (*records, *others)]
-        return [*found, self.path / files.LOCK, self.path / RUN_FILE]
+    def _parse(self, path: Path, classes: int) -> Record:
+        """Read a record, or remember it."""
+        key = (path.parent.name, path.name)
+        try:
+            status = path.lstat()
+        except OSError as error:
+            raise ConfshiftError(f"{path} can't be read: {error.strerror}") from error
+        signature = (status.st_ino, status.st_size, status.st_mtime_ns, classes)
+        known = self._parsed.get(key)
+        if known is None or known[0] != signature:
+            try:
+                known = (signature, read_record(files.read_bytes(path, limit=MAX_JSON), path, classes))
+            except ConfshiftError as error:
+                known = (signature, error)
+            self._parsed[key] = known
+        if isinstance(known[1], ConfshiftError):
+            raise known[1]
+        return known[1]
 
 
-def _key(split: str, record: Record) -> str:
-    return f"{split}/{record.shards[0].columns.name}"
+def _look_into(folder: Path) -> Shelf:
+    """Sort a split's files by what their names say."""
+    if folder.is_symlink():
+        raise ConfshiftError(f"{folder} is a symbolic link; a run's files must be in the run")
+    shelf = Shelf(folder)
+    numbered: list[tuple[int, Path]] = []
+    for path in folder.iterdir() if folder.is_dir() else ():
+        if match := _RECORD.fullmatch(path.name):
+            numbered.append((int(match[1]), path))
+        elif _CLAIM.fullmatch(path.name) or _DATA.fullmatch(path.name):
+            shelf.other_files.append(path)
+    shelf.record_files = [path for _, path in sorted(numbered)]
+    claims = [int(match[1]) for path in shelf.other_files if (match := _CLAIM.fullmatch(path.name))]
+    shelf.last = max([number for number, _ in numbered] + claims, default=0)
+    return shelf
+
+
+def _wrong_size(folder: Path, record: Record) -> str:
+    try:
+        for stored in record.files:
+            arrays.check_size(folder, stored)
+    except ConfshiftError as error:
+        return str(error)
+    return ""
+
+
+def _columns_file(record: Record) -> str:
+    return record.shards[0].columns.name

@@ -8,17 +8,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from confshift.checkpoint import Measurement
 from confshift.errors import ConfshiftError
 from confshift.predictions import Predictions
 from confshift.storage import arrays, files
 from confshift.storage.catalog import RUN_FILE, Catalog, Shelf
+from confshift.storage.cleaning import remove_unneeded
 from confshift.storage.loading import columns_array
-from confshift.storage.record import LOGITS, Gap, Record, Shard, encode
+from confshift.storage.record import Gap, Record, Shard, encode
 
-__all__ = ["Draft", "commit", "delete", "tidy"]
+__all__ = ["Draft", "commit"]
 
 
 @dataclass(frozen=True)
@@ -44,24 +43,28 @@ def commit(catalog: Catalog, draft: Draft, measurement: Measurement, gaps: tuple
     OSError
         Where a system call failed. What was written is removed, as far as the disk lets us.
     """
-    folder = catalog.path / draft.record.split
-    files.make_folders(catalog.path)
+    if not catalog.exists():
+        files.make_folders(catalog.path)
+    written = held = None
     with files.lock(catalog.path, exclusive=False):
         _put_run_file(catalog, draft)
-        files.make_folders(folder)
-        shelf, held = _look(catalog, draft)
-        if held is not None and _holds_same(folder, held, draft):
-            files.DISK.sync_folder(folder)  # the save before may have failed at just this
-            return held
-        shard = _write_files(folder, shelf.last + 1, draft.predictions, measurement)
-        record = replace(draft.record, beta=measurement.beta, gaps=gaps, shards=(shard,))
         try:
-            return _put_record(catalog, draft, record, shelf)
+            while True:
+                shelf, held = _look(catalog, draft)
+                if held is not None and _holds_same(shelf.folder, held, draft):
+                    files.DISK.sync_folder(shelf.folder)  # the save before may have failed at just this
+                    return held
+                _refuse_stranger(shelf, held, draft)
+                if written is None:
+                    shard = _write_files(shelf, draft.predictions, measurement)
+                    written = replace(draft.record, beta=measurement.beta, gaps=gaps, shards=(shard,))
+                numbered = _number(written, shelf, held)
+                with contextlib.suppress(FileExistsError):  # another writer took the number: look again
+                    files.put(shelf.folder / numbered.name, numbered.to_bytes())
+                    return numbered
         finally:
-            # Whatever happened, what counts now is what the records say.
-            after = catalog.shelf(folder.name, len(draft.class_names))
-            if not after.unreadable:
-                _remove_unnamed(after, [record, *([held] if held else [])])
+            if written is not None:
+                _clean(catalog, draft, [written, *([held] if held else [])])
 
 
 def _put_run_file(catalog: Catalog, draft: Draft) -> None:
@@ -79,53 +82,48 @@ def _put_run_file(catalog: Catalog, draft: Draft) -> None:
 
 
 def _look(catalog: Catalog, draft: Draft) -> tuple[Shelf, Record | None]:
-    """Return the split as it is now, and what it holds for this epoch."""
+    """Return the split as it is now, and what it holds of this epoch."""
     shelf = catalog.shelf(draft.record.split, len(draft.class_names))
-    for record in shelf.records.values():
-        if record.fingerprint != draft.record.fingerprint:
-            raise ConfshiftError(
-                f"{shelf.folder}: another writer saved other samples or targets meanwhile; use another folder"
-            )
+    if any(record.fingerprint != draft.record.fingerprint for record in shelf.records.values()):
+        raise ConfshiftError(f"{shelf.folder}: another writer saved other samples or targets meanwhile")
     return shelf, shelf.records.get(draft.record.epoch)
 
 
-def _put_record(catalog: Catalog, draft: Draft, record: Record, shelf: Shelf) -> Record:
-    """Put the record under the next free number; where that was taken meanwhile, look and decide again."""
-    while True:
-        held = shelf.records.get(record.epoch)
-        if held is not None and held != draft.replaces and held.provenance.writer != record.provenance.writer:
-            if _holds_same(shelf.folder, held, draft):
-                files.DISK.sync_folder(shelf.folder)
-                return held
-            raise ConfshiftError(
-                f"{shelf.folder}: epoch {record.epoch:g} was saved by another writer meanwhile "
-                f"({held.provenance.writer}); two trainings need two folders"
-            )
-        numbered = replace(
-            record,
-            sequence=shelf.last + 1,
-            generation=held.generation + 1 if held else 0,
-            gaps=(*(held.gaps if held else ()), *record.gaps),
+def _refuse_stranger(shelf: Shelf, held: Record | None, draft: Draft) -> None:
+    """Refuse to replace what was not there when this save was asked for, unless it is our own."""
+    if held is None or held.provenance.writer == draft.record.provenance.writer:
+        return
+    if draft.replaces is None or held.to_bytes() != draft.replaces.to_bytes():
+        raise ConfshiftError(
+            f"{shelf.folder}: writer {held.provenance.writer} saved epoch {held.epoch:g} meanwhile; "
+            "two trainings need two run folders"
         )
-        try:
-            files.put(shelf.folder / numbered.name, numbered.to_bytes())
-            return numbered
-        except FileExistsError:
-            shelf, _ = _look(catalog, draft)
 
 
-def _remove_unnamed(shelf: Shelf, records: list[Record]) -> None:
-    """Remove the files of these records, if no record that counts names them; records before their files."""
-    replaced = {record.name for record in shelf.replaced}
-    files.remove(shelf.folder / record.name for record in records if record.name in replaced)
-    names = [name for record in records for name in record.file_names if name not in shelf.named]
-    files.remove(shelf.folder / name for name in names)
+def _number(record: Record, shelf: Shelf, held: Record | None) -> Record:
+    """Return the record with the next free number; it takes over the gaps of the one it replaces."""
+    if held is None:
+        return replace(record, sequence=shelf.last + 1)
+    return replace(
+        record,
+        sequence=shelf.last + 1,
+        generation=held.generation + 1,
+        gaps=(*held.gaps, *record.gaps),
+    )
 
 
-def _write_files(folder: Path, sequence: int, predictions: Predictions, measurement: Measurement) -> Shard:
-    prefix = f"{sequence:06d}"
+def _clean(catalog: Catalog, draft: Draft, records: list[Record]) -> None:
+    """Remove what these records' files are not needed for: what counts is what the disk says now."""
+    with contextlib.suppress(OSError, ConfshiftError):
+        remove_unneeded(catalog, draft.record.split, len(draft.class_names), records)
+
+
+def _write_files(shelf: Shelf, predictions: Predictions, measurement: Measurement) -> Shard:
+    folder, prefix = shelf.folder, f"{shelf.last + 1:06d}"
     logits, columns = (folder / files.unique_name(prefix, f".{kind}.npy") for kind in ("logits", "columns"))
     encoding = _encoding(predictions)
+    if not shelf.records:
+        files.make_folders(folder)
     try:
         shard = Shard(
             rank=0,
@@ -154,7 +152,7 @@ def _holds_same(folder: Path, held: Record, draft: Draft) -> bool:
     if shard.encoding != encoding or shard.logits.shape != draft.predictions.logits.shape:
         return False
     try:
-        stored = arrays.map_array(folder, shard.logits, np.dtype(LOGITS[encoding]))
+        stored = arrays.map_array(folder, shard.logits)
     except ConfshiftError:
         return False
     return arrays.same_bytes(stored, draft.predictions.logits, as_bfloat16=encoding == "bfloat16")
@@ -168,36 +166,3 @@ def _said(record: Record) -> tuple[Any, ...]:
         provenance.id_source,
         json.dumps(notes, sort_keys=True),
     )  # NaN equals NaN here
-
-
-def tidy(catalog: Catalog) -> None:
-    """Remove what no record needs, left by a crash; where another process is saving, leave it."""
-    if catalog.exists():
-        with files.lock(catalog.path, exclusive=True) as alone:
-            if alone:
-                files.remove(catalog.litter(len(catalog.class_names())))
-
-
-def delete(catalog: Catalog) -> None:
-    """Remove every file a run holds, then the folders that are empty by that.
-
-    Raises
-    ------
-    ConfshiftError
-        Where another process is saving, or a file can't be removed.
-    """
-    splits = catalog.splits()
-    try:
-        with files.lock(catalog.path, exclusive=True) as alone:
-            if not alone and files.HAS_LOCKS:
-                raise ConfshiftError(
-                    f"{catalog.path}: another process is saving in this run; it is not deleted"
-                )
-            for path in catalog.everything():
-                with contextlib.suppress(FileNotFoundError):
-                    files.DISK.unlink(path)
-        for folder in (*(catalog.path / split for split in splits), catalog.path):
-            with contextlib.suppress(OSError):  # it holds files of others
-                files.DISK.remove_folder(folder)
-    except OSError as error:
-        raise ConfshiftError(f"{catalog.path} was not deleted: {error}") from error

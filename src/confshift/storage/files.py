@@ -33,6 +33,7 @@ __all__ = [
     "put",
     "read_bytes",
     "remove",
+    "size_of",
     "unique_name",
     "write_file",
 ]
@@ -111,12 +112,12 @@ def unique_name(prefix: str, suffix: str) -> str:
 
 
 def make_folders(path: Path) -> None:
-    """Make a folder and those above it, each known to its parent for good."""
-    missing = [folder for folder in (path, *path.parents) if not folder.exists()]
-    for folder in reversed(missing):
-        with contextlib.suppress(FileExistsError):  # another writer was quicker
-            DISK.make_folder(folder)
-        DISK.sync_folder(folder.parent)
+    """Make a folder, and those above it, where they are missing; then its name is on the disk."""
+    if not path.parent.exists():
+        make_folders(path.parent)
+    with contextlib.suppress(FileExistsError):
+        DISK.make_folder(path)
+    DISK.sync_folder(path.parent)  # also where another writer has just made it
 
 
 def remove(paths: Iterable[Path]) -> None:
@@ -206,9 +207,8 @@ def _locked(path: Path, exclusive: bool) -> int | None:
         os.close(descriptor)  # the run was deleted and made again while this waited
 
 
-@contextlib.contextmanager
-def open_plain(path: Path) -> Iterator[int]:
-    """Open an ordinary file for reading; a symbolic link, a pipe or a device is refused.
+def size_of(path: Path) -> int:
+    """Return the size of an ordinary file; a symbolic link, a pipe or a device is refused.
 
     Raises
     ------
@@ -216,23 +216,37 @@ def open_plain(path: Path) -> Iterator[int]:
         Where the file is missing, unreadable or no ordinary file.
     """
     try:
-        if not stat.S_ISREG(path.lstat().st_mode):
-            raise ConfshiftError(f"{path} is not an ordinary file (a symbolic link?); it is not read")
+        status = path.lstat()
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    if not stat.S_ISREG(status.st_mode):
+        raise ConfshiftError(f"{path} is not an ordinary file (a symbolic link?); it is not read")
+    return status.st_size
+
+
+@contextlib.contextmanager
+def open_plain(path: Path) -> Iterator[int]:
+    """Open an ordinary file for reading, as :func:`size_of` allows."""
+    size_of(path)
+    try:
         descriptor = os.open(path, os.O_RDONLY | _PLAIN)
     except OSError as error:
-        reason = "is missing" if isinstance(error, FileNotFoundError) else f"can't be read: {error.strerror}"
-        raise ConfshiftError(f"{path} {reason}") from error
+        raise _unreadable(path, error) from error
     try:
         yield descriptor
     finally:
         os.close(descriptor)
 
 
+def _unreadable(path: Path, error: OSError) -> ConfshiftError:
+    reason = "is missing" if isinstance(error, FileNotFoundError) else f"can't be read: {error.strerror}"
+    return ConfshiftError(f"{path} {reason}")
+
+
 def read_bytes(path: Path, *, limit: int) -> bytes:
     """Read a small ordinary file; one over `limit` bytes is refused unread."""
-    with open_plain(path) as descriptor:
-        size = os.fstat(descriptor).st_size
-        if size > limit:
-            raise ConfshiftError(f"{path} has {size} bytes, more than the {limit} it may have")
-        with open(descriptor, "rb", closefd=False) as stream:
-            return stream.read()
+    size = size_of(path)
+    if size > limit:
+        raise ConfshiftError(f"{path} has {size} bytes, more than the {limit} it may have")
+    with open_plain(path) as descriptor, open(descriptor, "rb", closefd=False) as stream:
+        return stream.read(limit + 1)

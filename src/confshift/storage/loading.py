@@ -11,11 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from confshift.checkpoint import MEASURED, Checkpoint, Measurement
+from confshift.errors import ConfshiftError
 from confshift.predictions import Predictions
 from confshift.storage import arrays
-from confshift.storage.record import LOGITS, Record, columns_dtype
+from confshift.storage.record import Record, columns_dtype
 
-__all__ = ["checkpoint_from", "columns_array", "read_measurement", "read_predictions"]
+__all__ = ["checkpoint_from", "columns_array", "make_checkpoint", "read_measurement", "read_predictions"]
 
 
 def checkpoint_from(folder: Path, record: Record, class_names: tuple[str, ...]) -> Checkpoint:
@@ -67,10 +68,13 @@ def read_measurement(folder: Path, record: Record) -> Measurement:
         Naming the file and what is wrong with it.
     """
     stored = record.shards[0].columns
-    columns = arrays.read_array(folder, stored, columns_dtype(stored.dtype[0][1]))
+    columns = arrays.read_array(folder, stored)
     ids = columns["sample_id"]
     if ids.dtype.kind == "S":
-        ids = np.char.decode(ids, "utf-8")
+        try:
+            ids = np.char.decode(ids, "utf-8")
+        except UnicodeDecodeError as error:
+            raise ConfshiftError(f"{folder / stored.name} is damaged: a sample id is no UTF-8") from error
     rows = np.empty(len(columns), MEASURED)
     for name in MEASURED.names or ():
         rows[name] = columns[name]
@@ -86,14 +90,14 @@ def read_predictions(folder: Path, record: Record, class_names: tuple[str, ...])
         Naming the file and what is wrong with it.
     """
     shard, provenance = record.shards[0], record.provenance
-    logits = arrays.map_array(folder, shard.logits, np.dtype(LOGITS[shard.encoding]))
+    logits = arrays.map_array(folder, shard.logits)
     if shard.encoding == "bfloat16":
         logits = arrays.from_bfloat16(logits)
     measurement = read_measurement(folder, record)
     return Predictions.trusted(
-        logits,
-        measurement.rows["target"].astype(np.int64),
-        measurement.sample_ids,
+        logits=logits,
+        targets=measurement.rows["target"].astype(np.int64),
+        sample_ids=measurement.sample_ids,
         class_names=class_names,
         id_source=provenance.id_source,
         source_dtype=provenance.source_dtype,

@@ -20,6 +20,7 @@ from confshift.storage.arrays import StoredFile
 
 __all__ = [
     "LOGITS",
+    "MAX_JSON",
     "SCHEMA",
     "Gap",
     "Record",
@@ -37,6 +38,10 @@ SCHEMA = 1
 #: The forms logits are stored in, and numpy's name of each. bfloat16 is kept as its 16 bits.
 LOGITS = MappingProxyType({"float16": "<f2", "float32": "<f4", "float64": "<f8", "bfloat16": "<u2"})
 
+#: No JSON file of a run has more bytes.
+MAX_JSON = 1 << 26
+
+_MAX_NOTES = 1 << 24
 _DATA_NAME = re.compile(r"[0-9]{6,12}-[0-9a-f]{32}\.(logits|columns)\.npy")
 _ID_FORMAT = re.compile(r"<i8|\|S[1-9][0-9]{0,3}")
 _OPENING, _CLOSING = b'{"content": ', b', "checksum": "%s"}\n'
@@ -82,9 +87,9 @@ class Record:
         return f"{self.sequence:06d}.json"
 
     @property
-    def file_names(self) -> tuple[str, ...]:
+    def files(self) -> tuple[StoredFile, ...]:
         """The data files it names."""
-        return tuple(name for shard in self.shards for name in (shard.logits.name, shard.columns.name))
+        return tuple(stored for shard in self.shards for stored in (shard.columns, shard.logits))
 
     def to_bytes(self) -> bytes:
         """Return the file's content."""
@@ -143,12 +148,14 @@ def plain(name: str, values: Mapping[str, Any] | None) -> dict[str, Any]:
     if odd:
         raise ConfshiftError(f"{name} has the key {odd[0]!r}; keys must be text")
     try:
-        kept: dict[str, Any] = json.loads(json.dumps(values, default=_plain_number))
-    except (TypeError, ValueError, RecursionError) as error:
+        text = json.dumps(values, default=_plain_number)
+    except (TypeError, ValueError, RuntimeError) as error:
         raise ConfshiftError(
             f"{name} can't be stored as JSON ({error}); pass numbers, text, lists, dicts"
         ) from error
-    return kept
+    if len(text) > _MAX_NOTES:
+        raise ConfshiftError(f"{name} has {len(text)} bytes as JSON; keep it under {_MAX_NOTES}")
+    return dict(json.loads(text))
 
 
 def _plain_number(value: Any) -> Any:
@@ -175,7 +182,7 @@ def read_record(raw: bytes, path: Path, classes: int) -> Record:
         provenance = Provenance(**{name: content.pop(name) for name in names})
         record = Record(shards=shards, gaps=gaps, provenance=provenance, **content)
         wrong = _contradiction(record, path, classes)
-    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise ConfshiftError(f"{path} is damaged: {type(error).__name__} {error}") from error
     if wrong:
         raise ConfshiftError(f"{path} is refused: {wrong}")
@@ -207,6 +214,9 @@ def _contradiction(record: Record, path: Path, classes: int) -> str:
         return f"it says it is {record.split}/{record.name}"
     if not (math.isfinite(record.epoch) and record.epoch >= 0 and math.isfinite(record.beta)):
         return f"epoch {record.epoch}, beta {record.beta}"
+    notes = (record.metadata, record.provenance.logged, record.provenance.checks, record.provenance.versions)
+    if not all(isinstance(one, dict) for one in notes):
+        return "its notes are no dicts"
     if len(record.shards) != 1:
         return f"it has {len(record.shards)} shards; this version reads one"
     shard = record.shards[0]

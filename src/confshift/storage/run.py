@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -17,9 +16,9 @@ from confshift.scoring import Scores
 from confshift.storage import files
 from confshift.storage.appending import append, check_epoch, holds
 from confshift.storage.catalog import Shelf
-from confshift.storage.commit import delete
+from confshift.storage.cleaning import delete
+from confshift.storage.health import check_files, list_problems, open_gaps
 from confshift.storage.loading import checkpoint_from
-from confshift.storage.record import Gap
 from confshift.storage.writer import Writer, writer_of
 
 __all__ = ["Run"]
@@ -54,6 +53,7 @@ class Run:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
+        self._home = os.path.realpath(path)  # where it is, wherever the process moves to
 
     @classmethod
     def create(cls, parent: str | os.PathLike[str], name: str) -> Run:
@@ -65,6 +65,7 @@ class Run:
                 files.DISK.make_folder(path)
             except FileExistsError:
                 continue
+            files.DISK.sync_folder(Path(parent))
             return cls(path)
         raise ConfshiftError(
             f"{parent} holds {_MAX_SUFFIX} runs called {name!r}; give run= a name of its own"
@@ -82,15 +83,18 @@ class Run:
 
     def __iter__(self) -> Iterator[Checkpoint]:
         """Yield every checkpoint of every split in order of epoch, val first among equals."""
-        found = [one for split in self.splits for one in self.checkpoints(split)]
-        yield from sorted(found, key=lambda one: one.epoch)  # stable: splits has val first
+        names = self.class_names
+        shelves = self._shelves(sound=True)
+        found = [(epoch, shelf.folder, one) for shelf in shelves for epoch, one in shelf.records.items()]
+        for _, folder, record in sorted(found, key=lambda one: one[0]):  # stable, and val is the first shelf
+            yield checkpoint_from(folder, record, names)
 
     def __getitem__(self, epoch: float) -> Checkpoint:
         return self.checkpoint(epoch)
 
     @property
     def _writer(self) -> Writer:
-        return writer_of(self.path)
+        return writer_of(self._home)
 
     @property
     def name(self) -> str:
@@ -105,8 +109,11 @@ class Run:
     @property
     def class_names(self) -> tuple[str, ...]:
         """The names of the classes, in the order of the logits' columns."""
-        self._writer.wait()
-        return self._writer.catalog.class_names()
+        writer = self._writer
+        writer.wait()
+        if not writer.catalog.exists():
+            writer.raise_failure()  # the reason there is nothing to read
+        return writer.catalog.class_names()
 
     @property
     def splits(self) -> tuple[str, ...]:
@@ -137,7 +144,8 @@ class Run:
 
     def _missing(self, epoch: float, split: str, shelf: Shelf) -> str:
         reasons = [problem.reason for problem in shelf.problems if problem.epoch == epoch]
-        reasons += [gap.reason for gap in self._gaps([shelf]) if gap.epoch == epoch and gap.split == split]
+        gaps = open_gaps(self._shelves(), self._writer.gaps)
+        reasons += [gap.reason for gap in gaps if (gap.split, gap.epoch) == (split, epoch)]
         known = ", ".join(f"{one:g}" for one in shelf.records) or "none"
         because = f" ({'; '.join(reasons)})" if reasons else ""
         return f"{self.path} has no epoch {epoch!r} of split {split!r}{because}; its epochs: {known}"
@@ -155,16 +163,8 @@ class Run:
         Columns: split, epoch (NaN where the record can't be read), kind, file ("" for a gap), reason. Reads
         the columns of every checkpoint once; :meth:`verify` reads the logits too.
         """
-        names = self.class_names
-        catalog = self._writer.catalog
-        shelves = [catalog.sound_shelf(split, len(names)) for split in catalog.splits()]
-        rows = [
-            (one.split, math.nan if one.epoch is None else one.epoch, "damaged", one.file, one.reason)
-            for shelf in shelves
-            for one in shelf.problems
-        ]
-        rows += [(gap.split, gap.epoch, "gap", "", gap.reason) for gap in self._gaps(shelves)]
-        return pd.DataFrame(rows, columns=["split", "epoch", "kind", "file", "reason"])
+        shelves = self._shelves(sound=True)
+        return list_problems(shelves, open_gaps(shelves, self._writer.gaps))
 
     def append(
         self,
@@ -215,9 +215,7 @@ class Run:
             predictions,
             epoch=epoch,
             split=split,
-            metadata=metadata,
-            logged=logged,
-            checks=checks,
+            notes={"metadata": metadata, "logged": logged, "checks": checks},
             scores=scores,
             release=release,
         )
@@ -259,10 +257,7 @@ class Run:
         DataFrame
             One row per file, and per record that can't be read. Columns: split, epoch, file, sound, reason.
         """
-        names = self.class_names
-        catalog = self._writer.catalog
-        rows = [row for split in catalog.splits() for row in catalog.verified(split, len(names))]
-        return pd.DataFrame(rows, columns=["split", "epoch", "file", "sound", "reason"])
+        return check_files(self._shelves())
 
     def delete(self) -> None:
         """Remove the run from the disk: what a run holds and nothing else.
@@ -283,14 +278,8 @@ class Run:
         classes = len(self.class_names)
         return self._writer.catalog.shelf(split, classes)
 
-    def _shelves(self) -> list[Shelf]:
+    def _shelves(self, *, sound: bool = False) -> list[Shelf]:
         classes = len(self.class_names)
         catalog = self._writer.catalog
-        return [catalog.shelf(split, classes) for split in catalog.splits()]
-
-    def _gaps(self, shelves: list[Shelf]) -> list[Gap]:
-        """Return the saves that failed and were not made up for since."""
-        saved = {(shelf.folder.name, epoch) for shelf in shelves for epoch in shelf.records}
-        told = [gap for shelf in shelves for record in shelf.records.values() for gap in record.gaps]
-        found = dict.fromkeys([*told, *self._writer.gaps])
-        return [gap for gap in found if (gap.split, gap.epoch) not in saved]
+        look = catalog.sound_shelf if sound else catalog.shelf
+        return [look(split, classes) for split in catalog.splits()]

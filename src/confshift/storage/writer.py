@@ -16,7 +16,8 @@ from confshift.checkpoint import Measurement, measure
 from confshift.errors import ConfshiftError
 from confshift.scoring import Scores
 from confshift.storage.catalog import Catalog
-from confshift.storage.commit import Draft, commit, tidy
+from confshift.storage.cleaning import tidy
+from confshift.storage.commit import Draft, commit
 from confshift.storage.record import Gap, Record
 
 __all__ = ["Save", "Writer", "writer_of"]
@@ -27,13 +28,11 @@ _log = logging.getLogger("confshift")
 _MAX_OUTSTANDING = 2
 
 
-@dataclass
+@dataclass(eq=False)
 class Save:
     """A checkpoint handed to the writer."""
 
     draft: Draft | None  # None once it is done, so that the buffer is not held
-    split: str
-    epoch: float
     scores: Scores | None
     release: Callable[[], object] | None
     measured: Future[Measurement] = field(default_factory=Future)
@@ -114,42 +113,43 @@ class Writer:
                     self._thread = None
                     return
                 save = self._saves[0]
-            failure = self._save(save)
+            gap = self._save(save)
             save.draft = save.scores = None
             if save.release is not None:
                 try:
                     save.release()
                 except Exception:
-                    _log.exception("confshift: release() of %s failed", self.catalog.path)
+                    _log.exception("%s: release() failed", self.catalog.path)
             with self._state:
-                if failure is not None:
-                    self._failure = failure
-                    self._gaps.append(Gap(save.split, save.epoch, str(failure)))
+                if gap is not None:
+                    self._gaps.append(gap)
+                    self._failure = self._failure or ConfshiftError(gap.reason)
                 del self._saves[0]
                 self._state.notify_all()
 
-    def _save(self, save: Save) -> ConfshiftError | None:
-        """Measure and commit; whatever goes wrong comes back as the error to raise later."""
+    def _save(self, save: Save) -> Gap | None:
+        """Measure and commit; whatever goes wrong comes back as a gap, to be raised later."""
         assert save.draft is not None
+        predictions, record = save.draft.predictions, save.draft.record
         try:
-            save.measured.set_result(measure(save.draft.predictions, save.scores))
+            save.measured.set_result(measure(predictions, save.scores))
             if not self._tidied:
                 tidy(self.catalog)
                 self._tidied = True
-            record = commit(self.catalog, save.draft, save.measured.result(), tuple(self.gaps))
+            saved = commit(self.catalog, save.draft, save.measured.result(), tuple(self.gaps))
         except Exception as cause:
             error = ConfshiftError(
-                f"epoch {save.epoch:g} ({save.split}) was not saved in {self.catalog.path}: {cause}. "
+                f"epoch {record.epoch:g} ({record.split}) was not saved in {self.catalog.path}: {cause}. "
                 "The checkpoints before it are intact"
             )
             error.__cause__ = cause
             if not save.measured.done():
                 save.measured.set_exception(error)
             save.committed.set_exception(error)
-            return error
+            return Gap(record.split, record.epoch, str(error))
         with self._state:
-            self._gaps = [gap for gap in self._gaps if gap not in record.gaps]
-        save.committed.set_result(record)
+            self._gaps = [gap for gap in self._gaps if gap not in saved.gaps]
+        save.committed.set_result(saved)
         return None
 
 
@@ -157,10 +157,12 @@ _writers: dict[str, Writer] = {}
 _registry = threading.Lock()
 
 
-def writer_of(path: Path) -> Writer:
-    """Return this process's writer of a folder: one for all its handles, whatever they call it."""
+def writer_of(path: str) -> Writer:
+    """Return this process's writer of a folder, given its real path: one for all handles on it."""
     with _registry:
-        return _writers.setdefault(os.path.realpath(path), Writer(path))
+        if path not in _writers:
+            _writers[path] = Writer(Path(path))
+        return _writers[path]
 
 
 def _forget_writers() -> None:

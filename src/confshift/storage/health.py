@@ -1,0 +1,48 @@
+"""What is wrong with a run: checkpoints left out as damaged, and saves that failed."""
+
+from __future__ import annotations
+
+import math
+
+import pandas as pd
+
+from confshift.storage import arrays
+from confshift.storage.catalog import Shelf
+from confshift.storage.record import Gap
+
+__all__ = ["check_files", "list_problems", "open_gaps"]
+
+
+def list_problems(shelves: list[Shelf], gaps: list[Gap]) -> pd.DataFrame:
+    """Return what is missing from a run, as :attr:`Run.problems` describes it."""
+    rows = [
+        (shelf.folder.name, _number(one.epoch), "damaged", one.file, one.reason)
+        for shelf in shelves
+        for one in shelf.problems
+    ]
+    rows += [(gap.split, gap.epoch, "gap", "", gap.reason) for gap in gaps]
+    return pd.DataFrame(rows, columns=["split", "epoch", "kind", "file", "reason"])
+
+
+def open_gaps(shelves: list[Shelf], untold: list[Gap]) -> list[Gap]:
+    """Return the saves that failed and were not made up for since; `untold` are in no record yet."""
+    saved = {(shelf.folder.name, epoch) for shelf in shelves for epoch in shelf.records}
+    told = [gap for shelf in shelves for record in shelf.readable for gap in record.gaps]
+    return [gap for gap in dict.fromkeys([*told, *untold]) if (gap.split, gap.epoch) not in saved]
+
+
+def check_files(shelves: list[Shelf]) -> pd.DataFrame:
+    """Read every byte and compare it with its checksum, as :meth:`Run.verify` describes it."""
+    rows: list[tuple[str, float, str, bool, str]] = []
+    for shelf in shelves:
+        split = shelf.folder.name
+        rows += [(split, _number(one.epoch), one.file, False, one.reason) for one in shelf.problems]
+        for epoch, record in shelf.records.items():
+            for stored in record.files:
+                reason = arrays.damage(shelf.folder, stored)
+                rows.append((split, epoch, stored.name, not reason, reason))
+    return pd.DataFrame(rows, columns=["split", "epoch", "file", "sound", "reason"])
+
+
+def _number(epoch: float | None) -> float:
+    return math.nan if epoch is None else epoch
