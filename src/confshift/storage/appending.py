@@ -52,7 +52,8 @@ def append(
         _check_samples(shelf, drafts, predictions, fingerprint)
         chosen = _choose_epoch(writer, val, epoch, split)
         record = Record(split, chosen, fingerprint, provenance, kept["metadata"])
-        save = Save(Draft(record, predictions, names, shelf.records.get(chosen)), scores, release)
+        draft = Draft(record, predictions, names, shelf.records.get(chosen))
+        save = Save(draft, split, chosen, scores, release)
         writer.submit(save)
         writer.note(split, chosen)
     return make_checkpoint(
@@ -120,10 +121,6 @@ def _shelf(catalog: Catalog, split: str, classes: int) -> Shelf:
         return Shelf(catalog.path / split)
     check_split(split, catalog.splits())
     return catalog.shelf(split, classes)
-
-
-def _shelf_as_is(catalog: Catalog, split: str) -> Shelf:
-    return _shelf(catalog, split, len(catalog.class_names()) if catalog.exists() else 0)
 
 
 def _shelf_as_is(catalog: Catalog, split: str) -> Shelf:

@@ -33,6 +33,8 @@ class Save:
     """A checkpoint handed to the writer."""
 
     draft: Draft | None  # None once it is done, so that the buffer is not held
+    split: str
+    epoch: float
     scores: Scores | None
     release: Callable[[], object] | None
     measured: Future[Measurement] = field(default_factory=Future)
@@ -113,7 +115,7 @@ class Writer:
                     self._thread = None
                     return
                 save = self._saves[0]
-            gap = self._save(save)
+            failure = self._save(save)
             save.draft = save.scores = None
             if save.release is not None:
                 try:
@@ -121,32 +123,32 @@ class Writer:
                 except Exception:
                     _log.exception("%s: release() failed", self.catalog.path)
             with self._state:
-                if gap is not None:
-                    self._gaps.append(gap)
-                    self._failure = self._failure or ConfshiftError(gap.reason)
+                if failure is not None:
+                    self._gaps.append(Gap(save.split, save.epoch, str(failure)))
+                    self._failure = self._failure or failure
                 del self._saves[0]
                 self._state.notify_all()
 
-    def _save(self, save: Save) -> Gap | None:
-        """Measure and commit; whatever goes wrong comes back as a gap, to be raised later."""
-        assert save.draft is not None
-        predictions, record = save.draft.predictions, save.draft.record
+    def _save(self, save: Save) -> ConfshiftError | None:
+        """Measure and commit; whatever goes wrong comes back as the error to raise later."""
+        draft = save.draft
+        assert draft is not None
         try:
-            save.measured.set_result(measure(predictions, save.scores))
+            save.measured.set_result(measure(draft.predictions, save.scores))
             if not self._tidied:
                 tidy(self.catalog)
                 self._tidied = True
-            saved = commit(self.catalog, save.draft, save.measured.result(), tuple(self.gaps))
+            saved = commit(self.catalog, draft, save.measured.result(), tuple(self.gaps))
         except Exception as cause:
             error = ConfshiftError(
-                f"epoch {record.epoch:g} ({record.split}) was not saved in {self.catalog.path}: {cause}. "
+                f"epoch {save.epoch:g} ({save.split}) was not saved in {self.catalog.path}: {cause}. "
                 "The checkpoints before it are intact"
             )
             error.__cause__ = cause
             if not save.measured.done():
                 save.measured.set_exception(error)
             save.committed.set_exception(error)
-            return Gap(record.split, record.epoch, str(error))
+            return error
         with self._state:
             self._gaps = [gap for gap in self._gaps if gap not in saved.gaps]
         save.committed.set_result(saved)
