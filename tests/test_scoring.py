@@ -168,8 +168,11 @@ def test_tied_is_where_several_classes_attain_the_maximum_exactly(data):
     logits, targets = data
     attained = (logits == logits.max(axis=1, keepdims=True)).sum(axis=1)
     np.testing.assert_array_equal(score(logits, targets).tied, attained > 1)
-    one_apart = np.array([[1.0, 1.0 - 1e-16, 0.0], [1.0, 1.0 - 2e-16, 0.0]])
-    assert score(one_apart, np.array([0, 0])).tied.tolist() == [True, False]  # 1 - 1e-16 rounds to 1
+
+
+def test_the_nearest_float_below_the_maximum_is_no_tie():
+    logits = np.array([[1.0, 1.0, 0.0], [1.0, np.nextafter(1, 0), 0.0]])
+    assert score(logits, np.array([0, 0])).tied.tolist() == [True, False]
 
 
 @pytest.mark.parametrize("classes", [3, 40])

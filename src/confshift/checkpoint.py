@@ -56,6 +56,11 @@ class Measurement:
             np.ascontiguousarray(rows["curve_curvature"]),
         )
 
+    @property
+    def refinement(self) -> NDArray[np.float64]:
+        """Each sample's loss at the temperature fitted to all the others, in nats."""
+        return temperature.expand(self.curve, temperature.left_out_betas(self.curve))
+
 
 @dataclass(frozen=True)
 class Provenance:
@@ -153,9 +158,8 @@ class Checkpoint:
         calibration_loss and refinement_loss (nats; the two add up to the loss), finite (False where the
         sample can't be scored and is left out of every sum).
         """
-        rows, curve = self.measurement.rows, self.measurement.curve
+        rows, refinement = self.measurement.rows, self.measurement.refinement
         loss = rows["hedge"] + rows["mistake"]
-        refinement = temperature.expand(curve, temperature.left_out_betas(curve))
         return pd.DataFrame(
             {
                 "target": rows["target"],
@@ -176,7 +180,7 @@ class Checkpoint:
 
     @property
     def temperature(self) -> float:
-        """The temperature with the least mean loss on this split; inf where the uniform prediction is best."""
+        """The temperature with the least mean loss on this split; inf where no finite one beats uniform."""
         beta, _ = temperature.optimum(self.measurement.curve)
         return 1 / beta if beta else math.inf
 
