@@ -208,6 +208,20 @@ def test_separable_data_ends_at_the_cap_and_is_flagged(make_logits, count):
     assert (expand(curve, left_out_betas(curve)) >= 0).all()
 
 
+@pytest.mark.parametrize("share", [0.5, 0.9, 0.999])
+def test_an_optimum_just_below_the_cap_is_found(make_logits, share):
+    logits, targets = make_logits(300, 4, 1)
+    z = logits[0] * optimum(fit(logits[0], targets))[0] / (share * MAX_BETA)
+    beta, status = optimum(fit(z, targets))
+    assert status == "ok"
+    assert beta == pytest.approx(share * MAX_BETA, rel=1e-6)
+
+
+def test_an_optimum_beyond_the_cap_ends_at_the_cap(make_logits):
+    logits, targets = make_logits(300, 4, 1)
+    assert fit(logits[0] * 1e-6, targets).beta == MAX_BETA
+
+
 @pytest.mark.parametrize("spoiled", [[np.nan, 0, 0], [np.inf, 0, 0], [-np.inf, 1, 0], [-np.inf] * 3])
 def test_separable_data_is_found_out_beside_a_sample_that_can_not_be_fitted(make_logits, spoiled):
     logits, _ = make_logits(60, 3, 1)
