@@ -118,6 +118,8 @@ def _fingerprint(predictions: Predictions) -> str:
 
 def _shelf(catalog: Catalog, split: str, classes: int) -> Shelf:
     if not catalog.exists():
+        if catalog.path.exists() and not catalog.path.is_dir():
+            raise ConfshiftError(f"run={str(catalog.path)!r} is a file; name a folder")
         return Shelf(catalog.path / split)
     check_split(split, catalog.splits())
     return catalog.shelf(split, classes)

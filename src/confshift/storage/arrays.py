@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from confshift.errors import ConfshiftError
-from confshift.storage import files
+from confshift.storage import files, reading
 from confshift.storage.files import Bytes
 
 __all__ = [
@@ -143,7 +143,7 @@ def check_size(folder: Path, stored: StoredFile) -> None:
         raise ConfshiftError(
             f"the record of {path} contradicts itself: shape {stored.shape}, {stored.size} bytes"
         )
-    size = files.size_of(path)
+    size = reading.size_of(path)
     if size != stored.size:
         raise ConfshiftError(f"{path} is damaged: it has {size} bytes, its record says {stored.size}")
 
@@ -155,7 +155,7 @@ def map_array(folder: Path, stored: StoredFile) -> NDArray[Any]:
     """
     check_size(folder, stored)
     path = folder / stored.name
-    with files.open_plain(path) as descriptor:
+    with reading.open_plain(path) as descriptor:
         try:
             mapped = mmap.mmap(descriptor, stored.size, access=mmap.ACCESS_READ)
         except (OSError, ValueError) as error:  # it shrank since

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from typing import Any, TypeVar
 
 from confshift.errors import ConfshiftError
-from confshift.storage import arrays, files
+from confshift.storage import arrays
+from confshift.storage.reading import read_bytes
 from confshift.storage.record import MAX_JSON, Record, decode, read_record
 
 __all__ = ["RUN_FILE", "Catalog", "Problem", "Shelf", "check_split"]
 
 RUN_FILE = "run.json"
+
+_T = TypeVar("_T")
 
 _SPLIT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _RESERVED = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?|.*\.", re.IGNORECASE)  # by Windows
@@ -68,7 +74,7 @@ class Catalog:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._parsed: dict[tuple[str, str], tuple[tuple[int, ...], Record | ConfshiftError]] = {}
+        self._parsed: dict[tuple[Path, int], tuple[tuple[int, ...], Any]] = {}
         self._damage: dict[str, str] = {}  # of each columns file that was read: what is wrong with it
 
     def exists(self) -> bool:
@@ -90,10 +96,7 @@ class Catalog:
             )
         if not path.exists():
             raise ConfshiftError(f"{self.path} is not a run: it has no {RUN_FILE}")
-        names = decode(files.read_bytes(path, limit=MAX_JSON), path).get("class_names")
-        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-            raise ConfshiftError(f"{path} is damaged: it has no class names")
-        return tuple(names)
+        return self._parse(path, 0, _read_class_names)
 
     def folders(self) -> list[Path]:
         """Return the folders of the splits, val first; some may hold nothing that counts."""
@@ -124,7 +127,7 @@ class Catalog:
         versions: dict[float, list[Record]] = {}
         for path in shelf.record_files:
             try:
-                record = self._parse(path, classes)
+                record = self._parse(path, classes, partial(read_record, classes=classes))
             except ConfshiftError as error:
                 if not path.exists():  # replaced while this looked
                     return self.shelf(split, classes)
@@ -152,24 +155,32 @@ class Catalog:
                 self._damage[name] = arrays.damage(shelf.folder, record.shards[0].columns)
         return self.shelf(split, classes)
 
-    def _parse(self, path: Path, classes: int) -> Record:
-        """Read a record, or remember it."""
-        key = (path.parent.name, path.name)
+    def _parse(self, path: Path, classes: int, parse: Callable[[bytes, Path], _T]) -> _T:
+        """Read a small file and parse it, or remember what came of that."""
         try:
             status = path.lstat()
         except OSError as error:
             raise ConfshiftError(f"{path} can't be read: {error.strerror}") from error
-        signature = (status.st_ino, status.st_size, status.st_mtime_ns, classes)
-        known = self._parsed.get(key)
+        signature = (status.st_ino, status.st_size, status.st_mtime_ns)
+        known = self._parsed.get((path, classes))
         if known is None or known[0] != signature:
+            found: _T | ConfshiftError
             try:
-                known = (signature, read_record(files.read_bytes(path, limit=MAX_JSON), path, classes))
+                found = parse(read_bytes(path, limit=MAX_JSON), path)
             except ConfshiftError as error:
-                known = (signature, error)
-            self._parsed[key] = known
+                found = error
+            self._parsed[path, classes] = known = (signature, found)
         if isinstance(known[1], ConfshiftError):
             raise known[1]
-        return known[1]
+        content: _T = known[1]
+        return content
+
+
+def _read_class_names(raw: bytes, path: Path) -> tuple[str, ...]:
+    names = decode(raw, path).get("class_names")
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ConfshiftError(f"{path} is damaged: it has no class names")
+    return tuple(names)
 
 
 def _look_into(folder: Path) -> Shelf:

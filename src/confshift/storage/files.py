@@ -1,17 +1,15 @@
-"""Files that survive: write, sync, put in place, lock, open. Every system call that writes is here."""
+"""Files that survive: write, sync, put in place, lock. Every system call that writes is here."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import itertools
 import os
-import stat
 import uuid
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TypeAlias
-
-from confshift.errors import ConfshiftError
 
 try:
     import fcntl
@@ -29,11 +27,9 @@ __all__ = [
     "Disk",
     "lock",
     "make_folders",
-    "open_plain",
+    "make_new_folder",
     "put",
-    "read_bytes",
     "remove",
-    "size_of",
     "unique_name",
     "write_file",
 ]
@@ -120,6 +116,18 @@ def make_folders(path: Path) -> None:
     DISK.sync_folder(path.parent)  # also where another writer has just made it
 
 
+def make_new_folder(parent: Path, name: str) -> Path:
+    """Make a folder that nobody else has: `parent/name`, or `parent/name-2`, ... where that is taken."""
+    make_folders(parent)
+    for number in itertools.count(1):
+        path = parent / (name if number == 1 else f"{name}-{number}")
+        with contextlib.suppress(FileExistsError):
+            DISK.make_folder(path)
+            break
+    DISK.sync_folder(parent)
+    return path
+
+
 def remove(paths: Iterable[Path]) -> None:
     """Remove files that nothing refers to any more; one that can't be removed is litter, not a failure."""
     for path in paths:
@@ -189,64 +197,23 @@ def lock(folder: Path, *, exclusive: bool) -> Iterator[bool]:
         yield descriptor is not None
     finally:
         if descriptor is not None:
+            fcntl.flock(descriptor, fcntl.LOCK_UN)  # a forked process may have inherited it
             os.close(descriptor)
 
 
 def _locked(path: Path, exclusive: bool) -> int | None:
+    how = fcntl.LOCK_EX | fcntl.LOCK_NB if exclusive else fcntl.LOCK_SH
     while True:
         descriptor = DISK.open_lock(path)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB if exclusive else fcntl.LOCK_SH)
-            if path.exists() and os.path.samestat(os.fstat(descriptor), path.stat()):
+            fcntl.flock(descriptor, how)
+            if os.path.samestat(os.fstat(descriptor), path.stat()):
                 return descriptor
+        except FileNotFoundError:
+            pass  # as below
         except OSError as error:
             os.close(descriptor)
             if isinstance(error, BlockingIOError) or error.errno in _NO_LOCKS:
                 return None
             raise
-        os.close(descriptor)  # the run was deleted and made again while this waited
-
-
-def size_of(path: Path) -> int:
-    """Return the size of an ordinary file; a symbolic link, a pipe or a device is refused.
-
-    Raises
-    ------
-    ConfshiftError
-        Where the file is missing, unreadable or no ordinary file.
-    """
-    try:
-        status = path.lstat()
-    except OSError as error:
-        raise _unreadable(path, error) from error
-    if not stat.S_ISREG(status.st_mode):
-        raise ConfshiftError(f"{path} is not an ordinary file (a symbolic link?); it is not read")
-    return status.st_size
-
-
-@contextlib.contextmanager
-def open_plain(path: Path) -> Iterator[int]:
-    """Open an ordinary file for reading, as :func:`size_of` allows."""
-    size_of(path)
-    try:
-        descriptor = os.open(path, os.O_RDONLY | _PLAIN)
-    except OSError as error:
-        raise _unreadable(path, error) from error
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)
-
-
-def _unreadable(path: Path, error: OSError) -> ConfshiftError:
-    reason = "is missing" if isinstance(error, FileNotFoundError) else f"can't be read: {error.strerror}"
-    return ConfshiftError(f"{path} {reason}")
-
-
-def read_bytes(path: Path, *, limit: int) -> bytes:
-    """Read a small ordinary file; one over `limit` bytes is refused unread."""
-    size = size_of(path)
-    if size > limit:
-        raise ConfshiftError(f"{path} has {size} bytes, more than the {limit} it may have")
-    with open_plain(path) as descriptor, open(descriptor, "rb", closefd=False) as stream:
-        return stream.read(limit + 1)
+        os.close(descriptor)  # the run was deleted while this waited: that lock is nobody's

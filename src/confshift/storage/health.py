@@ -10,7 +10,7 @@ from confshift.storage import arrays
 from confshift.storage.catalog import Shelf
 from confshift.storage.record import Gap
 
-__all__ = ["check_files", "list_problems", "open_gaps"]
+__all__ = ["check_files", "explain_missing", "list_problems", "open_gaps"]
 
 
 def list_problems(shelves: list[Shelf], gaps: list[Gap]) -> pd.DataFrame:
@@ -29,6 +29,16 @@ def open_gaps(shelves: list[Shelf], untold: list[Gap]) -> list[Gap]:
     saved = {(shelf.folder.name, epoch) for shelf in shelves for epoch in shelf.records}
     told = [gap for shelf in shelves for record in shelf.readable for gap in record.gaps]
     return [gap for gap in dict.fromkeys([*told, *untold]) if (gap.split, gap.epoch) not in saved]
+
+
+def explain_missing(epoch: float, shelf: Shelf, gaps: list[Gap]) -> str:
+    """Say why a split has no such epoch, and which it has."""
+    split = shelf.folder.name
+    reasons = [one.reason for one in shelf.problems if one.epoch == epoch]
+    reasons += [gap.reason for gap in gaps if (gap.split, gap.epoch) == (split, epoch)]
+    because = f" ({'; '.join(reasons)})" if reasons else ""
+    known = ", ".join(f"{one:g}" for one in shelf.records) or "none"
+    return f"{shelf.folder.parent} has no epoch {epoch!r} of split {split!r}{because}; its epochs: {known}"
 
 
 def check_files(shelves: list[Shelf]) -> pd.DataFrame:

@@ -13,17 +13,15 @@ from confshift.checkpoint import Checkpoint
 from confshift.errors import ConfshiftError
 from confshift.predictions import Predictions
 from confshift.scoring import Scores
-from confshift.storage import files
 from confshift.storage.appending import append, check_epoch, holds
 from confshift.storage.catalog import Shelf
 from confshift.storage.cleaning import delete
-from confshift.storage.health import check_files, list_problems, open_gaps
+from confshift.storage.files import make_new_folder
+from confshift.storage.health import check_files, explain_missing, list_problems, open_gaps
 from confshift.storage.loading import checkpoint_from
 from confshift.storage.writer import Writer, writer_of
 
 __all__ = ["Run"]
-
-_MAX_SUFFIX = 10_000
 
 
 class Run:
@@ -58,18 +56,7 @@ class Run:
     @classmethod
     def create(cls, parent: str | os.PathLike[str], name: str) -> Run:
         """Make a folder that nobody else has, `parent/name` or `parent/name-2`, ..., for a new run."""
-        files.make_folders(Path(parent))
-        for number in range(1, _MAX_SUFFIX):
-            path = Path(parent) / (name if number == 1 else f"{name}-{number}")
-            try:
-                files.DISK.make_folder(path)
-            except FileExistsError:
-                continue
-            files.DISK.sync_folder(Path(parent))
-            return cls(path)
-        raise ConfshiftError(
-            f"{parent} holds {_MAX_SUFFIX} runs called {name!r}; give run= a name of its own"
-        )
+        return cls(make_new_folder(Path(parent), name))
 
     def __repr__(self) -> str:
         return f"Run({str(self.path)!r})"
@@ -139,16 +126,9 @@ class Run:
         """
         shelf = self._shelf(split)
         if epoch not in shelf.records:
-            raise ConfshiftError(self._missing(epoch, split, shelf))
+            gaps = open_gaps(self._shelves(), self._writer.gaps)
+            raise ConfshiftError(explain_missing(epoch, shelf, gaps))
         return checkpoint_from(shelf.folder, shelf.records[epoch], self.class_names)
-
-    def _missing(self, epoch: float, split: str, shelf: Shelf) -> str:
-        reasons = [problem.reason for problem in shelf.problems if problem.epoch == epoch]
-        gaps = open_gaps(self._shelves(), self._writer.gaps)
-        reasons += [gap.reason for gap in gaps if (gap.split, gap.epoch) == (split, epoch)]
-        known = ", ".join(f"{one:g}" for one in shelf.records) or "none"
-        because = f" ({'; '.join(reasons)})" if reasons else ""
-        return f"{self.path} has no epoch {epoch!r} of split {split!r}{because}; its epochs: {known}"
 
     def checkpoints(self, split: str = "val") -> list[Checkpoint]:
         """Return a split's checkpoints, ascending by epoch; damaged ones are left out and in `problems`."""
