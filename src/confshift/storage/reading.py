@@ -1,0 +1,60 @@
+"""Opening files that anybody may have put there: ordinary ones, of a known size, never through a link."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+from confshift.errors import ConfshiftError
+
+__all__ = ["open_plain", "read_bytes", "size_of"]
+
+_PLAIN = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+
+
+def size_of(path: Path) -> int:
+    """Return the size of an ordinary file; a symbolic link, a pipe or a device is refused.
+
+    Raises
+    ------
+    ConfshiftError
+        Where the file is missing, unreadable or no ordinary file.
+    """
+    try:
+        status = path.lstat()
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    if not stat.S_ISREG(status.st_mode):
+        raise ConfshiftError(f"{path} is not an ordinary file (a symbolic link?); it is not read")
+    return status.st_size
+
+
+@contextlib.contextmanager
+def open_plain(path: Path) -> Iterator[int]:
+    """Open an ordinary file for reading, as :func:`size_of` allows."""
+    size_of(path)
+    try:
+        descriptor = os.open(path, os.O_RDONLY | _PLAIN)
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _unreadable(path: Path, error: OSError) -> ConfshiftError:
+    reason = "is missing" if isinstance(error, FileNotFoundError) else f"can't be read: {error.strerror}"
+    return ConfshiftError(f"{path} {reason}")
+
+
+def read_bytes(path: Path, *, limit: int) -> bytes:
+    """Read a small ordinary file; one over `limit` bytes is refused unread."""
+    size = size_of(path)
+    if size > limit:
+        raise ConfshiftError(f"{path} has {size} bytes, more than the {limit} it may have")
+    with open_plain(path) as descriptor, open(descriptor, "rb", closefd=False) as stream:
+        return stream.read(limit + 1)
