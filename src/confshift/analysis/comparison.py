@@ -57,7 +57,8 @@ class Comparison:
         Indexed by quantity, "loss" first; columns before, after, change, change_se, change_low,
         change_high, unit (nats, fraction, ratio). For these two checkpoints as chosen: the interval is
         not corrected for having picked the best. Means by Hall's interval; mistake cost and temperature
-        by their influence functions.
+        by their influence functions. NaN where a quantity is not defined: the mistake cost where nobody is
+        wrong, the temperature where none is best.
         """
         panel = self.panel
         each: dict[str, tuple[NDArray[Any], str]] = {
@@ -86,9 +87,10 @@ class Comparison:
             curve, temperature = side.measurement.curve, side.temperature
             curvature = curve.curvature[usable].mean()
             slope = curve.slope[usable] - curve.slope[usable].mean()
-            with np.errstate(divide="ignore", invalid="ignore"):
-                influence = slope * temperature**2 / curvature
-            terms.append(temperature + (influence if side.fit_status == "ok" else math.nan))
+            if side.fit_status == "ok" and curvature > 0:
+                terms.append(temperature + slope * temperature**2 / curvature)
+            else:
+                terms.append(np.full(len(slope), math.nan))
         return np.stack(terms)
 
     @cached_property

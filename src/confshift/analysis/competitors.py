@@ -5,6 +5,7 @@ Both read logits; the sums of the other modules do not.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -94,14 +95,16 @@ def competitors_of(
     -------
     DataFrame
         Columns class, class_name, competitor, competitor_name, contribution (nats), largest first by
-        size; they add up to the change of the mean loss. Beyond 10,000 pairs the smallest are one row
-        with class and competitor -1, named "rest".
+        size; they add up to the change of the mean loss. Beyond 10,000 pairs each true class keeps as many
+        as it may (at least 10), and the smaller ones are one last row with class and competitor -1, named
+        "rest".
     """
     samples, classes = before.shape
-    kept: list[pd.DataFrame] = []
+    kept: list[tuple[NDArray[Any], NDArray[Any], NDArray[Any]]] = []
     rest = 0.0
     order = np.argsort(targets, kind="stable")
     present, starts = np.unique(targets[order], return_index=True)
+    limit = max(10, _MAX_PAIRS // len(present))
     for label, rows in zip(present, np.split(order, starts[1:]), strict=True):
         sums = np.zeros(classes)
         for part in np.array_split(rows, max(1, len(rows) * classes // 2_000_000)):
@@ -109,17 +112,17 @@ def competitors_of(
             part = np.sort(part)
             sums += competitor_contributions(before[part], after[part], targets[part]).sum(axis=0)
         sums /= samples
-        largest = np.argsort(-np.abs(sums), kind="stable")[: max(10, _MAX_PAIRS // len(present))]
-        largest = largest[sums[largest] != 0]
-        kept.append(pd.DataFrame({"class": label, "competitor": largest, "contribution": sums[largest]}))
-        rest += sums.sum() - sums[largest].sum()
-    table = pd.concat(kept, ignore_index=True)
+        by_size = np.argsort(-np.abs(sums), kind="stable")
+        rest += sums[by_size[limit:]].sum()
+        largest = by_size[:limit][sums[by_size[:limit]] != 0]
+        kept.append((np.full(len(largest), label), largest, sums[largest]))
+    columns = map(np.concatenate, zip(*kept, strict=True))
+    table = pd.DataFrame(dict(zip(("class", "competitor", "contribution"), columns, strict=True)))
     table = table.sort_values("contribution", key=np.abs, ascending=False, ignore_index=True, kind="stable")
     table.insert(1, "class_name", class_labels[table["class"]])
     table.insert(3, "competitor_name", class_labels[table["competitor"]])
-    if classes * len(present) > _MAX_PAIRS:
-        columns = dict(zip(table.columns, [-1, "rest", -1, "rest", rest], strict=True))
-        table = pd.concat([table, pd.DataFrame(columns, index=[0])], ignore_index=True)
+    if limit < classes:
+        table.loc[len(table)] = [-1, "rest", -1, "rest", rest]
     return table
 
 
@@ -137,28 +140,32 @@ def scale_parts(
         How many times larger the logits became.
     scale : ndarray, shape (N,)
         In nats; the change of the loss minus it is the shape part. Where the logits only grew, it is all.
+        A side whose logits are all equal (a head that starts at zero) stays as it is at any scale.
     """
-    size = [_centred_size(z) for z in (before, after)]
-    kappa = size[1] / size[0] if size[0] > 0 else np.nan
+    size_a, size_b = _centred_size(before), _centred_size(after)
+    grown = _losses(before, targets, size_b / size_a if size_a else 1.0)
+    shrunk = _losses(after, targets, size_a / size_b if size_b else 1.0)
     plain_a, plain_b = _losses(before, targets, 1.0), _losses(after, targets, 1.0)
-    grown, shrunk = _losses(before, targets, kappa), _losses(after, targets, 1 / kappa)
-    return float(kappa), ((grown - plain_a) + (plain_b - shrunk)) / 2
+    kappa = size_b / size_a if size_a else math.inf if size_b else 1.0
+    return kappa, ((grown - plain_a) + (plain_b - shrunk)) / 2
 
 
 def _centred_size(logits: NDArray[np.floating[Any]]) -> float:
     """Root mean square of the logits about their row means, over the finite ones."""
-    total = 0.0
+    total, count = 0.0, 0
     for start in range(0, len(logits), 4096):
         part = np.asarray(logits[start : start + 4096], np.float64)
         part = np.where(np.isfinite(part), part, np.nan)
         total += float(np.nansum((part - np.nanmean(part, axis=1, keepdims=True)) ** 2))
-    return float(np.sqrt(total / logits.size))
+        count += int(np.isfinite(part).sum())
+    return math.sqrt(total / count)
 
 
 def _losses(
     logits: NDArray[np.floating[Any]], targets: NDArray[np.int64], factor: float
 ) -> NDArray[np.float64]:
     losses = np.empty(len(targets))
+    factor = max(factor, np.finfo(np.float64).tiny)  # at 0 a masked class would be 0 * inf
     for block in blocks(logits, targets):
         losses[block.rows] = np.log(np.exp(factor * block.below_top).sum(axis=block.axis))
         losses[block.rows] -= factor * block.at_target

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from confshift.analysis import decomposition, dynamics, reliability
-from confshift.analysis.calibration import calibration_errors
+from confshift.analysis.epoch_rows import assemble, cells_part, class_columns, row_of
+from confshift.analysis.judgement import Judgement, judge
 from confshift.analysis.panel import Panel, stack
 from confshift.checkpoint import Checkpoint
 from confshift.errors import ConfshiftError
@@ -55,7 +53,7 @@ class History:
         smooth_ece, ecce, ecce_p; tied_samples, ignored_samples, duplicate_samples, id_source, writer.
         """
         rows = [
-            {"split": split, **_row(panel, position)}
+            {"split": split, **row_of(panel, position)}
             for split, panel in self.panels
             for position in range(len(panel.checkpoints))
         ]
@@ -64,14 +62,12 @@ class History:
     @cached_property
     def classes(self) -> pd.DataFrame:
         """By split, epoch and class: class_name, samples, accuracy, loss, confidence."""
-        return pd.concat(
-            [
-                _class_rows(panel, position).assign(split=split, epoch=panel.epochs[position])
-                for split, panel in self.panels
-                for position in range(len(panel.checkpoints))
-            ],
-            ignore_index=True,
-        ).set_index(["split", "epoch", "class"])
+        parts = [
+            ({"split": split, "epoch": epoch}, class_columns(panel, position))
+            for split, panel in self.panels
+            for position, epoch in enumerate(panel.epochs)
+        ]
+        return assemble(parts).set_index(["split", "epoch", "class"])
 
     @cached_property
     def reliability(self) -> pd.DataFrame:
@@ -81,14 +77,10 @@ class History:
             for position, epoch in enumerate(panel.epochs):
                 usable = panel.finite[position]
                 confidence, correct = panel.confidence[position][usable], panel.correct[position][usable]
-                for binning in reliability.BINNINGS if usable.any() else ():
-                    bins = reliability.reliability_bins(confidence, correct, binning=binning)
-                    parts.append(bins.assign(split=split, epoch=epoch, binning=binning))
-        if not parts:
-            return pd.DataFrame()
-        table = pd.concat(parts, ignore_index=True)
-        first = ["split", "epoch", "binning"]
-        return table[[*first, *table.columns.drop(first)]]
+                for binning in reliability.BINNINGS:
+                    keys = {"split": split, "epoch": epoch, "binning": binning}
+                    parts.append((keys, reliability.bin_columns(confidence, correct, binning=binning)))
+        return assemble(parts)
 
     @cached_property
     def cells(self) -> pd.DataFrame:
@@ -97,35 +89,59 @@ class History:
         Indexed by split, against ("previous" or "best"), epoch, transition, direction; columns
         against_epoch and those of `decomposition.cells_of`.
         """
-        parts = []
+        # The first part is there for its columns: a lone checkpoint has nothing to be held against.
+        parts = [cells_part("", "", self.main, 0, 0)]
         for split, panel in self.panels:
-            best = _best_position(panel, "loss")
-            for position, epoch in enumerate(panel.epochs):
+            best, finite = _best_position(panel, "loss"), panel.finite
+            for position in range(len(panel.checkpoints)):
                 for against, other in (("previous", position - 1), ("best", best)):
-                    usable = panel.finite[other] & panel.finite[position]
-                    if other < 0 or other == position or not usable.any():
-                        continue
-                    cells = decomposition.cells_of(panel.take(usable), other, position).reset_index()
-                    cells = cells.assign(
-                        split=split, against=against, epoch=epoch, against_epoch=panel.epochs[other]
-                    )
-                    parts.append(cells)
-        keys = ["split", "against", "epoch", "transition", "direction"]
-        if not parts:
-            return pd.DataFrame(columns=[*keys, "against_epoch", "samples", "contribution"]).set_index(keys)
-        return pd.concat(parts, ignore_index=True).set_index(keys)
+                    if other >= 0 and other != position and (finite[other] & finite[position]).any():
+                        parts.append(cells_part(split, against, panel, other, position))
+        table = assemble(parts).iloc[len(decomposition.CELLS) :]
+        return table.set_index(["split", "against", "epoch", *decomposition.CELLS.names])
 
     @cached_property
     def best(self) -> pd.DataFrame:
         """The best checkpoint by loss, by refinement loss and by accuracy, on the main split.
 
         Indexed by criterion; columns epoch (the earliest of equals), loss, loss_se, refinement_loss,
-        refinement_loss_se, accuracy, accuracy_se, temperature.
+        refinement_loss_se, accuracy, accuracy_se, temperature. A checkpoint that leaves more samples
+        unscored than another is not chosen: its mean is over the easier ones.
         """
         table = self.table[self.table["split"] == self.panels[0][0]]
         columns = ["epoch", *(name + end for name in CRITERIA for end in ("", "_se")), "temperature"]
         positions = [_best_position(self.main, criterion) for criterion in CRITERIA]
         return table.iloc[positions][columns].set_index(pd.Index(CRITERIA, name="criterion"))
+
+    @cached_property
+    def judgement(self) -> Judgement:
+        """`rise` and `candidates` for a question asked once; `judgement.judge` has the other cases."""
+        return judge(self.main)
+
+    @property
+    def rise(self) -> pd.DataFrame:
+        """Whether loss, refinement loss and error rate of the main split rise, each with its evidence.
+
+        Indexed by series, "loss" first. The last epoch is held against the lowest earlier mean:
+        verdict and status; unit (nats, fraction); amount, the last minus the lowest; lower_bound of the
+        rise (95 %, whichever epoch is the best); since, the last of the epochs that can't be told from the
+        lowest one (NaN where no rise beyond sampling error is seen): every later epoch is worse; resolution,
+        the smallest such rise that this validation set shows four times out of five; best_epoch,
+        best_value, last_epoch, last_value; statistic and critical_value of the sampling part;
+        the fields of `persistence.Persistence`; epochs, units (samples or groups), samples,
+        samples_left_out, epochs_left_out; share_of_rise of the loss (errors at their cost in nats) and
+        share_of_fall, of the fall from the first epoch to the lowest: inf where there is no such rise or fall.
+        """
+        return self.judgement.rise
+
+    @property
+    def candidates(self) -> pd.DataFrame:
+        """The epochs that may be the best: those that can't be told from the lowest mean.
+
+        Indexed by criterion (loss, refinement_loss, accuracy) and epoch; columns value, statistic,
+        critical_value, in_set. The set holds the epoch with the best population mean with 95 % confidence.
+        """
+        return self.judgement.candidates
 
     @cached_property
     def dynamics(self) -> pd.DataFrame:
@@ -136,12 +152,13 @@ class History:
     def pair(self) -> tuple[Checkpoint, Checkpoint]:
         """The two checkpoints that a report compares unless told otherwise.
 
-        The best by loss and the last; where the last is the best, the first and the last.
+        The best by loss and the last; where the last is the best, the first and the last. Checkpoints at
+        which no sample can be scored have no part in it, unless all are such.
         """
-        checkpoints = self.main.checkpoints
-        best = checkpoints[_best_position(self.main, "loss")]
-        before = checkpoints[0] if best is checkpoints[-1] else best
-        return before, checkpoints[-1]
+        scored = np.flatnonzero(self.main.finite.any(axis=1))
+        first, last = (scored[0], scored[-1]) if len(scored) else (0, len(self.main.checkpoints) - 1)
+        best = _best_position(self.main, "loss")
+        return self.main.checkpoints[first if best == last else best], self.main.checkpoints[last]
 
 
 def summarize(run: Iterable[Checkpoint], *, split: str = "val") -> History:
@@ -161,7 +178,7 @@ def summarize(run: Iterable[Checkpoint], *, split: str = "val") -> History:
     Raises
     ------
     ConfshiftError
-        Where the run is empty, or samples differ within a split.
+        Where the run is empty, or samples differ within a split, or two of its checkpoints have one epoch.
 
     Examples
     --------
@@ -182,69 +199,25 @@ def summarize(run: Iterable[Checkpoint], *, split: str = "val") -> History:
     if not by_split:
         raise ConfshiftError("run holds no checkpoint; call confshift.inspect(model, loader, run=...) first")
     names = sorted(by_split, key=lambda name: (name != split, list(by_split).index(name)))
-    panels = [(name, stack(sorted(by_split[name], key=lambda one: one.epoch))) for name in names]
-    return History(tuple(panels))
+    return History(tuple((name, stack(_in_order(by_split[name]))) for name in names))
+
+
+def _in_order(checkpoints: list[Checkpoint]) -> list[Checkpoint]:
+    """Sort by epoch; without an epoch (NaN) of its own a checkpoint has no place."""
+    epochs = np.array([checkpoint.epoch for checkpoint in checkpoints])
+    if len(np.unique(epochs)) < len(epochs):
+        raise ConfshiftError(
+            f"run holds {len(epochs)} checkpoints of split {checkpoints[0].split!r} with epochs "
+            f"{', '.join(f'{one:g}' for one in epochs)}: give each its own, Checkpoint.from_predictions(..., "
+            "epoch=)"
+        )
+    return sorted(checkpoints, key=lambda one: one.epoch)
 
 
 def _best_position(panel: Panel, criterion: str) -> int:
-    """Return the first position with the best mean over the samples that can be scored there."""
+    """Return the first position with the best mean, of those at which the most samples can be scored."""
     values = {"loss": panel.loss, "refinement_loss": panel.refinement, "accuracy": panel.correct}[criterion]
-    sums = np.where(panel.finite, values, 0.0).sum(axis=1)
     counts = panel.finite.sum(axis=1)
-    means = np.divide(sums, counts, out=np.full(len(counts), np.nan), where=counts > 0)
-    if np.isnan(means).all():
-        return 0
-    return int(np.nanargmax(means) if CRITERIA[criterion] else np.nanargmin(means))
-
-
-def _row(panel: Panel, position: int) -> dict[str, Any]:
-    checkpoint, usable = panel.checkpoints[position], panel.finite[position]
-    correct = panel.correct[position][usable].astype(np.float64)
-    means = {
-        "loss": panel.loss[position][usable],
-        "accuracy": correct,
-        "confidence": panel.confidence[position][usable],
-        "hedge": panel.hedge[position][usable],
-        "error_rate": 1 - correct,
-        "calibration_loss": panel.calibration[position][usable],
-        "refinement_loss": panel.refinement[position][usable],
-    }
-    row: dict[str, Any] = {
-        "epoch": checkpoint.epoch,
-        "samples": int(usable.sum()),
-        "nonfinite_samples": int((~usable).sum()),
-    }
-    for name, values in means.items():
-        row[name], row[f"{name}_se"] = _mean_and_se(values)
-    wrong = panel.mistake[position][usable & ~panel.correct[position]]
-    row["mistake_cost"] = float(wrong.mean()) if len(wrong) else math.nan
-    row["temperature"], row["fit_status"] = checkpoint.temperature, checkpoint.fit_status
-    if usable.any():
-        row.update(calibration_errors(means["confidence"], correct)._asdict())
-    row["tied_samples"] = int(checkpoint.measurement.rows["tied"].sum())
-    provenance = checkpoint.provenance
-    for name in ("ignored_samples", "duplicate_samples", "id_source", "writer"):
-        row[name] = getattr(provenance, name)
-    return row
-
-
-def _mean_and_se(values: NDArray[np.float64]) -> tuple[float, float]:
-    if len(values) < 2:
-        return (float(values.mean()) if len(values) else math.nan), math.nan
-    return float(values.mean()), float(values.std(ddof=1) / math.sqrt(len(values)))
-
-
-def _class_rows(panel: Panel, position: int) -> pd.DataFrame:
-    usable = panel.finite[position]
-    targets, classes = panel.targets[usable], len(panel.class_names)
-    samples = np.bincount(targets, minlength=classes)
-    columns: dict[str, Any] = {
-        "class": np.arange(classes),
-        "class_name": panel.class_labels,
-        "samples": samples,
-    }
-    for name in ("correct", "loss", "confidence"):
-        sums = np.bincount(targets, getattr(panel, name)[position][usable], classes)
-        means = np.divide(sums, samples, out=np.full(classes, np.nan), where=samples > 0)
-        columns["accuracy" if name == "correct" else name] = means
-    return pd.DataFrame(columns)
+    sums = np.where(panel.finite, values, 0.0).sum(axis=1)
+    sign = -1.0 if CRITERIA[criterion] else 1.0
+    return int(np.argmin(np.where(counts == counts.max(), sign * sums, np.inf)))

@@ -58,7 +58,7 @@ class Panel:
         """The epochs of the checkpoints, in their order."""
         return np.array([checkpoint.epoch for checkpoint in self.checkpoints])
 
-    @property
+    @cached_property
     def class_labels(self) -> pd.Index[str]:
         """The class names, made unique where two classes share one."""
         names = pd.Series(self.class_names)
@@ -98,10 +98,9 @@ def stack(checkpoints: Sequence[Checkpoint]) -> Panel:
     ids, targets = first.measurement.sample_ids, first.measurement.rows["target"].astype(np.int64)
     for other in checkpoints[1:]:
         _check_same_samples(first, other)
-    frames = [checkpoint.columns for checkpoint in checkpoints]
 
     def column(name: str) -> NDArray[Any]:
-        return np.stack([frame[name].to_numpy() for frame in frames])
+        return np.stack([checkpoint.measurement.rows[name] for checkpoint in checkpoints])
 
     return Panel(
         tuple(checkpoints),
@@ -113,7 +112,7 @@ def stack(checkpoints: Sequence[Checkpoint]) -> Panel:
         column("mistake"),
         column("confidence"),
         column("margin"),
-        column("refinement_loss"),
+        np.stack([checkpoint.measurement.refinement for checkpoint in checkpoints]),
     )
 
 

@@ -8,7 +8,14 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-__all__ = ["BINNINGS", "consistency_band", "isotonic_curve", "reliability_bins", "wilson_interval"]
+__all__ = [
+    "BINNINGS",
+    "bin_columns",
+    "consistency_band",
+    "isotonic_curve",
+    "reliability_bins",
+    "wilson_interval",
+]
 
 BINNINGS = ("equal_mass", "equal_width")
 
@@ -57,28 +64,38 @@ def reliability_bins(
         One row per bin that holds samples: bin, edge_low, edge_high, confidence, accuracy, accuracy_low,
         accuracy_high (Wilson, 95 %), samples. Bins are closed on the right.
     """
+    return pd.DataFrame(bin_columns(confidence, correct, binning=binning, bins=bins))
+
+
+def bin_columns(
+    confidence: NDArray[np.float64], correct: NDArray[np.bool_], *, binning: str, bins: int = 15
+) -> dict[str, NDArray[Any]]:
+    """Return the columns of `reliability_bins` as arrays."""
+    order = np.argsort(confidence)
+    ordered = confidence[order]
     if binning == "equal_width":
         edges = np.linspace(0, 1, bins + 1)
     else:
-        inner = np.quantile(confidence, np.linspace(0, 1, bins + 1)[1:-1], method="inverted_cdf")
-        edges = np.concatenate([[0.0], np.unique(inner), [1.0]])
-    index = np.clip(np.searchsorted(edges, confidence, side="left") - 1, 0, len(edges) - 2)
-    samples = np.bincount(index, minlength=len(edges) - 1)
-    right = np.bincount(index, correct, len(edges) - 1)
-    held = samples > 0
-    low, high = wilson_interval(right[held], samples[held])
-    return pd.DataFrame(
-        {
-            "bin": np.flatnonzero(held),
-            "edge_low": edges[:-1][held],
-            "edge_high": edges[1:][held],
-            "confidence": np.bincount(index, confidence, len(edges) - 1)[held] / samples[held],
-            "accuracy": right[held] / samples[held],
-            "accuracy_low": low,
-            "accuracy_high": high,
-            "samples": samples[held],
-        }
-    )
+        # The smallest confidence with at least q/bins of the samples at or below it.
+        places = -(-np.arange(1, bins) * len(ordered) // bins) - 1
+        edges = np.concatenate([[0.0], np.unique(ordered[np.maximum(places, 0)]), [1.0]])
+    upto = np.searchsorted(ordered, edges, side="right")
+    upto[0] = 0  # a confidence of exactly 0 is in the first bin
+    samples = np.diff(upto)
+    held = np.flatnonzero(samples)
+    samples = samples[held]
+    right = np.add.reduceat(correct[order].astype(np.float64), upto[held])
+    low, high = wilson_interval(right, samples)
+    return {
+        "bin": held,
+        "edge_low": edges[held],
+        "edge_high": edges[held + 1],
+        "confidence": np.add.reduceat(ordered, upto[held]) / samples,
+        "accuracy": right / samples,
+        "accuracy_low": low,
+        "accuracy_high": high,
+        "samples": samples,
+    }
 
 
 def isotonic_curve(confidence: NDArray[np.float64], correct: NDArray[np.bool_]) -> pd.DataFrame:
@@ -87,7 +104,8 @@ def isotonic_curve(confidence: NDArray[np.float64], correct: NDArray[np.bool_]) 
     Returns
     -------
     DataFrame
-        Columns confidence and accuracy, two rows for each level of the step function.
+        Columns confidence and accuracy: the first and the last confidence of each level of the step function
+        (one row where they are the same).
 
     Notes
     -----
