@@ -105,11 +105,16 @@ class History:
         """The best checkpoint by loss, by refinement loss and by accuracy, on the main split.
 
         Indexed by criterion; columns epoch (the earliest of equals), loss, loss_se, refinement_loss,
-        refinement_loss_se, accuracy, accuracy_se, temperature. A checkpoint that leaves more samples
-        unscored than another is not chosen: its mean is over the easier ones.
+        refinement_loss_se, accuracy, accuracy_se, temperature, fit_status. A checkpoint that leaves more
+        samples unscored than another is not chosen: its mean is over the easier ones.
         """
         table = self.table[self.table["split"] == self.panels[0][0]]
-        columns = ["epoch", *(name + end for name in CRITERIA for end in ("", "_se")), "temperature"]
+        columns = [
+            "epoch",
+            *(name + end for name in CRITERIA for end in ("", "_se")),
+            "temperature",
+            "fit_status",
+        ]
         positions = [_best_position(self.main, criterion) for criterion in CRITERIA]
         return table.iloc[positions][columns].set_index(pd.Index(CRITERIA, name="criterion"))
 
@@ -130,7 +135,7 @@ class History:
         best_value, last_epoch, last_value; statistic and critical_value of the sampling part;
         the fields of `persistence.Persistence`; epochs, units (samples or groups), samples,
         samples_left_out, epochs_left_out; share_of_rise of the loss (errors at their cost in nats) and
-        share_of_fall, of the fall from the first epoch to the lowest: inf where there is no such rise or fall.
+        share_of_fall, of the fall from the first epoch to the lowest; inf where there is no such whole.
         """
         return self.judgement.rise
 

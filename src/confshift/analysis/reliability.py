@@ -70,10 +70,10 @@ def reliability_bins(
 def bin_columns(
     confidence: NDArray[np.float64], correct: NDArray[np.bool_], *, binning: str, bins: int = 15
 ) -> dict[str, NDArray[Any]]:
-    """Return the columns of `reliability_bins` as arrays."""
+    """Return the columns of `reliability_bins` as arrays; empty where there is no sample."""
     order = np.argsort(confidence)
     ordered = confidence[order]
-    if binning == "equal_width":
+    if binning == "equal_width" or not len(ordered):
         edges = np.linspace(0, 1, bins + 1)
     else:
         # The smallest confidence with at least q/bins of the samples at or below it.

@@ -8,14 +8,16 @@ import numpy as np
 import pandas as pd
 
 from confshift.analysis.comparison import Comparison
+from confshift.analysis.decomposition import held_out_share
+from confshift.analysis.significance import paired_interval
 from confshift.findings.finding import Finding, Verdict
 from confshift.findings.wording import count, epoch, interval, nats, percent, rose_or_fell, signed
 
 __all__ = ["about_change"]
 
-#: A difference of this many standard errors is told from zero (two-sided, 5 %).
-_TOLD = 1.96
 _AS_CHOSEN = "for these two epochs as chosen; not corrected for having picked the best"
+_NO_RISE = "The loss did not rise."
+_UNTOLD = " The rise is not told from zero, so its shares may be chance."
 
 
 def about_change(comparison: Comparison) -> list[Finding]:
@@ -32,33 +34,43 @@ def about_change(comparison: Comparison) -> list[Finding]:
 
 
 def _between(comparison: Comparison) -> str:
-    return f"From epoch {epoch(comparison.before.epoch)} to {epoch(comparison.after.epoch)}"
+    before, after = comparison.before.epoch, comparison.after.epoch
+    if math.isnan(before) or math.isnan(after):  # bare Predictions
+        return "Between the two sides"
+    return f"From epoch {epoch(before)} to {epoch(after)}"
+
+
+def _later(comparison: Comparison) -> str:
+    after = comparison.after.epoch
+    return "on the second side" if math.isnan(after) else f"at epoch {epoch(after)}"
+
+
+def _rise(comparison: Comparison) -> Verdict:
+    """Whether there is a rise to speak of: the shares of one that is not told from zero may be chance."""
+    loss = comparison.change.loc["loss"]
+    if not loss["change"] > 0:
+        return "not applicable"
+    return "yes" if loss["change_low"] > 0 else "cannot tell"
 
 
 def loss_change(comparison: Comparison) -> Finding:
     """Did the loss change between these two checkpoints, and what did accuracy do?"""
     change = comparison.change
     loss, accuracy = change.loc["loss"], change.loc["accuracy"]
-    told = _told_from_zero(loss)
+    by = f" by {nats(abs(loss['change']))} nats" if loss["change"] else ""
     sentence = (
-        f"{_between(comparison)} the mean loss {rose_or_fell(loss['change'])} by "
-        f"{nats(abs(loss['change']))} nats, {nats(loss['before'])} to {nats(loss['after'])} "
+        f"{_between(comparison)} the mean loss {rose_or_fell(loss['change'])}{by}, "
+        f"{nats(loss['before'])} to {nats(loss['after'])} nats "
         f"({interval(loss)}); accuracy went from {percent(accuracy['before'])} to "
         f"{percent(accuracy['after'])} ({interval(accuracy)}). {count(len(comparison.panel.targets))}; "
         f"{_AS_CHOSEN}."
     )
     if comparison.samples_left_out:
         sentence += f" {count(comparison.samples_left_out)} without a finite loss left out of both sides."
-    verdict: Verdict = "cannot tell" if told is None else "yes" if told else "cannot tell"
+    told = loss["change_low"] > 0 or loss["change_high"] < 0
+    same = bool((comparison.samples["direction"] == "unchanged").all())
+    verdict: Verdict = "no" if same else "yes" if told else "cannot tell"
     return Finding("loss_change", "Did the loss change?", verdict, sentence, change, "")
-
-
-def _told_from_zero(row: pd.Series) -> bool | None:
-    """Whether the interval excludes 0; None where there is no interval."""
-    low, high = float(row["change_low"]), float(row["change_high"])
-    if math.isnan(low):
-        return None
-    return low > 0 or high < 0
 
 
 def dearer_mistakes(comparison: Comparison) -> Finding:
@@ -66,30 +78,44 @@ def dearer_mistakes(comparison: Comparison) -> Finding:
     account = comparison.account
     part = account["contribution"]
     rate, cost = account.loc["error_rate"], account.loc["mistake_cost"]
-    hedging = "less" if part["hedging"] < 0 else "more"
-    ratio = cost["after"] / cost["before"] if cost["before"] else math.nan
-    dearer = f"{ratio:.1f} times as costly" if math.isfinite(ratio) else "of a cost that has no ratio"
+    hedging = "less" if part["hedging"] < 0 else "more" if part["hedging"] > 0 else "as much as before"
     sentence = (
         f"The change of {signed(part.sum())} nats is {signed(part['hedging'])} from hedging (the model "
-        f"hedges {hedging} over all its answers, right or wrong), {signed(part['error_rate'])} from the "
+        f"hedges {hedging}, over all its answers, right or wrong), {signed(part['error_rate'])} from the "
         f"number of mistakes ({percent(rate['before'])} to {percent(rate['after'])} of the samples) and "
-        f"{signed(part['mistake_cost'])} from the cost of a mistake ({nats(cost['before'])} to "
-        f"{nats(cost['after'])} nats: each {dearer})."
+        f"{signed(part['mistake_cost'])} from the cost of a mistake ({_costs(cost)})."
     )
-    largest = part.abs().idxmax()
-    verdict: Verdict = "yes" if largest == "mistake_cost" and part["mistake_cost"] > 0 else "no"
-    if rate["before"] == 0 and rate["after"] == 0:
-        verdict, sentence = (
-            "not applicable",
-            "No sample is wrong on either side: all of the change is hedging.",
+    verdict, step = _dearer(comparison)
+    if not rate["before"] and not rate["after"]:
+        sentence = (
+            f"No sample is wrong on either side: the change of {signed(part.sum())} nats is all hedging."
         )
-    step = ""
-    if verdict == "yes":
-        step = "The model is not wrong more often, but more loudly: look at calibration before anything else."
-    elif largest == "error_rate" and part["error_rate"] > 0:
-        step = "The model is wrong more often: keep the earlier checkpoint."
     title = "Is it dearer mistakes, rather than more of them?"
     return Finding("dearer_mistakes", title, verdict, sentence, account, step)
+
+
+def _costs(cost: pd.Series) -> str:
+    before, after = cost["before"], cost["after"]
+    if math.isnan(before):
+        return f"nobody was wrong before, {nats(after)} nats after"
+    if math.isnan(after):
+        return f"{nats(before)} nats before, nobody is wrong after"
+    ratio = f": each {after / before:,.1f} times as costly" if 0.1 * after < before < 20 * after else ""
+    return f"{nats(before)} to {nats(after)} nats{ratio}"
+
+
+def _dearer(comparison: Comparison) -> tuple[Verdict, str]:
+    part, rate = comparison.account["contribution"], comparison.account.loc["error_rate"]
+    if not comparison.change.loc["loss", "change"] > 0 or not (rate["before"] or rate["after"]):
+        return "not applicable", ""
+    largest = part.idxmax()  # of those that rose: a loss that rises while the hedge falls is the rule
+    if largest == "error_rate":
+        return "no", "The model is wrong more often: keep the earlier checkpoint."
+    if largest == "hedging":
+        return "no", ""
+    if not comparison.change.loc["mistake_cost", "change_low"] > 0:
+        return "cannot tell", ""
+    return "yes", "The model is wrong more loudly, rather than more often: look at calibration first."
 
 
 def wrong_or_right(comparison: Comparison) -> Finding:
@@ -105,13 +131,13 @@ def wrong_or_right(comparison: Comparison) -> Finding:
         f"{count(right['samples']['down'])} surer); newly learned ones {signed(switched['learned'])}, "
         f"forgotten ones {signed(switched['forgotten'])}. Together {signed(cells['contribution'].sum())}."
     )
-    up = cells.xs("up", level="direction")
-    gap = up.loc["stayed_wrong", "contribution"] - up.loc["stayed_right", "contribution"]
-    se = float(np.hypot(up.loc["stayed_wrong", "contribution_se"], up.loc["stayed_right", "contribution_se"]))
-    if comparison.change.loc["loss", "change"] <= 0:
-        verdict: Verdict = "not applicable"
-    else:
-        verdict = "cannot tell" if not abs(gap) > _TOLD * se else "yes" if gap > 0 else "no"
+    samples = comparison.samples
+    rises = samples["change"].clip(lower=0)
+    sign = samples["transition"].map({"stayed_wrong": 1.0, "stayed_right": -1.0}).astype(float).fillna(0.0)
+    gap = paired_interval((rises * sign).to_numpy())
+    verdict: Verdict = "yes" if gap.low > 0 else "no" if gap.high < 0 else "cannot tell"
+    if not comparison.change.loc["loss", "change"] > 0:
+        verdict = "not applicable"
     step = {
         "yes": "Look at the worst samples: mislabelled, ambiguous, or of a kind the training set lacks?",
         "no": "The model hedges more on what it gets right: look at regularisation, label noise, shift.",
@@ -129,22 +155,24 @@ def temperature_repairs(comparison: Comparison) -> Finding:
     temperature = comparison.after.temperature
     sentence = (
         f"Of the change of {signed(loss['change'])} nats, {signed(calibration['change'])} is calibration, "
-        f"which one temperature takes back ({interval(calibration)}), and {signed(refinement['change'])} is "
-        f"refinement, which no temperature touches ({interval(refinement)}). "
+        f"what the best temperature of each side removes ({interval(calibration)}), and "
+        f"{signed(refinement['change'])} is refinement, which no temperature touches "
+        f"({interval(refinement)}). "
     )
-    if comparison.after.fit_status == "ok":
+    fitted = comparison.before.fit_status == comparison.after.fit_status == "ok"
+    if fitted:
         sentence += (
-            f"With T = {temperature:.2f} the loss at epoch {epoch(comparison.after.epoch)} is "
-            f"{nats(refinement['after'])} instead of {nats(loss['after'])}."
+            f"With T = {temperature:.3g} the loss {_later(comparison)} is "
+            f"{nats(refinement['after'])} instead of {nats(loss['after'])} nats."
         )
     else:
-        sentence += "No temperature is best at the later checkpoint, so the split is a bound."
+        sentence += "One side has no best temperature, so the split is a bound."
     evidence = change.loc[["loss", "calibration_loss", "refinement_loss", "temperature"]]
     verdict: Verdict
     step = ""
-    if loss["change"] <= 0:
+    if not loss["change"] > 0:
         verdict = "not applicable"
-    elif math.isnan(refinement["change_low"]):
+    elif not fitted or _rise(comparison) != "yes":
         verdict = "cannot tell"
     elif refinement["change_high"] < loss["change"] / 2:
         verdict = "yes"
@@ -159,30 +187,34 @@ def temperature_repairs(comparison: Comparison) -> Finding:
 
 def few_classes(comparison: Comparison) -> Finding:
     """Which classes carry the rise?"""
-    classes = comparison.classes.sort_values("contribution", ascending=False)
+    classes = comparison.classes.sort_values("contribution", ascending=False, kind="stable")
     total = comparison.change.loc["loss", "change"]
     title = "Do a few classes carry the rise?"
-    if total <= 0 or len(classes) < 3:
-        return Finding(
-            "few_classes",
-            title,
-            "not applicable",
-            "The loss did not rise." if total <= 0 else "With two classes there are no few.",
-            classes,
-            "",
-        )
-    few = max(1, round(len(classes) / 5))
-    top = classes.head(few)
-    share, size = top["contribution"].sum() / total, top["samples"].sum() / classes["samples"].sum()
-    first = classes.iloc[0]
+    present = classes[classes["samples"] > 0]
+    if not total > 0 or len(present) < 3:
+        reason = "Fewer than three classes have samples: there are no few." if total > 0 else _NO_RISE
+        return Finding("few_classes", title, "not applicable", reason, classes, "")
+    few = max(1, round(len(present) / 5))
+    top = present.head(few)
+    share, size = top["contribution"].sum() / total, top["samples"].sum() / present["samples"].sum()
     listed = ", ".join(
-        f"{row['class_name']} ({signed(row['contribution'])})" for _, row in classes.head(3).iterrows()
+        f"{row['class_name']} ({signed(row['contribution'])})" for _, row in top[:3].iterrows()
     )
     sentence = (
-        f"The {count(few, 'class').replace('classs', 'classes')} with the largest contribution "
-        f"({percent(size)} of the samples) carry {percent(share)} of the rise. Largest: {listed} nats."
+        f"The {count(few, 'class')} with the largest contribution: {percent(size)} of the samples, "
+        f"{percent(share)} of the rise of {signed(total)} nats. Largest: {listed}."
     )
-    verdict: Verdict = "yes" if share > max(0.5, 2 * size) else "no"
+    # They must carry more than half, and more than twice what their number would.
+    enough = max(0.5, 2 * size)
+    held_out = held_out_share(comparison.samples["change"].to_numpy(), comparison.panel.targets, few)
+    verdict: Verdict = "yes" if min(share, held_out) > enough else "cannot tell" if share > enough else "no"
+    if _rise(comparison) != "yes":
+        verdict, sentence = "cannot tell", sentence + _UNTOLD
+    elif verdict == "cannot tell":
+        sentence += (
+            " Chosen on one half of the samples they do not carry that in the other: it may be chance."
+        )
+    first = top.iloc[0]
     step = (
         f"Look at the samples of {first['class_name']}: its accuracy went from "
         f"{percent(first['accuracy_before'])} to {percent(first['accuracy_after'])}."
@@ -194,24 +226,26 @@ def few_classes(comparison: Comparison) -> Finding:
 
 def one_competitor(comparison: Comparison) -> Finding:
     """Which wrong class takes the mass, of which true class?"""
-    pairs = comparison.competitors
-    title = "Does one wrong class take the mass?"
-    named = pairs[pairs["class"] >= 0]
     total = comparison.change.loc["loss", "change"]
-    if total <= 0 or len(comparison.panel.class_names) < 3 or named.empty:
-        reason = "The loss did not rise." if total <= 0 else "With two classes there is one competitor."
-        return Finding("one_competitor", title, "not applicable", reason, pairs, "")
-    rising = named.sort_values("contribution", ascending=False)
+    title = "Does one wrong class take the mass?"
+    if not total > 0 or len(comparison.panel.class_names) < 3:
+        reason = "With two classes there is one competitor." if total > 0 else _NO_RISE
+        return Finding("one_competitor", title, "not applicable", reason, comparison.competitors, "")
+    pairs = comparison.competitors
+    rising = pairs[(pairs["class"] >= 0) & (pairs["contribution"] > 0)]
     listed = "; ".join(
         f"{row['class_name']} taken for {row['competitor_name']} {signed(row['contribution'])}"
         for _, row in rising.head(3).iterrows()
     )
-    share = rising.iloc[0]["contribution"] / total
     sentence = (
-        f"Largest shares of the rise by true class and the wrong class that gained on it: {listed} nats "
-        f"of {signed(total)}."
+        f"Largest parts of the rise of {signed(total)} nats, by true class and the wrong class that gained "
+        f"on it: {listed}."
     )
-    verdict: Verdict = "yes" if share > 0.25 else "no"
+    # With few classes a pair has a large share anyway.
+    possible = len(np.unique(comparison.panel.targets)) * (len(comparison.panel.class_names) - 1)
+    verdict: Verdict = "yes" if rising["contribution"].max() / total > max(0.25, 3 / possible) else "no"
+    if _rise(comparison) != "yes":
+        verdict, sentence = "cannot tell", sentence + _UNTOLD
     step = "Compare the samples of these two classes side by side." if verdict == "yes" else ""
     return Finding("one_competitor", title, verdict, sentence, pairs, step)
 
@@ -222,15 +256,21 @@ def few_samples(comparison: Comparison) -> Finding:
     value = table["value"]
     title = "Do a handful of samples carry the rise?"
     total = len(comparison.panel.targets)
-    if comparison.change.loc["loss", "change"] <= 0:
-        return Finding("few_samples", title, "not applicable", "The loss did not rise.", table, "")
+    if not comparison.change.loc["loss", "change"] > 0:
+        return Finding("few_samples", title, "not applicable", _NO_RISE, table, "")
     cancelling = int(value["cancelling_samples"])
-    sentence = (
-        f"The 1 % of samples that rose most carry {percent(value['top_1_percent'])} of the gross rise, 10 % "
-        f"carry {percent(value['top_10_percent'])}; without the {count(cancelling, 'worst sample')} of "
-        f"{total:,} there is no rise."
-    )
+    sentence = f"Without the {count(cancelling, 'worst sample')} of {total:,} there is no rise."
+    if total >= 100:
+        sentence += (
+            f" The 1 % of samples that rose most carry {percent(value['top_1_percent'])} of the gross rise, "
+            f"10 % carry {percent(value['top_10_percent'])}."
+        )
     # A mean over fewer than about seven effective samples is an anecdote, whatever N is.
-    verdict: Verdict = "yes" if value["effective_samples"] < 7 or cancelling <= 0.01 * total else "no"
+    if value["effective_samples"] < 7:
+        verdict: Verdict = "yes"
+    elif _rise(comparison) != "yes":
+        verdict, sentence = "cannot tell", sentence + _UNTOLD
+    else:
+        verdict = "yes" if cancelling <= 0.01 * total else "no"
     step = "Look at these samples one by one before believing the mean." if verdict == "yes" else ""
     return Finding("few_samples", title, verdict, sentence, table, step)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -41,14 +42,17 @@ class Finding:
     next_step: str
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain Python values, for JSON; the evidence as a list of rows."""
+        """Return plain Python values, for JSON; the evidence as a list of rows, None where not finite."""
+        named = self.evidence.index.names != [None]
+        rows = self.evidence.reset_index() if named else self.evidence
+        finite = rows.astype(object).where(rows.notna() & ~rows.isin([math.inf, -math.inf]), None)
         return {
             "code": self.code,
             "title": self.title,
             "verdict": self.verdict,
             "sentence": self.sentence,
             "next_step": self.next_step,
-            "evidence": self.evidence.reset_index().to_dict(orient="records"),
+            "evidence": finite.to_dict(orient="records"),
         }
 
     def __str__(self) -> str:

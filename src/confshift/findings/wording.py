@@ -9,29 +9,39 @@ import pandas as pd
 __all__ = ["count", "epoch", "interval", "nats", "percent", "points", "rose_or_fell", "signed"]
 
 
+#: What is smaller than this is the rounding of a sum.
+_NOTHING = 1e-9
+
+
 def nats(value: float) -> str:
-    """Write an amount of loss: three decimals, or two significant digits where it is small."""
+    """Write an amount of loss: two decimals, or two significant digits where it is small."""
     if not math.isfinite(value):
-        return str(value)
-    if value and abs(value) < 0.0995:
-        return (
-            f"{value:.2g}"
-            if abs(value) < 0.001
-            else f"{value:.{2 - math.floor(math.log10(abs(value))) - 1}f}"
-        )
-    return f"{value:.2f}" if abs(value) < 100 else f"{value:.0f}"
+        return _unknown(value)
+    size = abs(value)
+    if _NOTHING < size < 0.0995:
+        return f"{value:.{1 - math.floor(math.log10(size))}f}"
+    return f"{value:.2f}" if size < 100 else f"{value:.0f}"
+
+
+def _unknown(value: float) -> str:
+    return "?" if math.isnan(value) else "∞"
 
 
 def signed(value: float) -> str:
     """Write an amount of loss with its sign."""
-    return ("+" if value >= 0 else "−") + nats(abs(value))
+    return ("−" if value < -_NOTHING else "+") + nats(abs(value))
 
 
 def percent(share: float) -> str:
-    """Write a fraction as a percentage."""
+    """Write a fraction as a percentage, with as many decimals as tell it from 0 and from 100 %."""
     if not math.isfinite(share):
-        return str(share)
-    return f"{100 * share:.1f} %" if abs(share) < 0.995 else f"{100 * share:.0f} %"
+        return _unknown(share)
+    decimals, distance = 1, min(abs(share), 1 - abs(share))
+    if distance < _NOTHING:
+        decimals = 0 if abs(share) > 0.5 else 1
+    elif distance < 0.001:
+        decimals = -math.floor(math.log10(100 * distance))
+    return f"{100 * share:.{decimals}f} %".replace("-", "−")
 
 
 def points(difference: float) -> str:
@@ -41,7 +51,8 @@ def points(difference: float) -> str:
 
 def count(number: float, noun: str = "sample") -> str:
     """Write a number of things."""
-    return f"{number:,.0f} {noun}{'' if number == 1 else 's'}"
+    plural = "es" if noun.endswith("s") else "s"
+    return f"{number:,.0f} {noun}{'' if number == 1 else plural}"
 
 
 def epoch(value: float) -> str:
