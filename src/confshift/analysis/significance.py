@@ -1,4 +1,4 @@
-"""Paired intervals for the mean of a difference."""
+"""Two checkpoints, chosen beforehand: the interval of a mean difference, the test of two error rates."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Interval", "paired_interval"]
+__all__ = ["Interval", "Switches", "mcnemar", "paired_interval"]
 
 
 class Interval(NamedTuple):
@@ -71,3 +71,36 @@ def _unskew(q: float, k: float) -> float:
     if abs(k) < 1e-9:
         return q
     return float(3 / k * (np.cbrt(1 + k * (q - k / 6)) - 1))
+
+
+class Switches(NamedTuple):
+    """Samples whose answer switched between right and wrong, and the test that both ways are as likely."""
+
+    learned: int
+    forgotten: int
+    p_value: float  # two-sided, exact; 1 where none switched
+
+
+def mcnemar(before: NDArray[np.bool_], after: NDArray[np.bool_]) -> Switches:
+    """Test whether more samples were forgotten than learned, or the other way round.
+
+    Parameters
+    ----------
+    before, after : ndarray of bool, shape (N,)
+        Whether each sample was right.
+
+    Notes
+    -----
+    Q. McNemar, "Note on the sampling error of the difference between correlated proportions or
+    percentages", Psychometrika 12 (1947), 153-157; exact, by the binomial distribution.
+
+    Examples
+    --------
+    >>> mcnemar(np.array([True, True, False, True]), np.array([False, True, False, False]))
+    Switches(learned=0, forgotten=2, p_value=0.5)
+    """
+    from scipy.special import bdtr
+
+    learned, forgotten = int((~before & after).sum()), int((before & ~after).sum())
+    p_value = 2 * float(bdtr(min(learned, forgotten), learned + forgotten, 0.5))
+    return Switches(learned, forgotten, min(1.0, p_value))

@@ -6,11 +6,15 @@ from collections.abc import Iterable
 
 from confshift.analysis.comparison import Comparison, compare
 from confshift.analysis.history import History, summarize
+from confshift.analysis.judgement import Groups, judge
+from confshift.analysis.verdicts import Looks
 from confshift.checkpoint import Checkpoint
 from confshift.errors import ConfshiftError
 from confshift.findings.change import about_change
 from confshift.findings.choice import best_checkpoint
 from confshift.findings.finding import Finding
+from confshift.findings.rise import about_rise
+from confshift.findings.run_kind import run_kind
 
 __all__ = ["choose_pair", "diagnose"]
 
@@ -20,6 +24,8 @@ def diagnose(
     *,
     before: float | None = None,
     after: float | None = None,
+    looks: Looks = "once",
+    groups: Groups | None = None,
 ) -> list[Finding]:
     """Answer the questions people ask of a run.
 
@@ -30,6 +36,13 @@ def diagnose(
     before, after : float, optional
         Epochs to compare; without them the best by loss and the last (where the last is the best, the
         first and the last).
+    looks : {"once", "every epoch"} or int
+        How often you ask whether the run rises. "once", at the end, has a 5 % chance of a false alarm.
+        Asked so after each epoch, a flat run would sooner or later raise one: "every epoch" spreads the
+        5 % over all epochs to come, a number over so many planned, which finds a rise sooner.
+    groups : sequence of length N or mapping from sample id, optional
+        Samples with the same label (patient, document, series of frames) err together: the findings about
+        the rise then count groups, not samples. A sequence is in the order of ascending sample id.
 
     Returns
     -------
@@ -39,13 +52,21 @@ def diagnose(
     Raises
     ------
     ConfshiftError
-        Where the run is empty, holds no such epoch, or its checkpoints can't be paired.
+        Where the run is empty, holds no such epoch, its checkpoints can't be paired, or `looks` or
+        `groups` can't be used.
     """
     if isinstance(run, Comparison):
         return about_change(run)
     history = run if isinstance(run, History) else summarize(run)
     sides = choose_pair(history, before=before, after=after)
-    return [*about_change(compare(*sides)), best_checkpoint(history)]
+    usual = looks == "once" and groups is None
+    judgement = history.judgement if usual else judge(history.main, looks=looks, groups=groups)
+    return [
+        *about_rise(history, judgement),
+        run_kind(history, judgement),
+        *about_change(compare(*sides)),
+        best_checkpoint(history, judgement),
+    ]
 
 
 def choose_pair(

@@ -1,0 +1,157 @@
+"""The verdicts on a run: loss, refinement loss and error rate, each against the others."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from confshift.analysis.panel import Panel
+from confshift.analysis.verdicts import Looks, judge_series, series_of
+from confshift.errors import ConfshiftError
+
+__all__ = ["Groups", "Judgement", "judge"]
+
+Groups = Sequence[Any] | NDArray[Any] | Mapping[Any, Any]
+
+_SMALL = 0.05
+
+
+class Judgement(NamedTuple):
+    """The two tables that :func:`judge` makes."""
+
+    rise: pd.DataFrame
+    candidates: pd.DataFrame
+
+
+def judge(panel: Panel, *, looks: Looks = "once", groups: Groups | None = None) -> Judgement:
+    """Judge whether a run's loss, refinement loss and error rate rise, and which checkpoints may be best.
+
+    A rise is systematic where it is beyond sampling error (the last epoch against every earlier one, see
+    `simultaneous`) and beyond the jitter from epoch to epoch (`persistence`); each at 5 %, so
+    a false "systematic" has at most that chance as far as their assumptions hold.
+
+    Checkpoints at which fewer than half of the samples can be scored are left out; so are samples that
+    can't be scored at any of the others.
+
+    Parameters
+    ----------
+    panel : Panel
+    looks : {"once", "every epoch"} or int
+        "once" for a verdict at the end. "every epoch" where the same question is asked after each epoch:
+        then the 5 % are for all looks together; a number is that of the looks planned, which finds a rise
+        sooner.
+    groups : sequence of length N or mapping from sample id, optional
+        Samples with the same label (patient, document) err together. A sequence is in the order of
+        `Checkpoint.columns`: ascending sample id.
+
+    Returns
+    -------
+    Judgement
+        Two tables, described at `History.rise` and `History.candidates`.
+
+    Raises
+    ------
+    ConfshiftError
+        Where `looks` or `groups` can't be used.
+    """
+    _check_looks(looks)
+    positions, samples = _in_use(panel)
+    codes = None if groups is None else _group_codes(groups, panel.sample_ids, samples)
+    used = panel.take(samples)
+    rows, candidates = {}, {}
+    each = {
+        "loss": used.loss,
+        "refinement_loss": used.refinement,
+        "error_rate": (~used.correct).astype(np.float64),
+    }
+    for name, values in each.items():
+        series = series_of(values[positions], panel.epochs[positions], groups=codes)
+        rows[name] = judge_series(series, looks=looks)
+        rows[name]["unit"] = "fraction" if name == "error_rate" else "nats"
+        candidates[name] = series.candidates
+    for row in rows.values():
+        row.update(samples=int(samples.sum()), samples_left_out=int((~samples).sum()))
+        row["epochs_left_out"] = len(panel.epochs) - len(positions)
+    _add_shares(rows, used, positions)
+    candidates["accuracy"] = candidates.pop("error_rate").assign(value=lambda table: 1 - table["value"])
+    rise = pd.DataFrame.from_dict(rows, orient="index").rename_axis("series")
+    return Judgement(rise[_first(rise)], pd.concat(candidates, names=["criterion"]))
+
+
+def _first(rise: pd.DataFrame) -> list[str]:
+    leading = ["verdict", "status", "unit", "amount", "lower_bound", "since", "resolution"]
+    return [*leading, *rise.columns.drop(leading)]
+
+
+def _add_shares(rows: dict[str, dict[str, Any]], panel: Panel, positions: NDArray[np.intp]) -> None:
+    """Set each rise against that of the loss and against the fall before it; name the small ones."""
+    of_loss = rows["loss"]["amount"]
+    for name, row in rows.items():
+        amount = row["amount"] * (_nats_for_errors(row, panel, positions) if name == "error_rate" else 1)
+        row["share_of_rise"] = _share(amount, of_loss)
+        row["share_of_fall"] = _share(row["amount"], row.pop("fall"))
+        if row["status"] == "systematic" and max(row["share_of_rise"], row["share_of_fall"]) < _SMALL:
+            row["status"] = "small"
+
+
+def _share(part: float, whole: float) -> float:
+    """Return part / whole; 0 of a part that isn't positive, inf of a whole that isn't."""
+    if math.isnan(part):
+        return math.nan
+    return 0.0 if part <= 0 else part / whole if whole > 0 else math.inf
+
+
+def _nats_for_errors(row: Mapping[str, Any], panel: Panel, positions: NDArray[np.intp]) -> float:
+    """Return the mean cost of a mistake over the lowest and the last epoch: nats for each unit of error."""
+    if math.isnan(row["amount"]):
+        return math.nan
+    epochs = panel.epochs[positions]
+    costs = []
+    for epoch in (row["best_epoch"], row["last_epoch"]):
+        at = positions[int(np.argmax(epochs == epoch))]
+        wrong = ~panel.correct[at]
+        if wrong.any():
+            costs.append(float(panel.mistake[at][wrong].mean()))
+    return float(np.mean(costs)) if costs else 0.0
+
+
+def _in_use(panel: Panel) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
+    """Return the positions of the checkpoints to judge, and which samples can be scored at all of them."""
+    positions = np.flatnonzero(panel.finite.mean(axis=1) >= 0.5)
+    if not len(positions):
+        return positions, np.zeros(len(panel.targets), dtype=bool)
+    return positions, np.asarray(panel.finite[positions].all(axis=0))
+
+
+def _check_looks(looks: Looks) -> None:
+    planned = isinstance(looks, int) and not isinstance(looks, bool) and looks > 0
+    if planned or looks in ("once", "every epoch"):
+        return
+    raise ConfshiftError(
+        f'looks={looks!r}: "once" for a verdict at the end, "every epoch" for one after each epoch, '
+        "or the number of epochs planned"
+    )
+
+
+def _group_codes(groups: Groups, sample_ids: NDArray[Any], used: NDArray[np.bool_]) -> NDArray[np.intp]:
+    """Return a group code for each sample in use, without gaps."""
+    if isinstance(groups, (Mapping, pd.Series)):
+        missing = [one for one in sample_ids.tolist() if one not in groups]
+        if missing:
+            raise ConfshiftError(
+                f"groups has no entry for {len(missing)} of {len(sample_ids)} sample ids, such as "
+                f"{missing[0]!r}; give every sample a group"
+            )
+        groups = [groups[one] for one in sample_ids.tolist()]
+    labels = np.asarray(groups)
+    if labels.shape != sample_ids.shape:
+        raise ConfshiftError(
+            f"groups has shape {labels.shape}, the run has {len(sample_ids)} samples; give one label for "
+            "each, in the order of checkpoint.columns, or a mapping from sample id"
+        )
+    return np.unique(labels[used], return_inverse=True)[1]

@@ -1,0 +1,156 @@
+"""The verdict on one series of epoch means: does it rise, and where may its minimum be?"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from confshift.analysis.persistence import TAIL, Persistence, persistence_of
+from confshift.analysis.simultaneous import (
+    EpochMeans,
+    Maxima,
+    critical_value,
+    maxima,
+    mean_errors,
+    sequential_value,
+    spent,
+)
+
+__all__ = ["ALPHA", "FEW", "STATUSES", "Looks", "Series", "judge_series", "series_of"]
+
+#: The chance of calling a series rising that does not rise.
+ALPHA = 0.05
+
+#: What can be said of a series, and the verdict it stands for.
+STATUSES = {
+    "systematic": "yes",
+    "small": "yes",
+    "flat": "no",
+    "within_jitter": "cannot tell",
+    "below_resolution": "cannot tell",
+    "too_few_epochs": "not applicable",
+}
+
+#: Below so many samples (or groups) a rise that isn't seen can't be called absent.
+FEW = 100
+
+#: How often the question is asked: once, after every epoch, or after each of so many planned.
+Looks = Literal["once", "every epoch"] | int
+
+_POWER_80 = 0.84  # normal quantile
+
+
+@dataclass(frozen=True, eq=False)
+class Series:
+    """One quantity over the epochs in use: its means with their sampling error, and draws of it."""
+
+    epochs: NDArray[np.float64]
+    errors: EpochMeans
+    null: Maxima
+
+    @property
+    def baseline(self) -> int:
+        """The position of the lowest mean before the last epoch."""
+        return int(np.argmin(self.errors.means[:-1]))
+
+    @cached_property
+    def candidates(self) -> pd.DataFrame:
+        """The epochs that can't be told from the lowest one.
+
+        Indexed by epoch; columns value (the mean), statistic (the largest t-value against any other
+        epoch; 0 for the lowest), critical_value and in_set.
+        """
+        statistic = self.errors.t_values.max(axis=1)
+        critical = np.array(
+            [critical_value(row, alpha=ALPHA, units=self.errors.units) for row in self.null.others]
+        )
+        table = {"value": self.errors.means, "statistic": statistic, "critical_value": critical}
+        frame = pd.DataFrame(table, index=pd.Index(self.epochs, name="epoch"))
+        return frame.assign(in_set=statistic <= critical)
+
+
+def series_of(
+    values: NDArray[np.float64], epochs: NDArray[np.float64], *, groups: NDArray[np.intp] | None = None
+) -> Series:
+    """Average each checkpoint, values of shape (T, N), with the joint error of the means."""
+    errors = mean_errors(values, groups=groups)
+    return Series(epochs, errors, maxima(errors))
+
+
+def judge_series(series: Series, *, looks: Looks = "once") -> dict[str, Any]:
+    """Return verdict, status and numbers of one series; see `History.rise`.
+
+    Series of fewer than two epochs have NaN for every number.
+    """
+    epochs, errors = series.epochs, series.errors
+    count = len(epochs)
+    counts = {"epochs": count, "units": errors.units}
+    if count < 2:
+        return {"verdict": STATUSES["too_few_epochs"], "status": "too_few_epochs", **_NO_NUMBERS, **counts}
+    once, planned = looks == "once", looks if isinstance(looks, int) else None
+    share = 1.0 if once else spent(count - 1, planned=planned) - spent(count - 2, planned=planned)
+    persistence = persistence_of(errors.means, alpha=ALPHA * share, trend_only=not once)
+    critical = (
+        critical_value(series.null.earlier[-1], alpha=ALPHA, units=errors.units)
+        if once
+        else sequential_value(series.null.earlier, alpha=ALPHA, planned=planned, units=errors.units)
+    )
+    numbers = _numbers(series, critical)
+    beyond = bool(numbers["statistic"] > critical)
+    status = _status(count, beyond, persistence, numbers, errors.units)
+    members = np.flatnonzero(series.candidates["in_set"].to_numpy()[:-1])
+    return {
+        "verdict": STATUSES[status],
+        "status": status,
+        **numbers,
+        "since": float(epochs[members[-1]]) if beyond else math.nan,
+        **persistence._asdict(),
+        **counts,
+    }
+
+
+_NO_NUMBERS = dict.fromkeys(
+    (
+        *("amount", "lower_bound", "resolution", "best_epoch", "best_value", "last_epoch", "last_value"),
+        *("fall", "statistic", "critical_value", "since", *Persistence._fields),
+    ),
+    math.nan,
+) | {"rising": False, "tail": 0}
+
+
+def _numbers(series: Series, critical: float) -> dict[str, float]:
+    """Return how far the last epoch lies above the earlier ones, and what could have been seen."""
+    means, error = series.errors.means, series.errors.standard_errors[-1, :-1]
+    best = series.baseline
+    rises = means[-1] - means[:-1]
+    told = error > 0
+    return {
+        "amount": float(rises[best]),
+        "lower_bound": float((rises - critical * error)[told].max()) if told.any() else math.nan,
+        "resolution": float((critical + _POWER_80) * error[best]) if told[best] else math.nan,
+        "best_epoch": float(series.epochs[best]),
+        "best_value": float(means[best]),
+        "last_epoch": float(series.epochs[-1]),
+        "last_value": float(means[-1]),
+        "fall": float(means[0] - means[best]),
+        "statistic": float(series.errors.t_values[-1, :-1].max()),
+        "critical_value": critical,
+    }
+
+
+def _status(
+    epochs: int, beyond: bool, persistence: Persistence, numbers: Mapping[str, float], units: int
+) -> str:
+    if epochs < TAIL + 1 or (beyond and persistence.tail < TAIL):
+        return "too_few_epochs"
+    if beyond:
+        return "systematic" if persistence.rising else "within_jitter"
+    unseen = numbers["amount"] > 0 and (units < FEW or math.isnan(numbers["resolution"]))
+    return "below_resolution" if persistence.rising or unseen else "flat"

@@ -1,0 +1,207 @@
+"""Does the run get worse, or does it fluctuate? The findings about the epochs as a series."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pandas as pd
+
+from confshift.analysis.history import History
+from confshift.analysis.judgement import Judgement
+from confshift.analysis.persistence import CORRELATED, TAIL
+from confshift.analysis.verdicts import FEW
+from confshift.findings.finding import Finding
+from confshift.findings.wording import count, epoch, nats, percent
+
+__all__ = ["about_rise", "series_rise"]
+
+#: Finding code, question and name in a sentence of each series.
+_SERIES = {
+    "loss": ("rise", "Does the loss rise systematically?", "the loss"),
+    "refinement_loss": (
+        "refinement_rise",
+        "Does what no temperature repairs get worse?",
+        "the refinement loss (what a temperature leaves)",
+    ),
+    "error_rate": ("error_rise", "Does the error rate rise systematically?", "the error rate"),
+}
+
+
+def about_rise(history: History, judgement: Judgement) -> list[Finding]:
+    """Say of each series whether it rises; `judgement` is the history's own or one with groups or looks."""
+    findings = [series_rise(judgement.rise, series) for series in _SERIES]
+    caution = " ".join(_cautions(history, judgement.rise.loc["loss"]))
+    first = findings[0]
+    if caution:
+        sentence = f"{first.sentence} {caution}"
+        first = Finding(first.code, first.title, first.verdict, sentence, first.evidence, first.next_step)
+    return [first, *findings[1:]]
+
+
+def series_rise(rise: pd.DataFrame, series: str) -> Finding:
+    """Say whether one series rises beyond sampling error and beyond the jitter from epoch to epoch."""
+    row = rise.loc[series]
+    code, title, name = _SERIES[series]
+    words = {
+        "systematic": _systematic,
+        "small": _systematic,
+        "within_jitter": _within_jitter,
+        "below_resolution": _below_resolution,
+        "flat": _flat,
+        "too_few_epochs": _too_few_epochs,
+    }[row["status"]]
+    sentence, step = words(row, name)
+    return Finding(code, title, row["verdict"], sentence[0].upper() + sentence[1:], rise.loc[[series]], step)
+
+
+def _amount(row: pd.Series, value: float) -> str:
+    return f"{100 * value:.2f} points" if row["unit"] == "fraction" else f"{nats(value)} nats"
+
+
+def _level(row: pd.Series, value: float) -> str:
+    """Write a mean with two digits of the change in it, so that reader and sentence subtract alike."""
+    scale, least, sign = (100, 1, " %") if row["unit"] == "fraction" else (1, 2, "")
+    change = scale * abs(row["amount"])
+    digits = min(max(least, 1 - math.floor(math.log10(change))), 5) if change else least
+    return f"{scale * value:.{digits}f}{sign}"
+
+
+def _course(row: pd.Series) -> str:
+    return (
+        f"{_level(row, row['best_value'])} at epoch {epoch(row['best_epoch'])}, "
+        f"{_level(row, row['last_value'])} at epoch {epoch(row['last_epoch'])}"
+    )
+
+
+def _units(row: pd.Series) -> str:
+    return count(row["samples"]) + (
+        "" if row["units"] == row["samples"] else f" in {count(row['units'], 'group')}"
+    )
+
+
+def _jitter(row: pd.Series) -> str:
+    if math.isnan(row["jitter_sd"]):
+        return "from epoch to epoch"
+    known = not math.isnan(row["autocorrelation"])
+    correlation = f", lag-1 autocorrelation {row['autocorrelation']:.2f}" if known else ""
+    return f"from epoch to epoch (standard deviation {_amount(row, row['jitter_sd'])}{correlation})"
+
+
+def _resolvable(row: pd.Series) -> str:
+    return f"{_units(row)} can resolve rises of {_amount(row, row['resolution'])} or more between them"
+
+
+def _systematic(row: pd.Series, name: str) -> tuple[str, str]:
+    fall, share = row["share_of_fall"], row["share_of_rise"]
+    sizes = [f"{percent(fall)} of the fall before it"] if math.isfinite(fall) else []
+    if name != _SERIES["loss"][2] and math.isfinite(share):
+        sizes.append(f"{percent(share)} of the rise of the loss")
+    manner = "really, but little" if row["status"] == "small" else "systematically"
+    size = f" That is {' and '.join(sizes)}." if sizes else ""
+    sentence = (
+        f"{name} has risen {manner}: {_course(row)}, up by {_amount(row, row['amount'])}, at least "
+        f"{_amount(row, row['lower_bound'])} with 95 % confidence, whichever epoch is the best.{size} Every "
+        f"epoch after {epoch(row['since'])} is worse than the lowest. The rise is beyond what {_units(row)} "
+        f"leave uncertain and beyond the jitter {_jitter(row)}."
+    )
+    return sentence, "See what kind of rise it is." if row["status"] == "systematic" else ""
+
+
+def _within_jitter(row: pd.Series, name: str) -> tuple[str, str]:
+    sentence = (
+        f"{name} is higher at the last epoch ({_course(row)}: up by {_amount(row, row['amount'])}, at least "
+        f"{_amount(row, row['lower_bound'])}). That is real for these two checkpoints, but "
+    )
+    if row["autocorrelation"] > CORRELATED:
+        return (
+            f"{sentence}neighbouring epochs move together (lag-1 autocorrelation "
+            f"{row['autocorrelation']:.2f}): it may be a slow fluctuation as well as a trend."
+        ), "Train on, or repeat the run with another seed: a trend comes back."
+    return (
+        f"{sentence}not beyond the jitter {_jitter(row)}: the next epoch may take it back."
+    ), "Train some more epochs, or at a lower learning rate, before judging."
+
+
+def _below_resolution(row: pd.Series, name: str) -> tuple[str, str]:
+    if math.isnan(row["resolution"]):
+        sentence = (
+            f"every sample moved {name} by the same amount ({_course(row)}): copies of one sample? There is "
+            "no spread from which to tell the sampling error."
+        )
+        return sentence, "Validate on distinct samples."
+    if row["rising"]:
+        trend = f"{name} drifts upwards on these samples ({_course(row)})"
+    else:
+        trend = f"{name} shows no clear drift ({_course(row)}), but with {count(row['units'], 'unit')} (fewer"
+        trend += f" than {FEW}) a rise can't be ruled out"
+    sentence = f"{trend}; {_resolvable(row)}."
+    if not 0 < row["amount"] < row["resolution"]:
+        return sentence, ""
+    wanted = row["units"] * (row["resolution"] / row["amount"]) ** 2
+    noun = "sample" if row["units"] == row["samples"] else "group"
+    step = (
+        f"About {count(float(f'{wanted:.2g}'), noun)} would resolve a rise of {_amount(row, row['amount'])}."
+    )
+    return sentence, step
+
+
+def _flat(row: pd.Series, name: str) -> tuple[str, str]:
+    if row["amount"] == 0 and math.isnan(row["resolution"]):
+        return f"{name} is exactly the same: {_course(row)}.", ""
+    if row["amount"] <= 0:
+        lowest = "the lowest" if row["amount"] else "as low as any"
+        return f"{name} does not rise: the last epoch is {lowest} ({_course(row)}).", ""
+    sentence = (
+        f"{name} does not rise beyond noise: {_course(row)}, up by {_amount(row, row['amount'])}, neither "
+        f"beyond sampling error nor lastingly. {_resolvable(row)}."
+    )
+    return sentence, ""
+
+
+def _too_few_epochs(row: pd.Series, name: str) -> tuple[str, str]:
+    if row["epochs"] < 2:
+        found = "no checkpoint" if row["epochs"] == 0 else "one checkpoint only"
+        return f"there is {found} that can be judged: {name} has no course yet.", "Inspect more epochs."
+    missing = max(TAIL + 1 - row["epochs"], TAIL - row["tail"])
+    sentence = (
+        f"too few epochs to judge {name}: {count(row['epochs'], 'checkpoint')}, {row['tail']} after the "
+        f"lowest ({_course(row)}); {TAIL} after it are wanted to tell a rise from jitter."
+    )
+    if row["amount"] > 0 and not math.isnan(row["lower_bound"]):
+        sentence += (
+            f" So far it is up by {_amount(row, row['amount'])}"
+            + (f", at least {_amount(row, row['lower_bound'])}" if row["lower_bound"] > 0 else "")
+            + "."
+        )
+    return sentence, f"Ask again after {count(missing, 'more epoch')}."
+
+
+def _cautions(history: History, row: pd.Series) -> list[str]:
+    """Return what a reader must know about the samples before believing any verdict."""
+    panel = history.main
+    cautions = []
+    if 0 < row["units"] < FEW:
+        cautions.append(f"With only {_units(row)} the errors themselves are rough.")
+    if len(np.unique(panel.targets)) == 1:
+        cautions.append(
+            f"All samples are of class {panel.class_labels[panel.targets[0]]}: no other was asked."
+        )
+    copies = int(
+        pd.DataFrame({"target": panel.targets, "first": panel.loss[0], "last": panel.loss[-1]})
+        .assign(middle=panel.loss[len(panel.loss) // 2], margin=panel.margin[-1])
+        .duplicated()
+        .sum()
+    )
+    if copies:
+        cautions.append(
+            f"{count(copies)} equal another one in every number: if they are copies, pass groups=, or the "
+            "errors come out too small."
+        )
+    if row["samples_left_out"]:
+        cautions.append(f"{count(row['samples_left_out'])} without a finite loss at some epoch left out.")
+    if row["epochs_left_out"]:
+        cautions.append(
+            f"{count(row['epochs_left_out'], 'checkpoint')} where most samples have no finite loss left out."
+        )
+    return cautions
