@@ -1,4 +1,4 @@
-"""Which checkpoint is best, and by what?"""
+"""Which checkpoint is best, by what, and which one to keep?"""
 
 from __future__ import annotations
 
@@ -19,28 +19,48 @@ def best_checkpoint(history: History, judgement: Judgement) -> Finding:
     if len(history.main.checkpoints) < 2:
         return Finding("best_checkpoint", title, "not applicable", "There is one checkpoint only.", best, "")
     loss, refinement, accuracy = (best.loc[name] for name in ("loss", "refinement_loss", "accuracy"))
+    sets = {criterion: _not_told(judgement, criterion) for criterion in best.index}
+    others = {name: _others(epochs - {best.loc[name, "epoch"]}) for name, epochs in sets.items()}
     sentence = (
         f"By loss epoch {epoch(loss['epoch'])} ({nats(loss['loss'])} nats, accuracy "
-        f"{percent(loss['accuracy'])}); by refinement loss, the loss after temperature scaling, epoch "
-        f"{epoch(refinement['epoch'])} ({nats(refinement['refinement_loss'])} nats"
-        f"{_at_temperature(refinement)}, accuracy {percent(refinement['accuracy'])}); by accuracy epoch "
-        f"{epoch(accuracy['epoch'])} ({percent(accuracy['accuracy'])}).{_unscored(history)}"
+        f"{percent(loss['accuracy'])}{others['loss']}); by refinement loss, the loss after temperature "
+        f"scaling, epoch {epoch(refinement['epoch'])} ({nats(refinement['refinement_loss'])} nats"
+        f"{_at_temperature(refinement)}, accuracy {percent(refinement['accuracy'])}"
+        f"{others['refinement_loss']}); by accuracy epoch {epoch(accuracy['epoch'])} "
+        f"({percent(accuracy['accuracy'])}{others['accuracy']}).{_unscored(history)}"
     )
     agree = best["epoch"].nunique() == 1
-    shared = sorted(set.intersection(*(_not_told(judgement, criterion) for criterion in best.index)))
+    shared = sorted(set.intersection(*sets.values()))
     verdict: Verdict = "yes" if agree else "cannot tell" if shared else "no"
     if shared and not agree:
-        sentence += (
-            f" {count(len(shared), 'epoch')}, first {epoch(shared[0])}, can't be told from the best by any "
-            "of the three."
-        )
-    step = ""
-    if not agree and refinement["fit_status"] == "ok":
-        step = (
-            f"If you can calibrate, prefer epoch {epoch(refinement['epoch'])} with T = "
-            f"{refinement['temperature']:.3g}: logits / T."
-        )
-    return Finding("best_checkpoint", title, verdict, sentence, best, step)
+        sentence += f" {_listed(shared)} can't be told from the best by any of the three."
+    return Finding("best_checkpoint", title, verdict, sentence, best, _recommendation(loss, refinement))
+
+
+def _recommendation(loss: pd.Series, refinement: pd.Series) -> str:
+    """Name the checkpoint to keep and its temperature, beside the plain minimum, and the code to apply it."""
+    plain = (
+        f"epoch {epoch(loss['epoch'])}, the plain minimum of the loss: {nats(loss['loss'])} nats, accuracy "
+        f"{percent(loss['accuracy'])}"
+    )
+    temperature = refinement["temperature"]
+    if refinement["fit_status"] != "ok" or not refinement["refinement_loss"] < loss["loss"]:
+        return f"Keep {plain}. A temperature gains nothing here."
+    return (
+        f"Keep epoch {epoch(refinement['epoch'])} with T = {temperature:.3g}: expected loss "
+        f"{nats(refinement['refinement_loss'])} nats, accuracy {percent(refinement['accuracy'])}; beside it "
+        f"{plain}. In code: probabilities = (model(inputs) / {temperature:.4g}).softmax(dim=-1)."
+    )
+
+
+def _others(epochs: set[float]) -> str:
+    return f"; not told from it: {_listed(sorted(epochs)).lower()}" if epochs else "; none other as good"
+
+
+def _listed(epochs: list[float]) -> str:
+    if len(epochs) <= 3:
+        return f"Epoch{'' if len(epochs) == 1 else 's'} {', '.join(epoch(one) for one in epochs)}"
+    return f"{count(len(epochs), 'epoch')} from {epoch(epochs[0])} to {epoch(epochs[-1])}"
 
 
 def _not_told(judgement: Judgement, criterion: str) -> set[float]:
