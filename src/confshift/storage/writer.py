@@ -56,6 +56,7 @@ class Writer:
         self._failure: ConfshiftError | None = None
         self._gaps: list[Gap] = []
         self._thread: threading.Thread | None = None
+        self._running = False  # the thread will look at the list again
         self._tidied = False
 
     @property
@@ -74,13 +75,13 @@ class Writer:
         """Queue a save; waits while two are on their way."""
         with self._state:
             self._state.wait_for(lambda: len(self._saves) < _MAX_OUTSTANDING)
-            if self._thread is None:
+            if not self._running:
                 thread = threading.Thread(target=self._work, name="confshift-writer", daemon=True)
                 try:
                     thread.start()  # it waits for our lock
                 except RuntimeError as error:
                     raise ConfshiftError(f"{self.catalog.path}: no thread to write in: {error}") from error
-                self._thread = thread
+                self._thread, self._running = thread, True
             self._saves.append(save)
 
     def note(self, split: str, epoch: float) -> None:
@@ -101,6 +102,12 @@ class Writer:
         with self._state:
             self._state.wait_for(lambda: not self._saves)
 
+    def join(self) -> None:
+        """Wait until the thread is gone too: stopped while it frees a tensor, it would abort the process."""
+        self.wait()
+        if self._thread is not None:
+            self._thread.join()
+
     def raise_failure(self) -> None:
         """Raise what a save failed with, once."""
         with self._state:
@@ -112,7 +119,7 @@ class Writer:
         while True:
             with self._state:
                 if not self._saves:
-                    self._thread = None
+                    self._running = False
                     return
                 save = self._saves[0]
             failure = self._save(save)
@@ -177,7 +184,7 @@ def _forget_writers() -> None:
 def _finish() -> None:
     """Save what is on its way before the interpreter ends, and log what nobody was told."""
     for writer in list(_writers.values()):
-        writer.wait()
+        writer.join()
         try:
             writer.raise_failure()
         except ConfshiftError as error:
