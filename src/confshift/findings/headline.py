@@ -1,0 +1,116 @@
+"""The one sentence at the top: what changed, whether it is systematic, in which samples, what to do."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from confshift.analysis.comparison import Comparison
+from confshift.analysis.history import History
+from confshift.findings.run_kind import kind_of
+from confshift.findings.wording import epoch, nats, percent, points, rose_or_fell
+
+__all__ = ["headline"]
+
+_SPLITS = {"val": "validation", "train": "training"}
+
+_STATUSES = {
+    "systematic": "that is systematic",
+    "small": "that is systematic, but little",
+    "within_jitter": "that is real between these two, but within the jitter from epoch to epoch",
+    "below_resolution": "this many samples can't tell whether that is systematic",
+    "flat": "that is within noise",
+    "too_few_epochs": "too few epochs to call it systematic or not",
+}
+
+
+def headline(history: History, comparison: Comparison) -> str:
+    """Say in one sentence what the change is and what follows from it; every clause has its number.
+
+    Parameters
+    ----------
+    history : History
+        Of the run; its verdict is quoted where the comparison ends at the run's last checkpoint.
+    comparison : Comparison
+        Of the two checkpoints that the page shows.
+    """
+    clauses = [_change(comparison)]
+    if comparison.change.loc["loss", "change"] > 0:
+        clauses += [_verdict(history, comparison), _cells(comparison)]
+    clauses += [_accuracy(comparison), _advice(history, comparison)]
+    return "; ".join(clause for clause in clauses if clause) + "."
+
+
+def _change(comparison: Comparison) -> str:
+    loss = comparison.change.loc["loss"]
+    split = comparison.after.split
+    size = "" if loss["change"] == 0 else f" by {nats(abs(loss['change']))} nats"
+    return (
+        f"From epoch {epoch(comparison.before.epoch)} to {epoch(comparison.after.epoch)} the "
+        f"{_SPLITS.get(split, split)} loss {rose_or_fell(loss['change'])}{size} "
+        f"({nats(loss['before'])} to {nats(loss['after'])})"
+    )
+
+
+def _verdict(history: History, comparison: Comparison) -> str:
+    """Quote the verdict, which is about the last checkpoint against all the earlier ones."""
+    if not _is_last(history, comparison):
+        return ""
+    return _STATUSES[history.judgement.rise.loc["loss", "status"]]
+
+
+def _is_last(history: History, comparison: Comparison) -> bool:
+    return comparison.after is history.main.checkpoints[-1]
+
+
+def _cells(comparison: Comparison) -> str:
+    net = comparison.cells["contribution"].groupby(level="transition").sum()
+    total = comparison.change.loc["loss", "change"]
+    wrong, right = net["stayed_wrong"], net["stayed_right"]
+    share = wrong / total
+    amount = f"{share:.1f} times the rise" if share > 1 else f"{percent(share)} of the rise"
+    if wrong > 0 and wrong >= right:
+        sureness = "surer" if right < 0 else "less sure" if right > 0 else "no surer and no less sure"
+        return f"{amount} comes from samples that were wrong and got worse, the right ones got {sureness}"
+    if right > 0:
+        return f"{percent(right / total)} of the rise comes from right samples that got less sure"
+    return f"the rise comes from {nats(net['forgotten'])} nats of forgotten samples"
+
+
+def _accuracy(comparison: Comparison) -> str:
+    row = comparison.change.loc["accuracy"]
+    if row["change_low"] > 0 or row["change_high"] < 0:
+        return f"accuracy {rose_or_fell(row['change'])} by {points(abs(row['change'])).lstrip('+')}"
+    low, high = points(row["change_low"]).removesuffix(" points"), points(row["change_high"])
+    if math.isnan(row["change_low"]):
+        return f"accuracy is {percent(row['after'])}"
+    return f"accuracy did not change measurably ({percent(row['after'])}, {low} to {high})"
+
+
+def _advice(history: History, comparison: Comparison) -> str:
+    """Say what a temperature makes of the later checkpoint, and which one to keep."""
+    after, change = comparison.after, comparison.change
+    if after.fit_status != "ok":
+        return ""
+    scaled, earlier = change.loc["refinement_loss", "after"], change.loc["loss", "before"]
+    where = f"one temperature (T = {after.temperature:.2f}) brings the loss at epoch {epoch(after.epoch)} to"
+    if change.loc["loss", "change"] <= 0:
+        return f"{where} {nats(scaled)}" if _repairs(comparison) else ""
+    below = "below" if scaled < earlier else "not below"
+    text = f"{where} {nats(scaled)}, {below} its earlier {nats(earlier)}"
+    if not _is_last(history, comparison):
+        return text
+    kind = kind_of(history.judgement)
+    if kind == "confidence" and scaled < earlier:
+        return f"{text}, so keep epoch {epoch(after.epoch)} and calibrate it"
+    if "overfitting" in kind:
+        best = history.best.loc["refinement_loss", "epoch"]
+        return f"{text}: the model itself got worse, so go back to about epoch {epoch(best)}"
+    return text
+
+
+def _repairs(comparison: Comparison) -> bool:
+    """Whether the later checkpoint's own calibration loss is told from 0."""
+    values = comparison.panel.calibration[-1]
+    return bool(values.mean() > 2 * values.std() / np.sqrt(len(values)))
