@@ -6,6 +6,7 @@ import copy
 import dataclasses
 import inspect
 from collections.abc import Callable, Collection, Mapping
+from functools import cached_property
 from typing import Any, cast
 
 import torch
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 
 from confshift.errors import ConfshiftError
 
-__all__ = ["Reader", "device_of", "fields_of", "to_device", "unwrapped"]
+__all__ = ["Reader", "fields_of", "to_device", "unwrapped"]
 
 LABEL_FIELDS = ("labels", "label", "target", "targets", "y")
 
@@ -46,7 +47,7 @@ class Reader:
         ConfshiftError
             Where they can't be found or aren't one row and one class index for each sample.
         """
-        device = device_of(self.model)
+        device = self._device
         if self.forward is not None:
             given = self.forward(self.model, to_device(batch, device))
             if not isinstance(given, tuple) or len(given) != 2:
@@ -60,6 +61,14 @@ class Reader:
             logits = _logits_of(output)
         return _check_rows(logits, targets)
 
+    @cached_property
+    def _device(self) -> torch.device | None:
+        return _device_of(self.model)
+
+    @cached_property
+    def _parameters(self) -> tuple[list[str], set[str] | None]:
+        return _parameters_of(self.model)
+
     def _split(self, batch: Any) -> tuple[tuple[Any, ...], dict[str, Any], Any]:
         """Return positional arguments, keyword arguments and targets."""
         fields = fields_of(batch)
@@ -72,7 +81,7 @@ class Reader:
 
     def _split_tuple(self, batch: Any) -> tuple[tuple[Any, ...], dict[str, Any], Any]:
         """Take (inputs, targets, ...): what follows is not for the model, unless that wants more than one."""
-        required, _ = _parameters_of(self.model)
+        required, _ = self._parameters
         if len(batch) > 2 and len(required) > 1:
             raise ConfshiftError(
                 f"a batch of {len(batch)} things, and the model wants {', '.join(required)}: which are the "
@@ -90,7 +99,7 @@ class Reader:
                 f"{', '.join(LABEL_FIELDS)}); {_FORWARD}"
             )
         inputs = {name: value for name, value in fields.items() if name not in (label, self.skip)}
-        required, accepted = _parameters_of(self.model)
+        required, accepted = self._parameters
         if accepted is not None:
             if len(inputs) == 1 and not set(inputs) & accepted:
                 return tuple(inputs.values()), {}, fields[label]  # one input, whatever it is called
@@ -141,7 +150,7 @@ def unwrapped(model: nn.Module) -> nn.Module:
     return cast(nn.Module, inner)
 
 
-def device_of(model: nn.Module) -> torch.device | None:
+def _device_of(model: nn.Module) -> torch.device | None:
     """Return the device of the model's first parameter or buffer, None where it has neither."""
     first = next(model.parameters(), next(model.buffers(), None))
     return None if first is None else first.device

@@ -108,7 +108,7 @@ class _FromBatch:
     def add(self, batch: Any, rows: int) -> None:
         part = self._pick(batch)
         # A copy: what a worker sent lives in shared memory, and each piece of it is an open file.
-        part = np.array(part.cpu() if isinstance(part, torch.Tensor) else part)
+        part = np.array(part.cpu().numpy() if isinstance(part, torch.Tensor) else part)
         if part.shape != (rows,):
             raise ConfshiftError(
                 f"sample_ids gave shape {part.shape} for a batch of {rows} samples; expected ({rows},)"
