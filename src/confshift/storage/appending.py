@@ -48,9 +48,9 @@ def append(
         writer.raise_failure()
         drafts = _on_their_way(writer)
         names = _class_names(writer.catalog, drafts, predictions)
-        val, shelf = (_shelf(writer.catalog, name, len(names)) for name in ("val", split))
+        shelf = _shelf(writer.catalog, split, len(names))
         _check_samples(shelf, drafts, predictions, fingerprint)
-        chosen = _choose_epoch(writer, val, epoch, split)
+        chosen = _choose_epoch(writer, epoch, split)
         record = Record(split, chosen, fingerprint, provenance, kept["metadata"])
         draft = Draft(record, predictions, names, shelf.records.get(chosen))
         save = Save(draft, split, chosen, scores, release)
@@ -88,14 +88,16 @@ def check_epoch(writer: Writer, *, epoch: float | None, split: str) -> float:
     check_split(split)
     with writer.appending:
         _on_their_way(writer)
-        return _choose_epoch(writer, _shelf_as_is(writer.catalog, "val"), epoch, split)
+        if not writer.started:
+            _shelf_as_is(writer.catalog, split)  # refuses what can't be a run's folder
+        return _choose_epoch(writer, epoch, split)
 
 
 def holds(writer: Writer, split: str) -> bool:
     """Tell whether a split has a checkpoint, saved or on its way."""
     with writer.appending:
         on_way = any(draft.record.split == split for draft in _on_their_way(writer))
-        return on_way or bool(_shelf_as_is(writer.catalog, split).records)
+        return on_way or (writer.catalog.exists() and split in writer.catalog.splits())
 
 
 def _on_their_way(writer: Writer) -> list[Draft]:
@@ -169,17 +171,17 @@ def _check_samples(shelf: Shelf, drafts: list[Draft], predictions: Predictions, 
     )
 
 
-def _choose_epoch(writer: Writer, val: Shelf, epoch: float | None, split: str) -> float:
+def _choose_epoch(writer: Writer, epoch: float | None, split: str) -> float:
     """Return the epoch: as given, the next one for val, val's newest for any other split."""
     if epoch is not None:
         epoch = _check_epoch(epoch)
     _check_first_write(writer, epoch)
     if epoch is not None:
         return epoch
-    on_disk = max(val.records, default=0.0)
-    if split == "val":
-        return math.floor(on_disk if writer.highest is None else writer.highest) + 1.0
-    return on_disk if writer.latest is None else writer.latest
+    known = writer.highest if split == "val" else writer.latest
+    if known is None:
+        known = max(_shelf_as_is(writer.catalog, "val").records, default=0.0)
+    return math.floor(known) + 1.0 if split == "val" else known
 
 
 def _check_epoch(epoch: float) -> float:
