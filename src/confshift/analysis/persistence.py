@@ -39,7 +39,9 @@ class Persistence(NamedTuple):
     autocorrelation: float  # at lag 1, about the line after the minimum; NaN where there are too few
 
 
-def persistence_of(means: NDArray[np.float64], *, alpha: float, trend_only: bool = False) -> Persistence:
+def persistence_of(
+    means: NDArray[np.float64], *, alpha: float, look_alpha: float | None = None
+) -> Persistence:
     """Test whether a series of epoch means has risen beyond epoch-to-epoch jitter.
 
     Two arms at alpha / 2 each, after the initial fall is cut off. Trend: Mann-Kendall on the epochs
@@ -56,26 +58,23 @@ def persistence_of(means: NDArray[np.float64], *, alpha: float, trend_only: bool
     ----------
     means : ndarray, shape (T,)
     alpha : float
-    trend_only : bool
-        Give all of alpha to the trend: at the tiny levels of repeated looks the Monte-Carlo null of the
-        other arm is too coarse.
+    look_alpha : float, optional
+        Where the question is asked at every look: the part of alpha for this one. All of it goes to the
+        trend, since the Monte-Carlo null of the level is too coarse for so small a part.
     """
     series = _after_fall(means)
-    lowest = int(np.argmin(series))
-    tail = series[lowest + 1 :]
-    share = alpha if trend_only else alpha / 2
+    tail = series[int(np.argmin(series)) + 1 :]
     trend_p = mann_kendall(_blocks(tail))
     level, critical, jitter = math.nan, math.nan, math.nan
     if len(series) >= 2 * _WINDOW + 2:
         window = _window(len(series))
         levels, jitters = _level(series[None], window)
         level, jitter = float(levels[0]), float(jitters[0])
-        critical = _level_critical(len(series), window, 1 - share)
-    above = level > critical and not trend_only
+        critical = _level_critical(len(series), window, 1 - alpha / 2)
+    rising = trend_p < alpha / 2 or level > critical if look_alpha is None else trend_p < look_alpha
     correlation = _autocorrelation(tail)
-    rising = bool(trend_p < share or above)
     if correlation > CORRELATED:
-        rising = bool(level * math.sqrt((1 - correlation) / (1 + correlation)) > critical)
+        rising = rising and level * math.sqrt((1 - correlation) / (1 + correlation)) > critical
     return Persistence(rising, len(tail), trend_p, level, critical, jitter, correlation)
 
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["EpochMeans", "Maxima", "critical_value", "maxima", "mean_errors", "sequential_value", "spent"]
+__all__ = ["EpochMeans", "Maxima", "critical_value", "maxima", "mean_errors", "sequential_values", "spent"]
 
 #: Two checkpoints whose difference varies less than this, relative to their own variance, are identical:
 #: what is left is rounding.
@@ -172,27 +171,32 @@ def spent(look: int, *, planned: int | None) -> float:
     return min(1.0, look / planned) if planned else look / (look + _HALF_SPENT)
 
 
-def sequential_value(earlier: NDArray[Any], *, alpha: float, planned: int | None, units: int) -> float:
-    """Return the critical value of the last epoch where every epoch was looked at when it came.
+def sequential_values(
+    earlier: NDArray[np.float64], *, alpha: float, planned: int | None, units: int
+) -> NDArray[np.float64]:
+    """Return the critical value of each epoch where every epoch was looked at when it came.
 
     Parameters
     ----------
     earlier : ndarray, shape (T, draws)
-        `Maxima.earlier`. At each look as many draws may cross for the first time as `spent` allows.
+        `Maxima.earlier`. At each look as many draws may cross for the first time as `spent` allows; at a
+        look that allows none, the largest draw is the limit.
     alpha : float
         The chance that any look of the whole training crosses where nothing rises.
     planned : int or None
         The number of looks of the training, where it is known.
 
-    Notes
-    -----
-    A look at which no further draw may cross has the largest draw for its limit.
+    Returns
+    -------
+    ndarray, shape (T,)
+        inf at the first epoch, which has none before it.
     """
-    draws = earlier.shape[1]
-    alive, limit = np.ones(draws, dtype=bool), math.inf
-    for look in range(1, len(earlier)):
+    epochs, draws = earlier.shape
+    limits, alive = np.full(epochs, math.inf), np.ones(draws, dtype=bool)
+    for look in range(1, epochs):
         allowed = math.floor(alpha * spent(look, planned=planned) * draws) - int((~alive).sum())
-        remaining = np.sort(earlier[look][alive])
-        limit = float(remaining[-max(allowed, 0) - 1])
-        alive &= earlier[look] <= limit
-    return _widened(limit, units)
+        remaining = earlier[look][alive]
+        place = len(remaining) - max(allowed, 0) - 1
+        limits[look] = np.partition(remaining, place)[place]
+        alive &= earlier[look] <= limits[look]
+    return np.array([_widened(limit, units) for limit in limits])

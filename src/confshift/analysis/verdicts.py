@@ -19,7 +19,7 @@ from confshift.analysis.simultaneous import (
     critical_value,
     maxima,
     mean_errors,
-    sequential_value,
+    sequential_values,
     spent,
 )
 
@@ -75,6 +75,12 @@ class Series:
         frame = pd.DataFrame(table, index=pd.Index(self.epochs, name="epoch"))
         return frame.assign(in_set=statistic <= critical)
 
+    @property
+    def last_candidate(self) -> float:
+        """The latest epoch before the last one that can't be told from the lowest."""
+        members = np.flatnonzero(self.candidates["in_set"].to_numpy()[:-1])
+        return float(self.epochs[members[-1]])
+
 
 def series_of(
     values: NDArray[np.float64], epochs: NDArray[np.float64], *, groups: NDArray[np.intp] | None = None
@@ -95,22 +101,21 @@ def judge_series(series: Series, *, looks: Looks = "once") -> dict[str, Any]:
     if count < 2:
         return {"verdict": STATUSES["too_few_epochs"], "status": "too_few_epochs", **_NO_NUMBERS, **counts}
     once, planned = looks == "once", looks if isinstance(looks, int) else None
-    share = 1.0 if once else spent(count - 1, planned=planned) - spent(count - 2, planned=planned)
-    persistence = persistence_of(errors.means, alpha=ALPHA * share, trend_only=not once)
+    share = spent(count - 1, planned=planned) - spent(count - 2, planned=planned)
+    persistence = persistence_of(errors.means, alpha=ALPHA, look_alpha=None if once else ALPHA * share)
     critical = (
         critical_value(series.null.earlier[-1], alpha=ALPHA, units=errors.units)
         if once
-        else sequential_value(series.null.earlier, alpha=ALPHA, planned=planned, units=errors.units)
+        else sequential_values(series.null.earlier, alpha=ALPHA, planned=planned, units=errors.units)[-1]
     )
     numbers = _numbers(series, critical)
     beyond = bool(numbers["statistic"] > critical)
     status = _status(count, beyond, persistence, numbers, errors.units)
-    members = np.flatnonzero(series.candidates["in_set"].to_numpy()[:-1])
     return {
         "verdict": STATUSES[status],
         "status": status,
         **numbers,
-        "since": float(epochs[members[-1]]) if beyond else math.nan,
+        "since": series.last_candidate if beyond else math.nan,
         **persistence._asdict(),
         **counts,
     }
