@@ -1,0 +1,496 @@
+import math
+import os
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import hypothesis.strategies as st
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hypothesis import given, settings
+from stored_runs import CLASSES, SAMPLES, another_process, failure, names, predictions
+
+from confshift import Predictions, Run
+from confshift.checkpoint import MEASURED, measure
+from confshift.scoring import score
+
+
+@pytest.fixture
+def run(tmp_path):
+    return Run(tmp_path / "run")
+
+
+def add(run, *epochs, split="val", **more):
+    for epoch in epochs:
+        run.append(predictions(int(epoch * 10)), epoch=epoch, split=split, **more)
+
+
+class TestReading:
+    def test_a_handle_on_a_missing_folder_is_fine_until_something_is_read(self, run):
+        assert not run.exists()
+        assert bool(run)
+        assert run.name == "run"
+        for read in (lambda: run.epochs, lambda: run[1], lambda: len(run), lambda: list(run), run.verify):
+            assert str(run.path) in failure(read)
+        assert not run.path.exists()
+
+    def test_a_folder_that_is_no_run_is_refused_by_name(self, tmp_path):
+        assert "is not a run" in failure(lambda: Run(tmp_path).epochs)
+
+    def test_what_was_appended_is_read_back_bit_for_bit(self, run):
+        given = predictions(1, class_names=["a", "b", "<script>"])
+        run.append(given, metadata={"lr": 0.1, "note": ["x", None]}, logged={"loss": math.nan})
+        found = another_process(run.path)[1]
+        read = found.predictions
+        assert read.logits.tobytes() == given.logits.tobytes()
+        assert read.logits.dtype == given.logits.dtype
+        assert (read.targets == given.targets).all()
+        assert read.targets.dtype == np.int64
+        assert (read.sample_ids == given.sample_ids).all()
+        assert read.class_names == found.class_names == ("a", "b", "<script>")
+        assert read.fingerprint == given.fingerprint
+        assert found.metadata == {"lr": 0.1, "note": ["x", None]}
+        assert math.isnan(found.provenance.logged["loss"])
+
+    def test_the_columns_read_are_those_measured(self, run):
+        given = predictions(1)
+        saved = run.append(given)
+        expected = measure(given)
+        for found in (saved.measurement, another_process(run.path)[1].measurement):
+            assert found.rows.dtype == MEASURED
+            assert found.rows.tobytes() == expected.rows.tobytes()
+            assert found.beta == expected.beta
+            assert (found.sample_ids == expected.sample_ids).all()
+
+    def test_scores_given_save_the_first_pass_and_change_nothing(self, run, monkeypatch):
+        given = predictions(1)
+        scores = score(given.logits, given.targets)
+        monkeypatch.setattr("confshift.checkpoint.score", lambda *_: pytest.fail("scored again"))
+        found = run.append(given, scores=scores).measurement
+        monkeypatch.undo()
+        assert found.rows.tobytes() == measure(given).rows.tobytes()
+
+    def test_splits_epochs_and_checkpoints_come_in_order(self, run):
+        add(run, 2, 0, 0.5)
+        add(run, 2, 0.5, split="train")
+        add(run, 7, split="a.b")
+        assert run.splits == ("val", "a.b", "train")
+        assert run.epochs == (0, 0.5, 2)
+        assert run.epochs_of("train") == (0.5, 2)
+        assert run.epochs_of("nothing") == ()
+        assert [one.epoch for one in run.checkpoints("train")] == [0.5, 2]
+        assert [(one.epoch, one.split) for one in run] == [
+            (0, "val"),
+            (0.5, "val"),
+            (0.5, "train"),
+            (2, "val"),
+            (2, "train"),
+            (7, "a.b"),
+        ]
+        assert len(run) == 6
+        assert run.checkpoint(2, split="train").split == "train"
+
+    def test_a_missing_epoch_is_an_error_that_lists_those_there_are(self, run):
+        add(run, 1, 2.5)
+        assert "epochs: 1, 2.5" in failure(lambda: run[2])
+        assert "epochs: none" in failure(run.checkpoint, 1, split="train")
+
+    def test_columns_are_read_without_the_logits(self, run):
+        add(run, 1)
+        run.flush()
+        for file in run.path.glob("val/*.logits.npy"):  # right in size, and nothing else
+            file.write_bytes(b"\0" * file.stat().st_size)
+        found = another_process(run.path)[1]
+        assert len(found.columns) == SAMPLES
+        assert found.metrics()["samples"] == SAMPLES
+        assert "header" in failure(lambda: found.predictions)
+
+    def test_logits_are_mapped_and_can_not_be_written_to(self, run):
+        add(run, 1)
+        logits = another_process(run.path)[1].predictions.logits
+        assert not logits.flags.writeable
+        assert not logits.flags.owndata
+
+    def test_a_folder_that_can_only_be_read_is_read_and_left_as_it_was(self, run):
+        add(run, 1, 2)
+        run.flush()
+        before = {name: (run.path / name).stat().st_mtime_ns for name in names(run.path)}
+        for folder in (run.path / "val", run.path):
+            folder.chmod(stat.S_IRUSR | stat.S_IXUSR)
+        try:
+            found = another_process(run.path)
+            assert [len(one.columns) for one in found] == [SAMPLES, SAMPLES]
+            assert found.verify()["sound"].all()
+            assert found.problems.empty
+        finally:
+            for folder in (run.path, run.path / "val"):
+                folder.chmod(stat.S_IRWXU)
+        assert {name: (run.path / name).stat().st_mtime_ns for name in names(run.path)} == before
+
+    def test_reading_a_run_imports_neither_torch_nor_altair_nor_sklearn(self, run):
+        add(run, 1)
+        run.flush()
+        code = (
+            "import sys, confshift; run = confshift.Run(sys.argv[1]); run[1].metrics(); run[1].predictions;"
+            "run.problems; print([name for name in ('torch', 'altair', 'sklearn') if name in sys.modules])"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", code, run.path], capture_output=True, text=True, check=True
+        )
+        assert done.stdout.strip() == "[]"
+
+    def test_a_handle_still_finds_its_folder_after_the_process_moved(self, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        run = Run("here")
+        add(run, 1)
+        monkeypatch.chdir("/")
+        assert run.epochs == (1,)
+        assert (tmp_path / "here" / "run.json").exists()
+
+    def test_any_program_can_read_the_files(self, run):
+        add(run, 1)
+        run.flush()
+        (logits,) = run.path.glob("val/*.logits.npy")
+        (columns,) = run.path.glob("val/*.columns.npy")
+        assert np.load(logits, allow_pickle=False).tobytes() == predictions(10).logits.tobytes()
+        table = np.load(columns, allow_pickle=False)
+        assert table.dtype.names == ("sample_id", *MEASURED.names)
+        assert (table["target"] == predictions().targets).all()
+
+
+class TestForms:
+    @pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+    def test_each_float_dtype_is_kept(self, run, dtype):
+        logits = np.random.default_rng(0).normal(size=(9, 2)).astype(dtype)
+        logits[0] = np.nan
+        logits[1, 0] = -np.inf
+        run.append(Predictions(logits, np.ones(9, int)))
+        read = another_process(run.path)[1].predictions
+        assert read.logits.dtype == dtype
+        assert read.source_dtype == dtype
+        assert read.logits.tobytes() == logits.tobytes()
+
+    def test_bfloat16_takes_two_bytes_a_number_and_comes_back_exactly(self, run):
+        given = torch.randn(9, 3, generator=torch.Generator().manual_seed(0)).bfloat16()
+        given[2, 1] = math.nan
+        given[3, 0] = -math.inf
+        run.append(Predictions(given, torch.zeros(9, dtype=torch.long)))
+        read = another_process(run.path)[1].predictions
+        assert read.source_dtype == "bfloat16"
+        assert read.logits.dtype == np.float32
+        assert read.logits.tobytes() == given.float().numpy().tobytes()
+        (file,) = run.path.glob("val/*.logits.npy")
+        assert file.stat().st_size == 128 + 2 * given.numel()
+
+    def test_what_is_called_bfloat16_and_is_not_is_kept_as_float32(self, run):
+        given = predictions(0, source_dtype="bfloat16")
+        run.append(given)
+        assert another_process(run.path)[1].predictions.logits.tobytes() == given.logits.tobytes()
+
+    @settings(max_examples=25, deadline=None)
+    @given(
+        ids=st.lists(
+            st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=8),
+            min_size=1,
+            max_size=6,
+            unique=True,
+        )
+    )
+    def test_text_ids_of_any_script_come_back_in_the_same_order(self, tmp_path_factory, ids):
+        run = Run(tmp_path_factory.mktemp("ids") / "run")
+        given = Predictions(2 * np.eye(len(ids), 2), np.zeros(len(ids), int), sample_ids=ids)
+        run.append(given)
+        read = another_process(run.path)[1]
+        assert read.predictions.sample_ids.tolist() == given.sample_ids.tolist()
+        assert read.predictions.fingerprint == given.fingerprint
+
+    def test_integer_ids_keep_all_their_digits(self, run):
+        ids = [-(2**63), -1, 2**53 + 1, 2**63 - 1]
+        run.append(Predictions(2 * np.eye(4), [0, 1, 2, 3], sample_ids=ids))
+        assert another_process(run.path)[1].columns.index.tolist() == ids
+
+    def test_ids_that_are_no_proper_text_are_refused_at_once(self, run):
+        given = Predictions(2 * np.eye(2), [0, 1], sample_ids=["a", "\ud800"])
+        assert "UTF-8" in failure(run.append, given)
+        assert not run.exists()
+
+    def test_what_predictions_left_out_and_how_ids_were_found_is_kept(self, run):
+        given = Predictions(
+            [[1.0, 0], [1, 0], [2, 3], [4, 5]], [0, 0, -100, 1], sample_ids=[5, 5, 6, 7], id_source="sampler"
+        )
+        run.append(given, checks={"deterministic": True})
+        found = another_process(run.path)[1]
+        for place in (found.predictions, found.provenance):
+            assert (place.id_source, place.ignored_samples, place.duplicate_samples) == ("sampler", 1, 1)
+        assert found.provenance.checks == {"deterministic": True}
+        assert pd.Timestamp(found.provenance.written).tzinfo is not None
+        assert {"confshift", "numpy", "python"} <= set(found.provenance.versions)
+        assert len(found.provenance.writer) == 16
+
+    def test_numbers_of_numpy_and_torch_are_kept_as_numbers(self, run):
+        run.append(
+            predictions(), metadata={"lr": np.float32(0.5), "step": np.int64(3), "loss": torch.tensor(2.0)}
+        )
+        assert another_process(run.path)[1].metadata == {"lr": 0.5, "step": 3, "loss": 2.0}
+
+    @pytest.mark.parametrize(
+        "metadata",
+        [{"model": object()}, {1: 2}, {"x": np.arange(3)}, {"big": "x" * (1 << 24)}, {"t": torch.ones(2)}],
+        ids=lambda value: next(iter(map(str, value))),
+    )
+    def test_notes_that_json_can_not_hold_are_refused_at_once(self, run, metadata):
+        assert "metadata" in failure(run.append, predictions(), metadata=metadata)
+        assert not run.exists()
+
+
+class TestEpochs:
+    def test_val_counts_by_itself_and_other_splits_follow_it(self, run):
+        assert run.append(predictions(0), split="train").epoch == 0
+        assert [run.append(predictions(n)).epoch for n in range(3)] == [1, 2, 3]
+        assert run.append(predictions(4), split="train").epoch == 3
+        assert run.append(predictions(5), epoch=7.5).epoch == 7.5
+        assert run.append(predictions(6)).epoch == 8
+        assert run.append(predictions(7), split="train").epoch == 8
+
+    def test_a_baseline_at_zero_leaves_the_count_at_one(self, run):
+        assert run.append(predictions(0), epoch=0).epoch == 0
+        assert run.append(predictions(1)).epoch == 1
+
+    def test_another_split_follows_the_val_epoch_appended_last(self, run):
+        for epoch in (9, 3):  # saved checkpoints, looked at in any order
+            run.append(predictions(epoch), epoch=epoch)
+            assert run.append(predictions(epoch), split="train").epoch == epoch
+
+    def test_the_count_goes_on_after_an_epoch_was_done_again(self, run):
+        add(run, 1, 2, 3)
+        run.append(predictions(50), epoch=2)
+        assert run.append(predictions(51)).epoch == 4
+        assert run.epochs == (1, 2, 3, 4)
+
+    @pytest.mark.parametrize("epoch", [-1, math.nan, math.inf, "3", True, None.__class__, [1]])
+    def test_what_is_no_epoch_is_refused_by_value(self, run, epoch):
+        assert f"epoch={epoch!r}" in failure(run.append, predictions(), epoch=epoch)
+        assert not run.exists()
+
+    @pytest.mark.parametrize("epoch", [np.int64(3), np.float32(3), 3])
+    def test_any_real_number_is_an_epoch(self, run, epoch):
+        found = run.append(predictions(), epoch=epoch).epoch
+        assert type(found) is float
+        assert found == 3
+
+    @pytest.mark.parametrize("epoch", [None, 0])
+    @pytest.mark.parametrize("split", ["val", "train"])
+    def test_a_second_process_must_say_where_it_goes_on(self, run, epoch, split):
+        add(run, 1, 2)
+        run.flush()
+        before = names(run.path)
+        message = failure(another_process(run.path).append, predictions(), epoch=epoch, split=split)
+        for remedy in ("another run folder", "pass epoch=", "delete()"):
+            assert remedy in message
+        assert names(run.path) == before
+
+    def test_a_resumed_training_counts_on_from_where_it_resumed(self, run):
+        add(run, 1, 2, 3)
+        run.flush()
+        again = another_process(run.path)
+        again.append(predictions(90), epoch=2)
+        assert again.append(predictions(91)).epoch == 3
+        assert again.append(predictions(92), split="train").epoch == 3
+        assert again.epochs == (1, 2, 3)
+        writers = [one.provenance.writer for one in again.checkpoints()]
+        assert writers[0] != writers[1] == writers[2]
+
+    def test_check_epoch_says_what_append_would_do(self, run):
+        assert run.check_epoch() == 1
+        assert run.check_epoch(0) == 0
+        assert not run.holds("val")
+        add(run, 4)
+        assert run.holds("val")
+        assert run.check_epoch() == 5
+        assert run.check_epoch(split="train") == 4
+        assert "epoch=-1" in failure(run.check_epoch, -1)
+        assert "delete()" in failure(another_process(run.path).check_epoch)
+        assert run.epochs == (4,)
+
+
+class TestReplacing:
+    def test_an_epoch_done_again_is_replaced_and_its_files_are_removed(self, run):
+        add(run, 1, 2)
+        run.append(predictions(77), epoch=1)
+        assert run.epochs == (1, 2)
+        assert run[1].predictions.logits.tobytes() == predictions(77).logits.tobytes()
+        assert len(names(run.path / "val")) == 6
+        assert [record.generation for record in run._shelf("val").records.values()] == [1, 0]
+
+    def test_the_same_content_again_changes_no_file(self, run):
+        add(run, 1)
+        run.flush()
+        before = {name: (run.path / name).stat().st_ino for name in names(run.path)}
+        for writer in (run, another_process(run.path)):
+            add(writer, 1)
+            writer.flush()
+            assert {name: (run.path / name).stat().st_ino for name in names(run.path)} == before
+
+    @pytest.mark.parametrize(
+        "change",
+        [{"metadata": {"lr": 1}}, {"logged": {"loss": 2.0}}, {"checks": {"x": 1}}],
+        ids=lambda change: next(iter(change)),
+    )
+    def test_other_notes_are_other_content(self, run, change):
+        add(run, 1)
+        add(run, 1, **change)
+        run.flush()
+        assert run._shelf("val").records[1].generation == 1
+
+    def test_what_was_open_stays_readable_while_its_epoch_is_replaced(self, run):
+        add(run, 1)
+        run.flush()
+        old = another_process(run.path)[1]
+        logits = old.predictions.logits
+        again = another_process(run.path)
+        again.append(predictions(77), epoch=1)
+        again.flush()
+        assert logits.tobytes() == predictions(10).logits.tobytes()
+
+    def test_reading_while_another_replaces_never_calls_anything_damaged(self, run):
+        add(run, 1)
+        run.flush()
+        code = (
+            "import sys; sys.path[:0] = [sys.argv[2]]; from stored_runs import *\n"
+            "run = Run(sys.argv[1])\n"
+            "for seed in range(60): run.append(predictions(seed), epoch=1)\n"
+            "run.flush()"
+        )
+        here = Path(__file__).parent
+        reader = another_process(run.path)
+        with subprocess.Popen([sys.executable, "-c", code, run.path, here]) as writing:
+            looks = 0
+            while writing.poll() is None:
+                assert reader.epochs == (1,)
+                assert reader._shelf("val").problems == []
+                looks += 1
+        assert writing.returncode == 0
+        assert looks > 10
+        assert reader[1].predictions.logits.tobytes() == predictions(59).logits.tobytes()
+
+
+class TestRefusing:
+    def test_changed_targets_are_refused_with_their_number(self, run):
+        add(run, 1)
+        changed = predictions().targets.copy()
+        changed[:2] = (changed[:2] + 1) % CLASSES
+        message = failure(run.append, Predictions(predictions().logits, changed))
+        assert "the targets of 2 of 20 samples changed" in message
+        assert run.epochs == (1,)
+
+    def test_changed_samples_are_refused_with_their_number(self, run):
+        add(run, 1)
+        run.flush()
+        message = failure(another_process(run.path).append, predictions(0, samples=17), epoch=2)
+        assert "20 samples before and 17 now" in message
+        ids = [f"s{n}" for n in range(SAMPLES)]
+        assert "now text" in failure(run.append, predictions(0, sample_ids=ids))
+
+    def test_each_split_has_samples_of_its_own(self, run):
+        add(run, 1)
+        run.append(predictions(0, samples=7), split="train")
+        assert "7 samples before and 20 now" in failure(run.append, predictions(), split="train")
+
+    def test_another_number_of_classes_is_refused(self, run):
+        add(run, 1)
+        assert "3 classes and these logits have 4" in failure(run.append, predictions(classes=4))
+        assert "3 classes and these logits have 4" in failure(run.append, predictions(classes=4), split="x")
+
+    def test_other_class_names_are_refused_and_plain_numbers_take_the_names_of_the_run(self, run):
+        run.append(predictions(class_names=["cat", "dog", "cow"]))
+        message = failure(run.append, predictions(class_names=["cat", "cow", "dog"]))
+        assert "2 of 3 class names changed (class 1 was 'dog' and is now 'cow')" in message
+        assert run.append(predictions(5)).class_names == ("cat", "dog", "cow")
+
+    @pytest.mark.parametrize(
+        "split",
+        [
+            "../x",
+            "a/b",
+            "/etc",
+            "..",
+            ".hidden",
+            "a\0b",
+            "",
+            "x" * 65,
+            "CON",
+            "nul.txt",
+            "a\\b",
+            "é",
+            "e\n",
+            "~",
+            3,
+        ],
+    )
+    def test_a_split_that_can_not_name_a_folder_is_refused(self, run, split):
+        assert "split=" in failure(run.append, predictions(), split=split)
+        assert not run.path.exists()
+
+    def test_splits_that_differ_by_case_only_are_refused(self, run):
+        add(run, 1)
+        run.flush()
+        assert "'val'" in failure(run.append, predictions(), split="Val")
+
+    def test_a_run_that_is_a_file_is_refused_at_once(self, tmp_path):
+        (tmp_path / "run").write_text("mine")
+        assert "is a file" in failure(Run(tmp_path / "run").append, predictions())
+        assert (tmp_path / "run").read_text() == "mine"
+
+
+class TestWholeFolders:
+    def test_delete_removes_what_a_run_holds_and_nothing_else(self, run):
+        add(run, 1, 2)
+        add(run, 2, split="train")
+        run.flush()
+        own = [run.path / "report.html", run.path / "val" / "notes.txt", run.path / "val" / "00001.json"]
+        for file in own:
+            file.write_text("mine")
+        run.delete()
+        assert sorted(run.path.rglob("*")) == sorted([*own, run.path / "val"])
+
+    def test_delete_removes_the_folder_where_nothing_else_is_in_it(self, run):
+        add(run, 1)
+        run.delete()
+        assert not run.path.exists()
+
+    def test_a_folder_that_is_no_run_is_never_deleted(self, tmp_path):
+        (tmp_path / "val").mkdir()
+        (tmp_path / "val" / "000001.json").write_text("{}")
+        assert "is not a run" in failure(Run(tmp_path).delete)
+        assert (tmp_path / "val" / "000001.json").exists()
+
+    @pytest.mark.parametrize("remove", [Run.delete, lambda run: os.system(f"rm -r {run.path}")])
+    def test_after_a_run_is_gone_the_same_process_starts_at_one(self, run, remove):
+        add(run, 1, 2, 3)
+        run.flush()
+        remove(run)
+        assert run.append(predictions(0, samples=5)).epoch == 1
+        assert run.epochs == (1,)
+
+    def test_a_new_folder_is_nobody_elses(self, tmp_path):
+        made = [Run.create(tmp_path / "runs", "today").name for _ in range(3)]
+        assert made == ["today", "today-2", "today-3"]
+
+    def test_a_copy_and_a_moved_run_are_runs(self, run, tmp_path):
+        add(run, 1)
+        run.flush()
+        run.path.rename(tmp_path / "moved")
+        assert Run(tmp_path / "moved").epochs == (1,)
+        assert not run.exists()
+
+    def test_verify_has_a_row_for_each_file(self, run):
+        add(run, 1, 2)
+        table = run.verify()
+        assert list(table) == ["split", "epoch", "file", "sound", "reason"]
+        assert len(table) == 4
+        assert table["sound"].all()
+        assert list(run.problems) == ["split", "epoch", "kind", "file", "reason"]
+        assert run.problems.empty
