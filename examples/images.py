@@ -37,18 +37,22 @@ class Images(Dataset):
     targets : int64 Tensor, shape (N,)
     classes : tuple of str
         Names; confshift.inspect reads them from here.
+    mean, std : float
+        What pixels between 0 and 1 are standardised by when they are read.
     """
 
     pixels: Tensor
     targets: Tensor
     classes: tuple[str, ...]
+    mean: float = 0.0
+    std: float = 1.0
 
     def __len__(self) -> int:
         return len(self.targets)
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        """Return an image with pixels from 0 to 1, and its label."""
-        return self.pixels[index] / 255, self.targets[index]
+        """Return an image, pixels from 0 to 1 unless they are standardised, and its label."""
+        return (self.pixels[index] / 255 - self.mean) / self.std, self.targets[index]
 
     def take(self, positions: Tensor) -> Images:
         """Return the images at these positions."""
@@ -69,6 +73,21 @@ class Images(Dataset):
         first = torch.cat([positions[:cut] for positions, cut in zip(by_class, cuts, strict=True)])
         second = torch.cat([positions[cut:] for positions, cut in zip(by_class, cuts, strict=True)])
         return self.take(first), self.take(second)
+
+    def standardised(self, reference: Images) -> Images:
+        """Let pixels be read with the mean 0 and the deviation 1 that those of the reference then have."""
+        pixels = reference.pixels / 255
+        return replace(self, mean=pixels.mean().item(), std=pixels.std().item())
+
+    def windows(self, size: int, *, seed: int = 0) -> Images:
+        """Keep of each image a window of size x size at a random place, which makes the task harder."""
+        height, width = self.pixels.shape[-2:]
+        generator = torch.Generator().manual_seed(seed)
+        tops = torch.randint(height - size + 1, (len(self),), generator=generator).tolist()
+        lefts = torch.randint(width - size + 1, (len(self),), generator=generator).tolist()
+        places = zip(self.pixels, tops, lefts, strict=True)
+        cut = [image[:, top : top + size, left : left + size] for image, top, left in places]
+        return replace(self, pixels=torch.stack(cut))
 
     def with_wrong_labels(self, share: float, *, seed: int = 0) -> Images:
         """Give a random share of the images the label of another class."""
