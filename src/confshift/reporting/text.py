@@ -1,0 +1,203 @@
+"""Results as lines of text, for a terminal: aligned tables with units, sentences."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+
+from confshift.analysis.comparison import Comparison
+from confshift.analysis.history import History
+from confshift.findings.finding import Finding
+from confshift.findings.wording import count, epoch
+
+__all__ = ["adding_up", "comparison_text", "findings_text", "history_text", "printable"]
+
+_NATS, _PERCENT, _RATIO = 4, 2, 3  # decimals
+_MOST_DECIMALS = 9
+
+
+def printable(text: str) -> str:
+    r"""Escape whatever could move a cursor, colour a line or turn the direction of writing.
+
+    >>> print(printable("cat\x1b[2J\ndog"))
+    cat\x1b[2J\ndog
+    """
+    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
+
+
+def findings_text(findings: Iterable[Finding]) -> str:
+    """Write findings as paragraphs: verdict and question, sentence, next step."""
+    return "\n\n".join(_paragraph(finding) for finding in findings)
+
+
+def _paragraph(finding: Finding) -> str:
+    lines = [f"[{finding.verdict}] {printable(finding.title)}", f"  {printable(finding.sentence)}"]
+    if finding.next_step:
+        lines.append(f"  Next: {printable(finding.next_step)}")
+    return "\n".join(lines)
+
+
+def adding_up(parts: ArrayLike, *, total: float, decimals: int) -> NDArray[np.float64]:
+    """Round parts so that they add up to `total` as printed; each stays within two units of its last digit.
+
+    Rounding each part alone leaves a sum that is wrong in the last digit. Here the running sums are
+    rounded and their differences taken. `total` is rounded already and may differ from the parts' own sum
+    by a unit: the parts share that by their size, so that a part that is 0 stays 0.
+
+    >>> adding_up([1 / 3, 0.0, 1 / 3, 1 / 3], total=1.0, decimals=2).tolist()
+    [0.33, 0.0, 0.34, 0.33]
+    """
+    values = np.asarray(parts, np.float64)
+    size = np.abs(values).sum()
+    if not size:
+        return np.zeros(len(values))
+    shared = values + (total - values.sum()) * np.abs(values) / size
+    return np.asarray(np.diff(np.rint(np.cumsum(shared) * 10.0**decimals), prepend=0.0) / 10.0**decimals)
+
+
+def comparison_text(comparison: Comparison) -> str:
+    """Write what changed between two checkpoints: quantities, the account and the cells.
+
+    Contributions add up as printed, each within one unit of its last digit.
+    """
+    loss = comparison.change.loc["loss"]
+    decimals = _decimals(float(loss["change"]))
+    # What the table of quantities shows as the change of the loss is what the parts must add up to.
+    total = round(loss["after"], decimals) - round(loss["before"], decimals)
+    before, after = comparison.before, comparison.after
+    heading = (
+        f"{printable(after.split)}, epoch {epoch(before.epoch)} (before) to {epoch(after.epoch)} (after), "
+        f"{count(len(comparison.panel.targets))}"
+    )
+    if comparison.samples_left_out:
+        heading += f"; {count(comparison.samples_left_out)} without a finite loss left out of both sides"
+    parts = [
+        heading,
+        _change_lines(comparison.change, decimals),
+        _account_lines(comparison.account, total, decimals),
+        _cells_lines(comparison.cells, total, decimals),
+        "Intervals are for these two epochs as chosen; not corrected for having picked the best.",
+    ]
+    return "\n\n".join(parts)
+
+
+def _decimals(change: float) -> int:
+    """Return enough decimals for four digits of a small change."""
+    if not change or not math.isfinite(change):
+        return _NATS
+    return min(max(_NATS, 3 - math.floor(math.log10(abs(change)))), _MOST_DECIMALS)
+
+
+def _change_lines(change: pd.DataFrame, decimals: int) -> str:
+    lines = []
+    for quantity, row in change.iterrows():
+        factor, unit, places = {
+            "fraction": (100.0, "%", _PERCENT),
+            "nats": (1.0, "nats", decimals),
+            "ratio": (1.0, "", _RATIO),
+        }[row["unit"]]
+        before, after = (round(factor * row[side], places) for side in ("before", "after"))
+        low, high = (_signed(factor * row[f"change_{end}"], places) for end in ("low", "high"))
+        # The difference of the numbers as printed: a reader subtracts.
+        shown = (_number(before, places), _number(after, places), _signed(after - before, places))
+        lines.append((_spaced(quantity), unit, *shown, f"{low} to {high}"))
+    return _aligned(("quantity", "unit", "before", "after", "change", "95 % interval"), lines, left=2)
+
+
+def _account_lines(account: pd.DataFrame, total: float, decimals: int) -> str:
+    contributions = adding_up(account["contribution"], total=total, decimals=decimals)
+    units = {"hedging": (1.0, "nats", decimals), "error_rate": (100.0, "%", _PERCENT)}
+    lines = []
+    for (part, row), contribution in zip(account.iterrows(), contributions, strict=True):
+        factor, unit, places = units.get(str(part), (1.0, "nats a mistake", decimals))
+        sides = (_number(factor * row[side], places) for side in ("before", "after"))
+        lines.append((_spaced(part), unit, *sides, _signed(contribution, decimals)))
+    lines.append(("together", "", "", "", _signed(total, decimals)))
+    return _aligned(("account of the change", "unit", "before", "after", "nats"), lines, left=2)
+
+
+def _cells_lines(cells: pd.DataFrame, total: float, decimals: int) -> str:
+    contributions = adding_up(cells["contribution"], total=total, decimals=decimals)
+    lines = []
+    for ((transition, direction), row), contribution in zip(cells.iterrows(), contributions, strict=True):
+        if row["samples"] == 0 and contribution == 0:
+            continue
+        error = _number(row["contribution_se"], decimals)
+        numbers = (f"{row['samples']:,.0f}", _signed(contribution, decimals), error)
+        lines.append((_spaced(transition), str(direction), *numbers, f"{row['confidence_up_samples']:,.0f}"))
+    lines.append(("together", "", f"{cells['samples'].sum():,}", _signed(total, decimals), "", ""))
+    header = ("samples that", "loss", "samples", "nats", "± se", "more confident")
+    return _aligned(header, lines, left=2)
+
+
+def history_text(history: History) -> str:
+    """Write one line per checkpoint, a table per split, and which checkpoint is best by what."""
+    tables = [
+        f"{printable(split)}\n\n{_history_lines(table)}"
+        for split, table in history.table.groupby("split", sort=False)
+    ]
+    best = "\n".join(
+        f"Best by {_spaced(criterion)}: epoch {epoch(row['epoch'])} (loss {_number(row['loss'], _NATS)}, "
+        f"after temperature scaling {_number(row['refinement_loss'], _NATS)}, accuracy "
+        f"{_number(100 * row['accuracy'], _PERCENT)} %)"
+        for criterion, row in history.best.iterrows()
+    )
+    return "\n\n".join([*tables, best])
+
+
+def _history_lines(table: pd.DataFrame) -> str:
+    columns = {
+        "loss": ("loss", 1.0, _NATS),
+        "loss_se": ("± se", 1.0, _NATS),
+        "accuracy": ("accuracy %", 100.0, _PERCENT),
+        "confidence": ("confidence %", 100.0, _PERCENT),
+        "hedge": ("hedge", 1.0, _NATS),
+        "mistake_cost": ("mistake cost", 1.0, _NATS),
+        "calibration_loss": ("calibration", 1.0, _NATS),
+        "refinement_loss": ("refinement", 1.0, _NATS),
+        "temperature": ("temperature", 1.0, _RATIO),
+    }
+    lines = [
+        (
+            epoch(row["epoch"]),
+            f"{row['samples']:,}",
+            *(_number(factor * row[name], places) for name, (_, factor, places) in columns.items()),
+            f"{row['nonfinite_samples']:,}",
+        )
+        for row in table.to_dict(orient="records")
+    ]
+    header = ("epoch", "samples", *(title for title, _, _ in columns.values()), "not scored")
+    return _aligned(header, lines, left=0)
+
+
+def _number(value: float, decimals: int) -> str:
+    return f"{value:.{decimals}f}".replace("-", "−") if math.isfinite(value) else _odd(value)
+
+
+def _signed(value: float, decimals: int) -> str:
+    return f"{value + 0.0:+.{decimals}f}".replace("-", "−") if math.isfinite(value) else _odd(value)
+
+
+def _odd(value: float) -> str:
+    return "none" if math.isnan(value) else "infinite" if value > 0 else "−infinite"
+
+
+def _spaced(name: Any) -> str:
+    return str(name).replace("_", " ")
+
+
+def _aligned(header: Sequence[str], lines: Sequence[Sequence[str]], *, left: int) -> str:
+    """Align columns: the first `left` ones to the left, the others, numbers, to the right."""
+    widths = [max(len(cell) for cell in column) for column in zip(header, *lines, strict=True)]
+    return "\n".join(
+        "  ".join(
+            cell.ljust(width) if position < left else cell.rjust(width)
+            for position, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        for line in (header, *lines)
+    )
