@@ -71,11 +71,11 @@ class Reader:
 
     def _split(self, batch: Any) -> tuple[tuple[Any, ...], dict[str, Any], Any]:
         """Return positional arguments, keyword arguments and targets."""
+        if isinstance(batch, list | tuple) and len(batch) >= 2:
+            return self._split_tuple(batch)
         fields = fields_of(batch)
         if fields is not None:
             return self._split_fields(fields)
-        if isinstance(batch, list | tuple) and len(batch) >= 2:
-            return self._split_tuple(batch)
         size = f" of {len(batch)}" if isinstance(batch, list | tuple) else ""
         raise ConfshiftError(f"no targets in a batch that is a {type(batch).__name__}{size}; {_FORWARD}")
 

@@ -14,7 +14,6 @@ from typing import Any, TypeVar
 from confshift.checkpoint import Checkpoint
 from confshift.errors import ConfshiftError
 from confshift.predictions import Predictions
-from confshift.scoring import score
 from confshift.storage.run import Run
 
 __all__ = ["Destination", "open_run"]
@@ -77,8 +76,7 @@ class Destination:
         checks: Mapping[str, Any],
         release: Callable[[], object],
     ) -> Checkpoint:
-        """Hand the predictions to the run, which writes them behind the training."""
-        scores = score(predictions.logits, predictions.targets)
+        """Hand the predictions to the run, which measures and writes them behind the training."""
 
         def append() -> Checkpoint:
             return self._run.append(
@@ -88,7 +86,6 @@ class Destination:
                 metadata=metadata,
                 logged=logged,
                 checks=checks,
-                scores=scores,
                 release=release,
             )
 
