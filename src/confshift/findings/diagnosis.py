@@ -10,11 +10,13 @@ from confshift.analysis.judgement import Groups, judge
 from confshift.analysis.verdicts import Looks
 from confshift.checkpoint import Checkpoint
 from confshift.errors import ConfshiftError
+from confshift.findings.causes import about_causes
 from confshift.findings.change import about_change
 from confshift.findings.choice import best_checkpoint
 from confshift.findings.finding import Finding
 from confshift.findings.rise import about_rise
 from confshift.findings.run_kind import run_kind
+from confshift.findings.start import about_start
 
 __all__ = ["choose_pair", "diagnose"]
 
@@ -61,11 +63,14 @@ def diagnose(
     sides = choose_pair(history, before=before, after=after)
     usual = looks == "once" and groups is None
     judgement = history.judgement if usual else judge(history.main, looks=looks, groups=groups)
+    comparison = compare(*sides)
     return [
         *about_rise(history, judgement),
         run_kind(history, judgement),
-        *about_change(compare(*sides)),
+        *about_change(comparison),
+        *about_causes(history, comparison),
         best_checkpoint(history, judgement),
+        *about_start(history),
     ]
 
 

@@ -1,0 +1,198 @@
+"""Wrong labels: how large a share of them the logits can't explain, and which samples are suspect."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from confshift import temperature
+from confshift.analysis.dynamics import dynamics_of
+from confshift.analysis.panel import Panel
+
+__all__ = ["LabelNoise", "label_noise_floor", "label_suspects"]
+
+_FOLDS = 5
+#: Logits read by one fit; the floor needs some forty passes over them.
+_READ = 4_000_000
+_FEWEST = 2_000
+#: Bounds of log beta and of logit eps: eps from 6e-6 (nothing) to 0.95.
+_BOUNDS = ((-10.0, 10.0), (-12.0, 3.0))
+_NO_FLOOR = 1e-5
+_SURE = 0.99
+
+
+class LabelNoise(NamedTuple):
+    """A floor under the probability of every label, fitted beside the temperature."""
+
+    floor: float  # eps, the share of labels that look drawn at random
+    floor_se: float
+    wrong_labels: float  # eps (1 - 1/K): a label drawn at random is right once in K
+    wrong_labels_se: float
+    temperature: float  # of the rest
+    gain: float  # by how much the floor lowers the refinement loss, left out, in nats
+    gain_se: float
+    samples: int
+
+
+def label_noise_floor(
+    logits: NDArray[np.floating[Any]], targets: NDArray[np.int64], *, seed: int = 0
+) -> LabelNoise:
+    """Fit p = (1 - eps) softmax(beta z) + eps/K, and test it against the temperature alone.
+
+    A sample that is wrong at great confidence costs ever more as the logits grow, unless a share of the
+    labels is allowed to be random. That share estimates the label noise of THESE samples, if wrong labels
+    fall on all classes alike. Other samples that no logit explains (ambiguous, of an unknown kind) count
+    as well.
+
+    Parameters
+    ----------
+    logits : ndarray, shape (N, K)
+        Finite losses. Beyond four million logits a seeded subset of the samples is read.
+    targets : ndarray of int64, shape (N,)
+    seed : int
+        Of the subset and of the five folds in which `gain` is cross-fitted.
+
+    Returns
+    -------
+    LabelNoise
+        All zeros and NaN errors where no temperature is best (all right, or no better than uniform):
+        there is nothing to find then.
+
+    Notes
+    -----
+    The lapse rate of psychometric functions: F. A. Wichmann, N. J. Hill, "The psychometric function: I",
+    Perception & Psychophysics 63 (2001), 1293-1313. The standard error is from the outer product of scores.
+    """
+    rng = np.random.default_rng(seed)
+    limit = max(_FEWEST, _READ // logits.shape[1])
+    if len(targets) > limit:
+        rows = np.sort(rng.choice(len(targets), limit, replace=False))
+        logits, targets = logits[rows], targets[rows]
+    beta, status = temperature.optimum(temperature.fit(logits, targets))
+    if status != "ok":
+        return LabelNoise(0.0, math.nan, 0.0, math.nan, math.nan, 0.0, math.nan, len(targets))
+    best, eps = _fit(logits, targets, beta, 0.02)
+    fold = rng.permutation(len(targets)) % _FOLDS
+    gains = np.empty(len(targets))
+    for held_out in range(_FOLDS):
+        test = fold == held_out
+        gains[test] = _gains(logits[~test], targets[~test], logits[test], targets[test], (best, eps))
+    error, wrong = _floor_se(logits, targets, best, eps), 1 - 1 / logits.shape[1]
+    floor = eps if eps > _NO_FLOOR else 0.0
+    return LabelNoise(
+        floor,
+        error,
+        floor * wrong,
+        error * wrong,
+        1 / best,
+        float(gains.mean()),
+        float(gains.std(ddof=1) / math.sqrt(len(gains))),
+        len(targets),
+    )
+
+
+def _gains(
+    logits: NDArray[Any],
+    targets: NDArray[np.int64],
+    test_logits: NDArray[Any],
+    test_targets: NDArray[np.int64],
+    start: tuple[float, float],
+) -> NDArray[np.float64]:
+    """Return by how much the floor lowers the loss of each test sample, both fitted to the others."""
+    beta, status = temperature.optimum(temperature.fit(logits, targets))
+    if status != "ok":
+        return np.zeros(len(test_targets))
+    plain = temperature.curve_at(test_logits, test_targets, beta).loss
+    best, eps = _fit(logits, targets, *start)
+    mixed, _, _ = _mixture(test_logits, test_targets, best, eps)
+    return np.asarray(plain + mixed)
+
+
+def _mixture(
+    logits: NDArray[Any], targets: NDArray[np.int64], beta: float, eps: float
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Return log p_y of the mixture and its derivatives in beta and in eps."""
+    curve = temperature.curve_at(logits, targets, beta)
+    uniform = -math.log(logits.shape[1])
+    log_p = np.logaddexp(math.log1p(-eps) - curve.loss, math.log(eps) + uniform)
+    own = np.exp(-curve.loss - log_p)
+    return log_p, -(1 - eps) * own * curve.slope, np.exp(uniform - log_p) - own
+
+
+def _fit(logits: NDArray[Any], targets: NDArray[np.int64], beta: float, eps: float) -> tuple[float, float]:
+    """Return the beta and eps with the highest likelihood."""
+    from scipy.optimize import minimize
+
+    def objective(parameters: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        at, share = math.exp(parameters[0]), 1 / (1 + math.exp(-parameters[1]))
+        log_p, by_beta, by_share = _mixture(logits, targets, at, share)
+        gradient = [at * by_beta.mean(), share * (1 - share) * by_share.mean()]
+        return -float(log_p.mean()), -np.array(gradient)
+
+    start = np.clip([math.log(beta), math.log(eps / (1 - eps))], *np.transpose(_BOUNDS))
+    found = minimize(objective, start, jac=True, method="L-BFGS-B", bounds=_BOUNDS)
+    return math.exp(found.x[0]), 1 / (1 + math.exp(-found.x[1]))
+
+
+def _floor_se(logits: NDArray[Any], targets: NDArray[np.int64], beta: float, eps: float) -> float:
+    _, by_beta, by_eps = _mixture(logits, targets, beta, eps)
+    scores = np.stack([beta * by_beta, by_eps])
+    information = scores @ scores.T
+    determinant = information[0, 0] * information[1, 1] - information[0, 1] ** 2
+    return math.sqrt(information[0, 0] / determinant) if determinant > 0 else math.nan
+
+
+def label_suspects(panel: Panel, *, limit: int | None = 100) -> pd.DataFrame:
+    """Rank the samples by how little probability their label ever had.
+
+    Parameters
+    ----------
+    panel : Panel
+        The checkpoints of a run.
+    limit : int or None
+        The rows to return.
+
+    Returns
+    -------
+    DataFrame
+        Indexed by sample_id, the most suspect first: target, target_name; predicted, predicted_name and
+        confidence at the last checkpoint; target_probability (mean over the checkpoints);
+        correctness (share of checkpoints at which it is right); same_wrong_checkpoints (how many of the
+        last ones in a row give the same wrong label); sure_checkpoints (how many of those, counted from
+        the end, at a confidence above 0.99). The true label may of course be right and the sample hard.
+
+    Notes
+    -----
+    S. Swayamdipta et al., "Dataset Cartography", EMNLP 2020, section 5; defined on training samples, used
+    here on the inspected split.
+    """
+    followed = dynamics_of(panel)
+    wrong = (panel.predicted == panel.predicted[-1]) & ~panel.correct & panel.finite
+    names = panel.class_labels.to_numpy()
+    last = panel.predicted[-1]
+    table = pd.DataFrame(
+        {
+            "target": panel.targets,
+            "target_name": names[panel.targets],
+            "predicted": last,
+            "predicted_name": np.where(last < 0, "", names[last]),
+            "confidence": panel.confidence[-1],
+            "target_probability": followed["target_probability"],
+            "correctness": followed["correctness"],
+            "same_wrong_checkpoints": _run_at_end(wrong),
+            "sure_checkpoints": _run_at_end(wrong & (panel.confidence > _SURE)),
+        },
+        index=followed.index,
+    )
+    ranked = table.sort_values("target_probability", kind="stable")
+    return ranked if limit is None else ranked.head(limit)
+
+
+def _run_at_end(holds: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Return for each column how many of the last rows in a row hold."""
+    broken = ~holds[::-1]
+    return np.where(broken.any(axis=0), broken.argmax(axis=0), len(holds))

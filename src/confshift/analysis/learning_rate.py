@@ -1,0 +1,143 @@
+"""Drops of the learning rate: where they are, from what was logged or from the jitter of the curves."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from confshift.checkpoint import Checkpoint
+
+__all__ = ["FEWEST_CHECKPOINTS", "learning_rates", "rate_drops"]
+
+#: Jitter is measured in this many checkpoints on each side of a break.
+_WINDOW = 8
+FEWEST_CHECKPOINTS = 2 * _WINDOW
+#: In runs of 30 to 100 checkpoints without a break the largest ratio is above this in 0 to 7 %; the most
+#: where the three series jitter as one.
+_COLLAPSE = 6.0
+#: A schedule that falls smoothly has no single drop.
+_DROP = 0.5
+_SERIES = ("loss", "error_rate", "refinement_loss")
+#: Checkpoints whose mean is the level before and after a break; the level before is the noisier one.
+_LEVELS = (5, 3)
+
+
+def learning_rates(checkpoints: Sequence[Checkpoint]) -> NDArray[np.float64]:
+    """Return each checkpoint's learning rate, `metadata["lr"]` or `logged["lr"]`; NaN where unknown."""
+    return np.array([_rate(one.metadata, one.provenance.logged) for one in checkpoints])
+
+
+def _rate(*sources: Mapping[str, Any]) -> float:
+    for source in sources:
+        value = source.get("lr")
+        if isinstance(value, int | float):
+            return float(value)
+    return math.nan
+
+
+def rate_drops(table: pd.DataFrame, rates: NDArray[np.float64]) -> pd.DataFrame:
+    """Find drops of the learning rate, and what the means did there.
+
+    Where the rate of most checkpoints is known, a drop is a fall to half or less between two of them.
+    Where it is not, it is a collapse of the jitter: the second differences of loss, error rate and
+    refinement loss become at least six times smaller (geometric mean) from one window of eight checkpoints
+    to the next. A rate that decays to 0 does the same more slowly.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Of one split, a row per checkpoint: epoch, loss, error_rate, calibration_loss, refinement_loss.
+    rates : ndarray, shape (T,)
+
+    Returns
+    -------
+    DataFrame
+        A row per drop, indexed by the epoch of the first checkpoint after it: rate_before, rate_after (NaN
+        where unknown), jitter_ratio (before over after; NaN where a window is too short), and for each of
+        the four means `<name>_change` (the mean of up to three checkpoints after it minus that of up to
+        five before) with `<name>_jitter`, the standard error that epoch-to-epoch jitter gives it.
+    """
+    series = table[[*_SERIES, "calibration_loss"]].to_numpy(np.float64)
+    known = int(np.isfinite(rates).sum()) > len(rates) // 2
+    rates = pd.Series(rates).ffill().bfill().to_numpy()  # before training there is no rate
+    ratios = _jitter_ratios(series[:, : len(_SERIES)])
+    at = np.flatnonzero(rates[1:] <= _DROP * rates[:-1]) + 1 if known else _collapses(series[:, 2], ratios)
+    rows = [
+        {
+            "rate_before": rates[position - 1] if known else math.nan,
+            "rate_after": rates[position] if known else math.nan,
+            "jitter_ratio": ratios[position],
+            **_change_at(series, position),
+        }
+        for position in at
+    ]
+    columns = ["rate_before", "rate_after", "jitter_ratio", *_change_at(series, 0)]
+    return pd.DataFrame(rows, index=pd.Index(table["epoch"].to_numpy()[at], name="epoch"), columns=columns)
+
+
+def _jitter_ratios(series: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return for each checkpoint the jitter of the window before it over that of the window it starts."""
+    ratios = np.full(len(series), np.nan)
+    if len(series) < FEWEST_CHECKPOINTS:
+        return ratios
+    squares = np.diff(series, 2, axis=0) ** 2
+    jitter = np.sqrt(np.lib.stride_tricks.sliding_window_view(squares, _WINDOW - 2, axis=0).mean(axis=-1))
+    before, after = jitter[:-_WINDOW], jitter[_WINDOW:]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        # A series that stands still has lost its jitter, however small it was.
+        ratio = np.exp(np.log(before / np.maximum(after, 1e-6 * before)).mean(axis=1))
+    ratios[_WINDOW : len(series) - _WINDOW + 1] = np.where((before > 0).all(axis=1), ratio, np.nan)
+    return ratios
+
+
+def _jitter(series: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the standard deviation of each column about a local line, from its second differences."""
+    if len(series) < 3:
+        return np.full(series.shape[1], np.nan)
+    return np.asarray(np.sqrt((np.diff(series, 2, axis=0) ** 2).mean(axis=0) / 6))
+
+
+def _collapses(refinement: NDArray[np.float64], ratios: NDArray[np.float64]) -> NDArray[np.intp]:
+    """Return the positions of the largest collapses, a window apart, after the initial fall.
+
+    While the curves still fall steeply their curvature looks like jitter that goes away.
+    """
+    lowest = np.nanmin(refinement)
+    settled = int(np.argmax(refinement <= lowest + 0.1 * max(refinement[0] - lowest, 0.0)))
+    candidates = np.where(np.isfinite(ratios), ratios, 0.0)
+    candidates[: settled + _WINDOW] = 0.0
+    found: list[int] = []
+    while candidates.max() >= _COLLAPSE:
+        peak = int(candidates.argmax())
+        first = max(peak - _WINDOW, 0)
+        # The ratio still grows while the curves settle after a drop: the break is where it is first large.
+        position = first + int(np.argmax(candidates[first : peak + 1] >= _COLLAPSE))
+        found.append(position)
+        candidates[max(position - _WINDOW, 0) : peak + _WINDOW] = 0.0
+    return np.array(sorted(found), np.intp)
+
+
+def _change_at(series: NDArray[np.float64], position: int) -> dict[str, float]:
+    before = series[max(position - _LEVELS[0], 0) : position]
+    after = series[position : position + _LEVELS[1]]
+    jitters = [
+        _jitter(series[max(position - 2 * _WINDOW, 0) : position]),
+        _jitter(series[position : position + _WINDOW]),
+    ]
+    found: dict[str, float] = {}
+    for column, name in enumerate((*_SERIES, "calibration_loss")):
+        spread = [
+            jitter[column] ** 2 / max(len(side), 1)
+            for jitter, side in zip(jitters, (before, after), strict=True)
+        ]
+        known = len(before) and len(after)
+        found[f"{name}_change"] = (
+            float(after[:, column].mean() - before[:, column].mean()) if known else math.nan
+        )
+        found[f"{name}_jitter"] = math.sqrt(sum(spread))
+    return found

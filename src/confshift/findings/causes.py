@@ -1,0 +1,198 @@
+"""What is behind the rise? The explanations people give, and what the logits say for and against each.
+
+A few exploding samples are the business of `few_samples` in `change`.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pandas as pd
+
+from confshift.analysis.class_bias import MAX_CLASSES, SAMPLES_PER_CLASS, class_bias_test
+from confshift.analysis.comparison import Comparison
+from confshift.analysis.history import History
+from confshift.analysis.learning_rate import FEWEST_CHECKPOINTS, learning_rates, rate_drops
+from confshift.analysis.significance import mcnemar
+from confshift.findings.finding import Finding, Verdict
+from confshift.findings.labels import about_labels
+from confshift.findings.logits import scored_logits
+from confshift.findings.wording import count, epoch, interval, nats, percent, points, signed
+
+__all__ = ["about_causes"]
+
+_LEVEL = 0.05
+#: A rise of the refinement loss below this share of the loss's own is real at most, not the explanation.
+_SMALL = 0.05
+#: Jitter is estimated from few epochs, and a fall is asked for, not any change: t, one-sided, 7 degrees.
+_TOLD = 1.9
+
+
+def about_causes(history: History, comparison: Comparison) -> list[Finding]:
+    """Hold each usual explanation of a rising loss against the logits."""
+    return [
+        scale_growth(comparison),
+        lost_information(history, comparison),
+        *about_labels(history, comparison),
+        learning_rate_drop(history),
+        class_bias(comparison),
+    ]
+
+
+def scale_growth(comparison: Comparison) -> Finding:
+    """Did the logits grow, rather than the decisions change?"""
+    title = "Is it mainly the scale of the logits that grew?"
+    change, scale = comparison.change, comparison.scale
+    parts, kappa = scale[["scale", "shape"]].sum(), float(scale["kappa"].iloc[0])
+    quantities = ["loss", "calibration_loss", "refinement_loss", "hedge", "mistake_cost", "temperature"]
+    table = change.reindex([*quantities, "scale", "shape", "kappa"])
+    table.loc[["scale", "shape"], "change"] = parts.to_numpy()
+    table.loc[["scale", "shape"], "unit"] = "nats"
+    table.loc["kappa", ["change", "unit"]] = [kappa, "ratio"]
+    loss, calibration, refinement = (change.loc[name] for name in quantities[:3])
+    if loss["change"] <= 0 or not math.isfinite(kappa):
+        reason = "The loss did not rise." if loss["change"] <= 0 else "The logits before are all equal."
+        return Finding("scale_growth", title, "not applicable", reason, table, "")
+    sentence = (
+        f"The logits became {kappa:.2g} times as large. Growing alone contributes "
+        f"{signed(parts['scale'])} nats of {signed(loss['change'])}, another shape "
+        f"{signed(parts['shape'])}. By temperature: calibration {signed(calibration['change'])} "
+        f"({interval(calibration)}), refinement {signed(refinement['change'])} ({interval(refinement)}); "
+        f"the hedge went from {nats(change.loc['hedge', 'before'])} to "
+        f"{nats(change.loc['hedge', 'after'])} nats."
+    )
+    grew = kappa > 1 and parts["scale"] > parts["shape"]
+    verdict: Verdict = "cannot tell"
+    if not loss["change_low"] > 0:
+        sentence += " The rise is not told from zero, so its parts may be chance."
+    elif grew and calibration["change_low"] > max(0.0, refinement["change_high"]):
+        verdict = "yes"
+        sentence += (
+            " Consistent with confidence that keeps growing on training samples already right, which "
+            "makes every mistake dearer and changes few decisions."
+        )
+    elif not grew and calibration["change_high"] < refinement["change_low"]:
+        verdict = "no"
+    step = "Calibrate after training; to prevent it, use weight decay or label smoothing, or stop earlier."
+    return Finding("scale_growth", title, verdict, sentence, table, step if verdict == "yes" else "")
+
+
+def lost_information(history: History, comparison: Comparison) -> Finding:
+    """Say whether the model knows less than before, whatever its temperature."""
+    title = "Did the model lose information about the labels?"
+    change = comparison.change
+    refinement, loss = change.loc["refinement_loss"], change.loc["loss"]
+    switched = mcnemar(*comparison.panel.correct)
+    table = change.loc[["refinement_loss", "error_rate", "loss"]].assign(
+        learned=switched.learned, forgotten=switched.forgotten, mcnemar_p=switched.p_value
+    )
+    sentence = (
+        f"The refinement loss, which no temperature touches, went from {nats(refinement['before'])} to "
+        f"{nats(refinement['after'])} nats ({interval(refinement)}). {count(switched.forgotten)} were "
+        f"forgotten and {switched.learned:,} learned (McNemar p = {switched.p_value:.2g}); for these two "
+        "epochs as chosen."
+    )
+    worse = bool(refinement["change_low"] > 0)
+    small = worse and refinement["change"] < _SMALL * loss["change"]
+    fewer_right = switched.forgotten > switched.learned and switched.p_value < _LEVEL
+    verdict: Verdict = "yes" if worse and fewer_right and not small else "no"
+    if (worse and not small) != fewer_right or math.isnan(refinement["change_low"]):
+        verdict = "cannot tell"
+    if small:
+        sentence += (
+            f" That rise is real but small: {percent(refinement['change'] / loss['change'])} of the loss's."
+        )
+    best = history.best.loc["refinement_loss"]
+    step = (
+        f"Prefer epoch {epoch(best['epoch'])}, where the refinement loss is "
+        f"{nats(best['refinement_loss'])} nats; more data, augmentation or regularisation would act on "
+        "this part."
+    )
+    return Finding("lost_information", title, verdict, sentence, table, step if verdict == "yes" else "")
+
+
+def learning_rate_drop(history: History) -> Finding:
+    """Did a drop of the learning rate calm the curves?"""
+    title = "Did the learning rate drop, and the curves with it?"
+    main = history.panels[0][0]
+    table = history.table[history.table["split"] == main].dropna(subset=["loss"])
+    checkpoints = [history.main.checkpoints[at] for at in table.index]
+    rates = learning_rates(checkpoints)
+    known = int(np.isfinite(rates).sum()) > len(rates) // 2
+    step = "" if known else 'Pass metadata={"lr": ...} to inspect to have the drops by name.'
+    drops = rate_drops(table, rates)
+    if drops.empty:
+        enough = known or len(checkpoints) >= FEWEST_CHECKPOINTS
+        sentence = (
+            "The learning rate that was recorded never halves from one checkpoint to the next."
+            if known
+            else "The jitter of loss, error rate and refinement loss never collapses."
+            if enough
+            else f"Without recorded learning rates it takes {FEWEST_CHECKPOINTS} checkpoints to see one."
+        )
+        return Finding(
+            "learning_rate_drop", title, "no" if enough else "not applicable", sentence, drops, step
+        )
+    largest = drops.loc[drops["refinement_loss_change"].abs().idxmax()]
+    fell = bool(largest["refinement_loss_change"] < -_TOLD * largest["refinement_loss_jitter"])
+    others = ", ".join(epoch(float(one)) for one in drops.index.drop(largest.name))
+    sentence = _drop_in_words(largest) + (f" (also at epoch {others})." if others else ".")
+    if fell:
+        sentence += (
+            " Consistent with a smaller step that averages out the noise of the training: it improves "
+            "what the model knows, and does not undo confidence gained before."
+        )
+    elif not known:
+        sentence += (
+            " Consistent with a smaller learning rate, but also with a training set that is fitted perfectly."
+        )
+    verdict: Verdict = "yes" if known or fell else "cannot tell"
+    return Finding("learning_rate_drop", title, verdict, sentence, drops, step)
+
+
+def _drop_in_words(drop: pd.Series) -> str:
+    what = (
+        f"the jitter of the curves becomes {drop['jitter_ratio']:.2g} times smaller"
+        if math.isnan(drop["rate_before"])
+        else f"the learning rate falls from {drop['rate_before']:.2g} to {drop['rate_after']:.2g}"
+    )
+    return (
+        f"At epoch {epoch(float(drop.name))} {what}; there the refinement loss changes by "
+        f"{signed(drop['refinement_loss_change'])} nats, the calibration loss by "
+        f"{signed(drop['calibration_loss_change'])}, the error rate by {points(drop['error_rate_change'])}"
+    )
+
+
+def class_bias(comparison: Comparison) -> Finding:
+    """Say whether the later checkpoint gives some classes more probability than they have."""
+    title = "Does the model give some classes too much probability?"
+    after = comparison.after
+    logits, targets = scored_logits(after)
+    samples, classes = logits.shape
+    if classes > MAX_CLASSES or samples < SAMPLES_PER_CLASS * classes:
+        reason = f"{count(samples)} are too few for {classes:,} classes, or the classes too many."
+        return Finding("class_bias", title, "not applicable", reason, pd.DataFrame(), "")
+    found = class_bias_test(logits, targets, beta=1 / after.temperature, fitted=after.fit_status == "ok")
+    table = found.classes.assign(class_name=comparison.panel.class_labels)
+    table = table.sort_values("excess", key=np.abs, ascending=False, kind="stable")
+    if math.isnan(found.p_value):
+        sentence = "Every probability is 0 or 1 and right: no class can have too much."
+        return Finding("class_bias", title, "not applicable", sentence, table, "")
+    first = table.iloc[0]
+    sentence = (
+        f"At epoch {epoch(after.epoch)}, after temperature scaling, class {first['class_name']} has a mean "
+        f"probability of {percent(first['probability'])} and is {percent(first['frequency'])} of the "
+        f"samples, the largest difference of {classes} classes (all together p = {found.p_value:.2g}). "
+        f"One bias for each class would lower the loss by about {nats(found.gain)} nats."
+    )
+    verdict: Verdict = (
+        "yes" if found.p_value < _LEVEL / 5 else "no" if found.p_value > _LEVEL else "cannot tell"
+    )
+    step = (
+        "Compare the class frequencies of training and validation set; if they should differ, fit a "
+        "bias for each class beside the temperature."
+        if verdict == "yes"
+        else ""
+    )
+    return Finding("class_bias", title, verdict, sentence, table, step)

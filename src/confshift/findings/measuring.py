@@ -1,0 +1,161 @@
+"""Is it measured right? Eval mode, train against validation, and the loss that the user's loop reports."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from confshift.analysis.history import History
+from confshift.analysis.logged_loss import logged_losses, possible_causes
+from confshift.findings.finding import Finding, Verdict
+from confshift.findings.wording import count, epoch, nats, percent, points, signed
+
+__all__ = ["about_measuring"]
+
+_TOLD = 1.96
+_CHECKS = {
+    "modes": "every module is in eval mode",
+    "repeatable": "the same batch twice gives the same logits",
+    "alone": "a sample alone gives the logits it has within its batch",
+}
+_REPAIRS = {
+    "modes": "A module sets itself back to training: look for .train() inside a forward or eval method.",
+    "repeatable": "Something is random in eval mode: look for F.dropout without training=self.training.",
+    "alone": "Samples of a batch influence each other: look for BatchNorm in training mode.",
+}
+_LOGGED_STEPS = {
+    "label smoothing": "Evaluate with a plain cross-entropy; smoothing belongs to the training loss.",
+    "mean of batch means": "Add up losses over the samples (reduction='sum') and divide by their number.",
+    "class weights": "Evaluate without the class weights, or expect another number.",
+    "ignored samples counted": "Divide by the number of samples that have a label.",
+    "padded samples counted": "Count each sample once: a distributed sampler repeats the first ones.",
+}
+
+
+def about_measuring(history: History) -> list[Finding]:
+    """Answer whether the numbers of the run mean what their names say."""
+    return [evaluates_plainly(history), train_gap(history), logged_loss(history)]
+
+
+def evaluates_plainly(history: History) -> Finding:
+    """Was the model in eval mode, all of it, and does it say the same twice?"""
+    title = "Does the model evaluate each sample by itself, the same way each time?"
+    tried = [
+        one for one in history.main.checkpoints if any(name in one.provenance.checks for name in _CHECKS)
+    ]
+    rows = {name: dict(tried[0].provenance.checks.get(name, {})) for name in _CHECKS} if tried else {}
+    table = pd.DataFrame(
+        {
+            "check": list(_CHECKS.values()),
+            "status": [rows.get(name, {}).get("status", "not made") for name in _CHECKS],
+            "detail": [_detail(rows.get(name, {})) for name in _CHECKS],
+        },
+        index=pd.Index(_CHECKS, name="name"),
+    )
+    made = table[table["status"] != "not made"]
+    if made.empty:
+        sentence = "The model was not tried on a batch: inspect(..., check=True) does it."
+        step = "Pass check=True to inspect once." if not tried else ""
+        return Finding("evaluates_plainly", title, "not applicable", sentence, table, step)
+    failed = made[made["status"] == "failed"]
+    left = len(_CHECKS) - len(made)
+    results = [
+        f"{row['check']}: {row['status']}" + (f" ({row['detail']})" if row["detail"] else "")
+        for _, row in made.iterrows()
+    ]
+    sentence = f"Tried at epoch {epoch(tried[0].epoch)}: {'; '.join(results)}."
+    sentence += f" {count(left, 'check')} could not be made." if left else ""
+    verdict: Verdict = "yes" if failed.empty else "no"
+    step = " ".join(_REPAIRS[str(name)] for name in failed.index)
+    return Finding("evaluates_plainly", title, verdict, sentence, table, step)
+
+
+def _detail(row: dict[str, Any]) -> str:
+    if row.get("modules"):
+        shown = ", ".join(row["modules"][:3])
+        return f"{count(row['count'], 'module')}: {shown}" + (", ..." if row["count"] > 3 else "")
+    if row.get("difference"):
+        return f"they differ by {row['difference']:.1g} of the largest logit"
+    return str(row.get("reason", ""))
+
+
+def train_gap(history: History) -> Finding:
+    """How far are train and validation apart where both are measured alike?"""
+    title = "Is the validation loss above the train loss, both in eval mode?"
+    names = [name for name, _ in history.panels]
+    table = _gaps(history, names[0])
+    if table.empty:
+        missing = (
+            "the train split was not inspected" if "train" not in names[1:] else "no epoch has both splits"
+        )
+        sentence = (
+            f"Not known: {missing}. The running loss of a training loop is no substitute: it averages "
+            "weights of different ages, with dropout and batch statistics on."
+        )
+        step = 'Inspect a fixed part of the training set as well: inspect(model, loader, split="train", ...).'
+        return Finding("train_gap", title, "not applicable", sentence, table, step)
+    last, first = table.iloc[-1], table.iloc[0]
+    gap, se = float(last["loss_gap"]), float(last["loss_gap_se"])
+    sentence = (
+        f"At epoch {epoch(float(table.index[-1]))} the train loss is {nats(last['loss_train'])} nats and "
+        f"the validation loss {nats(last['loss_val'])} "
+        f"({signed(gap)}{f', standard error {nats(se)}' if math.isfinite(se) else ''}); accuracy "
+        f"{percent(last['accuracy_train'])} and {percent(last['accuracy_val'])} "
+        f"({points(last['accuracy_val'] - last['accuracy_train'])}). Both in eval mode on the same "
+        "weights, which the running loss of a training loop is not."
+    )
+    verdict: Verdict = "yes" if gap > _TOLD * se else "no" if gap < -_TOLD * se else "cannot tell"
+    step = ""
+    if float(table.index[0]) <= 0 and abs(first["loss_gap"]) > 3 * first["loss_gap_se"]:
+        sentence += f" Before training they already differ by {signed(first['loss_gap'])}."
+        step = "An untrained model can't have overfitted: the two sets differ, in preprocessing or in kind."
+    return Finding("train_gap", title, verdict, sentence, table, step)
+
+
+def _gaps(history: History, main: str) -> pd.DataFrame:
+    """Return both splits side by side, at the epochs that both have."""
+    columns = ["loss", "loss_se", "accuracy"]
+    table = history.table.set_index("epoch")
+    val, train = (table.loc[table["split"] == name, columns] for name in (main, "train"))
+    if main == "train":
+        train = train.iloc[:0]
+    both = train.merge(val, on="epoch", suffixes=("_train", "_val")).dropna(subset=["loss_train", "loss_val"])
+    both["loss_gap"] = both["loss_val"] - both["loss_train"]
+    both["loss_gap_se"] = np.hypot(both["loss_se_train"], both["loss_se_val"])
+    return both
+
+
+def logged_loss(history: History) -> Finding:
+    """Is the loss that the user's loop reports the mean over the samples?"""
+    title = "Is the loss you logged the mean over the samples?"
+    table = logged_losses(history.main)
+    if table.empty:
+        sentence = "No loss of your own was given to compare with."
+        step = 'Pass logged={"loss": ...} to inspect to have it compared.'
+        return Finding("logged_loss", title, "not applicable", sentence, table, step)
+    differing = table[~table["equal"]]
+    if differing.empty:
+        sentence = f"It is, to the precision it was logged with, at {count(len(table), 'epoch')}."
+        return Finding("logged_loss", title, "yes", sentence, table, "")
+    at = differing["relative_difference"].abs().idxmax()
+    worst = differing.loc[at]
+    sentence = (
+        f"It differs at {len(differing)} of {count(len(table), 'epoch')}, most at epoch "
+        f"{epoch(float(at))}: {worst['logged']:.6g} logged, {worst['sample_mean']:.6g} over the samples "
+        f"({100 * worst['relative_difference']:+.2g} %). "
+    )
+    causes = possible_causes(history.main, table)
+    fitting = causes[causes["fits"]]
+    if fitting.empty:
+        sentence += "None of the ways that can be recomputed gives what was logged."
+        step = (
+            "Look for a mean over batches in another order, class weights, padding, or a lower "
+            "precision; the report uses the mean over the samples."
+        )
+        return Finding("logged_loss", title, "no", sentence, causes, step)
+    first = fitting.iloc[0]
+    sentence += f"That is consistent with {first['cause']} ({first['detail']})."
+    return Finding("logged_loss", title, "no", sentence, causes, _LOGGED_STEPS[first["cause"]])

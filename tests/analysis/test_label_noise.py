@@ -1,0 +1,127 @@
+"""The label-noise floor recovers what was flipped, and the suspects are the flipped ones."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from scipy.optimize import minimize
+from scipy.special import log_softmax
+from sklearn.metrics import roc_auc_score
+
+from confshift.analysis import label_noise
+from confshift.analysis.label_noise import label_noise_floor, label_suspects
+from confshift.analysis.panel import stack
+from confshift.checkpoint import Checkpoint
+from confshift.predictions import Predictions
+
+
+def noisy(samples, classes, rate, *, seed=0, shift=2.5, scale=3.0):
+    """Calibrated evidence made over-confident by `scale`, and targets of which a share `rate` is wrong."""
+    rng = np.random.default_rng(seed)
+    truth = rng.integers(0, classes, samples)
+    evidence = rng.normal(size=(samples, classes))
+    evidence[np.arange(samples), truth] += shift
+    wrong = rng.random(samples) < rate
+    targets = np.where(wrong, (truth + rng.integers(1, classes, samples)) % classes, truth)
+    return evidence * shift * scale, targets, wrong
+
+
+@pytest.mark.parametrize(("samples", "classes"), [(3000, 2), (2000, 10), (2000, 40)])
+@pytest.mark.parametrize("rate", [0.05, 0.10])
+def test_the_rate_of_flipped_labels_is_recovered_within_its_error(samples, classes, rate):
+    logits, targets, wrong = noisy(samples, classes, rate, seed=classes)
+    found = label_noise_floor(logits, targets)
+    assert abs(found.wrong_labels - wrong.mean()) < 2.5 * found.wrong_labels_se
+    assert found.wrong_labels_se < 0.02
+    assert found.gain > 2 * found.gain_se
+    assert found.temperature == pytest.approx(3.0, rel=0.15)  # that of the clean samples
+
+
+@pytest.mark.parametrize("classes", [2, 10, 40])
+def test_clean_labels_have_no_floor(classes):
+    found = [label_noise_floor(*noisy(1500, classes, 0.0, seed=seed)[:2]) for seed in range(6)]
+    assert np.mean([one.wrong_labels for one in found]) < 0.005
+    assert sum(one.gain > 2 * one.gain_se for one in found) == 0
+
+
+def test_the_fit_is_the_maximum_of_the_likelihood_that_scipy_finds_without_derivatives():
+    logits, targets, _ = noisy(600, 5, 0.1)
+    found = label_noise_floor(logits, targets)
+
+    def objective(parameters):
+        p = np.exp(log_softmax(np.exp(parameters[0]) * logits, axis=1))[np.arange(600), targets]
+        return -np.log((1 - parameters[1]) * p + parameters[1] / 5).mean()
+
+    best = minimize(
+        objective,
+        [-1.0, 0.05],
+        method="Nelder-Mead",
+        options={"xatol": 1e-7, "fatol": 1e-12, "maxiter": 2000},
+    )
+    assert found.floor == pytest.approx(best.x[1], abs=2e-4)
+    assert 1 / found.temperature == pytest.approx(math.exp(best.x[0]), rel=2e-3)
+
+
+def test_the_error_of_the_floor_is_the_spread_over_samples_of_samples():
+    found = [label_noise_floor(*noisy(800, 6, 0.08, seed=seed)[:2]) for seed in range(30)]
+    spread = np.std([one.floor for one in found], ddof=1)
+    assert np.mean([one.floor_se for one in found]) == pytest.approx(spread, rel=0.35)
+
+
+@pytest.mark.parametrize("right", [True, False])
+def test_nothing_is_found_where_no_temperature_is_best(right):
+    targets = np.arange(60) % 3
+    logits = np.eye(3)[targets] * (4.0 if right else -4.0)
+    found = label_noise_floor(logits, targets)
+    assert (found.floor, found.gain) == (0.0, 0.0)
+    assert math.isnan(found.floor_se)
+
+
+def test_many_logits_are_read_in_part(monkeypatch):
+    monkeypatch.setattr(label_noise, "_FEWEST", 500)
+    monkeypatch.setattr(label_noise, "_READ", 1000)
+    logits, targets, _ = noisy(4000, 10, 0.1)
+    found = label_noise_floor(logits, targets)
+    assert found.samples == 500
+    assert abs(found.wrong_labels - 0.1) < 3 * found.wrong_labels_se
+
+
+@pytest.fixture(scope="module")
+def run():
+    logits, targets, wrong = noisy(1000, 10, 0.08)
+    checkpoints = [
+        Checkpoint.from_predictions(Predictions(logits * scale, targets), epoch=epoch)
+        for epoch, scale in enumerate([0.1, 0.5, 1.0, 2.0])
+    ]
+    return checkpoints, wrong
+
+
+def test_the_flipped_labels_are_the_most_suspect(run):
+    checkpoints, wrong = run
+    ranked = label_suspects(stack(checkpoints), limit=None)
+    assert ranked["target_probability"].is_monotonic_increasing
+    assert roc_auc_score(wrong[ranked.index], -ranked["target_probability"]) > 0.95
+    assert label_suspects(stack(checkpoints), limit=7).index.tolist() == ranked.index[:7].tolist()
+
+
+def test_the_lengths_of_stay_are_counted_from_the_end():
+    # Sample 0 ends wrong twice the same way, once surely; 1 changes its mind at the end; 2 ends right.
+    targets = np.array([0, 0, 0])
+    steps = [
+        [[5, 0, 0], [0, 9, 0], [0, 9, 0]],
+        [[0, 2, 0], [0, 9, 0], [0, 9, 0]],
+        [[0, 9, 0], [0, 0, 9], [9, 0, 0]],
+    ]
+    panel = stack(
+        [
+            Checkpoint.from_predictions(Predictions(np.array(z, float), targets), epoch=epoch)
+            for epoch, z in enumerate(steps)
+        ]
+    )
+    table = label_suspects(panel).sort_index()
+    assert table["same_wrong_checkpoints"].tolist() == [2, 1, 0]
+    assert table["sure_checkpoints"].tolist() == [1, 1, 0]
+    assert table["correctness"].round(3).tolist() == [0.333, 0.0, 0.333]
+    assert table["predicted_name"].tolist() == ["1", "2", "0"]

@@ -1,0 +1,114 @@
+"""Drops of the learning rate: found where they are, and rarely where there are none."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from confshift.analysis.learning_rate import FEWEST_CHECKPOINTS, learning_rates, rate_drops
+from confshift.checkpoint import Checkpoint, Provenance
+from confshift.predictions import Predictions
+
+COLUMNS = ("loss", "error_rate", "calibration_loss", "refinement_loss")
+
+
+def curves(checkpoints, *, seed=0, drops=(), ratio=30.0, fall=0.05, correlation=0.0):
+    """Means over the epochs: a fall, then jitter; a drop of the rate makes it smaller, with a step."""
+    rng = np.random.default_rng(seed)
+    at = np.arange(checkpoints)
+    stage = np.searchsorted(drops, at, side="right")
+    shared = rng.normal(size=(checkpoints, 1))
+    noise = np.sqrt(correlation) * shared + np.sqrt(1 - correlation) * rng.normal(size=(checkpoints, 4))
+    level = 2 * np.exp(-at / 2) - fall * stage
+    values = level[:, None] + 0.02 * noise / ratio ** stage[:, None]
+    return pd.DataFrame(values, columns=COLUMNS).assign(epoch=at.astype(float))
+
+
+def unknown(table):
+    return np.full(len(table), np.nan)
+
+
+@pytest.mark.parametrize("drops", [[20], [25, 45]])
+def test_a_collapse_of_the_jitter_is_found_at_its_epoch(drops):
+    table = curves(60, drops=drops)
+    found = rate_drops(table, unknown(table))
+    assert found.index.tolist() == drops
+    assert (found["jitter_ratio"] > 6).all()
+    assert found["rate_before"].isna().all()
+    for name in COLUMNS:
+        change = found[f"{name}_change"].to_numpy()
+        np.testing.assert_allclose(change, -0.05, atol=0.03)
+
+
+def test_the_jitter_behind_a_change_is_its_standard_error():
+    tables = [curves(40, seed=seed, drops=[20]) for seed in range(200)]
+    found = [rate_drops(table, np.where(np.arange(40) < 20, 0.1, 0.01)).iloc[0] for table in tables]
+    spread = np.std([one["loss_change"] for one in found])
+    # The level before is the mean of five epochs with jitter, the one after has next to none.
+    assert spread == pytest.approx(0.02 / np.sqrt(5), rel=0.15)
+    assert np.sqrt(np.mean([one["loss_jitter"] ** 2 for one in found])) == pytest.approx(spread, rel=0.15)
+
+
+@pytest.mark.parametrize("checkpoints", [30, 60, 100])
+@pytest.mark.parametrize("correlation", [0.0, 1.0])
+def test_runs_at_one_rate_seldom_show_a_collapse(checkpoints, correlation):
+    tables = (curves(checkpoints, seed=seed, correlation=correlation) for seed in range(150))
+    alarms = [len(rate_drops(table, unknown(table))) > 0 for table in tables]
+    assert np.mean(alarms) <= 0.10
+
+
+def test_the_steep_start_is_no_drop():
+    table = curves(60, seed=1)
+    table[list(COLUMNS)] += 20 * np.exp(-np.arange(60) / 4)[:, None]
+    assert rate_drops(table, unknown(table)).empty
+
+
+def test_too_short_a_run_shows_nothing():
+    table = curves(FEWEST_CHECKPOINTS - 1, drops=[8])
+    assert rate_drops(table, unknown(table)).empty
+
+
+def test_known_rates_decide_whatever_the_jitter_is():
+    table = curves(40, drops=[20])
+    assert rate_drops(table, np.full(40, 0.1)).empty
+    rates = np.where(np.arange(40) < 10, 0.1, 0.02)
+    found = rate_drops(table, rates)
+    assert found.index.tolist() == [10]
+    assert found[["rate_before", "rate_after"]].iloc[0].tolist() == [0.1, 0.02]
+
+
+def test_a_checkpoint_from_before_training_needs_no_rate():
+    table = curves(30)
+    rates = np.where(np.arange(30) < 15, 0.1, 0.01)
+    rates[0] = np.nan
+    assert rate_drops(table, rates).index.tolist() == [15]
+
+
+def test_a_rate_that_falls_smoothly_has_no_drop():
+    table = curves(30)
+    assert rate_drops(table, 0.1 * 0.9 ** np.arange(30)).empty
+
+
+def test_curves_that_stand_still_are_no_drop():
+    table = curves(40)
+    table[list(COLUMNS)] = 1.0
+    assert rate_drops(table, unknown(table)).empty
+
+
+def test_a_drop_at_the_last_checkpoint_is_shown_without_a_ratio():
+    table = curves(20)
+    found = rate_drops(table, np.where(np.arange(20) < 19, 0.1, 0.01))
+    assert found.index.tolist() == [19]
+    assert found["jitter_ratio"].isna().all()
+    assert found["loss_change"].notna().all()
+
+
+def test_the_rate_is_read_from_metadata_or_from_what_was_logged():
+    predictions = Predictions([[2.0, 0.0]], [0])
+    with_metadata = Checkpoint.from_predictions(predictions, epoch=1, metadata={"lr": 0.1})
+    logged = Checkpoint(
+        2, "val", ("0", "1"), lambda: None, lambda: predictions, provenance=Provenance(logged={"lr": 0.01})
+    )
+    without = Checkpoint.from_predictions(predictions, epoch=3, metadata={"lr": "cosine"})
+    np.testing.assert_equal(learning_rates([with_metadata, logged, without]), [0.1, 0.01, np.nan])

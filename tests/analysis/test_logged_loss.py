@@ -1,0 +1,154 @@
+"""The loss that was logged, against torch's own ways of averaging it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch.nn.functional import cross_entropy
+
+from confshift.analysis.logged_loss import logged_losses, possible_causes
+from confshift.analysis.panel import stack
+from confshift.checkpoint import Checkpoint, Provenance
+from confshift.predictions import Predictions
+
+SAMPLES, CLASSES = 533, 5
+
+
+def data(seed):
+    rng = np.random.default_rng(100)
+    targets = rng.choice(CLASSES, SAMPLES, p=[0.4, 0.3, 0.15, 0.1, 0.05])
+    logits = np.random.default_rng(seed).normal(size=(SAMPLES, CLASSES)) * 2
+    return torch.from_numpy(logits), torch.from_numpy(targets)
+
+
+def panel_with(log, *, epochs=(1, 2, 3), metadata=None, **provenance):
+    """A run whose user logged `log(logits, targets)` at each epoch."""
+    checkpoints = []
+    for epoch in epochs:
+        logits, targets = data(epoch)
+        plain = Checkpoint.from_predictions(
+            Predictions(logits.numpy(), targets.numpy()), epoch=epoch, metadata=metadata
+        )
+        logged = {"loss": float(log(logits, targets))}
+        checkpoints.append(replace(plain, provenance=Provenance(logged=logged, **provenance)))
+    return stack(checkpoints)
+
+
+def batch_means(size):
+    def log(logits, targets):
+        pairs = zip(logits.split(size), targets.split(size), strict=True)
+        return np.mean([cross_entropy(z, y).item() for z, y in pairs])
+
+    return log
+
+
+WEIGHTS = [0.5, 1.0, 2.0, 1.5, 3.0]
+COUNTS = np.bincount(data(0)[1].numpy(), minlength=CLASSES)
+
+
+@pytest.mark.parametrize("digits", [None, 4, 6])
+def test_the_mean_over_the_samples_is_equal_to_the_precision_it_was_logged_with(digits):
+    def log(logits, targets):
+        loss = cross_entropy(logits, targets).item()
+        return loss if digits is None else round(loss, digits)
+
+    table = logged_losses(panel_with(log))
+    assert table["equal"].all()
+    assert table.index.tolist() == [1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("cause", "detail", "log", "settings"),
+    [
+        *(
+            ("label smoothing", f"{eps:g}", lambda z, y, e=eps: cross_entropy(z, y, label_smoothing=e), {})
+            for eps in (0.05, 0.1, 0.2)
+        ),
+        *(("mean of batch means", f"batches of {size}", batch_means(size), {}) for size in (32, 50, 256)),
+        (
+            "class weights",
+            'metadata["class_weights"]',
+            lambda z, y: cross_entropy(z, y, weight=torch.tensor(WEIGHTS).double()),
+            {"metadata": {"class_weights": WEIGHTS}},
+        ),
+        (
+            "class weights",
+            "inverse to the class's samples",
+            lambda z, y: cross_entropy(z, y, weight=torch.from_numpy(1 / COUNTS)),
+            {},
+        ),
+        (
+            "ignored samples counted",
+            "30",
+            lambda z, y: cross_entropy(z, y, reduction="sum") / (SAMPLES + 30),
+            {"ignored_samples": 30},
+        ),
+        (
+            "padded samples counted",
+            "3",
+            lambda z, y: cross_entropy(torch.cat([z, z[:3]]), torch.cat([y, y[:3]])),
+            {"duplicate_samples": 3, "id_source": "sampler"},
+        ),
+    ],
+)
+def test_the_way_it_was_averaged_is_found(cause, detail, log, settings):
+    panel = panel_with(log, **settings)
+    table = logged_losses(panel)
+    assert not table["equal"].any()
+    causes = possible_causes(panel, table)
+    fitting = causes[causes["fits"]]
+    assert fitting[["cause", "detail"]].to_numpy().tolist() == [[cause, detail]]
+    assert causes.iloc[0]["cause"] == cause
+
+
+def test_a_difference_without_a_known_cause_fits_nothing():
+    panel = panel_with(lambda z, y: 1.07 * cross_entropy(z, y))
+    table = logged_losses(panel)
+    np.testing.assert_allclose(table["relative_difference"], 0.07, rtol=1e-6)
+    assert not possible_causes(panel, table)["fits"].any()
+
+
+def test_a_cause_has_to_fit_at_every_epoch_probed():
+    def log(logits, targets):
+        first = torch.equal(logits, data(1)[0])
+        return cross_entropy(logits, targets, label_smoothing=0.1 if first else 0.17)
+
+    panel = panel_with(log)
+    assert not possible_causes(panel, logged_losses(panel))["fits"].any()
+
+
+def test_batches_are_not_guessed_where_the_rows_are_not_in_the_order_of_the_loader():
+    panel = panel_with(batch_means(32), id_source="content")
+    causes = possible_causes(panel, logged_losses(panel))
+    assert "mean of batch means" not in set(causes["cause"])
+
+
+def test_samples_that_can_not_be_scored_are_left_out_of_the_mean():
+    logits, targets = data(1)
+    expected = cross_entropy(logits[1:], targets[1:]).item()
+    logits[0] = torch.nan
+    plain = Checkpoint.from_predictions(Predictions(logits.numpy(), targets.numpy()), epoch=1)
+    panel = stack([replace(plain, provenance=Provenance(logged={"loss": expected * 1.01}))])
+    table = logged_losses(panel)
+    assert table["sample_mean"].iloc[0] == pytest.approx(expected)
+    assert possible_causes(panel, table)["error"].notna().all()
+
+
+def test_masked_classes_make_no_cause_fit_by_accident():
+    logits, targets = data(1)
+    logits[:, 4] = -torch.inf
+    targets[targets == 4] = 0
+    plain = Checkpoint.from_predictions(Predictions(logits.numpy(), targets.numpy()), epoch=1)
+    panel = stack([replace(plain, provenance=Provenance(logged={"loss": 3.0}))])
+    causes = possible_causes(panel, logged_losses(panel))
+    assert not causes[causes["cause"] == "label smoothing"]["fits"].any()
+
+
+@pytest.mark.parametrize("logged", [{}, {"loss": float("nan")}, {"loss": float("inf")}, {"accuracy": 0.9}])
+def test_without_a_finite_logged_loss_there_is_nothing_to_compare(logged):
+    logits, targets = data(1)
+    plain = Checkpoint.from_predictions(Predictions(logits.numpy(), targets.numpy()), epoch=1)
+    assert logged_losses(stack([replace(plain, provenance=Provenance(logged=logged))])).empty

@@ -1,0 +1,222 @@
+"""What is behind the rise? Each cause is built into a run and has to be found there, and only there."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from confshift.analysis.comparison import compare
+from confshift.analysis.history import summarize
+from confshift.checkpoint import Checkpoint, Provenance
+from confshift.findings.causes import about_causes
+from confshift.findings.finding import VERDICTS
+from confshift.findings.start import about_start
+from confshift.predictions import Predictions
+
+SAMPLES, CLASSES = 1500, 6
+
+
+def evidence(seed=0, shift=2.0, samples=SAMPLES, classes=CLASSES):
+    rng = np.random.default_rng(seed)
+    targets = rng.integers(0, classes, samples)
+    logits = rng.normal(size=(samples, classes))
+    logits[np.arange(samples), targets] += shift
+    return logits * shift, targets
+
+
+def run_of(logits, targets, *, rates=None):
+    metadata = [{} if rates is None else {"lr": rate} for rate in rates or [0.0] * len(logits)]
+    return [
+        Checkpoint.from_predictions(Predictions(z, targets), epoch=epoch, metadata=metadata[epoch])
+        for epoch, z in enumerate(logits)
+    ]
+
+
+def causes_of(run):
+    history = summarize(run)
+    return {finding.code: finding for finding in about_causes(history, compare(*history.pair))}
+
+
+def growing(seed=0):
+    """The same decisions, ever surer."""
+    logits, targets = evidence(seed)
+    return run_of([logits * scale for scale in (0.8, 1.0, 2.0, 3.0, 4.0)], targets)
+
+
+def forgetting(seed=0):
+    """The scale stays, the evidence drowns in noise."""
+    logits, targets = evidence(seed)
+    noise = np.random.default_rng(9).normal(size=logits.shape)
+    return run_of([logits + 2 * level * noise for level in (0.0, 0.4, 0.8, 1.2)], targets)
+
+
+def mislabelled(seed=0, rate=0.08):
+    """Ever surer, on targets of which a share is wrong."""
+    logits, targets = evidence(seed)
+    rng = np.random.default_rng(5)
+    wrong = rng.random(SAMPLES) < rate
+    targets = np.where(wrong, (targets + rng.integers(1, CLASSES, SAMPLES)) % CLASSES, targets)
+    return run_of([logits * scale for scale in (0.5, 1.0, 2.0, 4.0, 6.0)], targets), wrong
+
+
+def stepping(drop=20, *, rates=False, gain=0.5, epochs=40):
+    """Noise of the training until the rate drops, then less of it and more information."""
+    logits, targets = evidence(shift=1.5)
+    rng = np.random.default_rng(3)
+    lasting = rng.normal(size=logits.shape)
+    steps = []
+    for epoch in range(epochs):
+        calm = epoch >= drop
+        jitter = rng.normal() * (0.002 if calm else 0.15)
+        steps.append((logits + (2 - gain * calm) * (1 + jitter) * lasting) * (1.5 + 0.5 * jitter))
+    return run_of(steps, targets, rates=[0.1 if e < drop else 0.01 for e in range(epochs)] if rates else None)
+
+
+def biased(seed=0):
+    logits, targets = evidence(seed)
+    tilt = np.zeros(CLASSES)
+    tilt[2] = 2.0
+    return run_of([logits, logits + 0.5 * tilt, logits + tilt], targets)
+
+
+def test_growing_logits_are_found():
+    found = causes_of(growing())
+    growth = found["scale_growth"]
+    assert growth.verdict == "yes"
+    table = growth.evidence["change"]
+    assert table["kappa"] == pytest.approx(4.0)
+    assert table["scale"] == pytest.approx(table["loss"])
+    assert table["shape"] == pytest.approx(0, abs=1e-9)
+    assert "onsistent with" in growth.sentence
+    for other in ("lost_information", "label_noise", "class_bias"):
+        assert found[other].verdict == "no", other
+
+
+def test_lost_information_is_found_and_not_taken_for_growth():
+    found = causes_of(forgetting())
+    lost = found["lost_information"]
+    assert lost.verdict == "yes"
+    assert lost.evidence["forgotten"].iloc[0] > lost.evidence["learned"].iloc[0]
+    assert "epoch 0" in lost.next_step
+    assert found["scale_growth"].verdict != "yes"
+
+
+def test_a_loss_of_refinement_without_a_change_of_answers_is_not_decided():
+    logits, targets = evidence()
+    # Confidence is shuffled between the samples, answers stay as they are.
+    sizes = np.exp(np.random.default_rng(0).normal(size=(SAMPLES, 1)) * 0.8)
+    found = causes_of(run_of([logits, logits * sizes], targets))
+    assert found["lost_information"].verdict == "cannot tell"
+
+
+def test_a_tiny_loss_of_refinement_beside_a_large_rise_is_small():
+    logits, targets = evidence()
+    noise = np.random.default_rng(1).normal(size=logits.shape)
+    found = causes_of(run_of([logits, (logits + 0.35 * noise) * 8], targets))
+    assert found["lost_information"].verdict != "yes"
+    assert "real but small" in found["lost_information"].sentence
+
+
+def test_wrong_validation_labels_are_found_with_their_rate_and_their_samples():
+    run, wrong = mislabelled()
+    found = causes_of(run)
+    noise, stuck = found["label_noise"], found["stuck_samples"]
+    assert noise.verdict == "yes"
+    last = noise.evidence.iloc[-1]
+    assert abs(last["wrong_labels"] - wrong.mean()) < 2.5 * last["wrong_labels_se"]
+    assert "of the rise" in noise.sentence
+    assert stuck.verdict == "yes"
+    assert len(stuck.evidence) == 100
+    assert wrong[stuck.evidence.index].mean() > 0.7
+
+
+def test_a_run_of_two_checkpoints_is_too_short_for_stuck_samples():
+    logits, targets = evidence()
+    assert causes_of(run_of([logits, 2 * logits], targets))["stuck_samples"].verdict == "not applicable"
+
+
+def test_a_drop_of_the_learning_rate_is_found_in_the_curves():
+    drop = causes_of(stepping())["learning_rate_drop"]
+    assert drop.verdict == "yes"
+    assert 20 in drop.evidence.index
+    assert drop.evidence.loc[20, "refinement_loss_change"] < 0
+    assert "times smaller" in drop.sentence
+    assert "averages out" in drop.sentence
+
+
+def test_a_drop_that_was_recorded_is_named():
+    drop = causes_of(stepping(rates=True))["learning_rate_drop"]
+    assert drop.verdict == "yes"
+    assert drop.evidence.index.tolist() == [20]
+    assert "from 0.1 to 0.01" in drop.sentence
+
+
+def test_calm_without_gain_may_be_a_training_set_fitted_perfectly():
+    drop = causes_of(stepping(gain=0.0))["learning_rate_drop"]
+    assert drop.verdict == "cannot tell"
+    assert "fitted perfectly" in drop.sentence
+
+
+@pytest.mark.parametrize(
+    ("run", "verdict"),
+    [
+        (stepping(drop=99), "no"),
+        (stepping(drop=99, rates=True), "no"),
+        (growing(), "not applicable"),
+    ],
+)
+def test_no_drop_is_seen_where_there_is_none(run, verdict):
+    assert causes_of(run)["learning_rate_drop"].verdict == verdict
+
+
+def test_a_biased_class_is_found_and_named():
+    bias = causes_of(biased())["class_bias"]
+    assert bias.verdict == "yes"
+    assert bias.evidence.index[0] == 2
+    assert "class 2 has a mean probability" in bias.sentence
+
+
+def test_too_few_samples_for_the_classes_are_not_tested_for_bias():
+    logits, targets = evidence(samples=60, classes=30)
+    assert causes_of(run_of([logits, 2 * logits], targets))["class_bias"].verdict == "not applicable"
+
+
+def odd_runs():
+    logits, targets = evidence(samples=60)
+    masked, broken = 3 * logits, 2 * logits
+    masked[np.arange(60) % 7 == 0, (targets[0] + 1) % CLASSES] = -np.inf
+    broken[3] = np.nan
+    one = evidence(samples=1)
+    sure = np.eye(CLASSES)[targets] * 20
+    yield "one checkpoint", run_of([logits], targets)
+    yield "identical checkpoints", run_of([logits] * 20, targets)
+    yield "all right", run_of([sure, 2 * sure], targets)
+    yield "all wrong", run_of([-sure, -2 * sure], targets)
+    yield "all zero", run_of([0 * sure, 0 * sure], targets)
+    yield "from all zero", run_of([0 * sure, logits, 9 * logits], targets)
+    yield "masked and broken", run_of([logits, broken, masked], targets)
+    yield "one sample", run_of([one[0], -one[0]], one[1])
+    yield "two samples", run_of([logits[:2], -2 * logits[:2]], targets[:2])
+    yield "two classes", run_of([logits[:, :2], 5 * logits[:, :2]], targets % 2)
+    yield "one class seen", run_of([logits, 5 * logits], 0 * targets)
+    yield "no epoch", [Checkpoint.from_predictions(Predictions(logits, targets))]
+    yield "one rate", run_of([logits, 2 * logits, 3 * logits], targets, rates=[0.1, 0.1, 0.001])
+    yield "diverged", run_of([logits, 2 * logits, np.full_like(logits, np.nan)], targets)
+    logged = Provenance(logged={"loss": float("nan")}, checks={"head": {"status": "not made", "reason": "x"}})
+    yield "odd provenance", [replace(one, provenance=logged) for one in run_of([logits, 2 * logits], targets)]
+
+
+@pytest.mark.parametrize(("name", "run"), list(odd_runs()))
+def test_every_question_is_answered_in_words_without_unknown_numbers(name, run):
+    history = summarize(run)
+    findings = [*about_causes(history, compare(*history.pair)), *about_start(history)]
+    assert len({finding.code for finding in findings}) == 12
+    for finding in findings:
+        text = f"{finding.title} {finding.sentence} {finding.next_step}"
+        assert finding.verdict in VERDICTS
+        assert finding.sentence.endswith("."), text
+        assert not re.search(r"\bnan\b|(?<!epoch )\?|\binf\b|∞|\bNone\b(?! of)", finding.sentence), text
+        finding.to_dict()

@@ -1,0 +1,149 @@
+"""Is it measured right? What the collector tried, train against validation, and the logged loss."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from confshift.analysis.history import summarize
+from confshift.checkpoint import Checkpoint, Provenance
+from confshift.findings.measuring import evaluates_plainly, logged_loss, train_gap
+from confshift.predictions import Predictions
+
+PASSED = {
+    "modes": {"status": "passed", "count": 0, "modules": []},
+    "repeatable": {"status": "passed", "difference": 0.0},
+    "alone": {"status": "passed", "difference": 3e-7, "tolerance": 1e-4},
+}
+
+
+def checkpoint(epoch, *, split="val", shift=1.5, samples=300, seed=0, **provenance):
+    rng = np.random.default_rng(seed)
+    targets = rng.integers(0, 4, samples)
+    logits = rng.normal(size=(samples, 4))
+    logits[np.arange(samples), targets] += shift
+    made = Checkpoint.from_predictions(Predictions(logits, targets), epoch=epoch, split=split)
+    return replace(made, provenance=Provenance(**provenance))
+
+
+def with_checks(**changed):
+    return summarize([checkpoint(0, checks={**PASSED, **changed}), checkpoint(1)])
+
+
+def test_a_model_that_passed_every_check_evaluates_plainly():
+    finding = evaluates_plainly(with_checks())
+    assert (finding.verdict, finding.next_step) == ("yes", "")
+    assert finding.evidence["status"].tolist() == ["passed"] * 3
+    assert "epoch 0" in finding.sentence
+
+
+@pytest.mark.parametrize(
+    ("name", "result", "said", "repair"),
+    [
+        (
+            "modes",
+            {"status": "failed", "count": 5, "modules": ["a", "b", "c", "d", "e"]},
+            "a, b, c, ...",
+            ".train()",
+        ),
+        ("repeatable", {"status": "failed", "difference": 0.31}, "0.3 of the largest logit", "F.dropout"),
+        ("alone", {"status": "failed", "difference": 0.02, "tolerance": 1e-4}, "0.02", "BatchNorm"),
+    ],
+)
+def test_a_failed_check_is_named_with_its_repair(name, result, said, repair):
+    finding = evaluates_plainly(with_checks(**{name: result}))
+    assert finding.verdict == "no"
+    assert said in finding.sentence
+    assert repair in finding.next_step
+
+
+def test_a_check_that_could_not_be_made_is_shown_and_not_held_against_the_model():
+    alone = {"status": "not made", "reason": "the first batch holds one sample"}
+    finding = evaluates_plainly(with_checks(alone=alone))
+    assert finding.verdict == "yes"
+    assert finding.evidence.loc["alone", "detail"] == alone["reason"]
+    assert "1 check could not be made" in finding.sentence
+
+
+@pytest.mark.parametrize("checks", [{}, {name: {"status": "not made", "reason": "x"} for name in PASSED}])
+def test_without_checks_the_question_does_not_apply(checks):
+    finding = evaluates_plainly(summarize([checkpoint(1, checks=checks)]))
+    assert finding.verdict == "not applicable"
+
+
+def test_the_gap_is_taken_at_the_epochs_that_both_splits_have():
+    run = [
+        *(checkpoint(epoch, shift=1.0) for epoch in (0, 1, 2)),
+        *(checkpoint(epoch, split="train", shift=3.0, seed=1) for epoch in (1, 2)),
+    ]
+    finding = train_gap(summarize(run))
+    assert finding.verdict == "yes"
+    assert finding.evidence.index.tolist() == [1, 2]
+    losses = [run[2].metrics()["loss"], run[4].metrics()["loss"]]
+    assert finding.evidence["loss_gap"].iloc[-1] == pytest.approx(losses[0] - losses[1])
+    errors = [one.columns["loss"].std(ddof=1) / np.sqrt(300) for one in (run[2], run[4])]
+    assert finding.evidence["loss_gap_se"].iloc[-1] == pytest.approx(np.hypot(*errors))
+
+
+@pytest.mark.parametrize(("shift", "verdict"), [(1.5, "cannot tell"), (0.5, "no")])
+def test_equal_splits_are_not_told_apart_and_a_worse_train_split_is(shift, verdict):
+    run = [checkpoint(1), checkpoint(1, split="train", shift=shift, seed=1)]
+    finding = train_gap(summarize(run))
+    assert finding.verdict == verdict
+    assert finding.next_step == ""
+
+
+def test_a_gap_before_training_means_different_data():
+    run = [checkpoint(0, shift=0.0), checkpoint(0, split="train", shift=1.0, seed=1)]
+    finding = train_gap(summarize(run))
+    assert "Before training" in finding.sentence
+    assert "the two sets differ" in finding.next_step
+
+
+@pytest.mark.parametrize(
+    ("run", "said"),
+    [
+        ([checkpoint(1)], "not inspected"),
+        ([checkpoint(1), checkpoint(2, split="train")], "no epoch has both"),
+        ([checkpoint(1, split="train")], "not inspected"),
+    ],
+)
+def test_without_the_train_split_the_gap_is_not_known(run, said):
+    finding = train_gap(summarize(run))
+    assert finding.verdict == "not applicable"
+    assert said in finding.sentence
+    assert 'split="train"' in finding.next_step
+
+
+def with_logged(*values):
+    return summarize([checkpoint(epoch, logged={"loss": value}) for epoch, value in enumerate(values, 1)])
+
+
+def test_the_exact_mean_is_recognised():
+    exact = checkpoint(1).metrics()["loss"]
+    finding = logged_loss(with_logged(exact, exact))
+    assert (finding.verdict, finding.next_step) == ("yes", "")
+    assert "2 epochs" in finding.sentence
+
+
+def test_a_mean_of_batch_means_is_named_with_its_remedy():
+    losses = checkpoint(1).columns["loss"].to_numpy()
+    logged = np.mean([losses[start : start + 64].mean() for start in range(0, 300, 64)])
+    finding = logged_loss(with_logged(logged))
+    assert finding.verdict == "no"
+    assert "consistent with mean of batch means (batches of 64)" in finding.sentence
+    assert "reduction='sum'" in finding.next_step
+
+
+def test_a_difference_that_nothing_explains_is_said_so():
+    finding = logged_loss(with_logged(checkpoint(1).metrics()["loss"] * 1.5))
+    assert finding.verdict == "no"
+    assert "None of the ways" in finding.sentence
+    assert "+50 %" in finding.sentence
+    assert not finding.evidence["fits"].any()
+
+
+def test_without_a_logged_loss_there_is_nothing_to_compare():
+    assert logged_loss(summarize([checkpoint(1)])).verdict == "not applicable"
