@@ -131,7 +131,7 @@ class Writer:
                     _log.exception("%s: release() failed", self.catalog.path)
             with self._state:
                 if failure is not None:
-                    self._gaps.append(Gap(save.split, save.epoch, str(failure)))
+                    self._gaps.append(Gap(save.split, save.epoch, _reason(failure)))
                     self._failure = self._failure or failure
                 del self._saves[0]
                 self._state.notify_all()
@@ -160,6 +160,12 @@ class Writer:
             self._gaps = [gap for gap in self._gaps if gap not in saved.gaps]
         save.committed.set_result(saved)
         return None
+
+
+def _reason(failure: ConfshiftError) -> str:
+    """Say what a save failed of, without the path: a run may be read elsewhere."""
+    cause = failure.__cause__
+    return (cause.strerror if isinstance(cause, OSError) else None) or str(cause)
 
 
 _writers: dict[str, Writer] = {}
