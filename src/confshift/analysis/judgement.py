@@ -123,9 +123,10 @@ def _nats_for_errors(row: Mapping[str, Any], panel: Panel, positions: NDArray[np
 def _in_use(panel: Panel) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
     """Return the positions of the checkpoints to judge, and which samples can be scored at all of them."""
     positions = np.flatnonzero(panel.finite.mean(axis=1) >= 0.5)
-    if not len(positions):
-        return positions, np.zeros(len(panel.targets), dtype=bool)
-    return positions, np.asarray(panel.finite[positions].all(axis=0))
+    samples = np.asarray(panel.finite[positions].all(axis=0))
+    if not len(positions) or not samples.any():
+        return positions[:0], np.zeros(len(panel.targets), dtype=bool)
+    return positions, samples
 
 
 def _check_looks(looks: Looks) -> None:

@@ -71,12 +71,12 @@ def mean_errors(values: NDArray[np.float64], *, groups: NDArray[np.intp] | None 
         the same as no groups.
     """
     samples = values.shape[1]
-    means = values.mean(axis=1)
+    means = values.sum(axis=1) / max(samples, 1)
     sums = values - means[:, None]
     if groups is not None:
         sums = np.stack([np.bincount(groups, row) for row in sums])
     units = sums.shape[1]
-    scale = units / max(units - 1, 1) / samples**2
+    scale = units / max(units - 1, 1) / max(samples, 1) ** 2
     return EpochMeans(means, scale * (sums @ sums.T), units)
 
 

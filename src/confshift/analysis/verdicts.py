@@ -46,6 +46,9 @@ Looks = Literal["once", "every epoch"] | int
 
 _POWER_80 = 0.84  # normal quantile
 
+#: Means that differ by less than this are equal.
+_ROUNDING = 1e-9
+
 
 @dataclass(frozen=True, eq=False)
 class Series:
@@ -67,7 +70,7 @@ class Series:
         Indexed by epoch; columns value (the mean), statistic (the largest t-value against any other
         epoch; 0 for the lowest), critical_value and in_set.
         """
-        statistic = self.errors.t_values.max(axis=1)
+        statistic = self.errors.t_values.max(axis=1, initial=0)
         critical = np.array(
             [critical_value(row, alpha=ALPHA, units=self.errors.units) for row in self.null.others]
         )
@@ -155,7 +158,9 @@ def _status(
 ) -> str:
     if epochs < TAIL + 1 or (beyond and persistence.tail < TAIL):
         return "too_few_epochs"
+    if numbers["amount"] < _ROUNDING:
+        return "flat"
     if beyond:
         return "systematic" if persistence.rising else "within_jitter"
-    unseen = numbers["amount"] > 0 and (units < FEW or math.isnan(numbers["resolution"]))
+    unseen = units < FEW or math.isnan(numbers["resolution"])
     return "below_resolution" if persistence.rising or unseen else "flat"

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
 import pandas as pd
 
 from confshift.analysis.history import History
 from confshift.analysis.judgement import Judgement
 from confshift.analysis.persistence import CORRELATED, TAIL
-from confshift.analysis.verdicts import FEW
+from confshift.findings.cautions import cautions, in_units
 from confshift.findings.finding import Finding
 from confshift.findings.wording import count, epoch, nats, percent
 
@@ -28,10 +27,14 @@ _SERIES = {
 }
 
 
+#: What is smaller than this is the rounding of a sum.
+_NOTHING = 1e-9
+
+
 def about_rise(history: History, judgement: Judgement) -> list[Finding]:
     """Say of each series whether it rises; `judgement` is the history's own or one with groups or looks."""
     findings = [series_rise(judgement.rise, series) for series in _SERIES]
-    caution = " ".join(_cautions(history, judgement.rise.loc["loss"]))
+    caution = " ".join(cautions(history.main, judgement.rise.loc["loss"]))
     first = findings[0]
     if caution:
         sentence = f"{first.sentence} {caution}"
@@ -62,8 +65,9 @@ def _amount(row: pd.Series, value: float) -> str:
 def _level(row: pd.Series, value: float) -> str:
     """Write a mean with two digits of the change in it, so that reader and sentence subtract alike."""
     scale, least, sign = (100, 1, " %") if row["unit"] == "fraction" else (1, 2, "")
-    change = scale * abs(row["amount"])
-    digits = min(max(least, 1 - math.floor(math.log10(change))), 5) if change else least
+    change, digits = abs(row["amount"]), least
+    if change > _NOTHING:
+        digits = min(max(least, 1 - math.floor(math.log10(scale * change))), 5)
     return f"{scale * value:.{digits}f}{sign}"
 
 
@@ -71,12 +75,6 @@ def _course(row: pd.Series) -> str:
     return (
         f"{_level(row, row['best_value'])} at epoch {epoch(row['best_epoch'])}, "
         f"{_level(row, row['last_value'])} at epoch {epoch(row['last_epoch'])}"
-    )
-
-
-def _units(row: pd.Series) -> str:
-    return count(row["samples"]) + (
-        "" if row["units"] == row["samples"] else f" in {count(row['units'], 'group')}"
     )
 
 
@@ -89,20 +87,24 @@ def _jitter(row: pd.Series) -> str:
 
 
 def _resolvable(row: pd.Series) -> str:
-    return f"{_units(row)} can resolve rises of {_amount(row, row['resolution'])} or more between them"
+    return f"{in_units(row)} can resolve rises of {_amount(row, row['resolution'])} or more between them"
+
+
+def _part(share: float) -> str:
+    return f"{percent(share)} of" if share < 1 else f"{share:.1f} times"
 
 
 def _systematic(row: pd.Series, name: str) -> tuple[str, str]:
     fall, share = row["share_of_fall"], row["share_of_rise"]
-    sizes = [f"{percent(fall)} of the fall before it"] if math.isfinite(fall) else []
+    sizes = [f"{_part(fall)} the fall before it"] if math.isfinite(fall) else []
     if name != _SERIES["loss"][2] and math.isfinite(share):
-        sizes.append(f"{percent(share)} of the rise of the loss")
+        sizes.append(f"{_part(share)} the rise of the loss")
     manner = "really, but little" if row["status"] == "small" else "systematically"
     size = f" That is {' and '.join(sizes)}." if sizes else ""
     sentence = (
         f"{name} has risen {manner}: {_course(row)}, up by {_amount(row, row['amount'])}, at least "
         f"{_amount(row, row['lower_bound'])} with 95 % confidence, whichever epoch is the best.{size} Every "
-        f"epoch after {epoch(row['since'])} is worse than the lowest. The rise is beyond what {_units(row)} "
+        f"epoch after {epoch(row['since'])} is worse than the lowest. The rise is beyond what {in_units(row)} "
         f"leave uncertain and beyond the jitter {_jitter(row)}."
     )
     return sentence, "See what kind of rise it is." if row["status"] == "systematic" else ""
@@ -133,8 +135,7 @@ def _below_resolution(row: pd.Series, name: str) -> tuple[str, str]:
     if row["rising"]:
         trend = f"{name} drifts upwards on these samples ({_course(row)})"
     else:
-        trend = f"{name} shows no clear drift ({_course(row)}), but with {count(row['units'], 'unit')} (fewer"
-        trend += f" than {FEW}) a rise can't be ruled out"
+        trend = f"{name} shows no clear drift ({_course(row)}), but {in_units(row)} can't rule a rise out"
     sentence = f"{trend}; {_resolvable(row)}."
     if not 0 < row["amount"] < row["resolution"]:
         return sentence, ""
@@ -147,11 +148,10 @@ def _below_resolution(row: pd.Series, name: str) -> tuple[str, str]:
 
 
 def _flat(row: pd.Series, name: str) -> tuple[str, str]:
-    if row["amount"] == 0 and math.isnan(row["resolution"]):
-        return f"{name} is exactly the same: {_course(row)}.", ""
-    if row["amount"] <= 0:
-        lowest = "the lowest" if row["amount"] else "as low as any"
-        return f"{name} does not rise: the last epoch is {lowest} ({_course(row)}).", ""
+    if abs(row["amount"]) < _NOTHING:
+        return f"{name} does not rise: the last epoch is as low as any before ({_course(row)}).", ""
+    if row["amount"] < 0:
+        return f"{name} does not rise: the last epoch is the lowest ({_course(row)}).", ""
     sentence = (
         f"{name} does not rise beyond noise: {_course(row)}, up by {_amount(row, row['amount'])}, neither "
         f"beyond sampling error nor lastingly. {_resolvable(row)}."
@@ -175,33 +175,3 @@ def _too_few_epochs(row: pd.Series, name: str) -> tuple[str, str]:
             + "."
         )
     return sentence, f"Ask again after {count(missing, 'more epoch')}."
-
-
-def _cautions(history: History, row: pd.Series) -> list[str]:
-    """Return what a reader must know about the samples before believing any verdict."""
-    panel = history.main
-    cautions = []
-    if 0 < row["units"] < FEW:
-        cautions.append(f"With only {_units(row)} the errors themselves are rough.")
-    if len(np.unique(panel.targets)) == 1:
-        cautions.append(
-            f"All samples are of class {panel.class_labels[panel.targets[0]]}: no other was asked."
-        )
-    copies = int(
-        pd.DataFrame({"target": panel.targets, "first": panel.loss[0], "last": panel.loss[-1]})
-        .assign(middle=panel.loss[len(panel.loss) // 2], margin=panel.margin[-1])
-        .duplicated()
-        .sum()
-    )
-    if copies:
-        cautions.append(
-            f"{count(copies)} equal another one in every number: if they are copies, pass groups=, or the "
-            "errors come out too small."
-        )
-    if row["samples_left_out"]:
-        cautions.append(f"{count(row['samples_left_out'])} without a finite loss at some epoch left out.")
-    if row["epochs_left_out"]:
-        cautions.append(
-            f"{count(row['epochs_left_out'], 'checkpoint')} where most samples have no finite loss left out."
-        )
-    return cautions

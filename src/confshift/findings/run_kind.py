@@ -61,15 +61,16 @@ def run_kind(history: History, judgement: Judgement) -> Finding:
     kind = kind_of(judgement)
     verdict, meaning, step = KINDS[kind]
     if kind == "confidence" and judgement.candidates.loc["refinement_loss", "in_set"].iloc[-1]:
-        step = f"Keep training, or keep the late checkpoint, and calibrate{_temperature(history)}."
+        step = f"Keep training, or keep the late checkpoint, and calibrate{_temperature(history, rise)}."
     lines = "; ".join(_line(rise.loc[series], series) for series in _NAMES)
     sentence = f"{meaning} {lines[0].upper()}{lines[1:]}."
     title = "Is the model itself getting worse, not only its confidence?"
     return Finding("run_kind", title, verdict, sentence, rise.assign(kind=kind), step)
 
 
-def _temperature(history: History) -> str:
-    last = history.main.checkpoints[-1]
+def _temperature(history: History, rise: pd.DataFrame) -> str:
+    judged = rise.loc["loss", "last_epoch"]
+    last = next(one for one in history.main.checkpoints if one.epoch == judged)
     return f" (T = {last.temperature:.3g} at epoch {epoch(last.epoch)})" if last.fit_status == "ok" else ""
 
 
@@ -80,7 +81,7 @@ def _line(row: pd.Series, series: str) -> str:
         return text
     amount = abs(row["amount"])
     written = f"{100 * amount:.2f} points" if row["unit"] == "fraction" else f"{nats(amount)} nats"
-    text += f", {'up' if row['amount'] > 0 else 'down'} {written}" if amount else ", unchanged"
+    text += f", {'up' if row['amount'] > 0 else 'down'} {written}" if amount > 1e-9 else ", unchanged"
     if series != "loss" and 0 < row["share_of_rise"] < math.inf:
         text += f" ({percent(row['share_of_rise'])} of the loss's rise)"
     return text
