@@ -118,7 +118,8 @@ def cell_columns(panel: Panel, before: int, after: int) -> dict[str, NDArray[Any
         return np.bincount(codes, members, len(CELLS)).astype(np.int64)
 
     contribution = mean(change)
-    surer = panel.confidence[after] > panel.confidence[before]
+    # A higher top probability, by its logarithm: that still differs where both are 1.0 in float64.
+    surer = panel.hedge[after] < panel.hedge[before]
     spread = np.maximum(mean(change * change) - contribution**2, 0)
     return {
         "samples": np.bincount(codes, minlength=len(CELLS)),
