@@ -61,15 +61,18 @@ def _remark(text: str) -> None:
 
 def _newest_run() -> Path:
     """Return the run under runs/ that was written to last."""
-    written = {
-        path.parent: max(one.stat().st_mtime_ns for one in (path, *path.parent.glob("*/")))
-        for path in RUNS.glob("*/run.json")
-    }
-    if not written:
+    found = [path.parent for path in RUNS.glob("*/run.json")]
+    if not found:
         raise click.UsageError(f"no RUN given, and there is none in {RUNS}/; name its folder")
-    newest = max(written, key=lambda path: (written[path], path.name))
+    newest = max(found, key=_written)
     _remark(f"run: {newest}")
     return newest
+
+
+def _written(run: Path) -> tuple[int, str]:
+    """Return when a checkpoint was last put into one of the folder's splits; the name decides between equals."""
+    splits = [one for one in run.iterdir() if one.is_dir()]
+    return max(one.stat().st_mtime_ns for one in (run / "run.json", *splits)), run.name
 
 
 def _open_run(path: Path | None) -> Run:
@@ -175,7 +178,7 @@ def compare(run: Path, before: float, after: float, split: str, as_json: bool) -
         "samples": len(comparison.samples),
         "samples_left_out": comparison.samples_left_out,
     }
-    click.echo(document(run=str(run), split=split, before=before, after=after, **samples, **tables))
+    click.echo(document(run=str(opened.path), split=split, before=before, after=after, **samples, **tables))
 
 
 @main.command()
@@ -190,7 +193,9 @@ def history(run: Path | None, as_json: bool) -> None:
     opened = _open_run(run)
     result = confshift.summarize(opened)
     if as_json:
-        click.echo(document(run=str(opened.path), checkpoints=result.table, best=result.best))
+        click.echo(
+            document(run=str(opened.path), checkpoints=result.table, best=result.best, rise=result.rise)
+        )
     else:
         click.echo(history_text(result))
 
@@ -269,7 +274,7 @@ def add(run: Path, file: Path, epoch: float, split: str, as_json: bool) -> None:
     opened.flush()
     metrics = checkpoint.metrics()
     if as_json:
-        click.echo(document(run=str(run), split=split, epoch=epoch, metrics=metrics))
+        click.echo(document(run=str(opened.path), split=split, epoch=epoch, metrics=metrics))
     else:
         click.echo(
             f"{run}: {split} epoch {epoch:g}, {metrics['samples']:,.0f} samples, loss {metrics['loss']:.4f} "

@@ -39,7 +39,7 @@ def read_npz(path: Path) -> Predictions:
         what they should be.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
             found = list(file.files)
             arrays = {name: file[name] for name in _KNOWN if name in found}
     except _UNREADABLE as error:

@@ -1,0 +1,404 @@
+"""The command line: what it prints, where, and how it ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import markupsafe
+import numpy as np
+import pandas as pd
+import pytest
+from click.testing import CliRunner
+
+import confshift
+from confshift import Predictions, Run
+from confshift.cli import main
+from confshift.reporting.document import document
+from confshift.reporting.text import comparison_text, findings_text, history_text
+
+EVIL = "evil\x1b[2J\u202e\n</script>"
+RUN_COMMAND = [sys.executable, "-c", "from confshift.cli import main; main(prog_name='confshift')"]
+
+
+def call(*arguments, code=0):
+    """Run a command in this process and check how it ends."""
+    result = CliRunner().invoke(main, [str(one) for one in arguments])
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    assert result.exit_code == code, result.output
+    return result
+
+
+def call_outside(*arguments, cwd=None, **environment):
+    """Run a command as a shell would."""
+    full = {**os.environ, **environment}
+    command = [*RUN_COMMAND, *map(str, arguments)]
+    return subprocess.run(command, cwd=cwd, env=full, capture_output=True, timeout=120, check=False)
+
+
+def fill(path, logits, targets, names=None):
+    run = Run(path)
+    for epoch, one in enumerate(logits):
+        run.append(Predictions(one, targets, class_names=names), epoch=epoch)
+    run.append(Predictions(logits[-1], targets, class_names=names), epoch=len(logits) - 1, split="train")
+    run.flush()
+    return path
+
+
+@pytest.fixture(scope="module")
+def rising(tmp_path_factory, make_logits):
+    """A run of eight checkpoints whose loss rises; one class has a hostile name."""
+    logits, targets = make_logits(240, 4, 8, churn=0.2)
+    return fill(tmp_path_factory.mktemp("cli") / "rising", logits, targets, ["a", EVIL, "c", "d"])
+
+
+def plain(**parts):
+    """Return what a JSON document of these parts reads as."""
+    return json.loads(document(**parts))
+
+
+# ------------------------------------------------------------------------------ what is printed is the API's
+def test_compare_prints_the_comparison(rising):
+    run = Run(rising)
+    assert call("compare", rising, 1, 7).stdout == comparison_text(confshift.compare(run[1], run[7])) + "\n"
+
+
+def test_compare_as_json_holds_the_unrounded_tables(rising):
+    run = Run(rising)
+    found = json.loads(call("compare", rising, 1, "7.0", "--json").stdout)
+    comparison = confshift.compare(run[1], run[7])
+    for name in ("change", "account", "cells", "classes"):
+        assert found[name] == plain(table=getattr(comparison, name))["table"]
+    assert (found["schema"], found["split"], found["before"], found["after"]) == (1, "val", 1, 7)
+    assert (found["samples"], found["samples_left_out"]) == (240, 0)
+    change = {row["quantity"]: row["change"] for row in found["change"]}
+    assert sum(row["contribution"] for row in found["cells"]) == pytest.approx(change["loss"], abs=1e-12)
+
+
+def test_compare_takes_another_split(rising):
+    assert call("compare", rising, 7, 7, "--split", "train").stdout.startswith("train, epoch 7 (before) to 7")
+
+
+def test_history_prints_every_checkpoint(rising):
+    assert call("history", rising).stdout == history_text(confshift.summarize(Run(rising))) + "\n"
+
+
+def test_history_as_json_holds_the_unrounded_tables(rising):
+    found = json.loads(call("history", rising, "--json").stdout)
+    history = confshift.summarize(Run(rising))
+    expected = plain(run=str(rising), checkpoints=history.table, best=history.best, rise=history.rise)
+    assert found == expected
+    assert [row["epoch"] for row in found["checkpoints"]] == [*range(8), 7]
+    assert {row["criterion"] for row in found["best"]} == {"loss", "refinement_loss", "accuracy"}
+
+
+@pytest.mark.parametrize(
+    ("options", "arguments"),
+    [
+        ((), {}),
+        (("--before", 1, "--after", 6), {"before": 1, "after": 6}),
+        (("--looks", "every-epoch"), {"looks": "every epoch"}),
+        (("--looks", "12"), {"looks": 12}),
+    ],
+)
+def test_diagnose_prints_the_findings(rising, options, arguments):
+    findings = confshift.diagnose(Run(rising), **arguments)
+    assert call("diagnose", rising, *options).stdout == findings_text(findings) + "\n"
+    found = json.loads(call("diagnose", rising, *options, "--json").stdout)
+    assert found == plain(run=str(rising), findings=[finding.to_dict() for finding in findings])
+
+
+def test_json_has_null_where_a_number_is_unknown(tmp_path):
+    targets = np.arange(4) % 2
+    right = np.where(np.eye(2)[targets] > 0, 3.0, -3.0)
+    fill(tmp_path / "right", [right, 2 * right], targets)
+    text = call("history", tmp_path / "right", "--json").stdout
+    assert json.loads(text, parse_constant=pytest.fail)["checkpoints"][0]["mistake_cost"] is None
+
+
+# ------------------------------------------------------------------------------------------- report and demo
+def test_report_writes_a_page_beside_where_it_was_called(rising, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = call("report", rising)
+    verdict, _, findings = result.stdout.partition("\n\n")
+    assert findings == findings_text(confshift.diagnose(Run(rising))) + "\n"
+    page = (tmp_path / "rising.html").read_text(encoding="utf-8")
+    assert page.startswith("<!doctype html>")
+    assert markupsafe.escape(verdict) in page
+    assert "wrote rising.html" in result.stderr
+    assert "wrote" not in result.stdout
+
+
+def test_report_takes_a_file_a_pair_and_opens_the_page(rising, tmp_path, monkeypatch):
+    opened = []
+    monkeypatch.setattr(click, "launch", opened.append)
+    path = tmp_path / "page.html"
+    result = call("report", rising, "-o", path, "--before", 2, "--after", 5, "--open", "--json")
+    found = json.loads(result.stdout)
+    assert opened == [str(path)]
+    assert path.is_file()
+    assert (found["page"], found["run"]) == (str(path), str(rising))
+    findings = confshift.diagnose(Run(rising), before=2, after=5)
+    assert found["findings"] == plain(f=[finding.to_dict() for finding in findings])["f"]
+
+
+def test_report_into_a_folder_that_is_not_there_is_one_clear_line(rising, tmp_path):
+    result = call("report", rising, "-o", tmp_path / "no" / "page.html", code=2)
+    assert "page.html" in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+def test_demo_trains_and_writes_its_page_where_it_is_told(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = call("demo", "--epochs", 2, "--out", "some/where/demo.html", "--json")
+    found = json.loads(result.stdout)
+    assert (tmp_path / "some/where/demo.html").is_file()
+    assert found["run"] == str(Path("runs/demo").absolute())
+    assert found["findings"][0]["code"] == "rise"
+    assert Run("runs/demo").epochs == (0, 1, 2)
+
+
+# -------------------------------------------------------------------------------------------------- the gate
+def test_a_gate_that_fails_ends_with_1_and_the_findings_are_printed_all_the_same(rising):
+    verdicts = {finding.code: finding.verdict for finding in confshift.diagnose(Run(rising))}
+    assert verdicts["rise"] == "yes"
+    result = call("diagnose", rising, "--fail-on", "rise", code=1)
+    assert result.stdout == call("diagnose", rising).stdout
+    assert result.stderr == "failed: rise\n"
+    assert call("diagnose", rising, "--fail-on", "rise", "--json", code=1).stdout.startswith('{"schema"')
+
+
+def test_a_gate_that_does_not_fail_ends_with_0(rising):
+    codes = [finding.code for finding in confshift.diagnose(Run(rising)) if finding.verdict != "yes"]
+    assert len(codes) > 2
+    result = call("diagnose", rising, *(word for code in codes for word in ("--fail-on", code)))
+    assert "failed" not in result.stderr
+
+
+def test_every_gate_that_fails_is_named(rising):
+    result = call("diagnose", rising, "--fail-on", "loss_change", "--fail-on", "rise", code=1)
+    assert result.stderr == "failed: loss_change, rise\n"
+
+
+def test_a_gate_that_does_not_exist_ends_with_2_and_names_those_that_do(rising):
+    result = call("diagnose", rising, "--fail-on", "raise", code=2)
+    assert "no finding 'raise'; there are rise, " in result.stderr
+    assert result.stdout == ""
+
+
+# --------------------------------------------------------------------------------------- which run, and where
+def test_without_a_run_the_one_written_to_last_is_taken(rising, tmp_path, monkeypatch, make_logits):
+    monkeypatch.chdir(tmp_path)
+    logits, targets = make_logits(40, 3, 2)
+    for name in ("old", "new"):
+        fill(tmp_path / "runs" / name, logits, targets)
+    (tmp_path / "runs" / "nothing").mkdir()
+    times = [path for path in (tmp_path / "runs").rglob("*") if "new" not in path.parts]
+    for path in times:
+        os.utime(path, ns=(1, 1))
+    result = call("history")
+    assert result.stderr == f"run: {Path('runs/new')}\n"
+    assert result.stdout == call("history", "runs/new").stdout
+
+    # A checkpoint added to the old one makes it the newest.
+    call("add", "runs/old", saved(tmp_path, logits[0], targets), "--epoch", 9)
+    os.utime(tmp_path / "runs/new/run.json", ns=(2, 2))
+    for path in (tmp_path / "runs/new").iterdir():
+        os.utime(path, ns=(2, 2))
+    assert call("history").stderr == f"run: {Path('runs/old')}\n"
+
+
+@pytest.mark.parametrize("command", ["report", "diagnose", "history", "verify"])
+def test_without_a_run_anywhere_the_remedy_is_told(command, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = call(command, code=2)
+    assert "no RUN given, and there is none in runs" in result.stderr
+
+
+def break_nothing(path):
+    return path / "not there"
+
+
+def break_no_run(path):
+    (path / "run.json").unlink()
+    return path
+
+
+def break_run_file(path):
+    (path / "run.json").write_text("{")
+    return path
+
+
+def break_every_record(path):
+    for record in path.glob("*/*.json"):
+        record.write_text("{}")
+    return path
+
+
+@pytest.mark.parametrize("break_it", [break_nothing, break_no_run, break_run_file, break_every_record])
+@pytest.mark.parametrize("command", [("report",), ("history",), ("diagnose",), ("compare", 0, 1)])
+def test_a_run_that_cannot_be_read_ends_with_2_and_clear_lines(command, break_it, tmp_path):
+    logits = np.random.default_rng(0).normal(size=(2, 20, 3))
+    path = break_it(fill(tmp_path / "broken", logits, np.arange(20) % 3))
+    result = call(command[0], path, *command[1:], code=2)
+    assert result.stdout == ""
+    lines = result.stderr.splitlines()
+    assert lines[-1].startswith("Error: ")
+    assert all(line.startswith("left out: ") for line in lines[:-1])
+
+
+def test_an_epoch_that_is_not_there_ends_with_2_and_names_those_that_are(rising):
+    assert "its epochs: 0, 1, 2, 3, 4, 5, 6, 7" in call("compare", rising, 1, 99, code=2).stderr
+    assert "before=99" in call("diagnose", rising, "--before", 99, code=2).stderr
+
+
+def test_a_damaged_checkpoint_is_told_of_on_stderr_and_the_others_are_used(tmp_path):
+    logits = np.random.default_rng(0).normal(size=(3, 20, 3))
+    path = fill(tmp_path / "damaged", logits, np.arange(20) % 3)
+    columns = sorted(path.glob("val/*.columns.npy"))[1]
+    columns.write_bytes(columns.read_bytes()[:-1])
+    result = call("history", path, "--json")
+    epochs = [row["epoch"] for row in json.loads(result.stdout)["checkpoints"] if row["split"] == "val"]
+    assert epochs == [0, 2]
+    assert result.stderr.startswith("left out: ")
+    assert columns.name in result.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("compare", "somewhere"), ("nonsense",), ("compare", "r", "one", "two"), ("diagnose", "--looks")],
+)
+def test_wrong_usage_ends_with_2(arguments):
+    assert call(*arguments, code=2).stdout == ""
+
+
+def test_a_number_of_looks_that_means_nothing_ends_with_2(rising):
+    assert "looks='often'" in call("diagnose", rising, "--looks", "often", code=2).stderr
+
+
+# ------------------------------------------------------------------------------------------------------- add
+def saved(folder, logits, targets, **more):
+    path = folder / "some.npz"
+    np.savez(path, logits=logits, targets=targets, **more)
+    return path
+
+
+def test_add_makes_a_run_from_files_of_any_other_program(tmp_path, make_logits):
+    logits, targets = make_logits(50, 3, 3)
+    run = tmp_path / "added"
+    for epoch, one in enumerate(logits):
+        file = saved(tmp_path, one, targets, class_names=["x", "y", "z"])
+        result = call("add", run, file, "--epoch", epoch / 2)
+    metrics = confshift.Checkpoint.from_predictions(Predictions(logits[2], targets)).metrics()
+    expected = f"val epoch 1, 50 samples, loss {metrics['loss']:.4f} nats, accuracy {metrics['accuracy']:.2%}"
+    assert expected.replace("%", " %") in result.stdout
+    assert Run(run).epochs == (0, 0.5, 1)
+    assert Run(run).class_names == ("x", "y", "z")
+    np.testing.assert_array_equal(Run(run)[0.5].predictions.logits, logits[1])
+
+
+def test_add_as_json_gives_the_metrics(tmp_path, make_logits):
+    logits, targets = make_logits(50, 3, 1)
+    file = saved(tmp_path, logits[0], targets)
+    found = json.loads(call("add", tmp_path / "r", file, "--epoch", 1, "--split", "test", "--json").stdout)
+    metrics = confshift.Checkpoint.from_predictions(Predictions(logits[0], targets)).metrics()
+    assert found == plain(run=str(tmp_path / "r"), split="test", epoch=1.0, metrics=metrics)
+
+
+def test_add_refuses_other_samples_and_keeps_the_run(tmp_path, make_logits):
+    logits, targets = make_logits(50, 3, 1)
+    call("add", tmp_path / "r", saved(tmp_path, logits[0], targets), "--epoch", 1)
+    result = call("add", tmp_path / "r", saved(tmp_path, logits[0][:49], targets[:49]), "--epoch", 2, code=2)
+    assert "50 samples before and 49 now" in result.stderr
+    assert Run(tmp_path / "r").epochs == (1,)
+
+
+def test_add_wants_a_file_that_exists_and_an_epoch(tmp_path, make_logits):
+    logits, targets = make_logits(10, 3, 1)
+    file = saved(tmp_path, logits[0], targets)
+    assert "--epoch" in call("add", tmp_path / "r", file, code=2).stderr
+    assert "does not exist" in call("add", tmp_path / "r", tmp_path / "none.npz", "--epoch", 1, code=2).stderr
+    assert not (tmp_path / "r").exists()
+
+
+# ---------------------------------------------------------------------------------------------------- verify
+def test_verify_reads_every_file_and_ends_with_1_where_one_is_damaged(tmp_path, make_logits):
+    logits, targets = make_logits(50, 3, 2)
+    path = fill(tmp_path / "r", logits, targets)
+    assert call("verify", path).stdout == "6 files, 0 damaged\n"
+    damaged = sorted(path.glob("val/*.logits.npy"))[0]
+    content = bytearray(damaged.read_bytes())
+    content[-3] ^= 1
+    damaged.write_bytes(content)
+    result = call("verify", path, code=1)
+    assert result.stdout.splitlines()[-1] == "6 files, 1 damaged"
+    assert damaged.name in result.stdout
+    found = json.loads(call("verify", path, "--json", code=1).stdout)
+    assert found["sound"] is False
+    assert [file["file"] for file in found["files"] if not file["sound"]] == [damaged.name]
+
+
+# ----------------------------------------------------------------------------------------- as a shell sees it
+def test_no_control_character_of_a_name_reaches_the_terminal(rising):
+    for arguments in (("diagnose",), ("history",), ("compare", 0, 7), ("diagnose", "--json")):
+        output = call(arguments[0], rising, *arguments[1:]).output
+        assert "\x1b" not in output
+        assert "\u202e" not in output
+    assert r"evil\x1b[2J\u202e\n</script>" in call("diagnose", rising).stdout
+
+
+def test_a_path_with_a_control_character_is_escaped_in_the_error(tmp_path):
+    result = call("history", tmp_path / "no\x1b[2J\nrun", code=2)
+    assert result.stderr.count("\n") == 1
+    assert r"no\x1b[2J\nrun" in result.stderr
+
+
+def test_in_a_shell_data_goes_to_stdout_and_the_code_comes_back(rising):
+    done = call_outside("compare", rising, 0, 7, "--json")
+    assert (done.returncode, done.stderr) == (0, b"")
+    run = Run(rising)
+    change = pd.DataFrame(json.loads(done.stdout)["change"]).set_index("quantity")
+    assert change.loc["loss", "change"] == confshift.compare(run[0], run[7]).change.loc["loss", "change"]
+    failed = call_outside("history", "nowhere", cwd=rising)
+    assert (failed.returncode, failed.stdout) == (2, b"")
+    assert failed.stderr.startswith(b"Error: there is no run at ")
+    assert b"Traceback" not in failed.stderr
+
+
+def test_a_terminal_that_lacks_a_character_gets_the_text_all_the_same(rising):
+    done = call_outside("compare", rising, 0, 7, PYTHONIOENCODING="latin-1", PYTHONUTF8="0")
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert b"\\u2212" in done.stdout
+
+
+def test_a_reader_that_stops_early_is_no_error_worth_a_traceback(rising):
+    command = [*RUN_COMMAND, "diagnose", str(rising), "--json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdout.close()  # before anything is written
+        error = process.stderr.read()
+    assert b"Traceback" not in error
+
+
+def test_help_and_version_load_nothing_but_click():
+    code = (
+        "import sys\nfrom click.testing import CliRunner\nfrom confshift.cli import main\n"
+        "for option in ('--help', '--version'):\n"
+        "    assert CliRunner().invoke(main, [option], catch_exceptions=False).exit_code == 0\n"
+        "print(*{'numpy', 'pandas', 'torch', 'altair', 'sklearn', 'jinja2'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []
+
+
+def test_every_command_explains_itself():
+    assert call("--version").stdout == f"confshift {confshift.__version__}\n"
+    for name, command in main.commands.items():
+        assert name in call("--help").stdout
+        shown = call(name, "--help").stdout
+        assert command.help
+        assert "Usage: " in shown
