@@ -70,7 +70,7 @@ def _newest_run() -> Path:
 
 
 def _written(run: Path) -> tuple[int, str]:
-    """Return when a checkpoint was last put into one of the folder's splits; the name decides between equals."""
+    """Return when a checkpoint was last put into one of the splits; the name decides between equals."""
     splits = [one for one in run.iterdir() if one.is_dir()]
     return max(one.stat().st_mtime_ns for one in (run / "run.json", *splits)), run.name
 
