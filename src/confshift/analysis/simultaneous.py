@@ -72,7 +72,8 @@ def mean_errors(values: NDArray[np.float64], *, groups: NDArray[np.intp] | None 
     """
     samples = values.shape[1]
     means = values.sum(axis=1) / max(samples, 1)
-    sums = values - means[:, None]
+    sums = values - values[:, :1]  # exactly 0 for copies of one sample
+    sums -= sums.sum(axis=1, keepdims=True) / max(samples, 1)
     if groups is not None:
         sums = np.stack([np.bincount(groups, row) for row in sums])
     units = sums.shape[1]

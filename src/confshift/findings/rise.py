@@ -104,8 +104,8 @@ def _systematic(row: pd.Series, name: str) -> tuple[str, str]:
     sentence = (
         f"{name} has risen {manner}: {_course(row)}, up by {_amount(row, row['amount'])}, at least "
         f"{_amount(row, row['lower_bound'])} with 95 % confidence, whichever epoch is the best.{size} Every "
-        f"epoch after {epoch(row['since'])} is worse than the lowest. The rise is beyond what {in_units(row)} "
-        f"leave uncertain and beyond the jitter {_jitter(row)}."
+        f"epoch after {epoch(row['since'])} is worse than the lowest. The rise is beyond what "
+        f"{in_units(row)} leave uncertain and beyond the jitter {_jitter(row)}."
     )
     return sentence, "See what kind of rise it is." if row["status"] == "systematic" else ""
 

@@ -35,15 +35,15 @@ KINDS = {
     ),
     "confidence": _Kind(
         "no",
-        "A confidence problem: the loss rises systematically; refinement loss and error rate do not, or by "
-        "far too little to explain it.",
+        "Purely a confidence problem: the loss rises systematically; refinement loss and error rate do not, "
+        "or by far too little to explain it.",
         "Calibrate, and choose the checkpoint by refinement loss.",
     ),
     "improving": _Kind("no", "Still improving: the last epoch is better than the middle of the run.", ""),
     "no_rise": _Kind("no", "No series rises systematically, and the run no longer improves visibly.", ""),
     "undecidable": _Kind(
         "cannot tell",
-        "Undecidable so far: it can't be told from noise whether this run gets worse.",
+        "Undecidable so far: whether the model itself gets worse can't be told from noise.",
         "More validation samples, or more epochs, would decide it.",
     ),
     "too_early": _Kind("not applicable", "Too early to say what kind of run this is.", "Ask again later."),

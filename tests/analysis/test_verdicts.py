@@ -1,0 +1,196 @@
+"""One series: the status, its numbers, and how often it is wrong."""
+
+import math
+
+import numpy as np
+import pytest
+
+from confshift.analysis.persistence import persistence_of
+from confshift.analysis.simultaneous import EpochMeans, Maxima, critical_value, maxima, sequential_values
+from confshift.analysis.verdicts import ALPHA, STATUSES, Series, judge_series, series_of
+from simulated_runs import simulated_losses
+
+
+def judged(losses, **options):
+    return judge_series(series_of(losses, np.arange(float(len(losses)))), **options)
+
+
+def around(means, samples=1000, spread=0.1, seed=0):
+    """Losses with exactly these means and independent noise at every epoch."""
+    noise = np.random.default_rng(seed).standard_normal((len(means), samples)) * spread
+    return noise - noise.mean(axis=1, keepdims=True) + np.asarray(means)[:, None]
+
+
+RISING = np.concatenate([[1.0, 0.5, 0.2], 0.2 + 0.02 * np.arange(1, 13)])
+JAGGED = np.concatenate([[1.0, 0.5], [0.30, 0.36] * 7])
+
+
+@pytest.mark.parametrize(
+    ("losses", "status"),
+    [
+        (around(RISING), "systematic"),
+        (around(JAGGED), "within_jitter"),
+        (around(RISING, spread=10), "below_resolution"),
+        (around(np.r_[0.5, 0.2, np.full(12, 0.2)], spread=0.5), "flat"),
+        (around(RISING[:4]), "too_few_epochs"),
+        (around([0.9, 0.5, 0.4, 0.3, 0.2, 0.3]), "too_few_epochs"),
+        (around(RISING[:1]), "too_few_epochs"),
+        (around(np.linspace(1, 0.2, 12)), "flat"),
+        (around(np.r_[0.5, 0.2, 0.25, 0.2, 0.21, 0.25, 0.2, 0.24], samples=30, spread=2), "below_resolution"),
+        (np.repeat(around([0.3]), 12, axis=0), "flat"),
+        (np.repeat(RISING[:, None], 50, axis=1), "below_resolution"),
+        (np.zeros((12, 50)), "flat"),
+    ],
+    ids=[
+        "rises steadily",
+        "jumps up and down",
+        "rises steadily in few or noisy samples",
+        "does not rise",
+        "four epochs",
+        "one epoch after the minimum",
+        "one epoch",
+        "falls all the way",
+        "few samples show nothing",
+        "identical checkpoints",
+        "copies of one sample",
+        "no loss at all",
+    ],
+)
+def test_each_course_has_its_status(losses, status):
+    row = judged(losses)
+    assert (row["status"], row["verdict"]) == (status, STATUSES[status])
+
+
+def test_the_numbers_of_a_rise_are_those_of_the_paired_differences():
+    losses = around(RISING)
+    row = judged(losses)
+    assert (row["best_epoch"], row["last_epoch"]) == (2, 14)
+    assert row["amount"] == pytest.approx(RISING[-1] - RISING[2])
+    error = np.std(losses[14] - losses[2], ddof=1) / math.sqrt(1000)
+    assert row["resolution"] == pytest.approx((row["critical_value"] + 0.84) * error, rel=1e-9)
+    bounds = [
+        np.mean(losses[14] - losses[s])
+        - row["critical_value"] * np.std(losses[14] - losses[s], ddof=1) / math.sqrt(1000)
+        for s in range(14)
+    ]
+    assert row["lower_bound"] == pytest.approx(max(bounds), rel=1e-9)
+    assert 1.6 < row["critical_value"] < 3.2
+    assert row["fall"] == pytest.approx(0.8)
+    assert (row["epochs"], row["units"]) == (15, 1000)
+
+
+def test_a_rise_began_after_the_last_epoch_that_may_be_the_best():
+    means = np.r_[1.0, 0.4, 0.2, 0.2, 0.201, 0.3, 0.32, 0.34, 0.36, 0.38, 0.4]
+    series = series_of(around(means), np.arange(11.0) * 10)
+    assert list(series.candidates.index[series.candidates["in_set"]]) == [20, 30, 40]
+    assert judge_series(series)["since"] == 40
+
+
+def test_a_rise_is_told_where_the_last_epoch_is_not_among_the_best():
+    random = np.random.default_rng(1)
+    for _ in range(40):
+        series = series_of(simulated_losses(200, 12, random, rise=0.1, rise_from=4), np.arange(12.0))
+        row = judge_series(series)
+        assert (row["statistic"] > row["critical_value"]) == (not series.candidates["in_set"].iloc[-1])
+        assert (row["lower_bound"] > 0) == (row["statistic"] > row["critical_value"])
+        assert math.isnan(row["since"]) == (row["statistic"] <= row["critical_value"])
+
+
+def test_the_lowest_epoch_is_always_a_candidate():
+    random = np.random.default_rng(2)
+    for _ in range(20):
+        table = series_of(simulated_losses(50, 7, random), np.arange(7.0)).candidates
+        assert table["in_set"].loc[table["value"].idxmin()]
+        assert table["statistic"].loc[table["value"].idxmin()] == 0
+
+
+def test_groups_widen_what_can_be_resolved():
+    losses = np.repeat(around(RISING, samples=100), 10, axis=1)
+    epochs = np.arange(float(len(RISING)))
+    apart = judge_series(series_of(losses, epochs))
+    together = judge_series(series_of(losses, epochs, groups=np.repeat(np.arange(100), 10)))
+    assert together["units"] == 100
+    assert together["resolution"] > 3 * apart["resolution"]
+    assert together["lower_bound"] < apart["lower_bound"]
+
+
+@pytest.mark.parametrize("looks", ["every epoch", 15])
+def test_asked_at_every_epoch_the_limits_are_those_of_all_looks_together(looks):
+    series = series_of(around(RISING), np.arange(15.0))
+    row = judge_series(series, looks=looks)
+    planned = None if looks == "every epoch" else looks
+    expected = sequential_values(series.null.earlier, alpha=ALPHA, planned=planned, units=1000)[-1]
+    assert (
+        row["critical_value"] == expected > critical_value(series.null.earlier[-1], alpha=ALPHA, units=1000)
+    )
+
+
+def flat_runs(count, **options):
+    random = np.random.default_rng(11)
+    return [simulated_losses(120, 12, random, **options) for _ in range(count)]
+
+
+@pytest.mark.parametrize(
+    ("noise", "count"),
+    [({}, 200), ({"memory": 1.0}, 100), ({"jitter": 0.15}, 100)],
+    ids=["lasting", "walk", "jitter"],
+)
+def test_flat_runs_are_rarely_called_systematic(noise, count):
+    alarms = [judged(losses)["status"] in ("systematic", "small") for losses in flat_runs(count, **noise)]
+    assert np.mean(alarms) <= 0.10
+
+
+def test_a_test_of_every_epoch_against_the_best_would_raise_an_alarm_in_most_flat_runs():
+    naive = []
+    for losses in flat_runs(60):
+        series = series_of(losses, np.arange(12.0))
+        best = [int(np.argmin(series.errors.means[:look])) for look in range(1, 12)]
+        naive.append(any(series.errors.t_values[look + 1, at] > 1.645 for look, at in enumerate(best)))
+    assert np.mean(naive) > 0.4
+
+
+def test_most_rises_are_found():
+    random = np.random.default_rng(12)
+    found = [
+        judged(simulated_losses(300, 20, random, rise=0.5, rise_from=5))["status"] == "systematic"
+        for _ in range(30)
+    ]
+    assert np.mean(found) >= 0.8
+
+
+@pytest.mark.parametrize("looks", ["every epoch", 12])
+def test_flat_runs_asked_at_every_epoch_rarely_raise_any_alarm(looks):
+    alarms = []
+    for losses in flat_runs(60):
+        whole = series_of(losses, np.arange(12.0))
+        statuses = []
+        for count in range(5, 13):
+            errors = EpochMeans(whole.errors.means[:count], whole.errors.covariance[:count, :count], 120)
+            null = Maxima(whole.null.earlier[:count], whole.null.others[:count])
+            statuses.append(judge_series(Series(whole.epochs[:count], errors, null), looks=looks)["status"])
+        alarms.append("systematic" in statuses)
+    assert np.mean(alarms) <= 0.10
+
+
+def test_a_steady_rise_is_found_while_training_too():
+    long = around(np.r_[1.0, 0.5, 0.2 + 0.02 * np.arange(38)])
+    assert judged(long, looks="every epoch")["status"] == "systematic"
+    assert judged(long, looks=40)["status"] == "systematic"
+
+
+def test_the_persistence_shown_is_that_of_the_means():
+    losses = around(RISING)
+    row = judged(losses)
+    for name, value in persistence_of(losses.mean(axis=1), alpha=ALPHA)._asdict().items():
+        assert row[name] == pytest.approx(value, nan_ok=True)
+
+
+def test_the_draws_depend_on_nothing_but_the_losses():
+    losses = around(RISING)
+    series = series_of(losses, np.arange(15.0))
+    np.testing.assert_array_equal(series.null.others, maxima(series.errors).others)
+    one, other = judged(losses), judged(losses)
+    assert one == other or all(
+        a == b or (isinstance(a, float) and math.isnan(a))
+        for a, b in zip(one.values(), other.values(), strict=True)
+    )
