@@ -7,6 +7,7 @@ import mmap
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,7 @@ class StoredFile:
     shape: tuple[int, ...]
     crcs: tuple[int, ...]  # of each PIECE_BYTES of data
 
-    @property
+    @cached_property
     def layout(self) -> np.dtype[Any]:
         """The dtype; for a record's reader to check first, since the text may be anybody's."""
         return np.dtype(self.dtype if isinstance(self.dtype, str) else [(*one,) for one in self.dtype])

@@ -115,8 +115,10 @@ class Catalog:
             if any(_RECORD.fullmatch(entry.name) for entry in folder.iterdir())
         )
 
-    def shelf(self, split: str, classes: int) -> Shelf:
+    def shelf(self, split: str, classes: int, *, only: float | None = None) -> Shelf:
         """Return the records of a split: the newest of each epoch, with files of the right size.
+
+        With `only` the files of just this epoch are looked at, and no other epoch is returned.
 
         Raises
         ------
@@ -130,15 +132,17 @@ class Catalog:
                 record = self._parse(path, classes, partial(read_record, classes=classes))
             except ConfshiftError as error:
                 if not path.exists():  # replaced while this looked
-                    return self.shelf(split, classes)
+                    return self.shelf(split, classes, only=only)
                 shelf.problems.append(Problem(split, None, path.name, str(error)))
                 continue
             shelf.readable.append(record)
             versions.setdefault(record.epoch, []).append(record)
+        if only is not None:
+            versions = {epoch: found for epoch, found in versions.items() if epoch == only}
         for epoch, (*older, newest) in sorted(versions.items()):
             wrong = _wrong_size(shelf.folder, newest) or self._damage.get(_columns_file(newest), "")
             if wrong and not (shelf.folder / newest.name).exists():
-                return self.shelf(split, classes)
+                return self.shelf(split, classes, only=only)
             if wrong:
                 shelf.problems.append(Problem(split, epoch, newest.name, wrong))
             else:

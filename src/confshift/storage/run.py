@@ -33,8 +33,8 @@ class Run:
 
     Notes
     -----
-    Reading waits for the saves that this process has on their way in the folder, writes nothing, and
-    leaves out damaged checkpoints, which `problems` lists.
+    Reading waits for this process's saves in the folder, writes nothing, and leaves out damaged
+    checkpoints, which `problems` lists.
 
     Examples
     --------
@@ -86,12 +86,13 @@ class Run:
     @property
     def name(self) -> str:
         """The folder's name."""
-        return self.path.resolve().name
+        return Path(self._home).name
 
     def exists(self) -> bool:
         """Tell whether the folder is a run by now."""
-        self._writer.wait()
-        return self._writer.catalog.exists()
+        writer = self._writer
+        writer.wait()
+        return writer.catalog.exists()
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -124,11 +125,12 @@ class Run:
         ConfshiftError
             Where there is none, naming the epochs there are, or the reason it can't be used.
         """
-        shelf = self._shelf(split)
+        names = self.class_names
+        shelf = self._writer.catalog.shelf(split, len(names), only=epoch)
         if epoch not in shelf.records:
             gaps = open_gaps(self._shelves(), self._writer.gaps)
-            raise ConfshiftError(explain_missing(epoch, shelf, gaps))
-        return checkpoint_from(shelf.folder, shelf.records[epoch], self.class_names)
+            raise ConfshiftError(explain_missing(epoch, self._shelf(split), gaps))
+        return checkpoint_from(shelf.folder, shelf.records[epoch], names)
 
     def checkpoints(self, split: str = "val") -> list[Checkpoint]:
         """Return a split's checkpoints, ascending by epoch; damaged ones are left out and in `problems`."""
@@ -158,10 +160,11 @@ class Run:
         scores: Scores | None = None,
         release: Callable[[], object] | None = None,
     ) -> Checkpoint:
-        """Save predictions as a checkpoint, behind the caller's back.
+        """Save predictions as a checkpoint, behind the caller's back, and return it.
 
-        Everything is checked before this returns; measuring and writing happen in the run's one
-        background thread. At most two saves are on their way; a third waits.
+        Everything is checked before this returns. The run's one background thread measures (the
+        checkpoint's columns wait for that) and writes (its `predictions` wait for that); at most two saves
+        are on their way, a third waits.
 
         Parameters
         ----------
@@ -170,19 +173,12 @@ class Run:
         epoch : float, optional
             Default: val counts 1, 2, 3, ...; other splits take val's newest. An epoch that exists is
             replaced, unless the content is the same: then nothing is done.
-        split : str
         metadata, logged, checks : mapping, optional
-            What to keep beside the arrays: the user's own notes, what their loop reported, what the
-            collector tried. Anything JSON can hold, NaN included.
+            The user's notes, what their loop reported, what the collector tried: anything JSON can hold.
         scores : Scores, optional
             Where the logits were scored already.
         release : callable, optional
             Called when the array of the logits may be written to again, whether or not the save succeeded.
-
-        Returns
-        -------
-        Checkpoint
-            Its columns wait for the measuring, its `predictions` for the commit.
 
         Raises
         ------
@@ -201,13 +197,7 @@ class Run:
         )
 
     def check_epoch(self, epoch: float | None = None, *, split: str = "val") -> float:
-        """Return the epoch that :meth:`append` would take now; waits for no save.
-
-        Raises
-        ------
-        ConfshiftError
-            Where `append` would refuse this epoch or split.
-        """
+        """Return the epoch that :meth:`append` would take now, or raise as it would; waits for no save."""
         return check_epoch(self._writer, epoch=epoch, split=split)
 
     def holds(self, split: str) -> bool:
@@ -219,23 +209,14 @@ class Run:
         self._writer.raise_failure()
 
     def flush(self) -> None:
-        """Wait until all that was appended is on the disk.
-
-        Raises
-        ------
-        ConfshiftError
-            Where a save failed, naming the checkpoint and the cause.
-        """
+        """Wait until all that was appended is on the disk; raise what a save failed with."""
         self._writer.wait()
         self._writer.raise_failure()
 
     def verify(self) -> pd.DataFrame:
         """Read every byte of every file and compare it with its checksum.
 
-        Returns
-        -------
-        DataFrame
-            One row per file, and per record that can't be read. Columns: split, epoch, file, sound, reason.
+        One row per file, and per record that can't be read. Columns: split, epoch, file, sound, reason.
         """
         return check_files(self._shelves())
 
@@ -250,7 +231,6 @@ class Run:
         writer = self._writer
         with writer.appending:
             writer.wait()
-            writer.catalog.class_names()  # a folder that isn't a run is refused
             delete(writer.catalog)
             writer.forget()
 
