@@ -150,3 +150,13 @@ def test_a_large_set_is_tested_on_a_subset(monkeypatch):
     test = column_permutation_test(logits, targets, permutations=300)
     assert test.samples == 100
     assert test.loss_p <= LEVEL
+
+
+@given(st.permutations(range(5)), st.integers(0, 50))
+def test_the_names_of_the_classes_and_row_constants_do_not_change_the_exact_test(names, seed):
+    logits, targets = random_head(seed, 5, samples=40, features=4)
+    moved = np.empty_like(logits)
+    moved[:, names] = logits + np.random.default_rng(seed).normal(scale=9, size=(40, 1))
+    plain = column_permutation_test(logits, targets)
+    other = column_permutation_test(moved, np.array(names)[targets])
+    assert other == pytest.approx(plain)

@@ -117,3 +117,16 @@ def test_a_model_that_is_always_right_and_sure_has_nothing_to_test():
     targets = np.arange(40) % 4
     found = class_bias_test(np.eye(4)[targets] * 1e4, targets, beta=1.0, fitted=False)
     assert np.isnan(found.p_value)
+
+
+def test_the_names_of_the_classes_do_not_matter():
+    logits, targets = calibrated(300, 5, seed=8)
+    names = np.array([3, 0, 4, 1, 2])
+    moved = np.empty_like(logits)
+    moved[:, names] = logits
+    plain, other = (
+        class_bias_test(logits, targets, beta=0.5),
+        class_bias_test(moved, names[targets], beta=0.5),
+    )
+    assert other.statistic == pytest.approx(plain.statistic)
+    np.testing.assert_allclose(other.classes["excess"][names], plain.classes["excess"], atol=1e-12)

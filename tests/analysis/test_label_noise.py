@@ -125,3 +125,23 @@ def test_the_lengths_of_stay_are_counted_from_the_end():
     assert table["sure_checkpoints"].tolist() == [1, 1, 0]
     assert table["correctness"].round(3).tolist() == [0.333, 0.0, 0.333]
     assert table["predicted_name"].tolist() == ["1", "2", "0"]
+
+
+def test_row_constants_and_the_names_of_the_classes_do_not_matter():
+    logits, targets, _ = noisy(500, 4, 0.1)
+    names = np.array([2, 0, 3, 1])
+    moved = np.empty_like(logits)
+    moved[:, names] = logits + np.random.default_rng(0).normal(scale=20, size=(500, 1))
+    plain, other = label_noise_floor(logits, targets), label_noise_floor(moved, names[targets])
+    np.testing.assert_allclose(other, plain, rtol=1e-3)
+
+
+def test_a_fold_without_an_optimum_gains_nothing_and_breaks_nothing():
+    # One sample is wrong: where it is held out, the others are separable.
+    targets = np.arange(50) % 2
+    logits = 4.0 * np.eye(2)[targets]
+    logits[7] = logits[7, ::-1]
+    found = label_noise_floor(logits, targets)
+    assert found.gain <= 0
+    assert found.gain_se < 1e-6
+    assert math.isnan(found.floor_se)  # a single sample decides: no information on both parameters

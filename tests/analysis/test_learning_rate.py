@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from confshift.analysis.learning_rate import FEWEST_CHECKPOINTS, learning_rates, rate_drops
 from confshift.checkpoint import Checkpoint, Provenance
@@ -42,18 +44,18 @@ def test_a_collapse_of_the_jitter_is_found_at_its_epoch(drops):
 
 
 def test_the_jitter_behind_a_change_is_its_standard_error():
-    tables = [curves(40, seed=seed, drops=[20]) for seed in range(200)]
+    tables = [curves(40, seed=seed, drops=[20]) for seed in range(120)]
     found = [rate_drops(table, np.where(np.arange(40) < 20, 0.1, 0.01)).iloc[0] for table in tables]
     spread = np.std([one["loss_change"] for one in found])
     # The level before is the mean of five epochs with jitter, the one after has next to none.
-    assert spread == pytest.approx(0.02 / np.sqrt(5), rel=0.15)
-    assert np.sqrt(np.mean([one["loss_jitter"] ** 2 for one in found])) == pytest.approx(spread, rel=0.15)
+    assert spread == pytest.approx(0.02 / np.sqrt(5), rel=0.2)
+    assert np.sqrt(np.mean([one["loss_jitter"] ** 2 for one in found])) == pytest.approx(spread, rel=0.2)
 
 
 @pytest.mark.parametrize("checkpoints", [30, 60, 100])
 @pytest.mark.parametrize("correlation", [0.0, 1.0])
 def test_runs_at_one_rate_seldom_show_a_collapse(checkpoints, correlation):
-    tables = (curves(checkpoints, seed=seed, correlation=correlation) for seed in range(150))
+    tables = (curves(checkpoints, seed=seed, correlation=correlation) for seed in range(100))
     alarms = [len(rate_drops(table, unknown(table))) > 0 for table in tables]
     assert np.mean(alarms) <= 0.10
 
@@ -112,3 +114,16 @@ def test_the_rate_is_read_from_metadata_or_from_what_was_logged():
     )
     without = Checkpoint.from_predictions(predictions, epoch=3, metadata={"lr": "cosine"})
     np.testing.assert_equal(learning_rates([with_metadata, logged, without]), [0.1, 0.01, np.nan])
+
+
+@given(st.floats(1e-3, 1e3), st.floats(-10, 10), st.floats(-0.1, 0.1))
+def test_the_jitter_ratio_knows_no_unit_no_level_and_no_line(unit, level, slope):
+    table = curves(40, drops=[20])
+    rates = np.where(np.arange(40) < 20, 1.0, 0.1)
+    plain = rate_drops(table, rates)
+    table[list(COLUMNS)] = unit * (table[list(COLUMNS)] + level + slope * np.arange(40)[:, None])
+    other = rate_drops(table, rates)
+    assert other["jitter_ratio"].iloc[0] == pytest.approx(plain["jitter_ratio"].iloc[0], rel=1e-4)
+    # The middle of the five epochs before and that of the three after are four epochs apart.
+    shifted = unit * (plain["loss_change"].iloc[0] + slope * 4)
+    assert other["loss_change"].iloc[0] == pytest.approx(shifted, rel=1e-6, abs=1e-6 * unit)

@@ -152,3 +152,26 @@ def test_without_a_finite_logged_loss_there_is_nothing_to_compare(logged):
     logits, targets = data(1)
     plain = Checkpoint.from_predictions(Predictions(logits.numpy(), targets.numpy()), epoch=1)
     assert logged_losses(stack([replace(plain, provenance=Provenance(logged=logged))])).empty
+
+
+def test_equal_classes_have_no_weights_to_try():
+    targets = np.arange(60) % 3
+    logits = np.random.default_rng(0).normal(size=(60, 3))
+    plain = Checkpoint.from_predictions(
+        Predictions(logits, targets), epoch=1, metadata={"class_weights": "balanced"}
+    )
+    panel = stack([replace(plain, provenance=Provenance(logged={"loss": 1.0}))])
+    causes = possible_causes(panel, logged_losses(panel))
+    assert set(causes["cause"]) == {"label smoothing", "mean of batch means"}
+
+
+def test_the_error_of_a_cause_is_its_largest_relative_difference():
+    panel = panel_with(lambda z, y: cross_entropy(z, y, label_smoothing=0.12))
+    causes = possible_causes(panel, logged_losses(panel)).set_index(["cause", "detail"])
+    errors = []
+    for epoch in (1, 2, 3):
+        logits, targets = data(epoch)
+        logged, tried = (cross_entropy(logits, targets, label_smoothing=e).item() for e in (0.12, 0.1))
+        errors.append(abs(tried / logged - 1))
+    assert max(errors) >= causes.loc[("label smoothing", "0.1"), "error"] >= min(errors)
+    assert causes["error"].is_monotonic_increasing

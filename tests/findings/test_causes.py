@@ -184,6 +184,42 @@ def test_too_few_samples_for_the_classes_are_not_tested_for_bias():
     assert causes_of(run_of([logits, 2 * logits], targets))["class_bias"].verdict == "not applicable"
 
 
+def test_wrong_labels_without_a_rise_carry_none_of_it():
+    run, _ = mislabelled()
+    noise = causes_of(run_of([run[1].predictions.logits] * 2, run[1].predictions.targets))["label_noise"]
+    assert noise.verdict == "yes"
+    assert "of the rise" not in noise.sentence
+
+
+@pytest.mark.parametrize("build", [growing, forgetting])
+def test_clean_labels_are_seldom_called_wrong(build):
+    verdicts = [causes_of(build(seed))["label_noise"].verdict for seed in range(8)]
+    assert "yes" not in verdicts
+    assert verdicts.count("no") >= 7
+
+
+def test_growth_that_is_not_told_from_zero_is_not_explained():
+    logits, targets = evidence(samples=200)
+    finding = causes_of(run_of([logits, 1.001 * logits + 1e-4], targets))["scale_growth"]
+    assert finding.verdict in ("cannot tell", "not applicable")
+    noise = np.random.default_rng(4).normal(size=logits.shape)
+    finding = causes_of(run_of([logits, logits + 0.05 * noise], targets))["scale_growth"]
+    assert finding.verdict in ("cannot tell", "not applicable")
+
+
+def test_a_wider_spread_of_the_answers_is_shape_and_not_scale():
+    logits, targets = evidence(shift=2.5)
+    swapped = logits.copy()
+    rows = np.random.default_rng(0).random(SAMPLES) < 0.08
+    swapped[rows] = swapped[rows][:, ::-1]
+    found = causes_of(run_of([logits, swapped], targets))
+    table = found["scale_growth"].evidence["change"]
+    assert table["kappa"] == pytest.approx(1.0)
+    assert table["shape"] == pytest.approx(table["loss"])
+    assert found["scale_growth"].verdict == "no"
+    assert found["lost_information"].verdict == "yes"
+
+
 def odd_runs():
     logits, targets = evidence(samples=60)
     masked, broken = 3 * logits, 2 * logits

@@ -6,10 +6,16 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+from torch.utils.data import DataLoader, TensorDataset
 
+import confshift
 from confshift.analysis.history import summarize
 from confshift.checkpoint import Checkpoint, Provenance
 from confshift.findings.measuring import evaluates_plainly, logged_loss, train_gap
+from confshift.findings.start import start_loss
 from confshift.predictions import Predictions
 
 PASSED = {
@@ -147,3 +153,29 @@ def test_a_difference_that_nothing_explains_is_said_so():
 
 def test_without_a_logged_loss_there_is_nothing_to_compare():
     assert logged_loss(summarize([checkpoint(1)])).verdict == "not applicable"
+
+
+class Net(nn.Module):
+    """A classifier that drops out whenever `careless`, in eval mode too."""
+
+    def __init__(self, *, careless):
+        super().__init__()
+        self.body, self.head, self.careless = nn.Linear(8, 32), nn.Linear(32, 5), careless
+
+    def forward(self, inputs):
+        hidden = functional.relu(self.body(inputs))
+        return self.head(functional.dropout(hidden, 0.5, training=self.training or self.careless))
+
+
+@pytest.mark.parametrize(("careless", "verdict"), [(False, "yes"), (True, "no")])
+def test_what_the_collector_tried_is_understood(tmp_path, careless, verdict):
+    torch.manual_seed(0)
+    data = TensorDataset(torch.randn(200, 8), torch.randint(5, (200,)))
+    net, run = Net(careless=careless), confshift.Run(tmp_path / "run")
+    confshift.inspect(net, DataLoader(data, batch_size=64), run=run, epoch=0)
+    history = summarize(run)
+    finding = evaluates_plainly(history)
+    assert finding.verdict == verdict
+    assert ("F.dropout" in finding.next_step) == careless
+    start = start_loss(history).evidence["loss"]
+    assert start["untrained head"] == pytest.approx(start["start"], abs=0.15)

@@ -161,3 +161,25 @@ def test_every_question_about_the_start_is_answered_once():
         *("start_loss", "too_good", "outputs_in_order"),
         *("evaluates_plainly", "train_gap", "logged_loss"),
     ]
+
+
+def test_a_start_without_a_finite_loss_is_not_judged():
+    run = untrained_run(samples=40)
+    broken = checkpoint(np.full((40, 8), np.nan), run[1].predictions.targets, 0)
+    finding = start_loss(summarize([broken, run[1]]))
+    assert finding.verdict == "cannot tell"
+    assert "NaN" in finding.next_step
+
+
+def test_too_many_classes_are_not_matched(monkeypatch):
+    monkeypatch.setattr("confshift.findings.start._MOST_CLASSES", 5)
+    finding = outputs_in_order(summarize(trained(list(range(6)))))
+    assert finding.verdict == "not applicable"
+    assert "With 6 classes" in finding.sentence
+
+
+@pytest.mark.parametrize("head", [{"status": "not made", "reason": "x"}, {**HEAD, "mean_squared_norm": None}])
+def test_a_head_that_was_not_measured_is_not_predicted(head):
+    finding = start_loss(summarize(untrained_run(checks={"head": head})))
+    assert "untrained head" not in finding.evidence.index
+    assert finding.verdict == "yes"

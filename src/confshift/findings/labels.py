@@ -38,7 +38,7 @@ def label_noise(comparison: Comparison, suspects: pd.DataFrame) -> Finding:
     floors = [label_noise_floor(*scored_logits(side)) for side in sides]
     table = pd.DataFrame(floors, index=pd.Index([side.epoch for side in sides], name="epoch"))
     if table["floor_se"].isna().any():
-        sentence = "No temperature is best at one of the two checkpoints, so nothing stands out from it."
+        sentence = "At one of the two checkpoints nothing can be fitted: all or none are right, or one sample decides."
         return Finding("label_noise", title, "not applicable", sentence, table, "")
     gains = table["gain"] > _ERRORS * table["gain_se"]
     told = table["floor"] > _ERRORS * table["floor_se"]
@@ -61,7 +61,7 @@ def label_noise(comparison: Comparison, suspects: pd.DataFrame) -> Finding:
             " Consistent with wrong labels in the validation set, or with samples that nobody could "
             f"label from the input.{_carried(comparison, suspects, best.wrong_labels)}"
         )
-    step = "Look at the samples that stuck_samples lists, the most suspect first."
+    step = "The next finding lists the samples: look at the most suspect first."
     return Finding("label_noise", title, verdict, sentence, table, step if verdict == "yes" else "")
 
 
