@@ -16,8 +16,10 @@ def best_checkpoint(history: History, judgement: Judgement) -> Finding:
     """Do loss, refinement loss and accuracy choose the same checkpoint?"""
     best = history.best
     title = "Do loss, refinement loss and accuracy agree on the best checkpoint?"
-    if len(history.main.checkpoints) < 2:
-        return Finding("best_checkpoint", title, "not applicable", "There is one checkpoint only.", best, "")
+    judged = judgement.rise.loc["loss", "epochs"]
+    if judged < 2:
+        sentence = "There is one checkpoint only." if judged else "No checkpoint can be judged."
+        return Finding("best_checkpoint", title, "not applicable", sentence, best, "")
     loss, refinement, accuracy = (best.loc[name] for name in ("loss", "refinement_loss", "accuracy"))
     sets = {criterion: _not_told(judgement, criterion) for criterion in best.index}
     others = {name: _others(epochs - {best.loc[name, "epoch"]}) for name, epochs in sets.items()}

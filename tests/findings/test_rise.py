@@ -1,0 +1,344 @@
+"""Whether a run gets worse, in words: every status, what kind of run, which checkpoint."""
+
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from confshift.analysis.history import summarize
+from confshift.analysis.judgement import Judgement, judge
+from confshift.analysis.verdicts import STATUSES
+from confshift.checkpoint import Checkpoint
+from confshift.errors import ConfshiftError
+from confshift.findings.choice import best_checkpoint
+from confshift.findings.diagnosis import diagnose
+from confshift.findings.rise import about_rise, series_rise
+from confshift.findings.run_kind import KINDS, kind_of, run_kind
+from confshift.predictions import Predictions
+
+CODES = ["rise", "refinement_rise", "error_rise"]
+
+
+def history_of(logits, targets, epochs=None):
+    epochs = range(len(logits)) if epochs is None else epochs
+    return summarize(
+        Checkpoint.from_predictions(Predictions(one, targets), epoch=epoch)
+        for one, epoch in zip(logits, epochs, strict=True)
+    )
+
+
+@pytest.fixture(scope="module")
+def growing(make_logits):
+    """A run in which nothing but the confidence changes."""
+    return history_of(*make_logits(400, 4, 14, churn=0.2))
+
+
+@pytest.fixture(scope="module")
+def worsening(make_logits):
+    """A run whose logits grow while more and more of their shape is noise."""
+    logits, targets = make_logits(600, 4, 16)
+    noise = logits[:, np.random.default_rng(0).permutation(600)]
+    share = np.linspace(0, 0.5, 16)[:, None, None]
+    return history_of((1 - share) * logits + share * noise, targets)
+
+
+def row(**changed):
+    """One row of `History.rise`, systematic unless changed."""
+    values = {
+        "verdict": "yes",
+        "status": "systematic",
+        "unit": "nats",
+        "amount": 0.31,
+        "lower_bound": 0.25,
+        "since": 12.0,
+        "resolution": 0.05,
+        "best_epoch": 9.0,
+        "best_value": 0.62,
+        "last_epoch": 90.0,
+        "last_value": 0.93,
+        "statistic": 9.0,
+        "critical_value": 2.5,
+        "rising": True,
+        "tail": 81,
+        "trend_p": 1e-6,
+        "level": 20.0,
+        "level_critical": 2.4,
+        "jitter_sd": 0.008,
+        "autocorrelation": 0.12,
+        "epochs": 91,
+        "units": 10_000,
+        "samples": 10_000,
+        "samples_left_out": 0,
+        "epochs_left_out": 0,
+        "share_of_rise": 1.0,
+        "share_of_fall": 0.18,
+    }
+    values.update(changed)
+    values["verdict"] = STATUSES[values["status"]]
+    return values
+
+
+def judged(loss, refinement=None, errors=None, in_set=None):
+    """A judgement of three series with these rows and, for every criterion, these candidates."""
+    flat = {"status": "flat", "amount": 0.001, "share_of_rise": 0.003, "since": np.nan}
+    rows = [row(**loss), row(**(refinement or flat)), row(unit="fraction", **(errors or flat))]
+    rise = pd.DataFrame(rows, index=pd.Index(["loss", "refinement_loss", "error_rate"], name="series"))
+    table = pd.DataFrame(
+        {"in_set": in_set or [True, True, True]}, index=pd.Index([1.0, 9.0, 90.0], name="epoch")
+    )
+    criteria = ("loss", "refinement_loss", "accuracy")
+    return Judgement(rise, pd.concat(dict.fromkeys(criteria, table), names=["criterion"]))
+
+
+def sentence(**changed):
+    return series_rise(judged(changed).rise, "loss").sentence
+
+
+def test_a_systematic_rise_is_told_with_amount_bound_since_and_size():
+    text = sentence()
+    for part in ("systematically", "0.62 at epoch 9", "0.93 at epoch 90", "0.31 nats", "at least 0.25 nats"):
+        assert part in text
+    for part in (
+        "18.0 % of the fall",
+        "Every epoch after 12",
+        "10,000 samples",
+        "0.0080 nats",
+        "autocorrelation 0.12",
+    ):
+        assert part in text
+
+
+def test_levels_carry_the_digits_of_their_change():
+    text = sentence(status="flat", amount=0.0031, best_value=2.6321, last_value=2.6352)
+    assert "2.6321 at epoch 9, 2.6352 at epoch 90" in text
+
+
+def test_a_rise_that_exceeds_the_fall_is_told_in_times_of_it():
+    assert "9.5 times the fall before it" in sentence(share_of_fall=9.5)
+    assert "fall" not in sentence(share_of_fall=np.inf)
+
+
+def test_a_small_rise_says_so_and_of_what_it_is_small():
+    rise = judged({}, {"status": "small", "amount": 0.007, "share_of_rise": 0.02, "share_of_fall": 0.01}).rise
+    finding = series_rise(rise, "refinement_loss")
+    assert finding.verdict == "yes"
+    assert "but little" in finding.sentence
+    assert "2.0 % of the rise of the loss" in finding.sentence
+
+
+def test_a_rise_within_jitter_names_the_jitter_or_the_correlation():
+    assert "not beyond the jitter" in sentence(status="within_jitter")
+    correlated = sentence(status="within_jitter", autocorrelation=0.72)
+    assert "move together (lag-1 autocorrelation 0.72)" in correlated
+
+
+def test_what_is_below_the_resolution_says_how_many_samples_it_would_take():
+    finding = series_rise(
+        judged(
+            {"status": "below_resolution", "amount": 0.02, "resolution": 0.04, "units": 500, "samples": 500}
+        ).rise,
+        "loss",
+    )
+    assert "500 samples can resolve rises of 0.040 nats" in finding.sentence
+    assert finding.next_step == "About 2,000 samples would resolve a rise of 0.020 nats."
+
+
+def test_groups_are_counted_in_the_sentence():
+    assert "10,000 samples in 40 groups" in sentence(units=40)
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"epochs": 0}, "no checkpoint that can be judged"),
+        ({"epochs": 1}, "one checkpoint only"),
+        ({"epochs": 3, "tail": 1}, "3 checkpoints, 1 after the lowest"),
+        ({"epochs": 60, "tail": 2}, "So far it is up by 0.31 nats, at least 0.25 nats"),
+    ],
+)
+def test_too_few_epochs_say_how_many_there_are(changed, words):
+    assert words in sentence(status="too_few_epochs", **changed)
+
+
+@pytest.mark.parametrize(("epochs", "tail", "more"), [(2, 0, 4), (4, 3, 1), (60, 2, 2)])
+def test_too_few_epochs_say_how_many_more_are_wanted(epochs, tail, more):
+    finding = series_rise(judged({"status": "too_few_epochs", "epochs": epochs, "tail": tail}).rise, "loss")
+    assert finding.next_step == f"Ask again after {more} more epoch{'s' if more > 1 else ''}."
+
+
+def test_each_series_has_a_code_of_its_own_and_its_row_as_evidence(growing):
+    findings = about_rise(growing, growing.judgement)
+    assert [one.code for one in findings] == CODES
+    for finding, (name, expected) in zip(findings, growing.rise.iterrows(), strict=True):
+        assert finding.verdict == expected["verdict"]
+        pd.testing.assert_frame_equal(finding.evidence, growing.rise.loc[[name]])
+
+
+FLAT = {"status": "flat", "amount": -0.01, "share_of_rise": 0.0}
+WORSE = {"status": "systematic", "amount": 0.1, "share_of_rise": 0.3}
+DOUBT = {"status": "within_jitter", "amount": 0.02, "share_of_rise": 0.07}
+
+
+@pytest.mark.parametrize(
+    ("loss", "refinement", "errors", "kind"),
+    [
+        ({}, FLAT, FLAT, "confidence"),
+        ({}, DOUBT, FLAT, "confidence"),
+        ({}, {"status": "small", "amount": 0.003, "share_of_rise": 0.01}, FLAT, "confidence"),
+        ({}, {**DOUBT, "share_of_rise": 0.6}, FLAT, "undecidable"),
+        ({}, {**FLAT, "resolution": 0.5}, FLAT, "undecidable"),
+        ({}, WORSE, FLAT, "overfitting"),
+        ({}, FLAT, WORSE, "overfitting"),
+        (FLAT, WORSE, FLAT, "hidden_overfitting"),
+        ({"status": "within_jitter"}, WORSE, WORSE, "hidden_overfitting"),
+        ({"status": "below_resolution"}, FLAT, FLAT, "undecidable"),
+        ({"status": "too_few_epochs"}, FLAT, FLAT, "too_early"),
+        (FLAT, FLAT, FLAT, "no_rise"),
+    ],
+)
+def test_the_three_verdicts_together_tell_the_kind_of_run(loss, refinement, errors, kind):
+    assert kind_of(judged(loss, refinement, errors)) == kind
+
+
+def test_a_run_whose_last_epoch_beats_its_middle_is_improving():
+    assert kind_of(judged(FLAT, FLAT, FLAT, in_set=[False, False, True])) == "improving"
+
+
+def test_a_run_that_only_grows_more_confident_is_a_confidence_problem_with_a_late_checkpoint_to_keep(growing):
+    finding = run_kind(growing, growing.judgement)
+    assert finding.verdict == "no"
+    assert finding.sentence.startswith("Purely a confidence problem")
+    assert (finding.evidence["kind"] == "confidence").all()
+    assert f"T = {growing.main.checkpoints[-1].temperature:.3g} at epoch 13" in finding.next_step
+
+
+def test_a_run_whose_shape_decays_is_real_overfitting(worsening):
+    finding = run_kind(worsening, worsening.judgement)
+    assert (finding.evidence["kind"].iloc[0], finding.verdict) == ("overfitting", "yes")
+    assert "% of the loss's rise" in finding.sentence
+
+
+def test_growing_logits_repaired_at_each_epoch_hide_the_decay(make_logits):
+    logits, targets = make_logits(800, 4, 16)
+    noise = logits[:, np.random.default_rng(0).permutation(800)]
+    share = np.linspace(0, 0.2, 16)[:, None, None]
+    mixed = (1 - share) * logits + share * noise
+    # Badly over-confident at first, calibrated at the end: the loss falls, what it could be rises.
+    ratio = [Checkpoint.from_predictions(Predictions(one, targets)).temperature for one in mixed]
+    confidence = np.geomspace(6, 1, 16)
+    history = history_of(mixed * (confidence / np.array(ratio))[:, None, None], targets)
+    assert history.rise.loc["loss", "verdict"] == "no"
+    assert kind_of(history.judgement) == "hidden_overfitting"
+
+
+def test_a_checkpoint_is_recommended_with_its_temperature_and_the_code_to_apply_it(make_logits):
+    logits, targets = make_logits(400, 4, 14, churn=0.2)
+    history = history_of(2 * logits, targets)
+    finding, best = best_checkpoint(history, history.judgement), history.best
+    chosen, plain = best.loc["refinement_loss"], best.loc["loss"]
+    assert f"Keep epoch {chosen['epoch']:g} with T = {chosen['temperature']:.3g}" in finding.next_step
+    assert f"expected loss {chosen['refinement_loss']:.2f} nats" in finding.next_step
+    assert (
+        f"epoch {plain['epoch']:g}, the plain minimum of the loss: {plain['loss']:.2f} nats"
+        in finding.next_step
+    )
+    code = re.search(r"probabilities = (.*)\.$", finding.next_step).group(1)
+    divisor = float(re.search(r"/ ([\d.]+)\)", code).group(1))
+    assert divisor == pytest.approx(chosen["temperature"], rel=1e-3)
+
+
+def test_a_temperature_that_gains_nothing_is_not_recommended(growing):
+    finding = best_checkpoint(growing, growing.judgement)
+    assert finding.next_step.startswith(
+        f"Keep epoch {growing.best.loc['loss', 'epoch']:g}, the plain minimum"
+    )
+    assert "softmax" not in finding.next_step
+
+
+def test_the_sets_stand_beside_the_best_epochs(growing):
+    finding = best_checkpoint(growing, growing.judgement)
+    held = growing.candidates.loc["accuracy", "in_set"].sum()
+    assert f"not told from it: {held - 1} epochs" in finding.sentence
+
+
+def texts(history):
+    findings = [
+        *about_rise(history, history.judgement),
+        run_kind(history, history.judgement),
+        best_checkpoint(history, history.judgement),
+    ]
+    return findings, " ".join(f"{one.sentence} {one.next_step}" for one in findings)
+
+
+def odd_runs(make_logits):
+    logits, targets = make_logits(200, 4, 12, churn=0.3)
+    right = logits.copy()
+    right[:, np.arange(200), targets] += 60
+    broken, ended = logits.copy(), logits.copy()
+    broken[3], broken[5, :7], ended[-1] = np.nan, np.nan, np.nan
+    return {
+        "one epoch": (logits[:1], targets, "one checkpoint only"),
+        "two epochs": (logits[:2], targets, "2 checkpoints"),
+        "two samples": (logits[:, :2], targets[:2], "With only 2 samples"),
+        "twenty samples": (logits[:, :20], targets[:20], "With only 20 samples"),
+        "one class": (logits, np.zeros(200, dtype=int), "All samples are of class 0"),
+        "all right": (right, targets, "No sample is wrong at any epoch"),
+        "identical checkpoints": (logits[[0] * 8], targets, "All checkpoints hold the same numbers"),
+        "every sample twice": (
+            np.repeat(logits, 2, axis=1),
+            np.repeat(targets, 2),
+            "200 samples equal another",
+        ),
+        "one sample only": (logits[:, [0] * 50], targets[[0] * 50], "49 samples equal another"),
+        "zero logits": (np.zeros((8, 50, 4)), targets[:50], "as low as any before"),
+        "some not finite": (broken, targets, "7 samples without a finite loss"),
+        "diverged at the end": (ended, targets, "1 checkpoint where most samples"),
+        "nothing finite": (np.full((8, 50, 4), np.nan), targets[:50], "no checkpoint that can be judged"),
+    }
+
+
+@pytest.mark.parametrize(
+    "name", odd_runs(lambda *_, **__: (np.zeros((12, 200, 4)), np.zeros(200, dtype=int)))
+)
+def test_an_odd_run_is_told_in_words_without_a_number_that_is_none(make_logits, name):
+    logits, targets, words = odd_runs(make_logits)[name]
+    findings, text = texts(history_of(logits, targets))
+    assert words in text
+    asked = text.replace("again and again?", "").replace("copies of one sample?", "")
+    assert not re.search(r"\b(nan|inf|None)\b|[?∞]", asked)
+    assert all(finding.sentence.endswith((".", "?")) for finding in findings)
+
+
+def test_diagnose_begins_with_the_rise_and_ends_with_nothing_unsaid(growing):
+    findings = diagnose(growing)
+    codes = [finding.code for finding in findings]
+    assert codes[:4] == [*CODES, "run_kind"]
+    assert "best_checkpoint" in codes
+    assert len(set(codes)) == len(codes)
+
+
+def test_diagnose_passes_groups_and_looks_on(growing):
+    groups = np.arange(400) // 4
+    found = diagnose(growing, groups=groups, looks="every epoch")[0].evidence
+    expected = judge(growing.main, groups=groups, looks="every epoch").rise.loc[["loss"]]
+    pd.testing.assert_frame_equal(found, expected)
+    assert found.loc["loss", "units"] == 100
+
+
+def test_diagnose_refuses_looks_it_does_not_know(growing):
+    with pytest.raises(ConfshiftError, match="every epoch"):
+        diagnose(growing, looks="sometimes")
+
+
+def test_every_kind_has_a_verdict_and_a_sentence():
+    assert set(KINDS) == {
+        "overfitting",
+        "hidden_overfitting",
+        "confidence",
+        "improving",
+        "no_rise",
+        "undecidable",
+        "too_early",
+    }
+    assert all(kind.meaning.endswith(".") for kind in KINDS.values())
