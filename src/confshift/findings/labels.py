@@ -38,7 +38,9 @@ def label_noise(comparison: Comparison, suspects: pd.DataFrame) -> Finding:
     floors = [label_noise_floor(*scored_logits(side)) for side in sides]
     table = pd.DataFrame(floors, index=pd.Index([side.epoch for side in sides], name="epoch"))
     if table["floor_se"].isna().any():
-        sentence = "Nothing can be fitted at one of the two checkpoints: all are right, or one sample decides."
+        sentence = (
+            "Nothing can be fitted at one of the two checkpoints: all are right, or one sample decides."
+        )
         return Finding("label_noise", title, "not applicable", sentence, table, "")
     gains = table["gain"] > _ERRORS * table["gain_se"]
     told = table["floor"] > _ERRORS * table["floor_se"]
