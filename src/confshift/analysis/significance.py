@@ -50,8 +50,6 @@ def paired_interval(differences: NDArray[Any], *, level: float = 0.95) -> Interv
     >>> round(interval.estimate, 3), round(interval.low, 3), round(interval.high, 3)
     (0.1, -0.096, 0.296)
     """
-    from scipy.special import stdtrit
-
     samples = len(differences)
     mean = float(np.mean(differences)) if samples else math.nan
     if samples < 3:
@@ -62,9 +60,16 @@ def paired_interval(differences: NDArray[Any], *, level: float = 0.95) -> Interv
     if spread <= 1e-15 * abs(mean) or spread == 0:
         return Interval(mean, 0.0, mean, mean)
     k = float(np.mean((centred / spread) ** 3)) / math.sqrt(samples)
-    q = float(stdtrit(samples - 1, 0.5 + level / 2))
+    q = t_quantile(samples, level=level)
     bounds = [mean - se * _unskew(signed, k) for signed in (q, -q)]
     return Interval(mean, se, bounds[0], bounds[1])
+
+
+def t_quantile(samples: int, *, level: float = 0.95) -> float:
+    """Return the two-sided quantile of Student's t for the mean of so many differences."""
+    from scipy.special import stdtrit
+
+    return float(stdtrit(max(1, samples - 1), 0.5 + level / 2))
 
 
 def _unskew(q: float, k: float) -> float:

@@ -1,0 +1,239 @@
+// Draws the charts, and lets every chart, sentence and table follow the chosen pair of epochs.
+
+const data = JSON.parse(document.getElementById("data").textContent);
+const model = new Model(data), views = new Views(model);
+const charts = new Map();  // by figure id: {figure, view, tables, dirty}
+const find = (selector, root = document) => root.querySelector(selector);
+const all = (selector, root = document) => Array.from(root.querySelectorAll(selector));
+let state = {before: data.pair[0], after: data.pair[1], scale: data.scale, span: "near", only: null, pinned: null, values: {}};
+
+function make(tag, text, attributes = {}) {
+  const element = document.createElement(tag);
+  if (text !== undefined) element.textContent = text;
+  for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
+  return element;
+}
+
+// ---- charts
+
+function specOf({dataset: {chart, variant}}) {
+  return structuredClone(data.specs[variant ? `${chart}_${state[variant]}` : chart]);
+}
+
+async function draw(figure) {
+  const spec = specOf(figure), sources = spec.data.filter(one => !one.source && !one.values && !one.url);
+  // The first rows stand in the spec: scales of an empty table warn about an infinite extent.
+  for (const source of sources) source.values = views.rows(source.name, state);
+  const holder = find(".chart", figure), live = make("div");
+  live.className = "live";
+  holder.replaceChildren(live);
+  const options = {mode: "vega", renderer: "svg", actions: false, ast: true, defaultStyle: false, tooltip: {disableDefaultStyle: true}};
+  charts.get(figure.id)?.view.finalize();
+  const {view} = await vegaEmbed(live, spec, options);
+  charts.set(figure.id, {figure, view, tables: sources.map(one => one.name), drawn: state});
+  view.addEventListener("click", (_, item) => { if (item?.datum?.i !== undefined) choose({pinned: item.datum.i}); });
+  if (figure.dataset.drag) draggable(figure, view);
+}
+
+const near = figure => {
+  const box = figure.getBoundingClientRect();
+  return box.bottom > -200 && box.top < innerHeight + 200;
+};
+
+async function refresh(chart) {
+  if (chart.drawn === state) return;
+  chart.drawn = state;
+  for (const name of chart.tables) chart.view.data(name, views.rows(name, state));
+  await chart.view.runAsync();
+}
+
+const pause = () => new Promise(resolve => setTimeout(resolve));
+
+// What is in sight follows at once, the rest when nothing else is to be done.
+async function refreshAll() {
+  const mine = state, list = [...charts.values()];
+  for (const chart of list.filter(one => near(one.figure))) await refresh(chart);
+  for (const chart of list) {
+    await pause();
+    if (state !== mine) return;
+    await refresh(chart);
+  }
+  document.body.dataset.shown = `${state.before},${state.after}`;
+}
+
+// ---- words and tables
+
+function write() {
+  const values = state.values;
+  for (const element of all("[data-reading]")) element.textContent = fill(data.readings[element.dataset.reading], values);
+  for (const row of views.rows("cells", state)) {
+    const sentence = find(`[data-cell="${row.key}"]`);
+    if (sentence) sentence.textContent = fill(data.readings[`cell_${row.key}`], {n: row.samples, c: row.contribution});
+  }
+  document.body.classList.toggle("moved", state.before !== data.pair[0] || state.after !== data.pair[1]);
+  for (const [side, at] of [["A", state.before], ["B", state.after]]) {
+    const control = find(`#epoch-${side}`);
+    if (control) control.value = at;
+  }
+  for (const details of all("details.rows[open]")) fillTable(details);
+  writeMovers();
+  writePinned();
+}
+
+function writeMovers() {
+  const body = find("#movers tbody");
+  if (!body) return;
+  body.replaceChildren(...views.rows("movers", state).map(row => {
+    const line = make("tr"), first = make("td"), button = make("button", row.sample, {type: "button", "aria-pressed": row.i === state.pinned});
+    button.className = "link";
+    button.addEventListener("click", () => choose({pinned: row.i}));
+    first.append(button);
+    const cells = [row.true, row.said_before, row.said, nats(row.loss_before), nats(row.loss_after), signed(row.change)];
+    line.append(first, ...cells.map(text => make("td", text)));
+    return line;
+  }));
+}
+
+function writePinned() {
+  const box = find("#pinned");
+  if (state.pinned === null || !box) return;
+  const row = views.sample(state.pinned, state);
+  box.textContent = `Sample ${row.sample}, true class ${row.true}: predicted ${row.said_before} at epoch ` +
+    `${FORMATS.epoch(model.epochs[state.before])}, ${row.said} at epoch ${FORMATS.epoch(model.epochs[state.after])}; ` +
+    `loss ${nats(row.loss_before)} to ${nats(row.loss_after)} nats (${signed(row.change)}).`;
+}
+
+const MOST_ROWS = 200;
+const tableOf = figure => views.rows(figure.dataset.table, state);
+// Places on an axis are for the chart; the reader gets the numbers.
+const HIDDEN = new Set(["order", "next", "right", "room", "text", "key", "i", "x", "y", "start", "end", "size", "row", "column"]);
+const headOf = rows => rows.length ? Object.keys(rows[0]).filter(name => !HIDDEN.has(name)) : [];
+
+function shown(value) {
+  if (value === null || value === undefined || Number.isNaN(value)) return "\u2013";
+  if (typeof value !== "number") return String(value);
+  return Number.isInteger(value) ? String(value) : String(Number(value.toPrecision(5)));
+}
+
+function fillTable(details) {
+  const rows = tableOf(details.closest(".figure")), head = headOf(rows), table = make("table"), top = make("tr");
+  top.append(...head.map(name => make("th", name.replaceAll("_", " "), {scope: "col"})));
+  const lines = rows.slice(0, MOST_ROWS).map(row => {
+    const line = make("tr");
+    line.append(...head.map(name => make("td", shown(row[name]))));
+    return line;
+  });
+  const header = make("thead"), body = make("tbody");
+  header.append(top);
+  body.append(...lines);
+  table.append(header, body);
+  const more = rows.length - lines.length;
+  find(".scroll", details).replaceChildren(table, ...(more > 0 ? [make("p", `and ${more} more rows: download the CSV.`)] : []));
+}
+
+// A spreadsheet must not take a name for a formula.
+function csvCell(value) {
+  if (value === null || value === undefined || Number.isNaN(value)) return "";
+  const text = typeof value === "string" && /^[=+\-@\t\r]/.test(value) ? `'${value}` : String(value);
+  return /[",\n\r]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
+}
+
+function download(figure) {
+  const rows = tableOf(figure), head = headOf(rows);
+  const text = [head, ...rows.map(row => head.map(name => row[name]))].map(line => line.map(csvCell).join(",")).join("\r\n");
+  const address = URL.createObjectURL(new Blob([text], {type: "text/csv"}));
+  make("a", "", {href: address, download: `${figure.dataset.chart}.csv`}).click();
+  setTimeout(() => URL.revokeObjectURL(address), 1000);
+}
+
+// ---- choosing
+
+function choose(change) {
+  const next = {...state, ...change};
+  if (next.before > next.after) [next.before, next.after] = [next.after, next.before];
+  if (data.paired && next.before === next.after) return write();
+  next.values = model.values(next.before, next.after);
+  state = next;
+  write();
+  if (data.paired) history.replaceState(null, "", `#A=${model.epochs[state.before]}&B=${model.epochs[state.after]}`);
+  return refreshAll();
+}
+
+function nearest(epoch) {
+  const distance = model.epochs.map(one => Math.abs(one - epoch));
+  return distance.indexOf(Math.min(...distance));
+}
+
+// The epochs that the address names, where the run has them.
+function fromAddress() {
+  const asked = new URLSearchParams(location.hash.slice(1)), found = {};
+  for (const [name, side] of [["A", "before"], ["B", "after"]]) {
+    const at = asked.has(name) ? model.epochs.indexOf(Number(asked.get(name))) : -1;
+    if (at >= 0) found[side] = at;
+  }
+  return found;
+}
+
+function draggable(figure, view) {
+  const holder = find(".live", figure);
+  const at = event => {
+    const scale = view.scale("x"), left = find("svg", holder).getBoundingClientRect().left + view.origin()[0];
+    return nearest(scale.invert(Math.min(view.width(), Math.max(0, event.clientX - left))));
+  };
+  let from = null, frame = 0;
+  holder.addEventListener("pointerdown", event => { if (event.button === 0) { from = at(event); holder.setPointerCapture(event.pointerId); } });
+  holder.addEventListener("pointermove", event => {
+    if (from === null || at(event) === from) return;
+    const to = at(event);
+    cancelAnimationFrame(frame);
+    frame = requestAnimationFrame(() => choose({before: Math.min(from, to), after: Math.max(from, to)}));
+  });
+  for (const end of ["pointerup", "pointercancel"]) holder.addEventListener(end, () => { setTimeout(() => { from = null; }); });
+}
+
+function listen() {
+  for (const [side, name] of [["A", "before"], ["B", "after"]])
+    find(`#epoch-${side}`)?.addEventListener("change", event => choose({[name]: Number(event.target.value)}));
+  find("#back")?.addEventListener("click", () => choose({before: data.pair[0], after: data.pair[1]}));
+  find("#only")?.addEventListener("change", event => choose({only: event.target.value === "" ? null : Number(event.target.value), pinned: null}));
+  for (const button of all("[data-variant][value]"))
+    button.addEventListener("click", () => redraw(button.dataset.variant, button.value));
+  for (const details of all("details.rows")) details.addEventListener("toggle", () => { if (details.open) fillTable(details); });
+  for (const button of all("button.csv")) button.addEventListener("click", () => download(button.closest(".figure")));
+  // A link inside the page must not overwrite the epochs in the address.
+  for (const link of all('a[href^="#"]')) link.addEventListener("click", event => {
+    event.preventDefault();
+    const target = find(link.getAttribute("href"));
+    target?.scrollIntoView({behavior: "smooth"});
+    target?.focus({preventScroll: true});
+  });
+  addEventListener("hashchange", () => choose(fromAddress()));
+  addEventListener("beforeprint", () => { for (const chart of charts.values()) chart.view.resize().run(); });
+}
+
+async function redraw(variant, value) {
+  state = {...state, [variant]: value};
+  for (const button of all(`button[data-variant="${variant}"]`)) button.setAttribute("aria-pressed", button.value === value);
+  for (const figure of all(`.figure[data-variant="${variant}"]`)) await draw(figure);
+}
+
+async function start() {
+  document.documentElement.classList.add("scripted");
+  await model.decode();
+  Object.assign(state, fromAddress());
+  if (state.before > state.after) [state.before, state.after] = [state.after, state.before];
+  state.values = model.values(state.before, state.after);
+  state.pinned = data.paired ? views.rows("movers", state)[0]?.i ?? null : model.worst(state.after);
+  state = {...state};
+  listen();
+  write();
+  for (const figure of all(".figure[data-chart]")) {
+    await draw(figure);
+    await pause();
+  }
+  document.body.dataset.ready = String(Math.round(performance.now()));
+  await refreshAll();
+}
+
+window.confshift = {model, rows: name => views.rows(name, state), values: () => state.values, choose};
+start();

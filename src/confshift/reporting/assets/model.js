@@ -1,0 +1,192 @@
+// The numbers of any pair of epochs. Epochs are known by their position; a difference is after minus before.
+
+const TRANSITIONS = ["stayed_right", "forgotten", "learned", "stayed_wrong"];
+const [UP, DOWN, UNCHANGED] = [0, 1, 2];
+
+const number = value => value === null ? NaN : value;  // JSON has no NaN
+const sum = values => values.reduce((total, value) => total + value, 0);
+
+async function unpack(id) {
+  const bytes = Uint8Array.from(atob(document.getElementById(id).textContent.trim()), one => one.charCodeAt(0));
+  return new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"))).arrayBuffer();
+}
+
+class Model {
+  constructor(data) {
+    this.data = data;
+    this.epochs = data.epochs.epoch;
+    this.columns = Object.fromEntries(Object.entries(data.epochs).map(([name, values]) => [name, values.map(number)]));
+    this.samples = data.samples;
+    this.exact = data.samples.carried === data.samples.all;
+  }
+
+  async decode() {
+    const {carried, span, floor, bits, weights} = this.samples;
+    const [losses, predicted, contributions, counts] =
+      await Promise.all(["losses", "predicted", "pair_contributions", "pair_samples"].map(unpack));
+    const codes = new Uint16Array(losses);
+    this.loss = Float32Array.from(codes, code => code === 65535 ? NaN : floor * Math.expm1(code / 65534 * span));
+    this.predicted = new {8: Uint8Array, 16: Uint16Array, 32: Uint32Array}[bits](predicted);
+    this.weight = weights.length ? Float64Array.from(weights) : new Float64Array(carried).fill(1);
+    this.contributions = new Float32Array(contributions);
+    this.counts = new Uint32Array(counts);
+    this.pairs = this.contributions.length / 12;
+  }
+
+  right(epoch, sample) { return this.predicted[epoch * this.samples.carried + sample] === this.samples.targets[sample]; }
+
+  lossAt(epoch, sample) { return this.loss[epoch * this.samples.carried + sample]; }
+
+  transition(before, after, sample) { return (this.right(before, sample) ? 0 : 2) + (this.right(after, sample) ? 0 : 1); }
+
+  // The exact contributions and samples of the 12 cells, as Python computed them.
+  cells(before, after) {
+    const sums = new Float64Array(12), counts = new Float64Array(12);
+    if (before === after) return {sums, counts};
+    const [first, last] = [Math.min(before, after), Math.max(before, after)];
+    const pair = first * this.epochs.length - first * (first + 1) / 2 + last - first - 1;
+    for (let cell = 0; cell < 12; cell++) {
+      const [transition, direction] = [Math.floor(cell / 3), cell % 3];
+      // Looked at backwards, learned is forgotten and up is down.
+      const turned = 3 * [0, 2, 1, 3][transition] + [DOWN, UP, UNCHANGED][direction];
+      const source = before < after ? cell : turned;
+      sums[cell] = (before < after ? 1 : -1) * this.contributions[source * this.pairs + pair];
+      counts[cell] = this.counts[source * this.pairs + pair];
+    }
+    return {sums, counts};
+  }
+
+  // Each carried sample's change of loss; NaN where one side can't be scored.
+  changes(before, after) {
+    return Float64Array.from({length: this.samples.carried}, (_, i) => this.lossAt(after, i) - this.lossAt(before, i));
+  }
+
+  values(before, after) {
+    const chosen = this.data.pair;
+    if (before === chosen[0] && after === chosen[1])  // as Python computed them
+      return Object.fromEntries(Object.entries(this.data.values).map(([name, value]) => [name, number(value)]));
+    const change = this.changes(before, after), c = this.columns;
+    const values = {A: this.epochs[before], B: this.epochs[after], temperature_after: c.temperature[after]};
+    for (const [name, column] of Object.entries({loss: "loss", accuracy: "accuracy", refinement: "refinement_loss", calibration: "calibration_loss"})) {
+      values[`${name}_before`] = c[column][before];
+      values[`${name}_after`] = c[column][after];
+      values[`${name}_change`] = c[column][after] - c[column][before];
+    }
+    for (const [name, column] of Object.entries({gap: "confidence_gap", ece: "ece", ece_null: "ece_null", sure_right: "sure_right", sure_wrong: "sure_wrong", cost: "mistake_cost"})) {
+      values[`${name}_before`] = c[column][before];
+      values[`${name}_after`] = c[column][after];
+    }
+    values.calibration_margin = 1.96 * c.calibration_loss_se[after];
+    const turned = Float64Array.from(change, (_, i) => this.right(after, i) - this.right(before, i));
+    [values.loss_low, values.loss_high] = this.interval(change, values.loss_change);
+    [values.accuracy_low, values.accuracy_high] = this.interval(turned, values.accuracy_change);
+    return Object.assign(values, this.account(before, after), this.cellValues(before, after),
+      this.classValues(before, after), this.concentration(change));
+  }
+
+  // Kitagawa's split of H + e C; where nobody is wrong on one side, C is taken from the other.
+  account(before, after) {
+    const c = this.columns, both = [before, after];
+    const hedge = both.map(at => c.hedge[at]), rate = both.map(at => c.error_rate[at]);
+    let cost = both.map(at => c.mistake_cost[at]);
+    cost = cost.map((one, at) => Number.isNaN(one) ? cost[1 - at] : one).map(one => Number.isNaN(one) ? 0 : one);
+    return {
+      hedging: hedge[1] - hedge[0],
+      error_rate: (cost[0] + cost[1]) / 2 * (rate[1] - rate[0]),
+      mistake_cost: (rate[0] + rate[1]) / 2 * (cost[1] - cost[0]),
+    };
+  }
+
+  cellValues(before, after) {
+    const {sums, counts} = this.cells(before, after), values = {N: sum(counts)};
+    TRANSITIONS.forEach((name, at) => {
+      values[name] = sum(sums.slice(3 * at, 3 * at + 3));
+      values[`${name}_samples`] = sum(counts.slice(3 * at, 3 * at + 3));
+    });
+    for (const [name, direction] of [["up", UP], ["down", DOWN]]) {
+      values[name] = sum(TRANSITIONS.map((_, at) => sums[3 * at + direction]));
+      values[`${name}_samples`] = sum(TRANSITIONS.map((_, at) => counts[3 * at + direction]));
+    }
+    return values;
+  }
+
+  // The shown classes and, last, the others together.
+  classes(before, after) {
+    const {names, samples, accuracy, loss} = this.data.classes, c = this.columns, all = sum(samples);
+    const rows = names.map((name, k) => ({
+      class_name: name, samples: samples[k],
+      before: number(accuracy[k][before]), after: number(accuracy[k][after]),
+      contribution: samples[k] / this.samples.all * (number(loss[k][after]) - number(loss[k][before])),
+    }));
+    const others = this.samples.all - all;
+    if (others > 0) {
+      const rest = at => (c.accuracy[at] * this.samples.all - sum(samples.map((n, k) => n * number(accuracy[k][at])))) / others;
+      rows.push({
+        class_name: `the other ${whole(this.samples.class_count - names.length)} classes`, samples: others,
+        before: rest(before), after: rest(after),
+        contribution: c.loss[after] - c.loss[before] - sum(rows.map(row => row.contribution)),
+      });
+    }
+    return rows;
+  }
+
+  classValues(before, after) {
+    const rows = this.classes(before, after).slice(0, this.data.classes.names.length);
+    const top = rows.reduce((best, row) => row.contribution > best.contribution ? row : best);
+    const fell = rows.reduce((worst, row) => row.after - row.before < worst.after - worst.before ? row : worst);
+    return {
+      top_class: top.class_name, top_contribution: top.contribution,
+      fell_class: fell.class_name, fell_before: fell.before, fell_after: fell.after,
+    };
+  }
+
+  // Carried samples with a change, those that rose most first, with running sums over all samples.
+  ranked(change) {
+    const usable = Array.from(change.keys()).filter(i => !Number.isNaN(change[i]));
+    return usable.sort((i, j) => change[j] - change[i]);
+  }
+
+  worst(epoch) {
+    const losses = Array.from({length: this.samples.carried}, (_, i) => this.lossAt(epoch, i));
+    return losses.reduce((best, loss, i) => loss > losses[best] || Number.isNaN(losses[best]) ? i : best, 0);
+  }
+
+  concentration(change) {
+    const order = this.ranked(change), total = sum(order.map(i => this.weight[i]));
+    const gross = sum(order.map(i => this.weight[i] * Math.max(change[i], 0)));
+    const share = percent => {
+      let left = Math.max(1, Math.round(total * percent / 100)), top = 0;
+      for (const i of order) {
+        if (left <= 0 || change[i] <= 0) break;
+        top += Math.min(left, this.weight[i]) * change[i];
+        left -= this.weight[i];
+      }
+      return gross > 0 ? top / gross : NaN;
+    };
+    let rest = sum(order.map(i => this.weight[i] * change[i])), cancelling = 0;
+    for (const i of order) {
+      if (rest <= 0) break;
+      rest -= this.weight[i] * change[i];
+      cancelling += this.weight[i];
+    }
+    return {top_1: share(1), top_10: share(10), cancelling: Math.round(cancelling)};
+  }
+
+  // Hall's skewness-adjusted interval of a mean difference (significance.py), about the exact mean.
+  interval(values, mean) {
+    let n = 0, centre = 0, second = 0, third = 0;
+    values.forEach((value, i) => { if (!Number.isNaN(value)) { n += this.weight[i]; centre += this.weight[i] * value; } });
+    if (n < 3) return [NaN, NaN];
+    centre /= n;
+    values.forEach((value, i) => {
+      if (Number.isNaN(value)) return;
+      second += this.weight[i] * (value - centre) ** 2;
+      third += this.weight[i] * (value - centre) ** 3;
+    });
+    const spread = Math.sqrt(second / (n - 1)), se = spread / Math.sqrt(n);
+    if (!(spread > 0)) return [mean, mean];
+    const k = third / n / spread ** 3 / Math.sqrt(n), q = this.data.quantile;
+    const unskew = at => Math.abs(k) < 1e-9 ? at : 3 / k * (Math.cbrt(1 + k * (at - k / 6)) - 1);
+    return [mean - se * unskew(q), mean - se * unskew(-q)];
+  }
+}

@@ -1,0 +1,216 @@
+// The rows that the charts read, for one pair of epochs: the names are those of charts.py.
+
+const MOST_POINTS = 2000, MOVERS = 300, SMALLEST = 1e-3, CURVE_POINTS = 400;
+
+class Views {
+  constructor(model) {
+    this.model = model;
+    this.data = model.data;
+    this.fixed = model.data.tables;
+    this.transitions = Object.values(model.data.labels.transitions);
+    this.state = {};
+  }
+
+  // state: before, after (positions), scale, only (a class, or null), pinned (a sample), values
+  rows(name, state) {
+    if (state !== this.state) [this.state, this.made] = [state, {}];
+    if (!(name in this.made)) this.made[name] = this.make(name, state);
+    return this.made[name];
+  }
+
+  make(name, state) {
+    const side = name.match(/^(\w+)_(before|after)$/);
+    if (side && side[1] in this) return this[side[1]](state[side[2]], state, side[2]);
+    const kind = name.match(/^confidence_(right|wrong)$/);
+    if (kind) return this.confidence(kind[1], state);
+    return name in this ? this[name](state) : this.fixed[name];
+  }
+
+  name(code) { return this.data.samples.class_names[code] ?? "?"; }
+
+  pair({before, after}) {
+    return before === after ? [] : [{start: this.model.epochs[before], end: this.model.epochs[after]}];
+  }
+
+  ends({before, after}) {
+    const ends = [[before, "A"], [after, "B"]].map(([at, label]) => ({epoch: this.model.epochs[at], label}));
+    return before === after ? [] : ends;
+  }
+
+  account({values}) {
+    const steps = [values.hedging, values.error_rate, values.mistake_cost];
+    const labels = [`loss at epoch ${FORMATS.epoch(values.A)}`, "hedging", "number of mistakes", "cost of a mistake", `loss at epoch ${FORMATS.epoch(values.B)}`];
+    let level = values.loss_before;
+    const rows = [{start: 0, end: level, value: level, kind: "total", text: nats(level)}];
+    for (const value of steps) {
+      rows.push({start: level, end: level + value, value, kind: value > 0 ? "up" : "down", text: signed(value)});
+      level += value;
+    }
+    rows.push({start: 0, end: values.loss_after, value: values.loss_after, kind: "total", text: nats(values.loss_after)});
+    const room = 1.12 * Math.max(...rows.map(row => row.end));
+    return rows.map((row, order) => ({...row, order, room, label: labels[order], next: labels[Math.min(order + 1, 4)], right: Math.max(row.start, row.end)}));
+  }
+
+  cells({before, after}) {
+    const {sums, counts} = this.model.cells(before, after);
+    const room = Math.max(...sums) + 0.3 * Math.max(...sums.map(Math.abs));
+    return this.data.labels.cells.map(([transition, direction, label]) => {
+      const at = 3 * TRANSITIONS.indexOf(transition) + (direction === "up" ? UP : DOWN);
+      return {
+        label, direction, transition: this.data.labels.transitions[transition], key: `${transition}_${direction}`,
+        samples: counts[at], contribution: sums[at], room, right: Math.max(sums[at], 0), text: `${signed(sums[at])}  (${whole(counts[at])})`,
+      };
+    });
+  }
+
+  // Epochs from A on, and those before it whose loss is no further away: the initial fall would dwarf the rest.
+  inReach(before) {
+    const change = this.model.columns.loss.map(one => Math.abs(one - this.model.columns.loss[before]));
+    const reach = 1.5 * Math.max(...change.slice(before).filter(one => !Number.isNaN(one)));
+    let first = before;
+    while (first > 0 && change[first - 1] <= reach) first--;
+    return this.model.epochs.map((epoch, at) => [epoch, at]).slice(before === change.length - 1 ? 0 : first);
+  }
+
+  history({before}) {
+    return this.inReach(before).flatMap(([epoch, at]) => {
+      const {sums} = this.model.cells(before, at);
+      return this.transitions.map((transition, k) => ({epoch, transition, contribution: sum(sums.slice(3 * k, 3 * k + 3))}));
+    });
+  }
+
+  history_total({before}) {
+    const loss = this.model.columns.loss;
+    return this.inReach(before).map(([epoch, at]) => ({epoch, change: loss[at] - loss[before]}));
+  }
+
+  ordered(state) {
+    const rows = this.model.classes(state.before, state.after), shown = this.data.classes.names.length;
+    const size = row => Math.abs(row.contribution);
+    return [...rows.slice(0, shown).sort((a, b) => size(b) - size(a)), ...rows.slice(shown)].map((row, order) => ({...row, order}));
+  }
+
+  class_accuracy(state) { return this.ordered(state); }
+
+  class_totals(state) { return this.ordered(state); }
+
+  class_cells(state) {
+    const {model} = this, {shown} = this.data.classes, rows = this.ordered(state);
+    const place = new Map(shown.map((code, at) => [code, this.data.classes.names[at]])), rest = rows.at(-1).class_name;
+    const table = new Map(rows.map(row => [row.class_name, new Float64Array(4)])), {targets, all} = this.data.samples;
+    model.changes(state.before, state.after).forEach((change, i) => {
+      if (Number.isNaN(change)) return;
+      table.get(place.get(targets[i]) ?? rest)[model.transition(state.before, state.after, i)] += model.weight[i] * change / all;
+    });
+    return rows.flatMap(({class_name, order}) => this.transitions.map((transition, k) =>
+      ({class_name, order, transition, contribution: table.get(class_name)[k]})));
+  }
+
+  // A probability on the chosen axis; the axis of log-odds ends where its ticks do.
+  place(probability, {scale}) {
+    if (scale === "probability") return probability;
+    const ticks = this.data.odds_ticks;
+    return Math.min(ticks.at(-1), Math.max(ticks[0], Math.log(probability / (1 - probability))));
+  }
+
+  diagonal({scale}) {
+    const ticks = scale === "odds" ? this.data.odds_ticks : [0, 1];
+    return [ticks[0], ticks.at(-1)].map(at => ({x: at, y: at}));
+  }
+
+  bins(at, state) {
+    return this.data.reliability.dots[at].map(([confidence, accuracy, low, high, samples]) => ({
+      confidence, accuracy, samples, accuracy_low: low, accuracy_high: high,
+      x: this.place(confidence, state), y: this.place(accuracy, state), low: this.place(low, state), high: this.place(high, state),
+    }));
+  }
+
+  isotonic(at, state) {
+    return this.data.reliability.isotonic[at].map(([confidence, accuracy]) => ({x: this.place(confidence, state), y: this.place(accuracy, state)}));
+  }
+
+  // The band needs redrawn outcomes, which Python made for the report's own pair.
+  band(at, state, side) {
+    if (at !== this.data.pair[side === "before" ? 0 : 1]) return [];
+    return this.data.bands[side].map(([confidence, low, high]) => ({x: this.place(confidence, state), low: this.place(low, state), high: this.place(high, state)}));
+  }
+
+  confidence(kind, state) {
+    const {edges, [kind]: counts} = this.data.bins[state.scale];
+    const sides = state.before === state.after ? [["after", state.after]] : [["before", state.before], ["after", state.after]];
+    return sides.flatMap(([side, at]) => counts[at].map((samples, bin) => ({
+      side, samples, from: percent(edges[bin]), to: percent(edges[bin + 1]),
+      start: this.place(edges[bin], state), end: this.place(edges[bin + 1], state),
+    })));
+  }
+
+  selected({only}) {
+    const {targets} = this.data.samples;
+    return i => only === null || targets[i] === only;
+  }
+
+  concentration(state) {
+    const {model} = this, change = model.changes(state.before, state.after);
+    const order = model.ranked(change).filter(this.selected(state)), all = sum(order.map(i => model.weight[i]));
+    const step = Math.max(1, Math.floor(order.length / CURVE_POINTS)), rows = [{share: 0, cumulative: 0}];
+    let seen = 0, total = 0;
+    order.forEach((i, rank) => {
+      seen += model.weight[i];
+      total += model.weight[i] * change[i] / all;
+      if (rank % step === step - 1 || rank < 50 || rank === order.length - 1) rows.push({share: seen / all, cumulative: total});
+    });
+    return rows;
+  }
+
+  net(state) {
+    const last = this.rows("concentration", state).at(-1).cumulative;
+    return [{cumulative: last, label: `change of the mean: ${signed(last)}`}];
+  }
+
+  tops(state) {
+    const curve = this.rows("concentration", state);
+    return [0.01, 0.1].map(share => ({...curve.find(row => row.share >= share) ?? curve.at(-1), label: `top ${100 * share} %`}));
+  }
+
+  sample(i, {before, after}) {
+    const {model} = this, {ids, targets, carried} = this.data.samples;
+    const said = at => this.name(model.predicted[at * carried + i]);
+    const [a, b] = [model.lossAt(before, i), model.lossAt(after, i)];
+    return {
+      i, sample: ids[i], true: this.name(targets[i]), said_before: said(before), said: said(after),
+      loss_before: a, loss_after: b, change: b - a, before: Math.max(a, SMALLEST), after: Math.max(b, SMALLEST),
+      transition: this.transitions[model.transition(before, after, i)],
+    };
+  }
+
+  samples(state) {
+    const {model} = this, change = model.changes(state.before, state.after);
+    const members = Array.from(change.keys()).filter(i => !Number.isNaN(change[i])).filter(this.selected(state));
+    const size = i => Math.abs(change[i]), stride = Math.ceil(members.length / MOST_POINTS);
+    const movers = stride > 1 ? [...members].sort((i, j) => size(j) - size(i)).slice(0, MOVERS) : [];
+    const drawn = new Set([...members.filter((_, at) => at % stride === 0), ...movers]);
+    return [...drawn].map(i => this.sample(i, state));
+  }
+
+  movers(state) {
+    const {model} = this, change = model.changes(state.before, state.after);
+    return model.ranked(change).filter(this.selected(state)).slice(0, 12).map(i => this.sample(i, state));
+  }
+
+  even(state) {
+    const ends = this.rows("samples", state).flatMap(row => [row.before, row.after]);
+    const [low, high] = ends.length ? [Math.min(...ends), Math.max(...ends)] : [SMALLEST, 1];
+    return [low, high].map(at => ({before: at, after: at}));
+  }
+
+  pinned(state) { return state.pinned === null ? [] : [this.sample(state.pinned, state)]; }
+
+  trajectory({pinned}) {
+    if (pinned === null) return [];
+    const {model} = this;
+    return model.epochs.map((epoch, at) => ({
+      epoch, exact: model.lossAt(at, pinned), loss: Math.max(model.lossAt(at, pinned), SMALLEST),
+      verdict: model.right(at, pinned) ? "right" : "wrong", said: this.name(model.predicted[at * this.data.samples.carried + pinned]),
+    })).filter(row => !Number.isNaN(row.loss));
+  }
+}

@@ -1,0 +1,81 @@
+"""How sure the answers are, epoch by epoch: the axes, bins and curves of the reliability charts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from confshift.analysis.history import History
+from confshift.analysis.panel import Panel
+from confshift.analysis.reliability import isotonic_curve
+
+__all__ = ["bin_edges", "confidence_bins", "crowded", "isotonic_curves", "odds_ticks", "reliability_dots"]
+
+_PLACES = np.array([0.001, 0.01, 0.1, 0.5, 0.9, 0.99, 0.999, 0.9999, 0.99999])
+_BINS = 24
+
+
+def crowded(confidence: NDArray[np.float64]) -> bool:
+    """Whether most confidences stand so near 1 that an axis of probabilities shows a corner."""
+    return bool(np.mean(confidence > 0.95) > 0.5)
+
+
+def odds_ticks(panel: Panel) -> NDArray[np.float64]:
+    """Return the log-odds that get a tick; the first and the last bound the axis."""
+    confidence = panel.confidence[panel.finite]
+    if not len(confidence):
+        confidence = np.array([0.5])
+    low = max(0, int(np.searchsorted(_PLACES, np.quantile(confidence, 0.01), side="right")) - 1)
+    high = min(len(_PLACES) - 1, int(np.searchsorted(_PLACES, np.quantile(confidence, 0.95))))
+    places = _PLACES[min(low, 2) : max(high, 5) + 1]
+    return np.asarray(np.log(places / (1 - places)))
+
+
+def confidence_bins(panel: Panel, edges: NDArray[np.float64]) -> dict[str, list[list[int]]]:
+    """Count right and wrong answers (T lists) by confidence; what lies outside is in the end bins."""
+    counts: dict[str, list[list[int]]] = {"right": [], "wrong": []}
+    for at in range(len(panel.checkpoints)):
+        usable = panel.finite[at]
+        bins = np.clip(np.searchsorted(edges, panel.confidence[at], side="left") - 1, 0, len(edges) - 2)
+        for kind, members in (("right", panel.correct[at]), ("wrong", ~panel.correct[at])):
+            counted = np.bincount(bins[usable & members], minlength=len(edges) - 1)
+            counts[kind].append([int(one) for one in counted])
+    return counts
+
+
+def bin_edges(ticks: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
+    """Return the edges of both axes, as probabilities."""
+    odds = np.linspace(ticks[0], ticks[-1], _BINS + 1)
+    return {"probability": np.linspace(0, 1, _BINS - 3), "odds": 1 / (1 + np.exp(-odds))}
+
+
+def reliability_dots(history: History) -> list[list[list[float]]]:
+    """Return for each epoch the equal-mass bins: confidence, accuracy, low, high, samples."""
+    table = history.reliability
+    if table.empty:
+        return [[] for _ in history.main.epochs]
+    table = table[(table["split"] == history.panels[0][0]) & (table["binning"] == "equal_mass")]
+    columns = ["confidence", "accuracy", "accuracy_low", "accuracy_high", "samples"]
+    by_epoch = {epoch: part[columns].to_numpy() for epoch, part in table.groupby("epoch")}
+    return [_rounded(by_epoch.get(epoch, np.empty((0, 5)))) for epoch in history.main.epochs]
+
+
+def isotonic_curves(panel: Panel) -> list[list[list[float]]]:
+    """Return for each epoch the corners of the isotonic curve: confidence, accuracy."""
+    curves = []
+    for at in range(len(panel.checkpoints)):
+        usable = panel.finite[at]
+        corners = pd.DataFrame({"confidence": [], "accuracy": []})
+        if usable.any():
+            corners = isotonic_curve(panel.confidence[at][usable], panel.correct[at][usable])
+        curves.append(_rounded(corners.to_numpy()))
+    return curves
+
+
+def _rounded(rows: NDArray[Any]) -> list[list[float]]:
+    """Keep what a picture can show, up to a confidence of 1 - 1e-7."""
+    short: list[list[float]] = np.round(rows.astype(np.float64), 7).tolist()
+    return short

@@ -1,0 +1,80 @@
+"""The charts of one change: the waterfall, the cells, how few samples carry it."""
+
+from __future__ import annotations
+
+import altair as alt
+
+from confshift.reporting.charts.pieces import (
+    COUNT,
+    SIGNED,
+    AnyChart,
+    bare_axis,
+    layered,
+    room_layer,
+    table,
+    tip,
+    transition_colour,
+    zero_rule,
+)
+from confshift.reporting.theme import CELL_LABELS, colour
+
+__all__ = ["account_chart", "cells_chart", "concentration_chart"]
+
+
+def account_chart() -> AnyChart:
+    """Draw the waterfall from the loss before to the loss after."""
+    y = alt.Y("label:N", sort=alt.EncodingSortField("order", op="min"), title=None, axis=bare_axis())
+    kinds = alt.Scale(domain=["total", "up", "down"], range=[colour(one) for one in ("total", "up", "down")])
+    base = table("account").encode(y=y)
+    bars = base.mark_bar(orient="horizontal", height={"band": 0.62}).encode(
+        x=alt.X("start:Q", title="nats", axis=alt.Axis(grid=True)),
+        x2=alt.X2("end:Q"),
+        color=alt.Color("kind:N", scale=kinds, legend=None),
+        tooltip=[tip("label:N", "step"), tip("value:Q", "nats", SIGNED)],
+    )
+    joins = base.mark_rule(strokeDash=[2, 2]).encode(x=alt.X("end:Q"), y2=alt.Y2("next:N"))
+    texts = base.mark_text(align="left", dx=6, fontSize=12)
+    return layered(joins, bars, texts.encode(x=alt.X("right:Q"), text=alt.Text("text:N")), room_layer(base))
+
+
+def cells_chart() -> AnyChart:
+    """Draw what each of the eight cells adds to the change."""
+    base = table("cells").encode(
+        y=alt.Y("label:N", sort=list(CELL_LABELS.values()), title=None, axis=bare_axis())
+    )
+    strength = alt.when("datum.direction == 'up'").then(alt.value(1)).otherwise(alt.value(0.55))
+    bars = base.mark_bar(height={"band": 0.66}).encode(
+        x=alt.X("contribution:Q", title="contribution to the change, nats", axis=alt.Axis(grid=True)),
+        color=transition_colour(None),
+        opacity=strength,
+        tooltip=[
+            tip("label:N", "samples that"),
+            tip("contribution:Q", "nats", SIGNED),
+            tip("samples:Q", number=COUNT),
+        ],
+    )
+    texts = base.mark_text(align="left", dx=6).encode(x=alt.X("right:Q"), text=alt.Text("text:N"))
+    return layered(bars, zero_rule(vertical=True), texts, room_layer(base))
+
+
+def concentration_chart() -> AnyChart:
+    """Draw the change summed up over the samples, largest rise first."""
+    title = "share of the samples, those that rose most first"
+    x = alt.X("share:Q", title=title, axis=alt.Axis(format=".0%"))
+    y = alt.Y("cumulative:Q", title="nats of change, summed up")
+    told = [tip("share:Q", "share of the samples", ".1%"), tip("cumulative:Q", "nats", SIGNED)]
+    area = table("concentration").mark_area(
+        fill=colour("up"), opacity=0.15, line={"color": colour("up"), "strokeWidth": 2}
+    )
+    level = alt.Y("cumulative:Q")
+    net = table("net").mark_rule(strokeDash=[4, 3])
+    named = table("net").mark_text(align="center", baseline="top", dy=6)
+    points = table("tops").mark_point(filled=True, size=60, fill="var(--text)", opacity=1)
+    texts = table("tops").mark_text(align="left", dx=8, dy=5)
+    return layered(
+        area.encode(x=x, y=y, tooltip=told),
+        net.encode(y=level),
+        named.encode(y=level, x=alt.XDatum(0.5), text=alt.Text("label:N")),
+        points.encode(x=x, y=y, tooltip=told),
+        texts.encode(x=x, y=y, text=alt.Text("label:N")),
+    )

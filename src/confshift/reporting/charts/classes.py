@@ -1,0 +1,95 @@
+"""The charts of classes: accuracy, contributions, competitors."""
+
+from __future__ import annotations
+
+import altair as alt
+
+from confshift.reporting.charts.pieces import (
+    COUNT,
+    SHARE,
+    SIGNED,
+    AnyChart,
+    bare_axis,
+    layered,
+    side_scale,
+    table,
+    tip,
+    transition_colour,
+    zero_rule,
+)
+from confshift.reporting.theme import SIDES, colour
+
+__all__ = ["class_accuracy_chart", "class_contributions_chart", "competitors_chart"]
+
+
+def _class_axis() -> alt.Y:
+    order = alt.EncodingSortField("order", op="min")
+    return alt.Y("class_name:N", sort=order, title=None, axis=bare_axis())
+
+
+def class_accuracy_chart() -> AnyChart:
+    """Draw the accuracy of each class before and after."""
+    told = [
+        tip("class_name:N", "class"),
+        tip("samples:Q", number=COUNT),
+        tip("before:Q", number=SHARE),
+        tip("after:Q", number=SHARE),
+    ]
+    base = table("class_accuracy").encode(y=_class_axis(), tooltip=told)
+    scale, axis = alt.Scale(zero=False), alt.Axis(format=".0%", grid=True)
+    joins = base.mark_rule(strokeWidth=2).encode(
+        x=alt.X("before:Q", title="accuracy", scale=scale, axis=axis), x2=alt.X2("after:Q")
+    )
+    shape = alt.Shape("side:N", scale=alt.Scale(domain=list(SIDES), range=list(SIDES.values())))
+    sides = base.transform_fold(list(SIDES), as_=["side", "accuracy"]).mark_point(
+        filled=True, size=64, opacity=1
+    )
+    return layered(
+        joins,
+        sides.encode(x=alt.X("accuracy:Q"), color=alt.Color("side:N", scale=side_scale()), shape=shape),
+    )
+
+
+def class_contributions_chart() -> AnyChart:
+    """Draw what each class adds to the change, by what became of its samples."""
+    x = alt.X("contribution:Q", title="contribution to the change, nats", axis=alt.Axis(grid=True))
+    told = [tip("class_name:N", "class"), tip("transition:N"), tip("contribution:Q", "nats", SIGNED)]
+    bars = (
+        table("class_cells")
+        .mark_bar()
+        .encode(y=_class_axis(), x=x, color=transition_colour(alt.Legend(columns=2)), tooltip=told)
+    )
+    total = table("class_totals").mark_point(
+        shape="diamond", filled=True, size=50, fill="var(--text)", opacity=1
+    )
+    whole = [tip("class_name:N", "class"), tip("contribution:Q", "together", SIGNED)]
+    return layered(
+        bars,
+        zero_rule(vertical=True),
+        total.encode(y=_class_axis(), x=alt.X("contribution:Q"), tooltip=whole),
+    )
+
+
+def competitors_chart(*, labelled: bool) -> AnyChart:
+    """Draw which wrong class gained on which true class; with the amounts where they fit."""
+    top = alt.Axis(
+        orient="top", labelAngle=-45, labelAlign="left", domain=False, ticks=False, labelLimit=90, grid=False
+    )
+    by_row, by_column = (alt.EncodingSortField(name, op="min") for name in ("row", "column"))
+    base = table("competitors").encode(
+        y=alt.Y("class_name:N", sort=by_row, title=None, axis=bare_axis()),
+        x=alt.X("competitor_name:N", sort=by_column, title=None, axis=top),
+        tooltip=[
+            tip("class_name:N", "true class"),
+            tip("competitor_name:N", "wrong class"),
+            tip("contribution:Q", "nats", SIGNED),
+        ],
+    )
+    signs = alt.Scale(domain=["up", "down"], range=[colour("up"), colour("down")])
+    strength = alt.Scale(domainMin=0, range=[0, 0.85])
+    squares = base.mark_rect(stroke="var(--card)").encode(
+        color=alt.Color("direction:N", scale=signs, legend=None),
+        opacity=alt.Opacity("size:Q", scale=strength, legend=None),
+    )
+    texts = base.mark_text(fontSize=10).encode(text=alt.Text("text:N"))
+    return layered(squares, texts) if labelled else layered(squares)

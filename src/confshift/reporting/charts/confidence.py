@@ -1,0 +1,83 @@
+"""The charts of confidence: reliability, right and wrong answers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import altair as alt
+
+from confshift.reporting.charts.pieces import (
+    COUNT,
+    LEFT,
+    SHARE,
+    AnyChart,
+    filtered,
+    layered,
+    side_scale,
+    table,
+    tip,
+)
+from confshift.reporting.theme import SIDES, colour
+
+__all__ = ["confidence_chart", "reliability_chart"]
+
+
+_ODDS_LABEL = "format(1 / (1 + exp(-datum.value)), '.3~%')"
+
+
+def _probability_axis(scale: str, ticks: Sequence[float], extent: int = 0) -> alt.Axis:
+    label = _ODDS_LABEL if scale == "odds" else "format(datum.value, '.0%')"
+    return alt.Axis(values=list(ticks), labelExpr=label, grid=True, labelOverlap="greedy", minExtent=extent)
+
+
+def reliability_chart(side: str, scale: str, ticks: Sequence[float]) -> AnyChart:
+    """Draw accuracy against confidence on one side, with its uncertainty."""
+    limits = alt.Scale(domain=[ticks[0], ticks[-1]], nice=False, clamp=True)
+    x = alt.X("x:Q", title="confidence", scale=limits, axis=_probability_axis(scale, ticks))
+    axis = _probability_axis(scale, ticks, LEFT)
+    y = alt.Y("y:Q", title="accuracy", scale=limits, axis=axis)
+    low = alt.Y("low:Q", title="accuracy", scale=limits, axis=axis)
+    told = [
+        tip("confidence:Q", number=SHARE),
+        tip("accuracy:Q", number=SHARE),
+        tip("samples:Q", number=COUNT),
+    ]
+    band = table(f"band_{side}").mark_area(fill="var(--soft)", opacity=0.2)
+    diagonal = table("diagonal").mark_line(strokeDash=[3, 3], stroke="var(--soft)", strokeWidth=1)
+    curve = table(f"isotonic_{side}").mark_line(stroke=colour(side), strokeWidth=2)
+    dots = table(f"bins_{side}").encode(x=x, tooltip=told)
+    points = dots.mark_point(
+        filled=True,
+        size=46,
+        opacity=1,
+        shape=SIDES[side],
+        fill=colour(side),
+        stroke="var(--card)",
+        strokeWidth=1,
+    )
+    return layered(
+        band.encode(x=x, y=low, y2=alt.Y2("high:Q")),
+        diagonal.encode(x=x, y=y),
+        curve.encode(x=x, y=y),
+        dots.mark_rule(stroke=colour(side), strokeWidth=1.4).encode(y=low, y2=alt.Y2("high:Q")),
+        points.encode(y=y),
+    )
+
+
+def confidence_chart(kind: str, scale: str, ticks: Sequence[float]) -> AnyChart:
+    """Draw the confidences of the right or of the wrong answers, before and after."""
+    limits = alt.Scale(domain=[ticks[0], ticks[-1]], nice=False, clamp=True)
+    y = alt.Y("samples:Q", title=f"{kind} samples", axis=alt.Axis(tickCount=3, format="~s", minExtent=LEFT))
+    base = table(f"confidence_{kind}").encode(
+        x=alt.X("start:Q", title="confidence", scale=limits, axis=_probability_axis(scale, ticks)),
+        x2=alt.X2("end:Q"),
+        y=y,
+        color=alt.Color("side:N", scale=side_scale()),
+        tooltip=[tip("side:N"), tip("from:N"), tip("to:N"), tip("samples:Q", number=COUNT)],
+    )
+    filled = filtered(base, "datum.side == 'after'").mark_bar(orient="vertical", opacity=0.75)
+    outline = filtered(base, "datum.side == 'before'").mark_bar(
+        orient="vertical", fillOpacity=0.1, strokeWidth=1.6
+    )
+    stroke = alt.Stroke("side:N", scale=side_scale(), legend=None)
+    return layered(filled, outline.encode(stroke=stroke))

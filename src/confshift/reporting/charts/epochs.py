@@ -1,0 +1,158 @@
+"""The charts over epochs: losses, accuracy, the account of every epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import altair as alt
+
+from confshift.reporting.charts.frame import Frame
+from confshift.reporting.charts.pieces import (
+    LEFT,
+    LOSS,
+    SHARE,
+    SIGNED,
+    AnyChart,
+    epoch_axis,
+    layered,
+    pair_layers,
+    table,
+    tip,
+    transition_colour,
+    zero_rule,
+)
+from confshift.reporting.theme import MARKS, SERIES, colour
+
+__all__ = ["accuracy_chart", "history_chart", "loss_chart", "parts_chart"]
+
+#: On which side of a mark its name stands, and how far.
+_ASIDE: tuple[tuple[Any, int], ...] = (("left", -4), ("right", 4))
+
+
+def _curves(
+    name: str, keys: Sequence[str], frame: Frame, *, unit: str, number: str, span: str
+) -> list[AnyChart]:
+    """Means over epochs with bands of 1.96 standard errors, and the two chosen epochs."""
+    chart = name.removesuffix("_series")
+    labels = [SERIES[key][0] for key in keys]
+    legend = alt.Legend(symbolType="stroke", symbolSize=400) if len(keys) > 1 else None
+    tint = alt.Color(
+        "series:N",
+        scale=alt.Scale(domain=labels, range=[colour(SERIES[key][1]) for key in keys]),
+        legend=legend,
+    )
+    dashes = alt.Scale(domain=labels, range=[SERIES[key][2] for key in keys])
+    dash = alt.StrokeDash("series:N", scale=dashes, legend=legend)
+    limits: Any = frame.limits[chart] if span == "near" else {}
+    scale = alt.Scale(zero=False, **limits)
+    axis = alt.Axis(format=number, minExtent=LEFT)
+    y = alt.Y("mean:Q", title=unit, scale=scale, axis=axis)
+    base = table(name).encode(x=epoch_axis(), color=tint)
+    low = alt.Y("low:Q", title=unit, scale=scale, axis=axis)
+    band = base.mark_area(opacity=0.18, clip=True).encode(y=low, y2=alt.Y2("high:Q"))
+    line = base.mark_line(strokeWidth=2, clip=True).encode(y=y, strokeDash=dash)
+    layers: list[AnyChart] = [*(pair_layers() if frame.paired else []), band, line]
+    if len(frame.epochs) <= 40:
+        layers.append(base.mark_point(filled=True, size=20, opacity=1, clip=True).encode(y=y))
+    return [*layers, _hover()]
+
+
+def _hover() -> AnyChart:
+    """Return an invisible rule at every epoch that tells its numbers."""
+    told = [
+        tip("epoch:Q"),
+        tip("loss:Q", "loss, nats", LOSS),
+        tip("refinement_loss:Q", "after temperature scaling", LOSS),
+        tip("calibration_loss:Q", "calibration loss", LOSS),
+        tip("accuracy:Q", "accuracy", SHARE),
+        tip("temperature:Q", "temperature", ".3f"),
+    ]
+    rule: AnyChart = (
+        table("epochs").mark_rule(strokeWidth=8, opacity=0).encode(x=alt.X("epoch:Q"), tooltip=told)
+    )
+    return rule
+
+
+def loss_chart(frame: Frame, span: str) -> AnyChart:
+    """Draw the loss and the loss after temperature scaling over epochs."""
+    layers = _curves("loss_series", ["loss", "refinement_loss"], frame, unit="nats", number=".2~f", span=span)
+    if frame.splits:
+        layers += _other_splits()
+    if frame.rises:
+        layers += _rise()
+    if frame.paired:
+        layers += _marks()
+    return layered(*layers)
+
+
+def _other_splits() -> list[AnyChart]:
+    x, y = alt.X("epoch:Q"), alt.Y("mean:Q")
+    line = table("other_splits").mark_line(stroke=colour("other"), strokeWidth=1.3, clip=True)
+    told = [tip("split:N"), tip("epoch:Q"), tip("mean:Q", "loss, nats", LOSS)]
+    named = table("other_ends").mark_text(
+        align="center", baseline="bottom", dy=-4, fill="var(--soft)", clip=True
+    )
+    return [
+        line.encode(x=x, y=y, detail=alt.Detail("split:N"), tooltip=told),
+        named.encode(x=x, y=y, text=alt.Text("label:N")),
+    ]
+
+
+def _rise() -> list[AnyChart]:
+    """From where on every epoch is worse."""
+    x = alt.X("epoch:Q")
+    label = table("rise").mark_text(align="left", dx=5, baseline="top", fill="var(--soft)")
+    return [
+        table("rise").mark_rule(strokeDash=[2, 3], strokeWidth=1.5).encode(x=x),
+        label.encode(x=x, y=alt.value(15), text=alt.Text("label:N")),
+    ]
+
+
+def _marks() -> list[AnyChart]:
+    """Mark the best checkpoints; their names stand on the side where there is room."""
+    x, y = alt.X("epoch:Q"), alt.Y("mean:Q")
+    shapes = alt.Scale(domain=[name for name, _ in MARKS.values()], range=[one for _, one in MARKS.values()])
+    points = table("marks").mark_point(filled=True, size=110, fill="var(--text)", opacity=1)
+    shape = alt.Shape("label:N", scale=shapes, legend=None)
+    layers: list[AnyChart] = [
+        points.encode(x=x, y=y, shape=shape, tooltip=[tip("label:N", "checkpoint"), tip("epoch:Q")])
+    ]
+    for (label, _), dy in zip(MARKS.values(), (-14, 16), strict=True):
+        for align, dx in _ASIDE:
+            text = (
+                table("marks")
+                .transform_filter(f"datum.label == '{label}'")
+                .mark_text(align=align, dx=dx, dy=dy)
+            )
+            layers.append(text.encode(x=x, y=y, text=alt.Text(f"{align}:N")))
+    return layers
+
+
+def accuracy_chart(frame: Frame, span: str) -> AnyChart:
+    """Draw the accuracy over epochs."""
+    return layered(*_curves("accuracy_series", ["accuracy"], frame, unit="accuracy", number=".0%", span=span))
+
+
+def parts_chart(frame: Frame, span: str) -> AnyChart:
+    """Draw calibration and refinement loss over epochs."""
+    keys = ["refinement_loss", "calibration_loss"]
+    return layered(*_curves("part_series", keys, frame, unit="nats", number=".2~f", span=span))
+
+
+def history_chart() -> AnyChart:
+    """Draw what every epoch adds against epoch A, by what became of the samples."""
+    x = alt.X(
+        "epoch:O",
+        title="epoch",
+        scale=alt.Scale(paddingInner=0.12),
+        axis=alt.Axis(labelAngle=0, labelOverlap="greedy", labelSeparation=24),
+    )
+    y = alt.Y("contribution:Q", title="nats", axis=alt.Axis(minExtent=LEFT))
+    told = [tip("epoch:O"), tip("transition:N"), tip("contribution:Q", "nats", SIGNED)]
+    bars = table("history").mark_bar().encode(x=x, y=y, color=transition_colour(alt.Legend()), tooltip=told)
+    total = table("history_total").encode(x=x, y=alt.Y("change:Q"))
+    line = total.mark_line(stroke="var(--text)", strokeWidth=1.8)
+    points = total.mark_point(filled=True, size=16, fill="var(--text)", opacity=1)
+    whole = [tip("epoch:O"), tip("change:Q", "change of the loss", SIGNED)]
+    return layered(bars, zero_rule(vertical=False), line, points.encode(tooltip=whole))

@@ -1,0 +1,25 @@
+"""What decides how the charts are framed; the data itself comes later."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+__all__ = ["Frame"]
+
+
+@dataclass(frozen=True)
+class Frame:
+    """Which epochs, classes and ranges the charts show."""
+
+    epochs: Sequence[float]  # ascending
+    classes: int  # shown one by one
+    odds_ticks: Sequence[float]  # the first and the last bound the axis of log-odds
+    limits: Mapping[str, Mapping[str, float]]  # of the charts over epochs: the scale after the initial fall
+    splits: bool  # whether there is another split
+    rises: bool  # whether the begin of a rise is known
+
+    @property
+    def paired(self) -> bool:
+        """Whether there are two checkpoints to compare."""
+        return len(self.epochs) > 1

@@ -1,0 +1,64 @@
+"""The charts of single samples."""
+
+from __future__ import annotations
+
+import altair as alt
+
+from confshift.reporting.charts.frame import Frame
+from confshift.reporting.charts.pieces import (
+    LOSS,
+    AnyChart,
+    epoch_axis,
+    layered,
+    log_axis,
+    pair_layers,
+    table,
+    tip,
+    transition_colour,
+)
+from confshift.reporting.theme import TRANSITION_LABELS, colour
+
+__all__ = ["scatter_chart", "trajectory_chart"]
+
+
+def scatter_chart() -> AnyChart:
+    """Draw each sample's loss before and after."""
+    x = alt.X("before:Q", **log_axis("loss before, nats"))
+    y = alt.Y("after:Q", **log_axis("loss after, nats"))
+    shapes = ["circle", "triangle-down", "triangle-up", "square"]
+    shape = alt.Shape("transition:N", scale=alt.Scale(domain=list(TRANSITION_LABELS.values()), range=shapes))
+    told = [
+        tip("sample:N"),
+        tip("true:N", "true class"),
+        tip("said:N", "predicted after"),
+        tip("before:Q", "loss before", LOSS),
+        tip("after:Q", "loss after", LOSS),
+        tip("transition:N"),
+    ]
+    even = table("even").mark_line(stroke="var(--soft)", strokeDash=[3, 3], strokeWidth=1)
+    points = table("samples").mark_point(filled=True, size=26, opacity=0.6, cursor="pointer")
+    ring = table("pinned").mark_point(size=170, stroke="var(--text)", strokeWidth=2, filled=False)
+    return layered(
+        even.encode(x=x, y=y),
+        points.encode(x=x, y=y, color=transition_colour(alt.Legend(columns=2)), shape=shape, tooltip=told),
+        ring.encode(x=x, y=y),
+    )
+
+
+def trajectory_chart(frame: Frame) -> AnyChart:
+    """Draw one sample over the epochs."""
+    y = alt.Y("loss:Q", **log_axis("loss of this sample, nats"))
+    base = table("trajectory").encode(x=epoch_axis(), y=y)
+    kinds = ["right", "wrong"]
+    tints = [colour("stayed_right"), colour("stayed_wrong")]
+    points = base.mark_point(filled=True, size=40, opacity=1).encode(
+        color=alt.Color("verdict:N", scale=alt.Scale(domain=kinds, range=tints)),
+        shape=alt.Shape("verdict:N", scale=alt.Scale(domain=kinds, range=["circle", "cross"])),
+        tooltip=[tip("epoch:Q"), tip("exact:Q", "loss", LOSS), tip("said:N", "predicted")],
+    )
+    level = table("uniform").encode(y=y)
+    named = level.mark_text(align="left", x=4, dy=-7, fill="var(--soft)").encode(text=alt.Text("label:N"))
+    line = base.mark_line(stroke="var(--soft)", strokeWidth=1.2)
+    return layered(
+        *(pair_layers() if frame.paired else []), line, level.mark_rule(strokeDash=[4, 3]), named, points
+    )

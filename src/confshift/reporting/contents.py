@@ -1,0 +1,230 @@
+"""What the template is filled with: sentences, tables and pictures for readers, data for the script."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from confshift.analysis.comparison import Comparison
+from confshift.analysis.history import History
+from confshift.findings import wording
+from confshift.findings.finding import Finding
+from confshift.findings.headline import headline
+from confshift.reporting import facts, tables
+from confshift.reporting.charts import Frame, chart_specs
+from confshift.reporting.document import document
+from confshift.reporting.drawing import compiled, pictures
+from confshift.reporting.payload import Payload, carried_history, make_payload
+from confshift.reporting.readings import READINGS, fill
+from confshift.reporting.sections import OTHER, SECTIONS, TOP
+from confshift.reporting.theme import CELL_LABELS
+
+__all__ = ["Story", "contents", "key_table", "sample_limit"]
+
+#: Samples times epochs that are carried one by one.
+_MAX_CELLS, _MAX_SAMPLES = 2_000_000, 20_000
+#: Rows of a table that are printed; a page is no spreadsheet.
+_MAX_ROWS = 20
+#: A class filter with more entries is no help.
+_MAX_FILTER = 2_000
+#: Samples in the table of those that rose most.
+_MOVERS = 12
+
+#: A printed table: its head and its rows.
+Printed = Mapping[str, Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Story:
+    """What a page is about."""
+
+    title: str
+    history: History
+    comparison: Comparison
+    findings: tuple[Finding, ...]
+    problems: pd.DataFrame
+
+    @property
+    def verdict(self) -> str:
+        """The first sentence of the page."""
+        return headline(self.history, self.comparison)
+
+    @cached_property
+    def carried(self) -> History:
+        """The history of the checkpoints that the page carries."""
+        return carried_history(self.history, self.comparison, self.history.rise)
+
+
+def sample_limit(story: Story) -> int:
+    """Return how many samples a page may carry one by one."""
+    return min(_MAX_SAMPLES, max(1, _MAX_CELLS // len(story.carried.main.checkpoints)))
+
+
+def contents(story: Story, *, max_samples: int) -> tuple[int, dict[str, Any]]:
+    """Return how many samples are carried, and everything the template names."""
+    payload = make_payload(story.carried, story.comparison, story.history.rise, max_samples=max_samples)
+    parts = payload.parts
+    specs = chart_specs(_frame(story, parts))
+    return payload.samples_carried, {
+        **_words(story, payload),
+        "top": TOP,
+        "sections": _sections(story.findings, paired=parts["paired"]),
+        "pictures": pictures(specs, payload.tables, paired=parts["paired"]),
+        "paired": parts["paired"],
+        "pair": parts["pair"],
+        "scale": parts["scale"],
+        "sampled": payload.samples_carried < len(story.history.main.targets),
+        "epochs": [wording.epoch(one) for one in story.carried.main.epochs],
+        "classes": _class_options(story.carried),
+        "data": _embedded(tables=payload.tables, specs=compiled(specs), **parts),
+        "arrays": payload.arrays,
+    }
+
+
+def _frame(story: Story, parts: Mapping[str, Any]) -> Frame:
+    return Frame(
+        epochs=parts["epochs"]["epoch"],
+        classes=len(parts["classes"]["shown"]),
+        odds_ticks=parts["odds_ticks"],
+        limits=tables.limits(story.carried),
+        splits=len(story.carried.panels) > 1,
+        rises=bool(tables.rise_starts(story.history.rise)),
+    )
+
+
+def _words(story: Story, payload: Payload) -> dict[str, Any]:
+    sentences = {key: text for key, text in READINGS.items() if not key.startswith("cell_")}
+    return {
+        "title": story.title,
+        "verdict": story.verdict,
+        "findings": [_card(one) for one in story.findings],
+        "steps": _steps(story.findings),
+        "readings": {key: fill(text, payload.values) for key, text in sentences.items()},
+        "cell_sentences": _cell_sentences(story.comparison),
+        "key_table": key_table(story.comparison.change),
+        "movers": _movers(story.comparison),
+        "start": _printed(facts.start_table(story.history)),
+        "facts": facts.reconciliation(
+            story.history,
+            story.comparison,
+            carried_epochs=len(story.carried.main.checkpoints),
+            carried_samples=payload.samples_carried,
+        ),
+        "problems": _printed(story.problems),
+    }
+
+
+def _steps(findings: Iterable[Finding]) -> list[Finding]:
+    """Return the findings that say what to do, each advice once."""
+    first: dict[str, Finding] = {}
+    for finding in findings:
+        if finding.next_step:
+            first.setdefault(finding.next_step, finding)
+    return list(first.values())
+
+
+def _embedded(**parts: Any) -> str:
+    """Write data as JSON that can't end a script element."""
+    text = document(**parts)
+    for sign in "<>&":
+        text = text.replace(sign, f"\\u{ord(sign):04x}")
+    return text
+
+
+def _sections(findings: Iterable[Finding], *, paired: bool) -> list[dict[str, Any]]:
+    """Give every finding its place; those that no section names stand at the end."""
+    homes = {code: section.anchor for section in SECTIONS for code in section.codes}
+    cards: dict[str, list[dict[str, Any]]] = {}
+    for finding in findings:
+        cards.setdefault(homes.get(finding.code, OTHER.anchor), []).append(_card(finding))
+    filled = []
+    for section in (*SECTIONS, OTHER):
+        figures = [one for one in section.figures if paired or not one.pair_only]
+        if figures or section.anchor in cards:
+            filled.append({"section": section, "figures": figures, "cards": cards.get(section.anchor, [])})
+    return filled
+
+
+def _card(finding: Finding) -> dict[str, Any]:
+    return {
+        "code": finding.code,
+        "title": finding.title,
+        "verdict": finding.verdict,
+        "sentence": finding.sentence,
+        "next_step": finding.next_step,
+        "evidence": _printed(finding.evidence),
+    }
+
+
+def _cell_sentences(comparison: Comparison) -> list[tuple[str, str]]:
+    cells = comparison.cells
+    rows = []
+    for cell in CELL_LABELS:
+        values = {"n": int(cells.loc[cell, "samples"]), "c": float(cells.loc[cell, "contribution"])}
+        rows.append(("_".join(cell), fill(READINGS["cell_" + "_".join(cell)], values)))
+    return rows
+
+
+def _movers(comparison: Comparison) -> list[list[str]]:
+    """Return the samples whose loss rose most."""
+    names = comparison.panel.class_labels
+    top = comparison.samples.nlargest(_MOVERS, "change")
+    return [
+        [
+            str(sample),
+            names[row["target"]],
+            names[row["predicted_before"]],
+            names[row["predicted_after"]],
+            wording.nats(row["loss_before"]),
+            wording.nats(row["loss_after"]),
+            wording.signed(row["change"]),
+        ]
+        for sample, row in top.iterrows()
+    ]
+
+
+def _class_options(history: History) -> list[tuple[int, str]]:
+    """Return the classes that have samples, for the filter."""
+    panel = history.main
+    held = np.unique(panel.targets)
+    return [(int(one), panel.class_labels[one]) for one in held] if len(held) <= _MAX_FILTER else []
+
+
+def key_table(change: pd.DataFrame) -> Printed:
+    """Return before, after and change of the main quantities, as they are printed."""
+    rows = []
+    for name in ("loss", "calibration_loss", "refinement_loss", "accuracy", "confidence", "temperature"):
+        row = change.loc[name]
+        number = wording.percent if row["unit"] == "fraction" else wording.nats
+        moved = wording.points if row["unit"] == "fraction" else wording.signed
+        interval = wording.interval(row).removeprefix("95 % interval ")
+        unit = ", nats" if row["unit"] == "nats" else ""
+        rows.append(
+            [
+                name.replace("_", " ") + unit,
+                number(row["before"]),
+                number(row["after"]),
+                moved(row["change"]),
+                interval,
+            ]
+        )
+    return {"head": ["", "before", "after", "change", "95 % interval"], "rows": rows, "more": 0}
+
+
+def _printed(table: pd.DataFrame) -> Printed:
+    """Return the first rows of a table as text."""
+    named = table.reset_index() if any(name is not None for name in table.index.names) else table
+    rows = [[_cell(value) for value in row] for row in named.head(_MAX_ROWS).itertuples(index=False)]
+    head = [str(name).replace("_", " ") for name in named.columns]
+    return {"head": head, "rows": rows, "more": max(0, len(named) - _MAX_ROWS)}
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, float):
+        return "–" if value != value else f"{value:,.4g}" if abs(value) < 1e6 else f"{value:.3e}"
+    return str(value)

@@ -1,0 +1,68 @@
+"""From specs to what a reader gets: compiled for the page's script, and as still pictures without it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+
+from confshift.reporting.bundle import VEGA_LITE
+from confshift.reporting.document import rows
+
+__all__ = ["compiled", "pictures"]
+
+#: Charts that also stand in the page as pictures, and the width in which they are drawn.
+_PICTURED = {"loss": 1000, "accuracy": 1000, "account": 700, "cells": 700, "parts": 700}
+_PAIR_ONLY = {"account", "cells"}
+
+Specs = Mapping[str, dict[str, Any]]
+
+
+def compiled(specs: Specs) -> dict[str, dict[str, Any]]:
+    """Return the specs in Vega, so that the reader's browser need not compile them."""
+    import vl_convert
+
+    return {name: vl_convert.vegalite_to_vega(spec, vl_version=VEGA_LITE) for name, spec in specs.items()}
+
+
+def pictures(specs: Specs, tables: Mapping[str, pd.DataFrame], *, paired: bool) -> dict[str, str]:
+    """Draw the main charts as SVG, with the colours of the style sheet.
+
+    Returns
+    -------
+    dict of str to str
+        By the figure; scales with the width it is given.
+    """
+    import vl_convert
+
+    drawn = {}
+    for name, width in _PICTURED.items():
+        if paired or name not in _PAIR_ONLY:
+            spec = specs[name] if name in specs else specs[f"{name}_near"]
+            whole = {**spec, "width": width, "datasets": _datasets(spec, tables)}
+            svg: str = vl_convert.vegalite_to_svg(whole, vl_version=VEGA_LITE)
+            drawn[name] = svg[svg.index("<svg") :]
+    return drawn
+
+
+def _datasets(spec: Any, tables: Mapping[str, pd.DataFrame]) -> dict[str, Any]:
+    return {name: rows(_known(tables[name])) for name in _names(spec)}
+
+
+def _known(table: pd.DataFrame) -> pd.DataFrame:
+    """Write what JSON has no word for as None."""
+    plain = table.astype(object)
+    return plain.where(plain.notna() & ~plain.isin([math.inf, -math.inf]), None)
+
+
+def _names(spec: Any) -> set[str]:
+    """Return the names of the tables that a spec reads."""
+    if isinstance(spec, list):
+        return set[str]().union(*map(_names, spec))
+    if not isinstance(spec, dict):
+        return set()
+    data = spec.get("data")
+    own = {data["name"]} if isinstance(data, dict) and "name" in data else set[str]()
+    return own.union(*map(_names, spec.values()))

@@ -1,0 +1,102 @@
+"""Where the numbers come from: what was measured, left out, and whether it reconciles."""
+
+from __future__ import annotations
+
+import math
+import platform
+from collections.abc import Iterable
+from importlib.metadata import version
+
+import numpy as np
+import pandas as pd
+
+from confshift.analysis.comparison import Comparison
+from confshift.analysis.history import History
+from confshift.checkpoint import Checkpoint
+from confshift.findings.wording import epoch, percent, signed
+
+__all__ = ["reconciliation", "start_table"]
+
+_CHOSEN = (
+    "those that changed most and a random part of the others. For pairs of epochs other than the report's, "
+    "intervals, concentration and classes by transition are estimated from them"
+)
+
+
+def reconciliation(
+    history: History, comparison: Comparison, *, carried_epochs: int, carried_samples: int
+) -> list[tuple[str, str]]:
+    """Return the facts of the footer: name, text."""
+    table = history.table
+    table = table[table["split"] == history.panels[0][0]]
+    samples = len(history.main.targets)
+    cells = comparison.cells["contribution"].sum()
+    change = comparison.change.loc["loss", "change"]
+    classes = len(history.main.class_names)
+    facts = [
+        ("Samples", f"{samples:,} of {classes:,} classes, split {history.panels[0][0]}"),
+        ("Checkpoints", _checkpoints(history)),
+        ("Compared", f"epoch {epoch(comparison.before.epoch)} with epoch {epoch(comparison.after.epoch)}"),
+        ("Left out: no finite loss at one of them", f"{comparison.samples_left_out:,}"),
+        ("Ignored by label", _range(table["ignored_samples"])),
+        ("Duplicate rows dropped", _range(table["duplicate_samples"])),
+        ("Samples matched by", ", ".join(sorted({str(one) for one in table["id_source"]}))),
+        ("Samples with a tie at the top", _range(table["tied_samples"])),
+        (
+            "Cells add up to",
+            f"{signed(cells)} nats; the loss changed by {signed(change)} (they differ by "
+            f"{abs(cells - change):.0e})",
+        ),
+        ("Written by", _writers(history.main.checkpoints)),
+    ]
+    if carried_epochs < len(table):
+        facts.append(("Epochs on this page", f"{carried_epochs:,} of {len(table):,}, evenly chosen"))
+    if carried_samples < samples:
+        facts.append(("Samples on this page", f"{carried_samples:,} of {samples:,}; {_CHOSEN}"))
+    return [*facts, ("Made by", _versions())]
+
+
+def _checkpoints(history: History) -> str:
+    return "; ".join(
+        f"{name}: {len(panel.checkpoints)}, epochs {epoch(panel.epochs[0])} to {epoch(panel.epochs[-1])}"
+        for name, panel in history.panels
+    )
+
+
+def _range(values: pd.Series) -> str:
+    low, high = int(values.min()), int(values.max())
+    return f"{low:,}" if low == high else f"{low:,} to {high:,}, by checkpoint"
+
+
+def _writers(checkpoints: Iterable[Checkpoint]) -> str:
+    """Name the processes that saved; two that alternate wrote two trainings into one run."""
+    names = [one.provenance.writer for one in checkpoints if one.provenance.writer]
+    if not names:
+        return "not recorded"
+    switches = sum(a != b for a, b in zip(names[1:], names[:-1], strict=True))
+    distinct = list(dict.fromkeys(names))
+    listed = ", ".join(distinct[:6])
+    if switches > len(distinct) - 1:
+        return f"{listed}: THEY ALTERNATE {switches} times. Two trainings in one run?"
+    return listed
+
+
+def _versions() -> str:
+    parts = [f"{name} {version(name)}" for name in ("confshift", "numpy", "pandas", "altair")]
+    return ", ".join([*parts, f"Python {platform.python_version()}"])
+
+
+def start_table(history: History) -> pd.DataFrame:
+    """Return the first checkpoint beside models that know nothing, as text."""
+    panel, row = history.main, history.table.iloc[0]
+    classes = len(panel.class_names)
+    shares = np.bincount(panel.targets, minlength=classes) / len(panel.targets)
+    held = shares[shares > 0]
+    entropy = float(-(held * np.log(held)).sum())
+    losses = [row["loss"], math.log(classes), entropy]
+    first = f"first checkpoint, epoch {epoch(row['epoch'])}"
+    accuracies = [row["accuracy"], 1 / classes, float(shares.max())]
+    return pd.DataFrame(
+        {"loss": [f"{one:.3f} nats" for one in losses], "accuracy": [percent(one) for one in accuracies]},
+        index=pd.Index([first, "all classes alike", "always the class frequencies"], name="model"),
+    )

@@ -1,0 +1,157 @@
+"""report(): findings and charts become one HTML file that needs no network."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from confshift.analysis.comparison import compare
+from confshift.analysis.history import summarize
+from confshift.checkpoint import Checkpoint
+from confshift.errors import ConfshiftError
+from confshift.findings.diagnosis import choose_pair, diagnose
+from confshift.findings.finding import Finding
+from confshift.reporting.bundle import vega_bundle
+from confshift.reporting.contents import Story, contents, key_table, sample_limit
+from confshift.reporting.saving import replace_file
+from confshift.storage.run import Run
+
+__all__ = ["MAX_BYTES", "Report", "report"]
+
+#: No page is larger than this.
+MAX_BYTES = 8_000_000
+#: Fewer samples than this are carried whatever the size is.
+_FEWEST_SAMPLES = 100
+_STYLE = "style.css"
+_SCRIPTS = ("words.js", "model.js", "views.js", "app.js")
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Report:
+    """A page about a run.
+
+    Attributes
+    ----------
+    html : str
+        The whole page; one file, no network.
+    findings : tuple of Finding
+    verdict : str
+        The first sentence of the page.
+    change : DataFrame
+        `Comparison.change` of the pair that the report is made for.
+    path : Path or None
+        Where it was written; None until it is.
+    """
+
+    html: str
+    findings: tuple[Finding, ...]
+    verdict: str
+    change: pd.DataFrame
+    path: Path | None
+
+    def __repr__(self) -> str:
+        place = f", {str(self.path)!r}" if self.path else ", not saved"
+        return f"Report({len(self.findings)} findings, {len(self.html) / 1e6:.1f} MB{place})"
+
+    def _repr_html_(self) -> str:
+        """Show the verdict and the key table in a notebook; the page itself stays out of it."""
+        return _render("notebook.html.j2", verdict=self.verdict, table=key_table(self.change), path=self.path)
+
+    def save(self, path: str | os.PathLike[str]) -> Report:
+        """Write the page and return the report that knows where.
+
+        Raises
+        ------
+        ConfshiftError
+            Where the file can't be written.
+        """
+        target = Path(path)
+        try:
+            replace_file(target, self.html.encode("utf-8"))
+        except OSError as error:
+            raise ConfshiftError(
+                f"path={str(path)!r} can't be written: {error.strerror}; give a file in a folder that exists"
+            ) from error
+        return replace(self, path=target)
+
+
+def report(
+    run: Run | Iterable[Checkpoint],
+    path: str | os.PathLike[str] | None = None,
+    *,
+    before: float | None = None,
+    after: float | None = None,
+    title: str | None = None,
+) -> Report:
+    """Make the page about a run: the answer first, then the evidence; any two epochs can be compared in it.
+
+    Parameters
+    ----------
+    run : Run or iterable of Checkpoint
+    path : str or path-like, optional
+        Where the page is written; without it, nowhere.
+    before, after : float, optional
+        Epochs that the page compares when it is opened; without them the best by loss and the last.
+    title : str, optional
+        Defaults to the name of the run's folder.
+
+    Returns
+    -------
+    Report
+
+    Raises
+    ------
+    ConfshiftError
+        Where the run is empty, holds no such epoch, or the file can't be written.
+    """
+    history = summarize(run)
+    comparison = compare(*choose_pair(history, before=before, after=after))
+    findings = diagnose(history, before=before, after=after)
+    name = title if title is not None else run.path.name if isinstance(run, Run) else "Run"
+    problems = run.problems if isinstance(run, Run) else pd.DataFrame()
+    story = Story(name, history, comparison, tuple(findings), problems)
+    made = Report(_page(story), story.findings, story.verdict, comparison.change, None)
+    return made if path is None else made.save(path)
+
+
+def _page(story: Story) -> str:
+    """Fill the template; where the page grows too large, once more with fewer samples."""
+    limit = sample_limit(story)
+    while True:
+        carried, made = contents(story, max_samples=limit)
+        html = _render("report.html.j2", **made, bundle=_script(vega_bundle()), **_assets())
+        if len(html.encode("utf-8")) <= MAX_BYTES or carried < _FEWEST_SAMPLES:
+            return html
+        limit = carried * 2 // 3
+
+
+def _render(name: str, **made: Any) -> str:
+    environment = Environment(
+        loader=PackageLoader("confshift.reporting", "assets"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template(name).render(**made)
+
+
+def _assets() -> dict[str, str]:
+    folder = files("confshift.reporting") / "assets"
+    texts = {name: (folder / name).read_text(encoding="utf-8") for name in (_STYLE, *_SCRIPTS)}
+    return {
+        "style": texts[_STYLE],
+        "script": _script("\n".join(texts[name] for name in _SCRIPTS)),
+    }
+
+
+def _script(text: str) -> str:
+    """Make a program safe inside a script element: nothing in it may end the element."""
+    return text.replace("</script", "<\\/script").replace("<!--", "<\\!--")

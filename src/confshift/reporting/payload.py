@@ -1,0 +1,165 @@
+"""What the page carries: every table and array once, for the script to compare any two epochs."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from confshift.analysis.comparison import Comparison
+from confshift.analysis.history import History, summarize
+from confshift.analysis.significance import t_quantile
+from confshift.reporting import binning, packing, tables
+from confshift.reporting.readings import READINGS, pair_values
+from confshift.reporting.theme import CELL_LABELS, TRANSITION_LABELS
+
+__all__ = ["MAX_CLASSES", "Payload", "carried_history", "make_payload"]
+
+#: Classes shown one by one; the others are summed up.
+MAX_CLASSES = 20
+#: The cells of every pair are computed for at most this many checkpoints ...
+_MAX_EPOCHS = 200
+#: ... and at most this many pairs times samples; but never for fewer checkpoints than this.
+_MAX_PAIR_CELLS, _MIN_EPOCHS = 100_000_000, 20
+
+
+@dataclass(frozen=True, eq=False)
+class Payload:
+    """The data of a page, ready to be written into it."""
+
+    tables: dict[str, pd.DataFrame]  # by the names that the charts read
+    parts: dict[str, Any]  # plain values for the script
+    arrays: dict[str, str]  # packed; see packing.py
+    values: dict[str, Any]  # the numbers of the sentences, for the pair of the report
+    samples_carried: int
+
+
+def carried_history(history: History, comparison: Comparison, rise: pd.DataFrame) -> History:
+    """Return the history of the checkpoints that the page carries: all, or an even choice of them.
+
+    The compared ones, the best ones and the one where a rise began are always among them.
+    """
+    checkpoints = history.main.checkpoints
+    room = math.isqrt(2 * _MAX_PAIR_CELLS // max(1, len(history.main.targets)))
+    limit = max(_MIN_EPOCHS, min(_MAX_EPOCHS, room))
+    if len(checkpoints) <= limit:
+        return history
+    wanted = {
+        comparison.before.epoch,
+        comparison.after.epoch,
+        *history.best["epoch"],
+        *tables.rise_starts(rise),
+    }
+    even = np.linspace(0, len(checkpoints) - 1, limit - len(wanted)).round().astype(int)
+    keep = {checkpoints[place].epoch for place in even} | wanted
+    chosen = [one for _, panel in history.panels for one in panel.checkpoints if one.epoch in keep]
+    return summarize(chosen, split=history.panels[0][0])
+
+
+def make_payload(
+    history: History, comparison: Comparison, rise: pd.DataFrame, *, max_samples: int
+) -> Payload:
+    """Gather what the page carries.
+
+    Parameters
+    ----------
+    history : History
+        Of the carried checkpoints.
+    comparison : Comparison
+        Of the pair that the report is made for, both carried.
+    rise : DataFrame
+    max_samples : int
+        Samples carried one by one.
+    """
+    panel, classes = history.main, tables.shown_classes(comparison.classes, MAX_CLASSES)
+    epochs = [float(one) for one in panel.epochs]
+    pair = [epochs.index(comparison.before.epoch), epochs.index(comparison.after.epoch)]
+    chosen = packing.select_samples(panel.loss[pair[1]] - panel.loss[pair[0]], limit=max_samples)
+    losses, span = packing.pack_losses(panel, chosen.positions)
+    contributions, counts = packing.pack_pairs(panel)
+    by_epoch = tables.epoch_table(history)
+    values = pair_values(comparison, before=by_epoch.iloc[pair[0]], after=by_epoch.iloc[pair[1]])
+    parts = {
+        "pair": pair,
+        "paired": pair[0] != pair[1],
+        "epochs": _columns(by_epoch.select_dtypes("number")),
+        "samples": {**_samples(history, chosen, classes), "span": span},
+        "classes": _classes(history, classes),
+        "quantile": t_quantile(len(comparison.panel.targets)),
+        **_confidences(history, comparison),
+        "values": values,
+        "readings": READINGS,
+        "labels": {
+            "transitions": TRANSITION_LABELS,
+            "cells": [[*cell, label] for cell, label in CELL_LABELS.items()],
+        },
+    }
+    arrays = {
+        "losses": losses,
+        "predicted": packing.pack_predicted(panel, chosen.positions),
+        "pair_contributions": contributions,
+        "pair_samples": counts,
+    }
+    made = {**tables.run_tables(history, rise), **tables.pair_tables(comparison, classes=classes)}
+    return Payload(made, parts, arrays, values, len(chosen.positions))
+
+
+def _confidences(history: History, comparison: Comparison) -> dict[str, Any]:
+    panel, ticks = history.main, binning.odds_ticks(history.main)
+    curves = binning.isotonic_curves(panel)
+    return {
+        "reliability": {"dots": binning.reliability_dots(history), "isotonic": curves},
+        "bands": _bands(comparison),
+        "bins": {
+            scale: {"edges": edges.tolist(), **binning.confidence_bins(panel, edges)}
+            for scale, edges in binning.bin_edges(ticks).items()
+        },
+        "odds_ticks": ticks.tolist(),
+        "scale": "odds" if binning.crowded(comparison.panel.confidence[1]) else "probability",
+    }
+
+
+def _columns(table: pd.DataFrame) -> dict[str, list[Any]]:
+    return {str(name): table[name].tolist() for name in table.columns}
+
+
+def _samples(history: History, chosen: packing.Selection, classes: list[int]) -> dict[str, Any]:
+    panel, positions = history.main, chosen.positions
+    used = np.unique(np.r_[panel.targets[positions], panel.predicted[:, positions].ravel(), classes])
+    names = panel.class_labels
+    return {
+        "all": len(panel.targets),
+        "carried": len(positions),
+        "ids": [str(one) for one in panel.sample_ids[positions]],
+        "targets": panel.targets[positions].tolist(),
+        "weights": chosen.weights.tolist() if len(positions) < len(panel.targets) else [],
+        "class_names": {str(one): names[one] for one in used if one >= 0},
+        "class_count": len(panel.class_names),
+        "floor": packing.LOSS_FLOOR,
+        "bits": 8 if len(names) < 256 else 16 if len(names) < 65536 else 32,
+    }
+
+
+def _classes(history: History, classes: list[int]) -> dict[str, Any]:
+    """Return accuracy and loss of the shown classes at every epoch."""
+    panel = history.main
+    table = history.classes.loc[history.panels[0][0]]
+    wide = {name: table[name].unstack("class") for name in ("accuracy", "loss", "samples")}
+    return {
+        "shown": classes,
+        "names": [panel.class_labels[one] for one in classes],
+        "samples": [int(wide["samples"][one].iloc[-1]) for one in classes],
+        "accuracy": [wide["accuracy"][one].tolist() for one in classes],
+        "loss": [wide["loss"][one].tolist() for one in classes],
+    }
+
+
+def _bands(comparison: Comparison) -> dict[str, list[list[float]]]:
+    table = comparison.reliability_band
+    return {
+        str(side): part[["confidence", "low", "high"]].to_numpy().tolist()
+        for side, part in table.groupby("side", sort=False)
+    }

@@ -1,0 +1,212 @@
+"""The sentences under the charts: templates that are filled here and, for another pair, by the page."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from confshift.analysis.comparison import Comparison
+from confshift.analysis.decomposition import TRANSITIONS
+from confshift.findings import wording
+
+__all__ = ["READINGS", "fill", "pair_values"]
+
+#: `{name:format}`: a value of `pair_values` in one of the formats below. words.js has the same formats.
+READINGS = {
+    "pair": (
+        "Epoch {A:epoch} to {B:epoch}: loss {loss_change:signed} nats, accuracy {accuracy_change:points}."
+    ),
+    "loss_figure": "{loss_change:signed} nats",
+    "loss_detail": (
+        "{loss_before:nats} at epoch {A:epoch}, {loss_after:nats} at epoch {B:epoch}. "
+        "95 % interval {loss_low:signed} to {loss_high:signed}"
+    ),
+    "accuracy_figure": "{accuracy_change:points}",
+    "accuracy_detail": (
+        "{accuracy_before:percent} at epoch {A:epoch}, {accuracy_after:percent} at epoch {B:epoch}. "
+        "95 % interval {accuracy_low:bare_points} to {accuracy_high:points}"
+    ),
+    "temperature_figure": "{calibration_after:nats} nats",
+    "temperature_detail": (
+        "Dividing the logits of epoch {B:epoch} by {temperature_after:ratio} takes its loss from "
+        "{loss_after:nats} to {refinement_after:nats} (95 % margin {calibration_margin:nats})"
+    ),
+    "loss": (
+        "Between epochs {A:epoch} and {B:epoch} the loss {loss_change:rose} from {loss_before:nats} to "
+        "{loss_after:nats} nats; after temperature scaling it {refinement_change:rose} from "
+        "{refinement_before:nats} to {refinement_after:nats}."
+    ),
+    "accuracy": (
+        "Accuracy {accuracy_change:rose} from {accuracy_before:percent} to {accuracy_after:percent}: "
+        "{learned_samples:samples} learned, {forgotten_samples:samples} forgotten."
+    ),
+    "account": (
+        "{loss_before:nats} {hedging:signed} by hedging {error_rate:signed} by the number of mistakes "
+        "{mistake_cost:signed} by what a mistake costs = {loss_after:nats}. Each mistake cost "
+        "{cost_before:nats} nats at epoch {A:epoch} and {cost_after:nats} at epoch {B:epoch}."
+    ),
+    "cells": (
+        "{up_samples:samples} have a higher loss than before and add {up:signed} nats; "
+        "{down_samples:samples} have a lower one and add {down:signed}. Together {loss_change:signed}."
+    ),
+    "history": (
+        "At epoch {B:epoch}, against epoch {A:epoch}: stayed wrong {stayed_wrong:signed}, stayed right "
+        "{stayed_right:signed}, forgotten {forgotten:signed}, learned {learned:signed}; together "
+        "{loss_change:signed} nats, the line."
+    ),
+    "parts": (
+        "Of the change of {loss_change:signed} nats, {calibration_change:signed} is calibration, which one "
+        "temperature repairs, and {refinement_change:signed} is refinement, which none does."
+    ),
+    "class_accuracy": (
+        "Of the classes shown, {fell_class:text} changed most for the worse: {fell_before:percent} to "
+        "{fell_after:percent}."
+    ),
+    "class_contributions": (
+        "{top_class:text} adds most: {top_contribution:signed} nats of {loss_change:signed}."
+    ),
+    "reliability": (
+        "Confidence minus accuracy: {gap_before:points} at epoch {A:epoch}, {gap_after:points} at epoch "
+        "{B:epoch}. Calibration error over 15 bins {ece_before:percent} and {ece_after:percent}; a perfectly "
+        "calibrated model would show about {ece_null_before:percent} and {ece_null_after:percent}."
+    ),
+    "confidence_right": (
+        "Of the right answers, {sure_right_before:percent} were given with a confidence above 90 % at epoch "
+        "{A:epoch} and {sure_right_after:percent} at epoch {B:epoch}."
+    ),
+    "confidence_wrong": (
+        "Of the wrong answers, {sure_wrong_before:percent} were given with a confidence above 90 % at epoch "
+        "{A:epoch} and {sure_wrong_after:percent} at epoch {B:epoch}."
+    ),
+    "concentration": (
+        "The 1 % of samples that rose most carry {top_1:percent} of the gross rise, 10 % carry "
+        "{top_10:percent}; without the {cancelling:samples} that rose most there is no rise."
+    ),
+    "scatter": "{up_samples:samples} of {N:count} lie above the dashed line: their loss is higher after.",
+    **{
+        f"cell_{transition}_{direction}": text
+        for (transition, direction), text in {
+            ("stayed_right", "up"): "Right but less sure: {n:samples}, {c:signed} nats.",
+            ("stayed_right", "down"): "Right and surer: {n:samples}, {c:signed} nats.",
+            ("forgotten", "up"): "Forgotten, now wrong: {n:samples}, {c:signed} nats.",
+            ("forgotten", "down"): "Forgotten, yet at a lower loss: {n:samples}, {c:signed} nats.",
+            ("learned", "up"): "Learned, yet at a higher loss: {n:samples}, {c:signed} nats.",
+            ("learned", "down"): "Learned, now right: {n:samples}, {c:signed} nats.",
+            ("stayed_wrong", "up"): "Wrong and worse: {n:samples}, {c:signed} nats.",
+            ("stayed_wrong", "down"): "Wrong but less bad: {n:samples}, {c:signed} nats.",
+        }.items()
+    },
+}
+
+_FORMATS: dict[str, Callable[[Any], str]] = {
+    "nats": wording.nats,
+    "signed": wording.signed,
+    "percent": wording.percent,
+    "points": wording.points,
+    "bare_points": lambda value: wording.points(value).removesuffix(" points"),
+    "count": lambda value: f"{value:,.0f}",
+    "samples": wording.count,
+    "epoch": wording.epoch,
+    "ratio": lambda value: f"{value:.2f}",
+    "rose": wording.rose_or_fell,
+    "text": str,
+}
+_PLACE = re.compile(r"\{(\w+):(\w+)\}")
+
+
+def fill(template: str, values: Mapping[str, Any]) -> str:
+    """Fill a template; a number that does not exist is written as a dash.
+
+    Examples
+    --------
+    >>> fill("loss {change:signed} nats at epoch {B:epoch}", {"change": 0.5, "B": 12.0})
+    'loss +0.50 nats at epoch 12'
+    """
+
+    def write(place: re.Match[str]) -> str:
+        value = values[place[1]]
+        if isinstance(value, float) and not math.isfinite(value):
+            return "–"
+        return _FORMATS[place[2]](value)
+
+    return _PLACE.sub(write, template)
+
+
+def pair_values(
+    comparison: Comparison, *, before: Mapping[str, Any], after: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return the numbers that the templates name, for one pair of checkpoints.
+
+    Parameters
+    ----------
+    comparison : Comparison
+    before, after : mapping
+        The rows of `tables.epoch_table` of the two checkpoints.
+    """
+    change, account, classes = comparison.change, comparison.account, comparison.classes
+    top = comparison.concentration["value"]
+    values: dict[str, Any] = {
+        "A": comparison.before.epoch,
+        "B": comparison.after.epoch,
+        "N": len(comparison.panel.targets),
+        "temperature_after": comparison.after.temperature,
+        "calibration_margin": 1.96 * after["calibration_loss_se"],
+        **{part: account.loc[part, "contribution"] for part in account.index},
+        "cost_before": account.loc["mistake_cost", "before"],
+        "cost_after": account.loc["mistake_cost", "after"],
+        **{name: top[column] for name, column in _CONCENTRATION.items()},
+        **_of_cells(comparison),
+        **_of_classes(classes),
+    }
+    for name, quantity in _CHANGES.items():
+        row = change.loc[quantity]
+        values |= {f"{name}_{column}": row[column] for column in ("before", "after", "change")}
+        values |= {f"{name}_{end}": row[f"change_{end}"] for end in ("low", "high")}
+    for side, row in (("before", before), ("after", after)):
+        values |= {f"{name}_{side}": row[column] for name, column in _OF_EPOCH.items()}
+    return {name: value.item() if hasattr(value, "item") else value for name, value in values.items()}
+
+
+_CHANGES = {
+    "loss": "loss",
+    "accuracy": "accuracy",
+    "refinement": "refinement_loss",
+    "calibration": "calibration_loss",
+}
+_CONCENTRATION = {"top_1": "top_1_percent", "top_10": "top_10_percent", "cancelling": "cancelling_samples"}
+_OF_EPOCH = {
+    "gap": "confidence_gap",
+    "ece": "ece",
+    "ece_null": "ece_null",
+    "sure_right": "sure_right",
+    "sure_wrong": "sure_wrong",
+}
+
+
+def _of_cells(comparison: Comparison) -> dict[str, Any]:
+    cells = comparison.cells
+    values: dict[str, Any] = {}
+    for transition in TRANSITIONS:
+        part = cells.loc[transition]
+        values[transition] = part["contribution"].sum()
+        values[f"{transition}_samples"] = part["samples"].sum()
+    for direction in ("up", "down"):
+        part = cells.xs(direction, level="direction")
+        values[direction] = part["contribution"].sum()
+        values[f"{direction}_samples"] = part["samples"].sum()
+    return values
+
+
+def _of_classes(classes: Any) -> dict[str, Any]:
+    held = classes[classes["samples"] > 0]
+    top = held.loc[held["contribution"].idxmax()]
+    fell = held.loc[(held["accuracy_after"] - held["accuracy_before"]).idxmin()]
+    return {
+        "top_class": top["class_name"],
+        "top_contribution": top["contribution"],
+        "fell_class": fell["class_name"],
+        "fell_before": fell["accuracy_before"],
+        "fell_after": fell["accuracy_after"],
+    }

@@ -1,0 +1,254 @@
+"""The tables that the charts read: from results to rows with the columns a chart names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from confshift.analysis.comparison import Comparison
+from confshift.analysis.history import History
+from confshift.analysis.panel import Panel
+from confshift.findings.wording import epoch as epoch_text
+from confshift.findings.wording import nats, signed
+from confshift.reporting.theme import CELL_LABELS, MARKS, SERIES, TRANSITION_LABELS
+
+__all__ = ["SURE", "epoch_table", "limits", "pair_tables", "rise_starts", "run_tables", "shown_classes"]
+
+#: A 95 % margin is this many standard errors.
+_MARGIN = 1.96
+#: A confidence above this is called sure.
+SURE = 0.9
+
+
+def epoch_table(history: History) -> pd.DataFrame:
+    """Return the main split's rows of `history.table`, with the shares of answers given surely.
+
+    `sure_right` and `sure_wrong` are the shares of the right and of the wrong answers with a confidence
+    above SURE.
+    """
+    table = history.table
+    table = table[table["split"] == history.panels[0][0]].reset_index(drop=True)
+    panel = history.main
+    return table.assign(
+        sure_right=_sure(panel, panel.correct & panel.finite),
+        sure_wrong=_sure(panel, ~panel.correct & panel.finite),
+    )
+
+
+def _sure(panel: Panel, members: NDArray[np.bool_]) -> NDArray[np.float64]:
+    sure, count = (members & (panel.confidence > SURE)).sum(axis=1), members.sum(axis=1)
+    shares: NDArray[np.float64] = np.divide(sure, count, out=np.full(len(count), np.nan), where=count > 0)
+    return shares
+
+
+def run_tables(history: History, rise: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Return the tables that do not depend on the chosen pair.
+
+    Parameters
+    ----------
+    history : History
+        Of the checkpoints that the page carries.
+    rise : DataFrame
+        `History.rise`.
+    """
+    table = epoch_table(history)
+    names = ["epoch", "loss", "refinement_loss", "calibration_loss", "accuracy", "temperature"]
+    return {
+        "epochs": table[names],
+        "loss_series": _series(table, ["loss", "refinement_loss"]),
+        "accuracy_series": _series(table, ["accuracy"]),
+        "part_series": _series(table, ["refinement_loss", "calibration_loss"]),
+        **_other_splits(history),
+        "marks": _marks(history),
+        "rise": _rise(rise),
+        "zero": pd.DataFrame({"zero": [0]}),
+        "uniform": pd.DataFrame(
+            {"loss": [np.log(len(history.main.class_names))], "label": ["ln K: all classes alike"]}
+        ),
+    }
+
+
+def _series(table: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
+    parts = []
+    for key in keys:
+        mean, margin = table[key], _MARGIN * table[f"{key}_se"]
+        parts.append(
+            pd.DataFrame(
+                {
+                    "epoch": table["epoch"],
+                    "series": SERIES[key][0],
+                    "split": table["split"],
+                    "mean": mean,
+                    "low": mean - margin,
+                    "high": mean + margin,
+                }
+            )
+        )
+    return pd.concat(parts, ignore_index=True)
+
+
+def _other_splits(history: History) -> dict[str, pd.DataFrame]:
+    table = history.table
+    others = table[table["split"] != history.panels[0][0]]
+    lines = others[["split", "epoch", "loss"]].rename(columns={"loss": "mean"})
+    ends = lines.groupby("split", sort=False).nth(len(history.main.checkpoints) // 2)
+    return {"other_splits": lines, "other_ends": ends.assign(label="loss on " + ends["split"].astype(str))}
+
+
+def _marks(history: History) -> pd.DataFrame:
+    """Return the best checkpoints; the name is `left` or `right` of where it fits, the other is empty."""
+    middle = (history.main.epochs[0] + history.main.epochs[-1]) / 2
+    rows = []
+    for key, (label, _) in MARKS.items():
+        best = history.best.loc[key]
+        text = f"{label}, epoch {epoch_text(best['epoch'])}"
+        early = best["epoch"] < middle
+        rows.append(
+            {
+                "epoch": best["epoch"],
+                "mean": best[key],
+                "label": label,
+                "left": text if early else "",
+                "right": "" if early else text,
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def rise_starts(rise: pd.DataFrame) -> list[float]:
+    """Return the epoch after which every loss is worse than the best, if there is one."""
+    risen = rise.loc["loss", "status"] in ("systematic", "small")
+    return [float(rise.loc["loss", "since"])] if risen else []
+
+
+def _rise(rise: pd.DataFrame) -> pd.DataFrame:
+    starts = rise_starts(rise)
+    return pd.DataFrame({"epoch": starts, "label": ["every later epoch is worse"] * len(starts)})
+
+
+def limits(history: History) -> dict[str, dict[str, float]]:
+    """Return the scales of the charts over epochs once the initial fall of the loss is over.
+
+    The fall is over where a tenth of it is left, as in the verdict on a rise.
+    """
+    table = epoch_table(history)
+    loss, low = table["loss"].to_numpy(), table["loss"].min()
+    settled = table[int(np.argmax(loss <= low + 0.1 * max(loss[0] - low, 0))) :]
+    return {
+        "loss": {"domainMax": _reach(settled, ["loss", "refinement_loss"], 1)},
+        "part": {"domainMax": _reach(settled, ["calibration_loss", "refinement_loss"], 1)},
+        "accuracy": {"domainMin": _reach(settled, ["accuracy"], -1)},
+    }
+
+
+def _reach(table: pd.DataFrame, keys: list[str], sign: int) -> float:
+    """Return how far up (sign 1) or down (-1) the bands of the series reach."""
+    ends = [sign * table[key] + _MARGIN * table[f"{key}_se"].fillna(0) for key in keys]
+    return sign * float(max(one.max() for one in ends))
+
+
+def pair_tables(comparison: Comparison, *, classes: list[int]) -> dict[str, pd.DataFrame]:
+    """Return the tables of the pair that the report was made for."""
+    return {
+        **_pair(comparison),
+        "account": _account(comparison),
+        "cells": _cells(comparison),
+        "competitors": _competitors(comparison, classes),
+    }
+
+
+def _pair(comparison: Comparison) -> dict[str, pd.DataFrame]:
+    start, end = comparison.before.epoch, comparison.after.epoch
+    return {
+        "pair": pd.DataFrame({"start": [start], "end": [end]}),
+        "ends": pd.DataFrame({"epoch": [start, end], "label": ["A", "B"]}),
+    }
+
+
+def _account(comparison: Comparison) -> pd.DataFrame:
+    """Return the bars of the waterfall: the loss before, three steps, the loss after."""
+    loss, part = comparison.change.loc["loss"], comparison.account["contribution"]
+    before, after = (
+        f"loss at epoch {epoch_text(one.epoch)}" for one in (comparison.before, comparison.after)
+    )
+    labels = [before, "hedging", "number of mistakes", "cost of a mistake", after]
+    starts = [0.0, *(loss["before"] + np.r_[0.0, part.cumsum()])[:3], 0.0]
+    ends = [loss["before"], *(loss["before"] + part.cumsum()), loss["after"]]
+    values = [loss["before"], *part, loss["after"]]
+    kinds = ["total", *("up" if one > 0 else "down" for one in part), "total"]
+    return pd.DataFrame(
+        {
+            "order": range(5),
+            "label": labels,
+            "next": [*labels[1:], labels[-1]],
+            "start": starts,
+            "end": ends,
+            "right": np.maximum(starts, ends),
+            "room": 1.12 * np.max(ends),
+            "value": values,
+            "kind": kinds,
+            "text": [
+                nats(one) if kind == "total" else signed(one) for one, kind in zip(values, kinds, strict=True)
+            ],
+        }
+    )
+
+
+def _cells(comparison: Comparison) -> pd.DataFrame:
+    table = comparison.cells.loc[list(CELL_LABELS)].reset_index()
+    contribution = table["contribution"]
+    return pd.DataFrame(
+        {
+            "label": list(CELL_LABELS.values()),
+            "transition": table["transition"].map(TRANSITION_LABELS),
+            "direction": table["direction"],
+            "samples": table["samples"],
+            "contribution": contribution,
+            "right": contribution.clip(lower=0),
+            "room": contribution.max() + 0.3 * contribution.abs().max(),
+            "text": [
+                f"{signed(one)}  ({count:,})"
+                for one, count in zip(contribution, table["samples"], strict=True)
+            ],
+        }
+    )
+
+
+def shown_classes(classes: pd.DataFrame, limit: int) -> list[int]:
+    """Return the classes that are shown one by one: those that contribute most, largest first."""
+    held = classes[classes["samples"] > 0]
+    order = held["contribution"].abs().sort_values(ascending=False, kind="stable")
+    return [int(one) for one in order.index[:limit]]
+
+
+def _competitors(comparison: Comparison, classes: list[int]) -> pd.DataFrame:
+    """Return the pairs of the shown classes with the competitors that matter most to them."""
+    table = comparison.competitors
+    table = table[table["class"].isin(classes)]
+    sizes = table["contribution"].abs().groupby(table["competitor"]).sum()
+    columns = sizes.sort_values(ascending=False, kind="stable").index[: len(classes)]
+    if len(comparison.panel.class_names) <= len(classes):  # all of them: rows and columns alike
+        columns = pd.Index(classes)
+    table = table[table["competitor"].isin(columns)]
+    rank: Mapping[int, int] = {one: place for place, one in enumerate(columns)}
+    return pd.DataFrame(
+        {
+            "class_name": table["class_name"],
+            "competitor_name": table["competitor_name"],
+            "row": table["class"].map({one: place for place, one in enumerate(classes)}),
+            "column": table["competitor"].map(rank),
+            "contribution": table["contribution"],
+            "direction": np.where(table["contribution"] > 0, "up", "down"),
+            "size": table["contribution"].abs(),
+            "text": [_short(value, of=table["contribution"].abs().max()) for value in table["contribution"]],
+        }
+    )
+
+
+def _short(value: float, *, of: float) -> str:
+    """Write an amount where it matters, as short as it can be: +.014."""
+    text = f"{value:+.3f}" if of < 1 else f"{value:+.2f}"
+    return text.replace("0.", ".", 1) if abs(value) >= 0.1 * of else ""

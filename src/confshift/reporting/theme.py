@@ -1,0 +1,107 @@
+"""Colours, labels and the Vega configuration: what every chart shares. Plain data."""
+
+from __future__ import annotations
+
+from typing import Any
+
+__all__ = ["CELL_LABELS", "CONFIG", "MARKS", "SERIES", "SIDES", "TRANSITION_LABELS", "colour"]
+
+#: Okabe-Ito colours by their role; the style sheet gives each a value for light, dark and print.
+_ROLES = {
+    "stayed_right": "blue",
+    "forgotten": "pink",
+    "learned": "green",
+    "stayed_wrong": "vermilion",
+    "up": "vermilion",
+    "down": "blue",
+    "before": "sky",
+    "after": "orange",
+    "loss": "vermilion",
+    "refinement": "blue",
+    "calibration": "orange",
+    "accuracy": "green",
+    "other": "muted",
+    "total": "muted",
+}
+
+TRANSITION_LABELS = {
+    "stayed_right": "stayed right",
+    "forgotten": "forgotten (right to wrong)",
+    "learned": "learned (wrong to right)",
+    "stayed_wrong": "stayed wrong",
+}
+
+#: The eight cells that a change can be in, worded by what a reader sees; (transition, direction): label.
+CELL_LABELS = {
+    ("stayed_right", "up"): "stayed right, less sure",
+    ("stayed_right", "down"): "stayed right, surer",
+    ("forgotten", "up"): "forgotten, loss up",
+    ("forgotten", "down"): "forgotten, loss down",
+    ("learned", "up"): "learned, loss up",
+    ("learned", "down"): "learned, loss down",
+    ("stayed_wrong", "up"): "stayed wrong, worse",
+    ("stayed_wrong", "down"): "stayed wrong, less bad",
+}
+
+#: Series over epochs: label, role, dash. A dash tells them apart where colours can't.
+SERIES = {
+    "loss": ("loss", "loss", [1, 0]),
+    "refinement_loss": ("loss after temperature scaling", "refinement", [6, 3]),
+    "calibration_loss": ("calibration loss", "calibration", [2, 2]),
+    "accuracy": ("accuracy", "accuracy", [1, 0]),
+}
+
+#: Marked checkpoints: label, shape.
+MARKS = {"loss": ("best loss", "circle"), "refinement_loss": ("best after scaling", "diamond")}
+
+SIDES = {"before": "circle", "after": "square"}
+
+
+def colour(role: str) -> str:
+    """Return the colour of a role as the style sheet knows it."""
+    return f"var(--{_ROLES[role]})"
+
+
+CONFIG: dict[str, Any] = {
+    "background": None,
+    "font": "system-ui, -apple-system, 'Segoe UI', Roboto, 'DejaVu Sans', sans-serif",
+    "view": {"stroke": None},
+    "axis": {
+        "labelColor": "var(--soft)",
+        "titleColor": "var(--soft)",
+        "gridColor": "var(--grid)",
+        "domainColor": "var(--line)",
+        "tickColor": "var(--line)",
+        "labelFontSize": 11,
+        "titleFontSize": 11,
+        "titleFontWeight": "normal",
+        "labelLimit": 150,
+        "tickCount": 6,
+    },
+    "axisX": {"grid": False, "titlePadding": 6},
+    # The unit above the axis, read without turning the head.
+    "axisY": {
+        "domain": False,
+        "ticks": False,
+        "titleAngle": 0,
+        "titleAlign": "left",
+        "titleAnchor": "end",
+        "titleBaseline": "bottom",
+        "titleX": 0,
+        "titleY": -8,
+    },
+    "legend": {
+        "orient": "top",
+        "title": None,
+        "labelColor": "var(--text)",
+        "labelFontSize": 12,
+        "labelLimit": 260,
+        "symbolStrokeWidth": 2,
+        "symbolOpacity": 1,
+        "offset": 24,
+        "columnPadding": 16,
+    },
+    "text": {"fill": "var(--text)", "fontSize": 11},
+    "rule": {"stroke": "var(--soft)"},
+    "range": {"category": ["var(--blue)", "var(--vermilion)", "var(--green)", "var(--pink)"]},
+}
