@@ -79,7 +79,7 @@ def test_a_confidence_of_one_is_in_the_last_bin():
     assert expected_calibration_error(confidence, correct)[0] == pytest.approx(0.225)
 
 
-@pytest.mark.parametrize("samples, low", [(500, 0.5), (2000, 0.6), (2000, 0.9)])
+@pytest.mark.parametrize(("samples", "low"), [(500, 0.5), (2000, 0.6), (2000, 0.9)])
 def test_the_null_value_is_what_a_calibrated_model_shows(samples, low):
     rng = np.random.default_rng(samples)
     confidence = rng.uniform(low, 1, samples)

@@ -239,18 +239,19 @@ def test_the_confusion_is_scikit_learns(run):
 
 def test_reliability_is_that_of_each_side(run):
     comparison = comparison_of(*run[0], run[1])
-    panel = comparison.panel
+    panel, bins = comparison.panel, comparison.reliability
     for at, side in enumerate(("before", "after")):
         confidence, correct = panel.confidence[at], panel.correct[at]
         for binning in ("equal_mass", "equal_width"):
-            table = comparison.reliability.query("side == @side and binning == @binning")
+            table = bins[(bins["side"] == side) & (bins["binning"] == binning)]
             expected = reliability_bins(confidence, correct, binning=binning)
             pd.testing.assert_frame_equal(table[expected.columns].reset_index(drop=True), expected)
         for name, expected in (
             ("reliability_curve", isotonic_curve(confidence, correct)),
             ("reliability_band", consistency_band(confidence)),
         ):
-            table = getattr(comparison, name).query("side == @side").drop(columns="side")
+            table = getattr(comparison, name)
+            table = table[table["side"] == side].drop(columns="side")
             pd.testing.assert_frame_equal(table.reset_index(drop=True), expected)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -49,8 +50,8 @@ def followed(logits, target, epochs):
         "aum": sum(margins) / len(margins) if margins else math.nan,
         "correctness": sum(right) / len(right),
         "first_learned": first,
-        "forgetting_events": sum(a and not b for a, b in zip(right, right[1:], strict=False)),
-        "learning_events": sum(b and not a for a, b in zip(right, right[1:], strict=False)),
+        "forgetting_events": sum(a and not b for a, b in itertools.pairwise(right)),
+        "learning_events": sum(b and not a for a, b in itertools.pairwise(right)),
         "last_loss": -math.log(softmax(logits[-1])[target]) if not np.isnan(logits[-1]).any() else math.nan,
     }
 
@@ -68,7 +69,7 @@ def test_each_sample_is_what_following_it_alone_says(run):
 
 
 @pytest.mark.parametrize(
-    "right, first, forgotten, learned",
+    ("right", "first", "forgotten", "learned"),
     [
         ("1111", 10, 0, 0),
         ("0000", math.nan, 0, 0),

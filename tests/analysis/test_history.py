@@ -147,7 +147,7 @@ def test_the_best_has_the_best_mean_and_carries_its_row(history):
 
 
 def test_of_equals_the_earliest_is_best(make_logits):
-    (one, other), targets = make_logits(60, 3, 2, churn=0.3)
+    (one, _other), targets = make_logits(60, 3, 2, churn=0.3)
     worse = 5 * one
     history = summarize(checkpoints([worse, one, one.copy(), worse], targets))
     assert history.best.loc[["loss", "refinement_loss"], "epoch"].tolist()[0] == 1
@@ -164,7 +164,7 @@ def test_a_checkpoint_with_fewer_scored_samples_is_not_best(make_logits):
 
 
 @pytest.mark.parametrize(
-    "scales, pair",
+    ("scales", "pair"),
     [
         ([5.0, 1.0, 2.0, 3.0], (1, 3)),  # the best and the last
         ([5.0, 4.0, 3.0, 1.0], (0, 3)),  # the last is the best: the first and the last
@@ -201,7 +201,7 @@ def test_splits_may_be_interleaved_and_epochs_come_in_order(make_logits):
 
 
 def test_an_empty_run_is_refused():
-    with pytest.raises(ConfshiftError, match="run holds no checkpoint; call confshift.inspect"):
+    with pytest.raises(ConfshiftError, match=r"run holds no checkpoint; call confshift.inspect"):
         summarize([])
 
 

@@ -56,7 +56,7 @@ def test_nothing_to_stack_is_refused():
 
 
 @pytest.mark.parametrize(
-    "other, message",
+    ("other", "message"),
     [
         (Predictions(np.zeros((4, 3)), [0, 1, 2, 0]), "5 samples before and 4 now: 1 are missing, 0 are new"),
         (Predictions(np.zeros((6, 3)), [0, 1, 2, 0, 1, 1]), "5 samples before and 6 now: 0 are missing, 1"),

@@ -32,7 +32,9 @@ def answers(draw):
 
 
 @pytest.mark.parametrize("level", [0.5, 0.95, 0.99])
-@pytest.mark.parametrize("right, of", [(0, 1), (1, 1), (0, 40), (40, 40), (99, 100), (666, 667), (13, 37)])
+@pytest.mark.parametrize(
+    ("right", "of"), [(0, 1), (1, 1), (0, 40), (40, 40), (99, 100), (666, 667), (13, 37)]
+)
 def test_wilsons_interval_is_scipys(right, of, level):
     low, high = wilson_interval(np.array([right]), np.array([of]), level=level)
     expected = binomtest(right, of).proportion_ci(level, method="wilson")
@@ -72,7 +74,7 @@ def test_the_expected_calibration_error_is_that_of_the_table(data):
     assert gaps.sum() == pytest.approx(expected_calibration_error(confidence, correct)[0], abs=1e-12)
 
 
-@pytest.mark.parametrize("binning, strategy", [("equal_width", "uniform"), ("equal_mass", "quantile")])
+@pytest.mark.parametrize(("binning", "strategy"), [("equal_width", "uniform"), ("equal_mass", "quantile")])
 def test_the_bins_are_those_of_scikit_learn(binning, strategy):
     rng = np.random.default_rng(3)
     confidence = rng.uniform(0.2, 1, 1500)

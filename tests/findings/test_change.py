@@ -1,0 +1,318 @@
+"""Pairs of checkpoints with a known answer: the verdicts are right, and every number is the table's."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from confshift.analysis.comparison import compare
+from confshift.checkpoint import Checkpoint
+from confshift.errors import ConfshiftError
+from confshift.findings.change import about_change
+from confshift.findings.finding import VERDICTS
+from confshift.findings.wording import interval, nats, percent, signed
+from confshift.predictions import Predictions
+
+CODES = [
+    "loss_change",
+    "dearer_mistakes",
+    "wrong_or_right",
+    "temperature_repairs",
+    "few_classes",
+    "one_competitor",
+    "few_samples",
+]
+UNKNOWN = re.compile(r"\bnan\b|\binf\b|None|\?(?! *$)|∞", re.IGNORECASE)
+
+
+def comparison_of(before, after, targets, **given):
+    sides = [Predictions(np.asarray(z, float), targets, **given) for z in (before, after)]
+    return compare(*(Checkpoint.from_predictions(p, epoch=e) for e, p in zip((3, 60), sides, strict=True)))
+
+
+def findings_of(comparison):
+    return {finding.code: finding for finding in about_change(comparison)}
+
+
+def assert_sound(findings):
+    for finding in findings:
+        assert finding.verdict in VERDICTS
+        assert finding.sentence.endswith(".")
+        for text in (finding.sentence, finding.next_step):
+            assert not UNKNOWN.search(text), text
+            assert "  " not in text
+        assert finding.title.endswith("?")
+
+
+@pytest.fixture
+def base(make_logits):
+    """Calibrated logits of 2000 samples and 10 classes, and targets."""
+    logits, targets = make_logits(2000, 10, 1, seed=2)
+    return logits[0], targets
+
+
+@pytest.fixture
+def dearer(base):
+    """The same predictions, three times as sure: each mistake costs three times as much."""
+    return comparison_of(base[0], 3 * base[0], base[1])
+
+
+def test_they_come_in_the_order_of_the_argument(dearer):
+    assert [finding.code for finding in about_change(dearer)] == CODES
+
+
+def test_dearer_mistakes(dearer):
+    found = findings_of(dearer)
+    verdicts = {code: finding.verdict for code, finding in found.items()}
+    assert verdicts == {
+        "loss_change": "yes",
+        "dearer_mistakes": "yes",
+        "wrong_or_right": "yes",
+        "temperature_repairs": "yes",
+        "few_classes": "no",
+        "one_competitor": "no",
+        "few_samples": "no",
+    }
+    assert "each 3.0 times as costly" in found["dearer_mistakes"].sentence
+    assert "hedges less" in found["dearer_mistakes"].sentence
+    temperature = dearer.after.temperature
+    assert temperature == pytest.approx(3, rel=0.1)
+    assert f"by T = {temperature:.3g} " in found["temperature_repairs"].next_step
+    assert_sound(found.values())
+
+
+def test_every_number_of_the_first_sentences_is_the_tables(dearer):
+    found, change = findings_of(dearer), dearer.change
+    loss, accuracy = change.loc["loss"], change.loc["accuracy"]
+    assert found["loss_change"].sentence == (
+        f"From epoch 3 to 60 the mean loss rose by {nats(loss['change'])} nats, {nats(loss['before'])} to "
+        f"{nats(loss['after'])} nats ({interval(loss)}); accuracy went from {percent(accuracy['before'])} to "
+        f"{percent(accuracy['after'])} ({interval(accuracy)}). 2,000 samples; for these two epochs as chosen"
+        "; not corrected for having picked the best."
+    )
+    account = dearer.account
+    for part in account["contribution"]:
+        assert signed(part) in found["dearer_mistakes"].sentence
+    cells = dearer.cells
+    for transition in ("stayed_wrong", "stayed_right", "learned", "forgotten"):
+        net = cells.loc[transition, "contribution"].sum()
+        assert signed(net) in found["wrong_or_right"].sentence
+        if transition.startswith("stayed"):
+            for direction in ("up", "down"):
+                samples = int(cells.loc[(transition, direction), "samples"])
+                assert f"{samples:,} sample" in found["wrong_or_right"].sentence
+    for name in ("calibration_loss", "refinement_loss"):
+        row = change.loc[name]
+        assert (
+            f"{signed(row['change'])} is {name.removesuffix('_loss')}"
+            in found["temperature_repairs"].sentence
+        )
+        assert interval(row) in found["temperature_repairs"].sentence
+    value = dearer.concentration["value"]
+    assert f"the {int(value['cancelling_samples'])} worst samples of 2,000" in found["few_samples"].sentence
+    assert f"carry {percent(value['top_1_percent'])} of the gross rise" in found["few_samples"].sentence
+    pair = dearer.competitors[dearer.competitors["contribution"] > 0].iloc[0]
+    text = f"{pair['class_name']} taken for {pair['competitor_name']} {signed(pair['contribution'])}"
+    assert text in found["one_competitor"].sentence
+
+
+def test_right_ones_less_sure(base):
+    logits, targets = base
+    right = logits.argmax(axis=1) == targets
+    after = np.where(right[:, None], 0.3 * logits, logits)
+    found = findings_of(comparison_of(logits, after, targets))
+    assert found["wrong_or_right"].verdict == "no"
+    assert "hedges more on what it gets right" in found["wrong_or_right"].next_step
+    assert found["dearer_mistakes"].verdict == "no"
+    assert "hedges more, over all" in found["dearer_mistakes"].sentence
+    assert_sound(found.values())
+
+
+def test_lost_information(base):
+    logits, targets = base
+    noise = 3 * np.random.default_rng(0).normal(size=logits.shape)
+    found = findings_of(comparison_of(logits, 0.35 * (logits + noise), targets))
+    assert found["loss_change"].verdict == "yes"
+    assert found["temperature_repairs"].verdict == "no"
+    assert "Information is lost" in found["temperature_repairs"].next_step
+    assert found["dearer_mistakes"].verdict == "no"
+    assert_sound(found.values())
+
+
+def test_more_mistakes(base):
+    logits, targets = base
+    right = logits.argmax(axis=1) == targets
+    # Every third sample that was right gets the logits of one that was wrong: more mistakes of the same kind.
+    fallen = np.flatnonzero(right)[::3]
+    models = np.resize(np.flatnonzero(~right), len(fallen))
+    after = logits.copy()
+    for one, model in zip(fallen, models, strict=True):
+        after[one] = np.roll(logits[model], targets[one] - targets[model])
+    found = findings_of(comparison_of(logits, after, targets))
+    assert found["dearer_mistakes"].verdict == "no"
+    assert "wrong more often" in found["dearer_mistakes"].next_step
+    assert_sound(found.values())
+
+
+def test_one_class_carries_it_and_one_competitor_takes_it(base):
+    logits, targets = base
+    after = logits.copy()
+    after[targets == 4, 9] += 6
+    names = [f"kind-{k}" for k in range(10)]
+    found = findings_of(comparison_of(logits, after, targets, class_names=names))
+    assert found["few_classes"].verdict == "yes"
+    assert "Look at the samples of kind-4: its accuracy went from" in found["few_classes"].next_step
+    assert found["one_competitor"].verdict == "yes"
+    assert "kind-4 taken for kind-9" in found["one_competitor"].sentence
+    assert_sound(found.values())
+
+
+def test_classes_that_carry_a_rise_by_chance_are_not_named():
+    # Five samples of each class; each sample's own change is far larger than the mean change.
+    rng = np.random.default_rng(1)
+    targets = np.repeat(np.arange(200), 5)
+    before = rng.normal(size=(1000, 200))
+    after = before + 0.6 * rng.normal(size=before.shape)
+    finding = findings_of(comparison_of(before, after, targets))["few_classes"]
+    classes = finding.evidence
+    top = classes["contribution"].head(40).sum() / classes["contribution"].sum()
+    assert top > 0.5  # in the sample they do carry it
+    assert finding.verdict == "cannot tell"
+    assert not finding.next_step
+    assert "it may be chance" in finding.sentence
+
+
+def test_one_sample_explodes(base):
+    logits, targets = base
+    after = logits.copy()
+    after[17] = -9000.0
+    after[17, (targets[17] + 1) % 10] = 0
+    found = findings_of(comparison_of(logits, after, targets))
+    assert found["few_samples"].verdict == "yes"
+    assert found["few_samples"].sentence.startswith("Without the 1 worst sample of 2,000 there is no rise.")
+    assert found["loss_change"].verdict == "cannot tell"
+    assert found["temperature_repairs"].verdict == "cannot tell"
+    assert "The rise is not told from zero" in found["few_classes"].sentence
+    assert_sound(found.values())
+
+
+def test_a_fall_is_not_explained_as_a_rise(base):
+    found = findings_of(comparison_of(3 * base[0], base[0], base[1]))
+    assert found["loss_change"].verdict == "yes"
+    assert "the mean loss fell by" in found["loss_change"].sentence
+    assert {found[code].verdict for code in CODES[1:]} == {"not applicable"}
+    assert {finding.next_step for finding in found.values()} == {""}
+    assert_sound(found.values())
+
+
+def test_identical_checkpoints(base):
+    found = findings_of(comparison_of(base[0], base[0].copy(), base[1]))
+    assert found["loss_change"].verdict == "no"
+    assert "the mean loss did not change" in found["loss_change"].sentence
+    assert {found[code].verdict for code in CODES[1:]} == {"not applicable"}
+    assert "hedges as much as before" in found["dearer_mistakes"].sentence
+    assert_sound(found.values())
+
+
+def test_a_rise_within_noise_has_no_causes():
+    targets = np.arange(200) % 4
+    losses = np.full((2, 200), 2.0)
+    losses[1] += np.where(np.arange(200) // 4 % 2, 1.0, -0.95)  # +0.025 on average, give or take 0.07
+    sides = np.repeat(np.log((1 - np.exp(-losses)) / 3)[:, :, None], 4, axis=2)
+    sides[:, np.arange(200), targets] = -losses
+    comparison = comparison_of(*sides, targets)
+    loss = comparison.change.loc["loss"]
+    assert loss["change"] == pytest.approx(0.025)
+    assert loss["change_low"] < 0
+    found = findings_of(comparison)
+    for code in ("loss_change", "temperature_repairs", "few_classes", "one_competitor", "few_samples"):
+        assert found[code].verdict == "cannot tell", code
+    assert_sound(found.values())
+
+
+def right_only(targets, size=2.0):
+    return size * np.eye(3)[targets] - 4
+
+
+SIDES = {
+    "all right": lambda z, y: right_only(y),
+    "all right, surer": lambda z, y: right_only(y, 5.0),
+    "all wrong": lambda z, y: -right_only(y, 3.0) - 9,
+    "zero head": lambda z, y: 0 * z,
+    "some": lambda z, y: z,
+    "some, surer": lambda z, y: 4 * z,
+    "not finite": lambda z, y: np.where(np.arange(len(y))[:, None] % 3 == 0, np.nan, z),
+    "masked": lambda z, y: np.where(np.eye(3, dtype=bool)[(y + 1) % 3], -np.inf, z),
+    "true class masked": lambda z, y: np.where(
+        np.eye(3, dtype=bool)[y] & (np.arange(len(y)) % 4 == 0)[:, None], -np.inf, z
+    ),
+}
+
+
+@pytest.mark.parametrize("samples", [2, 3, 40])
+@pytest.mark.parametrize("after", SIDES)
+@pytest.mark.parametrize("before", SIDES)
+def test_no_sentence_holds_an_unknown_number_whatever_the_sides(before, after, samples):
+    rng = np.random.default_rng(samples)
+    targets = rng.integers(0, 3, samples)
+    z = rng.normal(size=(samples, 3)) - 3
+    comparison = comparison_of(SIDES[before](z, targets), SIDES[after](z, targets), targets)
+    findings = about_change(comparison)
+    assert [finding.code for finding in findings] == CODES
+    assert_sound(findings)
+    if {before, after} & {"not finite", "true class masked"}:
+        assert "without a finite loss left out of both sides." in findings[0].sentence
+
+
+@pytest.mark.parametrize("targets", [np.zeros(30, int), np.arange(30) % 2])
+def test_with_fewer_than_three_classes_none_are_few(targets):
+    z = np.random.default_rng(0).normal(size=(30, 3)) - 3
+    found = findings_of(comparison_of(z, 5 * z, targets))
+    assert found["few_classes"].verdict == "not applicable"
+    assert "Fewer than three classes" in found["few_classes"].sentence
+    two = findings_of(comparison_of(z[:, :2], 5 * z[:, :2], targets))
+    assert two["one_competitor"].verdict == "not applicable"
+    assert "one competitor" in two["one_competitor"].sentence
+    assert_sound([*found.values(), *two.values()])
+
+
+def test_bare_predictions_have_sides_instead_of_epochs(base):
+    logits, targets = base
+    findings = about_change(compare(Predictions(logits, targets), Predictions(3 * logits, targets)))
+    assert findings[0].sentence.startswith("Between the two sides the mean loss rose by")
+    assert "the loss on the second side is" in findings[3].sentence
+    assert_sound(findings)
+
+
+def test_where_nobody_was_wrong_the_cost_has_one_side_only(base):
+    targets = np.arange(300) % 3
+    some = np.random.default_rng(0).normal(size=(300, 3)) - 3
+    finding = findings_of(comparison_of(right_only(targets), some, targets))["dearer_mistakes"]
+    assert "nobody was wrong before" in finding.sentence
+    assert finding.verdict == "no"  # they are new mistakes
+    both = findings_of(comparison_of(right_only(targets), right_only(targets, 1.0), targets))
+    assert both["dearer_mistakes"].verdict == "not applicable"
+    assert both["dearer_mistakes"].sentence.startswith("No sample is wrong on either side")
+
+
+@settings(max_examples=40)
+@given(st.integers(1, 12), st.sampled_from([2, 3, 6]), st.integers(0, 2**32 - 1))
+def test_any_small_pair_gives_sound_findings(samples, classes, seed):
+    rng = np.random.default_rng(seed)
+    sides = (
+        np.round(rng.normal(size=(2, samples, classes)) * rng.choice([0.1, 1, 30], 2)[:, None, None], 1) - 99
+    )
+    comparison = comparison_of(*sides, rng.integers(0, classes, samples))
+    assert_sound(about_change(comparison))
+
+
+def test_the_sound_check_finds_what_it_looks_for():
+    for text in ("from nan to 3", "T = inf.", "∞ nats", "epoch ? to"):
+        assert UNKNOWN.search(text)
+    assert not UNKNOWN.search("information of a finance class: is it so?")
+    with pytest.raises(ConfshiftError):
+        comparison_of(np.full((2, 2), np.nan), np.full((2, 2), np.nan), [0, 1])

@@ -1,0 +1,85 @@
+"""Which checkpoint is best, by three measures."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from confshift.analysis.history import summarize
+from confshift.checkpoint import Checkpoint
+from confshift.findings.choice import best_checkpoint
+from confshift.findings.wording import nats, percent
+from confshift.predictions import Predictions
+
+
+def finding_of(logits, targets):
+    history = summarize(
+        Checkpoint.from_predictions(Predictions(z, targets), epoch=e) for e, z in enumerate(logits)
+    )
+    return best_checkpoint(history, history.judgement), history
+
+
+@pytest.fixture
+def base(make_logits):
+    logits, targets = make_logits(600, 4, 1, seed=5)
+    return logits[0], targets
+
+
+def noisy(logits, size, seed):
+    return logits + size * np.random.default_rng(seed).normal(size=logits.shape)
+
+
+def test_where_all_three_agree(base):
+    logits, targets = base
+    finding, history = finding_of([noisy(logits, 4, 0), logits, noisy(logits, 4, 1)], targets)
+    assert finding.verdict == "yes"
+    loss = history.best.loc["loss"]
+    numbers = f"{nats(loss['loss'])} nats, accuracy {percent(loss['accuracy'])}"
+    assert finding.sentence.startswith(f"By loss epoch 1 ({numbers}")
+    assert "epoch 1" in finding.next_step
+
+
+def test_where_the_loss_prefers_an_early_epoch_and_the_rest_a_late_one(base):
+    logits, targets = base
+    early, late = noisy(logits, 2.5, 0) * 0.4, 9 * logits
+    finding, history = finding_of([early, late], targets)
+    best = history.best
+    assert best["epoch"].tolist() == [0, 1, 1]
+    assert finding.verdict == "no"
+    refinement = best.loc["refinement_loss"]
+    at_temperature = f"at T = {refinement['temperature']:.3g}, accuracy {percent(refinement['accuracy'])}"
+    expected = f"epoch 1 ({nats(refinement['refinement_loss'])} nats {at_temperature}"
+    assert expected in finding.sentence
+    assert f"epoch 1 with T = {refinement['temperature']:.3g}" in finding.next_step
+    assert finding.evidence is history.best
+
+
+def test_where_they_differ_by_noise_only_it_cannot_tell(base):
+    logits, targets = base
+    runs = [noisy(logits, 0.6, seed) * scale for seed, scale in enumerate((1.0, 0.95, 0.9, 0.85))]
+    finding, history = finding_of(runs, targets)
+    assert history.best["epoch"].nunique() > 1
+    assert finding.verdict == "cannot tell"
+    assert "can't be told from the best by any of the three" in finding.sentence
+
+
+def test_one_checkpoint_is_no_choice(base):
+    finding, _ = finding_of(base[0][None], base[1])
+    assert (finding.verdict, finding.next_step) == ("not applicable", "")
+
+
+def test_without_a_best_temperature_none_is_recommended():
+    targets = np.arange(30) % 3
+    right = 2 * np.eye(3)[targets] - 4
+    wrong = np.random.default_rng(0).normal(size=(30, 3)) - 5
+    finding, _ = finding_of([wrong, right], targets)
+    assert "T =" not in finding.sentence + finding.next_step
+    assert "100 %" in finding.sentence
+
+
+def test_a_diverged_epoch_is_named_and_not_chosen(base):
+    logits, targets = base
+    finding, _ = finding_of([noisy(logits, 1, 0), logits, np.full_like(logits, np.nan)], targets)
+    assert "No sample has a finite loss at epoch 2" in finding.sentence
+    assert finding.sentence.count("epoch 2") == 1
+    assert "nan" not in finding.sentence

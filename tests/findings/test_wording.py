@@ -1,0 +1,123 @@
+"""How numbers are written: never nan, never 100 % for what is less."""
+
+from __future__ import annotations
+
+import math
+import re
+
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from confshift.findings.wording import (
+    count,
+    epoch,
+    interval,
+    nats,
+    percent,
+    points,
+    rose_or_fell,
+    signed,
+)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0.0, "0.00"),
+        (1.234, "1.23"),
+        (99.994, "99.99"),
+        (123.4, "123"),
+        (0.0994, "0.099"),
+        (0.0996, "0.10"),
+        (0.0123, "0.012"),
+        (0.00056, "0.00056"),
+        (3.2e-7, "0.00000032"),
+        (2.2e-17, "0.00"),  # the rounding of a sum
+        (-0.5, "-0.50"),
+        (math.nan, "?"),
+        (math.inf, "∞"),
+    ],
+)
+def test_an_amount_of_loss_has_two_decimals_or_two_digits(value, text):
+    assert nats(value) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0.5, "+0.50"), (-0.5, "−0.50"), (0.0, "+0.00"), (-1e-17, "+0.00"), (-0.012, "−0.012")],
+)
+def test_a_signed_amount_carries_its_sign(value, text):
+    assert signed(value) == text
+
+
+@pytest.mark.parametrize(
+    ("share", "text"),
+    [
+        (0.0, "0.0 %"),
+        (1.0, "100 %"),
+        (0.5, "50.0 %"),
+        (0.962, "96.2 %"),
+        (0.9962, "99.6 %"),
+        (0.9996, "99.96 %"),
+        (0.99996, "99.996 %"),
+        (0.0004, "0.04 %"),
+        (1.3, "130 %"),
+        (-0.25, "−25.0 %"),
+        (math.nan, "?"),
+    ],
+)
+def test_a_percentage_tells_a_share_from_none_and_from_all(share, text):
+    assert percent(share) == text
+
+
+@given(st.floats(1e-6, 1 - 1e-6))
+def test_only_all_is_100_percent_and_only_nothing_is_0(share):
+    number = float(percent(share).removesuffix(" %"))
+    assert 0 < number < 100
+    assert number == pytest.approx(100 * share, abs=0.0501)
+
+
+@given(st.floats(-1e6, 1e6))
+def test_an_amount_is_written_without_exponent_and_close_to_its_value(value):
+    text = nats(value)
+    assert re.fullmatch(r"-?\d+(\.\d+)?", text)
+    # Two significant digits where small, two decimals up to 100, none above.
+    assert float(text) == pytest.approx(value, rel=0.051, abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (count(1), "1 sample"),
+        (count(12345), "12,345 samples"),
+        (count(0), "0 samples"),
+        (count(1, "class"), "1 class"),
+        (count(3, "class"), "3 classes"),
+        (count(2, "worst sample"), "2 worst samples"),
+        (epoch(12.0), "12"),
+        (epoch(0.25), "0.25"),
+        (epoch(math.nan), "?"),
+        (points(0.0123), "+1.2 points"),
+        (points(-0.0123), "−1.2 points"),
+        (rose_or_fell(1e-9), "rose"),
+        (rose_or_fell(-1e-9), "fell"),
+        (rose_or_fell(0.0), "did not change"),
+    ],
+)
+def test_counts_epochs_and_points(text, expected):
+    assert text == expected
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "unit", "text"),
+    [
+        (-0.02, 0.5, "nats", "95 % interval −0.020 to +0.50"),
+        (-0.02, 0.5, "fraction", "95 % interval −2.0 to +50.0 points"),
+        (0.1, 2.0, "ratio", "95 % interval +0.10 to +2.00"),
+        (math.nan, math.nan, "nats", "no interval"),
+    ],
+)
+def test_an_interval_is_in_its_unit(low, high, unit, text):
+    assert interval(pd.Series({"change_low": low, "change_high": high, "unit": unit})) == text
