@@ -26,8 +26,8 @@ check: .venv/dev
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-reports: .venv/runtime
-	set -e; for script in examples/*.py; do echo "$$script"; $(BIN)/python "$$script"; done
+reports: .venv/examples
+	set -e; for script in examples/t*.py; do echo "$$script"; $(BIN)/python "$$script"; done
 
 bench: .venv/dev
 	set -e; for script in tests/benchmarks/*.py; do echo "$$script"; $(BIN)/python "$$script"; done
@@ -41,6 +41,10 @@ clean:
 	$(PIP_INSTALL) -e .
 	touch $@
 
-.venv/dev: .venv/runtime
+.venv/examples: .venv/runtime
+	$(PIP_INSTALL) -e '.[examples]'
+	touch $@
+
+.venv/dev: .venv/examples
 	$(PIP_INSTALL) -e '.[dev]'
 	touch $@
