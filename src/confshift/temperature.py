@@ -72,16 +72,19 @@ def _block_curve(block: Block, beta: float) -> tuple[NDArray[Any], NDArray[Any],
     with np.errstate(invalid="ignore", over="ignore"):
         total, first, second = _moments(below, beta, block.axis)
     if not np.isfinite(second).all():  # masked classes: 0 * inf; rare, so looked for only here
-        at_target = np.maximum(at_target, _MASKED)
-        total, first, second = _moments(np.maximum(below, below.dtype.type(_MASKED)), beta, block.axis)
+        at_target, masked = np.maximum(at_target, _MASKED), np.isneginf(below)
+        below = np.maximum(below, below.dtype.type(_MASKED))
+        total, first, second = _moments(below, beta, block.axis, masked)
     return np.log(total) - beta * at_target, first - at_target, np.maximum(second - first * first, 0)
 
 
 def _moments(
-    below: NDArray[Any], beta: float, axis: int
+    below: NDArray[Any], beta: float, axis: int, masked: NDArray[np.bool_] | None = None
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
     """Return the sum of w = exp(beta d) over the classes, and the w-weighted means of d and of d squared."""
     weights = np.exp(below * below.dtype.type(beta))
+    if masked is not None:  # at a beta near 0 they would weigh as much as any other
+        weights[masked] = 0
     terms = "ji,ji->i" if axis == 0 else "ij,ij->i"
     total = weights.sum(axis=axis).astype(np.float64)
     first = np.einsum(terms, weights, below) / total

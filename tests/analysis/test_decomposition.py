@@ -264,6 +264,20 @@ def test_the_class_table_describes_each_class_alone(make_logits):
     np.testing.assert_allclose(weighted.dropna(), comparison.classes["contribution"].drop(2), atol=1e-14)
 
 
+@pytest.mark.parametrize("signal", [1.5, 0.0])  # without any, the best temperature is infinite
+def test_a_class_masked_everywhere_might_as_well_not_be_there(signal):
+    rng = np.random.default_rng(4)
+    targets = rng.integers(0, 3, 80)
+    logits = rng.normal(size=(2, 80, 4)) - 9
+    logits[:, np.arange(80), targets] += signal
+    logits[..., 3] = -np.inf
+    one, other = comparison_of(*logits, targets), comparison_of(*logits[..., :3], targets)
+    np.testing.assert_allclose(one.cells, other.cells, rtol=1e-9, atol=1e-14)
+    columns = ["before", "after", "change", "change_se"]
+    np.testing.assert_allclose(one.change[columns], other.change[columns], rtol=1e-7, atol=1e-12)
+    assert one.before.fit_status == other.before.fit_status
+
+
 def test_pairwise_cells_are_those_of_each_pair(make_logits):
     logits, targets = make_logits(50, 3, 4, churn=0.3)
     logits[2, :7] = np.nan
