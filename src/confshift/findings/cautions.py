@@ -27,7 +27,8 @@ def cautions(panel: Panel, row: pd.Series) -> list[str]:
         found.append(f"All samples are of class {panel.class_labels[panel.targets[0]]}: no other was asked.")
     if panel.finite.any() and panel.correct[panel.finite].all():
         found.append("No sample is wrong at any epoch: the whole loss is hedging.")
-    if row["epochs"] > 1 and np.array_equal(*np.broadcast_arrays(panel.loss, panel.loss[:1]), equal_nan=True):
+    first = np.broadcast_to(panel.loss[:1], panel.loss.shape)
+    if row["epochs"] > 1 and np.array_equal(panel.loss, first, equal_nan=True):
         found.append("All checkpoints hold the same numbers: was one model inspected again and again?")
     copies = _copies(panel)
     if copies:

@@ -50,7 +50,7 @@ SECTIONS = (
     Section(
         "rise",
         "Is it systematic, and which checkpoint is best?",
-        codes=("loss_rise", "refinement_rise", "error_rise", "run_kind", "best_checkpoint"),
+        codes=("rise", "refinement_rise", "error_rise", "run_kind", "best_checkpoint"),
     ),
     Section(
         "account",
