@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,7 +13,7 @@ from numpy.typing import NDArray
 
 from confshift.analysis import competitors, decomposition, reliability
 from confshift.analysis.panel import Panel, stack
-from confshift.analysis.significance import Interval, paired_interval
+from confshift.analysis.quantities import change_of
 from confshift.checkpoint import Checkpoint
 from confshift.errors import ConfshiftError
 from confshift.predictions import Predictions
@@ -60,38 +59,7 @@ class Comparison:
         by their influence functions. NaN where a quantity is not defined: the mistake cost where nobody is
         wrong, the temperature where none is best.
         """
-        panel = self.panel
-        each: dict[str, tuple[NDArray[Any], str]] = {
-            "loss": (panel.loss, "nats"),
-            "calibration_loss": (panel.calibration, "nats"),
-            "refinement_loss": (panel.refinement, "nats"),
-            "hedge": (panel.hedge, "nats"),
-            "error_rate": (1.0 - panel.correct, "fraction"),
-            "mistake_cost": (_mistake_cost_terms(panel), "nats"),
-            "accuracy": (panel.correct.astype(np.float64), "fraction"),
-            "confidence": (panel.confidence, "fraction"),
-            "confidence_gap": (panel.confidence - panel.correct, "fraction"),
-            "temperature": (self._temperature_terms(), "ratio"),
-        }
-        rows = {name: _change_row(values, unit) for name, (values, unit) in each.items()}
-        return pd.DataFrame.from_dict(rows, orient="index").rename_axis("quantity")
-
-    def _temperature_terms(self) -> NDArray[np.float64]:
-        """Return numbers whose mean is the temperature and whose spread is that of its estimate.
-
-        The estimate solves sum of slopes = 0, so a sample moves 1/beta by slope / (beta^2 mean curvature).
-        """
-        terms = []
-        usable = np.isin(self.before.measurement.sample_ids, self.panel.sample_ids, assume_unique=True)
-        for side in (self.before, self.after):
-            curve, temperature = side.measurement.curve, side.temperature
-            curvature = curve.curvature[usable].mean()
-            slope = curve.slope[usable] - curve.slope[usable].mean()
-            if side.fit_status == "ok" and curvature > 0:
-                terms.append(temperature + slope * temperature**2 / curvature)
-            else:
-                terms.append(np.full(len(slope), math.nan))
-        return np.stack(terms)
+        return change_of(self.before, self.after, self.panel)
 
     @cached_property
     def account(self) -> pd.DataFrame:
@@ -261,26 +229,3 @@ def _as_checkpoint(side: Checkpoint | Predictions) -> Checkpoint:
             "use run[epoch] or Predictions(logits, targets)"
         )
     return side
-
-
-def _change_row(values: NDArray[Any], unit: str) -> dict[str, Any]:
-    interval: Interval = paired_interval(values[_AFTER] - values[_BEFORE])
-    before, after = values.mean(axis=1)
-    return {
-        "before": float(before),
-        "after": float(after),
-        "change": interval.estimate,
-        "change_se": interval.se,
-        "change_low": interval.low,
-        "change_high": interval.high,
-        "unit": unit,
-    }
-
-
-def _mistake_cost_terms(panel: Panel) -> NDArray[np.float64]:
-    """Return C + (m - C wrong) / e: numbers whose mean is C and whose spread is that of its estimate."""
-    wrong = (~panel.correct).astype(np.float64)
-    rate = wrong.mean(axis=1, keepdims=True)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        cost = panel.mistake.mean(axis=1, keepdims=True) / rate
-        return np.asarray(cost + (panel.mistake - cost * wrong) / rate)

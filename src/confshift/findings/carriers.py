@@ -1,0 +1,119 @@
+"""Who carries a rise of the loss: a few classes, one pair of classes, a handful of samples?"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from confshift.analysis.comparison import Comparison
+from confshift.analysis.decomposition import held_out_share
+from confshift.findings.finding import Finding, Verdict
+from confshift.findings.wording import count, percent, signed
+
+__all__ = ["about_carriers", "told_rise"]
+
+_NO_RISE = "The loss did not rise."
+_UNTOLD = " The rise is not told from zero, so its shares may be chance."
+
+
+def about_carriers(comparison: Comparison) -> list[Finding]:
+    """Answer who carries the rise, from the coarse to the fine."""
+    return [few_classes(comparison), one_competitor(comparison), few_samples(comparison)]
+
+
+def told_rise(comparison: Comparison) -> Verdict:
+    """Whether there is a rise to speak of: the shares of one that is not told from zero may be chance."""
+    loss = comparison.change.loc["loss"]
+    if not loss["change"] > 0:
+        return "not applicable"
+    return "yes" if loss["change_low"] > 0 else "cannot tell"
+
+
+def few_classes(comparison: Comparison) -> Finding:
+    """Which classes carry the rise?"""
+    classes = comparison.classes.sort_values("contribution", ascending=False, kind="stable")
+    total = comparison.change.loc["loss", "change"]
+    title = "Do a few classes carry the rise?"
+    present = classes[classes["samples"] > 0]
+    if not total > 0 or len(present) < 3:
+        reason = "Fewer than three classes have samples: there are no few." if total > 0 else _NO_RISE
+        return Finding("few_classes", title, "not applicable", reason, classes, "")
+    few = max(1, round(len(present) / 5))
+    top = present.head(few)
+    share, size = top["contribution"].sum() / total, top["samples"].sum() / present["samples"].sum()
+    listed = ", ".join(
+        f"{row['class_name']} ({signed(row['contribution'])})" for _, row in top[:3].iterrows()
+    )
+    sentence = (
+        f"The {count(few, 'class')} with the largest contribution: {percent(size)} of the samples, "
+        f"{percent(share)} of the rise of {signed(total)} nats. Largest: {listed}."
+    )
+    # They must carry more than half, and more than twice what their number would.
+    enough = max(0.5, 2 * size)
+    held_out = held_out_share(comparison.samples["change"].to_numpy(), comparison.panel.targets, few)
+    verdict: Verdict = "yes" if min(share, held_out) > enough else "cannot tell" if share > enough else "no"
+    if told_rise(comparison) != "yes":
+        verdict, sentence = "cannot tell", sentence + _UNTOLD
+    elif verdict == "cannot tell":
+        sentence += (
+            " Chosen on one half of the samples they do not carry that in the other: it may be chance."
+        )
+    first = top.iloc[0]
+    step = (
+        f"Look at the samples of {first['class_name']}: its accuracy went from "
+        f"{percent(first['accuracy_before'])} to {percent(first['accuracy_after'])}."
+        if verdict == "yes"
+        else ""
+    )
+    return Finding("few_classes", title, verdict, sentence, classes, step)
+
+
+def one_competitor(comparison: Comparison) -> Finding:
+    """Which wrong class takes the mass, of which true class?"""
+    total = comparison.change.loc["loss", "change"]
+    title = "Does one wrong class take the mass?"
+    if not total > 0 or len(comparison.panel.class_names) < 3:
+        reason = "With two classes there is one competitor." if total > 0 else _NO_RISE
+        return Finding("one_competitor", title, "not applicable", reason, comparison.competitors, "")
+    pairs = comparison.competitors
+    rising = pairs[(pairs["class"] >= 0) & (pairs["contribution"] > 0)]
+    listed = "; ".join(
+        f"{row['class_name']} taken for {row['competitor_name']} {signed(row['contribution'])}"
+        for _, row in rising.head(3).iterrows()
+    )
+    sentence = (
+        f"Largest parts of the rise of {signed(total)} nats, by true class and the wrong class that gained "
+        f"on it: {listed}."
+    )
+    # With few classes a pair has a large share anyway.
+    possible = len(np.unique(comparison.panel.targets)) * (len(comparison.panel.class_names) - 1)
+    verdict: Verdict = "yes" if rising["contribution"].max() / total > max(0.25, 3 / possible) else "no"
+    if told_rise(comparison) != "yes":
+        verdict, sentence = "cannot tell", sentence + _UNTOLD
+    step = "Compare the samples of these two classes side by side." if verdict == "yes" else ""
+    return Finding("one_competitor", title, verdict, sentence, pairs, step)
+
+
+def few_samples(comparison: Comparison) -> Finding:
+    """Do a handful of samples carry the rise?"""
+    table = comparison.concentration
+    value = table["value"]
+    title = "Do a handful of samples carry the rise?"
+    total = len(comparison.panel.targets)
+    if not comparison.change.loc["loss", "change"] > 0:
+        return Finding("few_samples", title, "not applicable", _NO_RISE, table, "")
+    cancelling = int(value["cancelling_samples"])
+    sentence = f"Without the {count(cancelling, 'worst sample')} of {total:,} there is no rise."
+    if total >= 100:
+        sentence += (
+            f" The 1 % of samples that rose most carry {percent(value['top_1_percent'])} of the gross rise, "
+            f"10 % carry {percent(value['top_10_percent'])}."
+        )
+    # A mean over fewer than about seven effective samples is an anecdote, whatever N is.
+    if value["effective_samples"] < 7:
+        verdict: Verdict = "yes"
+    elif told_rise(comparison) != "yes":
+        verdict, sentence = "cannot tell", sentence + _UNTOLD
+    else:
+        verdict = "yes" if cancelling <= 0.01 * total else "no"
+    step = "Look at these samples one by one before believing the mean." if verdict == "yes" else ""
+    return Finding("few_samples", title, verdict, sentence, table, step)
