@@ -147,10 +147,11 @@ def test_report_takes_a_file_a_pair_and_opens_the_page(rising, tmp_path, monkeyp
     assert found["findings"] == plain(f=[finding.to_dict() for finding in findings])["f"]
 
 
-def test_report_into_a_folder_that_is_not_there_is_one_clear_line(rising, tmp_path):
+def test_report_into_a_folder_that_is_not_there_is_refused_at_once(rising, tmp_path, monkeypatch):
+    monkeypatch.setattr(confshift, "report", lambda *_, **__: pytest.fail("the page was made"))
     result = call("report", rising, "-o", tmp_path / "no" / "page.html", code=2)
-    assert "page.html" in result.stderr
-    assert result.stderr.count("\n") == 1
+    assert f"there is no folder {tmp_path / 'no'}" in result.stderr
+    assert "is a directory" in call("report", rising, "-o", tmp_path, code=2).stderr
 
 
 def test_demo_trains_and_writes_its_page_where_it_is_told(tmp_path, monkeypatch):
@@ -158,7 +159,7 @@ def test_demo_trains_and_writes_its_page_where_it_is_told(tmp_path, monkeypatch)
     result = call("demo", "--epochs", 2, "--out", "some/where/demo.html", "--json")
     found = json.loads(result.stdout)
     assert (tmp_path / "some/where/demo.html").is_file()
-    assert found["run"] == str(Path("runs/demo").absolute())
+    assert Path(found["run"]).resolve() == tmp_path / "runs" / "demo"
     assert found["findings"][0]["code"] == "rise"
     assert Run("runs/demo").epochs == (0, 1, 2)
 

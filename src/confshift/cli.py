@@ -60,19 +60,13 @@ def _remark(text: str) -> None:
 
 
 def _newest_run() -> Path:
-    """Return the run under runs/ that was written to last."""
-    found = [path.parent for path in RUNS.glob("*/run.json")]
-    if not found:
+    from confshift.storage.newest import newest_run
+
+    newest = newest_run(RUNS)
+    if newest is None:
         raise click.UsageError(f"no RUN given, and there is none in {RUNS}/; name its folder")
-    newest = max(found, key=_written)
     _remark(f"run: {newest}")
     return newest
-
-
-def _written(run: Path) -> tuple[int, str]:
-    """Return when a checkpoint was last put into one of the splits; the name decides between equals."""
-    splits = [one for one in run.iterdir() if one.is_dir()]
-    return max(one.stat().st_mtime_ns for one in (run / "run.json", *splits)), run.name
 
 
 def _open_run(path: Path | None) -> Run:
@@ -112,10 +106,21 @@ def main() -> None:
     """
 
 
+def _in_a_folder(context: click.Context, parameter: click.Parameter, value: Path | None) -> Path | None:
+    if value is not None and not value.parent.is_dir():  # told now, not after the page is made
+        raise click.BadParameter(f"there is no folder {value.parent}")
+    return value
+
+
 @main.command()
 @_run_argument(required=False)
 @click.option(
-    "-o", "--out", type=click.Path(path_type=Path), metavar="FILE", help="Default: <name of the run>.html"
+    "-o",
+    "--out",
+    type=click.Path(dir_okay=False, path_type=Path),
+    callback=_in_a_folder,
+    metavar="FILE",
+    help="Default: <name of the run>.html",
 )
 @_pair_options
 @click.option("--open", "show", is_flag=True, help="Open the page in a browser.")
