@@ -92,7 +92,7 @@ def test_random_states_are_kept_where_the_dataset_and_the_forward_pass_draw(tmp_
         return model(batch[0]), batch[1]
 
     def state():
-        return random.getstate(), np.random.get_state()[1].tobytes(), torch.get_rng_state().numpy().tobytes()
+        return random.getstate(), str(np.random.get_state()), torch.get_rng_state().tolist()
 
     before = state()
     inspect(make_model(), DataLoader(Drawing(), 16), run=tmp_path, forward=forward)

@@ -109,9 +109,9 @@ def _kept_buffers(modules: list[nn.Module]) -> Iterator[None]:
 def _release_caches(model: nn.Module) -> None:
     """Undo what a forward pass without gradients leaves behind and training would stumble over.
 
-    Autocast keeps the casted weights until its outermost context ends: without a gradient, if we made
-    them. A module may keep a tensor (a mask, a table of positions): made in inference mode, it can't be
-    saved for the backward pass.
+    Autocast keeps the casted weights until its outermost context ends: without a gradient, if we made them
+    (https://github.com/pytorch/pytorch/issues/112583, torch before 2.10). A module may keep a tensor (a
+    mask, a table of positions): made in inference mode, it can't be saved for the backward pass.
     """
     torch.clear_autocast_cache()
     for module in model.modules():

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol
 
@@ -14,15 +12,11 @@ from numpy.typing import ArrayLike, NDArray
 from torch.utils.data import DataLoader, IterableDataset, Subset
 
 from confshift.collection.batches import fields_of
+from confshift.collection.content_ids import SAMPLE_IDS_ADVICE, ContentIds
 from confshift.collection.loaders import torch_loader
 from confshift.errors import ConfshiftError
 
 __all__ = ["IdSource", "identified"]
-
-_ADVICE = (
-    "pass sample_ids=: an array for the whole pass in the loader's order, the name of a field of the batch, "
-    "or a function batch -> ids"
-)
 
 
 class IdSource(Protocol):
@@ -60,7 +54,7 @@ def identified(loader: Any, sample_ids: Any = None) -> Iterator[IdSource]:
     elif isinstance(loader, list | tuple):
         yield _Order()
     elif inner is None or not _hands_out_indices(inner):
-        yield _Content()
+        yield ContentIds()
     else:
         with _recorded(inner) as record:
             yield _Sampled(record, inner.dataset)
@@ -180,7 +174,7 @@ class _Sampled:
     def __init__(self, record: _Recorder, dataset: Any) -> None:
         self._record = record
         self._dataset = dataset
-        self._content: _Content | None = None
+        self._content: ContentIds | None = None
         self._parts: list[NDArray[Any]] = []
 
     @property
@@ -189,7 +183,7 @@ class _Sampled:
 
     def add(self, batch: Any, rows: int) -> None:
         if not self._parts and self._content is None and not self._one_index_a_row(rows):
-            self._content = _Content()
+            self._content = ContentIds()
         if self._content is not None:
             self._content.add(batch, rows)
             return
@@ -197,7 +191,7 @@ class _Sampled:
         if part.shape != (rows,) or part.dtype.kind not in "iuU":
             raise ConfshiftError(
                 f"batch {len(self._parts)} holds {rows} samples and the sampler gave {part.size} indices of "
-                f"type {part.dtype} for it (does collate_fn drop or split samples?); {_ADVICE}"
+                f"type {part.dtype} for it (does collate_fn drop or split samples?); {SAMPLE_IDS_ADVICE}"
             )
         self._parts.append(part)
 
@@ -221,63 +215,3 @@ def _in_whole_dataset(ids: NDArray[Any], dataset: Any) -> NDArray[Any]:
         ids = np.asarray(dataset.indices)[ids]
         dataset = dataset.dataset
     return ids
-
-
-class _Content:
-    """Ids from the samples themselves: a hash of all that a batch holds of a row, its label among it."""
-
-    name = "content"
-
-    def __init__(self) -> None:
-        self._seen: Counter[bytes] = Counter()
-        self._ids: list[str] = []
-
-    def add(self, batch: Any, rows: int) -> None:
-        columns = [column for column in _columns(batch) if len(column) == rows]
-        if not columns:
-            raise ConfshiftError(
-                f"can't tell which sample is which: nothing in a batch (a {type(batch).__name__}) has a row "
-                f"for each of its {rows} samples; {_ADVICE}"
-            )
-        for row in range(rows):
-            digest = hashlib.blake2b(digest_size=16)
-            for column in columns:
-                digest.update(_bytes(column[row]))
-            # Equal samples with equal labels are told apart by their number alone: they may change places.
-            number = self._seen[digest.digest()]
-            self._seen[digest.digest()] += 1
-            digest.update(number.to_bytes(8, "little"))
-            self._ids.append(digest.hexdigest())
-
-    def ids(self) -> NDArray[Any]:
-        return np.array(self._ids)
-
-
-def _columns(batch: Any) -> Iterator[Any]:
-    """Walk over every array and list of strings or numbers in a batch."""
-    if isinstance(batch, torch.Tensor):
-        if batch.ndim:
-            yield _raw(batch)
-    elif isinstance(batch, np.ndarray):
-        if batch.ndim:
-            yield batch
-    elif isinstance(batch, list | tuple) and all(isinstance(one, str | bytes | int | float) for one in batch):
-        yield batch
-    elif isinstance(batch, list | tuple):
-        for one in batch:
-            yield from _columns(one)
-    else:
-        fields: Mapping[str, Any] = fields_of(batch) or {}
-        for name in fields:
-            yield from _columns(fields[name])
-
-
-def _raw(tensor: torch.Tensor) -> NDArray[Any]:
-    tensor = tensor.detach().cpu().contiguous()
-    if tensor.dtype is torch.bfloat16:  # unknown to numpy
-        tensor = tensor.view(torch.int16)
-    return tensor.numpy()
-
-
-def _bytes(value: Any) -> bytes:
-    return value.tobytes() if isinstance(value, np.ndarray | np.generic) else repr(value).encode()

@@ -1,0 +1,84 @@
+"""Content ids: where no index says which sample is which, the sample itself does."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from confshift.collection.batches import fields_of
+from confshift.errors import ConfshiftError
+
+__all__ = ["SAMPLE_IDS_ADVICE", "ContentIds"]
+
+SAMPLE_IDS_ADVICE = (
+    "pass sample_ids=: an array for the whole pass in the loader's order, the name of a field of the batch, "
+    "or a function batch -> ids"
+)
+
+
+class ContentIds:
+    """Ids from the samples themselves: a hash of all that a batch holds of a row, its label among it."""
+
+    name = "content"
+
+    def __init__(self) -> None:
+        self._seen: Counter[bytes] = Counter()
+        self._ids: list[str] = []
+
+    def add(self, batch: Any, rows: int) -> None:
+        """Take note of a batch that holds `rows` samples."""
+        columns = [column for column in _columns(batch) if len(column) == rows]
+        if not columns:
+            raise ConfshiftError(
+                f"can't tell which sample is which: nothing in a batch (a {type(batch).__name__}) has a row "
+                f"for each of its {rows} samples; {SAMPLE_IDS_ADVICE}"
+            )
+        for row in range(rows):
+            digest = hashlib.blake2b(digest_size=16)
+            for column in columns:
+                digest.update(_bytes(column[row]))
+            # Equal samples with equal labels are told apart by their number alone: they may change places.
+            number = self._seen[digest.digest()]
+            self._seen[digest.digest()] += 1
+            digest.update(number.to_bytes(8, "little"))
+            self._ids.append(digest.hexdigest())
+
+    def ids(self) -> NDArray[Any]:
+        """Return the ids of all rows seen, 32 hexadecimal digits each."""
+        return np.array(self._ids)
+
+
+def _columns(batch: Any) -> Iterator[Any]:
+    """Walk over every array and list of strings or numbers in a batch."""
+    if isinstance(batch, torch.Tensor):
+        if batch.ndim:
+            yield _raw(batch)
+    elif isinstance(batch, np.ndarray):
+        if batch.ndim:
+            yield batch
+    elif isinstance(batch, list | tuple) and all(isinstance(one, str | bytes | int | float) for one in batch):
+        yield batch
+    elif isinstance(batch, list | tuple):
+        for one in batch:
+            yield from _columns(one)
+    else:
+        fields: Mapping[str, Any] = fields_of(batch) or {}
+        for name in fields:
+            yield from _columns(fields[name])
+
+
+def _raw(tensor: torch.Tensor) -> NDArray[Any]:
+    tensor = tensor.detach().cpu().contiguous()
+    if tensor.dtype is torch.bfloat16:  # unknown to numpy
+        tensor = tensor.view(torch.int16)
+    return tensor.numpy()
+
+
+def _bytes(value: Any) -> bytes:
+    return value.tobytes() if isinstance(value, np.ndarray | np.generic) else repr(value).encode()
