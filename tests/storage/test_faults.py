@@ -105,6 +105,11 @@ def test_a_full_disk_leaves_no_litter_where_files_can_still_be_removed(run, monk
     assert names(run.path) == before
 
 
+def test_the_same_content_again_is_acknowledged_only_once_its_name_is_on_the_disk(run, monkeypatch):
+    # The save before may have put the record and failed in the sync after it.
+    assert "sync_folder" in calls_of(monkeypatch, lambda: save(run.path, 2, 2))
+
+
 def test_a_limit_on_the_size_of_files_is_an_error_like_any_other(run):
     code = (
         "import resource, sys; sys.path[:0] = [sys.argv[2]]; from stored_runs import *\n"

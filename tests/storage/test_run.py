@@ -16,6 +16,7 @@ from stored_runs import CLASSES, SAMPLES, another_process, failure, names, predi
 from confshift import Predictions, Run
 from confshift.checkpoint import MEASURED, measure
 from confshift.scoring import score
+from confshift.storage import catalog
 
 
 @pytest.fixture
@@ -355,13 +356,28 @@ class TestReplacing:
         again.flush()
         assert logits.tobytes() == predictions(10).logits.tobytes()
 
+    def test_a_record_replaced_between_listing_and_reading_is_looked_for_again(self, run, monkeypatch):
+        add(run, 1)
+        run.flush()
+        listed = catalog._look_into(run.path / "val")
+        run.append(predictions(77), epoch=1)
+        reader = another_process(run.path)
+        listings = [listed]
+        real = catalog._look_into
+        monkeypatch.setattr(
+            catalog, "_look_into", lambda folder: listings.pop() if listings else real(folder)
+        )
+        assert reader._shelf("val").problems == []
+        assert not listings
+        assert reader[1].predictions.logits.tobytes() == predictions(77).logits.tobytes()
+
     def test_reading_while_another_replaces_never_calls_anything_damaged(self, run):
         add(run, 1)
         run.flush()
         code = (
             "import sys; sys.path[:0] = [sys.argv[2]]; from stored_runs import *\n"
             "run = Run(sys.argv[1])\n"
-            "for seed in range(60): run.append(predictions(seed), epoch=1)\n"
+            "for seed in range(30): run.append(predictions(seed), epoch=1)\n"
             "run.flush()"
         )
         here = Path(__file__).parent

@@ -169,7 +169,7 @@ class Run:
         Parameters
         ----------
         predictions : Predictions
-            The same samples and targets as in the split's other checkpoints.
+            Samples and targets as in the split's other checkpoints.
         epoch : float, optional
             Default: val counts 1, 2, 3, ...; other splits take val's newest. An epoch that exists is
             replaced, unless the content is the same: then nothing is done.
@@ -178,7 +178,7 @@ class Run:
         scores : Scores, optional
             Where the logits were scored already.
         release : callable, optional
-            Called when the array of the logits may be written to again, whether or not the save succeeded.
+            Called when the logits' array may be written to again, whether or not the save succeeded.
 
         Raises
         ------
