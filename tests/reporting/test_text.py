@@ -43,7 +43,7 @@ def number(text):
 
 # ------------------------------------------------------------------------------------------- adding_up
 @given(parts, st.integers(0, 6), st.sampled_from([-1, 0, 1]))
-def test_parts_add_up_to_the_total_as_printed_and_none_moves_by_two_units(values, decimals, off):
+def test_parts_add_up_to_the_total_as_printed_and_none_moves_far(values, decimals, off):
     exact = Decimal(repr(float(np.round(sum(values), decimals)))) + off * Decimal(1).scaleb(-decimals)
     rounded = adding_up(values, total=float(exact), decimals=decimals)
     if not any(values):
@@ -51,7 +51,7 @@ def test_parts_add_up_to_the_total_as_printed_and_none_moves_by_two_units(values
         return
     printed = [Decimal(f"{value:.{decimals}f}") for value in rounded]
     assert sum(printed) == Decimal(f"{float(exact):.{decimals}f}")
-    # 1 by rounding the running sums, 1.5 by the total's own distance, shared among the parts
+    # 1 by rounding the running sums, 1.5 by this total's distance from the sum, shared among the parts
     assert np.abs(rounded - values).max() <= 2.5 * 10.0**-decimals + 1e-9
 
 

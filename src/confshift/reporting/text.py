@@ -63,7 +63,7 @@ def adding_up(parts: ArrayLike, *, total: float, decimals: int) -> NDArray[np.fl
 def comparison_text(comparison: Comparison) -> str:
     """Write what changed between two checkpoints: quantities, the account and the cells.
 
-    Contributions add up as printed, each within one unit of its last digit.
+    Contributions add up as printed, each within two units of its last digit.
     """
     loss = comparison.change.loc["loss"]
     decimals = _decimals(float(loss["change"]))
