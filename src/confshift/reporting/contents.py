@@ -69,7 +69,8 @@ def contents(story: Story, *, max_samples: int) -> tuple[int, dict[str, Any]]:
     """Return how many samples are carried, and everything the template names."""
     payload = make_payload(story.carried, story.comparison, story.history.rise, max_samples=max_samples)
     parts = payload.parts
-    specs = chart_specs(_frame(story, parts))
+    frame = _frame(story, parts)
+    specs = chart_specs(frame)
     return payload.samples_carried, {
         **_words(story, payload),
         "top": TOP,
@@ -78,6 +79,7 @@ def contents(story: Story, *, max_samples: int) -> tuple[int, dict[str, Any]]:
         "paired": parts["paired"],
         "pair": parts["pair"],
         "scale": parts["scale"],
+        "falls": bool((payload.tables["epochs"]["loss"] > frame.limits["loss"]["domainMax"]).any()),
         "sampled": payload.samples_carried < len(story.history.main.targets),
         "epochs": [wording.epoch(one) for one in story.carried.main.epochs],
         "classes": _class_options(story.carried),

@@ -81,7 +81,7 @@ def make_payload(
     losses, span = packing.pack_losses(panel, chosen.positions)
     contributions, counts = packing.pack_pairs(panel)
     by_epoch = tables.epoch_table(history)
-    values = pair_values(comparison, before=by_epoch.iloc[pair[0]], after=by_epoch.iloc[pair[1]])
+    values = pair_values(comparison, classes, before=by_epoch.iloc[pair[0]], after=by_epoch.iloc[pair[1]])
     parts = {
         "pair": pair,
         "paired": pair[0] != pair[1],

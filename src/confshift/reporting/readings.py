@@ -7,6 +7,8 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import pandas as pd
+
 from confshift.analysis.comparison import Comparison
 from confshift.analysis.decomposition import TRANSITIONS
 from confshift.findings import wording
@@ -35,8 +37,8 @@ READINGS = {
     ),
     "loss": (
         "Between epochs {A:epoch} and {B:epoch} the loss {loss_change:rose} from {loss_before:nats} to "
-        "{loss_after:nats} nats; after temperature scaling it {refinement_change:rose} from "
-        "{refinement_before:nats} to {refinement_after:nats}."
+        "{loss_after:nats} nats; after temperature scaling it went from {refinement_before:nats} to "
+        "{refinement_after:nats}."
     ),
     "accuracy": (
         "Accuracy {accuracy_change:rose} from {accuracy_before:percent} to {accuracy_after:percent}: "
@@ -65,7 +67,8 @@ READINGS = {
         "{fell_after:percent}."
     ),
     "class_contributions": (
-        "{top_class:text} adds most: {top_contribution:signed} nats of {loss_change:signed}."
+        "{top_class:text} adds most: {top_contribution:signed} nats. The {shown_classes:count} classes shown "
+        "add {shown_contribution:signed} of {loss_change:signed}."
     ),
     "reliability": (
         "Confidence minus accuracy: {gap_before:points} at epoch {A:epoch}, {gap_after:points} at epoch "
@@ -135,17 +138,19 @@ def fill(template: str, values: Mapping[str, Any]) -> str:
 
 
 def pair_values(
-    comparison: Comparison, *, before: Mapping[str, Any], after: Mapping[str, Any]
+    comparison: Comparison, classes: list[int], *, before: Mapping[str, Any], after: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Return the numbers that the templates name, for one pair of checkpoints.
 
     Parameters
     ----------
     comparison : Comparison
+    classes : list of int
+        Those shown one by one.
     before, after : mapping
         The rows of `tables.epoch_table` of the two checkpoints.
     """
-    change, account, classes = comparison.change, comparison.account, comparison.classes
+    change, account = comparison.change, comparison.account
     top = comparison.concentration["value"]
     values: dict[str, Any] = {
         "A": comparison.before.epoch,
@@ -158,7 +163,7 @@ def pair_values(
         "cost_after": account.loc["mistake_cost", "after"],
         **{name: top[column] for name, column in _CONCENTRATION.items()},
         **_of_cells(comparison),
-        **_of_classes(classes),
+        **_of_classes(comparison.classes.loc[classes]),
     }
     for name, quantity in _CHANGES.items():
         row = change.loc[quantity]
@@ -199,11 +204,12 @@ def _of_cells(comparison: Comparison) -> dict[str, Any]:
     return values
 
 
-def _of_classes(classes: Any) -> dict[str, Any]:
-    held = classes[classes["samples"] > 0]
-    top = held.loc[held["contribution"].idxmax()]
-    fell = held.loc[(held["accuracy_after"] - held["accuracy_before"]).idxmin()]
+def _of_classes(shown: pd.DataFrame) -> dict[str, Any]:
+    top = shown.loc[shown["contribution"].idxmax()]
+    fell = shown.loc[(shown["accuracy_after"] - shown["accuracy_before"]).idxmin()]
     return {
+        "shown_classes": len(shown),
+        "shown_contribution": shown["contribution"].sum(),
         "top_class": top["class_name"],
         "top_contribution": top["contribution"],
         "fell_class": fell["class_name"],

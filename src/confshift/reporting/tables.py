@@ -13,7 +13,7 @@ from confshift.analysis.history import History
 from confshift.analysis.panel import Panel
 from confshift.findings.wording import epoch as epoch_text
 from confshift.findings.wording import nats, signed
-from confshift.reporting.theme import CELL_LABELS, MARKS, SERIES, TRANSITION_LABELS
+from confshift.reporting.theme import CELL_LABELS, LOSSES, MARKS, PARTS, TRANSITION_LABELS
 
 __all__ = ["SURE", "epoch_table", "limits", "pair_tables", "rise_starts", "run_tables", "shown_classes"]
 
@@ -58,9 +58,9 @@ def run_tables(history: History, rise: pd.DataFrame) -> dict[str, pd.DataFrame]:
     names = ["epoch", "loss", "refinement_loss", "calibration_loss", "accuracy", "temperature"]
     return {
         "epochs": table[names],
-        "loss_series": _series(table, ["loss", "refinement_loss"]),
-        "accuracy_series": _series(table, ["accuracy"]),
-        "part_series": _series(table, ["refinement_loss", "calibration_loss"]),
+        "loss_series": _series(table, LOSSES),
+        "accuracy_series": _series(table, {"accuracy": "accuracy"}),
+        "part_series": _series(table, PARTS),
         **_other_splits(history),
         "marks": _marks(history),
         "rise": _rise(rise),
@@ -71,15 +71,15 @@ def run_tables(history: History, rise: pd.DataFrame) -> dict[str, pd.DataFrame]:
     }
 
 
-def _series(table: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
+def _series(table: pd.DataFrame, names: Mapping[str, str]) -> pd.DataFrame:
     parts = []
-    for key in keys:
+    for key, name in names.items():
         mean, margin = table[key], _MARGIN * table[f"{key}_se"]
         parts.append(
             pd.DataFrame(
                 {
                     "epoch": table["epoch"],
-                    "series": SERIES[key][0],
+                    "series": name,
                     "split": table["split"],
                     "mean": mean,
                     "low": mean - margin,
@@ -209,10 +209,7 @@ def _cells(comparison: Comparison) -> pd.DataFrame:
             "contribution": contribution,
             "right": contribution.clip(lower=0),
             "room": contribution.max() + 0.3 * contribution.abs().max(),
-            "text": [
-                f"{signed(one)}  ({count:,})"
-                for one, count in zip(contribution, table["samples"], strict=True)
-            ],
+            "text": contribution.map(signed),
         }
     )
 

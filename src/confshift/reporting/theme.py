@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["CELL_LABELS", "CONFIG", "MARKS", "SERIES", "SIDES", "TRANSITION_LABELS", "colour"]
+__all__ = [
+    "CELL_LABELS",
+    "CONFIG",
+    "LOSSES",
+    "MARKS",
+    "PARTS",
+    "SERIES",
+    "SIDES",
+    "TRANSITION_LABELS",
+    "colour",
+]
 
 #: Okabe-Ito colours by their role; the style sheet gives each a value for light, dark and print.
 _ROLES = {
@@ -43,13 +53,17 @@ CELL_LABELS = {
     ("stayed_wrong", "down"): "stayed wrong, less bad",
 }
 
-#: Series over epochs: label, role, dash. A dash tells them apart where colours can't.
+#: Series over epochs: role, dash. A dash tells them apart where colours can't.
 SERIES = {
-    "loss": ("loss", "loss", [1, 0]),
-    "refinement_loss": ("loss after temperature scaling", "refinement", [6, 3]),
-    "calibration_loss": ("calibration loss", "calibration", [2, 2]),
-    "accuracy": ("accuracy", "accuracy", [1, 0]),
+    "loss": ("loss", [1, 0]),
+    "refinement_loss": ("refinement", [6, 3]),
+    "calibration_loss": ("calibration", [2, 2]),
+    "accuracy": ("accuracy", [1, 0]),
 }
+
+#: What the series are called, in the chart of the loss and in that of its two parts.
+LOSSES = {"loss": "loss", "refinement_loss": "loss after temperature scaling"}
+PARTS = {"refinement_loss": "refinement loss", "calibration_loss": "calibration loss"}
 
 #: Marked checkpoints: label, shape.
 MARKS = {"loss": ("best loss", "circle"), "refinement_loss": ("best after scaling", "diamond")}

@@ -231,7 +231,7 @@ async function start() {
     await draw(figure);
     await pause();
   }
-  document.body.dataset.ready = String(Math.round(performance.now()));
+  document.body.dataset.ready = Math.round(performance.now());
   await refreshAll();
 }
 

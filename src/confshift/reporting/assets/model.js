@@ -110,31 +110,21 @@ class Model {
     return values;
   }
 
-  // The shown classes and, last, the others together.
   classes(before, after) {
-    const {names, samples, accuracy, loss} = this.data.classes, c = this.columns, all = sum(samples);
-    const rows = names.map((name, k) => ({
+    const {names, samples, accuracy, loss} = this.data.classes;
+    return names.map((name, k) => ({
       class_name: name, samples: samples[k],
       before: number(accuracy[k][before]), after: number(accuracy[k][after]),
       contribution: samples[k] / this.samples.all * (number(loss[k][after]) - number(loss[k][before])),
     }));
-    const others = this.samples.all - all;
-    if (others > 0) {
-      const rest = at => (c.accuracy[at] * this.samples.all - sum(samples.map((n, k) => n * number(accuracy[k][at])))) / others;
-      rows.push({
-        class_name: `the other ${whole(this.samples.class_count - names.length)} classes`, samples: others,
-        before: rest(before), after: rest(after),
-        contribution: c.loss[after] - c.loss[before] - sum(rows.map(row => row.contribution)),
-      });
-    }
-    return rows;
   }
 
   classValues(before, after) {
-    const rows = this.classes(before, after).slice(0, this.data.classes.names.length);
+    const rows = this.classes(before, after);
     const top = rows.reduce((best, row) => row.contribution > best.contribution ? row : best);
     const fell = rows.reduce((worst, row) => row.after - row.before < worst.after - worst.before ? row : worst);
     return {
+      shown_classes: rows.length, shown_contribution: sum(rows.map(row => row.contribution)),
       top_class: top.class_name, top_contribution: top.contribution,
       fell_class: fell.class_name, fell_before: fell.before, fell_after: fell.after,
     };

@@ -58,7 +58,7 @@ class Views {
       const at = 3 * TRANSITIONS.indexOf(transition) + (direction === "up" ? UP : DOWN);
       return {
         label, direction, transition: this.data.labels.transitions[transition], key: `${transition}_${direction}`,
-        samples: counts[at], contribution: sums[at], room, right: Math.max(sums[at], 0), text: `${signed(sums[at])}  (${whole(counts[at])})`,
+        samples: counts[at], contribution: sums[at], room, right: Math.max(sums[at], 0), text: signed(sums[at]),
       };
     });
   }
@@ -84,10 +84,9 @@ class Views {
     return this.inReach(before).map(([epoch, at]) => ({epoch, change: loss[at] - loss[before]}));
   }
 
-  ordered(state) {
-    const rows = this.model.classes(state.before, state.after), shown = this.data.classes.names.length;
+  ordered({before, after}) {
     const size = row => Math.abs(row.contribution);
-    return [...rows.slice(0, shown).sort((a, b) => size(b) - size(a)), ...rows.slice(shown)].map((row, order) => ({...row, order}));
+    return this.model.classes(before, after).sort((a, b) => size(b) - size(a)).map((row, order) => ({...row, order}));
   }
 
   class_accuracy(state) { return this.ordered(state); }
@@ -95,14 +94,14 @@ class Views {
   class_totals(state) { return this.ordered(state); }
 
   class_cells(state) {
-    const {model} = this, {shown} = this.data.classes, rows = this.ordered(state);
-    const place = new Map(shown.map((code, at) => [code, this.data.classes.names[at]])), rest = rows.at(-1).class_name;
-    const table = new Map(rows.map(row => [row.class_name, new Float64Array(4)])), {targets, all} = this.data.samples;
+    const {model} = this, {shown, names} = this.data.classes, {targets, all} = this.data.samples;
+    const place = new Map(shown.map((code, at) => [code, names[at]])), table = new Map(names.map(name => [name, new Float64Array(4)]));
     model.changes(state.before, state.after).forEach((change, i) => {
-      if (Number.isNaN(change)) return;
-      table.get(place.get(targets[i]) ?? rest)[model.transition(state.before, state.after, i)] += model.weight[i] * change / all;
+      const name = place.get(targets[i]);
+      if (name === undefined || Number.isNaN(change)) return;
+      table.get(name)[model.transition(state.before, state.after, i)] += model.weight[i] * change / all;
     });
-    return rows.flatMap(({class_name, order}) => this.transitions.map((transition, k) =>
+    return this.ordered(state).flatMap(({class_name, order}) => this.transitions.map((transition, k) =>
       ({class_name, order, transition, contribution: table.get(class_name)[k]})));
   }
 

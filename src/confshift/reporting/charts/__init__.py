@@ -8,6 +8,7 @@ import altair as alt
 
 from confshift.reporting.charts.change import account_chart, cells_chart, concentration_chart
 from confshift.reporting.charts.classes import (
+    LABELLED,
     class_accuracy_chart,
     class_contributions_chart,
     competitors_chart,
@@ -27,14 +28,13 @@ _PROBABILITY_TICKS = [0, 0.2, 0.4, 0.6, 0.8, 1]
 def chart_specs(frame: Frame) -> dict[str, dict[str, Any]]:
     """Return the Vega-Lite spec of every chart, by its id; each reads tables by name."""
     odds = {"probability": _PROBABILITY_TICKS, "odds": frame.odds_ticks}
-    labelled = frame.classes <= 12
     charts: dict[str, tuple[AnyChart, int | alt.Step]] = {
         "account": (account_chart(), alt.Step(34)),
         "cells": (cells_chart(), alt.Step(27)),
         "history": (history_chart(), 240),
         "class_accuracy": (class_accuracy_chart(), alt.Step(20)),
         "class_contributions": (class_contributions_chart(), alt.Step(20)),
-        "competitors": (competitors_chart(labelled=labelled), alt.Step(26 if labelled else 20)),
+        "competitors": (competitors_chart(frame.classes), alt.Step(26 if frame.classes <= LABELLED else 20)),
         "concentration": (concentration_chart(), 240),
         "scatter": (scatter_chart(), 340),
         "trajectory": (trajectory_chart(frame), 340),
@@ -47,7 +47,10 @@ def chart_specs(frame: Frame) -> dict[str, dict[str, Any]]:
         for side in SIDES:
             charts[f"reliability_{side}_{scale}"] = (reliability_chart(side, scale, ticks), 280)
         for kind in ("right", "wrong"):
-            charts[f"confidence_{kind}_{scale}"] = (confidence_chart(kind, scale, ticks), 130)
+            charts[f"confidence_{kind}_{scale}"] = (
+                confidence_chart(kind, scale, ticks, paired=frame.paired),
+                130,
+            )
     return {name: _spec(chart, height) for name, (chart, height) in charts.items()}
 
 

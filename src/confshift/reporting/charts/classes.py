@@ -19,7 +19,10 @@ from confshift.reporting.charts.pieces import (
 )
 from confshift.reporting.theme import SIDES, colour
 
-__all__ = ["class_accuracy_chart", "class_contributions_chart", "competitors_chart"]
+__all__ = ["LABELLED", "class_accuracy_chart", "class_contributions_chart", "competitors_chart"]
+
+#: So many columns leave room for amounts; so few, for level names.
+LABELLED, _FEW = 12, 5
 
 
 def _class_axis() -> alt.Y:
@@ -46,7 +49,11 @@ def class_accuracy_chart() -> AnyChart:
     )
     return layered(
         joins,
-        sides.encode(x=alt.X("accuracy:Q"), color=alt.Color("side:N", scale=side_scale()), shape=shape),
+        sides.encode(
+            x=alt.X("accuracy:Q"),
+            color=alt.Color("side:N", scale=side_scale(), legend=alt.Legend(offset=8)),
+            shape=shape,
+        ),
     )
 
 
@@ -57,7 +64,7 @@ def class_contributions_chart() -> AnyChart:
     bars = (
         table("class_cells")
         .mark_bar()
-        .encode(y=_class_axis(), x=x, color=transition_colour(alt.Legend(columns=2)), tooltip=told)
+        .encode(y=_class_axis(), x=x, color=transition_colour(alt.Legend(columns=2, offset=8)), tooltip=told)
     )
     total = table("class_totals").mark_point(
         shape="diamond", filled=True, size=50, fill="var(--text)", opacity=1
@@ -70,11 +77,11 @@ def class_contributions_chart() -> AnyChart:
     )
 
 
-def competitors_chart(*, labelled: bool) -> AnyChart:
+def competitors_chart(classes: int) -> AnyChart:
     """Draw which wrong class gained on which true class; with the amounts where they fit."""
-    top = alt.Axis(
-        orient="top", labelAngle=-45, labelAlign="left", domain=False, ticks=False, labelLimit=90, grid=False
-    )
+    few = classes <= _FEW
+    turned = {"labelAngle": 0, "labelLimit": 150} if few else {"labelAngle": -45, "labelAlign": "left"}
+    top = alt.Axis(**{"orient": "top", "domain": False, "ticks": False, "labelLimit": 90, **turned})
     by_row, by_column = (alt.EncodingSortField(name, op="min") for name in ("row", "column"))
     base = table("competitors").encode(
         y=alt.Y("class_name:N", sort=by_row, title=None, axis=bare_axis()),
@@ -92,4 +99,4 @@ def competitors_chart(*, labelled: bool) -> AnyChart:
         opacity=alt.Opacity("size:Q", scale=strength, legend=None),
     )
     texts = base.mark_text(fontSize=10).encode(text=alt.Text("text:N"))
-    return layered(squares, texts) if labelled else layered(squares)
+    return layered(squares, texts) if classes <= LABELLED else layered(squares)

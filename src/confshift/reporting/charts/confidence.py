@@ -64,10 +64,15 @@ def reliability_chart(side: str, scale: str, ticks: Sequence[float]) -> AnyChart
     )
 
 
-def confidence_chart(kind: str, scale: str, ticks: Sequence[float]) -> AnyChart:
+def confidence_chart(kind: str, scale: str, ticks: Sequence[float], *, paired: bool) -> AnyChart:
     """Draw the confidences of the right or of the wrong answers, before and after."""
     limits = alt.Scale(domain=[ticks[0], ticks[-1]], nice=False, clamp=True)
-    y = alt.Y("samples:Q", title=f"{kind} samples", axis=alt.Axis(tickCount=3, format="~s", minExtent=LEFT))
+    y = alt.Y(
+        "samples:Q",
+        title=f"{kind} samples",
+        stack=None,
+        axis=alt.Axis(tickCount=3, format="~s", minExtent=LEFT),
+    )
     base = table(f"confidence_{kind}").encode(
         x=alt.X("start:Q", title="confidence", scale=limits, axis=_probability_axis(scale, ticks)),
         x2=alt.X2("end:Q"),
@@ -76,6 +81,8 @@ def confidence_chart(kind: str, scale: str, ticks: Sequence[float]) -> AnyChart:
         tooltip=[tip("side:N"), tip("from:N"), tip("to:N"), tip("samples:Q", number=COUNT)],
     )
     filled = filtered(base, "datum.side == 'after'").mark_bar(orient="vertical", opacity=0.75)
+    if not paired:
+        return layered(filled)
     outline = filtered(base, "datum.side == 'before'").mark_bar(
         orient="vertical", fillOpacity=0.1, strokeWidth=1.6
     )

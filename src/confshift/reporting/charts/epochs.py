@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import altair as alt
@@ -22,7 +22,7 @@ from confshift.reporting.charts.pieces import (
     transition_colour,
     zero_rule,
 )
-from confshift.reporting.theme import MARKS, SERIES, colour
+from confshift.reporting.theme import LOSSES, MARKS, PARTS, SERIES, colour
 
 __all__ = ["accuracy_chart", "history_chart", "loss_chart", "parts_chart"]
 
@@ -31,28 +31,30 @@ _ASIDE: tuple[tuple[Any, int], ...] = (("left", -4), ("right", 4))
 
 
 def _curves(
-    name: str, keys: Sequence[str], frame: Frame, *, unit: str, number: str, span: str
+    name: str, series: Mapping[str, str], frame: Frame, *, unit: str, number: str, span: str
 ) -> list[AnyChart]:
     """Means over epochs with bands of 1.96 standard errors, and the two chosen epochs."""
     chart = name.removesuffix("_series")
-    labels = [SERIES[key][0] for key in keys]
+    keys, labels = list(series), list(series.values())
     legend = alt.Legend(symbolType="stroke", symbolSize=400) if len(keys) > 1 else None
     tint = alt.Color(
         "series:N",
-        scale=alt.Scale(domain=labels, range=[colour(SERIES[key][1]) for key in keys]),
+        scale=alt.Scale(domain=labels, range=[colour(SERIES[key][0]) for key in keys]),
         legend=legend,
     )
-    dashes = alt.Scale(domain=labels, range=[SERIES[key][2] for key in keys])
+    dashes = alt.Scale(domain=labels, range=[SERIES[key][1] for key in keys])
     dash = alt.StrokeDash("series:N", scale=dashes, legend=legend)
     limits: Any = frame.limits[chart] if span == "near" else {}
     scale = alt.Scale(zero=False, **limits)
-    axis = alt.Axis(format=number, minExtent=LEFT)
+    axis = alt.Axis(format=number, minExtent=LEFT, tickCount=5)
     y = alt.Y("mean:Q", title=unit, scale=scale, axis=axis)
     base = table(name).encode(x=epoch_axis(), color=tint)
     low = alt.Y("low:Q", title=unit, scale=scale, axis=axis)
     band = base.mark_area(opacity=0.18, clip=True).encode(y=low, y2=alt.Y2("high:Q"))
     line = base.mark_line(strokeWidth=2, clip=True).encode(y=y, strokeDash=dash)
     layers: list[AnyChart] = [*(pair_layers() if frame.paired else []), band, line]
+    if not frame.paired:
+        layers.append(base.mark_rule(strokeWidth=1.5, opacity=1).encode(y=low, y2=alt.Y2("high:Q")))
     if len(frame.epochs) <= 40:
         layers.append(base.mark_point(filled=True, size=20, opacity=1, clip=True).encode(y=y))
     return [*layers, _hover()]
@@ -76,7 +78,7 @@ def _hover() -> AnyChart:
 
 def loss_chart(frame: Frame, span: str) -> AnyChart:
     """Draw the loss and the loss after temperature scaling over epochs."""
-    layers = _curves("loss_series", ["loss", "refinement_loss"], frame, unit="nats", number=".2~f", span=span)
+    layers = _curves("loss_series", LOSSES, frame, unit="nats", number=".2~f", span=span)
     if frame.splits:
         layers += _other_splits()
     if frame.rises:
@@ -131,13 +133,14 @@ def _marks() -> list[AnyChart]:
 
 def accuracy_chart(frame: Frame, span: str) -> AnyChart:
     """Draw the accuracy over epochs."""
-    return layered(*_curves("accuracy_series", ["accuracy"], frame, unit="accuracy", number=".0%", span=span))
+    return layered(
+        *_curves("accuracy_series", {"accuracy": "accuracy"}, frame, unit="accuracy", number=".0%", span=span)
+    )
 
 
 def parts_chart(frame: Frame, span: str) -> AnyChart:
     """Draw calibration and refinement loss over epochs."""
-    keys = ["refinement_loss", "calibration_loss"]
-    return layered(*_curves("part_series", keys, frame, unit="nats", number=".2~f", span=span))
+    return layered(*_curves("part_series", PARTS, frame, unit="nats", number=".2~f", span=span))
 
 
 def history_chart() -> AnyChart:
@@ -150,7 +153,11 @@ def history_chart() -> AnyChart:
     )
     y = alt.Y("contribution:Q", title="nats", axis=alt.Axis(minExtent=LEFT))
     told = [tip("epoch:O"), tip("transition:N"), tip("contribution:Q", "nats", SIGNED)]
-    bars = table("history").mark_bar().encode(x=x, y=y, color=transition_colour(alt.Legend()), tooltip=told)
+    bars = (
+        table("history")
+        .mark_bar()
+        .encode(x=x, y=y, color=transition_colour(alt.Legend(columns=2)), tooltip=told)
+    )
     total = table("history_total").encode(x=x, y=alt.Y("change:Q"))
     line = total.mark_line(stroke="var(--text)", strokeWidth=1.8)
     points = total.mark_point(filled=True, size=16, fill="var(--text)", opacity=1)
