@@ -156,9 +156,9 @@ def map_array(folder: Path, stored: StoredFile) -> NDArray[Any]:
     """
     check_size(folder, stored)
     path = folder / stored.name
-    with reading.open_plain(path) as descriptor:
+    with reading.open_plain(path) as stream:
         try:
-            mapped = mmap.mmap(descriptor, stored.size, access=mmap.ACCESS_READ)
+            mapped = mmap.mmap(stream.fileno(), stored.size, access=mmap.ACCESS_READ)
         except (OSError, ValueError) as error:  # it shrank since
             raise ConfshiftError(f"{path} can't be mapped: {error}") from error
     if zlib.crc32(mapped[: stored.offset]) != stored.header_crc:

@@ -7,12 +7,11 @@ import os
 import stat
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from confshift.errors import ConfshiftError
 
 __all__ = ["open_plain", "read_bytes", "size_of"]
-
-_PLAIN = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
 
 
 def size_of(path: Path) -> int:
@@ -33,17 +32,18 @@ def size_of(path: Path) -> int:
 
 
 @contextlib.contextmanager
-def open_plain(path: Path) -> Iterator[int]:
+def open_plain(path: Path) -> Iterator[BinaryIO]:
     """Open an ordinary file for reading, as :func:`size_of` allows."""
     size_of(path)
     try:
-        descriptor = os.open(path, os.O_RDONLY | _PLAIN)
+        status = path.lstat()
+        stream = path.open("rb")
     except OSError as error:
         raise _unreadable(path, error) from error
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)
+    with stream:
+        if not os.path.samestat(os.fstat(stream.fileno()), status):
+            raise ConfshiftError(f"{path} was changed while it was opened; try again")
+        yield stream
 
 
 def _unreadable(path: Path, error: OSError) -> ConfshiftError:
@@ -56,5 +56,5 @@ def read_bytes(path: Path, *, limit: int) -> bytes:
     size = size_of(path)
     if size > limit:
         raise ConfshiftError(f"{path} has {size} bytes, more than the {limit} it may have")
-    with open_plain(path) as descriptor, open(descriptor, "rb", closefd=False) as stream:
+    with open_plain(path) as stream:
         return stream.read(limit + 1)
