@@ -19,12 +19,12 @@ from confshift.reporting import facts, tables
 from confshift.reporting.charts import Frame, chart_specs
 from confshift.reporting.document import document
 from confshift.reporting.drawing import compiled, pictures
-from confshift.reporting.payload import Payload, carried_history, make_payload
+from confshift.reporting.payload import Payload, carried_history, carry_samples, make_payload
 from confshift.reporting.readings import READINGS, fill
 from confshift.reporting.sections import OTHER, SECTIONS, TOP
 from confshift.reporting.theme import CELL_LABELS
 
-__all__ = ["Story", "contents", "key_table", "sample_limit"]
+__all__ = ["Story", "contents", "key_table", "sample_contents", "sample_limit"]
 
 #: Samples times epochs that are carried one by one.
 _MAX_CELLS, _MAX_SAMPLES = 2_000_000, 20_000
@@ -65,26 +65,39 @@ def sample_limit(story: Story) -> int:
     return min(_MAX_SAMPLES, max(1, _MAX_CELLS // len(story.carried.main.checkpoints)))
 
 
-def contents(story: Story, *, max_samples: int) -> tuple[int, dict[str, Any]]:
-    """Return how many samples are carried, and everything the template names."""
-    payload = make_payload(story.carried, story.comparison, story.history.rise, max_samples=max_samples)
-    parts = payload.parts
-    frame = _frame(story, parts)
+def contents(story: Story) -> dict[str, Any]:
+    """Return what the template names, but for `sample_contents`."""
+    payload = make_payload(story.carried, story.comparison, story.history.rise)
+    parts, frame = payload.parts, _frame(story, payload.parts)
     specs = chart_specs(frame)
-    return payload.samples_carried, {
+    highest = payload.tables["epochs"]["loss"].max()
+    return {
         **_words(story, payload),
         "top": TOP,
-        "sections": _sections(story.findings, paired=parts["paired"]),
-        "pictures": pictures(specs, payload.tables, paired=parts["paired"]),
-        "paired": parts["paired"],
+        "sections": _sections(story.findings, paired=frame.paired),
+        "pictures": pictures(specs, payload.tables, paired=frame.paired),
+        "paired": frame.paired,
         "pair": parts["pair"],
         "scale": parts["scale"],
-        "falls": bool((payload.tables["epochs"]["loss"] > frame.limits["loss"]["domainMax"]).any()),
-        "sampled": payload.samples_carried < len(story.history.main.targets),
-        "epochs": [wording.epoch(one) for one in story.carried.main.epochs],
+        "falls": bool(highest > frame.limits["loss"]["domainMax"]),
+        "epochs": [wording.epoch(one) for one in frame.epochs],
         "classes": _class_options(story.carried),
         "data": _embedded(tables=payload.tables, specs=compiled(specs), **parts),
-        "arrays": payload.arrays,
+        "pair_arrays": payload.arrays,
+    }
+
+
+def sample_contents(story: Story, *, limit: int) -> tuple[int, dict[str, Any]]:
+    """Return how many samples the page carries one by one, and what the template names of them."""
+    samples = carry_samples(story.carried, story.comparison, limit=limit)
+    epochs = len(story.carried.main.checkpoints)
+    return samples.count, {
+        "sampled": samples.count < len(story.history.main.targets),
+        "facts": facts.reconciliation(
+            story.history, story.comparison, carried_epochs=epochs, carried_samples=samples.count
+        ),
+        "samples": _embedded(**samples.parts),
+        "sample_arrays": samples.arrays,
     }
 
 
@@ -111,12 +124,6 @@ def _words(story: Story, payload: Payload) -> dict[str, Any]:
         "key_table": key_table(story.comparison.change),
         "movers": _movers(story.comparison),
         "start": _printed(facts.start_table(story.history)),
-        "facts": facts.reconciliation(
-            story.history,
-            story.comparison,
-            carried_epochs=len(story.carried.main.checkpoints),
-            carried_samples=payload.samples_carried,
-        ),
         "problems": _printed(story.problems),
     }
 
@@ -215,7 +222,7 @@ def key_table(change: pd.DataFrame) -> Printed:
                 interval,
             ]
         )
-    return {"head": ["", "before", "after", "change", "95 % interval"], "rows": rows, "more": 0}
+    return {"head": ["quantity", "before", "after", "change", "95 % interval"], "rows": rows, "more": 0}
 
 
 def _printed(table: pd.DataFrame) -> Printed:

@@ -67,11 +67,11 @@ def pack_losses(panel: Panel, positions: NDArray[np.intp]) -> tuple[str, float]:
     return pack(codes), span
 
 
-def pack_predicted(panel: Panel, positions: NDArray[np.intp]) -> str:
-    """Pack the predicted classes (T, n) in 8, 16 or 32 bits; the largest code can't be scored."""
+def pack_predicted(panel: Panel, positions: NDArray[np.intp]) -> tuple[str, int]:
+    """Pack the predicted classes (T, n), and say in how many bits; the largest code can't be scored."""
     classes = len(panel.class_names)
-    dtype = np.uint8 if classes < 256 else np.uint16 if classes < 65536 else np.uint32
-    return pack(panel.predicted[:, positions].astype(dtype))
+    bits = 8 if classes < 2**8 else 16 if classes < 2**16 else 32
+    return pack(panel.predicted[:, positions].astype(f"u{bits // 8}")), bits
 
 
 def pack_pairs(panel: Panel) -> tuple[str, str]:

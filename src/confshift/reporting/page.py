@@ -19,7 +19,7 @@ from confshift.errors import ConfshiftError
 from confshift.findings.diagnosis import choose_pair, diagnose
 from confshift.findings.finding import Finding
 from confshift.reporting.bundle import vega_bundle
-from confshift.reporting.contents import Story, contents, key_table, sample_limit
+from confshift.reporting.contents import Story, contents, key_table, sample_contents, sample_limit
 from confshift.reporting.saving import replace_file
 from confshift.storage.run import Run
 
@@ -123,10 +123,11 @@ def report(
 
 def _page(story: Story) -> str:
     """Fill the template; where the page grows too large, once more with fewer samples."""
+    fixed = {**contents(story), **_assets(), "bundle": _script(vega_bundle())}
     limit = sample_limit(story)
     while True:
-        carried, made = contents(story, max_samples=limit)
-        html = _render("report.html.j2", **made, bundle=_script(vega_bundle()), **_assets())
+        carried, samples = sample_contents(story, limit=limit)
+        html = _render("report.html.j2", **fixed, **samples)
         if len(html.encode("utf-8")) <= MAX_BYTES or carried < _FEWEST_SAMPLES:
             return html
         limit = carried * 2 // 3

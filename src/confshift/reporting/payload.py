@@ -16,7 +16,7 @@ from confshift.reporting import binning, packing, tables
 from confshift.reporting.readings import READINGS, pair_values
 from confshift.reporting.theme import CELL_LABELS, TRANSITION_LABELS
 
-__all__ = ["MAX_CLASSES", "Payload", "carried_history", "make_payload"]
+__all__ = ["MAX_CLASSES", "Payload", "Samples", "carried_history", "carry_samples", "make_payload"]
 
 #: Classes shown one by one; the others are summed up.
 MAX_CLASSES = 20
@@ -28,13 +28,21 @@ _MAX_PAIR_CELLS, _MIN_EPOCHS = 100_000_000, 20
 
 @dataclass(frozen=True, eq=False)
 class Payload:
-    """The data of a page, ready to be written into it."""
+    """The data of a page but for single samples, ready to be written into it."""
 
     tables: dict[str, pd.DataFrame]  # by the names that the charts read
     parts: dict[str, Any]  # plain values for the script
     arrays: dict[str, str]  # packed; see packing.py
     values: dict[str, Any]  # the numbers of the sentences, for the pair of the report
-    samples_carried: int
+
+
+@dataclass(frozen=True, eq=False)
+class Samples:
+    """The samples that a page carries one by one."""
+
+    count: int
+    parts: dict[str, Any]
+    arrays: dict[str, str]
 
 
 def carried_history(history: History, comparison: Comparison, rise: pd.DataFrame) -> History:
@@ -59,10 +67,8 @@ def carried_history(history: History, comparison: Comparison, rise: pd.DataFrame
     return summarize(chosen, split=history.panels[0][0])
 
 
-def make_payload(
-    history: History, comparison: Comparison, rise: pd.DataFrame, *, max_samples: int
-) -> Payload:
-    """Gather what the page carries.
+def make_payload(history: History, comparison: Comparison, rise: pd.DataFrame) -> Payload:
+    """Gather what the page carries, but for single samples.
 
     Parameters
     ----------
@@ -71,22 +77,16 @@ def make_payload(
     comparison : Comparison
         Of the pair that the report is made for, both carried.
     rise : DataFrame
-    max_samples : int
-        Samples carried one by one.
+        `History.rise` of all checkpoints.
     """
     panel, classes = history.main, tables.shown_classes(comparison.classes, MAX_CLASSES)
-    epochs = [float(one) for one in panel.epochs]
-    pair = [epochs.index(comparison.before.epoch), epochs.index(comparison.after.epoch)]
-    chosen = packing.select_samples(panel.loss[pair[1]] - panel.loss[pair[0]], limit=max_samples)
-    losses, span = packing.pack_losses(panel, chosen.positions)
-    contributions, counts = packing.pack_pairs(panel)
+    pair = _places(history, comparison)
     by_epoch = tables.epoch_table(history)
     values = pair_values(comparison, classes, before=by_epoch.iloc[pair[0]], after=by_epoch.iloc[pair[1]])
     parts = {
         "pair": pair,
         "paired": pair[0] != pair[1],
         "epochs": _columns(by_epoch.select_dtypes("number")),
-        "samples": {**_samples(history, chosen, classes), "span": span},
         "classes": _classes(history, classes),
         "quantile": t_quantile(len(comparison.panel.targets)),
         **_confidences(history, comparison),
@@ -97,14 +97,38 @@ def make_payload(
             "cells": [[*cell, label] for cell, label in CELL_LABELS.items()],
         },
     }
-    arrays = {
-        "losses": losses,
-        "predicted": packing.pack_predicted(panel, chosen.positions),
-        "pair_contributions": contributions,
-        "pair_samples": counts,
-    }
+    contributions, counts = packing.pack_pairs(panel)
+    arrays = {"pair_contributions": contributions, "pair_samples": counts}
     made = {**tables.run_tables(history, rise), **tables.pair_tables(comparison, classes=classes)}
-    return Payload(made, parts, arrays, values, len(chosen.positions))
+    return Payload(made, parts, arrays, values)
+
+
+def carry_samples(history: History, comparison: Comparison, *, limit: int) -> Samples:
+    """Gather what the page carries of single samples, of at most `limit` of them."""
+    panel, (before, after) = history.main, _places(history, comparison)
+    chosen = packing.select_samples(panel.loss[after] - panel.loss[before], limit=limit)
+    positions, names = chosen.positions, panel.class_labels
+    used = np.unique(np.r_[panel.targets[positions], panel.predicted[:, positions].ravel()])
+    losses, span = packing.pack_losses(panel, positions)
+    predicted, bits = packing.pack_predicted(panel, positions)
+    parts = {
+        "all": len(panel.targets),
+        "carried": len(positions),
+        "ids": [str(one) for one in panel.sample_ids[positions]],
+        "targets": panel.targets[positions].tolist(),
+        "weights": chosen.weights.tolist() if len(positions) < len(panel.targets) else [],
+        "class_names": {str(one): names[one] for one in used if one >= 0},
+        "span": span,
+        "floor": packing.LOSS_FLOOR,
+        "bits": bits,
+    }
+    return Samples(len(positions), parts, {"losses": losses, "predicted": predicted})
+
+
+def _places(history: History, comparison: Comparison) -> list[int]:
+    """Return where the two compared checkpoints stand among the carried ones."""
+    checkpoints = history.main.checkpoints
+    return [checkpoints.index(comparison.before), checkpoints.index(comparison.after)]
 
 
 def _confidences(history: History, comparison: Comparison) -> dict[str, Any]:
@@ -124,23 +148,6 @@ def _confidences(history: History, comparison: Comparison) -> dict[str, Any]:
 
 def _columns(table: pd.DataFrame) -> dict[str, list[Any]]:
     return {str(name): table[name].tolist() for name in table.columns}
-
-
-def _samples(history: History, chosen: packing.Selection, classes: list[int]) -> dict[str, Any]:
-    panel, positions = history.main, chosen.positions
-    used = np.unique(np.r_[panel.targets[positions], panel.predicted[:, positions].ravel(), classes])
-    names = panel.class_labels
-    return {
-        "all": len(panel.targets),
-        "carried": len(positions),
-        "ids": [str(one) for one in panel.sample_ids[positions]],
-        "targets": panel.targets[positions].tolist(),
-        "weights": chosen.weights.tolist() if len(positions) < len(panel.targets) else [],
-        "class_names": {str(one): names[one] for one in used if one >= 0},
-        "class_count": len(panel.class_names),
-        "floor": packing.LOSS_FLOOR,
-        "bits": 8 if len(names) < 256 else 16 if len(names) < 65536 else 32,
-    }
 
 
 def _classes(history: History, classes: list[int]) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 // Draws the charts, and lets every chart, sentence and table follow the chosen pair of epochs.
 
-const data = JSON.parse(document.getElementById("data").textContent);
+const embedded = id => JSON.parse(document.getElementById(id).textContent);
+const data = {...embedded("data"), samples: embedded("sample-data")};
 const model = new Model(data), views = new Views(model);
 const charts = new Map();  // by figure id: {figure, view, tables, dirty}
 const find = (selector, root = document) => root.querySelector(selector);
@@ -235,5 +236,5 @@ async function start() {
   await refreshAll();
 }
 
-window.confshift = {model, rows: name => views.rows(name, state), values: () => state.values, choose};
+window.confshift = {model, fill, rows: name => views.rows(name, state), values: () => state.values, choose};
 start();

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import altair as alt
 
 from confshift.reporting.charts.pieces import (
@@ -80,8 +82,9 @@ def class_contributions_chart() -> AnyChart:
 def competitors_chart(classes: int) -> AnyChart:
     """Draw which wrong class gained on which true class; with the amounts where they fit."""
     few = classes <= _FEW
-    turned = {"labelAngle": 0, "labelLimit": 150} if few else {"labelAngle": -45, "labelAlign": "left"}
-    top = alt.Axis(**{"orient": "top", "domain": False, "ticks": False, "labelLimit": 90, **turned})
+    turned: dict[str, Any] = {"labelAngle": -45, "labelAlign": "left", "labelLimit": 90}
+    level: dict[str, Any] = {"labelAngle": 0, "labelLimit": 150}
+    top = alt.Axis(orient="top", domain=False, ticks=False, **(level if few else turned))
     by_row, by_column = (alt.EncodingSortField(name, op="min") for name in ("row", "column"))
     base = table("competitors").encode(
         y=alt.Y("class_name:N", sort=by_row, title=None, axis=bare_axis()),

@@ -86,5 +86,5 @@ def confidence_chart(kind: str, scale: str, ticks: Sequence[float], *, paired: b
     outline = filtered(base, "datum.side == 'before'").mark_bar(
         orient="vertical", fillOpacity=0.1, strokeWidth=1.6
     )
-    stroke = alt.Stroke("side:N", scale=side_scale(), legend=None)
+    stroke = alt.Stroke("side:N", scale=side_scale())
     return layered(filled, outline.encode(stroke=stroke))
