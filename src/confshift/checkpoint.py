@@ -93,11 +93,13 @@ class Checkpoint:
     metadata : mapping
         Whatever the user attached.
     provenance : Provenance
+    read_scores : callable, optional
+        Where the scores come from, if they are known before the rest of the measurement.
 
     Examples
     --------
     >>> checkpoint = Checkpoint.from_predictions(Predictions([[2.0, 0.0], [3.0, 1.0]], [0, 1]), epoch=3)
-    >>> round(checkpoint.metrics()["loss"], 4), checkpoint.metrics()["accuracy"]
+    >>> round(checkpoint.loss, 4), checkpoint.accuracy
     (1.1269, 0.5)
     """
 
@@ -108,6 +110,7 @@ class Checkpoint:
     read_predictions: Callable[[], Predictions]
     metadata: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
     provenance: Provenance = field(default_factory=Provenance)
+    read_scores: Callable[[], Scores] | None = None
 
     @classmethod
     def from_predictions(
@@ -144,6 +147,22 @@ class Checkpoint:
     def measurement(self) -> Measurement:
         """The stored columns, as they are stored."""
         return self.read_measurement()
+
+    @cached_property
+    def scores(self) -> Scores:
+        """Each sample's hedge, mistake and so on: known as soon as the pass over the samples is."""
+        return self.read_scores() if self.read_scores else _scores_of(self.measurement)
+
+    @property
+    def loss(self) -> float:
+        """Mean loss in nats, over the samples that can be scored; does not wait for the temperature."""
+        losses = self.scores.loss
+        return _mean(losses[np.isfinite(losses)])
+
+    @property
+    def accuracy(self) -> float:
+        """Share of right samples among those that can be scored; does not wait for the temperature."""
+        return _mean(self.scores.correct[np.isfinite(self.scores.loss)])
 
     @cached_property
     def predictions(self) -> Predictions:
@@ -200,11 +219,11 @@ class Checkpoint:
         used = frame[frame["finite"]]
         wrong = used["mistake"][~used["correct"]]
         return {
-            "loss": float(used["loss"].mean()),
-            "accuracy": float(used["correct"].mean()),
+            "loss": self.loss,
+            "accuracy": self.accuracy,
             "confidence": float(used["confidence"].mean()),
             "hedge": float(used["hedge"].mean()),
-            "error_rate": float(1 - used["correct"].mean()),
+            "error_rate": 1 - self.accuracy,
             "mistake_cost": float(wrong.mean()) if len(wrong) else math.nan,
             "temperature": self.temperature,
             "calibration_loss": float(used["calibration_loss"].mean()),
@@ -212,6 +231,16 @@ class Checkpoint:
             "samples": float(len(used)),
             "nonfinite_samples": float(len(frame) - len(used)),
         }
+
+
+def _mean(values: NDArray[Any]) -> float:
+    return float(values.mean()) if len(values) else math.nan
+
+
+def _scores_of(measurement: Measurement) -> Scores:
+    rows = measurement.rows
+    kept = {name: rows[name] for name in ("predicted", "hedge", "mistake", "confidence", "margin", "tied")}
+    return Scores(correct=rows["predicted"] == rows["target"], **kept)
 
 
 def measure(predictions: Predictions, scores: Scores | None = None) -> Measurement:

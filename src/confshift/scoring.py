@@ -34,9 +34,10 @@ class Block(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Scores:
-    """Columns of N samples, in float64. Where a row can't be scored, they hold NaN and `predicted` is -1."""
+    """Columns of N samples, in float64. A row that can't be scored holds NaN, and its `predicted` is -1."""
 
     predicted: NDArray[np.int32]  # argmax, the first of ties
+    correct: NDArray[np.bool_]  # predicted is the true class
     hedge: NDArray[np.float64]  # -log of the top probability, in nats
     mistake: NDArray[np.float64]  # log-odds by which a wrong label beats the true one, in nats
     confidence: NDArray[np.float64]  # the top label's probability
@@ -129,4 +130,4 @@ def score(logits: NDArray[np.floating[Any]], targets: NDArray[np.int64]) -> Scor
     for column in (hedge, mistake, confidence, margin):
         column[broken] = np.nan
     tied[broken] = False
-    return Scores(predicted, hedge, mistake, confidence, margin, tied)
+    return Scores(predicted, predicted == targets, hedge, mistake, confidence, margin, tied)

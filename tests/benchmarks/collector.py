@@ -103,6 +103,10 @@ def compare(make, classes, *, samples, rounds, loaded):
     with tempfile.TemporaryDirectory() as folder:
         run = confshift.Run(folder)
 
+        def evaluated():
+            checkpoint = confshift.inspect(model, loader, run=run, check=False)
+            return checkpoint.loss, checkpoint.accuracy
+
         def flushed():
             confshift.inspect(model, loader, run=run, epoch=1, check=False)
             run.flush()
@@ -112,6 +116,7 @@ def compare(make, classes, *, samples, rounds, loaded):
             "bare loop again": lambda: bare_loop(model, loader),
             "forward only": lambda: forward_only(model, loader),
             "inspect": lambda: confshift.inspect(model, loader, run=run, check=False),
+            "inspect, loss, accuracy": evaluated,
             "inspect and metrics()": lambda: confshift.inspect(model, loader, run=run, check=False).metrics(),
             "inspect and flush()": flushed,
         }

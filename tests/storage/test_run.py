@@ -3,6 +3,7 @@ import os
 import stat
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import hypothesis.strategies as st
@@ -66,13 +67,21 @@ class TestReading:
             assert found.beta == expected.beta
             assert (found.sample_ids == expected.sample_ids).all()
 
-    def test_scores_given_save_the_first_pass_and_change_nothing(self, run, monkeypatch):
-        given = predictions(1)
-        scores = score(given.logits, given.targets)
-        monkeypatch.setattr("confshift.checkpoint.score", lambda *_: pytest.fail("scored again"))
-        found = run.append(given, scores=scores).measurement
-        monkeypatch.undo()
-        assert found.rows.tobytes() == measure(given).rows.tobytes()
+    def test_loss_and_accuracy_wait_for_no_temperature(self, run, monkeypatch):
+        given, fitted = predictions(1), threading.Event()
+
+        def slow(*arguments):
+            assert fitted.wait(60)
+            return measure(*arguments)
+
+        monkeypatch.setattr("confshift.storage.writer.measure", slow)
+        saved = run.append(given)
+        loss, accuracy = saved.loss, saved.accuracy  # would never come if they waited
+        fitted.set()
+        assert (loss, accuracy) == (saved.metrics()["loss"], saved.metrics()["accuracy"])
+        assert loss == pytest.approx(
+            measure(given).rows["hedge"].mean() + measure(given).rows["mistake"].mean()
+        )
 
     def test_splits_epochs_and_checkpoints_come_in_order(self, run):
         add(run, 2, 0, 0.5)

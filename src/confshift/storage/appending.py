@@ -16,7 +16,6 @@ from confshift import __version__
 from confshift.checkpoint import Checkpoint, Provenance
 from confshift.errors import ConfshiftError
 from confshift.predictions import Predictions, describe_difference
-from confshift.scoring import Scores
 from confshift.storage.catalog import Catalog, Shelf, check_split
 from confshift.storage.commit import Draft
 from confshift.storage.loading import make_checkpoint, read_measurement, read_predictions
@@ -33,7 +32,6 @@ def append(
     epoch: float | None,
     split: str,
     notes: Mapping[str, Mapping[str, Any] | None],
-    scores: Scores | None,
     release: Callable[[], object] | None,
 ) -> Checkpoint:
     """Check everything in the caller's thread, then hand the save to the writer: see :meth:`Run.append`.
@@ -53,7 +51,7 @@ def append(
         chosen = _choose_epoch(writer, epoch, split)
         record = Record(split, chosen, fingerprint, provenance, kept["metadata"])
         draft = Draft(record, predictions, names, shelf.records.get(chosen))
-        save = Save(draft, split, chosen, scores, release)
+        save = Save(draft, split, chosen, release)
         writer.submit(save)
         writer.note(split, chosen)
     return make_checkpoint(
@@ -61,6 +59,7 @@ def append(
         names,
         save.measured.result,
         lambda: read_predictions(shelf.folder, save.committed.result(), names),
+        save.scored.result,
     )
 
 

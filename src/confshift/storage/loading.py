@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from confshift.checkpoint import MEASURED, Checkpoint, Measurement
 from confshift.errors import ConfshiftError
 from confshift.predictions import Predictions
+from confshift.scoring import Scores
 from confshift.storage import arrays
 from confshift.storage.record import Record, columns_dtype
 
@@ -34,8 +35,9 @@ def make_checkpoint(
     class_names: tuple[str, ...],
     measurement: Callable[[], Measurement],
     predictions: Callable[[], Predictions],
+    scores: Callable[[], Scores] | None = None,
 ) -> Checkpoint:
-    """Return a checkpoint with what a record says of it, and these two sources of its arrays."""
+    """Return a checkpoint with what a record says of it, and these sources of its arrays."""
     return Checkpoint(
         epoch=record.epoch,
         split=record.split,
@@ -44,6 +46,7 @@ def make_checkpoint(
         read_predictions=predictions,
         metadata=MappingProxyType(dict(record.metadata)),
         provenance=record.provenance,
+        read_scores=scores,
     )
 
 

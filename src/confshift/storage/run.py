@@ -12,7 +12,6 @@ import pandas as pd
 from confshift.checkpoint import Checkpoint
 from confshift.errors import ConfshiftError
 from confshift.predictions import Predictions
-from confshift.scoring import Scores
 from confshift.storage.appending import append, check_epoch, holds
 from confshift.storage.catalog import Shelf
 from confshift.storage.cleaning import delete
@@ -157,14 +156,13 @@ class Run:
         metadata: Mapping[str, Any] | None = None,
         logged: Mapping[str, float] | None = None,
         checks: Mapping[str, Any] | None = None,
-        scores: Scores | None = None,
         release: Callable[[], object] | None = None,
     ) -> Checkpoint:
         """Save predictions as a checkpoint, behind the caller's back, and return it.
 
-        Everything is checked before this returns. The run's one background thread measures (the
-        checkpoint's columns wait for that) and writes (its `predictions` wait for that); at most two saves
-        are on their way, a third waits.
+        Everything is checked before this returns. The run's one background thread scores (the
+        checkpoint's loss and accuracy wait for that), fits the temperature (its columns wait for that) and
+        writes (its `predictions` wait for that); at most two saves are on their way, a third waits.
 
         Parameters
         ----------
@@ -175,8 +173,6 @@ class Run:
             replaced, unless the content is the same: then nothing is done.
         metadata, logged, checks : mapping, optional
             The user's notes, what their loop reported, what the collector tried: anything JSON can hold.
-        scores : Scores, optional
-            Where the logits were scored already.
         release : callable, optional
             Called when the logits' array may be written to again, whether or not the save succeeded.
 
@@ -192,7 +188,6 @@ class Run:
             epoch=epoch,
             split=split,
             notes={"metadata": metadata, "logged": logged, "checks": checks},
-            scores=scores,
             release=release,
         )
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from confshift.checkpoint import Measurement, measure
 from confshift.errors import ConfshiftError
-from confshift.scoring import Scores
+from confshift.scoring import Scores, score
 from confshift.storage.catalog import Catalog
 from confshift.storage.cleaning import tidy
 from confshift.storage.commit import Draft, commit
@@ -35,8 +35,8 @@ class Save:
     draft: Draft | None  # None once it is done, so that the buffer is not held
     split: str
     epoch: float
-    scores: Scores | None
     release: Callable[[], object] | None
+    scored: Future[Scores] = field(default_factory=Future)
     measured: Future[Measurement] = field(default_factory=Future)
     committed: Future[Record] = field(default_factory=Future)
 
@@ -123,7 +123,7 @@ class Writer:
                     return
                 save = self._saves[0]
             failure = self._save(save)
-            save.draft = save.scores = None
+            save.draft = None
             if save.release is not None:
                 try:
                     save.release()
@@ -141,7 +141,9 @@ class Writer:
         draft = save.draft
         assert draft is not None
         try:
-            save.measured.set_result(measure(draft.predictions, save.scores))
+            given = draft.predictions
+            save.scored.set_result(score(given.logits, given.targets))  # loss and accuracy need no more
+            save.measured.set_result(measure(given, save.scored.result()))
             if not self._tidied:
                 tidy(self.catalog)
                 self._tidied = True
@@ -152,9 +154,9 @@ class Writer:
                 "The checkpoints before it are intact"
             )
             error.__cause__ = cause
-            if not save.measured.done():
-                save.measured.set_exception(error)
-            save.committed.set_exception(error)
+            for future in (save.scored, save.measured, save.committed):
+                if not future.done():
+                    future.set_exception(error)
             return error
         with self._state:
             self._gaps = [gap for gap in self._gaps if gap not in saved.gaps]
