@@ -52,6 +52,11 @@ def test_the_expected_calibration_error_is_that_of_the_literal_bins(data):
     assert found == pytest.approx(literal_ece(confidence, correct), abs=1e-12)
 
 
+def test_a_confidence_on_an_edge_is_in_the_bin_below_it():
+    found, _ = expected_calibration_error(np.array([0.2, 0.21]), np.array([True, False]))
+    assert found == pytest.approx((0.8 + 0.21) / 2)  # together they would give 0.295
+
+
 @given(answers(), st.integers(1, 60))
 def test_under_uniform_over_confidence_every_weighted_error_is_the_gap(data, bins):
     confidence, _ = data

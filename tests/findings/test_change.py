@@ -143,19 +143,33 @@ def test_lost_information(base):
     assert_sound(found.values())
 
 
-def test_more_mistakes(base):
-    logits, targets = base
+def with_more_mistakes(logits, targets, every):
+    """Give some samples that were right the logits of wrong ones: more mistakes of the same kind."""
     right = logits.argmax(axis=1) == targets
-    # Every third sample that was right gets the logits of one that was wrong: more mistakes of the same kind.
-    fallen = np.flatnonzero(right)[::3]
+    fallen = np.flatnonzero(right)[::every]
     models = np.resize(np.flatnonzero(~right), len(fallen))
     after = logits.copy()
     for one, model in zip(fallen, models, strict=True):
         after[one] = np.roll(logits[model], targets[one] - targets[model])
+    return after
+
+
+def test_more_mistakes(base):
+    logits, targets = base
+    after = with_more_mistakes(logits, targets, every=3)
     found = findings_of(comparison_of(logits, after, targets))
     assert found["dearer_mistakes"].verdict == "no"
     assert "wrong more often" in found["dearer_mistakes"].next_step
     assert_sound(found.values())
+
+
+def test_what_rises_decides_even_where_the_hedge_falls_by_more(base):
+    logits, targets = base
+    comparison = comparison_of(0.4 * logits, with_more_mistakes(1.7 * logits, targets, every=6), targets)
+    part = comparison.account["contribution"]
+    assert -part["hedging"] > part["mistake_cost"] > part["error_rate"] > 0
+    assert part.sum() > 0
+    assert findings_of(comparison)["dearer_mistakes"].verdict == "yes"
 
 
 def test_one_class_carries_it_and_one_competitor_takes_it(base):

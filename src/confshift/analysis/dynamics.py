@@ -33,8 +33,7 @@ def dynamics_of(panel: Panel) -> pd.DataFrame:
     the Area Under the Margin Ranking", NeurIPS 2020; M. Toneva et al., "An Empirical Study of Example
     Forgetting during Deep Neural Network Learning", ICLR 2019.
     """
-    finite = panel.finite
-    correct = panel.correct & finite
+    finite, correct = panel.finite, panel.correct  # what can't be scored is not correct either
     with np.errstate(invalid="ignore"):
         probability = np.exp(-panel.loss)
     mean, deviation = _moments(probability, finite)
