@@ -13,7 +13,7 @@ from confshift.analysis.comparison import Comparison
 from confshift.analysis.decomposition import TRANSITIONS
 from confshift.findings import wording
 
-__all__ = ["READINGS", "fill", "pair_values"]
+__all__ = ["FORMATS", "READINGS", "fill", "pair_values"]
 
 #: `{name:format}`: a value of `pair_values` in one of the formats below. words.js has the same formats.
 READINGS = {
@@ -103,7 +103,8 @@ READINGS = {
     },
 }
 
-_FORMATS: dict[str, Callable[[Any], str]] = {
+#: How a value is written; words.js has the same.
+FORMATS: dict[str, Callable[[Any], str]] = {
     "nats": wording.nats,
     "signed": wording.signed,
     "percent": wording.percent,
@@ -132,7 +133,7 @@ def fill(template: str, values: Mapping[str, Any]) -> str:
         value = values[place[1]]
         if isinstance(value, float) and not math.isfinite(value):
             return "–"
-        return _FORMATS[place[2]](value)
+        return FORMATS[place[2]](value)
 
     return _PLACE.sub(write, template)
 
@@ -168,7 +169,8 @@ def pair_values(
     for name, quantity in _CHANGES.items():
         row = change.loc[quantity]
         values |= {f"{name}_{column}": row[column] for column in ("before", "after", "change")}
-        values |= {f"{name}_{end}": row[f"change_{end}"] for end in ("low", "high")}
+    for name in ("loss", "accuracy"):
+        values |= {f"{name}_{end}": change.loc[name, f"change_{end}"] for end in ("low", "high")}
     for side, row in (("before", before), ("after", after)):
         values |= {f"{name}_{side}": row[column] for name, column in _OF_EPOCH.items()}
     return {name: value.item() if hasattr(value, "item") else value for name, value in values.items()}

@@ -2,26 +2,35 @@
 
 const MINUS = "\u2212";
 
+// As Python rounds: a tie, exactly half a unit of the last digit, goes to the even digit.
+function fixed(value, decimals) {
+  const exact = value.toFixed(decimals + 40), cut = exact.slice(0, -40).replace(/\.$/, "");
+  const tie = /^50*$/.test(exact.slice(-40));
+  return tie && Number(cut.at(-1)) % 2 === 0 ? cut : value.toFixed(decimals);
+}
+
+const NOTHING = 1e-9;  // what is smaller is the rounding of a sum
+
 function nats(value) {
   const size = Math.abs(value);
-  if (!Number.isFinite(value)) return String(value);
-  if (size && size < 0.001) return short(value);
-  if (size && size < 0.0995) return value.toFixed(2 - Math.floor(Math.log10(size)) - 1);
-  return value.toFixed(size < 100 ? 2 : 0);
+  if (NOTHING < size && size < 0.0995) return fixed(value, 1 - Math.floor(Math.log10(size)));
+  return fixed(value, size < 100 ? 2 : 0);
 }
 
-function short(value) {  // two significant digits, as Python's .2g
-  const [digits, exponent] = value.toExponential(1).split("e");
-  if (Number(exponent) >= -4) return String(Number(value.toPrecision(2)));
-  return `${String(Number(digits))}e-${String(-Number(exponent)).padStart(2, "0")}`;
+const signed = value => (value < -NOTHING ? MINUS : "+") + nats(Math.abs(value));
+
+function percent(share) {
+  const distance = Math.min(Math.abs(share), 1 - Math.abs(share));
+  let decimals = 1;
+  if (distance < NOTHING) decimals = Math.abs(share) > 0.5 ? 0 : 1;
+  else if (distance < 0.001) decimals = -Math.floor(Math.log10(100 * distance));
+  return `${fixed(100 * share, decimals)} %`.replace("-", MINUS);
 }
 
-const signed = value => (value >= 0 ? "+" : MINUS) + nats(Math.abs(value));
-const percent = share => `${(100 * share).toFixed(Math.abs(share) < 0.995 ? 1 : 0)} %`;
 const whole = value => value.toLocaleString("en-US", {maximumFractionDigits: 0});
 
 function points(difference) {
-  const text = (100 * difference).toFixed(1).replace("-", MINUS);
+  const text = fixed(100 * difference, 1).replace("-", MINUS);
   return `${text.startsWith(MINUS) ? "" : "+"}${text} points`;
 }
 
@@ -31,7 +40,7 @@ const FORMATS = {
   count: whole,
   samples: value => `${whole(value)} sample${value === 1 ? "" : "s"}`,
   epoch: value => String(Number(value.toPrecision(6))),
-  ratio: value => value.toFixed(2),
+  ratio: value => fixed(value, 2),
   rose: value => value > 0 ? "rose" : value < 0 ? "fell" : "did not change",
   text: String,
 };

@@ -1,0 +1,68 @@
+"""Pages of runs with a known answer, each made once."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+from hostile_names import HOSTILE_NAMES, HOSTILE_TITLE
+
+from confshift.analysis.comparison import compare
+from confshift.analysis.history import summarize
+from confshift.checkpoint import Checkpoint
+from confshift.predictions import Predictions
+from confshift.reporting.page import report
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory):
+    """Keep the Vega bundle out of the user's cache."""
+    before = os.environ.get("XDG_CACHE_HOME")
+    os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))
+    yield
+    if before is None:
+        del os.environ["XDG_CACHE_HOME"]
+    else:
+        os.environ["XDG_CACHE_HOME"] = before
+
+
+@pytest.fixture(scope="session")
+def make_run(make_logits):
+    """Return a maker of runs in memory: checkpoints of the same samples, epochs 0, 1, 2, ..."""
+
+    def make(samples=240, classes=4, checkpoints=7, *, split="val", churn=0.3, seed=0, **names):
+        logits, targets = make_logits(samples, classes, checkpoints, churn=churn, seed=seed)
+        return [
+            Checkpoint.from_predictions(Predictions(part, targets, **names), epoch=epoch, split=split)
+            for epoch, part in enumerate(logits)
+        ]
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def run(make_run):
+    """Return a run with a train split beside val."""
+    return [*make_run(), *make_run(100, split="train", seed=1)]
+
+
+@pytest.fixture(scope="session")
+def page(run):
+    return report(run, title="a run")
+
+
+@pytest.fixture(scope="session")
+def history(run):
+    return summarize(run)
+
+
+@pytest.fixture(scope="session")
+def comparison(history):
+    return compare(*history.pair)
+
+
+@pytest.fixture(scope="session")
+def hostile_page(make_run):
+    ids = [f"<img src=x onerror=alert({number})>" for number in range(60)]
+    run = make_run(60, 3, 4, sample_ids=ids, class_names=HOSTILE_NAMES)
+    return report(run, title=HOSTILE_TITLE)

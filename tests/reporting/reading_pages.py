@@ -1,0 +1,66 @@
+"""Reads a page back as a browser would, with the standard library's parser only."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import json
+from html.parser import HTMLParser
+
+import numpy as np
+
+VOID = {"meta", "link", "img", "br", "hr", "input"}
+
+
+class Page(HTMLParser):
+    """The elements of a page: (tag, attributes), their texts by id, and whether they nest."""
+
+    def __init__(self, html):
+        super().__init__(convert_charrefs=True)
+        self.elements, self.texts, self.open, self.misnested = [], {}, [], []
+        self.all_text = []
+        self.feed(html)
+        self.close()
+
+    def handle_starttag(self, tag, attrs):
+        attributes = dict(attrs)
+        self.elements.append((tag, attributes))
+        if tag not in VOID:
+            self.open.append((tag, attributes.get("id")))
+
+    def handle_startendtag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        if not self.open or self.open[-1][0] != tag:
+            self.misnested.append(tag)
+        else:
+            self.open.pop()
+
+    def handle_data(self, data):
+        for _, identity in self.open:
+            if identity:
+                self.texts[identity] = self.texts.get(identity, "") + data
+        if not self.open or self.open[-1][0] not in ("script", "style"):
+            self.all_text.append(data)
+
+    def attributes(self, name):
+        return [attributes[name] for _, attributes in self.elements if name in attributes]
+
+    def count(self, tag):
+        return sum(one == tag for one, _ in self.elements)
+
+    @property
+    def text(self):
+        return " ".join(" ".join(self.all_text).split())
+
+    def json(self, identity):
+        """Parse an embedded JSON text; NaN and Infinity are no JSON."""
+
+        def refuse(constant):
+            raise AssertionError(f"{constant} in {identity}")
+
+        return json.loads(self.texts[identity], parse_constant=refuse)
+
+    def array(self, identity, dtype):
+        return np.frombuffer(gzip.decompress(base64.b64decode(self.texts[identity])), dtype)

@@ -1,0 +1,231 @@
+"""The page as a file: what stands in it, read without a browser."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+from hostile_names import HOSTILE_NAMES, HOSTILE_TITLE
+from reading_pages import Page
+
+from confshift.analysis.decomposition import pairwise_cells
+from confshift.errors import ConfshiftError
+from confshift.findings.diagnosis import diagnose
+from confshift.findings.headline import headline
+from confshift.predictions import Predictions
+from confshift.reporting import page as page_module
+from confshift.reporting.page import MAX_BYTES, Report, report
+from confshift.reporting.readings import READINGS
+from confshift.storage.run import Run
+
+
+@pytest.fixture(scope="module")
+def parsed(page):
+    return Page(page.html)
+
+
+def test_every_element_is_closed_where_it_should_be(parsed):
+    assert not parsed.misnested
+    assert not parsed.open
+
+
+def test_no_id_is_used_twice(parsed):
+    ids = parsed.attributes("id")
+    assert len(ids) == len(set(ids))
+
+
+def test_the_verdict_comes_first(parsed, page, history, comparison):
+    assert page.verdict == headline(history, comparison)
+    assert parsed.text.index(page.verdict) < 200
+
+
+def test_every_finding_is_shown_once_and_listed_in_the_order_of_diagnose(parsed, page, run):
+    expected = [(one.code, one.verdict, one.sentence) for one in diagnose(run)]
+    assert [(one.code, one.verdict, one.sentence) for one in page.findings] == expected
+    links = [value for value in parsed.attributes("href") if value.startswith("#finding-")]
+    listed = links[-len(expected) :]
+    assert listed == [f"#finding-{code}" for code, _, _ in expected]
+    ids = parsed.attributes("id")
+    for finding in page.findings:
+        assert ids.count(f"finding-{finding.code}") == 1
+        assert finding.sentence in parsed.text
+        assert finding.next_step in parsed.text
+
+
+def test_links_lead_to_something(parsed):
+    targets = {f"#{one}" for one in parsed.attributes("id")}
+    assert set(parsed.attributes("href")) <= targets
+
+
+def test_without_scripts_there_are_figures_tables_and_pictures(parsed, comparison):
+    loss = comparison.change.loc["loss"]
+    assert f"{loss['before']:.2f} at epoch" in parsed.text
+    assert parsed.count("svg") >= 5
+    assert parsed.count("table") > 10
+    for name in ("calibration loss, nats", "refinement loss, nats", "temperature"):
+        assert name in parsed.text
+
+
+def test_nothing_is_loaded_from_anywhere(parsed):
+    assert not parsed.attributes("src")
+    assert parsed.count("link") == 0
+    policy = next(one["content"] for _, one in parsed.elements if "http-equiv" in one)
+    assert policy.startswith("default-src 'none'")
+    assert "unsafe-eval" not in policy
+
+
+def test_the_embedded_tables_hold_the_numbers_of_the_history_unrounded(parsed, history):
+    table = history.table[history.table["split"] == "val"]
+    data = parsed.json("data")
+    for name in (
+        "epoch",
+        "loss",
+        "loss_se",
+        "accuracy",
+        "hedge",
+        "error_rate",
+        "mistake_cost",
+        "temperature",
+    ):
+        assert data["epochs"][name] == table[name].tolist()
+
+
+def test_the_embedded_cells_of_every_pair_are_those_of_pairwise_cells(parsed, history):
+    contributions = parsed.array("pair_contributions", "<f4").reshape(12, -1).T
+    samples = parsed.array("pair_samples", "<u4").reshape(12, -1).T
+    pairs = list(pairwise_cells(history.main))
+    assert len(pairs) == len(contributions) == 21
+    for place, (_, _, sums, counts) in enumerate(pairs):
+        np.testing.assert_allclose(contributions[place], sums, rtol=1e-6, atol=1e-9)
+        assert samples[place].tolist() == counts.tolist()
+
+
+def test_the_embedded_samples_are_those_of_the_panel(parsed, history):
+    panel, about = history.main, parsed.json("sample-data")
+    shape = (len(panel.epochs), about["carried"])
+    assert about["carried"] == about["all"] == len(panel.targets)
+    assert about["ids"] == [str(one) for one in panel.sample_ids]
+    assert parsed.array("predicted", "<u1").reshape(shape).tolist() == panel.predicted.tolist()
+    codes = parsed.array("losses", "<u2").reshape(shape)
+    losses = about["floor"] * np.expm1(codes / 65534 * about["span"])
+    np.testing.assert_allclose(losses, panel.loss, rtol=3e-4, atol=3e-7)
+    np.testing.assert_allclose(losses.mean(axis=1), panel.loss.mean(axis=1), rtol=3e-5)
+
+
+def test_every_reading_on_the_page_is_filled(parsed):
+    assert set(parsed.attributes("data-reading")) <= set(READINGS)
+    assert "{" not in parsed.text.replace('metadata={"lr": ...}', "").replace('logged={"loss": ...}', "")
+
+
+def test_hostile_names_stay_text(hostile_page):
+    parsed = Page(hostile_page.html)
+    assert not parsed.misnested
+    assert parsed.count("img") == 0
+    assert parsed.count("script") == 2 + 4 + 2  # data, arrays, programs
+    assert not [name for _, attributes in parsed.elements for name in attributes if name.startswith("on")]
+    for name in (*HOSTILE_NAMES, HOSTILE_TITLE):
+        assert name in "".join(parsed.all_text)
+    assert parsed.json("sample-data")["class_names"]["0"] == HOSTILE_NAMES[0]
+
+
+@pytest.mark.parametrize(("samples", "classes"), [(3, 2), (40, 2)])
+def test_small_runs_have_a_page(make_run, samples, classes):
+    parsed = Page(report(make_run(samples, classes, 3)).html)
+    assert not parsed.misnested
+    parsed.json("data")
+
+
+def test_one_checkpoint_has_a_page_that_compares_nothing(make_run):
+    parsed = Page(report(make_run(checkpoints=1)).html)
+    assert parsed.json("data")["paired"] is False
+    assert "one checkpoint" in parsed.text
+    assert "figure-account" not in parsed.attributes("id")
+    assert "figure-reliability_after" in parsed.attributes("id")
+    assert parsed.count("svg") >= 3
+
+
+def test_many_classes_are_summed_up_beyond_twenty(make_run):
+    made = report(make_run(400, 1000, 3))
+    data = Page(made.html).json("data")
+    assert len(data["classes"]["names"]) == 20
+    assert len(data["tables"]["competitors"]) <= 400
+    assert len(made.html) < 3_000_000
+
+
+def test_samples_without_a_finite_loss_are_null_and_counted(make_run):
+    run = make_run(60, 3, 3)
+    broken = run[1].predictions.logits.copy()
+    broken[:2] = np.nan
+    run[1] = type(run[1]).from_predictions(Predictions(broken, run[1].predictions.targets), epoch=1)
+    parsed = Page(report(run, before=1, after=2).html)
+    codes = parsed.array("losses", "<u2").reshape(3, 60)
+    assert (codes == 65535).sum(axis=1).tolist() == [0, 2, 0]
+    assert "Left out: no finite loss at one of them 2" in parsed.text
+
+
+def test_a_page_that_grows_too_large_carries_fewer_samples_and_says_so(make_run, page, monkeypatch):
+    limit = len(page.html) + 20_000
+    monkeypatch.setattr(page_module, "MAX_BYTES", limit)
+    smaller = report(make_run(3000, 3, 5))
+    parsed, about = Page(smaller.html), Page(smaller.html).json("sample-data")
+    assert len(smaller.html.encode()) <= limit < MAX_BYTES
+    assert about["carried"] < about["all"] == 3000
+    assert sum(about["weights"]) == pytest.approx(3000)
+    assert f"{about['carried']:,} of 3,000" in parsed.text
+
+
+def test_the_pair_that_was_asked_for_is_the_one_compared(run):
+    made = report(run, before=2, after=5)
+    data = Page(made.html).json("data")
+    assert data["pair"] == [2, 5]
+    assert (data["values"]["A"], data["values"]["B"]) == (2, 5)
+    assert made.change.loc["loss", "change"] == data["values"]["loss_change"]
+    with pytest.raises(ConfshiftError, match="before=2\\.5"):
+        report(run, before=2.5)
+
+
+def test_a_report_is_written_only_where_it_is_told(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert page.path is None
+    assert not list(tmp_path.iterdir())
+    saved = page.save("here.html")
+    assert [one.name for one in tmp_path.iterdir()] == ["here.html"]
+    assert saved.path.read_text(encoding="utf-8") == page.html
+    again = saved.save(tmp_path / "here.html")
+    assert [one.name for one in tmp_path.iterdir()] == ["here.html"]
+    assert again.findings is page.findings
+
+
+def test_a_file_that_cannot_be_written_is_named_with_the_remedy(page, tmp_path):
+    with pytest.raises(ConfshiftError, match=r"missing.*folder that exists"):
+        page.save(tmp_path / "missing" / "page.html")
+
+
+def test_a_report_takes_its_name_from_the_run_and_lists_what_is_damaged(tmp_path, make_run):
+    run = Run(tmp_path / "resnet18")
+    for checkpoint in make_run(40, 3, 3):
+        run.append(checkpoint.predictions)
+    run.flush()
+    logits = sorted((tmp_path / "resnet18").rglob("*.logits.npy"))[1]
+    logits.write_bytes(logits.read_bytes()[:-8])
+    parsed = Page(report(run).html)
+    assert "resnet18" in parsed.text
+    assert "missing or damaged" in parsed.text
+
+
+def test_a_notebook_shows_the_verdict_and_the_key_table_only(hostile_page):
+    shown = hostile_page._repr_html_()
+    parsed = Page(shown)
+    assert len(shown) < 10_000
+    assert hostile_page.verdict in parsed.text
+    assert parsed.count("script") == parsed.count("img") == 0
+    assert parsed.count("table") == 1
+
+
+def test_a_report_is_frozen_and_tells_its_size(page, tmp_path):
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        page.html = ""
+    assert repr(page) == f"Report({len(page.findings)} findings, {len(page.html) / 1e6:.1f} MB, not saved)"
+    assert "page.html" in repr(page.save(tmp_path / "page.html"))
+    assert isinstance(page, Report)

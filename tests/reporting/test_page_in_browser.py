@@ -1,0 +1,357 @@
+"""The page in a real browser: drawn, silent, offline, and with the numbers that Python gives."""
+
+from __future__ import annotations
+
+import json
+import time
+
+import numpy as np
+import pytest
+from hostile_names import HOSTILE_NAMES
+from reading_pages import Page
+
+from confshift.analysis.comparison import compare
+from confshift.reporting.readings import FORMATS, READINGS, fill, pair_values
+from confshift.reporting.tables import epoch_table
+
+pytestmark = pytest.mark.browser
+
+#: Nothing here is asserted on a clock; what isn't done by then never will be.
+PATIENCE = 20
+#: Keep what a download would save.
+CATCH_DOWNLOAD = (
+    "URL.createObjectURL = blob => { blob.text().then(text => { window.saved = text; }); return '#'; };"
+    "HTMLAnchorElement.prototype.click = () => {};"
+)
+#: Readings that need no samples, only what the page carries exactly.
+EXACT = [
+    "pair",
+    "loss",
+    "accuracy",
+    "account",
+    "cells",
+    "history",
+    "parts",
+    "reliability",
+    "confidence_wrong",
+]
+
+
+class Visit:
+    """A page opened in the browser."""
+
+    def __init__(self, browser, path):
+        self.browser, self.path = browser, path
+
+    def open(self, address=""):
+        self.browser.get("about:blank")
+        for kind in ("browser", "performance"):
+            self.browser.get_log(kind)
+        self.browser.get(f"file://{self.path}{address}")
+        self.wait("return document.body.dataset.shown && document.body.dataset.ready")
+        return self
+
+    def run(self, script, *arguments):
+        return self.browser.execute_script(script, *arguments)
+
+    def wait(self, script, expected=None):
+        end = time.monotonic() + PATIENCE
+        while time.monotonic() < end:
+            value = self.run(script)
+            if value and (expected is None or value == expected):
+                return value
+            time.sleep(0.02)
+        raise AssertionError(f"never true: {script}; last {self.run(script)!r}")
+
+    def choose(self, before, after):
+        self.run("window.confshift.choose({before: arguments[0], after: arguments[1]})", before, after)
+        self.wait("return document.body.dataset.shown", f"{before},{after}")
+
+    def values(self):
+        return self.run("return window.confshift.values()")
+
+    def text(self, selector):
+        return self.run("return document.querySelector(arguments[0]).textContent", selector)
+
+    def chosen(self):
+        return self.run(
+            "return ['A', 'B'].map(side => Number(document.querySelector(`#epoch-${side}`).value))"
+        )
+
+    def readings(self):
+        script = "return Array.from(document.querySelectorAll('[data-reading]'), one => one.textContent)"
+        return self.run(script)
+
+
+@pytest.fixture(scope="module")
+def paths(tmp_path_factory, page, hostile_page):
+    folder = tmp_path_factory.mktemp("pages")
+    made = {"page": page, "hostile": hostile_page}
+    return {name: one.save(folder / f"{name}.html").path for name, one in made.items()}
+
+
+@pytest.fixture
+def visit(browser, paths):
+    browser.set_window_size(1280, 1000)
+    return Visit(browser, paths["page"]).open()
+
+
+def messages(browser):
+    return [entry["message"] for entry in browser.get_log("browser")]
+
+
+def requests(browser):
+    events = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
+    sent = [one["params"]["request"]["url"] for one in events if one["method"] == "Network.requestWillBeSent"]
+    return [url for url in sent if not url.startswith(("file:", "data:", "blob:", "about:"))]
+
+
+def test_every_chart_is_drawn_in_silence_and_without_a_network(visit, record_property):
+    figures = visit.run("return document.querySelectorAll('.figure').length")
+    drawn = visit.run("return document.querySelectorAll('.figure .live svg').length")
+    record_property("drawn after, ms", visit.run("return document.body.dataset.ready"))
+    assert figures == drawn >= 15
+    assert not messages(visit.browser)
+    assert not requests(visit.browser)
+
+
+def test_the_script_writes_the_sentences_that_python_wrote(visit, page):
+    before = visit.readings()
+    visit.choose(0, 3)
+    visit.run("document.querySelector('#back').click()")
+    visit.wait("return document.body.dataset.shown", ",".join(str(one) for one in visit.chosen()))
+    after = visit.readings()
+    assert after == before
+    written = Page(page.html).text
+    assert [sentence for sentence in before if sentence not in written] == []
+
+
+@pytest.mark.parametrize(
+    "pair", [tuple(sorted(np.random.default_rng(seed).choice(7, 2, False))) for seed in range(5)]
+)
+def test_any_pair_has_the_numbers_of_compare(visit, history, pair):
+    before, after = (int(one) for one in pair)
+    visit.choose(before, after)
+    checkpoints, rows = history.main.checkpoints, epoch_table(history)
+    comparison = compare(checkpoints[before], checkpoints[after])
+    classes = list(comparison.classes.index)
+    expected = pair_values(comparison, classes, before=rows.iloc[before], after=rows.iloc[after])
+    values = visit.values()
+    assert set(values) == set(expected)
+    estimated = {"loss_low", "loss_high", "top_1", "top_10"}  # from losses kept in 16 bits
+    for name, value in expected.items():
+        if isinstance(value, float) and not name.startswith(
+            ("refinement_l", "refinement_h", "calibration_l")
+        ):
+            tolerance = 2e-3 if name in estimated else 1e-6
+            assert values[name] == pytest.approx(value, rel=tolerance, abs=tolerance / 10), name
+    for reading in EXACT:
+        assert visit.text(f'[data-reading="{reading}"]') == fill(READINGS[reading], expected)
+    cells = {row["key"]: row for row in visit.run("return window.confshift.rows('cells')")}
+    for (transition, direction), row in comparison.cells.drop("unchanged", level="direction").iterrows():
+        shown = cells[f"{transition}_{direction}"]
+        assert shown["samples"] == row["samples"]
+        assert shown["contribution"] == pytest.approx(row["contribution"], rel=1e-5, abs=1e-8)
+    assert visit.run("return location.hash") == f"#A={before}&B={after}"
+    assert not messages(visit.browser)
+
+
+def test_the_charts_show_the_tables_that_python_makes(visit, comparison):
+    account = visit.run("return window.confshift.rows('account')")
+    assert [row["value"] for row in account[1:4]] == pytest.approx(list(comparison.account["contribution"]))
+    assert account[3]["end"] == pytest.approx(comparison.change.loc["loss", "after"])
+    parts = visit.run("return window.confshift.rows('class_cells')")
+    by_class = comparison.classes.set_index("class_name")["contribution"]
+    for name, contribution in by_class.items():
+        total = sum(row["contribution"] for row in parts if row["class_name"] == name)
+        assert total == pytest.approx(contribution, rel=1e-3, abs=1e-6)
+    curve = visit.run("return window.confshift.rows('concentration')")
+    assert curve[-1]["share"] == pytest.approx(1)
+    assert curve[-1]["cumulative"] == pytest.approx(comparison.change.loc["loss", "change"], rel=1e-3)
+    top = comparison.samples.nlargest(12, "change").index
+    shown = visit.run("return window.confshift.rows('movers').map(row => row.sample)")
+    assert shown == [str(one) for one in top]
+
+
+def test_the_history_of_an_epoch_adds_up_to_the_change_of_the_loss(visit):
+    visit.choose(2, 6)
+    bars = visit.run("return window.confshift.rows('history')")
+    totals = visit.run("return window.confshift.rows('history_total')")
+    assert [row["epoch"] for row in totals][-5:] == [2, 3, 4, 5, 6]
+    for total in totals:
+        added = sum(row["contribution"] for row in bars if row["epoch"] == total["epoch"])
+        assert added == pytest.approx(total["change"], abs=1e-6)
+
+
+def test_numbers_are_written_as_in_python(visit):
+    rng = np.random.default_rng(0)
+    numbers = [0.0, 0.001, 0.0995, 0.99, 1.0, 99.99, 123.4, -0.5, 1e-5, 3.2e-7, 1e-12, -1e-12, 0.9999]
+    numbers += [0.7125, 0.7135, -0.7125, 0.115, 1.15, 2.125, 2.375]  # ties, and what looks like one
+    numbers += list(rng.choice([-1.0, 1.0], 60) * 10 ** rng.uniform(-6, 3, 60))
+    counts = [abs(round(one)) for one in numbers] + [1234567]
+    given = dict.fromkeys(FORMATS.keys() - {"text"}, numbers)
+    given |= {"count": counts, "samples": counts, "epoch": [one for one in numbers if abs(one) > 1e-3]}
+    for name, usable in given.items():
+        template = f"{{x:{name}}}"
+        script = "return arguments[1].map(x => window.confshift.fill(arguments[0], {x}))"
+        written = visit.run(script, template, usable)
+        assert written == [fill(template, {"x": one}) for one in usable], name
+
+
+def test_the_address_restores_the_choice(visit):
+    visit.open("#A=1&B=4")
+    assert visit.chosen() == [1, 4]
+    assert visit.values()["A"] == 1
+    visit.run("location.hash = '#A=5&B=2'")
+    visit.wait("return document.body.dataset.shown", "2,5")
+    assert visit.chosen() == [2, 5]
+    visit.open("#A=99&B=-1")
+    assert visit.chosen() == visit.run("return JSON.parse(document.querySelector('#data').textContent).pair")
+
+
+def test_a_link_inside_the_page_keeps_the_address(visit):
+    visit.choose(1, 4)
+    visit.run("document.querySelector('nav a').click()")
+    assert visit.run("return location.hash") == "#A=1&B=4"
+
+
+def test_dragging_on_the_loss_chooses_two_epochs(visit):
+    from selenium.webdriver import ActionChains
+    from selenium.webdriver.common.by import By
+
+    chart = visit.browser.find_element(By.CSS_SELECTOR, "#figure-loss .live")
+    width = chart.size["width"]
+    drag = ActionChains(visit.browser).move_to_element_with_offset(chart, -width // 4, 10).click_and_hold()
+    drag.move_by_offset(width // 8, 0).move_by_offset(width // 8, 5).move_by_offset(
+        width // 5, 0
+    ).release().perform()
+    visit.wait("return location.hash")
+    before, after = visit.chosen()
+    assert 0 < before < 3 < after < 6
+    visit.wait("return document.body.dataset.shown", f"{before},{after}")
+
+
+def test_the_keyboard_chooses_two_epochs(visit):
+    from selenium.webdriver.common.by import By
+    from selenium.webdriver.common.keys import Keys
+
+    visit.choose(1, 5)
+    menu = visit.browser.find_element(By.CSS_SELECTOR, "#epoch-A")
+    menu.send_keys(Keys.ARROW_DOWN)
+    visit.wait("return document.body.dataset.shown", "2,5")
+    assert "Epoch 2 to 5" in visit.text(".bar output")
+
+
+def test_a_finding_says_which_epochs_it_speaks_of_once_others_are_chosen(visit):
+    shown = "return getComputedStyle(document.querySelector('.finding .stays')).display"
+    assert visit.run(shown) == "none"
+    visit.choose(0, 1)
+    assert visit.run(shown) == "block"
+
+
+def test_a_class_and_a_sample_can_be_picked(visit):
+    menu = "const menu = document.querySelector('#only');"
+    visit.run(menu + "menu.value = '2'; menu.dispatchEvent(new Event('change'))")
+    visit.wait("return window.confshift.rows('samples').every(row => row.true === '2')")
+    visit.run("document.querySelectorAll('#movers button')[1].click()")
+    pinned = visit.run("return window.confshift.rows('pinned')[0]")
+    assert pinned["sample"] == visit.run("return document.querySelectorAll('#movers button')[1].textContent")
+    assert f"Sample {pinned['sample']}, true class 2" in visit.text("#pinned")
+    assert len(visit.run("return window.confshift.rows('trajectory')")) == 7
+    assert not messages(visit.browser)
+
+
+def test_both_axes_and_both_ranges_can_be_drawn(visit):
+    for button in visit.browser.find_elements("css selector", "button[data-variant][aria-pressed=false]"):
+        visit.run("arguments[0].click()", button)
+        assert button.get_attribute("aria-pressed") == "true"
+    time.sleep(0.5)
+    assert visit.run("return document.querySelectorAll('.figure .live svg').length") >= 15
+    assert not messages(visit.browser)
+
+
+def test_the_table_behind_a_chart_opens_and_downloads(visit):
+    visit.run(
+        CATCH_DOWNLOAD + "document.querySelector('#figure-cells details').open = true;"
+        "document.querySelector('#figure-cells .csv').click()"
+    )
+    lines = visit.wait("return window.saved").split("\r\n")
+    rows = visit.run("return window.confshift.rows('cells')")
+    assert lines[0].split(",")[:3] == ["label", "direction", "transition"]
+    assert len(lines) == 9
+    assert str(rows[0]["contribution"]) in lines[1]
+    visit.wait("return document.querySelectorAll('#figure-cells details td').length >= 8 * 5")
+
+
+def test_hostile_names_run_nothing_and_stay_text(browser, paths):
+    trap = "window.alert = text => { window.trapped = text; };"
+    trapped = browser.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": trap})
+    visit = Visit(browser, paths["hostile"]).open()
+    visit.choose(0, 2)
+    visit.run(
+        "for (const one of document.querySelectorAll('.live svg *, td, li'))"
+        " one.dispatchEvent(new MouseEvent('mouseover', {bubbles: true}));"
+        "for (const one of document.querySelectorAll('details')) one.open = true;"
+    )
+    time.sleep(0.3)
+    assert visit.run("return window.trapped ?? null") is None
+    assert visit.run("return document.querySelectorAll('img').length") == 0
+    first = "#figure-class_accuracy td:first-child"
+    script = "return Array.from(document.querySelectorAll(arguments[0]), one => one.textContent)"
+    names = visit.run(script, first)
+    assert set(names) == set(HOSTILE_NAMES)
+    browser.execute_cdp_cmd("Page.removeScriptToEvaluateOnNewDocument", trapped)
+    assert not messages(browser)
+
+
+def test_a_name_that_looks_like_a_formula_is_no_formula_in_the_download(browser, paths):
+    visit = Visit(browser, paths["hostile"]).open()
+    visit.run("window.confshift.model.data.classes.names[0] = '=1+1'")
+    visit.choose(0, 1)
+    visit.run(CATCH_DOWNLOAD + "document.querySelector('#figure-class_accuracy .csv').click()")
+    saved = visit.wait("return window.saved")
+    assert "'=1+1" in saved
+    assert "\n=1+1" not in saved
+
+
+def test_without_scripts_the_answer_is_readable(browser, paths, page):
+    browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": True})
+    try:
+        browser.get(f"file://{paths['page']}")
+        assert browser.find_element("css selector", "h1").text == page.verdict
+        pictures = browser.find_elements("css selector", ".chart svg")
+        assert len(pictures) == 5
+        assert all(one.is_displayed() and one.size["height"] > 50 for one in pictures)
+        assert "calibration loss, nats" in browser.find_element("css selector", "table").text
+        assert not browser.find_element("css selector", ".bar").is_displayed()
+        assert not browser.find_element("css selector", ".tools").is_displayed()
+    finally:
+        browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": False})
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_accessibility_rules_find_nothing(browser, paths, scheme):
+    from importlib.resources import files
+
+    feature = {"name": "prefers-color-scheme", "value": scheme}
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [feature]})
+    try:
+        visit = Visit(browser, paths["page"]).open()
+        background = visit.run("return getComputedStyle(document.body).backgroundColor")
+        assert (sum(int(one) for one in background[4:-1].split(",")) < 150) == (scheme == "dark")
+        visit.run((files("axe_core_python") / "axe.min.js").read_text(encoding="utf-8"))
+        found = browser.execute_async_script("axe.run({exclude: [['.live svg']]}).then(arguments[0])")
+        assert [(one["id"], len(one["nodes"])) for one in found["violations"]] == []
+        assert len(found["passes"]) > 20
+    finally:
+        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+
+
+def test_a_narrow_screen_does_not_scroll_sideways(browser, paths):
+    metrics = {"width": 390, "height": 800, "deviceScaleFactor": 1, "mobile": True}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    try:
+        visit = Visit(browser, paths["page"]).open()
+        assert visit.run("return document.documentElement.scrollWidth") <= 390
+    finally:
+        browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
