@@ -14,8 +14,10 @@ from confshift.analysis.reliability import isotonic_curve
 
 __all__ = ["bin_edges", "confidence_bins", "crowded", "isotonic_curves", "odds_ticks", "reliability_dots"]
 
-_PLACES = np.array([0.001, 0.01, 0.1, 0.5, 0.9, 0.99, 0.999, 0.9999, 0.99999])
-_BINS = 24
+_PLACES = np.array([0.001, 0.01, 0.1, 0.5, 0.9, 0.99, 0.999, 0.9999, 0.99999, 0.999999])
+#: The axis of log-odds reaches from 10 % to 99 % at least.
+_LOWEST, _HIGHEST = 2, 5
+_BINS = {"probability": 20, "odds": 24}
 
 
 def crowded(confidence: NDArray[np.float64]) -> bool:
@@ -24,13 +26,19 @@ def crowded(confidence: NDArray[np.float64]) -> bool:
 
 
 def odds_ticks(panel: Panel) -> NDArray[np.float64]:
-    """Return the log-odds that get a tick; the first and the last bound the axis."""
-    confidence = panel.confidence[panel.finite]
-    if not len(confidence):
-        confidence = np.array([0.5])
-    low = max(0, int(np.searchsorted(_PLACES, np.quantile(confidence, 0.01), side="right")) - 1)
-    high = min(len(_PLACES) - 1, int(np.searchsorted(_PLACES, np.quantile(confidence, 0.95))))
-    places = _PLACES[min(low, 2) : max(high, 5) + 1]
+    """Return the log-odds that get a tick; the first and the last bound the axis.
+
+    At most 1 % of the confidences lie below the axis; above it at most 10 % of any one checkpoint's, where
+    those are not beyond 99.9999 %.
+    """
+    with np.errstate(invalid="ignore"):
+        confidence = np.where(panel.finite, panel.confidence, np.nan)
+    held = confidence[panel.finite.any(axis=1)]
+    if not len(held):
+        held = np.array([[0.5]])
+    low = int(np.searchsorted(_PLACES, np.nanquantile(held, 0.01), side="right")) - 1
+    high = int(np.searchsorted(_PLACES, np.nanquantile(held, 0.9, axis=1).max()))
+    places = _PLACES[max(0, min(low, _LOWEST)) : max(high, _HIGHEST) + 1]
     return np.asarray(np.log(places / (1 - places)))
 
 
@@ -48,8 +56,8 @@ def confidence_bins(panel: Panel, edges: NDArray[np.float64]) -> dict[str, list[
 
 def bin_edges(ticks: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
     """Return the edges of both axes, as probabilities."""
-    odds = np.linspace(ticks[0], ticks[-1], _BINS + 1)
-    return {"probability": np.linspace(0, 1, _BINS - 3), "odds": 1 / (1 + np.exp(-odds))}
+    odds = np.linspace(ticks[0], ticks[-1], _BINS["odds"] + 1)
+    return {"probability": np.linspace(0, 1, _BINS["probability"] + 1), "odds": 1 / (1 + np.exp(-odds))}
 
 
 def reliability_dots(history: History) -> list[list[list[float]]]:

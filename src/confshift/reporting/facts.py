@@ -77,7 +77,7 @@ def _writers(checkpoints: Iterable[Checkpoint]) -> str:
     distinct = list(dict.fromkeys(names))
     listed = ", ".join(distinct[:6])
     if switches > len(distinct) - 1:
-        return f"{listed}: THEY ALTERNATE {switches} times. Two trainings in one run?"
+        return f"{listed}: they alternate {switches} times. Two trainings in one run?"
     return listed
 
 

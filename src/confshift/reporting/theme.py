@@ -77,7 +77,7 @@ def colour(role: str) -> str:
 
 
 CONFIG: dict[str, Any] = {
-    "background": None,
+    "background": "transparent",
     "font": "system-ui, -apple-system, 'Segoe UI', Roboto, 'DejaVu Sans', sans-serif",
     "view": {"stroke": None},
     "axis": {

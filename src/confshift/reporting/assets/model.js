@@ -56,9 +56,14 @@ class Model {
     return {sums, counts};
   }
 
-  // Each carried sample's change of loss; NaN where one side can't be scored.
+  // Each carried sample's change of loss, NaN where one side can't be scored; kept for the pair in use.
   changes(before, after) {
-    return Float64Array.from({length: this.samples.carried}, (_, i) => this.lossAt(after, i) - this.lossAt(before, i));
+    if (this.changed?.before !== before || this.changed.after !== after) {
+      const {carried} = this.samples, change = new Float64Array(carried);
+      for (let i = 0; i < carried; i++) change[i] = this.loss[after * carried + i] - this.loss[before * carried + i];
+      this.changed = {before, after, change};
+    }
+    return this.changed.change;
   }
 
   values(before, after) {
@@ -81,7 +86,7 @@ class Model {
     [values.loss_low, values.loss_high] = this.interval(change, values.loss_change);
     [values.accuracy_low, values.accuracy_high] = this.interval(turned, values.accuracy_change);
     return Object.assign(values, this.account(before, after), this.cellValues(before, after),
-      this.classValues(before, after), this.concentration(change));
+      this.classValues(before, after), this.concentration(before, after));
   }
 
   // Kitagawa's split of H + e C; where nobody is wrong on one side, C is taken from the other.
@@ -130,10 +135,11 @@ class Model {
     };
   }
 
-  // Carried samples with a change, those that rose most first, with running sums over all samples.
-  ranked(change) {
-    const usable = Array.from(change.keys()).filter(i => !Number.isNaN(change[i]));
-    return usable.sort((i, j) => change[j] - change[i]);
+  // Carried samples with a change, those that rose most first.
+  ranked(before, after) {
+    const change = this.changes(before, after);
+    this.changed.order ??= Array.from(change.keys()).filter(i => !Number.isNaN(change[i])).sort((i, j) => change[j] - change[i]);
+    return this.changed.order;
   }
 
   worst(epoch) {
@@ -141,8 +147,8 @@ class Model {
     return losses.reduce((best, loss, i) => loss > losses[best] || Number.isNaN(losses[best]) ? i : best, 0);
   }
 
-  concentration(change) {
-    const order = this.ranked(change), total = sum(order.map(i => this.weight[i]));
+  concentration(before, after) {
+    const change = this.changes(before, after), order = this.ranked(before, after), total = sum(order.map(i => this.weight[i]));
     const gross = sum(order.map(i => this.weight[i] * Math.max(change[i], 0)));
     const share = percent => {
       let left = Math.max(1, Math.round(total * percent / 100)), top = 0;

@@ -150,7 +150,7 @@ class Views {
 
   concentration(state) {
     const {model} = this, change = model.changes(state.before, state.after);
-    const order = model.ranked(change).filter(this.selected(state)), all = sum(order.map(i => model.weight[i]));
+    const order = model.ranked(state.before, state.after).filter(this.selected(state)), all = sum(order.map(i => model.weight[i]));
     const step = Math.max(1, Math.floor(order.length / CURVE_POINTS)), rows = [{share: 0, cumulative: 0}];
     let seen = 0, total = 0;
     order.forEach((i, rank) => {
@@ -192,8 +192,8 @@ class Views {
   }
 
   movers(state) {
-    const {model} = this, change = model.changes(state.before, state.after);
-    return model.ranked(change).filter(this.selected(state)).slice(0, 12).map(i => this.sample(i, state));
+    const {model} = this;
+    return model.ranked(state.before, state.after).filter(this.selected(state)).slice(0, 12).map(i => this.sample(i, state));
   }
 
   even(state) {

@@ -22,7 +22,7 @@ from confshift.reporting.theme import SIDES, colour
 __all__ = ["confidence_chart", "reliability_chart"]
 
 
-_ODDS_LABEL = "format(1 / (1 + exp(-datum.value)), '.3~%')"
+_ODDS_LABEL = "format(1 / (1 + exp(-datum.value)), '.4~%')"
 
 
 def _probability_axis(scale: str, ticks: Sequence[float], extent: int = 0) -> alt.Axis:

@@ -1,0 +1,99 @@
+"""The charts: valid specs that read known tables, in colours the style sheet knows."""
+
+from __future__ import annotations
+
+import json
+import re
+from importlib.resources import files
+
+import altair as alt
+import pytest
+
+from confshift.reporting import sections
+from confshift.reporting.charts import Frame, chart_specs
+from confshift.reporting.drawing import compiled, pictures
+
+LIMITS = {"loss": {"domainMax": 2.0}, "part": {"domainMax": 2.0}, "accuracy": {"domainMin": 0.5}}
+#: Tables that the script makes for the chosen pair: the methods of Views in views.js.
+SCRIPT = (files("confshift.reporting") / "assets" / "views.js").read_text(encoding="utf-8")
+STYLE = (files("confshift.reporting") / "assets" / "style.css").read_text(encoding="utf-8")
+
+
+def frame(epochs=5, classes=4):
+    ticks = (-2.2, 0.0, 2.2, 4.6)
+    return Frame(list(range(epochs)), classes, ticks, LIMITS, splits=True, rises=True)
+
+
+@pytest.fixture(scope="module")
+def specs():
+    return chart_specs(frame())
+
+
+def names_in(spec):
+    return set(re.findall(r'"data": \{"name": "(\w+)"\}', json.dumps(spec)))
+
+
+def test_every_spec_is_valid_vega_lite_and_compiles(specs):
+    for name, vega in compiled(specs).items():
+        alt.Chart.from_dict(specs[name], validate=True)
+        assert vega["marks"], name
+
+
+def test_no_spec_holds_data_or_an_address(specs):
+    for name, spec in specs.items():
+        text = json.dumps({key: value for key, value in spec.items() if key != "$schema"})
+        assert '"values": [{' not in text, name
+        assert "http" not in text, name
+        assert '"url"' not in text, name
+
+
+def test_every_table_is_known_to_python_or_to_the_script(specs, history, comparison):
+    from confshift.reporting.tables import pair_tables, run_tables
+
+    known = {*run_tables(history, history.rise), *pair_tables(comparison, classes=[0, 1])}
+    methods = set(re.findall(r"^  (\w+)\(.*\) \{", SCRIPT, re.MULTILINE))
+    for name, spec in specs.items():
+        for table in names_in(spec):
+            method = re.sub(r"_(before|after|right|wrong)$", "", table)
+            assert table in known or table in methods or method in methods, (name, table)
+
+
+def test_every_colour_is_defined_for_light_dark_and_print(specs):
+    used = set(re.findall(r"var\(--(\w+)\)", json.dumps(specs)))
+    assert used
+    for block in re.findall(r":root \{(.*?)\}", STYLE, re.DOTALL):
+        assert used <= set(re.findall(r"--(\w+):", block))
+
+
+def test_every_figure_has_its_specs(specs):
+    figures = [*sections.TOP, *(one for section in sections.SECTIONS for one in section.figures)]
+    variants = {"": [""], "span": ["_near", "_whole"], "scale": ["_probability", "_odds"]}
+    expected = {figure.chart + end for figure in figures for end in variants[figure.variant]}
+    assert expected == set(specs)
+
+
+def test_many_epochs_have_no_dots_and_one_has_no_pair():
+    def marks(spec):
+        return json.dumps(spec).count('"type": "point"')
+
+    few, many = chart_specs(frame(epochs=40)), chart_specs(frame(epochs=41))
+    assert marks(few["loss_near"]) > marks(many["loss_near"])
+    assert "pair" not in names_in(chart_specs(frame(epochs=1))["loss_near"])
+
+
+def test_amounts_are_written_where_there_is_room():
+    assert '"text"' in json.dumps(chart_specs(frame(classes=12))["competitors"]["layer"])
+    assert '"text"' not in json.dumps(chart_specs(frame(classes=13))["competitors"]["layer"])
+
+
+def test_pictures_are_drawn_in_the_colours_of_the_style_sheet(specs, history, comparison):
+    from confshift.reporting.tables import pair_tables, run_tables
+
+    made = {**run_tables(history, history.rise), **pair_tables(comparison, classes=[0, 1, 2, 3])}
+    drawn = pictures(specs, made, paired=True)
+    assert set(drawn) == {"loss", "accuracy", "parts", "account", "cells"}
+    for svg in drawn.values():
+        assert svg.startswith("<svg")
+        assert "var(--" in svg
+        assert len(svg) < 60_000
+    assert set(pictures(specs, made, paired=False)) == {"loss", "accuracy", "parts"}

@@ -1,0 +1,201 @@
+"""The smaller rooms of the page: bundle, payload, bins, facts, sections."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+
+from confshift.analysis.comparison import compare
+from confshift.analysis.history import summarize
+from confshift.analysis.panel import stack
+from confshift.analysis.reliability import isotonic_curve
+from confshift.findings.diagnosis import diagnose
+from confshift.reporting import binning, bundle, facts, payload, sections
+from confshift.reporting.saving import replace_file
+from confshift.storage.files import DISK
+
+
+# ------------------------------------------------------------------------------------------------- bundle
+@pytest.fixture
+def fresh_bundle(monkeypatch, tmp_path):
+    """Start without a bundle in memory or on the disk; making one is counted, not done."""
+    made = []
+
+    def make(snippet, *, vl_version):
+        made.append(vl_version)
+        return f"// {vl_version}"
+
+    monkeypatch.setattr("vl_convert.javascript_bundle", make)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    bundle.vega_bundle.cache_clear()
+    yield made
+    bundle.vega_bundle.cache_clear()
+
+
+def test_the_bundle_is_made_once_and_then_read_from_the_cache(fresh_bundle, tmp_path):
+    first = bundle.vega_bundle()
+    bundle.vega_bundle.cache_clear()
+    assert bundle.vega_bundle() == first
+    assert fresh_bundle == [bundle.VEGA_LITE]
+    (kept,) = (tmp_path / "cache" / "confshift").iterdir()
+    assert kept.read_text(encoding="utf-8") == first
+
+
+def test_without_a_cache_the_bundle_is_made_anew(fresh_bundle, tmp_path):
+    (tmp_path / "cache").write_text("a file where the folder should be")
+    assert bundle.vega_bundle() == f"// {bundle.VEGA_LITE}"
+    bundle.vega_bundle.cache_clear()
+    bundle.vega_bundle()
+    assert len(fresh_bundle) == 2
+
+
+def test_a_relative_cache_folder_is_not_used(monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", "somewhere")
+    assert bundle._cache_folder().is_absolute()
+
+
+def test_the_version_of_the_bundle_is_that_of_the_specs():
+    import altair
+
+    assert altair.SCHEMA_VERSION.startswith(f"v{bundle.VEGA_LITE}.")
+
+
+def test_a_failure_in_the_middle_leaves_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "page.html"
+    path.write_bytes(b"old")
+
+    def fail(source, target):
+        raise OSError("no")
+
+    monkeypatch.setattr(DISK, "rename", fail)
+    with pytest.raises(OSError, match="no"):
+        replace_file(path, b"new")
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+# ------------------------------------------------------------------------------------------------ payload
+def test_a_long_run_is_thinned_evenly_with_the_compared_and_the_best_in_it(make_run, monkeypatch):
+    monkeypatch.setattr(payload, "_MAX_EPOCHS", 20)
+    history = summarize(make_run(40, 3, 60))
+    comparison = compare(history.main.checkpoints[7], history.main.checkpoints[31])
+    carried = payload.carried_history(history, comparison, history.rise)
+    epochs = carried.main.epochs.tolist()
+    assert len(epochs) <= 20
+    assert {0, 7, 31, 59, *history.best["epoch"]} <= set(epochs)
+    assert np.diff(epochs).max() <= 8
+    assert carried.main.checkpoints[epochs.index(7)] is comparison.before
+
+
+def test_a_large_validation_set_is_thinned_by_the_work_of_its_pairs(make_run, monkeypatch):
+    monkeypatch.setattr(payload, "_MAX_PAIR_CELLS", 40 * 25 * 25 // 2)
+    history = summarize(make_run(40, 3, 30))
+    comparison = compare(*history.pair)
+    assert len(payload.carried_history(history, comparison, history.rise).main.epochs) <= 25
+
+
+def test_a_run_that_fits_is_carried_as_it_is(history, comparison):
+    assert payload.carried_history(history, comparison, history.rise) is history
+
+
+def test_the_series_of_a_class_are_those_of_the_history(history, comparison):
+    made = payload.make_payload(history, comparison, history.rise)
+    classes = made.parts["classes"]
+    table = history.classes.loc["val"]
+    for place, code in enumerate(classes["shown"]):
+        part = table.xs(code, level="class")
+        assert classes["accuracy"][place] == part["accuracy"].tolist()
+        assert classes["loss"][place] == part["loss"].tolist()
+        assert classes["samples"][place] == part["samples"].iloc[-1]
+
+
+# -------------------------------------------------------------------------------------------------- bins
+def test_the_axis_of_log_odds_holds_nearly_all_confidences(make_run):
+    panel = stack(make_run(500, 4, 6))
+    ticks = binning.odds_ticks(panel)
+    low, high = (1 / (1 + math.exp(-tick)) for tick in (ticks[0], ticks[-1]))
+    assert np.mean(panel.confidence < low) <= 0.01
+    assert (np.mean(panel.confidence > high, axis=1) <= 0.1).all()
+    assert (np.diff(ticks) > 0).all()
+
+
+@pytest.mark.parametrize("scale", ["probability", "odds"])
+def test_the_bins_count_every_answer_once(make_run, scale):
+    panel = stack(make_run(300, 4, 3))
+    edges = binning.bin_edges(binning.odds_ticks(panel))[scale]
+    counts = binning.confidence_bins(panel, edges)
+    for at in range(3):
+        assert sum(counts["right"][at]) == panel.correct[at].sum()
+        assert sum(counts["wrong"][at]) == (~panel.correct[at]).sum()
+        inner = (panel.confidence[at] > edges[3]) & (panel.confidence[at] <= edges[4])
+        assert counts["right"][at][3] == (inner & panel.correct[at]).sum()
+
+
+def test_dots_and_curves_are_those_of_the_history(history):
+    dots, curves = binning.reliability_dots(history), binning.isotonic_curves(history.main)
+    assert len(dots) == len(curves) == len(history.main.epochs)
+    assert sum(row[4] for row in dots[2]) == len(history.main.targets)
+    expected = isotonic_curve(history.main.confidence[2], history.main.correct[2])
+    np.testing.assert_allclose(curves[2], expected.to_numpy(), atol=1e-7)
+
+
+def test_a_crowded_axis_is_one_where_most_are_nearly_certain():
+    assert binning.crowded(np.array([0.5, 0.96, 0.99]))
+    assert not binning.crowded(np.array([0.5, 0.5, 0.99]))
+
+
+# -------------------------------------------------------------------------------------------------- facts
+def written_by(run, names):
+    return [
+        dataclasses.replace(one, provenance=dataclasses.replace(one.provenance, writer=name))
+        for one, name in zip(run, names, strict=True)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("names", "told"),
+    [
+        (["", "", "", ""], "not recorded"),
+        (["a", "a", "b", "b"], "a, b"),
+        (["a", "b", "a", "b"], "they alternate 3 times"),
+    ],
+)
+def test_writers_that_alternate_are_pointed_out(make_run, names, told):
+    history = summarize(written_by(make_run(40, 3, 4), names))
+    known = dict(facts.reconciliation(history, compare(*history.pair), carried_epochs=4, carried_samples=40))
+    assert told in known["Written by"]
+
+
+def test_what_is_not_carried_is_said(history, comparison):
+    known = dict(facts.reconciliation(history, comparison, carried_epochs=5, carried_samples=100))
+    assert known["Epochs on this page"].startswith("5 of 7")
+    assert known["Samples on this page"].startswith("100 of 240")
+    whole = dict(facts.reconciliation(history, comparison, carried_epochs=7, carried_samples=240))
+    assert not {"Epochs on this page", "Samples on this page"} & set(whole)
+
+
+def test_the_start_stands_beside_models_that_know_nothing(history):
+    table = facts.start_table(history)
+    shares = np.bincount(history.main.targets) / len(history.main.targets)
+    assert table.loc["all classes alike", "loss"] == f"{math.log(4):.3f} nats"
+    entropy = -(shares * np.log(shares)).sum()
+    assert table.loc["always the class frequencies", "loss"] == f"{entropy:.3f} nats"
+    assert table.loc["always the class frequencies", "accuracy"] == f"{100 * shares.max():.1f} %"
+    assert table["loss"].iloc[0] == f"{history.table['loss'].iloc[0]:.3f} nats"
+
+
+# ----------------------------------------------------------------------------------------------- sections
+def test_every_finding_of_diagnose_has_a_section_of_its_own(run):
+    named = [code for section in sections.SECTIONS for code in section.codes]
+    assert len(named) == len(set(named))
+    assert {one.code for one in diagnose(run)} == set(named)
+
+
+def test_anchors_and_charts_are_used_once():
+    anchors = [section.anchor for section in (*sections.SECTIONS, sections.OTHER)]
+    assert len(anchors) == len(set(anchors))
+    charts = [figure.chart for section in sections.SECTIONS for figure in section.figures]
+    assert len(charts) == len(set(charts))

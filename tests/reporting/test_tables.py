@@ -1,0 +1,142 @@
+"""The tables behind the charts add up, and hold what their results hold."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from confshift.analysis.comparison import compare
+from confshift.analysis.history import summarize
+from confshift.reporting import tables
+
+
+@pytest.fixture(scope="module")
+def by_run(history):
+    return tables.run_tables(history, history.rise)
+
+
+@pytest.fixture(scope="module")
+def by_pair(comparison):
+    return tables.pair_tables(comparison, classes=[2, 0, 1, 3])
+
+
+def test_the_table_of_epochs_is_that_of_the_main_split(history):
+    table = tables.epoch_table(history)
+    assert table["split"].unique().tolist() == ["val"]
+    panel = history.main
+    wrong = ~panel.correct
+    expected = [(panel.confidence[at][wrong[at]] > 0.9).mean() for at in range(len(panel.epochs))]
+    assert table["sure_wrong"].tolist() == pytest.approx(expected)
+    right = [(panel.confidence[at][~wrong[at]] > 0.9).mean() for at in range(len(panel.epochs))]
+    assert table["sure_right"].tolist() == pytest.approx(right)
+
+
+def test_a_share_of_no_answers_does_not_exist(make_run):
+    run = make_run(20, 2, 1)
+    logits = np.zeros((20, 2))
+    logits[np.arange(20), run[0].predictions.targets] = 9
+    perfect = type(run[0]).from_predictions(
+        type(run[0].predictions)(logits, run[0].predictions.targets), epoch=0
+    )
+    table = tables.epoch_table(summarize([perfect]))
+    assert math.isnan(table["sure_wrong"][0])
+    assert table["sure_right"][0] == 1
+
+
+def test_bands_reach_1_96_standard_errors_from_the_mean(by_run, history):
+    table = history.table[history.table["split"] == "val"].reset_index(drop=True)
+    series = by_run["loss_series"]
+    loss = series[series["series"] == "loss"].reset_index(drop=True)
+    np.testing.assert_allclose(loss["mean"], table["loss"])
+    np.testing.assert_allclose(loss["high"] - loss["mean"], 1.96 * table["loss_se"])
+    np.testing.assert_allclose(loss["mean"] - loss["low"], 1.96 * table["loss_se"])
+
+
+def test_the_two_parts_add_up_to_the_loss(by_run):
+    parts = by_run["part_series"].groupby("epoch")["mean"].sum()
+    np.testing.assert_allclose(parts, by_run["epochs"]["loss"])
+
+
+def test_other_splits_are_drawn_beside_and_named_once(by_run, history):
+    train = history.table[history.table["split"] == "train"]
+    assert by_run["other_splits"]["mean"].tolist() == train["loss"].tolist()
+    assert by_run["other_ends"]["label"].tolist() == ["loss on train"]
+
+
+def test_the_best_checkpoints_are_named_on_one_side_of_their_mark(by_run, history):
+    marks = by_run["marks"]
+    assert marks["epoch"].tolist() == history.best.loc[["loss", "refinement_loss"], "epoch"].tolist()
+    assert [bool(one.left) + bool(one.right) for one in marks.itertuples()] == [1, 1]
+
+
+@pytest.mark.parametrize(
+    ("status", "starts"), [("systematic", [12.0]), ("small", [12.0]), ("flat", []), ("within_jitter", [])]
+)
+def test_the_begin_of_a_rise_is_marked_only_where_there_is_one(status, starts):
+    rise = pd.DataFrame({"status": [status], "since": [12.0]}, index=["loss"])
+    assert tables.rise_starts(rise) == starts
+
+
+def test_the_near_range_holds_every_band_after_the_initial_fall(make_run):
+    run = make_run(200, 3, 12, churn=0.1)
+    history = summarize(run)
+    limits, table = tables.limits(history), tables.epoch_table(history)
+    settled = int(
+        np.argmax(table["loss"] <= table["loss"].min() + 0.1 * (table["loss"][0] - table["loss"].min()))
+    )
+    tops = table["loss"] + 1.96 * table["loss_se"]
+    assert limits["loss"]["domainMax"] == pytest.approx(tops[settled:].max())
+    assert limits["accuracy"]["domainMin"] < table["accuracy"][settled:].min()
+
+
+def test_the_steps_of_the_waterfall_lead_from_the_loss_before_to_the_loss_after(by_pair, comparison):
+    account = by_pair["account"]
+    loss = comparison.change.loc["loss"]
+    assert account["start"].tolist()[0] == account["start"].tolist()[4] == 0
+    assert account["end"][0] == loss["before"]
+    assert account["end"][4] == loss["after"]
+    for step in (1, 2, 3):
+        assert account["start"][step] == pytest.approx(account["end"][step - 1])
+        assert account["end"][step] - account["start"][step] == pytest.approx(account["value"][step])
+    assert account["end"][3] == pytest.approx(loss["after"])
+    assert (account["room"] > account["right"].max()).all()
+
+
+def test_a_step_is_coloured_by_its_direction(by_pair):
+    account = by_pair["account"]
+    steps = account[account["kind"] != "total"]
+    assert ((steps["value"] > 0) == (steps["kind"] == "up")).all()
+
+
+def test_the_bars_of_the_cells_add_up_to_the_change(by_pair, comparison):
+    assert by_pair["cells"]["contribution"].sum() == pytest.approx(comparison.change.loc["loss", "change"])
+    assert len(by_pair["cells"]) == 8
+    assert by_pair["cells"]["samples"].sum() <= len(comparison.panel.targets)
+
+
+def test_all_competitors_of_few_classes_add_up_to_the_change(by_pair, comparison):
+    shown = by_pair["competitors"]
+    assert shown["contribution"].sum() == pytest.approx(comparison.change.loc["loss", "change"])
+    assert set(shown["row"]) == set(shown["column"]) == {0, 1, 2, 3}
+    assert (shown[shown["row"] == shown["column"]]["contribution"] == 0).all()
+
+
+def test_of_many_classes_the_largest_contributions_are_shown(make_run):
+    run = make_run(300, 30, 2)
+    comparison = compare(*run)
+    shown = tables.shown_classes(comparison.classes, 5)
+    sizes = comparison.classes["contribution"].abs()
+    assert sizes[shown].min() >= sizes.drop(shown).max()
+    competitors = tables.pair_tables(comparison, classes=shown)["competitors"]
+    assert set(competitors["row"]) <= set(range(5))
+    assert competitors["column"].max() < 5
+
+
+def test_a_class_without_samples_is_not_shown(make_run):
+    run = make_run(3, 10, 2)
+    comparison = compare(*run)
+    shown = tables.shown_classes(comparison.classes, 20)
+    assert set(shown) == set(comparison.panel.targets)
