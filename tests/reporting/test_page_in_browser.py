@@ -11,6 +11,7 @@ from hostile_names import HOSTILE_NAMES
 from reading_pages import Page
 
 from confshift.analysis.comparison import compare
+from confshift.reporting.page import report
 from confshift.reporting.readings import FORMATS, READINGS, fill, pair_values
 from confshift.reporting.tables import epoch_table
 
@@ -312,6 +313,34 @@ def test_a_name_that_looks_like_a_formula_is_no_formula_in_the_download(browser,
     saved = visit.wait("return window.saved")
     assert "'=1+1" in saved
     assert "\n=1+1" not in saved
+
+
+def test_inputs_stand_beside_their_samples(browser, tmp_path, make_run):
+    shades = np.linspace(0, 255, 40).astype(np.uint8)
+    made = report(
+        make_run(40, 3, 3), thumbnail=lambda one: np.full((9, 9), shades[one]) if one % 2 else "a text"
+    )
+    visit = Visit(browser, made.save(tmp_path / "inputs.html").path).open()
+    assert len(visit.run("return document.querySelectorAll('#movers .thumb, #movers .input')")) == 12
+    picked = visit.run("return window.confshift.rows('samples').findIndex(row => row.sample === '7')")
+    visit.run("window.confshift.choose({pinned: arguments[0]})", picked)
+    assert visit.run("return document.querySelectorAll('#pinned .thumb').length") == 1
+    place = visit.run("return getComputedStyle(document.querySelector('#pinned .thumb')).backgroundImage")
+    assert place.startswith('url("data:image/webp')
+    assert not messages(browser)
+    assert not requests(browser)
+
+
+def test_hovering_tells_the_numbers_of_a_point(visit):
+    from selenium.webdriver import ActionChains
+
+    visit.run("document.querySelector('#figure-cells').scrollIntoView({block: 'center'})")
+    bar = visit.browser.find_element("css selector", "#figure-cells .mark-rect.role-mark path")
+    ActionChains(visit.browser).move_to_element(bar).perform()
+    visit.wait("return !document.querySelector('#tip').hidden")
+    assert "samples that" in visit.text("#tip")
+    ActionChains(visit.browser).move_to_element(visit.browser.find_element("css selector", "h1")).perform()
+    visit.wait("return document.querySelector('#tip').hidden")
 
 
 def test_without_scripts_the_answer_is_readable(browser, paths, page):

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from confshift.analysis.comparison import Comparison
 from confshift.analysis.history import History
@@ -23,6 +24,7 @@ from confshift.reporting.payload import Payload, carried_history, carry_samples,
 from confshift.reporting.readings import READINGS, fill
 from confshift.reporting.sections import OTHER, SECTIONS, TOP
 from confshift.reporting.theme import CELL_LABELS
+from confshift.reporting.thumbnails import TILE, Thumbnail, Thumbnails, show_inputs
 
 __all__ = ["Story", "contents", "key_table", "sample_contents", "sample_limit"]
 
@@ -32,6 +34,8 @@ _MAX_CELLS, _MAX_SAMPLES = 2_000_000, 20_000
 _MAX_ROWS = 20
 #: A class filter with more entries is no help.
 _MAX_FILTER = 2_000
+#: Samples whose inputs are shown.
+_MAX_THUMBNAILS = 2_000
 #: Samples in the table of those that rose most.
 _MOVERS = 12
 
@@ -48,6 +52,7 @@ class Story:
     comparison: Comparison
     findings: tuple[Finding, ...]
     problems: pd.DataFrame
+    thumbnail: Thumbnail | None = None
 
     @property
     def verdict(self) -> str:
@@ -58,6 +63,19 @@ class Story:
     def carried(self) -> History:
         """The history of the checkpoints that the page carries."""
         return carried_history(self.history, self.comparison, self.history.rise)
+
+    @cached_property
+    def inputs(self) -> tuple[NDArray[np.intp], Thumbnails]:
+        """The samples whose inputs are shown, as positions in the panel: those that changed most."""
+        if self.thumbnail is None:
+            return np.empty(0, np.intp), Thumbnails("", [], [])
+        panel = self.carried.main
+        before, after = (
+            panel.checkpoints.index(one) for one in (self.comparison.before, self.comparison.after)
+        )
+        change = panel.loss[after] - panel.loss[before] if before != after else panel.loss[after]
+        shown = np.argsort(-np.abs(np.nan_to_num(change)), kind="stable")[:_MAX_THUMBNAILS]
+        return shown, show_inputs(self.thumbnail, list(panel.sample_ids[shown]))
 
 
 def sample_limit(story: Story) -> int:
@@ -90,14 +108,29 @@ def contents(story: Story) -> dict[str, Any]:
 def sample_contents(story: Story, *, limit: int) -> tuple[int, dict[str, Any]]:
     """Return how many samples the page carries one by one, and what the template names of them."""
     samples = carry_samples(story.carried, story.comparison, limit=limit)
+    count = len(samples.positions)
     epochs = len(story.carried.main.checkpoints)
-    return samples.count, {
-        "sampled": samples.count < len(story.history.main.targets),
+    return count, {
+        "sampled": count < len(story.history.main.targets),
         "facts": facts.reconciliation(
-            story.history, story.comparison, carried_epochs=epochs, carried_samples=samples.count
+            story.history, story.comparison, carried_epochs=epochs, carried_samples=count
         ),
-        "samples": _embedded(**samples.parts),
+        "samples": _embedded(**samples.parts, inputs=_inputs(story, samples.positions)),
+        "sprite": story.inputs[1].sprite,
         "sample_arrays": samples.arrays,
+    }
+
+
+def _inputs(story: Story, carried: NDArray[np.intp]) -> dict[str, Any]:
+    """Return the inputs of carried samples, by their place among these."""
+    shown, thumbnails = story.inputs
+    place = {int(one): at for at, one in enumerate(carried)}
+    known = [(place[one], at) for at, one in enumerate(shown.tolist()) if one in place]
+    return {
+        "tiles": {i: thumbnails.tiles[at] for i, at in known if thumbnails.tiles[at] >= 0},
+        "texts": {i: thumbnails.texts[at] for i, at in known if thumbnails.tiles[at] < 0},
+        "side": TILE,
+        "columns": thumbnails.columns,
     }
 
 

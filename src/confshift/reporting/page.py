@@ -21,6 +21,7 @@ from confshift.findings.finding import Finding
 from confshift.reporting.bundle import vega_bundle
 from confshift.reporting.contents import Story, contents, key_table, sample_contents, sample_limit
 from confshift.reporting.saving import replace_file
+from confshift.reporting.thumbnails import Thumbnail
 from confshift.storage.run import Run
 
 __all__ = ["MAX_BYTES", "Report", "report"]
@@ -89,6 +90,7 @@ def report(
     before: float | None = None,
     after: float | None = None,
     title: str | None = None,
+    thumbnail: Thumbnail | None = None,
 ) -> Report:
     """Make the page about a run: the answer first, then the evidence; any two epochs can be compared in it.
 
@@ -101,6 +103,9 @@ def report(
         Epochs that the page compares when it is opened; without them the best by loss and the last.
     title : str, optional
         Defaults to the name of the run's folder.
+    thumbnail : callable or dataset, optional
+        Shows the inputs of the samples that changed most beside their numbers: a function of a sample's id
+        that returns an image (PIL, array, tensor) or a text, or a dataset that is indexed by it.
 
     Returns
     -------
@@ -109,14 +114,14 @@ def report(
     Raises
     ------
     ConfshiftError
-        Where the run is empty, holds no such epoch, or the file can't be written.
+        Where the run is empty, holds no such epoch, `thumbnail` fails, or the file can't be written.
     """
     history = summarize(run)
     comparison = compare(*choose_pair(history, before=before, after=after))
     findings = diagnose(history, before=before, after=after)
     name = title if title is not None else run.path.name if isinstance(run, Run) else "Run"
     problems = run.problems if isinstance(run, Run) else pd.DataFrame()
-    story = Story(name, history, comparison, tuple(findings), problems)
+    story = Story(name, history, comparison, tuple(findings), problems, thumbnail)
     made = Report(_page(story), story.findings, story.verdict, comparison.change, None)
     return made if path is None else made.save(path)
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from confshift.analysis.comparison import Comparison
 from confshift.analysis.history import History, summarize
@@ -16,10 +17,18 @@ from confshift.reporting import binning, packing, tables
 from confshift.reporting.readings import READINGS, pair_values
 from confshift.reporting.theme import CELL_LABELS, TRANSITION_LABELS
 
-__all__ = ["MAX_CLASSES", "Payload", "Samples", "carried_history", "carry_samples", "make_payload"]
+__all__ = [
+    "_MAX_CLASSES",
+    "Payload",
+    "Samples",
+    "carried_history",
+    "carry_samples",
+    "make_payload",
+    "places_of",
+]
 
 #: Classes shown one by one; the others are summed up.
-MAX_CLASSES = 20
+_MAX_CLASSES = 20
 #: The cells of every pair are computed for at most this many checkpoints ...
 _MAX_EPOCHS = 200
 #: ... and at most this many pairs times samples; but never for fewer checkpoints than this.
@@ -40,7 +49,7 @@ class Payload:
 class Samples:
     """The samples that a page carries one by one."""
 
-    count: int
+    positions: NDArray[np.intp]  # in the panel, ascending
     parts: dict[str, Any]
     arrays: dict[str, str]
 
@@ -79,8 +88,8 @@ def make_payload(history: History, comparison: Comparison, rise: pd.DataFrame) -
     rise : DataFrame
         `History.rise` of all checkpoints.
     """
-    panel, classes = history.main, tables.shown_classes(comparison.classes, MAX_CLASSES)
-    pair = _places(history, comparison)
+    panel, classes = history.main, tables.shown_classes(comparison.classes, _MAX_CLASSES)
+    pair = places_of(history, comparison)
     by_epoch = tables.epoch_table(history)
     values = pair_values(comparison, classes, before=by_epoch.iloc[pair[0]], after=by_epoch.iloc[pair[1]])
     parts = {
@@ -105,7 +114,7 @@ def make_payload(history: History, comparison: Comparison, rise: pd.DataFrame) -
 
 def carry_samples(history: History, comparison: Comparison, *, limit: int) -> Samples:
     """Gather what the page carries of single samples, of at most `limit` of them."""
-    panel, (before, after) = history.main, _places(history, comparison)
+    panel, (before, after) = history.main, places_of(history, comparison)
     chosen = packing.select_samples(panel.loss[after] - panel.loss[before], limit=limit)
     positions, names = chosen.positions, panel.class_labels
     used = np.unique(np.r_[panel.targets[positions], panel.predicted[:, positions].ravel()])
@@ -122,10 +131,10 @@ def carry_samples(history: History, comparison: Comparison, *, limit: int) -> Sa
         "floor": packing.LOSS_FLOOR,
         "bits": bits,
     }
-    return Samples(len(positions), parts, {"losses": losses, "predicted": predicted})
+    return Samples(positions, parts, {"losses": losses, "predicted": predicted})
 
 
-def _places(history: History, comparison: Comparison) -> list[int]:
+def places_of(history: History, comparison: Comparison) -> list[int]:
     """Return where the two compared checkpoints stand among the carried ones."""
     checkpoints = history.main.checkpoints
     return [checkpoints.index(comparison.before), checkpoints.index(comparison.after)]

@@ -28,7 +28,7 @@ async function draw(figure) {
   const holder = find(".chart", figure), live = make("div");
   live.className = "live";
   holder.replaceChildren(live);
-  const options = {mode: "vega", renderer: "svg", actions: false, ast: true, defaultStyle: false, tooltip: {disableDefaultStyle: true}};
+  const options = {mode: "vega", renderer: "svg", actions: false, ast: true, defaultStyle: false, tooltip: showTip};
   charts.get(figure.id)?.view.finalize();
   const {view} = await vegaEmbed(live, spec, options);
   charts.set(figure.id, {figure, view, tables: sources.map(one => one.name), drawn: state});
@@ -62,6 +62,39 @@ async function refreshAll() {
   document.body.dataset.shown = `${state.before},${state.after}`;
 }
 
+// ---- tooltips and inputs
+
+// The input of a sample, where the report was given one: its image from the sprite, or its text.
+function input(i, size) {
+  const {tiles, texts, side, columns} = data.samples.inputs;
+  if (i in texts) return [Object.assign(make("span", texts[i]), {className: "input"})];
+  if (!(i in tiles)) return [];
+  const image = make("span", undefined, {role: "img", "aria-label": `input of sample ${data.samples.ids[i]}`});
+  image.className = "thumb";
+  Object.assign(image.style, {
+    width: `${size}px`, height: `${size}px`, backgroundSize: `${columns * size}px auto`,
+    backgroundPosition: `-${tiles[i] % columns * size}px -${Math.floor(tiles[i] / columns) * size}px`,
+  });
+  return [image];
+}
+
+const tip = make("div", undefined, {id: "tip", role: "status"});
+
+function showTip(_, event, item, value) {
+  tip.hidden = !value;
+  if (!value) return;
+  const table = make("table");
+  for (const [name, text] of Object.entries(value)) {
+    const line = make("tr");
+    line.append(make("td", name), make("td", text));
+    table.append(line);
+  }
+  tip.replaceChildren(...(item?.datum?.i === undefined ? [] : input(item.datum.i, 96)), table);
+  const {width, height} = tip.getBoundingClientRect(), [x, y] = [event.clientX, event.clientY];
+  tip.style.left = `${Math.max(4, x + 16 + width > innerWidth ? x - width - 12 : x + 16)}px`;
+  tip.style.top = `${Math.max(4, y + 12 + height > innerHeight ? y - height - 8 : y + 12)}px`;
+}
+
 // ---- words and tables
 
 function write() {
@@ -88,7 +121,8 @@ function writeMovers() {
     const line = make("tr"), first = make("td"), button = make("button", row.sample, {type: "button", "aria-pressed": row.i === state.pinned});
     button.className = "link";
     button.addEventListener("click", () => choose({pinned: row.i}));
-    first.append(button);
+    const shown = input(row.i, data.samples.inputs.side);
+    first.append(...(row.i in data.samples.inputs.tiles ? [...shown, button] : [button, ...shown]));
     const cells = [row.true, row.said_before, row.said, nats(row.loss_before), nats(row.loss_after), signed(row.change)];
     line.append(first, ...cells.map(text => make("td", text)));
     return line;
@@ -99,9 +133,10 @@ function writePinned() {
   const box = find("#pinned");
   if (state.pinned === null || !box) return;
   const row = views.sample(state.pinned, state);
-  box.textContent = `Sample ${row.sample}, true class ${row.true}: predicted ${row.said_before} at epoch ` +
+  const sentence = `Sample ${row.sample}, true class ${row.true}: predicted ${row.said_before} at epoch ` +
     `${FORMATS.epoch(model.epochs[state.before])}, ${row.said} at epoch ${FORMATS.epoch(model.epochs[state.after])}; ` +
     `loss ${nats(row.loss_before)} to ${nats(row.loss_after)} nats (${signed(row.change)}).`;
+  box.replaceChildren(...input(state.pinned, 128), sentence);
 }
 
 const MOST_ROWS = 200;
@@ -208,6 +243,8 @@ function listen() {
     target?.scrollIntoView({behavior: "smooth"});
     target?.focus({preventScroll: true});
   });
+  addEventListener("scroll", () => { tip.hidden = true; }, {passive: true});
+  addEventListener("keydown", event => { if (event.key === "Escape") tip.hidden = true; });
   addEventListener("hashchange", () => choose(fromAddress()));
   addEventListener("beforeprint", () => { for (const chart of charts.values()) chart.view.resize().run(); });
 }
@@ -220,6 +257,8 @@ async function redraw(variant, value) {
 
 async function start() {
   document.documentElement.classList.add("scripted");
+  tip.hidden = true;
+  document.body.append(tip);
   await model.decode();
   Object.assign(state, fromAddress());
   if (state.before > state.after) [state.before, state.after] = [state.after, state.before];
