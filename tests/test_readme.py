@@ -61,6 +61,7 @@ def commands(code):
 
 def run_console(code):
     from click.testing import CliRunner
+
     from confshift.cli import main
 
     for arguments, expected in commands(code):
