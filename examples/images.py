@@ -76,8 +76,8 @@ class Images(Dataset):
 
     def standardised(self, reference: Images) -> Images:
         """Let pixels be read with the mean 0 and the deviation 1 that those of the reference then have."""
-        pixels = reference.pixels / 255
-        return replace(self, mean=pixels.mean().item(), std=pixels.std().item())
+        std, mean = torch.std_mean(reference.pixels / 255)
+        return replace(self, mean=mean.item(), std=std.item())
 
     def windows(self, size: int, *, seed: int = 0) -> Images:
         """Keep of each image a window of size x size at a random place, which makes the task harder."""
