@@ -335,6 +335,7 @@ def test_hovering_tells_the_numbers_of_a_point(visit):
     from selenium.webdriver import ActionChains
 
     visit.run("document.querySelector('#figure-cells').scrollIntoView({block: 'center'})")
+    time.sleep(0.3)  # a page that scrolls hides the tip
     bar = visit.browser.find_element("css selector", "#figure-cells .mark-rect.role-mark path")
     ActionChains(visit.browser).move_to_element(bar).perform()
     visit.wait("return !document.querySelector('#tip').hidden")
