@@ -336,7 +336,8 @@ def test_hovering_tells_the_numbers_of_a_point(visit):
 
     visit.run("document.querySelector('#figure-cells').scrollIntoView({block: 'center'})")
     time.sleep(0.3)  # a page that scrolls hides the tip
-    bar = visit.browser.find_element("css selector", "#figure-cells .mark-rect.role-mark path")
+    bars = visit.browser.find_elements("css selector", "#figure-cells .mark-rect.role-mark path")
+    bar = max(bars, key=lambda one: one.size["width"])
     ActionChains(visit.browser).move_to_element(bar).perform()
     visit.wait("return !document.querySelector('#tip').hidden")
     assert "samples that" in visit.text("#tip")
