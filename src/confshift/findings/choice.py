@@ -9,7 +9,7 @@ from confshift.analysis.judgement import Judgement
 from confshift.findings.finding import Finding, Verdict
 from confshift.findings.wording import count, epoch, nats, percent
 
-__all__ = ["best_checkpoint"]
+__all__ = ["best_checkpoint", "last_is_as_good"]
 
 
 def best_checkpoint(history: History, judgement: Judgement) -> Finding:
@@ -36,7 +36,18 @@ def best_checkpoint(history: History, judgement: Judgement) -> Finding:
     verdict: Verdict = "yes" if agree else "cannot tell" if shared else "no"
     if shared and not agree:
         sentence += f" {_listed(shared)} can't be told from the best by any of the three."
-    return Finding("best_checkpoint", title, verdict, sentence, best, _recommendation(loss, refinement))
+    step = _recommendation(loss, refinement)
+    last = history.main.checkpoints[-1]
+    if last.epoch != refinement["epoch"] and last_is_as_good(history, judgement):
+        named = f"epoch {epoch(last.epoch)} with T = {last.temperature:.3g}"
+        step += f" The last one, {named}, can't be told from the best."
+    return Finding("best_checkpoint", title, verdict, sentence, best, step)
+
+
+def last_is_as_good(history: History, judgement: Judgement) -> bool:
+    """Tell whether the last checkpoint, once calibrated, can't be told from the best one."""
+    last = history.main.checkpoints[-1]
+    return last.fit_status == "ok" and last.epoch in _not_told(judgement, "refinement_loss")
 
 
 def _recommendation(loss: pd.Series, refinement: pd.Series) -> str:

@@ -8,6 +8,7 @@ import numpy as np
 
 from confshift.analysis.comparison import Comparison
 from confshift.analysis.history import History
+from confshift.findings.choice import last_is_as_good
 from confshift.findings.run_kind import kind_of
 from confshift.findings.wording import epoch, nats, percent, points, rose_or_fell
 
@@ -103,7 +104,10 @@ def _advice(history: History, comparison: Comparison) -> str:
         return text
     kind = kind_of(history.judgement)
     if kind == "confidence" and scaled < earlier:
-        return f"{text}, so keep epoch {epoch(after.epoch)} and calibrate it"
+        if last_is_as_good(history, history.judgement):
+            return f"{text}, so keep epoch {epoch(after.epoch)} and calibrate it"
+        best = history.best.loc["refinement_loss", "epoch"]
+        return f"{text}, so calibrate; after that epoch {epoch(best)} is the best"
     if "overfitting" in kind:
         best = history.best.loc["refinement_loss", "epoch"]
         return f"{text}: the model itself got worse, so go back to about epoch {epoch(best)}"

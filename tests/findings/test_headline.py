@@ -1,0 +1,98 @@
+"""The sentence at the top: each clause is true of the run, and its numbers are those of the tables."""
+
+import numpy as np
+import pytest
+
+from confshift.analysis.comparison import compare
+from confshift.analysis.history import summarize
+from confshift.checkpoint import Checkpoint
+from confshift.findings.headline import headline
+from confshift.findings.wording import nats
+from confshift.predictions import Predictions
+
+
+def history_of(logits, targets, split="val"):
+    return summarize(
+        [
+            Checkpoint.from_predictions(Predictions(one, targets), epoch=epoch, split=split)
+            for epoch, one in enumerate(logits)
+        ]
+    )
+
+
+@pytest.fixture(scope="module")
+def confident():
+    """A run whose logits only grow: nothing changes but the confidence."""
+    random = np.random.default_rng(0)
+    targets = random.integers(0, 4, 2000)
+    base = random.normal(size=(2000, 4))
+    base[np.arange(2000), targets] += 1.5
+    scales = np.r_[0.3, 0.6, 1.0, np.linspace(1.1, 4, 17)]
+    return history_of(scales[:, None, None] * base, targets)
+
+
+def test_a_rise_of_confidence_alone_ends_in_keep_and_calibrate(confident):
+    comparison = compare(*confident.pair)
+    sentence = headline(confident, comparison)
+    loss = comparison.change.loc["loss"]
+    assert f"the validation loss rose by {nats(loss['change'])} nats" in sentence
+    assert f"({nats(loss['before'])} to {nats(loss['after'])})" in sentence
+    assert "; that is systematic;" in sentence
+    assert "the right ones got surer" in sentence
+    assert "accuracy did not change measurably" in sentence
+    scaled = nats(comparison.change.loc["refinement_loss", "after"])
+    assert f"brings the loss at epoch 19 to {scaled}, " in sentence
+    assert sentence.count("\n") == 0
+    assert sentence.endswith(".")
+
+
+def test_the_share_of_the_wrong_ones_is_that_of_the_cells(confident):
+    comparison = compare(*confident.pair)
+    net = comparison.cells["contribution"].groupby(level="transition").sum()
+    share = net["stayed_wrong"] / comparison.change.loc["loss", "change"]
+    assert share > 1
+    assert f"{share:.1f} times the rise comes from samples that were wrong and got worse" in headline(
+        confident, comparison
+    )
+
+
+def test_the_verdict_of_the_run_is_quoted_only_where_the_pair_ends_at_its_last_epoch(confident):
+    checkpoints = confident.main.checkpoints
+    inner = headline(confident, compare(checkpoints[3], checkpoints[10]))
+    assert "systematic" not in inner
+    assert "keep epoch" not in inner
+
+
+def test_a_fall_speaks_of_no_rise(confident):
+    checkpoints = confident.main.checkpoints
+    sentence = headline(confident, compare(checkpoints[0], checkpoints[2]))
+    assert "loss fell by" in sentence
+    assert "rise" not in sentence
+
+
+def test_a_run_that_loses_information_is_sent_back():
+    random = np.random.default_rng(1)
+    targets = random.integers(0, 4, 3000)
+    noise = random.normal(size=(3000, 4))
+    signal = np.eye(4)[targets]
+    strengths = np.r_[0.5, 1.5, 2.5, np.linspace(2.4, 0.6, 20)]
+    history = history_of([strength * signal + noise for strength in strengths], targets)
+    sentence = headline(history, compare(*history.pair))
+    assert "accuracy fell by" in sentence
+    best = history.best.loc["refinement_loss", "epoch"]
+    assert f"the model itself got worse, so go back to about epoch {best:g}." in sentence
+
+
+def test_right_samples_that_hedge_more_are_named():
+    random = np.random.default_rng(2)
+    targets = random.integers(0, 3, 1000)
+    base = random.normal(size=(1000, 3)) * 0.3 + 6 * np.eye(3)[targets]
+    history = history_of([base, base * 0.5], targets)
+    comparison = compare(*history.main.checkpoints)
+    assert "comes from right samples that got less sure" in headline(history, comparison)
+
+
+def test_another_split_is_called_by_its_name():
+    logits = np.random.default_rng(3).normal(size=(2, 50, 3))
+    history = history_of(logits, np.arange(50) % 3, split="holdout")
+    assert "the holdout loss" in headline(history, compare(*history.main.checkpoints))
