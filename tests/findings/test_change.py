@@ -82,6 +82,7 @@ def test_dearer_mistakes(dearer):
     temperature = dearer.after.temperature
     assert temperature == pytest.approx(3, rel=0.1)
     assert f"by T = {temperature:.3g} " in found["temperature_repairs"].next_step
+    assert found["temperature_repairs"].next_step.endswith("if you keep this checkpoint.")
     assert_sound(found.values())
 
 
@@ -118,6 +119,24 @@ def test_every_number_of_the_first_sentences_is_the_tables(dearer):
     pair = dearer.competitors[dearer.competitors["contribution"] > 0].iloc[0]
     text = f"{pair['class_name']} taken for {pair['competitor_name']} {signed(pair['contribution'])}"
     assert text in found["one_competitor"].sentence
+
+
+def test_calibration_is_not_the_first_thing_to_look_at_in_a_run_that_overfits(dearer):
+    usual, overfitting = (about_change(dearer, overfitting=known)[1] for known in (False, True))
+    assert usual.code == "dearer_mistakes"
+    assert "look at calibration first" in usual.next_step
+    assert overfitting.next_step == ""
+    assert (overfitting.verdict, overfitting.sentence) == (usual.verdict, usual.sentence)
+
+
+def test_nor_where_most_of_the_rise_is_refinement(base):
+    logits, targets = base
+    wrong = logits.argmax(axis=1) != targets
+    comparison = comparison_of(logits, np.where(wrong[:, None], 2 * logits, logits), targets)
+    change = comparison.change["change"]
+    assert change["refinement_loss"] > change["loss"] / 2
+    finding = findings_of(comparison)["dearer_mistakes"]
+    assert (finding.verdict, finding.next_step) == ("yes", "")
 
 
 def test_right_ones_less_sure(base):
@@ -161,6 +180,16 @@ def test_more_mistakes(base):
     assert found["dearer_mistakes"].verdict == "no"
     assert "wrong more often" in found["dearer_mistakes"].next_step
     assert_sound(found.values())
+
+
+def test_one_more_mistake_is_no_reason_to_go_back(base):
+    logits, targets = base
+    after = logits.copy()
+    one = int(np.flatnonzero(logits.argmax(axis=1) == targets)[0])
+    after[one] = np.roll(logits[one], 1)
+    finding = findings_of(comparison_of(logits, after, targets))["dearer_mistakes"]
+    assert finding.evidence["contribution"].idxmax() == "error_rate"
+    assert (finding.verdict, finding.next_step) == ("no", "")
 
 
 def test_what_rises_decides_even_where_the_hedge_falls_by_more(base):
@@ -243,7 +272,14 @@ def test_a_rise_within_noise_has_no_causes():
     assert loss["change"] == pytest.approx(0.025)
     assert loss["change_low"] < 0
     found = findings_of(comparison)
-    for code in ("loss_change", "temperature_repairs", "few_classes", "one_competitor", "few_samples"):
+    for code in (
+        "loss_change",
+        "wrong_or_right",
+        "temperature_repairs",
+        "few_classes",
+        "one_competitor",
+        "few_samples",
+    ):
         assert found[code].verdict == "cannot tell", code
     assert_sound(found.values())
 

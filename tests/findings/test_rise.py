@@ -109,6 +109,10 @@ def test_a_systematic_rise_is_told_with_amount_bound_since_and_size():
         assert part in text
 
 
+def test_a_systematic_rise_leaves_the_step_to_the_kind_of_run_that_follows():
+    assert series_rise(judged({}).rise, "loss").next_step == ""
+
+
 def test_levels_carry_the_digits_of_their_change():
     text = sentence(status="flat", amount=0.0031, best_value=2.6321, last_value=2.6352)
     assert "2.6321 at epoch 9, 2.6352 at epoch 90" in text

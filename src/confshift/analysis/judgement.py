@@ -14,11 +14,12 @@ from confshift.analysis.panel import Panel
 from confshift.analysis.verdicts import Looks, judge_series, series_of
 from confshift.errors import ConfshiftError
 
-__all__ = ["Groups", "Judgement", "judge"]
+__all__ = ["SMALL", "Groups", "Judgement", "judge"]
 
 Groups = Sequence[Any] | NDArray[Any] | Mapping[Any, Any]
 
-_SMALL = 0.05
+#: A rise below this share of the loss's rise, and of the fall before it, is real but small.
+SMALL = 0.05
 
 
 class Judgement(NamedTuple):
@@ -95,7 +96,7 @@ def _add_shares(rows: dict[str, dict[str, Any]], panel: Panel, positions: NDArra
         amount = row["amount"] * (_nats_for_errors(row, panel, positions) if name == "error_rate" else 1)
         row["share_of_rise"] = _share(amount, of_loss)
         row["share_of_fall"] = _share(row["amount"], row.pop("fall"))
-        if row["status"] == "systematic" and max(row["share_of_rise"], row["share_of_fall"]) < _SMALL:
+        if row["status"] == "systematic" and max(row["share_of_rise"], row["share_of_fall"]) < SMALL:
             row["status"] = "small"
 
 

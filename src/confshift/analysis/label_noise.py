@@ -59,8 +59,8 @@ def label_noise_floor(
     Returns
     -------
     LabelNoise
-        All zeros and NaN errors where no temperature is best (all right, or no better than uniform):
-        there is nothing to find then.
+        All zeros and NaN errors where no temperature is best (all right, or no better than uniform), or
+        where there are fewer than five samples: there is nothing to find then.
 
     Notes
     -----
@@ -73,7 +73,7 @@ def label_noise_floor(
         rows = np.sort(rng.choice(len(targets), limit, replace=False))
         logits, targets = logits[rows], targets[rows]
     beta, status = temperature.optimum(temperature.fit(logits, targets))
-    if status != "ok":
+    if status != "ok" or len(targets) < _FOLDS:
         return LabelNoise(0.0, math.nan, 0.0, math.nan, math.nan, 0.0, math.nan, len(targets))
     best, eps = _fit(logits, targets, beta, 0.02)
     fold = rng.permutation(len(targets)) % _FOLDS

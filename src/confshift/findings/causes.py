@@ -13,27 +13,27 @@ import pandas as pd
 from confshift.analysis.class_bias import MAX_CLASSES, SAMPLES_PER_CLASS, class_bias_test
 from confshift.analysis.comparison import Comparison
 from confshift.analysis.history import History
+from confshift.analysis.judgement import SMALL, Judgement
 from confshift.analysis.learning_rate import FEWEST_CHECKPOINTS, learning_rates, rate_drops
-from confshift.analysis.significance import mcnemar
+from confshift.analysis.significance import Switches, mcnemar
 from confshift.findings.finding import Finding, Verdict
 from confshift.findings.labels import about_labels
 from confshift.findings.logits import scored_logits
+from confshift.findings.run_kind import kind_of
 from confshift.findings.wording import count, epoch, interval, nats, percent, points, signed
 
 __all__ = ["about_causes"]
 
 _LEVEL = 0.05
-#: A rise of the refinement loss below this share of the loss's own is real at most, not the explanation.
-_SMALL = 0.05
 #: Jitter is estimated from few epochs, and a fall is asked for, not any change: t, one-sided, 7 degrees.
 _TOLD = 1.9
 
 
-def about_causes(history: History, comparison: Comparison) -> list[Finding]:
+def about_causes(history: History, judgement: Judgement, comparison: Comparison) -> list[Finding]:
     """Hold each usual explanation of a rising loss against the logits."""
     return [
         scale_growth(comparison),
-        lost_information(history, comparison),
+        lost_information(history, judgement, comparison),
         *about_labels(history, comparison),
         learning_rate_drop(history),
         class_bias(comparison),
@@ -55,7 +55,7 @@ def scale_growth(comparison: Comparison) -> Finding:
         reason = "The loss did not rise." if loss["change"] <= 0 else "The logits before are all equal."
         return Finding("scale_growth", title, "not applicable", reason, table, "")
     sentence = (
-        f"The logits became {kappa:.2g} times as large. Growing alone contributes "
+        f"The logits became {kappa:.3g} times as large. Growing alone contributes "
         f"{signed(parts['scale'])} nats of {signed(loss['change'])}, another shape "
         f"{signed(parts['shape'])}. By temperature: calibration {signed(calibration['change'])} "
         f"({interval(calibration)}), refinement {signed(refinement['change'])} ({interval(refinement)}); "
@@ -78,8 +78,12 @@ def scale_growth(comparison: Comparison) -> Finding:
     return Finding("scale_growth", title, verdict, sentence, table, step if verdict == "yes" else "")
 
 
-def lost_information(history: History, comparison: Comparison) -> Finding:
-    """Say whether the model knows less than before, whatever its temperature."""
+def lost_information(history: History, judgement: Judgement, comparison: Comparison) -> Finding:
+    """Say whether the model knows less than before, whatever its temperature.
+
+    Where the comparison ends at the epoch that was judged, the verdict is that of the judgement: then this
+    finding and `run_kind` do not contradict each other. Elsewhere the two checkpoints speak for themselves.
+    """
     title = "Did the model lose information about the labels?"
     change = comparison.change
     refinement, loss = change.loc["refinement_loss"], change.loc["loss"]
@@ -93,27 +97,45 @@ def lost_information(history: History, comparison: Comparison) -> Finding:
         f"forgotten and {switched.learned:,} learned (McNemar p = {switched.p_value:.2g}); for these two "
         "epochs as chosen."
     )
-    worse = bool(refinement["change_low"] > 0)
-    small = worse and refinement["change"] < _SMALL * loss["change"]
-    fewer_right = switched.forgotten > switched.learned and switched.p_value < _LEVEL
-    verdict: Verdict = "yes" if worse and fewer_right and not small else "no"
-    if (worse and not small) != fewer_right or math.isnan(refinement["change_low"]):
-        verdict = "cannot tell"
-    if small:
-        sentence += (
-            f" That rise is real but small: {percent(refinement['change'] / loss['change'])} of the loss's."
-        )
+    series = judgement.rise.loc[["refinement_loss", "error_rate"]]
+    ends_there = comparison.after.epoch == series["last_epoch"].iloc[0]
+    judged = ends_there and kind_of(judgement) != "too_early"
+    verdict, reason = _lost_over_run(series) if judged else _lost_between(refinement, loss, switched)
     best = history.best.loc["refinement_loss"]
     step = (
         f"Prefer epoch {epoch(best['epoch'])}, where the refinement loss is "
         f"{nats(best['refinement_loss'])} nats; more data, augmentation or regularisation would act on "
         "this part."
     )
+    sentence += reason
     return Finding("lost_information", title, verdict, sentence, table, step if verdict == "yes" else "")
 
 
+def _lost_over_run(series: pd.DataFrame) -> tuple[Verdict, str]:
+    refinement, errors = (status.replace("_", " ") for status in series["status"])
+    reason = f" Over the whole run the refinement loss is judged {refinement}, the error rate {errors}."
+    if (series["status"] == "systematic").any():
+        return "yes", reason
+    return ("no" if refinement in ("flat", "small") else "cannot tell"), reason
+
+
+def _lost_between(refinement: pd.Series, loss: pd.Series, switched: Switches) -> tuple[Verdict, str]:
+    worse = bool(refinement["change_low"] > 0)
+    small = worse and refinement["change"] < SMALL * loss["change"]
+    share = percent(refinement["change"] / loss["change"]) if small else ""
+    reason = f" That rise is real but small: {share} of the loss's." if small else ""
+    fewer_right = switched.forgotten > switched.learned and switched.p_value < _LEVEL
+    if (worse and not small) != fewer_right or math.isnan(refinement["change_low"]):
+        return "cannot tell", reason
+    return "yes" if fewer_right else "no", reason
+
+
 def learning_rate_drop(history: History) -> Finding:
-    """Did a drop of the learning rate calm the curves?"""
+    """Did a drop of the learning rate calm the curves?
+
+    Without recorded rates the curves may be consistent with a drop, never proof of one: in runs at a
+    constant rate their jitter can collapse too.
+    """
     title = "Did the learning rate drop, and the curves with it?"
     main = history.panels[0][0]
     table = history.table[history.table["split"] == main].dropna(subset=["loss"])
@@ -138,17 +160,17 @@ def learning_rate_drop(history: History) -> Finding:
     fell = bool(largest["refinement_loss_change"] < -_TOLD * largest["refinement_loss_jitter"])
     others = ", ".join(epoch(float(one)) for one in drops.index.drop(largest.name))
     sentence = _drop_in_words(largest) + (f" (also at epoch {others})." if others else ".")
-    if fell:
+    if not known:
+        sentence += (
+            " Consistent with a smaller learning rate, but also with other reasons for calm, such as a "
+            "training set that is fitted perfectly."
+        )
+    elif fell:
         sentence += (
             " Consistent with a smaller step that averages out the noise of the training: it improves "
             "what the model knows, and does not undo confidence gained before."
         )
-    elif not known:
-        sentence += (
-            " Consistent with a smaller learning rate, but also with a training set that is fitted perfectly."
-        )
-    verdict: Verdict = "yes" if known or fell else "cannot tell"
-    return Finding("learning_rate_drop", title, verdict, sentence, drops, step)
+    return Finding("learning_rate_drop", title, "yes" if known else "cannot tell", sentence, drops, step)
 
 
 def _drop_in_words(drop: pd.Series) -> str:

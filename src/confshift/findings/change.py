@@ -17,11 +17,19 @@ __all__ = ["about_change"]
 _AS_CHOSEN = "for these two epochs as chosen; not corrected for having picked the best"
 
 
-def about_change(comparison: Comparison) -> list[Finding]:
-    """Answer the questions about what changed between two checkpoints, in the order of the argument."""
+def about_change(comparison: Comparison, *, overfitting: bool = False) -> list[Finding]:
+    """Answer the questions about what changed between two checkpoints, in the order of the argument.
+
+    Parameters
+    ----------
+    comparison : Comparison
+    overfitting : bool
+        Whether the run is known to get worse beyond its confidence: calibration is then not the first
+        thing to look at.
+    """
     return [
         loss_change(comparison),
-        dearer_mistakes(comparison),
+        dearer_mistakes(comparison, overfitting=overfitting),
         wrong_or_right(comparison),
         temperature_repairs(comparison),
         *about_carriers(comparison),
@@ -60,7 +68,7 @@ def loss_change(comparison: Comparison) -> Finding:
     return Finding("loss_change", "Did the loss change?", verdict, sentence, change, "")
 
 
-def dearer_mistakes(comparison: Comparison) -> Finding:
+def dearer_mistakes(comparison: Comparison, *, overfitting: bool = False) -> Finding:
     """Hedging, number of mistakes, cost of a mistake: which of them moved the loss?"""
     account = comparison.account
     part = account["contribution"]
@@ -72,7 +80,7 @@ def dearer_mistakes(comparison: Comparison) -> Finding:
         f"number of mistakes ({percent(rate['before'])} to {percent(rate['after'])} of the samples) and "
         f"{signed(part['mistake_cost'])} from the cost of a mistake ({_costs(cost)})."
     )
-    verdict, step = _dearer(comparison)
+    verdict, step = _dearer(comparison, overfitting=overfitting)
     if not rate["before"] and not rate["after"]:
         sentence = (
             f"No sample is wrong on either side: the change of {signed(part.sum())} nats is all hedging."
@@ -91,18 +99,27 @@ def _costs(cost: pd.Series) -> str:
     return f"{nats(before)} to {nats(after)} nats{ratio}"
 
 
-def _dearer(comparison: Comparison) -> tuple[Verdict, str]:
+def _dearer(comparison: Comparison, *, overfitting: bool) -> tuple[Verdict, str]:
     part, rate = comparison.account["contribution"], comparison.account.loc["error_rate"]
     if not comparison.change.loc["loss", "change"] > 0 or not (rate["before"] or rate["after"]):
         return "not applicable", ""
     largest = part.idxmax()  # of those that rose: a loss that rises while the hedge falls is the rule
     if largest == "error_rate":
-        return "no", "The model is wrong more often: keep the earlier checkpoint."
+        told = comparison.change.loc["error_rate", "change_low"] > 0
+        return "no", "The model is wrong more often: keep the earlier checkpoint." if told else ""
     if largest == "hedging":
         return "no", ""
     if not comparison.change.loc["mistake_cost", "change_low"] > 0:
         return "cannot tell", ""
+    if overfitting or _mostly_refinement(comparison):
+        return "yes", ""
     return "yes", "The model is wrong more loudly, rather than more often: look at calibration first."
+
+
+def _mostly_refinement(comparison: Comparison) -> bool:
+    """Whether a rise of the refinement loss, told from zero, is at least half of the rise of the loss."""
+    loss, refinement = comparison.change.loc["loss"], comparison.change.loc["refinement_loss"]
+    return bool(refinement["change_low"] > 0 and refinement["change"] >= loss["change"] / 2)
 
 
 def wrong_or_right(comparison: Comparison) -> Finding:
@@ -125,6 +142,8 @@ def wrong_or_right(comparison: Comparison) -> Finding:
     verdict: Verdict = "yes" if gap.low > 0 else "no" if gap.high < 0 else "cannot tell"
     if not comparison.change.loc["loss", "change"] > 0:
         verdict = "not applicable"
+    elif told_rise(comparison) != "yes":
+        verdict = "cannot tell"
     step = {
         "yes": "Look at the worst samples: mislabelled, ambiguous, or of a kind the training set lacks?",
         "no": "The model hedges more on what it gets right: look at regularisation, label noise, shift.",
@@ -163,7 +182,9 @@ def temperature_repairs(comparison: Comparison) -> Finding:
         verdict = "cannot tell"
     elif refinement["change_high"] < loss["change"] / 2:
         verdict = "yes"
-        step = f"Divide the logits by T = {temperature:.3g} (fitted on this split) and keep the checkpoint."
+        step = (
+            f"Divide the logits by T = {temperature:.3g} (fitted on this split) if you keep this checkpoint."
+        )
     elif refinement["change_low"] > loss["change"] / 2:
         verdict, step = "no", "Information is lost: prefer the checkpoint with the best refinement loss."
     else:

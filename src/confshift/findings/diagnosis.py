@@ -15,7 +15,7 @@ from confshift.findings.change import about_change
 from confshift.findings.choice import best_checkpoint
 from confshift.findings.finding import Finding
 from confshift.findings.rise import about_rise
-from confshift.findings.run_kind import run_kind
+from confshift.findings.run_kind import kind_of, run_kind
 from confshift.findings.start import about_start
 
 __all__ = ["choose_pair", "diagnose"]
@@ -63,12 +63,13 @@ def diagnose(
     sides = choose_pair(history, before=before, after=after)
     usual = looks == "once" and groups is None
     judgement = history.judgement if usual else judge(history.main, looks=looks, groups=groups)
+    overfitting = "overfitting" in kind_of(judgement)
     comparison = compare(*sides)
     return [
         *about_rise(history, judgement),
         run_kind(history, judgement),
-        *about_change(comparison),
-        *about_causes(history, comparison),
+        *about_change(comparison, overfitting=overfitting),
+        *about_causes(history, judgement, comparison),
         best_checkpoint(history, judgement),
         *about_start(history),
     ]

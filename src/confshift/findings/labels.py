@@ -39,7 +39,8 @@ def label_noise(comparison: Comparison, suspects: pd.DataFrame) -> Finding:
     table = pd.DataFrame(floors, index=pd.Index([side.epoch for side in sides], name="epoch"))
     if table["floor_se"].isna().any():
         sentence = (
-            "Nothing can be fitted at one of the two checkpoints: all are right, or one sample decides."
+            "Nothing can be fitted at one of the two checkpoints: too few samples, all right, none better "
+            "than a guess, or one that decides."
         )
         return Finding("label_noise", title, "not applicable", sentence, table, "")
     gains = table["gain"] > _ERRORS * table["gain_se"]
@@ -93,7 +94,7 @@ def stuck_samples(history: History, suspects: pd.DataFrame) -> Finding:
         f"99 % in each of the last {long} checkpoints"
     )
     sentence += (
-        f", and {int(np.sum(stuck & never)):,} of them were never right. Such a sample is mislabelled or "
+        f"{_never_right(int(stuck.sum()), int(np.sum(stuck & never)))} Such a sample is mislabelled or "
         "hard: the logits alone can't say which."
         if stuck.any()
         else "."
@@ -106,3 +107,10 @@ def stuck_samples(history: History, suspects: pd.DataFrame) -> Finding:
         else ""
     )
     return Finding("stuck_samples", title, verdict, sentence, table, step)
+
+
+def _never_right(stuck: int, never: int) -> str:
+    """Go on from the number of stuck samples to how many of them were never right."""
+    if stuck == 1:
+        return ", and was never right." if never else ", but was right before."
+    return f", and {never:,} of them {'was' if never == 1 else 'were'} never right."

@@ -95,6 +95,7 @@ def _part(share: float) -> str:
 
 
 def _systematic(row: pd.Series, name: str) -> tuple[str, str]:
+    """Leave the step to `run_kind`, which follows: it depends on all three series."""
     fall, share = row["share_of_fall"], row["share_of_rise"]
     sizes = [f"{_part(fall)} the fall before it"] if math.isfinite(fall) else []
     if name != _SERIES["loss"][2] and math.isfinite(share):
@@ -107,7 +108,7 @@ def _systematic(row: pd.Series, name: str) -> tuple[str, str]:
         f"epoch after {epoch(row['since'])} is worse than the lowest. The rise is beyond what "
         f"{in_units(row)} leave uncertain and beyond the jitter {_jitter(row)}."
     )
-    return sentence, "See what kind of rise it is." if row["status"] == "systematic" else ""
+    return sentence, ""
 
 
 def _within_jitter(row: pd.Series, name: str) -> tuple[str, str]:

@@ -26,7 +26,8 @@ KINDS = {
     "overfitting": _Kind(
         "yes",
         "Real overfitting: the loss rises, and not only because of the confidence.",
-        "Keep an earlier checkpoint; more data or more regularisation, not calibration, is what would help.",
+        "Keep an earlier checkpoint. Calibration alone is not enough; more data or more regularisation would "
+        "help.",
     ),
     "hidden_overfitting": _Kind(
         "yes",
