@@ -1,0 +1,238 @@
+"""Five real trainings, each judged as a careful reader would judge its curves and its numbers."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from functools import cache
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+from real_runs import RECIPES, Data, train
+from scipy.optimize import minimize_scalar
+from scipy.special import log_softmax
+from sklearn.metrics import roc_auc_score
+
+from confshift.analysis.comparison import Comparison, compare
+from confshift.analysis.history import History, summarize
+from confshift.analysis.label_noise import label_noise_floor, label_suspects
+from confshift.analysis.panel import stack
+from confshift.analysis.significance import paired_interval
+from confshift.checkpoint import Checkpoint
+from confshift.findings.causes import learning_rate_drop
+from confshift.findings.diagnosis import diagnose
+from confshift.findings.finding import VERDICTS, Finding
+from confshift.findings.run_kind import kind_of
+from confshift.predictions import Predictions
+
+EACH = pytest.mark.parametrize("name", RECIPES)
+
+
+class Judged(NamedTuple):
+    """A run with everything that is said of it."""
+
+    data: Data
+    history: History
+    comparison: Comparison
+    findings: dict[str, Finding]
+
+    @property
+    def kind(self):
+        return kind_of(self.history.judgement)
+
+    @property
+    def status(self):
+        return self.history.rise["status"]
+
+    @property
+    def share(self):
+        """The parts of the change of the loss between the two compared checkpoints: 1 is all of it."""
+        part = self.comparison.account["contribution"]
+        return part / part.sum()
+
+    def verdicts(self, *codes):
+        return [self.findings[code].verdict for code in codes]
+
+
+@pytest.fixture(scope="session")
+def judged():
+    """Return a function from a run's name to the run, trained and judged once."""
+
+    @cache
+    def judge(name):
+        data, recipe = RECIPES[name]()
+        history = summarize(train(data, recipe))
+        found = {finding.code: finding for finding in diagnose(history)}
+        return Judged(data, history, compare(*history.pair), found)
+
+    return judge
+
+
+def test_after_learning_rate_drops_a_network_that_knows_its_training_set_only_grows_surer(judged):
+    """The loss triples while hardly more are wrong: one temperature takes nearly all of it back."""
+    run = judged("lr_drops")
+    assert (run.status["loss"], run.kind) == ("systematic", "confidence")
+    # The refinement loss is up by a twentieth of the rise at most: jitter or nothing, not the explanation.
+    assert {run.status["refinement_loss"], run.status["error_rate"]} <= {"flat", "within_jitter", "small"}
+    assert run.share["mistake_cost"] > 0.9
+    assert run.share["hedging"] < 0
+    assert run.verdicts("dearer_mistakes", "temperature_repairs", "scale_growth") == ["yes"] * 3
+    assert run.comparison.scale["kappa"].iloc[0] > 2
+    assert run.findings["lost_information"].verdict != "yes"
+    assert "look at calibration first" in run.findings["dearer_mistakes"].next_step
+
+
+def test_learning_rate_drops_are_named_and_come_too_late_to_teach_anything(judged):
+    """Both were recorded; the training set is known by heart before the first."""
+    drop = judged("lr_drops").findings["learning_rate_drop"]
+    assert drop.verdict == "yes"
+    assert drop.evidence.index.tolist() == [21, 41]
+    assert "from 0.15 to 0.015" in drop.sentence
+    table = drop.evidence
+    assert (table["refinement_loss_change"].abs() < 0.1).all()
+    assert "averages out" not in drop.sentence
+
+
+def test_three_classes_and_a_hundred_samples_are_a_confidence_problem_and_no_more(judged):
+    """The loss is back where it began, while what a temperature leaves stands still for fifty epochs."""
+    run = judged("three_classes")
+    assert (run.status["loss"], run.kind) == ("systematic", "confidence")
+    assert "systematic" not in set(run.status[["refinement_loss", "error_rate"]])
+    assert run.share["mistake_cost"] > 1  # less hedging pays for a part
+    assert run.share["hedging"] < 0
+    assert run.verdicts("dearer_mistakes", "temperature_repairs", "scale_growth") == ["yes"] * 3
+    assert run.findings["lost_information"].verdict != "yes"
+    # A twentieth of the labels is wrong; among 1000 samples of three classes that can only be suspected.
+    assert run.findings["label_noise"].verdict in ("cannot tell", "yes")
+    # The rate was recorded, and constant.
+    assert run.findings["learning_rate_drop"].verdict == "no"
+
+
+def test_a_head_on_frozen_features_of_many_classes_overfits_for_real(judged):
+    """Loss, refinement loss and errors all rise: a temperature would leave a third of it and more."""
+    run = judged("many_classes")
+    assert run.status[["loss", "refinement_loss"]].tolist() == ["systematic"] * 2
+    assert run.kind == "overfitting"
+    assert run.share["error_rate"] > 0.3
+    assert run.findings["temperature_repairs"].verdict in ("cannot tell", "no")
+    assert run.findings["scale_growth"].verdict != "yes"  # logits a fifth larger explain half of it
+    assert run.findings["lost_information"].verdict == "yes"
+    # A tenth of the validation labels is wrong: many classes make that easy to see.
+    noise = run.findings["label_noise"]
+    best = noise.evidence.loc[noise.evidence["gain"].idxmax()]
+    assert noise.verdict == "yes"
+    assert abs(best["wrong_labels"] - run.data.wrong.mean()) < 2.5 * best["wrong_labels_se"]
+
+
+def test_wrong_training_labels_of_digits_are_learned_behind_a_loss_that_stands_still(judged):
+    """The model was too unsure; growing surer hides in the loss that it learns the wrong labels by heart."""
+    run = judged("noisy_digits")
+    assert run.status["loss"] != "systematic"
+    assert "systematic" in set(run.status[["refinement_loss", "error_rate"]])
+    assert run.kind == "hidden_overfitting"
+    assert run.findings["run_kind"].sentence.startswith("Hidden overfitting")
+    assert run.history.main.checkpoints[-1].temperature < 0.9
+    assert run.history.best.loc["refinement_loss", "epoch"] < run.history.best.loc["loss", "epoch"]
+    assert run.findings["lost_information"].verdict == "yes"
+    assert "yes" not in run.verdicts("temperature_repairs", "scale_growth")
+    # The wrong labels are in the training set: no label of this split is.
+    assert run.findings["label_noise"].verdict == "no"
+
+
+def test_a_rare_class_is_overfitted_in_confidence_and_in_answers(judged):
+    """Three quarters of the rise are confidence, a quarter is not, and four points more are wrong."""
+    run = judged("imbalanced")
+    assert run.status.tolist() == ["systematic"] * 3
+    assert run.kind == "overfitting"
+    assert run.share["mistake_cost"] > run.share["error_rate"] > 0.1
+    assert run.verdicts("dearer_mistakes", "temperature_repairs", "lost_information") == ["yes"] * 3
+    assert not run.findings["dearer_mistakes"].next_step  # calibration is not the first thing to look at
+    assert run.findings["label_noise"].verdict == "no"
+    assert run.findings["class_bias"].verdict == "yes"  # it answers the rare class too often
+    assert run.findings["class_bias"].evidence.loc[1, "excess"] > 0
+
+
+@EACH
+def test_every_finding_is_in_words_without_a_number_that_is_none(judged, name):
+    for finding in judged(name).findings.values():
+        assert finding.verdict in VERDICTS
+        assert finding.sentence.endswith(".")
+        text = f"{finding.sentence} {finding.next_step}"
+        assert not re.search(r"\b(nan|inf|None)\b|∞|\?(?! *$)", text), text
+
+
+@EACH
+def test_no_two_findings_on_a_page_contradict_each_other(judged, name):
+    run = judged(name)
+    itself, lost = run.verdicts("run_kind", "lost_information")
+    assert (itself == "yes") == (lost == "yes")
+    assert {itself, lost} != {"yes", "no"}
+    if itself == "yes":
+        steps = " ".join(finding.next_step for finding in run.findings.values())
+        assert "calibration first" not in steps
+        assert "keep the checkpoint" not in steps
+
+
+@EACH
+def test_curves_alone_are_never_proof_of_a_drop_of_the_learning_rate(judged, name):
+    unnamed = [replace(one, metadata={}) for one in judged(name).history.main.checkpoints]
+    finding = learning_rate_drop(summarize(unnamed))
+    assert finding.verdict != "yes"
+    assert "metadata=" in finding.next_step
+
+
+@EACH
+@pytest.mark.parametrize(
+    ("column", "least"), [("loss", 0.92), ("refinement_loss", 0.90), ("calibration_loss", 0.90)]
+)
+def test_the_interval_of_a_real_pair_covers_its_mean_in_samples_of_it(judged, name, column, least):
+    """All samples are the population, 300 drawn from them a validation set."""
+    before, after = (one.columns[column].to_numpy() for one in judged(name).history.pair)
+    change = after - before
+    random = np.random.default_rng(0)
+    found = [paired_interval(random.choice(change, 300)) for _ in range(1000)]
+    covered = np.mean([one.low <= change.mean() <= one.high for one in found])
+    assert covered >= least
+
+
+@EACH
+def test_the_refinement_loss_is_that_of_temperatures_fitted_by_scipy_to_other_samples(judged, name):
+    for checkpoint in judged(name).history.pair:
+        logits, targets = checkpoint.predictions.logits.astype(float), checkpoint.predictions.targets
+        fold = np.random.default_rng(0).permutation(len(targets)) % 5
+        losses = np.empty(len(targets))
+        for held_out in range(5):
+            test = fold == held_out
+            beta = np.exp(minimize_scalar(loss_at, args=(logits[~test], targets[~test])).x)
+            rows = np.flatnonzero(test)
+            losses[rows] = -log_softmax(beta * logits[rows], axis=1)[np.arange(len(rows)), targets[rows]]
+        own = checkpoint.columns["refinement_loss"].to_numpy()
+        assert own.mean() == pytest.approx(losses.mean(), abs=1e-3)
+        assert np.corrcoef(own, losses)[0, 1] > 0.999
+
+
+def loss_at(log_beta, logits, targets):
+    return -log_softmax(np.exp(log_beta) * logits, axis=1)[np.arange(len(targets)), targets].mean()
+
+
+@pytest.mark.parametrize("rate", [0.04, 0.12])
+def test_labels_that_are_flipped_in_a_real_run_are_counted_and_found(judged, rate):
+    """The digits' own labels are right, so every wrong one is ours."""
+    checkpoints = judged("noisy_digits").history.main.checkpoints
+    random = np.random.default_rng(1)
+    truth = checkpoints[0].predictions.targets
+    wrong = random.random(len(truth)) < rate
+    flipped = np.where(wrong, (truth + random.integers(1, 10, len(truth))) % 10, truth)
+    found = label_noise_floor(checkpoints[26].predictions.logits, flipped)
+    assert found.gain > 2 * found.gain_se
+    assert abs(found.wrong_labels - wrong.mean()) < 2.5 * found.wrong_labels_se
+    assert found.wrong_labels_se < 0.015
+    panel = stack(
+        [
+            Checkpoint.from_predictions(Predictions(one.predictions.logits, flipped), epoch=one.epoch)
+            for one in checkpoints[10:30]
+        ]
+    )
+    ranked = label_suspects(panel, limit=None)
+    assert roc_auc_score(wrong[ranked.index], -ranked["target_probability"]) > 0.95
