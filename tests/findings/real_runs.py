@@ -128,7 +128,7 @@ def many_classes(seed=0):
 
 
 def noisy_digits(seed=0):
-    return digits(train=700, noise=0.10, seed=seed), Recipe((64,), 45, 0.05)
+    return digits(train=700, noise=0.10, seed=seed), Recipe((64,), 80, 0.02)
 
 
 def imbalanced(seed=0):

@@ -129,7 +129,7 @@ def test_wrong_training_labels_of_digits_are_learned_behind_a_loss_that_stands_s
     """The model was too unsure; growing surer hides in the loss that it learns the wrong labels by heart."""
     run = judged("noisy_digits")
     assert run.status["loss"] != "systematic"
-    assert "systematic" in set(run.status[["refinement_loss", "error_rate"]])
+    assert run.status["refinement_loss"] == "systematic"
     assert run.kind == "hidden_overfitting"
     assert run.findings["run_kind"].sentence.startswith("Hidden overfitting")
     assert run.history.main.checkpoints[-1].temperature < 0.9
@@ -224,14 +224,14 @@ def test_labels_that_are_flipped_in_a_real_run_are_counted_and_found(judged, rat
     truth = checkpoints[0].predictions.targets
     wrong = random.random(len(truth)) < rate
     flipped = np.where(wrong, (truth + random.integers(1, 10, len(truth))) % 10, truth)
-    found = label_noise_floor(checkpoints[26].predictions.logits, flipped)
+    found = label_noise_floor(checkpoints[30].predictions.logits, flipped)
     assert found.gain > 2 * found.gain_se
     assert abs(found.wrong_labels - wrong.mean()) < 2.5 * found.wrong_labels_se
     assert found.wrong_labels_se < 0.015
     panel = stack(
         [
             Checkpoint.from_predictions(Predictions(one.predictions.logits, flipped), epoch=one.epoch)
-            for one in checkpoints[10:30]
+            for one in checkpoints[20:40]
         ]
     )
     ranked = label_suspects(panel, limit=None)
