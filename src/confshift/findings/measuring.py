@@ -152,8 +152,9 @@ def logged_loss(history: History) -> Finding:
     if fitting.empty:
         sentence += "None of the ways that can be recomputed gives what was logged."
         step = (
-            "Look for a mean over batches in another order, class weights, padding, or a lower "
-            "precision; the report uses the mean over the samples."
+            "Look first whether your loop calls model.eval() before it validates; then for a mean over "
+            "batches in another order, class weights, padding, or a lower precision. The report uses the "
+            "mean over the samples, in eval mode."
         )
         return Finding("logged_loss", title, "no", sentence, causes, step)
     first = fitting.iloc[0]
