@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from importlib.resources import files
 
 import altair as alt
@@ -50,7 +51,7 @@ def test_no_spec_holds_data_or_an_address(specs):
 def test_every_table_is_known_to_python_or_to_the_script(specs, history, comparison):
     from confshift.reporting.tables import pair_tables, run_tables
 
-    known = {*run_tables(history, history.rise), *pair_tables(comparison, classes=[0, 1])}
+    known = {*run_tables(history, history.rise), *pair_tables(comparison, classes=[0, 1], at=("A", "B"))}
     methods = set(re.findall(r"^  (\w+)\(.*\) \{", SCRIPT, re.MULTILINE))
     for name, spec in specs.items():
         for table in names_in(spec):
@@ -72,6 +73,13 @@ def test_every_figure_has_its_specs(specs):
     assert expected == set(specs)
 
 
+def test_two_runs_have_their_own_curves_and_no_chart_of_one_run():
+    specs = chart_specs(replace(frame(), two_runs=True))
+    assert not {"parts_near", "history", "trajectory"} & set(specs)
+    assert {"run_losses", "ends"} <= names_in(specs["loss_near"])
+    assert compiled(specs)
+
+
 def test_many_epochs_have_no_dots_and_one_has_no_pair():
     def marks(spec):
         return json.dumps(spec).count('"type": "point"')
@@ -89,7 +97,10 @@ def test_amounts_are_written_where_there_is_room():
 def test_pictures_are_drawn_in_the_colours_of_the_style_sheet(specs, history, comparison):
     from confshift.reporting.tables import pair_tables, run_tables
 
-    made = {**run_tables(history, history.rise), **pair_tables(comparison, classes=[0, 1, 2, 3])}
+    made = {
+        **run_tables(history, history.rise),
+        **pair_tables(comparison, classes=[0, 1, 2, 3], at=("A", "B")),
+    }
     drawn = pictures(specs, made, paired=True)
     assert set(drawn) == {"loss", "accuracy", "parts", "account", "cells"}
     for svg in drawn.values():

@@ -9,7 +9,9 @@ import pytest
 from hostile_names import HOSTILE_NAMES, HOSTILE_TITLE
 from reading_pages import Page
 
+from confshift.analysis.comparison import compare
 from confshift.analysis.decomposition import pairwise_cells
+from confshift.analysis.history import summarize
 from confshift.errors import ConfshiftError
 from confshift.findings.diagnosis import diagnose
 from confshift.findings.headline import headline
@@ -183,6 +185,35 @@ def test_the_pair_that_was_asked_for_is_the_one_compared(run):
     assert made.change.loc["loss", "change"] == data["values"]["loss_change"]
     with pytest.raises(ConfshiftError, match="before=2\\.5"):
         report(run, before=2.5)
+
+
+def test_two_runs_are_compared_at_the_best_of_each(make_run):
+    first, second = make_run(120, 3, 4), make_run(120, 3, 5, churn=0.6)
+    made = report(first, other=second, title="two")
+    histories = summarize(first), summarize(second)
+    best = [one.best.loc["loss", "epoch"] for one in histories]
+    expected = compare(first[int(best[0])], second[int(best[1])])
+    assert made.change.equals(expected.change)
+    parsed = Page(made.html)
+    data = parsed.json("data")
+    assert data["two_runs"] is True
+    assert [data["values"]["A"], data["values"]["B"]] == best
+    assert {row["label"] for row in data["tables"]["account"]} >= {f"loss at A (epoch {best[0]})", "hedging"}
+    assert [one.code for one in made.findings] == [one.code for one in diagnose(expected)]
+    assert "second run at epoch" in made.verdict
+    assert "history" not in parsed.attributes("id")
+    assert not parsed.misnested
+
+
+def test_two_runs_take_the_epochs_that_are_asked_for(make_run):
+    made = report(make_run(40, 3, 3), other=make_run(40, 3, 3, churn=0.6), before=2, after=1)
+    values = Page(made.html).json("data")["values"]
+    assert (values["A"], values["B"]) == (2, 1)
+
+
+def test_two_runs_on_different_samples_are_refused(make_run):
+    with pytest.raises(ConfshiftError, match="same samples"):
+        report(make_run(40, 3, 2), other=make_run(40, 3, 2, seed=1))
 
 
 def test_a_report_is_written_only_where_it_is_told(page, tmp_path, monkeypatch):

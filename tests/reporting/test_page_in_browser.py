@@ -136,7 +136,8 @@ def test_any_pair_has_the_numbers_of_compare(visit, history, pair):
     checkpoints, rows = history.main.checkpoints, epoch_table(history)
     comparison = compare(checkpoints[before], checkpoints[after])
     classes = list(comparison.classes.index)
-    expected = pair_values(comparison, classes, before=rows.iloc[before], after=rows.iloc[after])
+    at = (f"epoch {before}", f"epoch {after}")
+    expected = pair_values(comparison, classes, at, before=rows.iloc[before], after=rows.iloc[after])
     values = visit.values()
     assert set(values) == set(expected)
     estimated = {"loss_low", "loss_high", "top_1", "top_10"}  # from losses kept in 16 bits
@@ -313,6 +314,18 @@ def test_a_name_that_looks_like_a_formula_is_no_formula_in_the_download(browser,
     saved = visit.wait("return window.saved")
     assert "'=1+1" in saved
     assert "\n=1+1" not in saved
+
+
+def test_a_page_of_two_runs_is_drawn_in_silence(browser, tmp_path, make_run):
+    made = report(make_run(80, 3, 4), other=make_run(80, 3, 6, churn=0.6))
+    visit = Visit(browser, made.save(tmp_path / "two.html").path).open("#A=3&B=1")
+    figures = visit.run("return document.querySelectorAll('.figure').length")
+    assert visit.run("return document.querySelectorAll('.figure .live svg').length") == figures
+    visit.run("document.querySelectorAll('#movers button')[2].click()")
+    for details in browser.find_elements("css selector", "details.rows"):
+        visit.run("arguments[0].open = true", details)
+    assert visit.readings()
+    assert not messages(browser)
 
 
 def test_inputs_stand_beside_their_samples(browser, tmp_path, make_run):

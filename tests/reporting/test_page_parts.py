@@ -102,7 +102,7 @@ def test_a_run_that_fits_is_carried_as_it_is(history, comparison):
 
 
 def test_the_series_of_a_class_are_those_of_the_history(history, comparison):
-    made = payload.make_payload(history, comparison, history.rise)
+    made = payload.make_payload(history, comparison, {}, ("epoch 3", "epoch 6"))
     classes = made.parts["classes"]
     table = history.classes.loc["val"]
     for place, code in enumerate(classes["shown"]):
@@ -135,7 +135,7 @@ def test_the_bins_count_every_answer_once(make_run, scale):
 
 
 def test_dots_and_curves_are_those_of_the_history(history):
-    dots, curves = binning.reliability_dots(history), binning.isotonic_curves(history.main)
+    dots, curves = binning.reliability_dots(history.main), binning.isotonic_curves(history.main)
     assert len(dots) == len(curves) == len(history.main.epochs)
     assert sum(row[4] for row in dots[2]) == len(history.main.targets)
     expected = isotonic_curve(history.main.confidence[2], history.main.correct[2])
@@ -165,15 +165,17 @@ def written_by(run, names):
 )
 def test_writers_that_alternate_are_pointed_out(make_run, names, told):
     history = summarize(written_by(make_run(40, 3, 4), names))
-    known = dict(facts.reconciliation(history, compare(*history.pair), carried_epochs=4, carried_samples=40))
+    known = dict(
+        facts.reconciliation([history], compare(*history.pair), carried_epochs=4, carried_samples=40)
+    )
     assert told in known["Written by"]
 
 
 def test_what_is_not_carried_is_said(history, comparison):
-    known = dict(facts.reconciliation(history, comparison, carried_epochs=5, carried_samples=100))
+    known = dict(facts.reconciliation([history], comparison, carried_epochs=5, carried_samples=100))
     assert known["Epochs on this page"].startswith("5 of 7")
     assert known["Samples on this page"].startswith("100 of 240")
-    whole = dict(facts.reconciliation(history, comparison, carried_epochs=7, carried_samples=240))
+    whole = dict(facts.reconciliation([history], comparison, carried_epochs=7, carried_samples=240))
     assert not {"Epochs on this page", "Samples on this page"} & set(whole)
 
 

@@ -17,7 +17,7 @@ def values(history, comparison):
     rows = epoch_table(history)
     places = [history.main.checkpoints.index(one) for one in (comparison.before, comparison.after)]
     before, after = (rows.iloc[place] for place in places)
-    return pair_values(comparison, [0, 1, 2, 3], before=before, after=after)
+    return pair_values(comparison, [0, 1, 2, 3], ("epoch 3", "epoch 6"), before=before, after=after)
 
 
 @pytest.mark.parametrize("name", sorted(READINGS))

@@ -12,6 +12,8 @@ from confshift.analysis.comparison import compare
 from confshift.analysis.history import summarize
 from confshift.reporting import tables
 
+AT = ("epoch 3", "epoch 6")
+
 
 @pytest.fixture(scope="module")
 def by_run(history):
@@ -20,7 +22,7 @@ def by_run(history):
 
 @pytest.fixture(scope="module")
 def by_pair(comparison):
-    return tables.pair_tables(comparison, classes=[2, 0, 1, 3])
+    return tables.pair_tables(comparison, classes=[2, 0, 1, 3], at=AT)
 
 
 def test_the_table_of_epochs_is_that_of_the_main_split(history):
@@ -83,7 +85,7 @@ def test_the_begin_of_a_rise_is_marked_only_where_there_is_one(status, starts):
 def test_the_near_range_holds_every_band_after_the_initial_fall(make_run):
     run = make_run(200, 3, 12, churn=0.1)
     history = summarize(run)
-    limits, table = tables.limits(history), tables.epoch_table(history)
+    limits, table = tables.limits([history]), tables.epoch_table(history)
     settled = int(
         np.argmax(table["loss"] <= table["loss"].min() + 0.1 * (table["loss"][0] - table["loss"].min()))
     )
@@ -130,7 +132,7 @@ def test_of_many_classes_the_largest_contributions_are_shown(make_run):
     shown = tables.shown_classes(comparison.classes, 5)
     sizes = comparison.classes["contribution"].abs()
     assert sizes[shown].min() >= sizes.drop(shown).max()
-    competitors = tables.pair_tables(comparison, classes=shown)["competitors"]
+    competitors = tables.pair_tables(comparison, classes=shown, at=AT)["competitors"]
     assert set(competitors["row"]) <= set(range(5))
     assert competitors["column"].max() < 5
 
@@ -140,3 +142,20 @@ def test_a_class_without_samples_is_not_shown(make_run):
     comparison = compare(*run)
     shown = tables.shown_classes(comparison.classes, 20)
     assert set(shown) == set(comparison.panel.targets)
+
+
+def test_the_range_of_two_runs_holds_both(make_run):
+    histories = [summarize(make_run(100, 3, 8, seed=seed)) for seed in (0, 1)]
+    both, each = tables.limits(histories), [tables.limits([one]) for one in histories]
+    assert both["loss"]["domainMax"] == max(one["loss"]["domainMax"] for one in each)
+    assert both["accuracy"]["domainMin"] == min(one["accuracy"]["domainMin"] for one in each)
+
+
+def test_the_curves_of_two_runs_are_theirs(make_run):
+    histories = [summarize(make_run(60, 3, checkpoints)) for checkpoints in (3, 5)]
+    made = tables.two_run_tables(histories)
+    for run, history in zip("AB", histories, strict=True):
+        table = made["run_losses"]
+        curve = table[(table["run"] == run) & (table["series"] == "loss")]
+        assert curve["mean"].tolist() == history.table["loss"].tolist()
+    assert len(made["epochs"]) == 8

@@ -8,9 +8,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from confshift.analysis.history import History
 from confshift.analysis.panel import Panel
-from confshift.analysis.reliability import isotonic_curve
+from confshift.analysis.reliability import isotonic_curve, reliability_bins
 
 __all__ = ["bin_edges", "confidence_bins", "crowded", "isotonic_curves", "odds_ticks", "reliability_dots"]
 
@@ -60,15 +59,15 @@ def bin_edges(ticks: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
     return {"probability": np.linspace(0, 1, _BINS["probability"] + 1), "odds": 1 / (1 + np.exp(-odds))}
 
 
-def reliability_dots(history: History) -> list[list[list[float]]]:
+def reliability_dots(panel: Panel) -> list[list[list[float]]]:
     """Return for each epoch the equal-mass bins: confidence, accuracy, low, high, samples."""
-    table = history.reliability
-    if table.empty:
-        return [[] for _ in history.main.epochs]
-    table = table[(table["split"] == history.panels[0][0]) & (table["binning"] == "equal_mass")]
     columns = ["confidence", "accuracy", "accuracy_low", "accuracy_high", "samples"]
-    by_epoch = {epoch: part[columns].to_numpy() for epoch, part in table.groupby("epoch")}
-    return [_rounded(by_epoch.get(epoch, np.empty((0, 5)))) for epoch in history.main.epochs]
+    dots = []
+    for at in range(len(panel.checkpoints)):
+        usable = panel.finite[at]
+        bins = reliability_bins(panel.confidence[at][usable], panel.correct[at][usable], binning="equal_mass")
+        dots.append(_rounded(bins[columns].to_numpy()))
+    return dots
 
 
 def isotonic_curves(panel: Panel) -> list[list[list[float]]]:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -15,18 +13,18 @@ from confshift.analysis.comparison import Comparison
 from confshift.analysis.history import History
 from confshift.findings import wording
 from confshift.findings.finding import Finding
-from confshift.findings.headline import headline
 from confshift.reporting import facts, tables
 from confshift.reporting.charts import Frame, chart_specs
 from confshift.reporting.document import document
 from confshift.reporting.drawing import compiled, pictures
-from confshift.reporting.payload import Payload, carried_history, carry_samples, make_payload
+from confshift.reporting.payload import Payload, carry_samples, make_payload
 from confshift.reporting.readings import READINGS, fill
 from confshift.reporting.sections import OTHER, SECTIONS, TOP
+from confshift.reporting.story import Story
 from confshift.reporting.theme import CELL_LABELS
-from confshift.reporting.thumbnails import TILE, Thumbnail, Thumbnails, show_inputs
+from confshift.reporting.thumbnails import TILE
 
-__all__ = ["Story", "contents", "key_table", "sample_contents", "sample_limit"]
+__all__ = ["contents", "key_table", "sample_contents", "sample_limit"]
 
 #: Samples times epochs that are carried one by one.
 _MAX_CELLS, _MAX_SAMPLES = 2_000_000, 20_000
@@ -34,48 +32,11 @@ _MAX_CELLS, _MAX_SAMPLES = 2_000_000, 20_000
 _MAX_ROWS = 20
 #: A class filter with more entries is no help.
 _MAX_FILTER = 2_000
-#: Samples whose inputs are shown.
-_MAX_THUMBNAILS = 2_000
 #: Samples in the table of those that rose most.
 _MOVERS = 12
 
 #: A printed table: its head and its rows.
 Printed = Mapping[str, Any]
-
-
-@dataclass(frozen=True, eq=False)
-class Story:
-    """What a page is about."""
-
-    title: str
-    history: History
-    comparison: Comparison
-    findings: tuple[Finding, ...]
-    problems: pd.DataFrame
-    thumbnail: Thumbnail | None = None
-
-    @property
-    def verdict(self) -> str:
-        """The first sentence of the page."""
-        return headline(self.history, self.comparison)
-
-    @cached_property
-    def carried(self) -> History:
-        """The history of the checkpoints that the page carries."""
-        return carried_history(self.history, self.comparison, self.history.rise)
-
-    @cached_property
-    def inputs(self) -> tuple[NDArray[np.intp], Thumbnails]:
-        """The samples whose inputs are shown, as positions in the panel: those that changed most."""
-        if self.thumbnail is None:
-            return np.empty(0, np.intp), Thumbnails("", [], [])
-        panel = self.carried.main
-        before, after = (
-            panel.checkpoints.index(one) for one in (self.comparison.before, self.comparison.after)
-        )
-        change = panel.loss[after] - panel.loss[before] if before != after else panel.loss[after]
-        shown = np.argsort(-np.abs(np.nan_to_num(change)), kind="stable")[:_MAX_THUMBNAILS]
-        return shown, show_inputs(self.thumbnail, list(panel.sample_ids[shown]))
 
 
 def sample_limit(story: Story) -> int:
@@ -85,22 +46,28 @@ def sample_limit(story: Story) -> int:
 
 def contents(story: Story) -> dict[str, Any]:
     """Return what the template names, but for `sample_contents`."""
-    payload = make_payload(story.carried, story.comparison, story.history.rise)
+    if story.two_runs:
+        over_epochs = tables.two_run_tables(story.histories)
+    else:
+        over_epochs = tables.run_tables(story.carried, story.history.rise)
+    payload = make_payload(story.carried, story.comparison, over_epochs, story.called)
     parts, frame = payload.parts, _frame(story, payload.parts)
     specs = chart_specs(frame)
     highest = payload.tables["epochs"]["loss"].max()
     return {
         **_words(story, payload),
         "top": TOP,
-        "sections": _sections(story.findings, paired=frame.paired),
+        "sections": _sections(story.findings, frame),
         "pictures": pictures(specs, payload.tables, paired=frame.paired),
         "paired": frame.paired,
+        "two_runs": story.two_runs,
+        "names": story.names,
         "pair": parts["pair"],
         "scale": parts["scale"],
         "falls": bool(highest > frame.limits["loss"]["domainMax"]),
         "epochs": [wording.epoch(one) for one in frame.epochs],
         "classes": _class_options(story.carried),
-        "data": _embedded(tables=payload.tables, specs=compiled(specs), **parts),
+        "data": _embedded(tables=payload.tables, specs=compiled(specs), two_runs=story.two_runs, **parts),
         "pair_arrays": payload.arrays,
     }
 
@@ -113,7 +80,7 @@ def sample_contents(story: Story, *, limit: int) -> tuple[int, dict[str, Any]]:
     return count, {
         "sampled": count < len(story.history.main.targets),
         "facts": facts.reconciliation(
-            story.history, story.comparison, carried_epochs=epochs, carried_samples=count
+            story.histories, story.comparison, carried_epochs=epochs, carried_samples=count
         ),
         "samples": _embedded(**samples.parts, inputs=_inputs(story, samples.positions)),
         "sprite": story.inputs[1].sprite,
@@ -139,9 +106,10 @@ def _frame(story: Story, parts: Mapping[str, Any]) -> Frame:
         epochs=parts["epochs"]["epoch"],
         classes=len(parts["classes"]["shown"]),
         odds_ticks=parts["odds_ticks"],
-        limits=tables.limits(story.carried),
+        limits=tables.limits(story.histories),
         splits=len(story.carried.panels) > 1,
-        rises=bool(tables.rise_starts(story.history.rise)),
+        rises=not story.two_runs and bool(tables.rise_starts(story.history.rise)),
+        two_runs=story.two_runs,
     )
 
 
@@ -178,7 +146,7 @@ def _embedded(**parts: Any) -> str:
     return text
 
 
-def _sections(findings: Iterable[Finding], *, paired: bool) -> list[dict[str, Any]]:
+def _sections(findings: Iterable[Finding], frame: Frame) -> list[dict[str, Any]]:
     """Give every finding its place; those that no section names stand at the end."""
     homes = {code: section.anchor for section in SECTIONS for code in section.codes}
     cards: dict[str, list[dict[str, Any]]] = {}
@@ -186,7 +154,11 @@ def _sections(findings: Iterable[Finding], *, paired: bool) -> list[dict[str, An
         cards.setdefault(homes.get(finding.code, OTHER.anchor), []).append(_card(finding))
     filled = []
     for section in (*SECTIONS, OTHER):
-        figures = [one for one in section.figures if paired or not one.pair_only]
+        figures = [
+            one
+            for one in section.figures
+            if (frame.paired or not one.pair_only) and not (frame.two_runs and one.one_run)
+        ]
         if figures or section.anchor in cards:
             filled.append({"section": section, "figures": figures, "cards": cards.get(section.anchor, [])})
     return filled

@@ -39,8 +39,8 @@ def pictures(specs: Specs, tables: Mapping[str, pd.DataFrame], *, paired: bool) 
 
     drawn = {}
     for name, width in _PICTURED.items():
-        if paired or name not in _PAIR_ONLY:
-            spec = specs[name] if name in specs else specs[f"{name}_near"]
+        spec = specs.get(name) or specs.get(f"{name}_near")
+        if spec and (paired or name not in _PAIR_ONLY):
             whole = {**spec, "width": width, "datasets": _datasets(spec, tables)}
             svg: str = vl_convert.vegalite_to_svg(whole, vl_version=VEGA_LITE)
             drawn[name] = svg[svg.index("<svg") :]

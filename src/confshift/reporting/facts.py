@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import platform
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from importlib.metadata import version
 
 import numpy as np
@@ -24,18 +24,18 @@ _CHOSEN = (
 
 
 def reconciliation(
-    history: History, comparison: Comparison, *, carried_epochs: int, carried_samples: int
+    histories: Sequence[History], comparison: Comparison, *, carried_epochs: int, carried_samples: int
 ) -> list[tuple[str, str]]:
     """Return the facts of the footer: name, text."""
-    table = history.table
-    table = table[table["split"] == history.panels[0][0]]
+    history = histories[0]
+    table = pd.concat([_main_rows(one) for one in histories])
     samples = len(history.main.targets)
     cells = comparison.cells["contribution"].sum()
     change = comparison.change.loc["loss", "change"]
     classes = len(history.main.class_names)
     facts = [
         ("Samples", f"{samples:,} of {classes:,} classes, split {history.panels[0][0]}"),
-        ("Checkpoints", _checkpoints(history)),
+        ("Checkpoints", "; ".join(_checkpoints(one) for one in histories)),
         ("Compared", f"epoch {epoch(comparison.before.epoch)} with epoch {epoch(comparison.after.epoch)}"),
         ("Left out: no finite loss at one of them", f"{comparison.samples_left_out:,}"),
         ("Ignored by label", _range(table["ignored_samples"])),
@@ -47,13 +47,17 @@ def reconciliation(
             f"{signed(cells)} nats; the loss changed by {signed(change)} (they differ by "
             f"{abs(cells - change):.0e})",
         ),
-        ("Written by", _writers(history.main.checkpoints)),
+        ("Written by", "; ".join(_writers(one.main.checkpoints) for one in histories)),
     ]
-    if carried_epochs < len(table):
+    if len(histories) == 1 and carried_epochs < len(table):
         facts.append(("Epochs on this page", f"{carried_epochs:,} of {len(table):,}, evenly chosen"))
     if carried_samples < samples:
         facts.append(("Samples on this page", f"{carried_samples:,} of {samples:,}; {_CHOSEN}"))
     return [*facts, ("Made by", _versions())]
+
+
+def _main_rows(history: History) -> pd.DataFrame:
+    return history.table[history.table["split"] == history.panels[0][0]]
 
 
 def _checkpoints(history: History) -> str:

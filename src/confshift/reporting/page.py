@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
@@ -12,17 +11,13 @@ from typing import Any
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from confshift.analysis.comparison import compare
-from confshift.analysis.history import summarize
-from confshift.checkpoint import Checkpoint
 from confshift.errors import ConfshiftError
-from confshift.findings.diagnosis import choose_pair, diagnose
 from confshift.findings.finding import Finding
 from confshift.reporting.bundle import vega_bundle
-from confshift.reporting.contents import Story, contents, key_table, sample_contents, sample_limit
+from confshift.reporting.contents import contents, key_table, sample_contents, sample_limit
 from confshift.reporting.saving import replace_file
+from confshift.reporting.story import Source, Story, tell_run, tell_two_runs
 from confshift.reporting.thumbnails import Thumbnail
-from confshift.storage.run import Run
 
 __all__ = ["MAX_BYTES", "Report", "report"]
 
@@ -84,9 +79,10 @@ class Report:
 
 
 def report(
-    run: Run | Iterable[Checkpoint],
+    run: Source,
     path: str | os.PathLike[str] | None = None,
     *,
+    other: Source | None = None,
     before: float | None = None,
     after: float | None = None,
     title: str | None = None,
@@ -99,8 +95,12 @@ def report(
     run : Run or iterable of Checkpoint
     path : str or path-like, optional
         Where the page is written; without it, nowhere.
+    other : Run or iterable of Checkpoint, optional
+        Another run on the same samples. The page then compares one checkpoint of each, "before" being of
+        `run` and "after" of `other`, and no other pair.
     before, after : float, optional
-        Epochs that the page compares when it is opened; without them the best by loss and the last.
+        Epochs that the page compares when it is opened; without them the best by loss and the last, of two
+        runs the best of each.
     title : str, optional
         Defaults to the name of the run's folder.
     thumbnail : callable or dataset, optional
@@ -114,15 +114,14 @@ def report(
     Raises
     ------
     ConfshiftError
-        Where the run is empty, holds no such epoch, `thumbnail` fails, or the file can't be written.
+        Where a run is empty or holds no such epoch, two runs hold different samples, `thumbnail` fails, or
+        the file can't be written.
     """
-    history = summarize(run)
-    comparison = compare(*choose_pair(history, before=before, after=after))
-    findings = diagnose(history, before=before, after=after)
-    name = title if title is not None else run.path.name if isinstance(run, Run) else "Run"
-    problems = run.problems if isinstance(run, Run) else pd.DataFrame()
-    story = Story(name, history, comparison, tuple(findings), problems, thumbnail)
-    made = Report(_page(story), story.findings, story.verdict, comparison.change, None)
+    if other is None:
+        story = tell_run(run, before=before, after=after, title=title, thumbnail=thumbnail)
+    else:
+        story = tell_two_runs(run, other, before=before, after=after, title=title, thumbnail=thumbnail)
+    made = Report(_page(story), story.findings, story.verdict, story.comparison.change, None)
     return made if path is None else made.save(path)
 
 

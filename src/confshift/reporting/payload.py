@@ -76,7 +76,9 @@ def carried_history(history: History, comparison: Comparison, rise: pd.DataFrame
     return summarize(chosen, split=history.panels[0][0])
 
 
-def make_payload(history: History, comparison: Comparison, rise: pd.DataFrame) -> Payload:
+def make_payload(
+    history: History, comparison: Comparison, over_epochs: dict[str, pd.DataFrame], at: tuple[str, str]
+) -> Payload:
     """Gather what the page carries, but for single samples.
 
     Parameters
@@ -85,13 +87,15 @@ def make_payload(history: History, comparison: Comparison, rise: pd.DataFrame) -
         Of the carried checkpoints.
     comparison : Comparison
         Of the pair that the report is made for, both carried.
-    rise : DataFrame
-        `History.rise` of all checkpoints.
+    over_epochs : dict of str to DataFrame
+        The tables of the charts over epochs, of `tables.run_tables` or `tables.two_run_tables`.
+    at : tuple of str
+        What the two checkpoints are called in a sentence.
     """
     panel, classes = history.main, tables.shown_classes(comparison.classes, _MAX_CLASSES)
     pair = places_of(history, comparison)
     by_epoch = tables.epoch_table(history)
-    values = pair_values(comparison, classes, before=by_epoch.iloc[pair[0]], after=by_epoch.iloc[pair[1]])
+    values = pair_values(comparison, classes, at, before=by_epoch.iloc[pair[0]], after=by_epoch.iloc[pair[1]])
     parts = {
         "pair": pair,
         "paired": pair[0] != pair[1],
@@ -108,7 +112,7 @@ def make_payload(history: History, comparison: Comparison, rise: pd.DataFrame) -
     }
     contributions, counts = packing.pack_pairs(panel)
     arrays = {"pair_contributions": contributions, "pair_samples": counts}
-    made = {**tables.run_tables(history, rise), **tables.pair_tables(comparison, classes=classes)}
+    made = {**over_epochs, **tables.pair_tables(comparison, classes=classes, at=at)}
     return Payload(made, parts, arrays, values)
 
 
@@ -144,7 +148,7 @@ def _confidences(history: History, comparison: Comparison) -> dict[str, Any]:
     panel, ticks = history.main, binning.odds_ticks(history.main)
     curves = binning.isotonic_curves(panel)
     return {
-        "reliability": {"dots": binning.reliability_dots(history), "isotonic": curves},
+        "reliability": {"dots": binning.reliability_dots(panel), "isotonic": curves},
         "bands": _bands(comparison),
         "bins": {
             scale: {"edges": edges.tolist(), **binning.confidence_bins(panel, edges)}
@@ -161,15 +165,17 @@ def _columns(table: pd.DataFrame) -> dict[str, list[Any]]:
 
 def _classes(history: History, classes: list[int]) -> dict[str, Any]:
     """Return accuracy and loss of the shown classes at every epoch."""
-    panel = history.main
-    table = history.classes.loc[history.panels[0][0]]
-    wide = {name: table[name].unstack("class") for name in ("accuracy", "loss", "samples")}
+    panel, table = history.main, history.classes.loc[history.panels[0][0]]
+    wide = {
+        name: table[name].to_numpy().reshape(len(panel.checkpoints), len(panel.class_names))
+        for name in ("accuracy", "loss", "samples")
+    }
     return {
         "shown": classes,
         "names": [panel.class_labels[one] for one in classes],
-        "samples": [int(wide["samples"][one].iloc[-1]) for one in classes],
-        "accuracy": [wide["accuracy"][one].tolist() for one in classes],
-        "loss": [wide["loss"][one].tolist() for one in classes],
+        "samples": [int(wide["samples"][-1, one]) for one in classes],
+        "accuracy": [wide["accuracy"][:, one].tolist() for one in classes],
+        "loss": [wide["loss"][:, one].tolist() for one in classes],
     }
 
 

@@ -22,21 +22,21 @@ READINGS = {
     ),
     "loss_figure": "{loss_change:signed} nats",
     "loss_detail": (
-        "{loss_before:nats} at epoch {A:epoch}, {loss_after:nats} at epoch {B:epoch}. "
+        "{loss_before:nats} at {at_A:text}, {loss_after:nats} at {at_B:text}. "
         "95 % interval {loss_low:signed} to {loss_high:signed}"
     ),
     "accuracy_figure": "{accuracy_change:points}",
     "accuracy_detail": (
-        "{accuracy_before:percent} at epoch {A:epoch}, {accuracy_after:percent} at epoch {B:epoch}. "
+        "{accuracy_before:percent} at {at_A:text}, {accuracy_after:percent} at {at_B:text}. "
         "95 % interval {accuracy_low:bare_points} to {accuracy_high:points}"
     ),
     "temperature_figure": "{calibration_after:nats} nats",
     "temperature_detail": (
-        "Dividing the logits of epoch {B:epoch} by {temperature_after:ratio} takes its loss from "
+        "Dividing the logits of {at_B:text} by {temperature_after:ratio} takes its loss from "
         "{loss_after:nats} to {refinement_after:nats} (95 % margin {calibration_margin:nats})"
     ),
     "loss": (
-        "Between epochs {A:epoch} and {B:epoch} the loss {loss_change:rose} from {loss_before:nats} to "
+        "Between {at_A:text} and {at_B:text} the loss {loss_change:rose} from {loss_before:nats} to "
         "{loss_after:nats} nats; after temperature scaling it went from {refinement_before:nats} to "
         "{refinement_after:nats}."
     ),
@@ -47,14 +47,14 @@ READINGS = {
     "account": (
         "{loss_before:nats} {hedging:signed} by hedging {error_rate:signed} by the number of mistakes "
         "{mistake_cost:signed} by what a mistake costs = {loss_after:nats}. Each mistake cost "
-        "{cost_before:nats} nats at epoch {A:epoch} and {cost_after:nats} at epoch {B:epoch}."
+        "{cost_before:nats} nats at {at_A:text} and {cost_after:nats} at {at_B:text}."
     ),
     "cells": (
         "{up_samples:samples} have a higher loss than before and add {up:signed} nats; "
         "{down_samples:samples} have a lower one and add {down:signed}. Together {loss_change:signed}."
     ),
     "history": (
-        "At epoch {B:epoch}, against epoch {A:epoch}: stayed wrong {stayed_wrong:signed}, stayed right "
+        "At {at_B:text}, against {at_A:text}: stayed wrong {stayed_wrong:signed}, stayed right "
         "{stayed_right:signed}, forgotten {forgotten:signed}, learned {learned:signed}; together "
         "{loss_change:signed} nats, the line."
     ),
@@ -71,17 +71,17 @@ READINGS = {
         "add {shown_contribution:signed} of {loss_change:signed}."
     ),
     "reliability": (
-        "Confidence minus accuracy: {gap_before:points} at epoch {A:epoch}, {gap_after:points} at epoch "
-        "{B:epoch}. Calibration error over 15 bins {ece_before:percent} and {ece_after:percent}; a perfectly "
+        "Confidence minus accuracy: {gap_before:points} at {at_A:text}, {gap_after:points} at {at_B:text}. "
+        "Calibration error over 15 bins {ece_before:percent} and {ece_after:percent}; a perfectly "
         "calibrated model would show about {ece_null_before:percent} and {ece_null_after:percent}."
     ),
     "confidence_right": (
-        "Of the right answers, {sure_right_before:percent} were given with a confidence above 90 % at epoch "
-        "{A:epoch} and {sure_right_after:percent} at epoch {B:epoch}."
+        "Of the right answers, {sure_right_before:percent} were given with a confidence above 90 % at "
+        "{at_A:text} and {sure_right_after:percent} at {at_B:text}."
     ),
     "confidence_wrong": (
-        "Of the wrong answers, {sure_wrong_before:percent} were given with a confidence above 90 % at epoch "
-        "{A:epoch} and {sure_wrong_after:percent} at epoch {B:epoch}."
+        "Of the wrong answers, {sure_wrong_before:percent} were given with a confidence above 90 % at "
+        "{at_A:text} and {sure_wrong_after:percent} at {at_B:text}."
     ),
     "concentration": (
         "The 1 % of samples that rose most carry {top_1:percent} of the gross rise, 10 % carry "
@@ -139,7 +139,12 @@ def fill(template: str, values: Mapping[str, Any]) -> str:
 
 
 def pair_values(
-    comparison: Comparison, classes: list[int], *, before: Mapping[str, Any], after: Mapping[str, Any]
+    comparison: Comparison,
+    classes: list[int],
+    at: tuple[str, str],
+    *,
+    before: Mapping[str, Any],
+    after: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Return the numbers that the templates name, for one pair of checkpoints.
 
@@ -148,6 +153,8 @@ def pair_values(
     comparison : Comparison
     classes : list of int
         Those shown one by one.
+    at : tuple of str
+        What the two checkpoints are called: "epoch 12".
     before, after : mapping
         The rows of `tables.epoch_table` of the two checkpoints.
     """
@@ -156,6 +163,8 @@ def pair_values(
     values: dict[str, Any] = {
         "A": comparison.before.epoch,
         "B": comparison.after.epoch,
+        "at_A": at[0],
+        "at_B": at[1],
         "N": len(comparison.panel.targets),
         "temperature_after": comparison.after.temperature,
         "calibration_margin": 1.96 * after["calibration_loss_se"],

@@ -19,6 +19,7 @@ class Figure:
     follows: str = "exact"  # another pair: "exact", "samples" (from the samples carried), "fixed"
     variant: str = ""  # what it is drawn in two ways by: "scale" (of confidences) or "span" (of losses)
     pair_only: bool = False  # needs two checkpoints
+    one_run: bool = False  # follows the epochs of one run
     drag: bool = False  # dragging on it chooses two epochs
     half: bool = False  # two of them share a row
 
@@ -95,6 +96,7 @@ SECTIONS = (
                 "The bars of an epoch add up to the line, the change of the loss since epoch A. The epochs "
                 "of the initial fall are left out.",
                 pair_only=True,
+                one_run=True,
             ),
         ),
     ),
@@ -109,6 +111,7 @@ SECTIONS = (
                 "parts",
                 "The two add up to the loss.",
                 variant="span",
+                one_run=True,
                 drag=True,
             ),
         ),
@@ -148,13 +151,13 @@ SECTIONS = (
         (
             Figure(
                 "reliability_before",
-                "Reliability at epoch A",
+                "Reliability at A",
                 "bins_before",
                 variant="scale",
                 pair_only=True,
                 half=True,
             ),
-            Figure("reliability_after", "Reliability at epoch B", "bins_after", variant="scale", half=True),
+            Figure("reliability_after", "Reliability at B", "bins_after", variant="scale", half=True),
             Figure(
                 "confidence_right",
                 "Confidence of right answers",
@@ -204,7 +207,12 @@ SECTIONS = (
                 half=True,
             ),
             Figure(
-                "trajectory", "The chosen sample over the epochs", "trajectory", follows="samples", half=True
+                "trajectory",
+                "The chosen sample over the epochs",
+                "trajectory",
+                follows="samples",
+                one_run=True,
+                half=True,
             ),
         ),
         ("stuck_samples",),

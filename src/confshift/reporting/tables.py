@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -13,12 +13,23 @@ from confshift.analysis.history import History
 from confshift.analysis.panel import Panel
 from confshift.findings.wording import epoch as epoch_text
 from confshift.findings.wording import nats, signed
-from confshift.reporting.theme import CELL_LABELS, LOSSES, MARKS, PARTS, TRANSITION_LABELS
+from confshift.reporting.theme import CELL_LABELS, LOSSES, MARKS, PARTS, RUNS, TRANSITION_LABELS
 
-__all__ = ["SURE", "epoch_table", "limits", "pair_tables", "rise_starts", "run_tables", "shown_classes"]
+__all__ = [
+    "SURE",
+    "epoch_table",
+    "limits",
+    "pair_tables",
+    "rise_starts",
+    "run_tables",
+    "shown_classes",
+    "two_run_tables",
+]
 
 #: A 95 % margin is this many standard errors.
 _MARGIN = 1.96
+#: What a chart over epochs tells of each.
+_SHOWN = ["epoch", "loss", "refinement_loss", "calibration_loss", "accuracy", "temperature"]
 #: A confidence above this is called sure.
 SURE = 0.9
 
@@ -55,9 +66,8 @@ def run_tables(history: History, rise: pd.DataFrame) -> dict[str, pd.DataFrame]:
         `History.rise`.
     """
     table = epoch_table(history)
-    names = ["epoch", "loss", "refinement_loss", "calibration_loss", "accuracy", "temperature"]
     return {
-        "epochs": table[names],
+        "epochs": table[_SHOWN],
         "loss_series": _series(table, LOSSES),
         "accuracy_series": _series(table, {"accuracy": "accuracy"}),
         "part_series": _series(table, PARTS),
@@ -68,6 +78,19 @@ def run_tables(history: History, rise: pd.DataFrame) -> dict[str, pd.DataFrame]:
         "uniform": pd.DataFrame(
             {"loss": [np.log(len(history.main.class_names))], "label": ["ln K: all classes alike"]}
         ),
+    }
+
+
+def two_run_tables(histories: Sequence[History]) -> dict[str, pd.DataFrame]:
+    """Return the tables over epochs of two runs, A and B."""
+    by_run = list(zip(RUNS, map(epoch_table, histories), strict=True))
+    return {
+        "epochs": pd.concat([table[_SHOWN].assign(run=run) for run, table in by_run]),
+        "run_losses": pd.concat([_series(table, LOSSES).assign(run=run) for run, table in by_run]),
+        "run_accuracies": pd.concat(
+            [_series(table, {"accuracy": "accuracy"}).assign(run=run) for run, table in by_run]
+        ),
+        "zero": pd.DataFrame({"zero": [0]}),
     }
 
 
@@ -129,19 +152,22 @@ def _rise(rise: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame({"epoch": starts, "label": ["every later epoch is worse"] * len(starts)})
 
 
-def limits(history: History) -> dict[str, dict[str, float]]:
+def limits(histories: Iterable[History]) -> dict[str, dict[str, float]]:
     """Return the scales of the charts over epochs once the initial fall of the loss is over.
 
     The fall is over where a tenth of it is left, as in the verdict on a rise.
     """
-    table = epoch_table(history)
-    loss, low = table["loss"].to_numpy(), table["loss"].min()
-    settled = table[int(np.argmax(loss <= low + 0.1 * max(loss[0] - low, 0))) :]
+    settled = pd.concat([_after_fall(epoch_table(history)) for history in histories])
     return {
         "loss": {"domainMax": _reach(settled, ["loss", "refinement_loss"], 1)},
         "part": {"domainMax": _reach(settled, ["calibration_loss", "refinement_loss"], 1)},
         "accuracy": {"domainMin": _reach(settled, ["accuracy"], -1)},
     }
+
+
+def _after_fall(table: pd.DataFrame) -> pd.DataFrame:
+    loss, low = table["loss"].to_numpy(), table["loss"].min()
+    return table[int(np.argmax(loss <= low + 0.1 * max(loss[0] - low, 0))) :]
 
 
 def _reach(table: pd.DataFrame, keys: list[str], sign: int) -> float:
@@ -150,11 +176,13 @@ def _reach(table: pd.DataFrame, keys: list[str], sign: int) -> float:
     return sign * float(max(one.max() for one in ends))
 
 
-def pair_tables(comparison: Comparison, *, classes: list[int]) -> dict[str, pd.DataFrame]:
+def pair_tables(
+    comparison: Comparison, *, classes: list[int], at: tuple[str, str]
+) -> dict[str, pd.DataFrame]:
     """Return the tables of the pair that the report was made for."""
     return {
         **_pair(comparison),
-        "account": _account(comparison),
+        "account": _account(comparison, at),
         "cells": _cells(comparison),
         "competitors": _competitors(comparison, classes),
     }
@@ -168,13 +196,10 @@ def _pair(comparison: Comparison) -> dict[str, pd.DataFrame]:
     }
 
 
-def _account(comparison: Comparison) -> pd.DataFrame:
+def _account(comparison: Comparison, at: tuple[str, str]) -> pd.DataFrame:
     """Return the bars of the waterfall: the loss before, three steps, the loss after."""
     loss, part = comparison.change.loc["loss"], comparison.account["contribution"]
-    before, after = (
-        f"loss at epoch {epoch_text(one.epoch)}" for one in (comparison.before, comparison.after)
-    )
-    labels = [before, "hedging", "number of mistakes", "cost of a mistake", after]
+    labels = [f"loss at {at[0]}", "hedging", "number of mistakes", "cost of a mistake", f"loss at {at[1]}"]
     starts = [0.0, *(loss["before"] + np.r_[0.0, part.cumsum()])[:3], 0.0]
     ends = [loss["before"], *(loss["before"] + part.cumsum()), loss["after"]]
     values = [loss["before"], *part, loss["after"]]

@@ -10,6 +10,7 @@ __all__ = [
     "LOSSES",
     "MARKS",
     "PARTS",
+    "RUNS",
     "SERIES",
     "SIDES",
     "TRANSITION_LABELS",
@@ -64,6 +65,9 @@ SERIES = {
 #: What the series are called, in the chart of the loss and in that of its two parts.
 LOSSES = {"loss": "loss", "refinement_loss": "loss after temperature scaling"}
 PARTS = {"refinement_loss": "refinement loss", "calibration_loss": "calibration loss"}
+
+#: Two runs, coloured as the sides they stand for.
+RUNS = {"A": "before", "B": "after"}
 
 #: Marked checkpoints: label, shape.
 MARKS = {"loss": ("best loss", "circle"), "refinement_loss": ("best after scaling", "diamond")}

@@ -133,9 +133,9 @@ function writePinned() {
   const box = find("#pinned");
   if (state.pinned === null || !box) return;
   const row = views.sample(state.pinned, state);
-  const sentence = `Sample ${row.sample}, true class ${row.true}: predicted ${row.said_before} at epoch ` +
-    `${FORMATS.epoch(model.epochs[state.before])}, ${row.said} at epoch ${FORMATS.epoch(model.epochs[state.after])}; ` +
-    `loss ${nats(row.loss_before)} to ${nats(row.loss_after)} nats (${signed(row.change)}).`;
+  const {at_A, at_B} = state.values;
+  const sentence = `Sample ${row.sample}, true class ${row.true}: predicted ${row.said_before} at ${at_A}, ` +
+    `${row.said} at ${at_B}; loss ${nats(row.loss_before)} to ${nats(row.loss_after)} nats (${signed(row.change)}).`;
   box.replaceChildren(...input(state.pinned, 128), sentence);
 }
 
@@ -191,7 +191,7 @@ function choose(change) {
   next.values = model.values(next.before, next.after);
   state = next;
   write();
-  if (data.paired) history.replaceState(null, "", `#A=${model.epochs[state.before]}&B=${model.epochs[state.after]}`);
+  if (data.paired && !data.two_runs) history.replaceState(null, "", `#A=${model.epochs[state.before]}&B=${model.epochs[state.after]}`);
   return refreshAll();
 }
 
@@ -202,7 +202,7 @@ function nearest(epoch) {
 
 // The epochs that the address names, where the run has them.
 function fromAddress() {
-  const asked = new URLSearchParams(location.hash.slice(1)), found = {};
+  const asked = new URLSearchParams(data.two_runs ? "" : location.hash.slice(1)), found = {};
   for (const [name, side] of [["A", "before"], ["B", "after"]]) {
     const at = asked.has(name) ? model.epochs.indexOf(Number(asked.get(name))) : -1;
     if (at >= 0) found[side] = at;

@@ -71,7 +71,8 @@ class Model {
     if (before === chosen[0] && after === chosen[1])  // as Python computed them
       return Object.fromEntries(Object.entries(this.data.values).map(([name, value]) => [name, number(value)]));
     const change = this.changes(before, after), c = this.columns;
-    const values = {A: this.epochs[before], B: this.epochs[after], temperature_after: c.temperature[after]};
+    const called = at => `epoch ${FORMATS.epoch(this.epochs[at])}`;
+    const values = {A: this.epochs[before], B: this.epochs[after], at_A: called(before), at_B: called(after), temperature_after: c.temperature[after]};
     for (const [name, column] of Object.entries({loss: "loss", accuracy: "accuracy", refinement: "refinement_loss", calibration: "calibration_loss"})) {
       values[`${name}_before`] = c[column][before];
       values[`${name}_after`] = c[column][after];

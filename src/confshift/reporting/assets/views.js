@@ -39,7 +39,7 @@ class Views {
 
   account({values}) {
     const steps = [values.hedging, values.error_rate, values.mistake_cost];
-    const labels = [`loss at epoch ${FORMATS.epoch(values.A)}`, "hedging", "number of mistakes", "cost of a mistake", `loss at epoch ${FORMATS.epoch(values.B)}`];
+    const labels = [`loss at ${values.at_A}`, "hedging", "number of mistakes", "cost of a mistake", `loss at ${values.at_B}`];
     let level = values.loss_before;
     const rows = [{start: 0, end: level, value: level, kind: "total", text: nats(level)}];
     for (const value of steps) {

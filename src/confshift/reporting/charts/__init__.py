@@ -17,6 +17,7 @@ from confshift.reporting.charts.confidence import confidence_chart, reliability_
 from confshift.reporting.charts.epochs import accuracy_chart, history_chart, loss_chart, parts_chart
 from confshift.reporting.charts.frame import Frame
 from confshift.reporting.charts.pieces import AnyChart
+from confshift.reporting.charts.runs import run_accuracy_chart, run_loss_chart
 from confshift.reporting.charts.samples import scatter_chart, trajectory_chart
 from confshift.reporting.theme import CONFIG, SIDES
 
@@ -29,20 +30,18 @@ def chart_specs(frame: Frame) -> dict[str, dict[str, Any]]:
     """Return the Vega-Lite spec of every chart, by its id; each reads tables by name."""
     odds = {"probability": _PROBABILITY_TICKS, "odds": frame.odds_ticks}
     charts: dict[str, tuple[AnyChart, int | alt.Step]] = {
+        **_over_epochs(frame),
         "account": (account_chart(), alt.Step(34)),
         "cells": (cells_chart(), alt.Step(27)),
-        "history": (history_chart(), 240),
         "class_accuracy": (class_accuracy_chart(), alt.Step(20)),
         "class_contributions": (class_contributions_chart(), alt.Step(20)),
-        "competitors": (competitors_chart(frame.classes), alt.Step(26 if frame.classes <= LABELLED else 20)),
+        "competitors": (
+            competitors_chart(frame.classes),
+            alt.Step(26 if frame.classes <= LABELLED else 20),
+        ),
         "concentration": (concentration_chart(), 240),
         "scatter": (scatter_chart(), 340),
-        "trajectory": (trajectory_chart(frame), 340),
     }
-    for span in ("near", "whole"):
-        charts[f"loss_{span}"] = (loss_chart(frame, span), 250)
-        charts[f"accuracy_{span}"] = (accuracy_chart(frame, span), 130)
-        charts[f"parts_{span}"] = (parts_chart(frame, span), 240)
     for scale, ticks in odds.items():
         for side in SIDES:
             charts[f"reliability_{side}_{scale}"] = (reliability_chart(side, scale, ticks), 280)
@@ -52,6 +51,19 @@ def chart_specs(frame: Frame) -> dict[str, dict[str, Any]]:
                 130,
             )
     return {name: _spec(chart, height) for name, (chart, height) in charts.items()}
+
+
+def _over_epochs(frame: Frame) -> dict[str, tuple[AnyChart, int | alt.Step]]:
+    loss, accuracy = (run_loss_chart, run_accuracy_chart) if frame.two_runs else (loss_chart, accuracy_chart)
+    charts: dict[str, tuple[AnyChart, int | alt.Step]] = {}
+    for span in ("near", "whole"):
+        charts[f"loss_{span}"] = (loss(frame, span), 250)
+        charts[f"accuracy_{span}"] = (accuracy(frame, span), 130)
+        if not frame.two_runs:
+            charts[f"parts_{span}"] = (parts_chart(frame, span), 240)
+    if not frame.two_runs:
+        charts |= {"history": (history_chart(), 240), "trajectory": (trajectory_chart(frame), 340)}
+    return charts
 
 
 def _spec(chart: AnyChart, height: int | alt.Step) -> dict[str, Any]:

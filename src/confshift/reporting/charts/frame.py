@@ -18,6 +18,7 @@ class Frame:
     limits: Mapping[str, Mapping[str, float]]  # of the charts over epochs: the scale after the initial fall
     splits: bool  # whether there is another split
     rises: bool  # whether the begin of a rise is known
+    two_runs: bool = False  # two checkpoints, one of each run
 
     @property
     def paired(self) -> bool:

@@ -16,6 +16,7 @@ __all__ = [
     "SIGNED",
     "AnyChart",
     "bare_axis",
+    "end_layers",
     "epoch_axis",
     "filtered",
     "layered",
@@ -105,10 +106,14 @@ def room_layer(chart: alt.Chart) -> alt.Chart:
 def pair_layers() -> list[AnyChart]:
     """Return the two chosen epochs: a shade between two rules, A and B."""
     shade = table("pair").mark_rect(fill="var(--text)", opacity=0.06, clip=True)
+    return [shade.encode(x=alt.X("start:Q"), x2=alt.X2("end:Q")), *end_layers()]
+
+
+def end_layers() -> list[AnyChart]:
+    """Return the rules at the two chosen epochs, with their names."""
     ends = table("ends")
     layers: list[AnyChart] = [
-        shade.encode(x=alt.X("start:Q"), x2=alt.X2("end:Q")),
-        ends.mark_rule(stroke="var(--text)", strokeWidth=1.2).encode(x=alt.X("epoch:Q")),
+        ends.mark_rule(stroke="var(--text)", strokeWidth=1.2).encode(x=alt.X("epoch:Q"))
     ]
     places: list[tuple[str, int, Any]] = [("A", -5, "right"), ("B", 5, "left")]
     for label, dx, align in places:

@@ -1,0 +1,53 @@
+"""The charts of two runs over their epochs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import altair as alt
+
+from confshift.reporting.charts.frame import Frame
+from confshift.reporting.charts.pieces import (
+    LEFT,
+    LOSS,
+    SHARE,
+    AnyChart,
+    end_layers,
+    epoch_axis,
+    layered,
+    table,
+    tip,
+)
+from confshift.reporting.theme import LOSSES, RUNS, SERIES, colour
+
+__all__ = ["run_accuracy_chart", "run_loss_chart"]
+
+
+def run_loss_chart(frame: Frame, span: str) -> AnyChart:
+    """Draw the losses of both runs, as they are and after temperature scaling."""
+    scale = alt.Scale(domain=list(LOSSES.values()), range=[SERIES[key][1] for key in LOSSES])
+    dash = alt.StrokeDash("series:N", scale=scale, legend=alt.Legend(symbolType="stroke", symbolSize=400))
+    return _curves("run_losses", frame.limits["loss"] if span == "near" else {}, "nats", ".2~f", LOSS, dash)
+
+
+def run_accuracy_chart(frame: Frame, span: str) -> AnyChart:
+    """Draw the accuracies of both runs."""
+    limits = frame.limits["accuracy"] if span == "near" else {}
+    return _curves("run_accuracies", limits, "accuracy", ".0%", SHARE, None)
+
+
+def _curves(
+    name: str, limits: Any, unit: str, number: str, told: str, dash: alt.StrokeDash | None
+) -> AnyChart:
+    tints = [colour(role) for role in RUNS.values()]
+    tint = alt.Color("run:N", scale=alt.Scale(domain=list(RUNS), range=tints))
+    scale = alt.Scale(zero=False, **limits)
+    y = alt.Y("mean:Q", title=unit, scale=scale, axis=alt.Axis(format=number, minExtent=LEFT, tickCount=5))
+    base = table(name).encode(x=epoch_axis(), color=tint, detail=alt.Detail("series:N"))
+    band = base.mark_area(opacity=0.14, clip=True).encode(y=alt.Y("low:Q", title=unit), y2=alt.Y2("high:Q"))
+    line = base.mark_line(strokeWidth=2, clip=True).encode(y=y)
+    lines = line.encode(strokeDash=dash) if dash else line
+    points = base.mark_point(filled=True, size=60, opacity=0, clip=True).encode(
+        y=y, tooltip=[tip("run:N"), tip("epoch:Q"), tip("series:N"), tip("mean:Q", unit, told)]
+    )
+    return layered(*end_layers(), band, lines, points)
