@@ -11,9 +11,11 @@ from hostile_names import HOSTILE_NAMES
 from reading_pages import Page
 
 from confshift.analysis.comparison import compare
+from confshift.reporting.binning import odds_ticks
 from confshift.reporting.page import report
+from confshift.reporting.pair_figures import pair_figures
 from confshift.reporting.readings import FORMATS, READINGS, fill, pair_values
-from confshift.reporting.tables import epoch_table
+from confshift.reporting.tables import epoch_table, shown_classes
 
 pytestmark = pytest.mark.browser
 
@@ -173,6 +175,23 @@ def test_the_charts_show_the_tables_that_python_makes(visit, comparison):
     top = comparison.samples.nlargest(12, "change").index
     shown = visit.run("return window.confshift.rows('movers').map(row => row.sample)")
     assert shown == [str(one) for one in top]
+
+
+def test_the_script_makes_the_tables_that_python_makes_for_pictures(visit, history, comparison):
+    ticks = odds_ticks(history.main)
+    classes = shown_classes(comparison.classes, 20)
+    for scale in ("probability", "odds"):
+        visit.run("document.querySelector(`button[value='${arguments[0]}']`).click()", scale)
+        made = pair_figures(history, comparison, classes=classes, ticks=ticks, scale=scale)
+        for name in set(made) - {"samples", "pinned", "even", "concentration", "tops"}:
+            rows = visit.run("return window.confshift.rows(arguments[0])", name)
+            assert len(rows) == len(made[name]), name
+            for column in made[name].columns:
+                shown, expected = [row[column] for row in rows], made[name][column].tolist()
+                if isinstance(expected[0], str):
+                    assert shown == expected, (name, column)
+                else:
+                    assert shown == pytest.approx(expected, rel=1e-3, abs=2e-6), (name, column)
 
 
 def test_the_history_of_an_epoch_adds_up_to_the_change_of_the_loss(visit):

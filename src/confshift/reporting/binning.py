@@ -83,6 +83,6 @@ def isotonic_curves(panel: Panel) -> list[list[list[float]]]:
 
 
 def _rounded(rows: NDArray[Any]) -> list[list[float]]:
-    """Keep what a picture can show, up to a confidence of 1 - 1e-7."""
-    short: list[list[float]] = np.round(rows.astype(np.float64), 7).tolist()
+    """Keep what a picture can show, up to a confidence of 1 - 1e-6."""
+    short: list[list[float]] = np.round(rows.astype(np.float64), 9).tolist()
     return short

@@ -11,7 +11,7 @@ import pandas as pd
 from confshift.reporting.bundle import VEGA_LITE
 from confshift.reporting.document import rows
 
-__all__ = ["compiled", "pictures"]
+__all__ = ["compiled", "pictures", "with_data"]
 
 #: Charts that also stand in the page as pictures, and the width in which they are drawn.
 _PICTURED = {"loss": 1000, "accuracy": 1000, "account": 700, "cells": 700, "parts": 700}
@@ -41,10 +41,14 @@ def pictures(specs: Specs, tables: Mapping[str, pd.DataFrame], *, paired: bool) 
     for name, width in _PICTURED.items():
         spec = specs.get(name) or specs.get(f"{name}_near")
         if spec and (paired or name not in _PAIR_ONLY):
-            whole = {**spec, "width": width, "datasets": _datasets(spec, tables)}
-            svg: str = vl_convert.vegalite_to_svg(whole, vl_version=VEGA_LITE)
+            svg: str = vl_convert.vegalite_to_svg(with_data(spec, tables, width=width), vl_version=VEGA_LITE)
             drawn[name] = svg[svg.index("<svg") :]
     return drawn
+
+
+def with_data(spec: dict[str, Any], tables: Mapping[str, pd.DataFrame], *, width: int) -> dict[str, Any]:
+    """Return a spec that holds its data and has a width of its own."""
+    return {**spec, "width": width, "datasets": _datasets(spec, tables)}
 
 
 def _datasets(spec: Any, tables: Mapping[str, pd.DataFrame]) -> dict[str, Any]:

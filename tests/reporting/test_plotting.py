@@ -1,0 +1,138 @@
+"""Pictures for papers: every chart, every format, with the numbers of its results."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from confshift.analysis.comparison import compare
+from confshift.analysis.history import summarize
+from confshift.errors import ConfshiftError
+from confshift.reporting.binning import odds_ticks
+from confshift.reporting.pair_figures import pair_figures
+from confshift.reporting.plotting import FIGURES, plot
+from confshift.reporting.tables import shown_classes
+
+
+@pytest.fixture(scope="module")
+def made(history, comparison):
+    classes = shown_classes(comparison.classes, 20)
+    ticks = odds_ticks(history.main)
+    return {
+        scale: pair_figures(history, comparison, classes=classes, ticks=ticks, scale=scale)
+        for scale in ("probability", "odds")
+    }
+
+
+@pytest.mark.parametrize("figure", [*FIGURES, "reliability", "confidence"])
+def test_every_figure_is_a_picture_with_colours_of_its_own(run, tmp_path, figure):
+    path = plot(run, figure, tmp_path / "figure.svg")
+    svg = path.read_text(encoding="utf-8")
+    assert svg.startswith("<svg")
+    assert "var(" not in svg
+    assert len(re.findall(r"<(path|text)", svg)) > 10
+    assert [one.name for one in tmp_path.iterdir()] == ["figure.svg"]
+
+
+def test_a_picture_may_be_png_or_pdf(run, tmp_path):
+    pixels = Image.open(plot(run, "account", tmp_path / "figure.PNG"))
+    assert pixels.size[0] > 1500
+    assert pixels.convert("RGB").getpixel((0, 0)) == (255, 255, 255)
+    assert plot(run, "account", tmp_path / "figure.pdf").read_bytes().startswith(b"%PDF")
+
+
+def test_the_pair_and_the_axis_can_be_chosen(run, tmp_path):
+    def texts(**options):
+        svg = plot(run, "reliability_after", tmp_path / "one.svg", **options).read_text(encoding="utf-8")
+        return re.findall(r"<text[^>]*>([^<]*)</text>", svg)
+
+    assert "99.9%" in texts(scale="odds") or "99%" in texts(scale="odds")
+    assert "40%" in texts(scale="probability")
+    svg = plot(run, "account", tmp_path / "two.svg", before=1, after=4).read_text(encoding="utf-8")
+    assert "loss at epoch 1" in svg
+    assert "loss at epoch 4" in svg
+
+
+def test_a_whole_range_reaches_the_first_loss(run, tmp_path):
+    near, whole = (
+        plot(run, "loss", tmp_path / "one.svg", whole=choice).read_bytes() for choice in (False, True)
+    )
+    assert near != whole
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("nothing", "a.svg"), "figure='nothing': give one of loss,"),
+        (("loss", "a.jpg"), r"ends in \.svg, \.png, \.pdf"),
+        (("loss", "missing/a.svg"), "folder that exists"),
+    ],
+)
+def test_what_cannot_be_drawn_is_named_with_the_remedy(run, tmp_path, arguments, message):
+    figure, name = arguments
+    with pytest.raises(ConfshiftError, match=message):
+        plot(run, figure, tmp_path / name)
+
+
+def test_a_scale_that_is_unknown_is_named(run, tmp_path):
+    with pytest.raises(ConfshiftError, match="scale='log'"):
+        plot(run, "reliability", tmp_path / "a.svg", scale="log")
+
+
+def test_one_checkpoint_has_no_picture_of_a_change(make_run, tmp_path):
+    one = make_run(checkpoints=1)
+    with pytest.raises(ConfshiftError, match="compares two checkpoints"):
+        plot(one, "account", tmp_path / "a.svg")
+    for figure in ("loss", "reliability", "confidence"):
+        assert plot(one, figure, tmp_path / "a.svg").exists()
+
+
+@pytest.mark.parametrize("scale", ["probability", "odds"])
+def test_the_dots_of_a_reliability_diagram_are_those_of_the_comparison(made, comparison, scale):
+    dots = made[scale]["bins_after"]
+    expected = comparison.reliability.query("side == 'after' and binning == 'equal_mass'")
+    if scale == "odds":
+        back = 1 / (1 + np.exp(-dots["x"]))
+        np.testing.assert_allclose(back, expected["confidence"].clip(upper=back.max()))
+    else:
+        np.testing.assert_array_equal(dots[["x", "y"]], expected[["confidence", "accuracy"]])
+    assert (dots["low"] <= dots["y"]).all()
+
+
+def test_every_split_in_a_picture_adds_up_to_the_change(made, comparison):
+    change = comparison.change.loc["loss", "change"]
+    tables = made["probability"]
+    assert tables["class_cells"]["contribution"].sum() == pytest.approx(change)
+    assert tables["class_totals"]["contribution"].sum() == pytest.approx(change)
+    assert tables["concentration"]["cumulative"].iloc[-1] == pytest.approx(change)
+    last = tables["history_total"].set_index("epoch")["change"]
+    assert last[comparison.after.epoch] == pytest.approx(change)
+    assert last[comparison.before.epoch] == 0
+
+
+def test_the_counts_of_confidence_hold_every_answer(made, comparison):
+    for side, at in (("before", 0), ("after", 1)):
+        for kind, members in (
+            ("right", comparison.panel.correct[at]),
+            ("wrong", ~comparison.panel.correct[at]),
+        ):
+            table = made["odds"][f"confidence_{kind}"]
+            assert table[table["side"] == side]["samples"].sum() == members.sum()
+
+
+def test_the_initial_fall_is_left_out_of_the_history(make_run, make_logits):
+    run = make_run(200, 3, 8, churn=0.2)
+    falling = type(run[0]).from_predictions(
+        type(run[0].predictions)(run[0].predictions.logits * -3, run[0].predictions.targets), epoch=-1
+    )
+    history = summarize([falling, *run])
+    comparison = compare(run[1], run[-1])
+    ticks = odds_ticks(history.main)
+    made = pair_figures(history, comparison, classes=[0], ticks=ticks, scale="odds")
+    assert made["history_total"]["epoch"].min() == 0
+    last = compare(run[-1], run[-1])
+    whole = pair_figures(history, last, classes=[0], ticks=ticks, scale="odds")
+    assert whole["history_total"]["epoch"].min() == -1
