@@ -134,9 +134,8 @@ def _spec(
         splits=len(history.panels) > 1,
         rises=bool(tables.rise_starts(history.rise)),
     )
-    specs = chart_specs(frame)
-    variants = [name, f"{name}_{'whole' if whole else 'near'}", f"{name}_{axis}"]
-    spec = next(specs[one] for one in variants if one in specs)
+    variants = {name, f"{name}_{'whole' if whole else 'near'}", f"{name}_{axis}"}
+    (spec,) = chart_specs(frame, only=variants).values()
     at = (f"epoch {epoch(comparison.before.epoch)}", f"epoch {epoch(comparison.after.epoch)}")
     data: dict[str, pd.DataFrame] = {
         **tables.run_tables(history, history.rise),

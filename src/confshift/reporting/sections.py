@@ -78,7 +78,8 @@ SECTIONS = (
                 "The same change, by what became of the samples",
                 "cells",
                 "cells",
-                "Every sample is in one bar; the bars add up to the change.",
+                "Every sample is in one bar; the bars add up to the change. Forgotten: right before, wrong "
+                "after; learned: the other way round.",
                 pair_only=True,
             ),
         ),

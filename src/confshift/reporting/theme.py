@@ -37,8 +37,8 @@ _ROLES = {
 
 TRANSITION_LABELS = {
     "stayed_right": "stayed right",
-    "forgotten": "forgotten (right to wrong)",
-    "learned": "learned (wrong to right)",
+    "forgotten": "forgotten",
+    "learned": "learned",
     "stayed_wrong": "stayed wrong",
 }
 

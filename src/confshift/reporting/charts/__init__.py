@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable, Collection
+from functools import partial
+from typing import Any, TypeAlias
 
 import altair as alt
 
@@ -23,47 +25,50 @@ from confshift.reporting.theme import CONFIG, SIDES
 
 __all__ = ["Frame", "chart_specs"]
 
+#: How a chart is made, and its height.
+_Makers: TypeAlias = dict[str, tuple[Callable[[], AnyChart], int | alt.Step]]
+
 _PROBABILITY_TICKS = [0, 0.2, 0.4, 0.6, 0.8, 1]
 
 
-def chart_specs(frame: Frame) -> dict[str, dict[str, Any]]:
-    """Return the Vega-Lite spec of every chart, by its id; each reads tables by name."""
-    odds = {"probability": _PROBABILITY_TICKS, "odds": frame.odds_ticks}
-    charts: dict[str, tuple[AnyChart, int | alt.Step]] = {
+def chart_specs(frame: Frame, *, only: Collection[str] | None = None) -> dict[str, dict[str, Any]]:
+    """Return the Vega-Lite spec of every chart, or of some, by its id; each reads tables by name."""
+    chosen = _makers(frame).items()
+    return {name: _spec(make(), height) for name, (make, height) in chosen if only is None or name in only}
+
+
+def _makers(frame: Frame) -> _Makers:
+    row = 26 if frame.classes <= LABELLED else 20
+    makers: _Makers = {
         **_over_epochs(frame),
-        "account": (account_chart(), alt.Step(34)),
-        "cells": (cells_chart(), alt.Step(27)),
-        "class_accuracy": (class_accuracy_chart(), alt.Step(20)),
-        "class_contributions": (class_contributions_chart(), alt.Step(20)),
-        "competitors": (
-            competitors_chart(frame.classes),
-            alt.Step(26 if frame.classes <= LABELLED else 20),
-        ),
-        "concentration": (concentration_chart(), 240),
-        "scatter": (scatter_chart(), 340),
+        "account": (account_chart, alt.Step(34)),
+        "cells": (cells_chart, alt.Step(27)),
+        "class_accuracy": (class_accuracy_chart, alt.Step(20)),
+        "class_contributions": (class_contributions_chart, alt.Step(20)),
+        "competitors": (partial(competitors_chart, frame.classes), alt.Step(row)),
+        "concentration": (concentration_chart, 240),
+        "scatter": (scatter_chart, 340),
     }
-    for scale, ticks in odds.items():
+    for scale, ticks in (("probability", _PROBABILITY_TICKS), ("odds", frame.odds_ticks)):
         for side in SIDES:
-            charts[f"reliability_{side}_{scale}"] = (reliability_chart(side, scale, ticks), 280)
+            makers[f"reliability_{side}_{scale}"] = (partial(reliability_chart, side, scale, ticks), 280)
         for kind in ("right", "wrong"):
-            charts[f"confidence_{kind}_{scale}"] = (
-                confidence_chart(kind, scale, ticks, paired=frame.paired),
-                130,
-            )
-    return {name: _spec(chart, height) for name, (chart, height) in charts.items()}
+            make = partial(confidence_chart, kind, scale, ticks, paired=frame.paired)
+            makers[f"confidence_{kind}_{scale}"] = (make, 130)
+    return makers
 
 
-def _over_epochs(frame: Frame) -> dict[str, tuple[AnyChart, int | alt.Step]]:
+def _over_epochs(frame: Frame) -> _Makers:
     loss, accuracy = (run_loss_chart, run_accuracy_chart) if frame.two_runs else (loss_chart, accuracy_chart)
-    charts: dict[str, tuple[AnyChart, int | alt.Step]] = {}
+    makers: _Makers = {}
     for span in ("near", "whole"):
-        charts[f"loss_{span}"] = (loss(frame, span), 250)
-        charts[f"accuracy_{span}"] = (accuracy(frame, span), 130)
+        makers[f"loss_{span}"] = (partial(loss, frame, span), 250)
+        makers[f"accuracy_{span}"] = (partial(accuracy, frame, span), 130)
         if not frame.two_runs:
-            charts[f"parts_{span}"] = (parts_chart(frame, span), 240)
+            makers[f"parts_{span}"] = (partial(parts_chart, frame, span), 240)
     if not frame.two_runs:
-        charts |= {"history": (history_chart(), 240), "trajectory": (trajectory_chart(frame), 340)}
-    return charts
+        makers |= {"history": (history_chart, 240), "trajectory": (partial(trajectory_chart, frame), 340)}
+    return makers
 
 
 def _spec(chart: AnyChart, height: int | alt.Step) -> dict[str, Any]:
