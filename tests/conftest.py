@@ -70,5 +70,6 @@ def browser() -> Iterator[Any]:
     ):
         options.add_argument(argument)
     session = webdriver.Chrome(options, webdriver.ChromeService(driver))
+    session.set_script_timeout(180)  # a busy machine is slow, not wrong
     yield session
     session.quit()

@@ -20,7 +20,7 @@ from confshift.reporting.tables import epoch_table, shown_classes
 pytestmark = pytest.mark.browser
 
 #: Nothing here is asserted on a clock; what isn't done by then never will be.
-PATIENCE = 20
+PATIENCE = 90
 #: Keep what a download would save.
 CATCH_DOWNLOAD = (
     "URL.createObjectURL = blob => { blob.text().then(text => { window.saved = text; }); return '#'; };"
