@@ -10,7 +10,7 @@ The thread trains a ResNet18 on CIFAR-10: SGD with learning rate 0.1, Nesterov m
 With --data DIR (CIFAR-10 or your own images) this is that training. What the thread does not say is as usual:
 batches of 128, and images shifted at random (its training loss lies above the validation loss for a while).
 
-Without --data it is scaled to three minutes on two cores: a narrow network, 40 epochs, batches of 64, and
+Without --data it is scaled to three minutes on one core: a narrow network, 40 epochs, batches of 64, and
 digits, each seen through a window of 16 of its 28 pixels at a random place and not shifted. Whole digits are
 so easy that no loss rises. The green box is the weak one then: so few digits are nearly learned by heart
 before the second drop, which finds little noise left to calm.
@@ -273,5 +273,5 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    torch.set_num_threads(2)
+    torch.set_num_threads(1)  # the images are too small to share
     main()
