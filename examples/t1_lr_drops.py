@@ -250,6 +250,8 @@ def options_from(arguments: Sequence[str] | None) -> argparse.Namespace:
 def main(arguments: Sequence[str] | None = None) -> None:
     options = options_from(arguments)
     print(QUESTION)
+    if options.data is None:
+        torch.set_num_threads(1)  # images this small gain nothing from more
     torch.manual_seed(0)
     training, validation = load(options.data, quick=options.quick, subset=options.subset)
     batch, shift = (128, 4) if options.data else (64, 0)
@@ -273,5 +275,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    torch.set_num_threads(1)  # the images are too small to share
     main()

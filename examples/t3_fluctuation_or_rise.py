@@ -183,6 +183,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--quick", action="store_true", help="a fifth of the images: to see that it works")
     options = parser.parse_args(arguments)
     print(QUESTION)
+    if options.data is None:
+        torch.set_num_threads(1)  # images this small gain nothing from more
     training, validation = load(options.data, quick=options.quick)
     runs = {name: confshift.Run(RUNS / name) for name in TRAININGS}
     for name, recipe in TRAININGS.items():
@@ -200,5 +202,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    torch.set_num_threads(1)  # the images are too small to share
     main()
