@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -19,6 +20,7 @@ import confshift
 from confshift import Predictions, Run
 from confshift.cli import main
 from confshift.reporting.document import document
+from confshift.reporting.plotting import FIGURES, SHORT_NAMES, plot
 from confshift.reporting.text import comparison_text, findings_text, history_text
 
 EVIL = "evil\x1b[2J\u202e\n</script>"
@@ -145,6 +147,81 @@ def test_report_takes_a_file_a_pair_and_opens_the_page(rising, tmp_path, monkeyp
     assert (found["page"], found["run"]) == (str(path), str(rising))
     findings = confshift.diagnose(Run(rising), before=2, after=5)
     assert found["findings"] == plain(f=[finding.to_dict() for finding in findings])["f"]
+
+
+@pytest.fixture(scope="module")
+def calmer(tmp_path_factory, make_logits):
+    """Another run on the samples of `rising`, from another training."""
+    logits, targets = make_logits(240, 4, 8, churn=0.2)
+    return fill(tmp_path_factory.mktemp("cli") / "calmer", 0.7 * logits[:6], targets, ["a", EVIL, "c", "d"])
+
+
+def test_report_of_two_runs_compares_the_best_of_each(rising, calmer, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shown = call("report", rising, calmer)
+    page = confshift.report(Run(rising), other=Run(calmer))
+    assert shown.stdout.startswith(page.verdict)
+    assert findings_text(page.findings) in shown.stdout
+    written = Path("rising-calmer.html").read_text(encoding="utf-8")
+    assert str(markupsafe.escape(page.verdict)) in written
+    assert "wrote rising-calmer.html" in shown.stderr
+
+
+def test_report_of_two_runs_takes_an_epoch_of_each_and_names_both_in_json(rising, calmer, tmp_path):
+    out = tmp_path / "two.html"
+    options = ("--before", 7, "--after", 2, "--json", "--out", out)
+    found = json.loads(call("report", rising, calmer, *options).stdout)
+    assert (found["run"], found["other"], found["page"]) == (str(rising), str(calmer), str(out))
+    assert "calmer at epoch 2 against rising at epoch 7" in found["verdict"]
+
+
+def test_report_of_two_runs_on_other_samples_is_refused(rising, tmp_path, make_logits):
+    logits, targets = make_logits(120, 4, 3)
+    other = fill(tmp_path / "other", logits, targets)
+    assert "sample" in call("report", rising, other, "-o", tmp_path / "a.html", code=2).stderr
+    assert not (tmp_path / "a.html").exists()
+
+
+def drawing(path):
+    """Return a picture without the names of its clipping areas, which count on through a process."""
+    return re.sub(r"clip\d+", "clip", path.read_text(encoding="utf-8"))
+
+
+def test_plot_draws_the_figure_that_the_library_draws(rising, tmp_path):
+    out, expected = tmp_path / "one.svg", tmp_path / "expected.svg"
+    options = ("--before", 1, "--after", 5, "--scale", "odds")
+    shown = call("plot", rising, "reliability", "-o", out, *options)
+    assert (shown.stdout, shown.stderr) == ("", f"wrote {out}\n")
+    plot(Run(rising), "reliability", expected, before=1, after=5, scale="odds")
+    assert drawing(out) == drawing(expected)
+
+
+def test_plot_without_a_file_names_it_after_the_figure(rising, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    call("plot", rising, "loss", "--whole")
+    plot(Run(rising), "loss", "expected.svg", whole=True)
+    assert drawing(Path("loss.svg")) == drawing(Path("expected.svg"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("nonsense",), "give one of loss, accuracy"),
+        (("loss", "-o", "a.jpg"), "ends in .svg, .png, .pdf"),
+        (("loss", "-o", "missing/a.svg"), "no folder missing"),
+        (("account", "--before", "99"), "no such epoch"),
+        (("reliability", "--scale", "log"), "'probability', 'odds'"),
+    ],
+)
+def test_plot_says_what_it_cannot_draw(rising, tmp_path, monkeypatch, arguments, said):
+    monkeypatch.chdir(tmp_path)
+    assert said in " ".join(call("plot", rising, *arguments, code=2).stderr.split())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_plot_explains_every_figure_that_there_is():
+    shown = " ".join(call("plot", "--help").stdout.replace(",", " ").split()).split()
+    assert {*FIGURES, *SHORT_NAMES} <= set(shown) | {word.strip("().") for word in shown}
 
 
 def test_report_into_a_folder_that_is_not_there_is_refused_at_once(rising, tmp_path, monkeypatch):

@@ -65,7 +65,7 @@ LAZY = {"scipy": {"demo"}, "sklearn": {"demo"}}
 #: What writes, renames or removes files stands in storage/files.py. The others make these calls and no more.
 MAY_WRITE = {
     "storage/files.py": None,  # anything
-    "cli.py": {"write_text", "mkdir", "tempfile"},  # --out; the demo's run folder
+    "cli/pages.py": {"mkdir"},  # the folder of the demo's page
     "demo.py": {"tempfile"},
 }
 WRITING_MODULES = {"shutil", "tempfile", "fcntl", "msvcrt"}
@@ -331,7 +331,7 @@ def test_reporting_and_the_command_line_load_no_torch_and_no_scikit_learn(name):
     assert not {"torch", "sklearn"} & set(heavy_after(f"import confshift.{module_of_file(name)}"))
 
 
-@pytest.mark.parametrize("name", [name for name in FILES if name == "cli.py"])
+@pytest.mark.parametrize("name", [name for name in FILES if name == "cli/__init__.py"])
 def test_help_on_the_command_line_loads_nothing_heavy(name):
     show_help = "CliRunner().invoke(main, ['--help'], catch_exceptions=False)"
     assert (

@@ -24,7 +24,7 @@ from confshift.reporting.pair_figures import pair_figures
 from confshift.reporting.saving import replace_file
 from confshift.reporting.story import Source
 
-__all__ = ["FIGURES", "FORMATS", "plot"]
+__all__ = ["FIGURES", "FORMATS", "SHORT_NAMES", "plot"]
 
 #: What can be drawn, and whether it needs two checkpoints.
 FIGURES = {
@@ -44,6 +44,8 @@ FIGURES = {
     "concentration": True,
     "scatter": True,
 }
+#: What people say who mean one of a pair.
+SHORT_NAMES = {"reliability": "reliability_after", "confidence": "confidence_wrong"}
 FORMATS = ("svg", "png", "pdf")
 
 _WIDTH, _NARROW = 640, {"reliability_before": 300, "reliability_after": 300, "scatter": 380}
@@ -72,7 +74,7 @@ def plot(
     path : str or path-like
         Ends in .svg, .png or .pdf.
     before, after : float, optional
-        Epochs; without them the best by loss and the last.
+        Epochs; without them the best by loss and the last. `after` alone: the best by loss before it.
     scale : {"probability", "odds"}, optional
         Axis of confidences; without it log-odds where most of them are above 95 %.
     whole : bool
@@ -102,7 +104,7 @@ def plot(
 
 
 def _known(figure: str) -> str:
-    name = {"reliability": "reliability_after", "confidence": "confidence_wrong"}.get(figure, figure)
+    name = SHORT_NAMES.get(figure, figure)
     if name not in FIGURES:
         raise ConfshiftError(f"figure={figure!r}: give one of {', '.join(FIGURES)}")
     return name

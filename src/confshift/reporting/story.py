@@ -135,7 +135,7 @@ def _difference(comparison: Comparison, first: str, second: str) -> str:
 
 
 def _name(run: Source, otherwise: str) -> str:
-    return run.path.name if isinstance(run, Run) else otherwise
+    return run.name if isinstance(run, Run) else otherwise
 
 
 def _problems(runs: list[Source]) -> pd.DataFrame:

@@ -1,0 +1,165 @@
+"""Commands that draw: report, plot, demo."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from confshift.cli.frame import (
+    RUNS,
+    json_option,
+    main,
+    open_run,
+    pair_options,
+    print_findings,
+    remark,
+    run_argument,
+)
+
+if TYPE_CHECKING:
+    from confshift.storage.run import Run
+
+__all__ = ["demo", "plot", "report"]
+
+
+def _in_a_folder(context: click.Context, parameter: click.Parameter, value: Path | None) -> Path | None:
+    if value is not None and not value.parent.is_dir():  # told now, not after the page is made
+        raise click.BadParameter(f"there is no folder {value.parent}")
+    return value
+
+
+@main.command()
+@run_argument(required=False)
+@click.argument("other", type=click.Path(path_type=Path), required=False)
+@click.option(
+    "-o",
+    "--out",
+    type=click.Path(dir_okay=False, path_type=Path),
+    callback=_in_a_folder,
+    metavar="FILE",
+    help="Default: <name of the run>.html, of two runs <RUN>-<OTHER>.html",
+)
+@pair_options
+@click.option("--open", "show", is_flag=True, help="Open the page in a browser.")
+@json_option
+def report(
+    run: Path | None,
+    other: Path | None,
+    out: Path | None,
+    before: float | None,
+    after: float | None,
+    show: bool,
+    as_json: bool,
+) -> None:
+    """Write the page of a run; print the findings.
+
+    With OTHER, a second run on the same samples, the page compares the two: RUN at its best (or at --before)
+    with OTHER at its best (or at --after).
+    """
+    opened = open_run(run)
+    second = None if other is None else open_run(other)
+    names = [one.name for one in (opened, second) if one is not None]
+    path = out or Path(f"{'-'.join(names)}.html")
+    _write_page(opened, path, as_json, other=second, before=before, after=after)
+    if show:
+        click.launch(str(path))
+
+
+def _write_page(
+    run: Run,
+    path: Path,
+    as_json: bool,
+    *,
+    other: Run | None = None,
+    before: float | None = None,
+    after: float | None = None,
+) -> None:
+    """Write the page and print what it says: the verdict first, then the findings."""
+    import confshift
+    from confshift.reporting.text import printable
+
+    page = confshift.report(run, path, other=other, before=before, after=after)
+    about = {"run": str(run.path)} if other is None else {"run": str(run.path), "other": str(other.path)}
+    if not as_json:
+        click.echo(printable(page.verdict) + "\n")
+    print_findings(page.findings, as_json, **about, page=str(path), verdict=page.verdict)
+    remark(f"wrote {path}")
+
+
+@main.command()
+@run_argument(required=True)
+@click.argument("figure")
+@click.option(
+    "-o",
+    "--out",
+    type=click.Path(dir_okay=False, path_type=Path),
+    callback=_in_a_folder,
+    metavar="FILE",
+    help="Ends in .svg, .png or .pdf. Default: FIGURE.svg",
+)
+@pair_options
+@click.option(
+    "--scale",
+    type=click.Choice(["probability", "odds"]),
+    help="Axis of confidences. Default: log-odds where most of them are above 95 %.",
+)
+@click.option(
+    "--whole", is_flag=True, help="Draw losses from the first epoch on, not after the initial fall."
+)
+def plot(
+    run: Path,
+    figure: str,
+    out: Path | None,
+    before: float | None,
+    after: float | None,
+    scale: str | None,
+    whole: bool,
+) -> None:
+    """Draw one chart of the page as a picture of its own, for papers and slides.
+
+    FIGURE is one of loss, accuracy, parts, history, account, cells, class_accuracy, class_contributions,
+    competitors, reliability_before, reliability_after (or reliability), confidence_right, confidence_wrong
+    (or confidence), concentration, scatter.
+    """
+    from confshift.reporting.plotting import plot as draw
+
+    path = draw(
+        open_run(run),
+        figure,
+        out or Path(f"{figure}.svg"),
+        before=before,
+        after=after,
+        scale=scale,
+        whole=whole,
+    )
+    remark(f"wrote {path}")
+
+
+@main.command()
+@click.option(
+    "-o",
+    "--out",
+    type=click.Path(path_type=Path),
+    default=Path("reports/demo.html"),
+    show_default=True,
+    metavar="FILE",
+)
+@click.option(
+    "--run",
+    type=click.Path(path_type=Path),
+    default=RUNS / "demo",
+    show_default=True,
+    metavar="DIR",
+    help="Where the run goes; an earlier demo there is replaced.",
+)
+@click.option("--epochs", type=click.IntRange(min=1), help="Default: long enough for the loss to rise.")
+@json_option
+def demo(out: Path, run: Path, epochs: int | None, as_json: bool) -> None:
+    """Train a small network on handwritten digits, inspect every epoch, write the page."""
+    from confshift.demo import EPOCHS, train
+
+    trained = train(run, epochs=epochs or EPOCHS)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    _write_page(trained, out, as_json)

@@ -1,0 +1,121 @@
+"""Commands that print what a run says: compare, history, diagnose."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from confshift.cli.frame import (
+    json_option,
+    main,
+    open_run,
+    pair_options,
+    print_findings,
+    remark,
+    run_argument,
+)
+
+if TYPE_CHECKING:
+    from confshift.analysis.verdicts import Looks
+
+__all__ = ["compare", "diagnose", "history"]
+
+
+@main.command()
+@run_argument(required=True)
+@click.argument("before", type=float)
+@click.argument("after", type=float)
+@click.option("--split", default="val", show_default=True)
+@json_option
+def compare(run: Path, before: float, after: float, split: str, as_json: bool) -> None:
+    """Print what changed from epoch BEFORE to epoch AFTER, and in which samples."""
+    import confshift
+    from confshift.reporting.document import document
+    from confshift.reporting.text import comparison_text
+
+    opened = open_run(run)
+    sides = [opened.checkpoint(epoch, split=split) for epoch in (before, after)]
+    comparison = confshift.compare(*sides)
+    if not as_json:
+        click.echo(comparison_text(comparison))
+        return
+    tables = {name: getattr(comparison, name) for name in ("change", "account", "cells", "classes")}
+    samples = {
+        "samples": len(comparison.samples),
+        "samples_left_out": comparison.samples_left_out,
+    }
+    click.echo(document(run=str(opened.path), split=split, before=before, after=after, **samples, **tables))
+
+
+@main.command()
+@run_argument(required=False)
+@json_option
+def history(run: Path | None, as_json: bool) -> None:
+    """Print one line per checkpoint, and which is best by what."""
+    import confshift
+    from confshift.reporting.document import document
+    from confshift.reporting.text import history_text
+
+    opened = open_run(run)
+    result = confshift.summarize(opened)
+    if as_json:
+        click.echo(
+            document(run=str(opened.path), checkpoints=result.table, best=result.best, rise=result.rise)
+        )
+    else:
+        click.echo(history_text(result))
+
+
+def _looks(context: click.Context, parameter: click.Parameter, value: str) -> Any:
+    return (
+        int(value) if value.isdecimal() else value.replace("-", " ")
+    )  # the library refuses what it doesn't know
+
+
+@main.command()
+@run_argument(required=False)
+@pair_options
+@click.option(
+    "--looks",
+    default="once",
+    show_default=True,
+    metavar="once|every-epoch|N",
+    callback=_looks,
+    help="How often you ask: once, at the end; after every epoch; after each of N planned ones.",
+)
+@click.option(
+    "--fail-on",
+    multiple=True,
+    metavar="CODE",
+    help="Exit with 1 if the verdict of this finding is yes; may be repeated. --json shows the codes.",
+)
+@json_option
+def diagnose(
+    run: Path | None,
+    before: float | None,
+    after: float | None,
+    looks: Looks,
+    fail_on: tuple[str, ...],
+    as_json: bool,
+) -> None:
+    """Print the findings about a run.
+
+    A gate for scripts: `confshift diagnose RUN --fail-on rise` exits with 1 where the loss rises.
+    """
+    import confshift
+
+    opened = open_run(run)
+    findings = confshift.diagnose(opened, before=before, after=after, looks=looks)
+    verdicts = {finding.code: finding.verdict for finding in findings}
+    for code in fail_on:
+        if code not in verdicts:
+            raise click.BadParameter(
+                f"no finding {code!r}; there are {', '.join(verdicts)}", param_hint="--fail-on"
+            )
+    print_findings(findings, as_json, run=str(opened.path))
+    failed = [code for code in fail_on if verdicts[code] == "yes"]
+    if failed:
+        remark(f"failed: {', '.join(failed)}")
+        raise click.exceptions.Exit(1)

@@ -1,0 +1,62 @@
+"""Commands about the folder of a run: add, verify."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from confshift.cli.frame import json_option, main, newest_run_folder, run_argument
+
+__all__ = ["add", "verify"]
+
+
+@main.command()
+@run_argument(required=True)
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--epoch", type=float, required=True, help="May be fractional; 0 is before training.")
+@click.option("--split", default="val", show_default=True)
+@json_option
+def add(run: Path, file: Path, epoch: float, split: str, as_json: bool) -> None:
+    """Add a checkpoint from a .npz FILE that any other program wrote; makes the run where there is none.
+
+    FILE holds `logits` or `probabilities` (N, K) and `targets` (N,); it may hold `sample_ids` (N,) and
+    `class_names` (K,).
+    """
+    from confshift import Run
+    from confshift.reporting.document import document
+    from confshift.storage.npz import read_npz
+
+    opened = Run(run)
+    checkpoint = opened.append(read_npz(file), epoch=epoch, split=split)
+    opened.flush()
+    metrics = checkpoint.metrics()
+    if as_json:
+        click.echo(document(run=str(opened.path), split=split, epoch=epoch, metrics=metrics))
+    else:
+        click.echo(
+            f"{run}: {split} epoch {epoch:g}, {metrics['samples']:,.0f} samples, loss {metrics['loss']:.4f} "
+            f"nats, accuracy {100 * metrics['accuracy']:.2f} %"
+        )
+
+
+@main.command()
+@run_argument(required=False)
+@json_option
+def verify(run: Path | None, as_json: bool) -> None:
+    """Read every file of a run and compare it with its checksum; exit with 1 where one is damaged."""
+    from confshift import Run
+    from confshift.reporting.document import document
+    from confshift.reporting.text import printable
+
+    opened = Run(run if run is not None else newest_run_folder())
+    files = opened.verify()
+    damaged = files[~files["sound"].astype(bool)]
+    if as_json:
+        click.echo(document(run=str(opened.path), sound=damaged.empty, files=files))
+    else:
+        for file in damaged.itertuples():
+            click.echo(printable(f"{file.split}/{file.file}: {file.reason}"))
+        click.echo(f"{len(files)} files, {len(damaged)} damaged")
+    if not damaged.empty:
+        raise click.exceptions.Exit(1)
