@@ -62,6 +62,49 @@ def test_the_epochs_asked_for_are_compared(run, asked, epochs):
     )
 
 
+@pytest.fixture
+def dipping(run):
+    """Losses that are lowest in the middle, at epoch 3."""
+    one = run[0].predictions
+    scales = [0.0, 0.5, 0.1, 1.0, 6.0, 5.0]
+    return summarize(
+        Checkpoint.from_predictions(Predictions(scale * one.logits, one.targets), epoch=epoch)
+        for epoch, scale in enumerate(scales)
+    )
+
+
+@pytest.mark.parametrize(
+    ("asked", "epochs"),
+    [
+        ({}, (3, 5)),
+        ({"after": 4}, (3, 4)),
+        ({"after": 3}, (0, 3)),  # it is the best so far
+        ({"after": 2}, (1, 2)),
+        ({"after": 1}, (0, 1)),
+        ({"after": 0}, (0, 0)),
+        ({"before": 1}, (1, 5)),
+        ({"before": 5}, (5, 5)),
+        ({"before": 4, "after": 2}, (4, 2)),
+    ],
+)
+def test_one_epoch_asked_for_is_never_compared_backwards(dipping, asked, epochs):
+    assert dipping.best.loc["loss", "epoch"] == 3
+    assert tuple(side.epoch for side in choose_pair(dipping, **asked)) == epochs
+
+
+def test_checkpoints_that_cannot_be_scored_are_no_earlier_side(run):
+    predictions = run[0].predictions
+    broken = Predictions(np.full_like(predictions.logits, np.nan), predictions.targets)
+    again = Predictions(0.9 * predictions.logits, predictions.targets)
+    history = summarize(
+        Checkpoint.from_predictions(one, epoch=epoch)
+        for epoch, one in enumerate([broken, again, predictions, broken, again])
+    )
+    assert history.best.loc["loss", "epoch"] in (1, 2)
+    assert choose_pair(history, after=2)[0].epoch == 1
+    assert tuple(side.epoch for side in choose_pair(history, after=0)) == (0, 0)
+
+
 @pytest.mark.parametrize("side", ["before", "after"])
 def test_an_epoch_that_is_not_there_is_refused(run, side):
     with pytest.raises(

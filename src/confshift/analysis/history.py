@@ -161,9 +161,21 @@ class History:
         which no sample can be scored have no part in it, unless all are such.
         """
         scored = np.flatnonzero(self.main.finite.any(axis=1))
-        first, last = (scored[0], scored[-1]) if len(scored) else (0, len(self.main.checkpoints) - 1)
-        best = _best_position(self.main, "loss")
-        return self.main.checkpoints[first if best == last else best], self.main.checkpoints[last]
+        last = int(scored[-1]) if len(scored) else len(self.main.checkpoints) - 1
+        return self.main.checkpoints[self._start_of(last)], self.main.checkpoints[last]
+
+    def pair_ending_at(self, after: Checkpoint) -> tuple[Checkpoint, Checkpoint]:
+        """Return the pair to compare of the run as it was at one of its checkpoints, whatever came later.
+
+        The best earlier one by loss; where none is better, the first.
+        """
+        return self.main.checkpoints[self._start_of(self.main.checkpoints.index(after))], after
+
+    def _start_of(self, last: int) -> int:
+        """Return the best position by loss up to the last one, or the first if that is the last one."""
+        scored = np.flatnonzero(self.main.finite[: last + 1].any(axis=1))
+        best = _best_position(self.main, "loss", end=last + 1)
+        return best if best != last else int(scored[0]) if len(scored) else 0
 
 
 def summarize(run: Iterable[Checkpoint], *, split: str = "val") -> History:
@@ -219,10 +231,11 @@ def _in_order(checkpoints: list[Checkpoint]) -> list[Checkpoint]:
     return sorted(checkpoints, key=lambda one: one.epoch)
 
 
-def _best_position(panel: Panel, criterion: str) -> int:
+def _best_position(panel: Panel, criterion: str, *, end: int | None = None) -> int:
     """Return the first position with the best mean, of those at which the most samples can be scored."""
     values = {"loss": panel.loss, "refinement_loss": panel.refinement, "accuracy": panel.correct}[criterion]
-    counts = panel.finite.sum(axis=1)
-    sums = np.where(panel.finite, values, 0.0).sum(axis=1)
+    finite = panel.finite[:end]
+    counts = finite.sum(axis=1)
+    sums = np.where(finite, values[:end], 0.0).sum(axis=1)
     sign = -1.0 if CRITERIA[criterion] else 1.0
     return int(np.argmin(np.where(counts == counts.max(), sign * sums, np.inf)))

@@ -37,7 +37,8 @@ def diagnose(
         A comparison answers the questions about the change only.
     before, after : float, optional
         Epochs to compare; without them the best by loss and the last (where the last is the best, the
-        first and the last).
+        first and the last). `before` alone is compared with the last, `after` alone with the best by loss
+        of those before it. Two that are given are compared in the order given.
     looks : {"once", "every epoch"} or int
         How often you ask whether the run rises. "once", at the end, has a 5 % chance of a false alarm.
         Asked so after each epoch, a flat run would sooner or later raise one: "every epoch" spreads the
@@ -78,12 +79,19 @@ def diagnose(
 def choose_pair(
     history: History, *, before: float | None = None, after: float | None = None
 ) -> tuple[Checkpoint, Checkpoint]:
-    """Return the two checkpoints to compare: those asked for, else the history's own pair."""
-    chosen = list(history.pair)
-    for position, asked in enumerate((before, after)):
-        if asked is not None:
-            chosen[position] = _at_epoch(history, asked, ("before", "after")[position])
-    return chosen[0], chosen[1]
+    """Return the two checkpoints to compare: those asked for, else the history's own pair.
+
+    With `before` alone the later one is the run's last. With `after` alone the earlier one is the best by
+    loss before it, or the first where none is better: what is compared does not run backwards unless both
+    epochs are given so. An epoch with none on its other side is compared with itself.
+    """
+    if before is None and after is not None:
+        return history.pair_ending_at(_at_epoch(history, after, "after"))
+    first, last = history.pair
+    return (
+        first if before is None else _at_epoch(history, before, "before"),
+        last if after is None else _at_epoch(history, after, "after"),
+    )
 
 
 def _at_epoch(history: History, asked: float, name: str) -> Checkpoint:

@@ -100,7 +100,7 @@ def report(
         `run` and "after" of `other`, and no other pair.
     before, after : float, optional
         Epochs that the page compares when it is opened; without them the best by loss and the last, of two
-        runs the best of each.
+        runs the best of each. `after` alone is compared with the best by loss of those before it.
     title : str, optional
         Defaults to the name of the run's folder.
     thumbnail : callable or dataset, optional
