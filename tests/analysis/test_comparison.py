@@ -265,3 +265,22 @@ def test_tables_are_computed_once(run):
     comparison = comparison_of(*run[0], run[1])
     assert comparison.change is comparison.change
     assert isinstance(comparison.before, Checkpoint)
+
+
+def test_two_sides_with_a_permuted_list_of_class_names_are_not_compared(run):
+    logits, targets = run
+    names = ["cat", "dog", "emu", "fox", "gnu"]
+    before, after = (
+        Predictions(z, targets, class_names=each)
+        for z, each in zip(logits, (names, names[1:] + names[:1]), strict=True)
+    )
+    with pytest.raises(ConfshiftError, match=r"5 of 5 differ; class 0 is 'cat' in .* and 'dog' in "):
+        compare(before, after)
+
+
+@pytest.mark.parametrize("side", [0, 1])
+def test_the_classes_of_a_comparison_have_the_names_of_the_side_that_has_any(run, side):
+    logits, targets = run
+    names = ["cat", "dog", "emu", "fox", "gnu"]
+    both = [Predictions(z, targets, class_names=names if at == side else None) for at, z in enumerate(logits)]
+    assert compare(*both).panel.class_names == tuple(names)

@@ -78,6 +78,39 @@ def test_other_samples_are_refused_saying_how_many(other, message):
         stack([first, Checkpoint.from_predictions(other, epoch=2)])
 
 
+def named(*all_names):
+    """Make checkpoints of the same five samples, each with its own class names (None: the default ones)."""
+    each = [Predictions(np.zeros((5, 3)), [0, 1, 2, 0, 1], class_names=names) for names in all_names]
+    return [Checkpoint.from_predictions(one, epoch=epoch) for epoch, one in enumerate(each)]
+
+
+def test_class_names_in_another_order_are_refused_naming_the_first():
+    message = (
+        r"class_names: 2 of 3 differ; class 1 is 'dog' in Checkpoint\(epoch=0, .* and 'emu' in "
+        r"Checkpoint\(epoch=2, .*order of classes; .* pass the same class_names"
+    )
+    with pytest.raises(ConfshiftError, match=message):
+        stack(named(["cat", "dog", "emu"], ["cat", "dog", "emu"], ["cat", "emu", "dog"]))
+
+
+def test_names_are_compared_across_checkpoints_that_have_none():
+    with pytest.raises(ConfshiftError, match=r"class 0 is 'a' in .*epoch=1.* and 'b' in .*epoch=3"):
+        stack(named(None, ["a", "b", "c"], None, ["b", "a", "c"]))
+
+
+def test_targets_that_changed_with_the_order_of_the_classes_are_explained_by_the_names():
+    one = Predictions(np.zeros((3, 2)), [0, 1, 1], class_names=["cat", "dog"])
+    other = Predictions(np.zeros((3, 2)), [1, 0, 0], class_names=["dog", "cat"])
+    with pytest.raises(ConfshiftError, match="class_names: 2 of 2 differ; class 0 is 'cat'"):
+        stack([Checkpoint.from_predictions(side) for side in (one, other)])
+
+
+@pytest.mark.parametrize("all_names", [(None, "abc"), ("abc", None), (None, None, "abc", None, "abc")])
+def test_checkpoints_without_class_names_take_those_of_the_others(all_names):
+    panel = stack(named(*(names and list(names) for names in all_names)))
+    assert panel.class_names == ("a", "b", "c")
+
+
 def test_the_order_in_which_samples_came_does_not_matter(make_logits):
     logits, targets = make_logits(30, 3, 1)
     order = np.random.default_rng(0).permutation(30)

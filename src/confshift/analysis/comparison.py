@@ -189,7 +189,8 @@ def compare(before: Checkpoint | Predictions, after: Checkpoint | Predictions) -
     Parameters
     ----------
     before, after : Checkpoint or Predictions
-        Of the SAME samples with the same targets, matched by their ids.
+        Of the SAME samples with the same targets, matched by their ids, and of the same classes in the
+        same order; a side without class names takes the other's.
 
     Returns
     -------
@@ -198,7 +199,8 @@ def compare(before: Checkpoint | Predictions, after: Checkpoint | Predictions) -
     Raises
     ------
     ConfshiftError
-        Where the samples differ (saying which and how many), or none can be scored on both sides.
+        Where the samples or the class names differ (saying which and how many), or no sample can be scored
+        on both sides.
 
     Examples
     --------

@@ -89,13 +89,14 @@ def stack(checkpoints: Sequence[Checkpoint]) -> Panel:
     Raises
     ------
     ConfshiftError
-        Where the samples, the targets or the number of classes differ: without the same samples no
-        paired statement is valid.
+        Where the samples, the targets, the classes or their names differ: without the same samples no
+        paired statement is valid. Checkpoints whose names are the default numbers take those of the others.
     """
     if not checkpoints:
         raise ConfshiftError("checkpoints is empty; inspect a model first")
     first = checkpoints[0]
     ids, targets = first.measurement.sample_ids, first.measurement.rows["target"].astype(np.int64)
+    names = _shared_names(checkpoints)
     for other in checkpoints[1:]:
         _check_same_samples(first, other)
 
@@ -106,7 +107,7 @@ def stack(checkpoints: Sequence[Checkpoint]) -> Panel:
         tuple(checkpoints),
         ids,
         targets,
-        first.class_names,
+        names,
         column("predicted"),
         column("hedge"),
         column("mistake"),
@@ -116,12 +117,35 @@ def stack(checkpoints: Sequence[Checkpoint]) -> Panel:
     )
 
 
+def _shared_names(checkpoints: Sequence[Checkpoint]) -> tuple[str, ...]:
+    """Return the class names that all checkpoints share; one in another order would mislabel everything."""
+    named = checkpoints[0]
+    for other in checkpoints[1:]:
+        if len(named.class_names) != len(other.class_names):
+            raise ConfshiftError(
+                f"{other!r} has {len(other.class_names)} classes and {named!r} has "
+                f"{len(named.class_names)}: they can't be paired"
+            )
+        if _unnamed(named):
+            named = other
+        differing = [k for k, name in enumerate(other.class_names) if name != named.class_names[k]]
+        if differing and not _unnamed(other):
+            at = differing[0]
+            raise ConfshiftError(
+                f"class_names: {len(differing)} of {len(named.class_names)} differ; class {at} is "
+                f"{named.class_names[at]!r} in {named!r} and {other.class_names[at]!r} in {other!r}. "
+                "Bring the logits and targets of one side into the other's order of classes; where only "
+                "the spelling differs, pass the same class_names for both"
+            )
+    return named.class_names
+
+
+def _unnamed(checkpoint: Checkpoint) -> bool:
+    """Tell whether the class names are the default ones, the indices."""
+    return checkpoint.class_names == tuple(str(k) for k in range(len(checkpoint.class_names)))
+
+
 def _check_same_samples(first: Checkpoint, other: Checkpoint) -> None:
-    if len(first.class_names) != len(other.class_names):
-        raise ConfshiftError(
-            f"{other!r} has {len(other.class_names)} classes and {first!r} has {len(first.class_names)}: "
-            "they can't be paired"
-        )
     a, b = first.measurement, other.measurement
     same_ids = len(a.sample_ids) == len(b.sample_ids) and np.array_equal(a.sample_ids, b.sample_ids)
     if same_ids and np.array_equal(a.rows["target"], b.rows["target"]):
