@@ -9,6 +9,8 @@ from importlib.resources import files
 
 import altair as alt
 import pytest
+from jsonschema import ValidationError
+from jsonschema.validators import validator_for
 
 from confshift.reporting import sections
 from confshift.reporting.charts import Frame, chart_specs
@@ -34,10 +36,27 @@ def names_in(spec):
     return set(re.findall(r'"data": \{"name": "(\w+)"\}', json.dumps(spec)))
 
 
-def test_every_spec_is_valid_vega_lite_and_compiles(specs):
+@pytest.fixture(scope="module")
+def vega_lite():
+    """Return the validator of Vega-Lite's schema: alt.Chart.from_dict does the same in seven times the time."""
+    schema = alt.load_schema()
+    return validator_for(schema)(schema)
+
+
+def test_every_spec_is_valid_vega_lite_and_compiles(specs, vega_lite):
     for name, vega in compiled(specs).items():
-        alt.Chart.from_dict(specs[name], validate=True)
+        vega_lite.validate(specs[name])
         assert vega["marks"], name
+
+
+def test_a_word_that_vega_lite_does_not_know_is_refused(specs, vega_lite):
+    (spec,) = chart_specs(frame(), only=["scatter"]).values()
+    for place in (spec, spec["layer"][0], spec["layer"][0]["encoding"]):
+        place["opacty"] = {"value": 0.5}
+        with pytest.raises(ValidationError):
+            vega_lite.validate(spec)
+        del place["opacty"]
+    vega_lite.validate(spec)
 
 
 def test_no_spec_holds_data_or_an_address(specs):
