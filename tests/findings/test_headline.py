@@ -7,7 +7,7 @@ from confshift.analysis.comparison import compare
 from confshift.analysis.history import summarize
 from confshift.checkpoint import Checkpoint
 from confshift.findings.headline import headline
-from confshift.findings.wording import nats
+from confshift.findings.wording import nats, percent
 from confshift.predictions import Predictions
 
 
@@ -36,14 +36,41 @@ def test_a_rise_of_confidence_alone_ends_in_keep_and_calibrate(confident):
     sentence = headline(confident, comparison)
     loss = comparison.change.loc["loss"]
     assert f"the validation loss rose by {nats(loss['change'])} nats" in sentence
-    assert f"({nats(loss['before'])} to {nats(loss['after'])})" in sentence
     assert "; that is systematic;" in sentence
     assert "the right ones got surer" in sentence
     assert "accuracy did not change measurably" in sentence
     scaled = nats(comparison.change.loc["refinement_loss", "after"])
-    assert f"brings the loss at epoch 19 to {scaled}, " in sentence
-    assert sentence.count("\n") == 0
+    temperature = comparison.change.loc["temperature", "after"]
+    assert f"one temperature ({temperature:.2f}) brings the loss back to {scaled}" in sentence
+    assert "\n" not in sentence
     assert sentence.endswith(".")
+
+
+@pytest.fixture(scope="module")
+def unlearning():
+    """A run whose logits lose the signal again, late."""
+    random = np.random.default_rng(1)
+    targets = random.integers(0, 4, 3000)
+    noise = random.normal(size=(3000, 4))
+    signal = np.eye(4)[targets]
+    strengths = np.r_[0.5, 1.5, 2.5, np.linspace(2.4, 0.6, 20)]
+    return history_of([strength * signal + noise for strength in strengths], targets)
+
+
+@pytest.mark.parametrize(("fixture", "before", "below"), [("confident", 1, True), ("unlearning", 2, False)])
+def test_the_loss_that_a_temperature_leaves_is_held_against_the_earlier_one(fixture, before, below, request):
+    history = request.getfixturevalue(fixture)
+    comparison = compare(history.main.checkpoints[before], history.main.checkpoints[-1])
+    scaled = comparison.change.loc["refinement_loss", "after"]
+    earlier = comparison.change.loc["loss", "before"]
+    assert (scaled < earlier) == below
+    said = f"to {nats(scaled)}, {'' if below else 'not '}below the earlier {nats(earlier)}"
+    assert said in headline(history, comparison)
+
+
+def test_a_headline_takes_ten_seconds_to_read(confident):
+    # At four words a second, the pace of silent reading.
+    assert len(headline(confident, compare(*confident.pair)).split()) <= 60
 
 
 def test_the_share_of_the_wrong_ones_is_that_of_the_cells(confident):
@@ -70,13 +97,8 @@ def test_a_fall_speaks_of_no_rise(confident):
     assert "rise" not in sentence
 
 
-def test_a_run_that_loses_information_is_sent_back():
-    random = np.random.default_rng(1)
-    targets = random.integers(0, 4, 3000)
-    noise = random.normal(size=(3000, 4))
-    signal = np.eye(4)[targets]
-    strengths = np.r_[0.5, 1.5, 2.5, np.linspace(2.4, 0.6, 20)]
-    history = history_of([strength * signal + noise for strength in strengths], targets)
+def test_a_run_that_loses_information_is_sent_back(unlearning):
+    history = unlearning
     sentence = headline(history, compare(*history.pair))
     assert "accuracy fell by" in sentence
     best = history.best.loc["refinement_loss", "epoch"]
@@ -96,3 +118,22 @@ def test_another_split_is_called_by_its_name():
     logits = np.random.default_rng(3).normal(size=(2, 50, 3))
     history = history_of(logits, np.arange(50) % 3, split="holdout")
     assert "the holdout loss" in headline(history, compare(*history.main.checkpoints))
+
+
+def test_one_checkpoint_is_described_not_compared():
+    logits = np.random.default_rng(3).normal(size=(1, 50, 3))
+    history = history_of(logits, np.arange(50) % 3)
+    row = history.table.iloc[0]
+    sentence = headline(history, compare(*history.pair))
+    assert sentence.startswith(f"One checkpoint, epoch 0: validation loss {nats(row['loss'])} nats, accuracy")
+    assert percent(row["accuracy"]) in sentence
+    assert "did not change" not in sentence
+
+
+def test_where_the_last_checkpoint_is_the_best_the_page_says_so(confident):
+    falling = history_of(
+        [one.predictions.logits for one in confident.main.checkpoints[:4]],
+        confident.main.checkpoints[0].predictions.targets,
+    )
+    assert "the last epoch is the best so far" in headline(falling, compare(*falling.pair))
+    assert "best so far" not in headline(confident, compare(*confident.main.checkpoints[:2]))

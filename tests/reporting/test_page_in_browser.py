@@ -377,6 +377,43 @@ def test_hovering_tells_the_numbers_of_a_point(visit):
     visit.wait("return document.querySelector('#tip').hidden")
 
 
+def test_hovering_a_dot_tells_its_sample(visit):
+    from selenium.webdriver import ActionChains
+
+    visit.run("document.querySelector('#figure-scatter').scrollIntoView({block: 'center'})")
+    time.sleep(0.3)
+    row = visit.run("return window.confshift.rows('samples')[7]")
+    dots = visit.browser.find_elements("css selector", "#figure-scatter .mark-symbol.role-mark path")
+    dot = next(one for one in dots if visit.run("return arguments[0].__data__.datum.i", one) == row["i"])
+    visit.run(  # on top, so that no other dot covers it
+        "arguments[0].parentNode.append(arguments[0])", dot
+    )
+    ActionChains(visit.browser).move_to_element(dot).perform()
+    visit.wait("return !document.querySelector('#tip').hidden")
+    lines = visit.run("return Array.from(document.querySelectorAll('#tip tr'), one => one.innerText)")
+    told = dict(line.split("\t") for line in lines)
+    assert told["sample"] == row["sample"]
+    assert told["true class"] == row["true"]
+    assert told["predicted at B"] == row["said"]
+    assert told["transition"] == row["transition"]
+    assert float(told["loss at B"]) == pytest.approx(row["loss_after"], rel=1e-4)
+
+
+def test_every_dot_stays_with_its_sample_when_another_pair_is_chosen(visit):
+    of_dots = (
+        "return Array.from(document.querySelectorAll('#figure-scatter .mark-symbol.role-mark path'))"
+        ".map(one => one.__data__.datum).filter(one => one.sample).map(one => [one.i, one.before, one.after])"
+    )
+    visit.run("window.dot = document.querySelector('#figure-scatter .mark-symbol.role-mark path')")
+    number = visit.run("return window.dot.__data__.datum.i")
+    for pair in ((0, 3), (2, 5)):
+        visit.choose(*pair)
+        rows = visit.run("return window.confshift.rows('samples').map(row => [row.i, row.before, row.after])")
+        drawn = [one for one in visit.run(of_dots) if one is not None]
+        assert {tuple(one) for one in rows} <= {tuple(one) for one in drawn}
+        assert visit.run("return window.dot.isConnected && window.dot.__data__.datum.i") == number
+
+
 def test_without_scripts_the_answer_is_readable(browser, paths, page):
     browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": True})
     try:

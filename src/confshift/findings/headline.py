@@ -27,7 +27,7 @@ _STATUSES = {
 
 
 def headline(history: History, comparison: Comparison) -> str:
-    """Say in one sentence what the change is and what follows from it; every clause has its number.
+    """Say in one sentence what the change is and what follows from it, as briefly as it can be said.
 
     Parameters
     ----------
@@ -36,22 +36,45 @@ def headline(history: History, comparison: Comparison) -> str:
     comparison : Comparison
         Of the two checkpoints that the page shows.
     """
+    if comparison.before is comparison.after:
+        return _alone(comparison)
     clauses = [_change(comparison)]
     if comparison.change.loc["loss", "change"] > 0:
         clauses += [_verdict(history, comparison), _cells(comparison)]
+    else:
+        clauses.append(_still_best(history, comparison))
     clauses += [_accuracy(comparison), _advice(history, comparison)]
     return "; ".join(clause for clause in clauses if clause) + "."
 
 
+def _alone(comparison: Comparison) -> str:
+    """Say what one checkpoint shows, for want of another to compare it with."""
+    after, change = comparison.after, comparison.change["after"]
+    return (
+        f"One checkpoint, epoch {epoch(after.epoch)}: {_split(comparison)} loss {nats(change['loss'])} nats, "
+        f"accuracy {percent(change['accuracy'])}; what changes can be told from the second one on."
+    )
+
+
 def _change(comparison: Comparison) -> str:
-    loss = comparison.change.loc["loss"]
-    split = comparison.after.split
-    size = "" if loss["change"] == 0 else f" by {nats(abs(loss['change']))} nats"
+    change = comparison.change.loc["loss", "change"]
+    size = "" if change == 0 else f" by {nats(abs(change))} nats"
     return (
         f"From epoch {epoch(comparison.before.epoch)} to {epoch(comparison.after.epoch)} the "
-        f"{_SPLITS.get(split, split)} loss {rose_or_fell(loss['change'])}{size} "
-        f"({nats(loss['before'])} to {nats(loss['after'])})"
+        f"{_split(comparison)} loss {rose_or_fell(change)}{size}"
     )
+
+
+def _split(comparison: Comparison) -> str:
+    split = comparison.after.split
+    return _SPLITS.get(split, split)
+
+
+def _still_best(history: History, comparison: Comparison) -> str:
+    """Say that there is no rise to explain, where the last checkpoint is the best."""
+    best = history.best.loc["loss", "epoch"]
+    last = _is_last(history, comparison) and comparison.after.epoch == best
+    return "the last epoch is the best so far" if last else ""
 
 
 def _verdict(history: History, comparison: Comparison) -> str:
@@ -83,10 +106,9 @@ def _accuracy(comparison: Comparison) -> str:
     row = comparison.change.loc["accuracy"]
     if row["change_low"] > 0 or row["change_high"] < 0:
         return f"accuracy {rose_or_fell(row['change'])} by {points(abs(row['change'])).lstrip('+')}"
-    low, high = points(row["change_low"]).removesuffix(" points"), points(row["change_high"])
     if math.isnan(row["change_low"]):
         return f"accuracy is {percent(row['after'])}"
-    return f"accuracy did not change measurably ({percent(row['after'])}, {low} to {high})"
+    return "accuracy did not change measurably"
 
 
 def _advice(history: History, comparison: Comparison) -> str:
@@ -95,11 +117,10 @@ def _advice(history: History, comparison: Comparison) -> str:
     if after.fit_status != "ok":
         return ""
     scaled, earlier = change.loc["refinement_loss", "after"], change.loc["loss", "before"]
-    where = f"one temperature (T = {after.temperature:.2f}) brings the loss at epoch {epoch(after.epoch)} to"
+    one = f"one temperature ({after.temperature:.2f}) brings the loss"
     if change.loc["loss", "change"] <= 0:
-        return f"{where} {nats(scaled)}" if _repairs(comparison) else ""
-    below = "below" if scaled < earlier else "not below"
-    text = f"{where} {nats(scaled)}, {below} its earlier {nats(earlier)}"
+        return f"{one} to {nats(scaled)}" if _repairs(comparison) else ""
+    text = f"{one} {_beside(nats(scaled), nats(earlier), below=scaled < earlier)}"
     if not _is_last(history, comparison):
         return text
     kind = kind_of(history.judgement)
@@ -112,6 +133,13 @@ def _advice(history: History, comparison: Comparison) -> str:
         best = history.best.loc["refinement_loss", "epoch"]
         return f"{text}: the model itself got worse, so go back to about epoch {epoch(best)}"
     return text
+
+
+def _beside(scaled: str, earlier: str, *, below: bool) -> str:
+    """Hold the loss that a temperature leaves against the earlier one, as both are written."""
+    if scaled == earlier:
+        return f"back to {scaled}"
+    return f"to {scaled}, {'' if below else 'not '}below the earlier {earlier}"
 
 
 def _repairs(comparison: Comparison) -> bool:

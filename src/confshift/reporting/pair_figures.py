@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from confshift.analysis.comparison import SIDES, Comparison
 from confshift.analysis.decomposition import DIRECTIONS, TRANSITIONS, cells_of
 from confshift.analysis.history import History
-from confshift.findings.wording import percent, signed
+from confshift.findings.wording import epoch, percent, signed
 from confshift.reporting import binning
 from confshift.reporting.theme import TRANSITION_LABELS
 
@@ -61,6 +61,8 @@ def _history(history: History, comparison: Comparison) -> dict[str, pd.DataFrame
         added = cells.groupby("transition", sort=False).sum()
         rows += [(panel.epochs[at], TRANSITION_LABELS[name], value) for name, value in added.items()]
     table = pd.DataFrame(rows, columns=["epoch", "transition", "contribution"])
+    places = {TRANSITION_LABELS[name]: str(place) for place, name in enumerate(TRANSITIONS)}
+    table["key"] = table["epoch"].map(epoch) + " " + table["transition"].map(places)
     total = table.groupby("epoch", as_index=False)["contribution"].sum()
     return {"history": table, "history_total": total.rename(columns={"contribution": "change"})}
 
@@ -159,6 +161,7 @@ def _samples(comparison: Comparison) -> dict[str, pd.DataFrame]:
     losses = {side: samples[f"loss_{side}"].clip(lower=_SMALLEST) for side in SIDES}
     table = pd.DataFrame(
         {
+            "i": range(len(samples)),
             "sample": samples.index,
             "true": names[samples["target"]],
             "said": names[samples["predicted_after"]],

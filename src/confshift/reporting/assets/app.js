@@ -3,7 +3,7 @@
 const embedded = id => JSON.parse(document.getElementById(id).textContent);
 const data = {...embedded("data"), samples: embedded("sample-data")};
 const model = new Model(data), views = new Views(model);
-const charts = new Map();  // by figure id: {figure, view, tables, dirty}
+const charts = new Map();  // by figure id: {figure, view, rows: those drawn, by table; drawn: the state they are of}
 const find = (selector, root = document) => root.querySelector(selector);
 const all = (selector, root = document) => Array.from(root.querySelectorAll(selector));
 let state = {before: data.pair[0], after: data.pair[1], scale: data.scale, span: "near", only: null, pinned: null, values: {}};
@@ -31,7 +31,7 @@ async function draw(figure) {
   const options = {mode: "vega", renderer: "svg", actions: false, ast: true, defaultStyle: false, tooltip: showTip};
   charts.get(figure.id)?.view.finalize();
   const {view} = await vegaEmbed(live, spec, options);
-  charts.set(figure.id, {figure, view, tables: sources.map(one => one.name), drawn: state});
+  charts.set(figure.id, {figure, view, rows: new Map(sources.map(one => [one.name, one.values])), drawn: state});
   view.addEventListener("click", (_, item) => { if (item?.datum?.i !== undefined) choose({pinned: item.datum.i}); });
   if (figure.dataset.drag) draggable(figure, view);
 }
@@ -44,8 +44,12 @@ const near = figure => {
 async function refresh(chart) {
   if (chart.drawn === state) return;
   chart.drawn = state;
-  for (const name of chart.tables) chart.view.data(name, views.rows(name, state));
-  await chart.view.runAsync();
+  const changed = Array.from(chart.rows.keys()).filter(name => chart.rows.get(name) !== views.rows(name, state));
+  for (const name of changed) {
+    chart.rows.set(name, views.rows(name, state));
+    chart.view.data(name, views.rows(name, state));
+  }
+  if (changed.length) await chart.view.runAsync();
 }
 
 const pause = () => new Promise(resolve => setTimeout(resolve));
@@ -80,11 +84,19 @@ function input(i, size) {
 
 const tip = make("div", undefined, {id: "tip", role: "status"});
 
+// What is told of a row, where the chart gives the row itself: see WHOLE_ROW in charts/pieces.py.
+const TOLD = {
+  sample: "sample", true: "true class", said_before: "predicted at A", said: "predicted at B", loss_before: "loss at A", loss_after: "loss at B",
+  epoch: "epoch", transition: "transition", contribution: "nats",
+};
+const written = value => typeof value === "number" ? shown(value) : value;
+const toldOf = row => Object.entries(TOLD).filter(([name]) => name in row).map(([name, title]) => [title, written(row[name])]);
+
 function showTip(_, event, item, value) {
   tip.hidden = !value;
   if (!value) return;
   const table = make("table");
-  for (const [name, text] of Object.entries(value)) {
+  for (const [name, text] of value === item.datum ? toldOf(value) : Object.entries(value)) {
     const line = make("tr");
     line.append(make("td", name), make("td", text));
     table.append(line);

@@ -7,7 +7,8 @@ const number = value => value === null ? NaN : value;  // JSON has no NaN
 const sum = values => values.reduce((total, value) => total + value, 0);
 
 async function unpack(id) {
-  const bytes = Uint8Array.from(atob(document.getElementById(id).textContent.trim()), one => one.charCodeAt(0));
+  const text = atob(document.getElementById(id).textContent.trim()), bytes = new Uint8Array(text.length);
+  for (let i = 0; i < text.length; i++) bytes[i] = text.charCodeAt(i);  // ten times as fast as Uint8Array.from
   return new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"))).arrayBuffer();
 }
 
@@ -25,7 +26,8 @@ class Model {
     const [losses, predicted, contributions, counts] =
       await Promise.all(["losses", "predicted", "pair_contributions", "pair_samples"].map(unpack));
     const codes = new Uint16Array(losses);
-    this.loss = Float32Array.from(codes, code => code === 65535 ? NaN : floor * Math.expm1(code / 65534 * span));
+    this.loss = new Float32Array(codes.length);
+    for (let i = 0; i < codes.length; i++) this.loss[i] = codes[i] === 65535 ? NaN : floor * Math.expm1(codes[i] / 65534 * span);
     this.predicted = new {8: Uint8Array, 16: Uint16Array, 32: Uint32Array}[bits](predicted);
     this.weight = weights.length ? Float64Array.from(weights) : new Float64Array(carried).fill(1);
     this.contributions = new Float32Array(contributions);

@@ -2,6 +2,9 @@
 
 const MOST_POINTS = 2000, MOVERS = 300, SMALLEST = 1e-3, CURVE_POINTS = 400;
 
+// What some rows depend on, alone: while that stays, so do they, and their chart.
+const DEPENDS = {history: state => state.before, history_total: state => state.before, trajectory: state => state.pinned};
+
 class Views {
   constructor(model) {
     this.model = model;
@@ -9,13 +12,20 @@ class Views {
     this.fixed = model.data.tables;
     this.transitions = Object.values(model.data.labels.transitions);
     this.state = {};
+    this.kept = new Map();
   }
 
   // state: before, after (positions), scale, only (a class, or null), pinned (a sample), values
   rows(name, state) {
     if (state !== this.state) [this.state, this.made] = [state, {}];
-    if (!(name in this.made)) this.made[name] = this.make(name, state);
+    if (!(name in this.made)) this.made[name] = name in DEPENDS ? this.keep(name, state) : this.make(name, state);
     return this.made[name];
+  }
+
+  keep(name, state) {
+    const on = DEPENDS[name](state);
+    if (this.kept.get(name)?.on !== on) this.kept.set(name, {on, rows: this.make(name, state)});
+    return this.kept.get(name).rows;
   }
 
   make(name, state) {
@@ -75,7 +85,7 @@ class Views {
   history({before}) {
     return this.inReach(before).flatMap(([epoch, at]) => {
       const {sums} = this.model.cells(before, at);
-      return this.transitions.map((transition, k) => ({epoch, transition, contribution: sum(sums.slice(3 * k, 3 * k + 3))}));
+      return this.transitions.map((transition, k) => ({epoch, transition, contribution: sum(sums.slice(3 * k, 3 * k + 3)), key: `${epoch} ${k}`}));
     });
   }
 

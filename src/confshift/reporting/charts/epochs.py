@@ -13,6 +13,7 @@ from confshift.reporting.charts.pieces import (
     LOSS,
     SHARE,
     SIGNED,
+    WHOLE_ROW,
     AnyChart,
     epoch_axis,
     layered,
@@ -152,14 +153,13 @@ def history_chart() -> AnyChart:
         axis=alt.Axis(labelAngle=0, labelOverlap="greedy", labelSeparation=24),
     )
     y = alt.Y("contribution:Q", title="nats", axis=alt.Axis(minExtent=LEFT))
-    told = [tip("epoch:O"), tip("transition:N"), tip("contribution:Q", "nats", SIGNED)]
     bars = (
         table("history")
-        .mark_bar()
-        .encode(x=x, y=y, color=transition_colour(alt.Legend(columns=2)), tooltip=told)
+        .mark_bar(tooltip=WHOLE_ROW)
+        .encode(x=x, y=y, color=transition_colour(alt.Legend(columns=2)), key="key:N")
     )
     total = table("history_total").encode(x=x, y=alt.Y("change:Q"))
     line = total.mark_line(stroke="var(--text)", strokeWidth=1.8)
     points = total.mark_point(filled=True, size=16, fill="var(--text)", opacity=1)
     whole = [tip("epoch:O"), tip("change:Q", "change of the loss", SIGNED)]
-    return layered(bars, zero_rule(vertical=False), line, points.encode(tooltip=whole))
+    return layered(bars, zero_rule(vertical=False), line, points.encode(tooltip=whole, key="epoch:Q"))

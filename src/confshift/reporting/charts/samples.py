@@ -7,6 +7,7 @@ import altair as alt
 from confshift.reporting.charts.frame import Frame
 from confshift.reporting.charts.pieces import (
     LOSS,
+    WHOLE_ROW,
     AnyChart,
     epoch_axis,
     layered,
@@ -27,20 +28,12 @@ def scatter_chart() -> AnyChart:
     y = alt.Y("after:Q", **log_axis("loss after, nats"))
     shapes = ["circle", "triangle-down", "triangle-up", "square"]
     shape = alt.Shape("transition:N", scale=alt.Scale(domain=list(TRANSITION_LABELS.values()), range=shapes))
-    told = [
-        tip("sample:N"),
-        tip("true:N", "true class"),
-        tip("said:N", "predicted after"),
-        tip("before:Q", "loss before", LOSS),
-        tip("after:Q", "loss after", LOSS),
-        tip("transition:N"),
-    ]
     even = table("even").mark_line(stroke="var(--soft)", strokeDash=[3, 3], strokeWidth=1)
-    points = table("samples").mark_point(filled=True, size=26, opacity=0.6, cursor="pointer")
+    dots = table("samples").mark_point(filled=True, size=26, opacity=0.6, cursor="pointer", tooltip=WHOLE_ROW)
     ring = table("pinned").mark_point(size=170, stroke="var(--text)", strokeWidth=2, filled=False)
     return layered(
         even.encode(x=x, y=y),
-        points.encode(x=x, y=y, color=transition_colour(alt.Legend(columns=2)), shape=shape, tooltip=told),
+        dots.encode(x=x, y=y, color=transition_colour(alt.Legend(columns=2)), shape=shape, key="i:Q"),
         ring.encode(x=x, y=y),
     )
 
