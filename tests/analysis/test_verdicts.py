@@ -68,12 +68,13 @@ def test_the_numbers_of_a_rise_are_those_of_the_paired_differences():
     assert row["amount"] == pytest.approx(RISING[-1] - RISING[2])
     error = np.std(losses[14] - losses[2], ddof=1) / math.sqrt(1000)
     assert row["resolution"] == pytest.approx((row["critical_value"] + 0.84) * error, rel=1e-9)
-    bounds = [
-        np.mean(losses[14] - losses[s])
-        - row["critical_value"] * np.std(losses[14] - losses[s], ddof=1) / math.sqrt(1000)
-        for s in range(14)
-    ]
-    assert row["lower_bound"] == pytest.approx(max(bounds), rel=1e-9)
+    for sign, name in ((-1, "lower_bound"), (1, "upper_bound")):
+        bounds = [
+            np.mean(losses[14] - losses[s])
+            + sign * row["critical_value"] * np.std(losses[14] - losses[s], ddof=1) / math.sqrt(1000)
+            for s in range(14)
+        ]
+        assert row[name] == pytest.approx(max(bounds), rel=1e-9)
     assert 1.6 < row["critical_value"] < 3.2
     assert row["fall"] == pytest.approx(0.8)
     assert (row["epochs"], row["units"]) == (15, 1000)
@@ -156,6 +157,13 @@ def test_most_rises_are_found():
         for _ in range(30)
     ]
     assert np.mean(found) >= 0.8
+
+
+def test_the_true_rise_lies_below_the_upper_and_above_the_lower_bound_as_often_as_promised():
+    random = np.random.default_rng(13)
+    rows = [judged(simulated_losses(300, 15, random, rise=0.2, rise_from=5)) for _ in range(150)]
+    assert np.mean([row["upper_bound"] >= 0.2 for row in rows]) >= 0.91
+    assert np.mean([row["lower_bound"] <= 0.2 for row in rows]) >= 0.91
 
 
 @pytest.mark.parametrize("looks", ["every epoch", 12])

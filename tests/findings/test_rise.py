@@ -15,6 +15,7 @@ from confshift.findings.choice import best_checkpoint
 from confshift.findings.diagnosis import diagnose
 from confshift.findings.rise import about_rise, series_rise
 from confshift.findings.run_kind import KINDS, kind_of, run_kind
+from confshift.findings.wording import percent
 from confshift.predictions import Predictions
 
 CODES = ["rise", "refinement_rise", "error_rise"]
@@ -51,6 +52,7 @@ def row(**changed):
         "unit": "nats",
         "amount": 0.31,
         "lower_bound": 0.25,
+        "upper_bound": 0.37,
         "since": 12.0,
         "resolution": 0.05,
         "best_epoch": 9.0,
@@ -81,7 +83,7 @@ def row(**changed):
 
 def judged(loss, refinement=None, errors=None, in_set=None):
     """A judgement of three series with these rows and, for every criterion, these candidates."""
-    flat = {"status": "flat", "amount": 0.001, "share_of_rise": 0.003, "since": np.nan}
+    flat = {"status": "flat", "amount": 0.001, "share_of_rise": 0.003, "upper_bound": 0.01, "since": np.nan}
     rows = [row(**loss), row(**(refinement or flat)), row(unit="fraction", **(errors or flat))]
     rise = pd.DataFrame(rows, index=pd.Index(["loss", "refinement_loss", "error_rate"], name="series"))
     table = pd.DataFrame(
@@ -179,9 +181,11 @@ def test_each_series_has_a_code_of_its_own_and_its_row_as_evidence(growing):
         pd.testing.assert_frame_equal(finding.evidence, growing.rise.loc[[name]])
 
 
-FLAT = {"status": "flat", "amount": -0.01, "share_of_rise": 0.0}
-WORSE = {"status": "systematic", "amount": 0.1, "share_of_rise": 0.3}
-DOUBT = {"status": "within_jitter", "amount": 0.02, "share_of_rise": 0.07}
+FLAT = {"status": "flat", "amount": -0.01, "share_of_rise": 0.0, "upper_bound": 0.02}
+WORSE = {"status": "systematic", "amount": 0.1, "share_of_rise": 0.3, "upper_bound": 0.13}
+LITTLE = {"status": "systematic", "amount": 0.01, "share_of_rise": 0.03, "upper_bound": 0.02}
+SMALL = {"status": "small", "amount": 0.003, "share_of_rise": 0.01, "upper_bound": 0.01}
+DOUBT = {"status": "within_jitter", "amount": 0.02, "share_of_rise": 0.07, "upper_bound": 0.03}
 
 
 @pytest.mark.parametrize(
@@ -189,9 +193,17 @@ DOUBT = {"status": "within_jitter", "amount": 0.02, "share_of_rise": 0.07}
     [
         ({}, FLAT, FLAT, "confidence"),
         ({}, DOUBT, FLAT, "confidence"),
-        ({}, {"status": "small", "amount": 0.003, "share_of_rise": 0.01}, FLAT, "confidence"),
-        ({}, {**DOUBT, "share_of_rise": 0.6}, FLAT, "undecidable"),
-        ({}, {**FLAT, "resolution": 0.5}, FLAT, "undecidable"),
+        ({}, SMALL, FLAT, "confidence"),
+        ({}, FLAT, {**DOUBT, "share_of_rise": 0.3}, "confidence"),
+        ({}, {**DOUBT, "upper_bound": 0.032}, FLAT, "mostly_confidence"),  # of 0.31
+        ({}, {**FLAT, "upper_bound": 0.15}, FLAT, "mostly_confidence"),
+        ({}, {**FLAT, "upper_bound": 0.16}, FLAT, "undecidable"),
+        ({}, {**FLAT, "upper_bound": np.nan}, FLAT, "undecidable"),
+        ({}, FLAT, {**DOUBT, "share_of_rise": 0.6}, "undecidable"),
+        ({}, LITTLE, FLAT, "confidence_and_more"),
+        ({}, SMALL, LITTLE, "confidence_and_more"),
+        ({}, {**LITTLE, "share_of_rise": 0.1}, FLAT, "overfitting"),
+        ({}, LITTLE, WORSE, "overfitting"),
         ({}, WORSE, FLAT, "overfitting"),
         ({}, FLAT, WORSE, "overfitting"),
         (FLAT, WORSE, FLAT, "hidden_overfitting"),
@@ -209,18 +221,46 @@ def test_a_run_whose_last_epoch_beats_its_middle_is_improving():
     assert kind_of(judged(FLAT, FLAT, FLAT, in_set=[False, False, True])) == "improving"
 
 
-def test_a_run_that_only_grows_more_confident_is_a_confidence_problem_with_a_late_checkpoint_to_keep(growing):
-    finding = run_kind(growing, growing.judgement)
+def test_a_run_that_only_grows_more_confident_is_a_confidence_problem_with_a_late_checkpoint_to_keep(
+    make_logits,
+):
+    history = history_of(*make_logits(1000, 4, 14, churn=0.2))
+    finding = run_kind(history, history.judgement)
     assert finding.verdict == "no"
     assert finding.sentence.startswith("Purely a confidence problem")
     assert (finding.evidence["kind"] == "confidence").all()
-    assert f"T = {growing.main.checkpoints[-1].temperature:.3g} at epoch 13" in finding.next_step
+    assert f"T = {history.main.checkpoints[-1].temperature:.3g} at epoch 13" in finding.next_step
+    share = history.rise.loc["refinement_loss", "upper_bound"] / history.rise.loc["loss", "amount"]
+    assert 0.02 < share < 0.1
+    assert f"the refinement loss is at most {percent(share)} of the rise." in finding.sentence
+
+
+def test_a_few_samples_of_it_are_mostly_a_confidence_problem_and_do_not_deny_the_rest(make_logits):
+    history = history_of(*make_logits(150, 4, 14, churn=0.2))
+    finding = run_kind(history, history.judgement)
+    assert history.rise["status"].tolist() == ["systematic", "flat", "flat"]
+    assert (finding.evidence["kind"].iloc[0], finding.verdict) == ("mostly_confidence", "cannot tell")
+    assert finding.sentence.startswith("Mostly a confidence problem")
+    assert "T = " in finding.next_step
 
 
 def test_a_run_whose_shape_decays_is_real_overfitting(worsening):
     finding = run_kind(worsening, worsening.judgement)
     assert (finding.evidence["kind"].iloc[0], finding.verdict) == ("overfitting", "yes")
     assert "% of the loss's rise" in finding.sentence
+
+
+def test_a_little_real_decay_beside_much_more_confidence_is_named_and_not_called_overfitting(make_logits):
+    logits, targets = make_logits(3000, 4, 20)
+    noise = logits[:, np.random.default_rng(0).permutation(3000)]
+    share, scale = (np.linspace(*ends, 20)[:, None, None] for ends in ((0, 0.12), (1, 3)))
+    history = history_of(scale * ((1 - share) * logits[:1] + share * noise[:1]), targets)
+    part = history.rise.loc["refinement_loss"]
+    assert part["status"] == "systematic"
+    assert part["share_of_rise"] < 0.1 < part["share_of_fall"]
+    finding = run_kind(history, history.judgement)
+    assert (finding.evidence["kind"].iloc[0], finding.verdict) == ("confidence_and_more", "yes")
+    assert finding.sentence.startswith("Mostly a confidence problem: the model itself gets worse too")
 
 
 def test_growing_logits_repaired_at_each_epoch_hide_the_decay(make_logits):
@@ -340,6 +380,8 @@ def test_every_kind_has_a_verdict_and_a_sentence():
         "overfitting",
         "hidden_overfitting",
         "confidence",
+        "mostly_confidence",
+        "confidence_and_more",
         "improving",
         "no_rise",
         "undecidable",

@@ -126,7 +126,16 @@ def judge_series(series: Series, *, looks: Looks = "once") -> dict[str, Any]:
 
 _NO_NUMBERS = dict.fromkeys(
     (
-        *("amount", "lower_bound", "resolution", "best_epoch", "best_value", "last_epoch", "last_value"),
+        *(
+            "amount",
+            "lower_bound",
+            "upper_bound",
+            "resolution",
+            "best_epoch",
+            "best_value",
+            "last_epoch",
+            "last_value",
+        ),
         *("fall", "statistic", "critical_value", "since", *Persistence._fields),
     ),
     math.nan,
@@ -142,6 +151,7 @@ def _numbers(series: Series, critical: float) -> dict[str, float]:
     return {
         "amount": float(rises[best]),
         "lower_bound": float((rises - critical * error)[told].max()) if told.any() else math.nan,
+        "upper_bound": float((rises + critical * error).max()),
         "resolution": float((critical + _POWER_80) * error[best]) if told[best] else math.nan,
         "best_epoch": float(series.epochs[best]),
         "best_value": float(means[best]),

@@ -40,6 +40,18 @@ KINDS = {
         "or by far too little to explain it.",
         "Calibrate, and choose the checkpoint by refinement loss.",
     ),
+    "mostly_confidence": _Kind(
+        "cannot tell",
+        "Mostly a confidence problem: the loss rises systematically, for more than half by confidence; "
+        "whether refinement loss has a part in it can't be told from noise.",
+        "Calibrate, and choose the checkpoint by refinement loss.",
+    ),
+    "confidence_and_more": _Kind(
+        "yes",
+        "Mostly a confidence problem: the model itself gets worse too, but that is less than a tenth of the "
+        "rise.",
+        "Calibrate, and choose the checkpoint by refinement loss.",
+    ),
     "improving": _Kind("no", "Still improving: the last epoch is better than the middle of the run.", ""),
     "no_rise": _Kind("no", "No series rises systematically, and the run no longer improves visibly.", ""),
     "undecidable": _Kind(
@@ -50,8 +62,11 @@ KINDS = {
     "too_early": _Kind("not applicable", "Too early to say what kind of run this is.", "Ask again later."),
 }
 
-#: A doubtful series that may carry more than this share of the loss's rise leaves the question open.
-_LARGE_PART = 0.25
+#: From this share of the loss's rise on, a part of it is worth a name of its own.
+_SUBSTANTIAL = 0.1
+
+#: What may carry this share of the rise leaves open what the rise is.
+_MAIN = 0.5
 
 _NAMES = {"loss": "loss", "refinement_loss": "refinement loss", "error_rate": "error rate"}
 
@@ -61,9 +76,15 @@ def run_kind(history: History, judgement: Judgement) -> Finding:
     rise = judgement.rise
     kind = kind_of(judgement)
     verdict, meaning, step = KINDS[kind]
-    if kind == "confidence" and judgement.candidates.loc["refinement_loss", "in_set"].iloc[-1]:
+    if (
+        kind in ("confidence", "mostly_confidence")
+        and judgement.candidates.loc["refinement_loss", "in_set"].iloc[-1]
+    ):
         step = f"Keep training, or keep the late checkpoint, and calibrate{_temperature(history, rise)}."
     lines = "; ".join(_line(rise.loc[series], series) for series in _NAMES)
+    if kind in ("confidence", "mostly_confidence"):
+        possible = percent(max(_possible_share(rise), 0.0))
+        lines += f". With 95 % confidence the refinement loss is at most {possible} of the rise"
     sentence = f"{meaning} {lines[0].upper()}{lines[1:]}."
     title = "Is the model itself getting worse, not only its confidence?"
     return Finding("run_kind", title, verdict, sentence, rise.assign(kind=kind), step)
@@ -92,10 +113,10 @@ def kind_of(judgement: Judgement) -> str:
     """Return the kind of run, a key of `KINDS`."""
     rise = judgement.rise
     status = rise["status"]
-    if "systematic" in (status["refinement_loss"], status["error_rate"]):
-        return "overfitting" if status["loss"] == "systematic" else "hidden_overfitting"
     if status["loss"] == "systematic":
-        return "confidence" if _only_confidence(rise) else "undecidable"
+        return _kind_of_rise(rise)
+    if "systematic" in (status["refinement_loss"], status["error_rate"]):
+        return "hidden_overfitting"
     if status["loss"] == "too_few_epochs":
         return "too_early"
     if status["loss"] != "flat":
@@ -103,13 +124,27 @@ def kind_of(judgement: Judgement) -> str:
     return "improving" if _improving(judgement.candidates) else "no_rise"
 
 
-def _only_confidence(rise: pd.DataFrame) -> bool:
-    """Whether refinement and errors can be denied a part in a rise of the loss, none of them systematic."""
-    others = rise.loc[["refinement_loss", "error_rate"]]
-    doubtful = others[others["verdict"] == "cannot tell"]
-    # A refinement rise as large as the loss's would have to be visible before it can be denied.
-    visible = not rise.loc["refinement_loss", "resolution"] > rise.loc["loss", "amount"]
-    return visible and bool((doubtful["share_of_rise"] < _LARGE_PART).all())
+def _kind_of_rise(rise: pd.DataFrame) -> str:
+    """Return what a systematic rise of the loss is, by the part that confidence does not explain.
+
+    Refinement and errors that rise systematically are overfitting where they are a tenth of the rise. What
+    does not rise systematically is denied a part by the upper bound of the refinement's rise, never for want
+    of evidence: "purely" below a tenth, "mostly" below a half.
+    """
+    others = rise.drop(index="loss")
+    worse = others.loc[others["status"] == "systematic", "share_of_rise"]
+    if len(worse):
+        return "overfitting" if worse.max() >= _SUBSTANTIAL else "confidence_and_more"
+    possible = _possible_share(rise)
+    doubtful = others.loc[others["verdict"] == "cannot tell", "share_of_rise"]
+    if not (possible < _MAIN and (doubtful < _MAIN).all()):
+        return "undecidable"
+    return "confidence" if possible < _SUBSTANTIAL else "mostly_confidence"
+
+
+def _possible_share(rise: pd.DataFrame) -> float:
+    """Return the share of the loss's rise that the refinement loss has at most, with 95 % confidence."""
+    return float(rise.loc["refinement_loss", "upper_bound"] / rise.loc["loss", "amount"])
 
 
 def _improving(candidates: pd.DataFrame) -> bool:
