@@ -16,9 +16,13 @@ def literal_jitter(series, centre):
     """The robust jitter about one place, written out."""
     length = min(len(series), 17)
     start = min(max(centre - length // 2, 0), len(series) - length)
-    local, found = series[start : start + length], []
+    return literal_deviation(series[start : start + length])
+
+
+def literal_deviation(series):
+    found = []
     for lag in (1, 3):
-        seconds = [local[i + lag] - 2 * local[i] + local[i - lag] for i in range(lag, length - lag)]
+        seconds = [series[i + lag] - 2 * series[i] + series[i - lag] for i in range(lag, len(series) - lag)]
         if len(seconds) >= 3:
             found.append(1.4826 * np.median(np.abs(seconds)) / math.sqrt(6))
     return max(found)
@@ -144,6 +148,55 @@ def test_slow_fluctuations_are_called_rising_far_less_often_than_without_the_cor
     found = [persistence_of(correlated(80, random, 0.8), alpha=0.05) for _ in range(100)]
     apart = [one.trend_p < 0.025 or one.level > one.level_critical for one in found]
     assert np.mean([one.rising for one in found]) < 0.6 * np.mean(apart)
+
+
+def test_under_correlation_the_level_is_held_against_the_slow_part_of_the_jitter_where_that_is_larger():
+    random = np.random.default_rng(9)
+    decided = set()
+    for _ in range(300):
+        series = 1.5 * np.linspace(0, 1, 60) ** 2 + correlated(60, random, 0.85)
+        series[0] = series.min() - 1e-9
+        series[-1] += random.choice([0.0, 3.0])
+        found = persistence_of(series, alpha=0.05)
+        r, tail = found.autocorrelation, series[1:]
+        if r <= 0.5:
+            continue
+        level, jitter = literal_level(series)
+        slow = 1.2 * literal_deviation(tail) * math.sqrt((1 + r) / (1 - r))
+        apart = found.trend_p < 0.025 or level > found.level_critical
+        assert found.rising == (apart and level * jitter / max(jitter, slow) > found.level_critical)
+        decided.add((apart, found.rising))
+    assert decided == {(True, True), (True, False), (False, False)}
+
+
+def learning_rate_dropped(random, *, jitter, shape, before, after):
+    """A loss that falls, jitters much (and rises by `before`), drops with its jitter, and rises smoothly."""
+    time = np.arange(60)
+    means = np.where(time < 3, 3 - 0.6 * time, 1.2 + before * (time - 3) / 17)
+    late = np.clip((time - 20) / 39, 0, 1)
+    means = np.where(time < 20, means, 0.8 + before + after * shape(late))
+    noise = np.where(time < 3, 0.1 * jitter, np.where(time < 20, jitter, 0.01))
+    return means + noise * random.standard_normal(60)
+
+
+@pytest.mark.parametrize("jitter", [0.15, 0.3])
+@pytest.mark.parametrize(("before", "after"), [(0.0, 1.0), (0.3, 1.0)])
+@pytest.mark.parametrize(
+    "shape",
+    [lambda t: t, lambda t: np.log1p(8 * t) / np.log(9), lambda t: 1 - np.exp(-5 * t)],
+    ids=["line", "logarithm", "saturating"],
+)
+def test_a_smooth_rise_after_a_drop_of_the_learning_rate_is_not_taken_for_slow_jitter(
+    shape, before, after, jitter
+):
+    random = np.random.default_rng(10)
+    found = [
+        persistence_of(
+            learning_rate_dropped(random, jitter=jitter, shape=shape, before=before, after=after), alpha=0.05
+        )
+        for _ in range(40)
+    ]
+    assert np.mean([one.rising for one in found]) >= 0.95
 
 
 def test_the_autocorrelation_is_about_the_line_after_the_minimum():

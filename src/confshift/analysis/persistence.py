@@ -23,6 +23,9 @@ _LAGS = (1, 3)
 _NULL_SERIES = 4000
 #: The initial fall is not jitter: it ends where this share of the way from first to lowest is left.
 _FALL_LEFT = 0.1
+#: The larger of two local jitters, which the critical value knows, is on average this many times that of
+#: the whole tail (40 independent epochs).
+_LARGER_OF_TWO = 1.2
 #: Fewer epochs after the minimum give no autocorrelation worth the name.
 _ENOUGH = 8
 
@@ -51,8 +54,10 @@ def persistence_of(
     selection included; it sees a rise that has stopped or partly come back.
 
     Jitter that is correlated from epoch to epoch makes both arms fire too often. Above a lag-1
-    autocorrelation of 0.5 only a level that stays above its critical value after being divided by
-    sqrt((1 + r) / (1 - r)) counts: a smooth large rise is autocorrelated too.
+    autocorrelation r of 0.5 after the minimum only a level counts that stays above its critical value in
+    units of the jitter there times sqrt((1 + r) / (1 - r)), where that is the larger. The two go together:
+    a smooth rise after a drop of the learning rate is autocorrelated too, but hardly jitters, and its r
+    says nothing of the large jitter before the drop.
 
     Parameters
     ----------
@@ -74,7 +79,9 @@ def persistence_of(
     rising = trend_p < alpha / 2 or level > critical if look_alpha is None else trend_p < look_alpha
     correlation = _autocorrelation(tail)
     if correlation > CORRELATED:
-        rising = rising and level * math.sqrt((1 - correlation) / (1 + correlation)) > critical
+        slow = _LARGER_OF_TWO * float(_deviation(tail[None])[0])
+        slow *= math.sqrt((1 + correlation) / (1 - correlation))
+        rising = rising and level * (jitter / slow if slow > jitter > 0 else 1.0) > critical
     return Persistence(rising, len(tail), trend_p, level, critical, jitter, correlation)
 
 
@@ -139,19 +146,23 @@ def _level(series: NDArray[np.float64], window: int) -> tuple[NDArray[Any], NDAr
 
 
 def _jitter(series: NDArray[np.float64], centre: NDArray[np.intp]) -> NDArray[np.float64]:
-    """Return the robust standard deviation from epoch to epoch around a centre of each row.
+    """Return the robust standard deviation from epoch to epoch around a centre of each row."""
+    epochs = series.shape[1]
+    length = min(epochs, _NEIGHBOURHOOD)
+    start = np.clip(centre - length // 2, 0, epochs - length)
+    return _deviation(np.take_along_axis(series, start[:, None] + np.arange(length), axis=1))
+
+
+def _deviation(local: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the robust standard deviation from epoch to epoch of each row.
 
     Second differences take out a local line; the larger of two lags is less easily fooled by jitter that
     is correlated from epoch to epoch. var(x[t+k] - 2 x[t] + x[t-k]) is 6 sigma^2 for independent jitter.
     """
-    epochs = series.shape[1]
-    length = min(epochs, _NEIGHBOURHOOD)
-    start = np.clip(centre - length // 2, 0, epochs - length)
-    local = np.take_along_axis(series, start[:, None] + np.arange(length), axis=1)
     deviations = [
         np.median(np.abs(local[:, 2 * lag :] - 2 * local[:, lag:-lag] + local[:, : -2 * lag]), axis=1)
         for lag in _LAGS
-        if length >= 2 * lag + 3
+        if local.shape[1] >= 2 * lag + 3
     ]
     return np.asarray(1.4826 / math.sqrt(6) * np.max(deviations, axis=0))
 
