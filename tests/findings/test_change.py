@@ -243,6 +243,34 @@ def test_one_sample_explodes(base):
     assert_sound(found.values())
 
 
+def rising_by(changes):
+    """A comparison of two classes in which each sample's loss rises by so much."""
+    losses = np.full(len(changes), 30.0), 30.0 + changes
+    sides = [np.stack([-loss, np.zeros(len(loss))], axis=1) for loss in losses]
+    return comparison_of(*sides, np.zeros(len(changes), int))
+
+
+@pytest.mark.parametrize("samples", [2_000, 10_000, 50_000])
+@pytest.mark.parametrize("tails", ["normal", "student"])
+def test_a_rise_spread_over_all_samples_is_not_that_of_a_handful_however_many_they_are(samples, tails):
+    random = np.random.default_rng(0)
+    noise = random.standard_normal(samples) if tails == "normal" else random.standard_t(3, samples)
+    noise -= noise.mean()
+    comparison = rising_by(noise + 3 * noise.std() / np.sqrt(samples))
+    found = findings_of(comparison)["few_samples"]
+    assert comparison.change.loc["loss", "change_low"] > 0
+    assert found.verdict == "no"
+
+
+def test_half_a_percent_of_the_samples_that_are_most_of_the_rise_are_a_handful():
+    random = np.random.default_rng(0)
+    changes = 0.05 * random.standard_normal(10_000)
+    changes[random.choice(10_000, 50, replace=False)] += 15
+    comparison = rising_by(changes)
+    assert comparison.concentration.loc["effective_samples", "value"] > 7
+    assert findings_of(comparison)["few_samples"].verdict == "yes"
+
+
 def test_a_fall_is_not_explained_as_a_rise(base):
     found = findings_of(comparison_of(3 * base[0], base[0], base[1]))
     assert found["loss_change"].verdict == "yes"

@@ -114,6 +114,7 @@ def few_samples(comparison: Comparison) -> Finding:
     elif told_rise(comparison) != "yes":
         verdict, sentence = "cannot tell", sentence + _UNTOLD
     else:
-        verdict = "yes" if cancelling <= 0.01 * total else "no"
+        # Few are enough to cancel any rise that is small beside its scatter: they must also be most of it.
+        verdict = "yes" if cancelling <= 0.01 * total and value["top_1_percent"] >= 0.5 else "no"
     step = "Look at these samples one by one before believing the mean." if verdict == "yes" else ""
     return Finding("few_samples", title, verdict, sentence, table, step)
