@@ -12,19 +12,31 @@ BIN := .venv/bin
 # Without --no-compile, pip would byte-compile thousands of files that are never imported, for half a minute.
 PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --no-compile -q -c constraints.txt
 
-.PHONY: demo test check reports bench clean
+# The tests of a file stay on one worker, which makes what they share once. In the order of the folders: the
+# long files (examples, reporting) come before many short ones, so that both workers end together.
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+.PHONY: demo test check style types suite reports bench clean
 
 # A fresh clone shows its demo soon: that needs no linter and no browser driver.
 demo: .venv/runtime
 	$(BIN)/confshift demo --out reports/demo.html
 
-test: check
-	$(BIN)/python -m pytest -n 2 src tests
+# Types and tests side by side: where one fails, make lets the other end, and fails.
+test: style
+	$(MAKE) -j 2 types suite
 
-check: .venv/dev
+check: style types
+
+style: .venv/dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+
+types: .venv/dev
 	$(BIN)/mypy
+
+suite: .venv/dev
+	$(PYTEST) src tests
 
 reports: .venv/examples
 	set -e; for script in examples/t*.py; do echo "$$script"; $(BIN)/python "$$script"; done
@@ -38,7 +50,7 @@ clean:
 
 .venv/runtime: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(PIP_INSTALL) -e .
+	$(PIP_INSTALL) -e '.[images]'
 	touch $@
 
 .venv/examples: .venv/runtime

@@ -235,7 +235,7 @@ def test_demo_trains_and_writes_its_page_where_it_is_told(tmp_path, monkeypatch)
     monkeypatch.chdir(tmp_path)
     result = call("demo", "--epochs", 2, "--out", "some/where/demo.html", "--json")
     found = json.loads(result.stdout)
-    assert (tmp_path / "some/where/demo.html").is_file()
+    assert "data:image/webp" in (tmp_path / "some/where/demo.html").read_text(encoding="utf-8")
     assert Path(found["run"]).resolve() == tmp_path / "runs" / "demo"
     assert found["findings"][0]["code"] == "rise"
     assert Run("runs/demo").epochs == (0, 1, 2)

@@ -57,6 +57,18 @@ def test_the_validation_labels_are_the_true_ones_and_some_training_labels_are_no
     assert (len(validation), wrong(validation)) == (899, 0)
 
 
+def test_the_images_are_those_of_the_samples(full):
+    shown, samples = module.validation_images(), full[0].predictions
+    assert shown.shape == (899, 8, 8)
+    digits = load_digits()
+    targets = {
+        (255 * (1 - one / 16)).astype(np.uint8).tobytes(): kind
+        for one, kind in zip(digits.images, digits.target, strict=True)
+    }
+    by_id = [targets[shown[sample].tobytes()] for sample in samples.sample_ids]
+    np.testing.assert_array_equal(by_id, samples.targets)
+
+
 def test_the_two_halves_share_no_image():
     sides = [{one.tobytes() for one in half.tensors[0].numpy()} for half in module._halves(3)]
     assert not sides[0] & sides[1]

@@ -31,7 +31,7 @@ from confshift.collection.collector import inspect
 from confshift.errors import ConfshiftError
 from confshift.storage.run import Run
 
-__all__ = ["EPOCHS", "SEED", "train"]
+__all__ = ["EPOCHS", "SEED", "train", "validation_images"]
 
 EPOCHS = 60
 SEED = 5
@@ -86,6 +86,18 @@ def train(path: str | Path, *, epochs: int = EPOCHS, seed: int = SEED) -> Run:
                 )
     run.flush()
     return run
+
+
+def validation_images(*, seed: int = SEED) -> NDArray[np.uint8]:
+    """Return the images that a demo is inspected on, for `report(thumbnail=...)`.
+
+    Returns
+    -------
+    ndarray, shape (N, 8, 8)
+        Black ink on white, by sample id.
+    """
+    pixels = _halves(seed)[1].tensors[0].numpy().reshape(-1, 8, 8)
+    return np.asarray(255 * (1 - pixels)).astype(np.uint8)
 
 
 @contextlib.contextmanager

@@ -16,7 +16,11 @@ from confshift.reporting import sections
 from confshift.reporting.charts import Frame, chart_specs
 from confshift.reporting.drawing import compiled, pictures
 
-LIMITS = {"loss": {"domainMax": 2.0}, "part": {"domainMax": 2.0}, "accuracy": {"domainMin": 0.5}}
+LIMITS = {
+    **{f"{chart}_{span}": {"domainMax": 2.0} for chart in ("loss", "part") for span in ("near", "whole")},
+    "accuracy_near": {"domainMin": 0.5},
+    "accuracy_whole": {},
+}
 #: Tables that the script makes for the chosen pair: the methods of Views in views.js.
 SCRIPT = (files("confshift.reporting") / "assets" / "views.js").read_text(encoding="utf-8")
 STYLE = (files("confshift.reporting") / "assets" / "style.css").read_text(encoding="utf-8")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 
 import numpy as np
 import pytest
@@ -39,7 +40,9 @@ def test_no_id_is_used_twice(parsed):
 
 def test_the_verdict_comes_first(parsed, page, history, comparison):
     assert page.verdict == headline(history, comparison)
-    assert parsed.text.index(page.verdict) < 200
+    clause, rest = page.verdict.split("; ", 1)
+    assert parsed.text.index(clause) < 200
+    assert f"{clause} ; {rest}" in parsed.text  # the clause stands out
 
 
 def test_every_finding_is_shown_once_and_listed_in_the_order_of_diagnose(parsed, page, run):
@@ -53,6 +56,17 @@ def test_every_finding_is_shown_once_and_listed_in_the_order_of_diagnose(parsed,
         assert ids.count(f"finding-{finding.code}") == 1
         assert finding.sentence in parsed.text
         assert finding.next_step in parsed.text
+
+
+def test_what_to_do_about_the_run_stands_first_and_what_cannot_be_told_last(page):
+    steps = page.html[page.html.index("What to do next") : page.html.index("The questions, answered")]
+    codes = re.findall(r"#finding-(\w+)", steps)
+    verdicts = {one.code: one.verdict for one in page.findings}
+    advised = [one for one in page.findings if one.next_step]
+    assert codes[:2] == [one for one in ("run_kind", "best_checkpoint") if one in codes]
+    assert len(codes) == len({one.next_step for one in advised}) >= 4
+    ranks = [("yes", "no", "cannot tell", "not applicable").index(verdicts[one]) for one in codes[2:]]
+    assert ranks == sorted(ranks)
 
 
 def test_links_lead_to_something(parsed):

@@ -90,8 +90,45 @@ def test_the_near_range_holds_every_band_after_the_initial_fall(make_run):
         np.argmax(table["loss"] <= table["loss"].min() + 0.1 * (table["loss"][0] - table["loss"].min()))
     )
     tops = table["loss"] + 1.96 * table["loss_se"]
-    assert limits["loss"]["domainMax"] == pytest.approx(tops[settled:].max())
-    assert limits["accuracy"]["domainMin"] < table["accuracy"][settled:].min()
+    assert limits["loss_near"]["domainMax"] == pytest.approx(tops[settled:].max())
+    assert limits["loss_whole"]["domainMax"] == pytest.approx(tops.max())
+    assert limits["accuracy_near"]["domainMin"] < table["accuracy"][settled:].min()
+
+
+def test_a_split_that_is_inspected_now_and_then_is_named_too(make_run):
+    run = [*make_run(60, 3, 9), *make_run(40, 3, 9, split="train", seed=1)[::4]]
+    made = tables.run_tables(summarize(run), summarize(run).rise)
+    assert made["other_ends"][["epoch", "label"]].to_numpy().tolist() == [[4, "loss on train"]]
+
+
+def test_the_scale_of_the_losses_holds_the_lines_of_other_splits(make_run):
+    low = [
+        type(one).from_predictions(
+            type(one.predictions)(9 * one.predictions.logits, one.predictions.targets),
+            epoch=one.epoch,
+            split="train",
+        )
+        for one in make_run(40, 3, 4, seed=1)
+    ]
+    history = summarize([*make_run(60, 3, 4), *low])
+    assert tables.limits([history])["loss_near"]["domainMin"] <= history.table["loss"].min()
+
+
+@pytest.mark.parametrize("span", ["near", "whole"])
+def test_below_the_lowest_mark_there_is_room_for_its_name(make_run, span):
+    history = summarize(make_run(200, 3, 12, churn=0.1))
+    ends, table = tables.limits([history])[f"loss_{span}"], tables.epoch_table(history)
+    lowest = table[["loss", "refinement_loss"]].min().min()
+    height = 250  # pixels, of which a name takes 22
+    assert (lowest - ends["domainMin"]) / (ends["domainMax"] - ends["domainMin"]) * height > 22
+
+
+def test_losses_that_are_all_alike_have_no_limits(make_run):
+    one = make_run(50, 3, 1)[0]
+    still = type(one).from_predictions(
+        type(one.predictions)(np.zeros((50, 3)), one.predictions.targets), epoch=0
+    )
+    assert tables.limits([summarize([still])])["loss_near"] == {}
 
 
 def test_the_steps_of_the_waterfall_lead_from_the_loss_before_to_the_loss_after(by_pair, comparison):
@@ -147,8 +184,8 @@ def test_a_class_without_samples_is_not_shown(make_run):
 def test_the_range_of_two_runs_holds_both(make_run):
     histories = [summarize(make_run(100, 3, 8, seed=seed)) for seed in (0, 1)]
     both, each = tables.limits(histories), [tables.limits([one]) for one in histories]
-    assert both["loss"]["domainMax"] == max(one["loss"]["domainMax"] for one in each)
-    assert both["accuracy"]["domainMin"] == min(one["accuracy"]["domainMin"] for one in each)
+    assert both["loss_near"]["domainMax"] == max(one["loss_near"]["domainMax"] for one in each)
+    assert both["accuracy_near"]["domainMin"] == min(one["accuracy_near"]["domainMin"] for one in each)
 
 
 def test_the_curves_of_two_runs_are_theirs(make_run):

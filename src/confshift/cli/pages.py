@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,7 @@ from confshift.cli.frame import (
 )
 
 if TYPE_CHECKING:
+    from confshift.reporting.thumbnails import Thumbnail
     from confshift.storage.run import Run
 
 __all__ = ["demo", "plot", "report"]
@@ -75,12 +77,13 @@ def _write_page(
     other: Run | None = None,
     before: float | None = None,
     after: float | None = None,
+    thumbnail: Thumbnail | None = None,
 ) -> None:
     """Write the page and print what it says: the verdict first, then the findings."""
     import confshift
     from confshift.reporting.text import printable
 
-    page = confshift.report(run, path, other=other, before=before, after=after)
+    page = confshift.report(run, path, other=other, before=before, after=after, thumbnail=thumbnail)
     about = {"run": str(run.path)} if other is None else {"run": str(run.path), "other": str(other.path)}
     if not as_json:
         click.echo(printable(page.verdict) + "\n")
@@ -158,8 +161,9 @@ def plot(
 @json_option
 def demo(out: Path, run: Path, epochs: int | None, as_json: bool) -> None:
     """Train a small network on handwritten digits, inspect every epoch, write the page."""
-    from confshift.demo import EPOCHS, train
+    from confshift.demo import EPOCHS, train, validation_images
 
     trained = train(run, epochs=epochs or EPOCHS)
     out.parent.mkdir(parents=True, exist_ok=True)
-    _write_page(trained, out, as_json)
+    pictures = validation_images() if find_spec("PIL") else None
+    _write_page(trained, out, as_json, thumbnail=pictures)

@@ -124,7 +124,7 @@ def _advice(history: History, comparison: Comparison) -> str:
     if not _is_last(history, comparison):
         return text
     kind = kind_of(history.judgement)
-    if kind == "confidence" and scaled < earlier:
+    if "confidence" in kind and scaled < earlier:
         if last_is_as_good(history, history.judgement):
             return f"{text}, so keep epoch {epoch(after.epoch)} and calibrate it"
         best = history.best.loc["refinement_loss", "epoch"]

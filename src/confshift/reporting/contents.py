@@ -35,6 +35,9 @@ _MAX_FILTER = 2_000
 #: Samples in the table of those that rose most.
 _MOVERS = 12
 
+#: The findings whose advice is the answer to "what now?".
+_ABOUT_THE_RUN = ("run_kind", "best_checkpoint")
+
 #: A printed table: its head and its rows.
 Printed = Mapping[str, Any]
 
@@ -64,7 +67,7 @@ def contents(story: Story) -> dict[str, Any]:
         "names": story.names,
         "pair": parts["pair"],
         "scale": parts["scale"],
-        "falls": bool(highest > frame.limits["loss"]["domainMax"]),
+        "falls": bool(highest > frame.limits["loss_near"].get("domainMax", highest)),
         "epochs": [wording.epoch(one) for one in frame.epochs],
         "classes": _class_options(story.carried),
         "data": _embedded(tables=payload.tables, specs=compiled(specs), two_runs=story.two_runs, **parts),
@@ -130,12 +133,19 @@ def _words(story: Story, payload: Payload) -> dict[str, Any]:
 
 
 def _steps(findings: Iterable[Finding]) -> list[Finding]:
-    """Return the findings that say what to do, each advice once."""
+    """Return the findings that say what to do, the most useful first, each advice once."""
     first: dict[str, Finding] = {}
-    for finding in findings:
+    for finding in sorted(findings, key=_urgency):
         if finding.next_step:
             first.setdefault(finding.next_step, finding)
     return list(first.values())
+
+
+def _urgency(finding: Finding) -> int:
+    """Rank what to do about the whole run before what to look at, and that before what can't be told yet."""
+    if finding.code in _ABOUT_THE_RUN:
+        return _ABOUT_THE_RUN.index(finding.code)
+    return len(_ABOUT_THE_RUN) + ("yes", "no", "cannot tell", "not applicable").index(finding.verdict)
 
 
 def _embedded(**parts: Any) -> str:

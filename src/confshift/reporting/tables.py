@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -32,6 +32,8 @@ _MARGIN = 1.96
 _SHOWN = ["epoch", "loss", "refinement_loss", "calibration_loss", "accuracy", "temperature"]
 #: A confidence above this is called sure.
 SURE = 0.9
+#: The part of a chart's height that a name below its lowest mark takes.
+_NAME_ROOM = 0.1
 
 
 def epoch_table(history: History) -> pd.DataFrame:
@@ -117,7 +119,10 @@ def _other_splits(history: History) -> dict[str, pd.DataFrame]:
     table = history.table
     others = table[table["split"] != history.panels[0][0]]
     lines = others[["split", "epoch", "loss"]].rename(columns={"loss": "mean"})
-    ends = lines.groupby("split", sort=False).nth(len(history.main.checkpoints) // 2)
+    # Named in the middle of its own line: a split may be inspected less often than the main one.
+    ends = pd.concat(
+        [lines[:0], *(one.iloc[[len(one) // 2]] for _, one in lines.groupby("split", sort=False))]
+    )
     return {"other_splits": lines, "other_ends": ends.assign(label="loss on " + ends["split"].astype(str))}
 
 
@@ -152,17 +157,26 @@ def _rise(rise: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame({"epoch": starts, "label": ["every later epoch is worse"] * len(starts)})
 
 
-def limits(histories: Iterable[History]) -> dict[str, dict[str, float]]:
-    """Return the scales of the charts over epochs once the initial fall of the loss is over.
+def limits(histories: Sequence[History]) -> dict[str, Mapping[str, float]]:
+    """Return the scales of the charts over epochs, by chart and span.
 
-    The fall is over where a tenth of it is left, as in the verdict on a rise.
+    "near" is the span once the initial fall of the loss is over, "whole" has every epoch. The fall is over
+    where a tenth of it is left, as in the verdict on a rise. Below the losses there is room for a name.
     """
-    settled = pd.concat([_after_fall(epoch_table(history)) for history in histories])
-    return {
-        "loss": {"domainMax": _reach(settled, ["loss", "refinement_loss"], 1)},
-        "part": {"domainMax": _reach(settled, ["calibration_loss", "refinement_loss"], 1)},
-        "accuracy": {"domainMin": _reach(settled, ["accuracy"], -1)},
+    tables = [epoch_table(history) for history in histories]
+    spans = {"near": pd.concat([_after_fall(one) for one in tables]), "whole": pd.concat(tables)}
+    made: dict[str, Mapping[str, float]] = {
+        "accuracy_near": {"domainMin": _reach(spans["near"], ["accuracy"], -1)},
+        "accuracy_whole": {},
     }
+    others = [one.table["loss"].min() for one in histories]  # the lines of other splits reach as low
+    for span, table in spans.items():
+        for chart, keys in {"loss": list(LOSSES), "part": list(PARTS)}.items():
+            top, bottom = (_reach(table, keys, sign) for sign in (1, -1))
+            low = bottom - _NAME_ROOM * (top - bottom)
+            ends = {"domainMin": min(low, *others) if chart == "loss" else low, "domainMax": top}
+            made[f"{chart}_{span}"] = ends if top > bottom else {}
+    return made
 
 
 def _after_fall(table: pd.DataFrame) -> pd.DataFrame:

@@ -45,7 +45,7 @@ def _curves(
     )
     dashes = alt.Scale(domain=labels, range=[SERIES[key][1] for key in keys])
     dash = alt.StrokeDash("series:N", scale=dashes, legend=legend)
-    limits: Any = frame.limits[chart] if span == "near" else {}
+    limits: Any = frame.limits[f"{chart}_{span}"]
     scale = alt.Scale(zero=False, **limits)
     axis = alt.Axis(format=number, minExtent=LEFT, tickCount=5)
     y = alt.Y("mean:Q", title=unit, scale=scale, axis=axis)

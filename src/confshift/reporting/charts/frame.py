@@ -15,7 +15,7 @@ class Frame:
     epochs: Sequence[float]  # ascending
     classes: int  # shown one by one
     odds_ticks: Sequence[float]  # the first and the last bound the axis of log-odds
-    limits: Mapping[str, Mapping[str, float]]  # of the charts over epochs: the scale after the initial fall
+    limits: Mapping[str, Mapping[str, float]]  # of the charts over epochs: the scale of each span
     splits: bool  # whether there is another split
     rises: bool  # whether the begin of a rise is known
     two_runs: bool = False  # two checkpoints, one of each run
