@@ -9,6 +9,8 @@ from scipy.special import log_softmax
 import confshift
 import t0_fishy_start as example
 
+EPOCHS = 7
+
 
 def runs_in(folder):
     return {name: confshift.Run(folder / example.RUNS / name.replace(" ", "_")) for name in example.TRAININGS}
@@ -25,7 +27,7 @@ def loss_and_accuracy(run, epoch, split="val"):
 @pytest.fixture(scope="module")
 def quick(run_example):
     """Return the folder of a short run and the lines that it printed."""
-    printed, folder = run_example(example, "--quick", "--epochs", 9, "--out", "pages/t0.html")
+    printed, folder = run_example(example, "--quick", "--epochs", EPOCHS, "--out", "pages/t0.html")
     return folder, printed.splitlines()
 
 
@@ -71,14 +73,16 @@ def test_the_faults_that_are_told_have_the_numbers_on_disk(quick):
         in lines[-3]
     )
     mode = runs["train mode"]
-    logged = {split: mode.checkpoint(9, split=split).provenance.logged["loss"] for split in ("val", "train")}
-    seen = {split: loss_and_accuracy(mode, 9, split)[0] for split in ("val", "train")}
+    logged = {
+        split: mode.checkpoint(EPOCHS, split=split).provenance.logged["loss"] for split in ("val", "train")
+    }
+    seen = {split: loss_and_accuracy(mode, EPOCHS, split)[0] for split in ("val", "train")}
     assert (
-        f"validation loss {logged['val']:.3f} by the loop and {seen['val']:.3f} in eval mode at epoch 9, "
-        f"training loss {logged['train']:.3f} and {seen['train']:.3f}" in lines[-3]
+        f"validation loss {logged['val']:.3f} by the loop and {seen['val']:.3f} in eval mode at epoch "
+        f"{EPOCHS}, training loss {logged['train']:.3f} and {seen['train']:.3f}" in lines[-3]
     )
     assert logged["val"] > 1.2 * seen["val"]
-    order = loss_and_accuracy(runs["label order"], 9)[1]
+    order = loss_and_accuracy(runs["label order"], EPOCHS)[1]
     assert f"label order (outputs_in_order): accuracy {order:.1%} after training" in lines[-3]
 
 
@@ -117,7 +121,7 @@ def test_the_pages_are_written(quick):
 
 def test_only_the_labels_differ_where_the_order_does(quick):
     runs = runs_in(quick[0])
-    sane, other = (runs[name][9].predictions for name in ("sane", "label order"))
+    sane, other = (runs[name][EPOCHS].predictions for name in ("sane", "label order"))
     assert np.array_equal(sane.logits, other.logits)
     renamed = np.array([0, 1, 2, 3, 7, 6, 5, 4])[np.asarray(sane.targets)]
     assert np.array_equal(renamed, other.targets)
