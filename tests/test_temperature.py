@@ -111,10 +111,10 @@ def test_single_precision_finds_the_optimum_of_double(make_logits, classes, dtyp
 @given(samples())
 def test_no_temperature_is_better_than_the_one_found(data):
     logits, targets = data
-    beta, _ = optimum(fit(logits, targets))
+    beta, status = optimum(fit(logits, targets))
     found = losses(logits, targets, beta).mean()
     for other in (0.0, 1.0, best_beta(logits, targets), MAX_BETA, *(beta * np.array([0.5, 0.99, 1.01, 2.0]))):
-        if other <= MAX_BETA:
+        if status != "separable" or other <= MAX_BETA:
             assert found <= losses(logits, targets, other).mean() + 1e-12
 
 
@@ -130,7 +130,7 @@ def test_in_sample_refined_loss_is_at_most_the_loss_and_the_uniform_loss(data):
 def test_scaling_the_logits_scales_beta_inversely(data, factor):
     logits, targets = data
     (beta, status), (scaled, scaled_status) = (optimum(fit(z, targets)) for z in (logits, factor * logits))
-    assume(max(beta, scaled) < MAX_BETA)  # the cap does not scale
+    assume("separable" not in (status, scaled_status))  # the cap does not scale
     assert status == scaled_status
     if np.ptp(logits, axis=1).any():  # else any beta will do
         assert scaled * factor == pytest.approx(beta, rel=1e-6)
@@ -208,18 +208,38 @@ def test_separable_data_ends_at_the_cap_and_is_flagged(make_logits, count):
     assert (expand(curve, left_out_betas(curve)) >= 0).all()
 
 
-@pytest.mark.parametrize("share", [0.5, 0.9, 0.999])
-def test_an_optimum_just_below_the_cap_is_found(make_logits, share):
-    logits, targets = make_logits(300, 4, 1)
+@pytest.mark.parametrize("share", [0.5, 0.9, 0.999, 1.0, 1.001, 30.0])
+@pytest.mark.parametrize("count", [300, 5000])
+def test_an_optimum_about_or_beyond_the_cap_of_separable_data_is_found(make_logits, share, count):
+    logits, targets = make_logits(count, 4, 1)
     z = logits[0] * optimum(fit(logits[0], targets))[0] / (share * MAX_BETA)
     beta, status = optimum(fit(z, targets))
     assert status == "ok"
     assert beta == pytest.approx(share * MAX_BETA, rel=1e-6)
 
 
-def test_an_optimum_beyond_the_cap_ends_at_the_cap(make_logits):
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("scale", [1e-15, 1e-10, 1e-6, 1e6, 1e14, 1e15, 1e20, 1e30, 1e37])
+def test_the_scale_of_the_logits_changes_the_temperature_and_nothing_else(make_logits, scale, dtype):
     logits, targets = make_logits(300, 4, 1)
-    assert fit(logits[0] * 1e-6, targets).beta == MAX_BETA
+    usual, extreme = (fit((factor * logits[0]).astype(dtype), targets) for factor in (1.0, scale))
+    beta, status = optimum(extreme)
+    assert status == "ok"
+    assert beta * scale == pytest.approx(optimum(usual)[0], rel=1e-5)
+    refined = [expand(curve, left_out_betas(curve)) for curve in (usual, extreme)]
+    np.testing.assert_allclose(refined[1], refined[0], rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_sample_with_an_enormous_loss_is_fitted_and_one_with_a_masked_true_class_is_not(make_logits, dtype):
+    logits, targets = make_logits(300, 4, 1)
+    z = logits[0].astype(dtype)
+    z[3], targets[3] = [0, 1e16, 0, 0], 0
+    z[7], targets[7] = [-np.inf, 1, 0, 0], 0
+    curve = fit(z, targets)
+    refined = expand(curve, left_out_betas(curve))
+    assert np.flatnonzero(np.isnan(refined)).tolist() == [7]
+    assert curve.beta < 1e-12  # it is so wrong that it takes all confidence away
 
 
 @pytest.mark.parametrize("spoiled", [[np.nan, 0, 0], [np.inf, 0, 0], [-np.inf, 1, 0], [-np.inf] * 3])
@@ -310,7 +330,7 @@ def test_left_out_losses_are_never_nan_and_no_sample_moves_the_fit_beyond_a_fact
     beta, _ = optimum(curve)
     betas = left_out_betas(curve)
     assert (betas >= beta / 2).all()
-    assert (betas <= min(2 * beta, MAX_BETA)).all()
+    assert (betas <= 2 * beta).all()
     assert np.isfinite(expand(curve, betas)).all()
 
 

@@ -13,7 +13,7 @@ from confshift.scoring import Block, blocks
 
 __all__ = ["MAX_BETA", "Curve", "curve_at", "expand", "fit", "left_out_betas", "optimum"]
 
-#: 1/T is sought in [0, e^10]; separable data (no sample wrong at any temperature) ends at the cap.
+#: Where separable data (no sample wrong at any temperature) ends, whose loss falls with 1/T for ever.
 MAX_BETA = math.exp(10)
 
 _SUBSET = 2048
@@ -21,9 +21,6 @@ _TOLERANCE = 1e-7
 _MAX_PASSES = 60
 #: After so many steps that all went up, ask whether there is an optimum at all.
 _PATIENCE = 6
-#: A masked class (logit -inf) is this far below the top: far enough to weigh nothing, near enough that
-#: its square is finite in float32.
-_MASKED = -1e15
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,7 +58,7 @@ def curve_at(logits: NDArray[np.floating[Any]], targets: NDArray[np.int64], beta
         rows = block.rows
         loss[rows], slope[rows], curvature[rows] = _block_curve(block, beta)
     # A masked true class has an infinite loss at every temperature: it can't be fitted.
-    unusable = ~np.isfinite(loss) | (slope > -_MASKED / 2)
+    unusable = ~np.isfinite(loss) | ~np.isfinite(curvature)
     for column in (loss, slope, curvature):
         column[unusable] = np.nan
     return Curve(beta, loss, slope, curvature)
@@ -71,11 +68,14 @@ def _block_curve(block: Block, beta: float) -> tuple[NDArray[Any], NDArray[Any],
     below, at_target = block.below_top, block.at_target.astype(np.float64)
     with np.errstate(invalid="ignore", over="ignore"):
         total, first, second = _moments(below, beta, block.axis)
-    if not np.isfinite(second).all():  # masked classes: 0 * inf; rare, so looked for only here
-        at_target, masked = np.maximum(at_target, _MASKED), np.isneginf(below)
-        below = np.maximum(below, below.dtype.type(_MASKED))
-        total, first, second = _moments(below, beta, block.axis, masked)
-    return np.log(total) - beta * at_target, first - at_target, np.maximum(second - first * first, 0)
+        if not np.isfinite(second).all():  # masked classes: 0 * inf; rare, so looked for only here
+            masked = np.isneginf(below)
+            below = np.where(masked, below.dtype.type(0), below)
+            total, first, second = _moments(below, beta, block.axis, masked)
+            if np.isinf(second).any():  # logits beyond 1e19, whose squares need double precision
+                total, first, second = _moments(below.astype(np.float64), beta, block.axis, masked)
+        loss = np.log(total) - beta * at_target
+        return loss, first - at_target, np.maximum(second - first * first, 0)
 
 
 def _moments(
@@ -83,7 +83,7 @@ def _moments(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
     """Return the sum of w = exp(beta d) over the classes, and the w-weighted means of d and of d squared."""
     weights = np.exp(below * below.dtype.type(beta))
-    if masked is not None:  # at a beta near 0 they would weigh as much as any other
+    if masked is not None:
         weights[masked] = 0
     terms = "ji,ji->i" if axis == 0 else "ij,ij->i"
     total = weights.sum(axis=axis).astype(np.float64)
@@ -108,7 +108,8 @@ def fit(logits: NDArray[np.floating[Any]], targets: NDArray[np.int64], *, seed: 
     Curve
         At a beta within a Newton step of 1e-4 of the optimum; :func:`optimum` takes that last step, whose
         error is its square. `beta` is 0 where no positive one beats the uniform prediction, and
-        :data:`MAX_BETA` where the loss falls for ever (every sample right at some temperature).
+        :data:`MAX_BETA` where the loss falls for ever (every sample right). Logits on a very small scale
+        have their optimum beyond it.
 
     Notes
     -----
@@ -147,11 +148,8 @@ def _newton(
             at_zero = curve_at(logits, targets, 0.0)
             if _totals(at_zero)[0] >= 0:
                 return at_zero
-        if proposed >= MAX_BETA:
-            at_cap = curve_at(logits, targets, MAX_BETA)
-            if _totals(at_cap)[0] <= 0:
-                return at_cap
-            proposed = (low + MAX_BETA) / 2
+        if beta < MAX_BETA <= proposed and _separable(logits, targets, ~np.isnan(curve.slope)):
+            return curve_at(logits, targets, MAX_BETA)
         beta = proposed
         curve = curve_at(logits, targets, beta)
     return curve
@@ -172,20 +170,21 @@ def _totals(curve: Curve) -> tuple[float, float]:
 def _within(low: float, high: float, beta: float, slope: float, curvature: float) -> float:
     """Return a step for where Newton's leaves the bracket: Newton in log beta downwards, a leap upwards."""
     if slope > 0:
-        down = beta * math.exp(-slope / (slope + beta * curvature)) if curvature > 0 else beta / 4
+        # No curvature at all: beta is too large by many orders of magnitude, and so are the logits.
+        down = beta * math.exp(-slope / (slope + beta * curvature)) if curvature > 0 else beta / 1024
         return down if low < down < high else (low + high) / 2
     return min(4 * beta, (low + high) / 2) if math.isfinite(high) else 4 * beta
 
 
 def optimum(curve: Curve) -> tuple[float, str]:
-    """Return the optimal beta and a status: "ok", "uniform" (beta 0) or "separable" (beta at the cap)."""
+    """Return the optimal beta and a status: "ok", "uniform" (beta 0) or "separable" (`MAX_BETA`)."""
     if curve.beta == 0.0:
         return 0.0, "uniform"
-    if curve.beta >= MAX_BETA:
+    if curve.beta == MAX_BETA and not (curve.slope > 0).any():
         return MAX_BETA, "separable"
     slope, curvature = _totals(curve)
     step = -slope / curvature if curvature > 0 else 0.0
-    return min(max(curve.beta + step, 0.0), MAX_BETA), "ok"
+    return max(curve.beta + step, 0.0), "ok"
 
 
 def left_out_betas(curve: Curve) -> NDArray[np.float64]:
@@ -203,7 +202,7 @@ def left_out_betas(curve: Curve) -> NDArray[np.float64]:
     usable = rest > 1e-9 * curvature
     betas[usable] = curve.beta - (slope - curve.slope[usable]) / rest[usable]
     # One sample may not move the fit by more than a factor of two: beyond, the expansion has no meaning.
-    return np.clip(betas, beta / 2, min(2 * beta, MAX_BETA))
+    return np.clip(betas, beta / 2, 2 * beta)
 
 
 def expand(curve: Curve, betas: NDArray[np.float64]) -> NDArray[np.float64]:
