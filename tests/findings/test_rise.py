@@ -137,6 +137,10 @@ def test_a_rise_within_jitter_names_the_jitter_or_the_correlation():
     assert "not beyond the jitter" in sentence(status="within_jitter")
     correlated = sentence(status="within_jitter", autocorrelation=0.72)
     assert "move together (lag-1 autocorrelation 0.72)" in correlated
+    # Where neither trend nor level is beyond the jitter, its correlation is not the reason.
+    neither = sentence(status="within_jitter", autocorrelation=0.72, trend_p=0.5, level=1.4)
+    assert "not beyond the jitter" in neither
+    assert "move together" not in neither
 
 
 def test_what_is_below_the_resolution_says_how_many_samples_it_would_take():

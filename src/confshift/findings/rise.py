@@ -9,6 +9,7 @@ import pandas as pd
 from confshift.analysis.history import History
 from confshift.analysis.judgement import Judgement
 from confshift.analysis.persistence import CORRELATED, TAIL
+from confshift.analysis.verdicts import ALPHA
 from confshift.findings.cautions import cautions, in_units
 from confshift.findings.finding import Finding
 from confshift.findings.wording import count, epoch, nats, percent
@@ -116,7 +117,8 @@ def _within_jitter(row: pd.Series, name: str) -> tuple[str, str]:
         f"{name} is higher at the last epoch ({_course(row)}: up by {_amount(row, row['amount'])}, at least "
         f"{_amount(row, row['lower_bound'])}). That is real for these two checkpoints, but "
     )
-    if row["autocorrelation"] > CORRELATED:
+    fired = row["trend_p"] < ALPHA / 2 or row["level"] > row["level_critical"]
+    if row["autocorrelation"] > CORRELATED and fired:
         return (
             f"{sentence}neighbouring epochs move together (lag-1 autocorrelation "
             f"{row['autocorrelation']:.2f}): it may be a slow fluctuation as well as a trend."
