@@ -65,6 +65,23 @@ def test_they_come_in_the_order_of_the_argument(dearer):
     assert [finding.code for finding in about_change(dearer)] == CODES
 
 
+def test_two_runs_are_called_by_their_names(dearer):
+    called = ("small (epoch 3)", "large (epoch 60)")
+    found = {finding.code: finding.sentence for finding in about_change(dearer, called=called)}
+    assert found["loss_change"].startswith("From small (epoch 3) to large (epoch 60) the mean loss rose")
+    assert "the loss of large (epoch 60) is" in found["temperature_repairs"]
+
+
+def test_one_checkpoint_leaves_every_question_about_a_change_unasked(base):
+    one = Checkpoint.from_predictions(Predictions(*base), epoch=3)
+    findings = about_change(compare(one, one))
+    assert [finding.code for finding in findings] == CODES
+    assert {finding.verdict for finding in findings} == {"not applicable"}
+    assert {finding.sentence for finding in findings} == {
+        "There is one checkpoint only: nothing to compare it with."
+    }
+
+
 def test_dearer_mistakes(dearer):
     found = findings_of(dearer)
     verdicts = {code: finding.verdict for code, finding in found.items()}
@@ -92,8 +109,8 @@ def test_every_number_of_the_first_sentences_is_the_tables(dearer):
     assert found["loss_change"].sentence == (
         f"From epoch 3 to 60 the mean loss rose by {nats(loss['change'])} nats, {nats(loss['before'])} to "
         f"{nats(loss['after'])} nats ({interval(loss)}); accuracy went from {percent(accuracy['before'])} to "
-        f"{percent(accuracy['after'])} ({interval(accuracy)}). 2,000 samples; for these two epochs as chosen"
-        "; not corrected for having picked the best."
+        f"{percent(accuracy['after'])} ({interval(accuracy)}). 2,000 samples; for these two checkpoints "
+        "as chosen; not corrected for having picked the best."
     )
     account = dearer.account
     for part in account["contribution"]:

@@ -6,7 +6,7 @@ import pytest
 from confshift.analysis.comparison import compare
 from confshift.analysis.history import summarize
 from confshift.checkpoint import Checkpoint
-from confshift.findings.headline import headline
+from confshift.findings.headline import difference, headline
 from confshift.findings.wording import nats, percent
 from confshift.predictions import Predictions
 
@@ -137,3 +137,67 @@ def test_where_the_last_checkpoint_is_the_best_the_page_says_so(confident):
     )
     assert "the last epoch is the best so far" in headline(falling, compare(*falling.pair))
     assert "best so far" not in headline(confident, compare(*confident.main.checkpoints[:2]))
+
+
+def test_samples_that_were_forgotten_are_named_where_most_of_the_rise_comes_from_them():
+    random = np.random.default_rng(4)
+    targets = random.integers(0, 3, 600)
+    right = 4 * np.eye(3)[targets] + 0.1 * random.normal(size=(600, 3))
+    turned = right.copy()
+    turned[:60] = 4 * np.eye(3)[(targets[:60] + 1) % 3]
+    history = history_of([right, turned], targets)
+    comparison = compare(*history.main.checkpoints)
+    share = comparison.cells.loc["forgotten", "contribution"].sum() / comparison.change.loc["loss", "change"]
+    said = f"{share:.1f} times the rise" if share > 1 else f"{percent(share)} of the rise"
+    assert f"{said} comes from samples that were right and are wrong now" in headline(history, comparison)
+
+
+@pytest.fixture(scope="module")
+def two_models():
+    """The same samples by two models: the second sees more of the signal and is too sure."""
+    random = np.random.default_rng(5)
+    targets = random.integers(0, 3, 3000)
+    noise = random.normal(size=(3000, 3))
+    signal = np.eye(3)[targets]
+    made = [
+        Predictions(scale * (strength * signal + noise), targets) for strength, scale in ((1, 1), (1.6, 8))
+    ]
+    return [Checkpoint.from_predictions(one, epoch=epoch) for epoch, one in zip((3, 9), made, strict=True)]
+
+
+def test_two_runs_are_held_against_each_other_in_loss_accuracy_and_at_their_own_temperatures(two_models):
+    comparison = compare(*two_models)
+    change = comparison.change["change"]
+    sentence = difference(comparison, first="small", second="large")
+    loss, scaled = (nats(abs(change[name])) for name in ("loss", "refinement_loss"))
+    assert change["loss"] > 0 > change["refinement_loss"]
+    assert sentence.startswith(f"large (epoch 9) against small (epoch 3): the loss is {loss} nats higher; ")
+    assert f"the accuracy is {100 * change['accuracy']:.1f} points higher" in sentence
+    assert sentence.endswith(f"each at its own temperature, the loss is {scaled} nats lower.")
+    net = comparison.cells["contribution"].groupby(level="transition").sum()
+    assert net.idxmax() == "stayed_wrong"
+    assert "of the difference in loss is in samples that both get wrong" in sentence or (
+        f"{net['stayed_wrong'] / change['loss']:.1f} times the difference in loss is in samples that both "
+        "get wrong" in sentence
+    )
+
+
+def test_the_samples_that_two_runs_differ_in_are_called_by_the_run_that_gets_them_right():
+    random = np.random.default_rng(6)
+    targets = random.integers(0, 3, 900)
+    poor = 3 * np.eye(3)[targets] + 0.2 * random.normal(size=(900, 3))
+    good = poor.copy()
+    poor[:90] = 3 * np.eye(3)[(targets[:90] + 1) % 3]  # wrong there, and there only
+    sides = [
+        Checkpoint.from_predictions(Predictions(one, targets), epoch=epoch)
+        for epoch, one in enumerate((poor, good))
+    ]
+    for pair, names in ((sides, ("poor", "good")), (sides[::-1], ("good", "poor"))):
+        sentence = difference(compare(*pair), first=names[0], second=names[1])
+        assert "100 % of the difference in loss is in samples that only good gets right" in sentence
+
+
+def test_what_two_runs_do_not_differ_in_is_said(two_models):
+    sentence = difference(compare(two_models[0], two_models[0]), first="a", second="b")
+    assert sentence.count("not measurably different") == 3
+    assert "difference in loss" not in sentence

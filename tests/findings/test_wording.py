@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from confshift.findings.wording import (
     count,
+    divisor,
     epoch,
     interval,
     nats,
@@ -35,7 +36,8 @@ from confshift.findings.wording import (
         (0.00056, "0.00056"),
         (3.2e-7, "0.00000032"),
         (2.2e-17, "0.00"),  # the rounding of a sum
-        (-0.5, "-0.50"),
+        (-0.5, "−0.50"),
+        (-0.012, "−0.012"),
         (math.nan, "?"),
         (math.inf, "∞"),
     ],
@@ -50,6 +52,19 @@ def test_an_amount_of_loss_has_two_decimals_or_two_digits(value, text):
 )
 def test_a_signed_amount_carries_its_sign(value, text):
     assert signed(value) == text
+
+
+@pytest.mark.parametrize(
+    ("temperature", "text"),
+    [
+        (2.534, "2.53"),
+        (0.0, "ever smaller numbers"),
+        (4.5e-5, "ever smaller numbers"),
+        (2e4, "ever larger numbers"),
+    ],
+)
+def test_a_temperature_at_its_bound_is_no_number(temperature, text):
+    assert divisor(temperature) == text
 
 
 @pytest.mark.parametrize(
@@ -82,9 +97,9 @@ def test_only_all_is_100_percent_and_only_nothing_is_0(share):
 @given(st.floats(-1e6, 1e6))
 def test_an_amount_is_written_without_exponent_and_close_to_its_value(value):
     text = nats(value)
-    assert re.fullmatch(r"-?\d+(\.\d+)?", text)
+    assert re.fullmatch(r"−?\d+(\.\d+)?", text)
     # Two significant digits where small, two decimals up to 100, none above.
-    assert float(text) == pytest.approx(value, rel=0.051, abs=1e-9)
+    assert float(text.replace("−", "-")) == pytest.approx(value, rel=0.051, abs=1e-9)
 
 
 @pytest.mark.parametrize(

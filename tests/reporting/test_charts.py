@@ -42,7 +42,7 @@ def names_in(spec):
 
 @pytest.fixture(scope="module")
 def vega_lite():
-    """Return the validator of Vega-Lite's schema: alt.Chart.from_dict does the same in seven times the time."""
+    """Return the validator of the schema: alt.Chart.from_dict does the same in seven times the time."""
     schema = alt.load_schema()
     return validator_for(schema)(schema)
 

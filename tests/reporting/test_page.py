@@ -17,6 +17,7 @@ from confshift.errors import ConfshiftError
 from confshift.findings.diagnosis import diagnose
 from confshift.findings.headline import headline
 from confshift.predictions import Predictions
+from confshift.reporting import contents
 from confshift.reporting import page as page_module
 from confshift.reporting.page import MAX_BYTES, Report, report
 from confshift.reporting.readings import READINGS
@@ -67,6 +68,29 @@ def test_what_to_do_about_the_run_stands_first_and_what_cannot_be_told_last(page
     assert len(codes) == len({one.next_step for one in advised}) >= 4
     ranks = [("yes", "no", "cannot tell", "not applicable").index(verdicts[one]) for one in codes[2:]]
     assert ranks == sorted(ranks)
+
+
+def test_a_wish_for_more_data_is_not_the_first_thing_to_do(make_run):
+    made = report(make_run(60, 3, 6, churn=0.8))
+    kinds = {one.code: one for one in made.findings}["run_kind"].evidence["kind"]
+    assert set(kinds) & {"undecidable", "too_early"} or not kinds.size
+    steps = made.html[made.html.index("What to do next") : made.html.index("The questions, answered")]
+    assert re.findall(r"#finding-(\w+)", steps)[0] == "best_checkpoint"
+
+
+def test_what_has_no_value_is_a_dash_in_the_table_of_changes(make_run):
+    one = make_run(30, 3, 2)
+    right = [
+        type(each).from_predictions(
+            type(each.predictions)(
+                9 * np.eye(3)[each.predictions.targets] * (each.epoch + 1), each.predictions.targets
+            ),
+            epoch=each.epoch,
+        )
+        for each in one
+    ]
+    row = [cells for cells in contents.key_table(compare(*right).change)["rows"] if cells[0] == "temperature"]
+    assert row == [["temperature", "–", "–", "–", "–"]]
 
 
 def test_links_lead_to_something(parsed):
@@ -214,7 +238,7 @@ def test_two_runs_are_compared_at_the_best_of_each(make_run):
     assert [data["values"]["A"], data["values"]["B"]] == best
     assert {row["label"] for row in data["tables"]["account"]} >= {f"loss at A (epoch {best[0]})", "hedging"}
     assert [one.code for one in made.findings] == [one.code for one in diagnose(expected)]
-    assert "second run at epoch" in made.verdict
+    assert "second run (epoch" in made.verdict
     assert "history" not in parsed.attributes("id")
     assert not parsed.misnested
 

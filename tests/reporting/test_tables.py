@@ -196,3 +196,17 @@ def test_the_curves_of_two_runs_are_theirs(make_run):
         curve = table[(table["run"] == run) & (table["series"] == "loss")]
         assert curve["mean"].tolist() == history.table["loss"].tolist()
     assert len(made["epochs"]) == 8
+
+
+@pytest.mark.parametrize(
+    ("value", "of", "text"),
+    [
+        (0.014, 0.05, "+.014"),
+        (-0.014, 0.05, "−.014"),
+        (0.004, 0.05, ""),  # too little to matter
+        (10.2, 12.0, "+10.20"),  # a zero inside a number stays
+        (-1.25, 2.0, "−1.25"),
+    ],
+)
+def test_an_amount_in_a_small_field_is_short_and_true(value, of, text):
+    assert tables._short(value, of=of) == text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pandas as pd
 
@@ -14,10 +15,13 @@ from confshift.findings.wording import count, epoch, interval, nats, percent, ro
 
 __all__ = ["about_change"]
 
-_AS_CHOSEN = "for these two epochs as chosen; not corrected for having picked the best"
+_AS_CHOSEN = "for these two checkpoints as chosen; not corrected for having picked the best"
+_ALONE = "There is one checkpoint only: nothing to compare it with."
 
 
-def about_change(comparison: Comparison, *, overfitting: bool = False) -> list[Finding]:
+def about_change(
+    comparison: Comparison, *, overfitting: bool = False, called: tuple[str, str] | None = None
+) -> list[Finding]:
     """Answer the questions about what changed between two checkpoints, in the order of the argument.
 
     Parameters
@@ -26,35 +30,44 @@ def about_change(comparison: Comparison, *, overfitting: bool = False) -> list[F
     overfitting : bool
         Whether the run is known to get worse beyond its confidence: calibration is then not the first
         thing to look at.
+    called : tuple of str, optional
+        What the two checkpoints are called where an epoch is not enough: two runs.
     """
-    return [
-        loss_change(comparison),
+    findings = [
+        loss_change(comparison, called=called),
         dearer_mistakes(comparison, overfitting=overfitting),
         wrong_or_right(comparison),
-        temperature_repairs(comparison),
+        temperature_repairs(comparison, called=called),
         *about_carriers(comparison),
     ]
+    if comparison.before is comparison.after:
+        return [replace(one, verdict="not applicable", sentence=_ALONE, next_step="") for one in findings]
+    return findings
 
 
-def _between(comparison: Comparison) -> str:
+def _between(comparison: Comparison, called: tuple[str, str] | None) -> str:
+    if called:
+        return f"From {called[0]} to {called[1]}"
     before, after = comparison.before.epoch, comparison.after.epoch
     if math.isnan(before) or math.isnan(after):  # bare Predictions
         return "Between the two sides"
     return f"From epoch {epoch(before)} to {epoch(after)}"
 
 
-def _later(comparison: Comparison) -> str:
+def _later(comparison: Comparison, called: tuple[str, str] | None) -> str:
+    if called:
+        return f"of {called[1]}"
     after = comparison.after.epoch
     return "on the second side" if math.isnan(after) else f"at epoch {epoch(after)}"
 
 
-def loss_change(comparison: Comparison) -> Finding:
+def loss_change(comparison: Comparison, *, called: tuple[str, str] | None = None) -> Finding:
     """Did the loss change between these two checkpoints, and what did accuracy do?"""
     change = comparison.change
     loss, accuracy = change.loc["loss"], change.loc["accuracy"]
     by = f" by {nats(abs(loss['change']))} nats" if loss["change"] else ""
     sentence = (
-        f"{_between(comparison)} the mean loss {rose_or_fell(loss['change'])}{by}, "
+        f"{_between(comparison, called)} the mean loss {rose_or_fell(loss['change'])}{by}, "
         f"{nats(loss['before'])} to {nats(loss['after'])} nats "
         f"({interval(loss)}); accuracy went from {percent(accuracy['before'])} to "
         f"{percent(accuracy['after'])} ({interval(accuracy)}). {count(len(comparison.panel.targets))}; "
@@ -152,7 +165,7 @@ def wrong_or_right(comparison: Comparison) -> Finding:
     return Finding("wrong_or_right", title, verdict, sentence, cells, step)
 
 
-def temperature_repairs(comparison: Comparison) -> Finding:
+def temperature_repairs(comparison: Comparison, *, called: tuple[str, str] | None = None) -> Finding:
     """How much of the change would one temperature take back?"""
     change = comparison.change
     loss, calibration, refinement = (
@@ -168,7 +181,7 @@ def temperature_repairs(comparison: Comparison) -> Finding:
     fitted = comparison.before.fit_status == comparison.after.fit_status == "ok"
     if fitted:
         sentence += (
-            f"With T = {temperature:.3g} the loss {_later(comparison)} is "
+            f"With T = {temperature:.3g} the loss {_later(comparison, called)} is "
             f"{nats(refinement['after'])} instead of {nats(loss['after'])} nats."
         )
     else:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import pandas as pd
 
 from confshift.analysis.comparison import Comparison
 from confshift.analysis.history import History
 from confshift.findings.choice import last_is_as_good
 from confshift.findings.run_kind import kind_of
-from confshift.findings.wording import epoch, nats, percent, points, rose_or_fell
+from confshift.findings.wording import divisor, epoch, nats, percent, points, rose_or_fell
 
-__all__ = ["headline"]
+__all__ = ["difference", "headline"]
 
 _SPLITS = {"val": "validation", "train": "training"}
 
@@ -23,6 +24,13 @@ _STATUSES = {
     "below_resolution": "this many samples can't tell whether that is systematic",
     "flat": "that is within noise",
     "too_few_epochs": "too few epochs to call it systematic or not",
+}
+
+_SAMPLES = {
+    "stayed_right": "right samples that got less sure",
+    "learned": "learned samples, yet at a higher loss",
+    "forgotten": "samples that were right and are wrong now",
+    "stayed_wrong": "samples that were wrong and got worse",
 }
 
 
@@ -89,17 +97,26 @@ def _is_last(history: History, comparison: Comparison) -> bool:
 
 
 def _cells(comparison: Comparison) -> str:
-    net = comparison.cells["contribution"].groupby(level="transition").sum()
-    total = comparison.change.loc["loss", "change"]
-    wrong, right = net["stayed_wrong"], net["stayed_right"]
-    share = wrong / total
-    amount = f"{share:.1f} times the rise" if share > 1 else f"{percent(share)} of the rise"
-    if wrong > 0 and wrong >= right:
-        sureness = "surer" if right < 0 else "less sure" if right > 0 else "no surer and no less sure"
-        return f"{amount} comes from samples that were wrong and got worse, the right ones got {sureness}"
-    if right > 0:
-        return f"{percent(right / total)} of the rise comes from right samples that got less sure"
-    return f"the rise comes from {nats(net['forgotten'])} nats of forgotten samples"
+    """Name the samples that most of a rise comes from."""
+    net = _net(comparison)
+    main, total = str(net.idxmax()), comparison.change.loc["loss", "change"]
+    amount = _part(net[main] / total, "rise")
+    if main != "stayed_wrong":
+        return f"{amount} comes from {_SAMPLES[main]}"
+    right = net["stayed_right"]
+    sureness = "surer" if right < 0 else "less sure" if right > 0 else "no surer and no less sure"
+    return f"{amount} comes from {_SAMPLES[main]}, the right ones got {sureness}"
+
+
+def _part(share: float, whole: str) -> str:
+    """Write a share, which is above 1 where others pull the other way."""
+    return f"{share:.1f} times the {whole}" if share > 1 else f"{percent(share)} of the {whole}"
+
+
+def _net(comparison: Comparison) -> pd.Series:
+    """Return what each transition adds to the change, over both directions."""
+    net: pd.Series = comparison.cells["contribution"].groupby(level="transition").sum()
+    return net
 
 
 def _accuracy(comparison: Comparison) -> str:
@@ -117,7 +134,7 @@ def _advice(history: History, comparison: Comparison) -> str:
     if after.fit_status != "ok":
         return ""
     scaled, earlier = change.loc["refinement_loss", "after"], change.loc["loss", "before"]
-    one = f"one temperature ({after.temperature:.2f}) brings the loss"
+    one = f"one temperature ({divisor(after.temperature)}) brings the loss"
     if change.loc["loss", "change"] <= 0:
         return f"{one} to {nats(scaled)}" if _repairs(comparison) else ""
     text = f"{one} {_beside(nats(scaled), nats(earlier), below=scaled < earlier)}"
@@ -140,6 +157,52 @@ def _beside(scaled: str, earlier: str, *, below: bool) -> str:
     if scaled == earlier:
         return f"back to {scaled}"
     return f"to {scaled}, {'' if below else 'not '}below the earlier {earlier}"
+
+
+def difference(comparison: Comparison, *, first: str, second: str) -> str:
+    """Say in one sentence how a checkpoint of a second run differs from one of a first.
+
+    Parameters
+    ----------
+    comparison : Comparison
+        Before is of the first run, after of the second.
+    first, second : str
+        The names of the runs.
+    """
+    names = {
+        "stayed_right": "samples that both get right",
+        "learned": f"samples that only {second} gets right",
+        "forgotten": f"samples that only {first} gets right",
+        "stayed_wrong": "samples that both get wrong",
+    }
+    change = comparison.change
+    clauses = [
+        f"{second} (epoch {epoch(comparison.after.epoch)}) against {first} "
+        f"(epoch {epoch(comparison.before.epoch)}): the loss is {_other_than(change.loc['loss'])}",
+        f"the accuracy is {_other_than(change.loc['accuracy'])}",
+    ]
+    if _told(change.loc["loss"]):
+        shares = _net(comparison) / change.loc["loss", "change"]
+        main = str(shares.idxmax())
+        clauses.append(f"{_part(shares[main], 'difference in loss')} is in {names[main]}")
+    if comparison.before.fit_status == comparison.after.fit_status == "ok":
+        clauses.append(
+            f"each at its own temperature, the loss is {_other_than(change.loc['refinement_loss'])}"
+        )
+    return "; ".join(clauses) + "."
+
+
+def _told(row: pd.Series) -> bool:
+    return bool(row["change_low"] > 0 or row["change_high"] < 0)
+
+
+def _other_than(row: pd.Series) -> str:
+    """Say by how much a number is higher or lower, where that is told from sampling error."""
+    if not _told(row):
+        return "not measurably different"
+    amount = abs(row["change"])
+    by = points(amount).lstrip("+") if row["unit"] == "fraction" else f"{nats(amount)} nats"
+    return f"{by} {'higher' if row['change'] > 0 else 'lower'}"
 
 
 def _repairs(comparison: Comparison) -> bool:

@@ -6,11 +6,13 @@ import math
 
 import pandas as pd
 
-__all__ = ["count", "epoch", "interval", "nats", "percent", "points", "rose_or_fell", "signed"]
+__all__ = ["count", "divisor", "epoch", "interval", "nats", "percent", "points", "rose_or_fell", "signed"]
 
 
 #: What is smaller than this is the rounding of a sum.
 _NOTHING = 1e-9
+#: Below it, and above its inverse, a temperature is a bound rather than a fit.
+_NO_TEMPERATURE = 1e-3
 
 
 def nats(value: float) -> str:
@@ -18,9 +20,10 @@ def nats(value: float) -> str:
     if not math.isfinite(value):
         return _unknown(value)
     size = abs(value)
+    decimals = 2 if size < 100 else 0
     if _NOTHING < size < 0.0995:
-        return f"{value:.{1 - math.floor(math.log10(size))}f}"
-    return f"{value:.2f}" if size < 100 else f"{value:.0f}"
+        decimals = 1 - math.floor(math.log10(size))
+    return ("−" if value < -_NOTHING else "") + f"{size:.{decimals}f}"
 
 
 def _unknown(value: float) -> str:
@@ -68,6 +71,13 @@ def interval(row: pd.Series) -> str:
     if row["unit"] == "fraction":
         return f"95 % interval {100 * low:+.1f} to {100 * high:+.1f} points".replace("-", "−")
     return f"95 % interval {signed(low)} to {signed(high)}"
+
+
+def divisor(temperature: float) -> str:
+    """Write what logits are divided by; where every sample is right, the less the better."""
+    if temperature < _NO_TEMPERATURE:
+        return "ever smaller numbers"
+    return f"{temperature:.2f}" if temperature < 1 / _NO_TEMPERATURE else "ever larger numbers"
 
 
 def rose_or_fell(difference: float) -> str:

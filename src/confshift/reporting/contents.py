@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -143,7 +144,10 @@ def _steps(findings: Iterable[Finding]) -> list[Finding]:
 
 def _urgency(finding: Finding) -> int:
     """Rank what to do about the whole run before what to look at, and that before what can't be told yet."""
-    if finding.code in _ABOUT_THE_RUN:
+    decided = finding.verdict != "not applicable" and "undecidable" not in set(
+        finding.evidence.get("kind", ())
+    )
+    if finding.code in _ABOUT_THE_RUN and decided:
         return _ABOUT_THE_RUN.index(finding.code)
     return len(_ABOUT_THE_RUN) + ("yes", "no", "cannot tell", "not applicable").index(finding.verdict)
 
@@ -226,15 +230,15 @@ def key_table(change: pd.DataFrame) -> Printed:
         row = change.loc[name]
         number = wording.percent if row["unit"] == "fraction" else wording.nats
         moved = wording.points if row["unit"] == "fraction" else wording.signed
+        known = not math.isnan(row["change"])
         interval = wording.interval(row).removeprefix("95 % interval ")
         unit = ", nats" if row["unit"] == "nats" else ""
         rows.append(
             [
                 name.replace("_", " ") + unit,
-                number(row["before"]),
-                number(row["after"]),
-                moved(row["change"]),
-                interval,
+                *(number(row[side]) if math.isfinite(row[side]) else "–" for side in ("before", "after")),
+                moved(row["change"]) if known else "–",
+                interval if known else "–",
             ]
         )
     return {"head": ["quantity", "before", "after", "change", "95 % interval"], "rows": rows, "more": 0}

@@ -14,7 +14,7 @@ from confshift.reporting.document import rows
 __all__ = ["compiled", "pictures", "with_data"]
 
 #: Charts that also stand in the page as pictures, and the width in which they are drawn.
-_PICTURED = {"loss": 1000, "accuracy": 1000, "account": 700, "cells": 700, "parts": 700}
+_PICTURED = {"loss": 780, "accuracy": 780, "account": 700, "cells": 700, "parts": 700}
 _PAIR_ONLY = {"account", "cells"}
 
 Specs = Mapping[str, dict[str, Any]]

@@ -32,7 +32,7 @@ READINGS = {
     ),
     "temperature_figure": "{calibration_after:nats} nats",
     "temperature_detail": (
-        "Dividing the logits of {at_B:text} by {temperature_after:ratio} takes its loss from "
+        "Dividing the logits of {at_B:text} by {temperature_after:divisor} takes its loss from "
         "{loss_after:nats} to {refinement_after:nats} (95 % margin {calibration_margin:nats})"
     ),
     "loss": (
@@ -113,7 +113,7 @@ FORMATS: dict[str, Callable[[Any], str]] = {
     "count": lambda value: f"{value:,.0f}",
     "samples": wording.count,
     "epoch": wording.epoch,
-    "ratio": lambda value: f"{value:.2f}",
+    "divisor": wording.divisor,
     "rose": wording.rose_or_fell,
     "text": str,
 }

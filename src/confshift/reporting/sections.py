@@ -40,7 +40,7 @@ TOP = (
         "Validation loss, as it is and after temperature scaling",
         "epochs",
         "loss",
-        "Bands: 95 % of each mean. Drag across the chart, or use the menus above, to compare any two epochs.",
+        "Bands: 95 % of each mean.",
         variant="span",
         drag=True,
     ),

@@ -14,10 +14,11 @@ from confshift.analysis.comparison import Comparison, compare
 from confshift.analysis.history import History, summarize
 from confshift.analysis.panel import stack
 from confshift.checkpoint import Checkpoint
+from confshift.findings.change import about_change
 from confshift.findings.diagnosis import choose_pair, diagnose
 from confshift.findings.finding import Finding
-from confshift.findings.headline import headline
-from confshift.findings.wording import epoch, interval, nats, percent, points, signed
+from confshift.findings.headline import difference, headline
+from confshift.findings.wording import epoch
 from confshift.reporting.payload import carried_history, places_of
 from confshift.reporting.thumbnails import Thumbnail, Thumbnails, show_inputs
 from confshift.storage.run import Run
@@ -112,8 +113,9 @@ def tell_two_runs(
     names = _name(run, "first run"), _name(other, "second run")
     chosen = [_chosen(history, at) for history, at in zip(histories, (before, after), strict=True)]
     comparison = compare(*chosen)
-    findings = tuple(diagnose(comparison))
-    verdict = _difference(comparison, *names)
+    called = tuple(f"{name} (epoch {epoch(one.epoch)})" for name, one in zip(names, chosen, strict=True))
+    findings = tuple(about_change(comparison, called=(called[0], called[1])))
+    verdict = difference(comparison, first=names[0], second=names[1])
     problems = _problems([run, other])
     whole = title or f"{names[0]} against {names[1]}"
     return Story(whole, verdict, names, histories, comparison, findings, problems, thumbnail)
@@ -122,16 +124,6 @@ def tell_two_runs(
 def _chosen(history: History, at: float | None) -> Checkpoint:
     wanted = history.best.loc["loss", "epoch"] if at is None else at
     return choose_pair(history, before=wanted)[0]
-
-
-def _difference(comparison: Comparison, first: str, second: str) -> str:
-    loss, accuracy = comparison.change.loc["loss"], comparison.change.loc["accuracy"]
-    return (
-        f"{second} at epoch {epoch(comparison.after.epoch)} against {first} at epoch "
-        f"{epoch(comparison.before.epoch)}: loss {signed(loss['change'])} nats ({nats(loss['before'])} to "
-        f"{nats(loss['after'])}; {interval(loss)}), accuracy {points(accuracy['change'])} "
-        f"({percent(accuracy['before'])} to {percent(accuracy['after'])}; {interval(accuracy)})."
-    )
 
 
 def _name(run: Source, otherwise: str) -> str:

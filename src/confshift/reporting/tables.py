@@ -286,5 +286,7 @@ def _competitors(comparison: Comparison, classes: list[int]) -> pd.DataFrame:
 
 def _short(value: float, *, of: float) -> str:
     """Write an amount where it matters, as short as it can be: +.014."""
-    text = f"{value:+.3f}" if of < 1 else f"{value:+.2f}"
-    return text.replace("0.", ".", 1) if abs(value) >= 0.1 * of else ""
+    if abs(value) < 0.1 * of:
+        return ""
+    text = f"{abs(value):.3f}" if of < 1 else f"{abs(value):.2f}"
+    return ("−" if value < 0 else "+") + text.removeprefix("0")

@@ -12,9 +12,9 @@ function fixed(value, decimals) {
 const NOTHING = 1e-9;  // what is smaller is the rounding of a sum
 
 function nats(value) {
-  const size = Math.abs(value);
-  if (NOTHING < size && size < 0.0995) return fixed(value, 1 - Math.floor(Math.log10(size)));
-  return fixed(value, size < 100 ? 2 : 0);
+  const size = Math.abs(value), small = NOTHING < size && size < 0.0995;
+  const decimals = small ? 1 - Math.floor(Math.log10(size)) : size < 100 ? 2 : 0;
+  return (value < -NOTHING ? MINUS : "") + fixed(size, decimals);
 }
 
 const signed = value => (value < -NOTHING ? MINUS : "+") + nats(Math.abs(value));
@@ -40,7 +40,7 @@ const FORMATS = {
   count: whole,
   samples: value => `${whole(value)} sample${value === 1 ? "" : "s"}`,
   epoch: value => String(Number(value.toPrecision(6))),
-  ratio: value => fixed(value, 2),
+  divisor: value => value < 1e-3 ? "ever smaller numbers" : value < 1e3 ? fixed(value, 2) : "ever larger numbers",
   rose: value => value > 0 ? "rose" : value < 0 ? "fell" : "did not change",
   text: String,
 };

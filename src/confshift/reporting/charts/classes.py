@@ -41,7 +41,7 @@ def class_accuracy_chart() -> AnyChart:
         tip("after:Q", number=SHARE),
     ]
     base = table("class_accuracy").encode(y=_class_axis(), tooltip=told)
-    scale, axis = alt.Scale(zero=False), alt.Axis(format=".0%", grid=True)
+    scale, axis = alt.Scale(zero=False), alt.Axis(format=".3~%", grid=True)
     joins = base.mark_rule(strokeWidth=2).encode(
         x=alt.X("before:Q", title="accuracy", scale=scale, axis=axis), x2=alt.X2("after:Q")
     )

@@ -79,7 +79,7 @@ def _hover() -> AnyChart:
 
 def loss_chart(frame: Frame, span: str) -> AnyChart:
     """Draw the loss and the loss after temperature scaling over epochs."""
-    layers = _curves("loss_series", LOSSES, frame, unit="nats", number=".2~f", span=span)
+    layers = _curves("loss_series", LOSSES, frame, unit="nats", number=".4~f", span=span)
     if frame.splits:
         layers += _other_splits()
     if frame.rises:
@@ -135,13 +135,15 @@ def _marks() -> list[AnyChart]:
 def accuracy_chart(frame: Frame, span: str) -> AnyChart:
     """Draw the accuracy over epochs."""
     return layered(
-        *_curves("accuracy_series", {"accuracy": "accuracy"}, frame, unit="accuracy", number=".0%", span=span)
+        *_curves(
+            "accuracy_series", {"accuracy": "accuracy"}, frame, unit="accuracy", number=".3~%", span=span
+        )
     )
 
 
 def parts_chart(frame: Frame, span: str) -> AnyChart:
     """Draw calibration and refinement loss over epochs."""
-    return layered(*_curves("part_series", PARTS, frame, unit="nats", number=".2~f", span=span))
+    return layered(*_curves("part_series", PARTS, frame, unit="nats", number=".4~f", span=span))
 
 
 def history_chart() -> AnyChart:

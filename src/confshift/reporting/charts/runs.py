@@ -27,12 +27,12 @@ def run_loss_chart(frame: Frame, span: str) -> AnyChart:
     """Draw the losses of both runs, as they are and after temperature scaling."""
     scale = alt.Scale(domain=list(LOSSES.values()), range=[SERIES[key][1] for key in LOSSES])
     dash = alt.StrokeDash("series:N", scale=scale, legend=alt.Legend(symbolType="stroke", symbolSize=400))
-    return _curves("run_losses", frame.limits[f"loss_{span}"], "nats", ".2~f", LOSS, dash)
+    return _curves("run_losses", frame.limits[f"loss_{span}"], "nats", ".4~f", LOSS, dash)
 
 
 def run_accuracy_chart(frame: Frame, span: str) -> AnyChart:
     """Draw the accuracies of both runs."""
-    return _curves("run_accuracies", frame.limits[f"accuracy_{span}"], "accuracy", ".0%", SHARE, None)
+    return _curves("run_accuracies", frame.limits[f"accuracy_{span}"], "accuracy", ".3~%", SHARE, None)
 
 
 def _curves(
