@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -11,6 +10,8 @@ import numpy as np
 import pytest
 from hypothesis import settings
 from numpy.typing import NDArray
+
+from chromium import missing_chromium, start_chromium
 
 # Examples are drawn the same way on every machine, and no test is judged by a clock.
 settings.register_profile("confshift", deadline=None, derandomize=True, database=None, max_examples=60)
@@ -52,24 +53,11 @@ def make_logits() -> MakeLogits:
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Any]:
     """Start a headless chromium by selenium; skip without one, but fail where CI=true promised it."""
-    program, driver = shutil.which("chromium"), shutil.which("chromedriver")
-    if not program or not driver:
+    if missing_chromium():
         message = "this test wants Debian's chromium and chromium-driver: apt-get install them"
         if os.environ.get("CI") == "true":
             pytest.fail(message)
         pytest.skip(message)
-    from selenium import webdriver
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = program
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    for argument in (
-        *("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run"),
-        *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
-        "--window-size=1280,1000",
-    ):
-        options.add_argument(argument)
-    session = webdriver.Chrome(options, webdriver.ChromeService(driver))
-    session.set_script_timeout(180)  # a busy machine is slow, not wrong
+    session = start_chromium()
     yield session
     session.quit()

@@ -15,7 +15,7 @@ from confshift.reporting.theme import TRANSITION_LABELS
 
 __all__ = ["pair_figures"]
 
-_CURVE_POINTS = 400
+_CURVE_POINTS = 200
 _SMALLEST = 1e-3
 
 

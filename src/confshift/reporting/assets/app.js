@@ -52,14 +52,19 @@ async function refresh(chart) {
   if (changed.length) await chart.view.runAsync();
 }
 
+const TURN = 40;  // milliseconds
 const pause = () => new Promise(resolve => setTimeout(resolve));
 
-// What is in sight follows at once, the rest when nothing else is to be done.
+// What is in sight follows at once, the rest in turns short enough not to be felt.
 async function refreshAll() {
   const mine = state, list = [...charts.values()];
   for (const chart of list.filter(one => near(one.figure))) await refresh(chart);
+  let since = 0;
   for (const chart of list) {
-    await pause();
+    if (performance.now() - since > TURN) {
+      await pause();
+      since = performance.now();
+    }
     if (state !== mine) return;
     await refresh(chart);
   }

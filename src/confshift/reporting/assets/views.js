@@ -1,6 +1,6 @@
 // The rows that the charts read, for one pair of epochs: the names are those of charts.py.
 
-const MOST_POINTS = 2000, MOVERS = 300, SMALLEST = 1e-3, CURVE_POINTS = 400;
+const MOST_POINTS = 2000, MOVERS = 300, SMALLEST = 1e-3, CURVE_POINTS = 200;
 
 // What some rows depend on, alone: while that stays, so do they, and their chart.
 const DEPENDS = {history: state => state.before, history_total: state => state.before, trajectory: state => state.pinned};

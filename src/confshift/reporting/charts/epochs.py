@@ -49,7 +49,7 @@ def _curves(
     scale = alt.Scale(zero=False, **limits)
     axis = alt.Axis(format=number, minExtent=LEFT, tickCount=5)
     y = alt.Y("mean:Q", title=unit, scale=scale, axis=axis)
-    base = table(name).encode(x=epoch_axis(), color=tint)
+    base = table(name).encode(x=epoch_axis(frame.ends), color=tint)
     low = alt.Y("low:Q", title=unit, scale=scale, axis=axis)
     band = base.mark_area(opacity=0.18, clip=True).encode(y=low, y2=alt.Y2("high:Q"))
     line = base.mark_line(strokeWidth=2, clip=True).encode(y=y, strokeDash=dash)

@@ -21,6 +21,11 @@ class Frame:
     two_runs: bool = False  # two checkpoints, one of each run
 
     @property
+    def ends(self) -> tuple[float, float] | None:
+        """The first and the last epoch of one run; the other split's lie between them."""
+        return (self.epochs[0], self.epochs[-1]) if self.paired and not self.two_runs else None
+
+    @property
     def paired(self) -> bool:
         """Whether there are two checkpoints to compare."""
         return len(self.epochs) > 1

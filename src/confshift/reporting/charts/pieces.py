@@ -73,9 +73,17 @@ def bare_axis() -> alt.Axis:
     return alt.Axis(domain=False, ticks=False, labelLimit=190, labelPadding=6)
 
 
-def epoch_axis() -> alt.X:
-    """Return the axis of epochs."""
-    return alt.X("epoch:Q", title="epoch", scale=alt.Scale(nice=False, zero=False))
+def epoch_axis(ends: tuple[float, float] | None = None) -> alt.X:
+    """Return the axis of epochs.
+
+    Parameters
+    ----------
+    ends : tuple of float, optional
+        The first and the last epoch. An axis that is told them does not look them up in the tables, so that
+        its chart need not be drawn anew when the two chosen epochs move.
+    """
+    scale = alt.Scale(nice=False, zero=False, **({"domain": list(ends)} if ends else {}))
+    return alt.X("epoch:Q", title="epoch", scale=scale)
 
 
 def log_axis(title: str) -> dict[str, Any]:

@@ -41,7 +41,7 @@ def scatter_chart() -> AnyChart:
 def trajectory_chart(frame: Frame) -> AnyChart:
     """Draw one sample over the epochs."""
     y = alt.Y("loss:Q", **log_axis("loss of this sample, nats"))
-    base = table("trajectory").encode(x=epoch_axis(), y=y)
+    base = table("trajectory").encode(x=epoch_axis(frame.ends), y=y)
     kinds = ["right", "wrong"]
     tints = [colour("stayed_right"), colour("stayed_wrong")]
     points = base.mark_point(filled=True, size=40, opacity=1).encode(
