@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from sklearn.datasets import load_digits
 
-from confshift import ConfshiftError, Predictions, Run, diagnose, summarize
+from confshift import ConfshiftError, Predictions, Run, compare, diagnose, summarize
 from confshift import demo as module
 from confshift.demo import EPOCHS, train
+from confshift.findings.headline import headline
 
 
 @pytest.fixture(scope="module")
@@ -105,3 +109,17 @@ def test_a_demo_deletes_no_run_that_is_not_its_own(tmp_path):
     with pytest.raises(ConfshiftError, match=r"mine.* is no demo; give the demo another folder"):
         train(tmp_path / "mine", epochs=1)
     assert Run(tmp_path / "mine").epochs == (1,)
+
+
+def test_the_readme_quotes_what_the_demo_says(full):
+    # The last digits depend on the processor; the words must not.
+    def words(text):
+        return re.sub(r"[\d.,]+", "#", " ".join(text.split()))
+
+    readme = words((Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8"))
+    history = summarize(full)
+    assert words(headline(history, compare(*history.pair))) in readme
+    for finding in diagnose(history):
+        if finding.code in ("run_kind", "dearer_mistakes"):
+            quoted = f"[{finding.verdict}] {finding.title} {finding.sentence} Next: {finding.next_step}"
+            assert words(quoted) in readme
