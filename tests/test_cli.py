@@ -179,6 +179,15 @@ def test_report_of_two_runs_takes_an_epoch_of_each_and_names_both_in_json(rising
     assert "calmer (epoch 2) against rising (epoch 7): the loss is" in found["verdict"]
 
 
+def test_report_and_history_are_told_how_often_the_question_is_asked(rising, tmp_path):
+    shown = call("report", rising, "--looks", 12, "-o", tmp_path / "a.html").stdout
+    expected = confshift.diagnose(Run(rising), looks=12)
+    assert findings_text(expected) in shown
+    found = json.loads(call("history", rising, "--looks", "every-epoch", "--json").stdout)["rise"]
+    assert found == plain(rise=confshift.summarize(Run(rising), looks="every epoch").rise)["rise"]
+    assert found != plain(rise=confshift.summarize(Run(rising)).rise)["rise"]
+
+
 def test_report_of_two_runs_on_other_samples_is_refused(rising, tmp_path, make_logits):
     logits, targets = make_logits(120, 4, 3)
     other = fill(tmp_path / "other", logits, targets)

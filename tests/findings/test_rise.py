@@ -374,6 +374,24 @@ def test_diagnose_passes_groups_and_looks_on(growing):
     assert found.loc["loss", "units"] == 100
 
 
+def test_a_history_that_was_told_how_the_question_is_asked_answers_it_so(growing):
+    groups = np.arange(400) // 4
+    checkpoints = growing.main.checkpoints
+    told = summarize(checkpoints, looks="every epoch", groups=groups)
+    expected = judge(growing.main, groups=groups, looks="every epoch")
+    pd.testing.assert_frame_equal(told.rise, expected.rise)
+    pd.testing.assert_frame_equal(told.candidates, expected.candidates)
+    assert str(diagnose(told)[0]) == str(diagnose(growing, groups=groups, looks="every epoch")[0])
+    assert str(diagnose(told)[0]) != str(diagnose(growing)[0])
+    assert str(diagnose(told, looks="once", groups=groups)[0]) == str(diagnose(growing, groups=groups)[0])
+
+
+def test_looks_of_zero_are_not_taken_for_no_answer(growing):
+    for source in (growing, growing.main.checkpoints):
+        with pytest.raises(ConfshiftError, match="looks=0"):
+            diagnose(source, looks=0)
+
+
 def test_diagnose_refuses_looks_it_does_not_know(growing):
     with pytest.raises(ConfshiftError, match="every epoch"):
         diagnose(growing, looks="sometimes")

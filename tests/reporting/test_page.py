@@ -59,6 +59,22 @@ def test_every_finding_is_shown_once_and_listed_in_the_order_of_diagnose(parsed,
         assert finding.next_step in parsed.text
 
 
+def test_the_page_answers_as_the_question_is_asked(run, history):
+    groups = np.arange(240) // 8
+    made = report(run, looks=20, groups=groups)
+    expected = diagnose(run, looks=20, groups=groups)
+    assert [one.sentence for one in made.findings] == [one.sentence for one in expected]
+    assert "240 samples in 30 groups" in Page(made.html).text
+    told = summarize(run, looks=20, groups=groups)
+    assert made.verdict == headline(told, compare(*told.pair))
+
+
+@pytest.mark.parametrize("asked", [{"looks": 20}, {"groups": np.arange(240)}])
+def test_two_runs_are_not_asked_about_a_rise(run, asked):
+    with pytest.raises(ConfshiftError, match=f"{next(iter(asked))}.* is about the rise of one run"):
+        report(run, other=run, **asked)
+
+
 def test_what_to_do_about_the_run_stands_first_and_what_cannot_be_told_last(page):
     steps = page.html[page.html.index("What to do next") : page.html.index("The questions, answered")]
     codes = re.findall(r"#finding-(\w+)", steps)

@@ -11,8 +11,9 @@ import pandas as pd
 
 from confshift.analysis import decomposition, dynamics, reliability
 from confshift.analysis.epoch_rows import assemble, cells_part, class_columns, row_of
-from confshift.analysis.judgement import Judgement, judge
+from confshift.analysis.judgement import Groups, Judgement, judge
 from confshift.analysis.panel import Panel, stack
+from confshift.analysis.verdicts import Looks
 from confshift.checkpoint import Checkpoint
 from confshift.errors import ConfshiftError
 
@@ -30,9 +31,13 @@ class History:
     ----------
     panels : tuple of (str, Panel)
         The checkpoints of each split, in order of epoch; the main split first.
+    looks, groups
+        What `judgement.judge` is told about the question; see :func:`summarize`.
     """
 
     panels: tuple[tuple[str, Panel], ...]
+    looks: Looks = "once"
+    groups: Groups | None = None
 
     def __repr__(self) -> str:
         splits = ", ".join(f"{name}: {len(panel.checkpoints)} checkpoints" for name, panel in self.panels)
@@ -120,8 +125,8 @@ class History:
 
     @cached_property
     def judgement(self) -> Judgement:
-        """`rise` and `candidates` for a question asked once; `judgement.judge` has the other cases."""
-        return judge(self.main)
+        """`rise` and `candidates`."""
+        return judge(self.main, looks=self.looks, groups=self.groups)
 
     @property
     def rise(self) -> pd.DataFrame:
@@ -180,7 +185,9 @@ class History:
         return best if best != last else int(scored[0]) if len(scored) else 0
 
 
-def summarize(run: Iterable[Checkpoint], *, split: str = "val") -> History:
+def summarize(
+    run: Iterable[Checkpoint], *, split: str = "val", looks: Looks = "once", groups: Groups | None = None
+) -> History:
     """Turn an ordered collection of checkpoints into tables.
 
     Parameters
@@ -189,6 +196,12 @@ def summarize(run: Iterable[Checkpoint], *, split: str = "val") -> History:
         Checkpoints of one split must hold the same samples.
     split : str
         The main split; where the run has no such split, its first one is.
+    looks : {"once", "every epoch"} or int
+        How often you ask whether the run rises: once, at the end; after every epoch; after each of so many
+        planned ones. `rise` and `candidates` keep their error rate over all of them.
+    groups : sequence of length N or mapping from sample id, optional
+        Samples with the same label (patient, document) err together; then groups are counted. A sequence is
+        in the order of ascending sample id.
 
     Returns
     -------
@@ -218,7 +231,8 @@ def summarize(run: Iterable[Checkpoint], *, split: str = "val") -> History:
     if not by_split:
         raise ConfshiftError("run holds no checkpoint; call confshift.inspect(model, loader, run=...) first")
     names = sorted(by_split, key=lambda name: (name != split, list(by_split).index(name)))
-    return History(tuple((name, stack(_in_order(by_split[name]))) for name in names))
+    panels = tuple((name, stack(_in_order(by_split[name]))) for name in names)
+    return History(panels, looks, groups)
 
 
 def _in_order(checkpoints: list[Checkpoint]) -> list[Checkpoint]:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 __all__ = [
     "RUNS",
     "json_option",
+    "looks_option",
     "main",
     "newest_run_folder",
     "open_run",
@@ -96,6 +97,21 @@ def run_argument(*, required: bool) -> _Decorator:
 
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print unrounded JSON.")
+
+
+def _read_looks(context: click.Context, parameter: click.Parameter, value: str) -> Any:
+    # The library refuses what it doesn't know.
+    return int(value) if value.isdecimal() else value.replace("-", " ")
+
+
+looks_option = click.option(
+    "--looks",
+    default="once",
+    show_default=True,
+    metavar="once|every-epoch|N",
+    callback=_read_looks,
+    help="How often you ask: once, at the end; after every epoch; after each of N planned ones.",
+)
 
 
 def pair_options(command: Callable[..., None]) -> Callable[..., None]:

@@ -11,6 +11,7 @@ import click
 from confshift.cli.frame import (
     RUNS,
     json_option,
+    looks_option,
     main,
     open_run,
     pair_options,
@@ -20,6 +21,7 @@ from confshift.cli.frame import (
 )
 
 if TYPE_CHECKING:
+    from confshift.analysis.verdicts import Looks
     from confshift.reporting.thumbnails import Thumbnail
     from confshift.storage.run import Run
 
@@ -44,6 +46,7 @@ def _in_a_folder(context: click.Context, parameter: click.Parameter, value: Path
     help="Default: <name of the run>.html, of two runs <RUN>-<OTHER>.html",
 )
 @pair_options
+@looks_option
 @click.option("--open", "show", is_flag=True, help="Open the page in a browser.")
 @json_option
 def report(
@@ -52,6 +55,7 @@ def report(
     out: Path | None,
     before: float | None,
     after: float | None,
+    looks: Looks,
     show: bool,
     as_json: bool,
 ) -> None:
@@ -64,7 +68,7 @@ def report(
     second = None if other is None else open_run(other)
     names = [one.name for one in (opened, second) if one is not None]
     path = out or Path(f"{'-'.join(names)}.html")
-    _write_page(opened, path, as_json, other=second, before=before, after=after)
+    _write_page(opened, path, as_json, other=second, before=before, after=after, looks=looks)
     if show:
         click.launch(str(path))
 
@@ -78,12 +82,15 @@ def _write_page(
     before: float | None = None,
     after: float | None = None,
     thumbnail: Thumbnail | None = None,
+    looks: Looks = "once",
 ) -> None:
     """Write the page and print what it says: the verdict first, then the findings."""
     import confshift
     from confshift.reporting.text import printable
 
-    page = confshift.report(run, path, other=other, before=before, after=after, thumbnail=thumbnail)
+    page = confshift.report(
+        run, path, other=other, before=before, after=after, thumbnail=thumbnail, looks=looks
+    )
     about = {"run": str(run.path)} if other is None else {"run": str(run.path), "other": str(other.path)}
     if not as_json:
         click.echo(printable(page.verdict) + "\n")

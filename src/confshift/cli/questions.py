@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from confshift.cli.frame import (
     json_option,
+    looks_option,
     main,
     open_run,
     pair_options,
@@ -51,15 +52,16 @@ def compare(run: Path, before: float, after: float, split: str, as_json: bool) -
 
 @main.command()
 @run_argument(required=False)
+@looks_option
 @json_option
-def history(run: Path | None, as_json: bool) -> None:
+def history(run: Path | None, looks: Looks, as_json: bool) -> None:
     """Print one line per checkpoint, and which is best by what."""
     import confshift
     from confshift.reporting.document import document
     from confshift.reporting.text import history_text
 
     opened = open_run(run)
-    result = confshift.summarize(opened)
+    result = confshift.summarize(opened, looks=looks)
     if as_json:
         click.echo(
             document(run=str(opened.path), checkpoints=result.table, best=result.best, rise=result.rise)
@@ -68,23 +70,10 @@ def history(run: Path | None, as_json: bool) -> None:
         click.echo(history_text(result))
 
 
-def _looks(context: click.Context, parameter: click.Parameter, value: str) -> Any:
-    return (
-        int(value) if value.isdecimal() else value.replace("-", " ")
-    )  # the library refuses what it doesn't know
-
-
 @main.command()
 @run_argument(required=False)
 @pair_options
-@click.option(
-    "--looks",
-    default="once",
-    show_default=True,
-    metavar="once|every-epoch|N",
-    callback=_looks,
-    help="How often you ask: once, at the end; after every epoch; after each of N planned ones.",
-)
+@looks_option
 @click.option(
     "--fail-on",
     multiple=True,

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 from confshift.analysis.comparison import Comparison, compare
 from confshift.analysis.history import History, summarize
-from confshift.analysis.judgement import Groups, judge
+from confshift.analysis.judgement import Groups
 from confshift.analysis.verdicts import Looks
 from confshift.checkpoint import Checkpoint
 from confshift.errors import ConfshiftError
@@ -26,7 +27,7 @@ def diagnose(
     *,
     before: float | None = None,
     after: float | None = None,
-    looks: Looks = "once",
+    looks: Looks | None = None,
     groups: Groups | None = None,
 ) -> list[Finding]:
     """Answer the questions people ask of a run.
@@ -39,8 +40,9 @@ def diagnose(
         Epochs to compare; without them the best by loss and the last (where the last is the best, the
         first and the last). `before` alone is compared with the last, `after` alone with the best by loss
         of those before it. Two that are given are compared in the order given.
-    looks : {"once", "every epoch"} or int
-        How often you ask whether the run rises. "once", at the end, has a 5 % chance of a false alarm.
+    looks : {"once", "every epoch"} or int, optional
+        How often you ask whether the run rises; a History has been told. "once", at the end and without an
+        answer here, has a 5 % chance of a false alarm.
         Asked so after each epoch, a flat run would sooner or later raise one: "every epoch" spreads the
         5 % over all epochs to come, a number over so many planned, which finds a rise sooner.
     groups : sequence of length N or mapping from sample id, optional
@@ -60,10 +62,9 @@ def diagnose(
     """
     if isinstance(run, Comparison):
         return about_change(run)
-    history = run if isinstance(run, History) else summarize(run)
+    history = _told(run, looks, groups)
+    judgement = history.judgement
     sides = choose_pair(history, before=before, after=after)
-    usual = looks == "once" and groups is None
-    judgement = history.judgement if usual else judge(history.main, looks=looks, groups=groups)
     overfitting = "overfitting" in kind_of(judgement)
     comparison = compare(*sides)
     return [
@@ -74,6 +75,15 @@ def diagnose(
         best_checkpoint(history, judgement),
         *about_start(history),
     ]
+
+
+def _told(run: Iterable[Checkpoint] | History, looks: Looks | None, groups: Groups | None) -> History:
+    """Return the history of a run that knows how the question is asked."""
+    if not isinstance(run, History):
+        return summarize(run, looks="once" if looks is None else looks, groups=groups)
+    if looks is None and groups is None:
+        return run
+    return replace(run, looks=run.looks if looks is None else looks, groups=groups)
 
 
 def choose_pair(

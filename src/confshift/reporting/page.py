@@ -11,6 +11,9 @@ from typing import Any
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from confshift.analysis.history import summarize
+from confshift.analysis.judgement import Groups
+from confshift.analysis.verdicts import Looks
 from confshift.errors import ConfshiftError
 from confshift.findings.finding import Finding
 from confshift.reporting.bundle import vega_bundle
@@ -87,6 +90,8 @@ def report(
     after: float | None = None,
     title: str | None = None,
     thumbnail: Thumbnail | None = None,
+    looks: Looks = "once",
+    groups: Groups | None = None,
 ) -> Report:
     """Make the page about a run: the answer first, then the evidence; any two epochs can be compared in it.
 
@@ -106,6 +111,8 @@ def report(
     thumbnail : callable or dataset, optional
         Shows the inputs of the samples that changed most beside their numbers: a function of a sample's id
         that returns an image (PIL, array, tensor) or a text, or a dataset that is indexed by it.
+    looks, groups
+        As in `diagnose`, for the verdicts on a rise; of no use with `other`.
 
     Returns
     -------
@@ -114,11 +121,15 @@ def report(
     Raises
     ------
     ConfshiftError
-        Where a run is empty or holds no such epoch, two runs hold different samples, `thumbnail` fails, or
-        the file can't be written.
+        Where a run is empty or holds no such epoch, two runs hold different samples, `thumbnail` fails,
+        `looks` or `groups` can't be used, or the file can't be written.
     """
     if other is None:
-        story = tell_run(run, before=before, after=after, title=title, thumbnail=thumbnail)
+        history = summarize(run, looks=looks, groups=groups)
+        story = tell_run(run, history, before=before, after=after, title=title, thumbnail=thumbnail)
+    elif looks != "once" or groups is not None:
+        name = "groups" if groups is not None else f"looks={looks!r}"
+        raise ConfshiftError(f"{name} is about the rise of one run; with other= leave it out")
     else:
         story = tell_two_runs(run, other, before=before, after=after, title=title, thumbnail=thumbnail)
     made = Report(_page(story), story.findings, story.verdict, story.comparison.change, None)

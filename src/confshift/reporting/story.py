@@ -85,6 +85,7 @@ class Story:
 
 def tell_run(
     run: Source,
+    history: History,
     *,
     before: float | None,
     after: float | None,
@@ -92,7 +93,7 @@ def tell_run(
     thumbnail: Thumbnail | None,
 ) -> Story:
     """Tell the story of one run."""
-    history, name = summarize(run), _name(run, "Run")
+    name = _name(run, "Run")
     comparison = compare(*choose_pair(history, before=before, after=after))
     findings = tuple(diagnose(history, before=before, after=after))
     verdict, problems = headline(history, comparison), _problems([run])

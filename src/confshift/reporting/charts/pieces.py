@@ -82,8 +82,8 @@ def epoch_axis(ends: tuple[float, float] | None = None) -> alt.X:
         The first and the last epoch. An axis that is told them does not look them up in the tables, so that
         its chart need not be drawn anew when the two chosen epochs move.
     """
-    scale = alt.Scale(nice=False, zero=False, **({"domain": list(ends)} if ends else {}))
-    return alt.X("epoch:Q", title="epoch", scale=scale)
+    domain: dict[str, Any] = {"domain": list(ends)} if ends else {}
+    return alt.X("epoch:Q", title="epoch", scale=alt.Scale(nice=False, zero=False, **domain))
 
 
 def log_axis(title: str) -> dict[str, Any]:
