@@ -4,6 +4,7 @@
 #   make test      everything: make check, doctests, tests, the blocks of the README
 #   make check     format, lint, strict types
 #   make reports   run the examples; each writes its page to reports/
+#   make screens   small pictures of the page in every state, to reports/screens/; needs chromium
 #   make bench     measure; prints ratios, asserts nothing
 #   make clean     remove what the others made
 
@@ -16,7 +17,7 @@ PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --no-com
 # long files (examples, reporting) come before many short ones, so that both workers end together.
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo test check style types suite reports bench clean
+.PHONY: demo test check style types suite reports screens bench clean
 
 # A fresh clone shows its demo soon: that needs no linter and no browser driver.
 demo: .venv/runtime
@@ -40,6 +41,9 @@ suite: .venv/dev
 
 reports: .venv/examples
 	set -e; for script in examples/t*.py; do echo "$$script"; $(BIN)/python "$$script"; done
+
+screens: .venv/dev
+	$(BIN)/python tests/screens.py
 
 bench: .venv/dev
 	set -e; for script in tests/benchmarks/*.py; do echo "$$script"; $(BIN)/python "$$script"; done

@@ -292,7 +292,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
             eval_mode=name != "train mode",
         )
         page = pages.get(name)
-        found[name] = confshift.report(run, page).findings if page else confshift.diagnose(run)
+        found[name] = confshift.diagnose(run)
+        if page:
+            confshift.report(run, page, thumbnail=validation)
         shown = alarms(found[name])
         if name == "sane":
             shown = [one for one in found[name] if one.code in SANE or one.code == "train_gap"]

@@ -265,7 +265,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     model = resnet18(training.pixels.shape[1], len(training.classes), width=options.width)
     train(model, training, validation, run, epochs=options.epochs, batch=batch, shift=shift)
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    page = confshift.report(run, options.out)
+    page = confshift.report(run, options.out, thumbnail=validation)
     print(*(one for one in page.findings if one.verdict in ("yes", "no")), "", sep="\n")
     history = confshift.summarize(run)
     for drop in drop_epochs(options.epochs):

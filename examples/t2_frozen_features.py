@@ -349,7 +349,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     train_unfrozen(backbone, head, training, validation, runs["unfrozen"])
     train_unfrozen(backbone, early, training, validation, runs["unfrozen early"])
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    page = confshift.report(runs["frozen"], options.out)
+    page = confshift.report(runs["frozen"], options.out, thumbnail=validation)
     print(*(one for one in page.findings if one.verdict in ("yes", "no")), sep="\n")
     print("", "On frozen features (the thread counts its epochs from 0):", sep="\n")
     print(table(runs["frozen"], first=last_third(runs["frozen"])[0].epoch))

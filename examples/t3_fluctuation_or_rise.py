@@ -195,7 +195,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options.out.parent.mkdir(parents=True, exist_ok=True)
     beside = options.out.with_stem(f"{options.out.stem}_fluctuates")
     for name, path in {"fluctuates": beside, "overfits": options.out}.items():
-        page = confshift.report(runs[name], path)
+        page = confshift.report(runs[name], path, thumbnail=validation)
         told = [one for one in page.findings if one.code in TOLD]
         print("", f"The run that {name}, page {path}:", *told, sep="\n")
     print("", *answer(runs), sep="\n")

@@ -159,7 +159,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         run.delete()
     train(training, validation, run, epochs=options.epochs)
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    page = confshift.report(run, options.out)
+    page = confshift.report(run, options.out, thumbnail=validation)
     print(*(one for one in page.findings if one.verdict in ("yes", "no")), "", *answer(run), sep="\n")
     print(f"The page: {options.out}")
 
