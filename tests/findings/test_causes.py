@@ -107,6 +107,12 @@ def test_lost_information_is_found_and_not_taken_for_growth():
     assert found["scale_growth"].verdict != "yes"
 
 
+def test_a_lone_checkpoint_can_have_lost_nothing():
+    lost = causes_of(growing()[:1])["lost_information"]
+    assert (lost.verdict, lost.next_step) == ("not applicable", "")
+    assert lost.sentence == "There is one checkpoint only: nothing to compare it with."
+
+
 def test_a_loss_of_refinement_without_a_change_of_answers_is_not_decided():
     logits, targets = evidence()
     # Confidence is shuffled between the samples, answers stay as they are.

@@ -86,6 +86,10 @@ def lost_information(history: History, judgement: Judgement, comparison: Compari
     """
     title = "Did the model lose information about the labels?"
     change = comparison.change
+    if comparison.before is comparison.after:
+        table = change.loc[["refinement_loss", "error_rate", "loss"]]
+        reason = "There is one checkpoint only: nothing to compare it with."
+        return Finding("lost_information", title, "not applicable", reason, table, "")
     refinement, loss = change.loc["refinement_loss"], change.loc["loss"]
     switched = mcnemar(*comparison.panel.correct)
     table = change.loc[["refinement_loss", "error_rate", "loss"]].assign(
