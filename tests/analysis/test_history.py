@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import re
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -17,6 +19,7 @@ from confshift.analysis.history import summarize
 from confshift.analysis.reliability import reliability_bins
 from confshift.checkpoint import Checkpoint
 from confshift.errors import ConfshiftError
+from confshift.findings.diagnosis import diagnose
 from confshift.predictions import Predictions
 
 MEANS = [
@@ -203,6 +206,25 @@ def test_splits_may_be_interleaved_and_epochs_come_in_order(make_logits):
 def test_an_empty_run_is_refused():
     with pytest.raises(ConfshiftError, match=r"run holds no checkpoint; call confshift.inspect"):
         summarize([])
+
+
+@pytest.mark.parametrize("ask", [summarize, diagnose])
+@pytest.mark.parametrize(
+    ("run", "says"),
+    [
+        ("runs/x", "run='runs/x' is a path: pass confshift.Run('runs/x')"),
+        (Path("runs/x"), f"run={str(Path('runs/x'))!r} is a path: pass confshift.Run("),
+        (3, "run is a int: pass a confshift.Run or a list of checkpoints"),
+        (None, "run is a NoneType: pass"),
+        (Checkpoint.from_predictions(Predictions([[2.0, 0.0]], [0]), epoch=1), "run is a Checkpoint: pass"),
+        ([1.0, 2.0], "run is a list that holds a float: pass a confshift.Run or a list of checkpoints"),
+        ({"runs/x": 1}, "run is a dict that holds a str: pass"),
+    ],
+    ids=["text", "path", "number", "none", "checkpoint", "numbers", "dict"],
+)
+def test_what_is_no_run_is_refused_by_name(run, says, ask):
+    with pytest.raises(ConfshiftError, match=f"^{re.escape(says)}"):
+        ask(run)
 
 
 @pytest.mark.parametrize("epochs", [[1, 2, 1], [math.nan, math.nan, 0]])

@@ -246,8 +246,16 @@ class TestForms:
 
     @pytest.mark.parametrize(
         "metadata",
-        [{"model": object()}, {1: 2}, {"x": np.arange(3)}, {"big": "x" * (1 << 24)}, {"t": torch.ones(2)}],
-        ids=lambda value: next(iter(map(str, value))),
+        [
+            {"model": object()},
+            {1: 2},
+            {"x": np.arange(3)},
+            {"big": "x" * (1 << 24)},
+            {"t": torch.ones(2)},
+            [1],
+            (("a", 1),),
+        ],
+        ids=lambda value: str(next(iter(value))),
     )
     def test_notes_that_json_can_not_hold_are_refused_at_once(self, run, metadata):
         assert "metadata" in failure(run.append, predictions(), metadata=metadata)

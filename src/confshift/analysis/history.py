@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import os
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -210,7 +211,8 @@ def summarize(
     Raises
     ------
     ConfshiftError
-        Where the run is empty, or samples differ within a split, or two of its checkpoints have one epoch.
+        Where `run` holds no checkpoints (a path does not: `Run(path)` does), or samples differ within a
+        split, or two of its checkpoints have one epoch.
 
     Examples
     --------
@@ -226,13 +228,29 @@ def summarize(
     ([0.662, 0.584, 1.033], [1, 2, 0])
     """
     by_split: dict[str, list[Checkpoint]] = {}
-    for checkpoint in run:
+    for checkpoint in _checkpoints_in(run):
         by_split.setdefault(checkpoint.split, []).append(checkpoint)
     if not by_split:
         raise ConfshiftError("run holds no checkpoint; call confshift.inspect(model, loader, run=...) first")
     names = sorted(by_split, key=lambda name: (name != split, list(by_split).index(name)))
     panels = tuple((name, stack(_in_order(by_split[name]))) for name in names)
     return History(panels, looks, groups)
+
+
+def _checkpoints_in(run: Iterable[Checkpoint]) -> Iterator[Checkpoint]:
+    """Yield the checkpoints; refuse by name what people pass in place of a run."""
+    if isinstance(run, str | os.PathLike):
+        path = os.fspath(run)
+        raise ConfshiftError(f"run={path!r} is a path: pass confshift.Run({path!r})")
+    if not isinstance(run, Iterable):
+        raise ConfshiftError(f"run is a {type(run).__name__}: pass a confshift.Run or a list of checkpoints")
+    for checkpoint in run:
+        if not isinstance(checkpoint, Checkpoint):
+            raise ConfshiftError(
+                f"run is a {type(run).__name__} that holds a {type(checkpoint).__name__}: "
+                "pass a confshift.Run or a list of checkpoints"
+            )
+        yield checkpoint
 
 
 def _in_order(checkpoints: list[Checkpoint]) -> list[Checkpoint]:

@@ -22,6 +22,7 @@ from confshift.collection.sample_ids import IdSource, identified
 from confshift.collection.saving import Destination, open_run
 from confshift.errors import ConfshiftError
 from confshift.predictions import Predictions
+from confshift.storage.record import plain
 from confshift.storage.run import Run
 
 __all__ = ["inspect"]
@@ -103,6 +104,8 @@ def inspect(
         through as they are.
     """
     _check_arguments(model, outputs)
+    for name, notes in (("metadata", metadata), ("logged", logged)):
+        plain(name, notes)  # refused before the pass
     place = Destination(
         open_run(run), split=split, epoch=epoch, strict=strict
     )  # refuses before the pass, not after

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import numbers
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
@@ -141,9 +142,12 @@ def plain(name: str, values: Mapping[str, Any] | None) -> dict[str, Any]:
     Raises
     ------
     ConfshiftError
-        Where a key is no text or a value has no such form.
+        Where they are no mapping, a key is no text or a value has no such form.
     """
-    values = dict(values or {})
+    values = {} if values is None else values
+    if not isinstance(values, Mapping):
+        raise ConfshiftError(_no_mapping(name, values))
+    values = dict(values)
     odd = [key for key in values if not isinstance(key, str)]
     if odd:
         raise ConfshiftError(f"{name} has the key {odd[0]!r}; keys must be text")
@@ -156,6 +160,13 @@ def plain(name: str, values: Mapping[str, Any] | None) -> dict[str, Any]:
     if len(text) > _MAX_NOTES:
         raise ConfshiftError(f"{name} has {len(text)} bytes as JSON; keep it under {_MAX_NOTES}")
     return dict(json.loads(text))
+
+
+def _no_mapping(name: str, value: Any) -> str:
+    key = {"logged": "loss", "metadata": "lr"}.get(name, "name")
+    if isinstance(value, numbers.Real):
+        return f'{name}={value!r} has no name; pass {name}={{"{key}": {value!r}}}'
+    return f'{name} is a {type(value).__name__}, not a mapping; pass {name}={{"{key}": ...}}'
 
 
 def _plain_number(value: Any) -> Any:
