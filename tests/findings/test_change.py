@@ -141,7 +141,7 @@ def test_every_number_of_the_first_sentences_is_the_tables(dearer):
 def test_calibration_is_not_the_first_thing_to_look_at_in_a_run_that_overfits(dearer):
     usual, overfitting = (about_change(dearer, overfitting=known)[1] for known in (False, True))
     assert usual.code == "dearer_mistakes"
-    assert "look at calibration first" in usual.next_step
+    assert usual.next_step.startswith("Look at calibration first")
     assert overfitting.next_step == ""
     assert (overfitting.verdict, overfitting.sentence) == (usual.verdict, usual.sentence)
 

@@ -6,7 +6,7 @@ import pytest
 from confshift.analysis.comparison import compare
 from confshift.analysis.history import summarize
 from confshift.checkpoint import Checkpoint
-from confshift.findings.headline import difference, headline
+from confshift.findings.headline import course, difference, headline
 from confshift.findings.wording import nats, percent
 from confshift.predictions import Predictions
 
@@ -90,6 +90,36 @@ def test_the_verdict_of_the_run_is_quoted_only_where_the_pair_ends_at_its_last_e
     assert "keep epoch" not in inner
 
 
+def test_a_pair_of_ones_own_is_not_given_the_verdict_and_the_advice_of_the_run(confident):
+    # From a worse epoch than the best one a temperature may seem to gain what it does not.
+    sentence = headline(confident, compare(confident.main.checkpoints[16], confident.main.checkpoints[-1]))
+    assert "systematic" not in sentence
+    assert "keep epoch" not in sentence
+
+
+def test_the_rounding_of_a_sum_is_no_change(confident):
+    one = confident.main.checkpoints[5].predictions
+    history = history_of([one.logits, one.logits + 7.3], one.targets)
+    sentence = headline(history, compare(*history.main.checkpoints))
+    assert "loss did not change" in sentence
+    assert "nats" not in sentence.split(";")[0]
+
+
+def test_the_course_of_a_run_is_told_against_its_own_best(confident, unlearning):
+    for history in (confident, unlearning):
+        row = history.rise.loc["loss"]
+        told = f"ends, at epoch {row['last_epoch']:g}, {nats(row['amount'])} nats above its best"
+        assert course(history, "one").startswith(f"one {told}, epoch {row['best_epoch']:g}: a systematic")
+    falling = history_of(
+        [one.predictions.logits for one in confident.main.checkpoints[:4]],
+        confident.main.checkpoints[0].predictions.targets,
+    )
+    assert course(falling, "two") in (
+        "two ends at its best, epoch 3.",
+        "two has too few epochs to judge its course.",
+    )
+
+
 def test_a_fall_speaks_of_no_rise(confident):
     checkpoints = confident.main.checkpoints
     sentence = headline(confident, compare(checkpoints[0], checkpoints[2]))
@@ -102,7 +132,7 @@ def test_a_run_that_loses_information_is_sent_back(unlearning):
     sentence = headline(history, compare(*history.pair))
     assert "accuracy fell by" in sentence
     best = history.best.loc["refinement_loss", "epoch"]
-    assert f"the model itself got worse, so go back to about epoch {best:g}." in sentence
+    assert f"the model itself got worse, so go back to epoch {best:g} and calibrate it." in sentence
 
 
 def test_right_samples_that_hedge_more_are_named():

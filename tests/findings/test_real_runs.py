@@ -83,7 +83,7 @@ def test_after_learning_rate_drops_a_network_that_knows_its_training_set_only_gr
     assert run.verdicts("dearer_mistakes", "temperature_repairs", "scale_growth") == ["yes"] * 3
     assert run.comparison.scale["kappa"].iloc[0] > 2
     assert run.findings["lost_information"].verdict == "yes"
-    assert "look at calibration first" in run.findings["dearer_mistakes"].next_step
+    assert "Look at calibration first" in run.findings["dearer_mistakes"].next_step
 
 
 def test_learning_rate_drops_are_named_and_come_too_late_to_teach_anything(judged):

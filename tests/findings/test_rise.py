@@ -6,13 +6,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from confshift.analysis.comparison import compare
 from confshift.analysis.history import summarize
 from confshift.analysis.judgement import Judgement, judge
 from confshift.analysis.verdicts import STATUSES
 from confshift.checkpoint import Checkpoint
 from confshift.errors import ConfshiftError
-from confshift.findings.choice import best_checkpoint
+from confshift.findings.choice import best_checkpoint, kept
 from confshift.findings.diagnosis import diagnose
+from confshift.findings.headline import headline
 from confshift.findings.rise import about_rise, series_rise
 from confshift.findings.run_kind import KINDS, kind_of, run_kind
 from confshift.findings.wording import percent
@@ -280,20 +282,44 @@ def test_growing_logits_repaired_at_each_epoch_hide_the_decay(make_logits):
     assert kind_of(history.judgement) == "hidden_overfitting"
 
 
+def advised(history):
+    """Return the finding about the best checkpoint, and the row of the one that it recommends."""
+    finding = best_checkpoint(history, history.judgement)
+    chosen = kept(history, history.judgement)
+    return finding, history.table.set_index("epoch").loc[chosen.epoch], chosen
+
+
 def test_a_checkpoint_is_recommended_with_its_temperature_and_the_code_to_apply_it(make_logits):
     logits, targets = make_logits(400, 4, 14, churn=0.2)
     history = history_of(2 * logits, targets)
-    finding, best = best_checkpoint(history, history.judgement), history.best
-    chosen, plain = best.loc["refinement_loss"], best.loc["loss"]
-    assert f"Keep epoch {chosen['epoch']:g} with T = {chosen['temperature']:.3g}" in finding.next_step
-    assert f"expected loss {chosen['refinement_loss']:.2f} nats" in finding.next_step
+    finding, row, chosen = advised(history)
+    best, plain = history.best.loc["refinement_loss"], history.best.loc["loss"]
+    assert chosen.calibrated
+    assert f"Keep epoch {row.name:g} with T = {row['temperature']:.3g}" in finding.next_step
+    assert f"expected loss {row['refinement_loss']:.2f} nats" in finding.next_step
     assert (
         f"epoch {plain['epoch']:g}, the plain minimum of the loss: {plain['loss']:.2f} nats"
         in finding.next_step
     )
+    assert row.name == 13 != best["epoch"]  # as good as the best, and the training goes on from it
+    assert (
+        f"can't be told from epoch {best['epoch']:g} with T = {best['temperature']:.3g}" in finding.next_step
+    )
     code = re.search(r"probabilities = (.*)\.$", finding.next_step).group(1)
     divisor = float(re.search(r"/ ([\d.]+)\)", code).group(1))
-    assert divisor == pytest.approx(chosen["temperature"], rel=1e-3)
+    assert divisor == pytest.approx(row["temperature"], rel=1e-3)
+
+
+def test_every_sentence_recommends_the_same_checkpoint(make_logits):
+    for churn in (0.0, 0.2):
+        logits, targets = make_logits(400, 4, 14, churn=churn)
+        history = history_of(2 * logits, targets)
+        finding, row, chosen = advised(history)
+        sentence = headline(history, compare(*history.pair))
+        if chosen.calibrated and "confidence" in kind_of(history.judgement):
+            assert f"so keep epoch {row.name:g} and calibrate it" in sentence
+            assert f"at epoch {row.name:g}" in run_kind(history, history.judgement).next_step
+        assert f"Keep epoch {row.name:g}" in finding.next_step
 
 
 def test_a_temperature_that_gains_nothing_is_not_recommended(growing):

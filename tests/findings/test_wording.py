@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from confshift.findings.wording import (
+    apart,
     count,
     divisor,
     epoch,
@@ -52,6 +53,27 @@ def test_an_amount_of_loss_has_two_decimals_or_two_digits(value, text):
 )
 def test_a_signed_amount_carries_its_sign(value, text):
     assert signed(value) == text
+
+
+@pytest.mark.parametrize(
+    ("pair", "texts"),
+    [
+        ((0.59, 0.92), ("0.59", "0.92")),
+        ((0.3224, 0.3213), ("0.322", "0.321")),
+        ((1.5, 1.5), ("1.50", "1.50")),
+        ((-0.501, -0.502), ("−0.501", "−0.502")),
+        ((0.5, 0.5 + 1e-12), ("0.50", "0.50")),  # the rounding of a sum
+    ],
+)
+def test_two_amounts_are_written_apart_where_they_are(pair, texts):
+    assert apart(*pair) == texts
+
+
+@given(st.floats(0, 50), st.floats(-0.3, 0.3))
+def test_of_two_amounts_the_larger_is_written_larger(first, step):
+    texts = [float(text.replace("−", "-")) for text in apart(first, first + step)]
+    assert (texts[0] < texts[1]) == (step > 1e-9 and texts[0] != texts[1])
+    assert texts[0] != texts[1] or abs(step) <= 1e-9
 
 
 @pytest.mark.parametrize(
@@ -113,11 +135,14 @@ def test_an_amount_is_written_without_exponent_and_close_to_its_value(value):
         (count(2, "worst sample"), "2 worst samples"),
         (epoch(12.0), "12"),
         (epoch(0.25), "0.25"),
+        (epoch(0.1 * 3), "0.3"),
+        (epoch(1234567.0), "1234567"),  # a step
         (epoch(math.nan), "?"),
         (points(0.0123), "+1.2 points"),
         (points(-0.0123), "−1.2 points"),
-        (rose_or_fell(1e-9), "rose"),
-        (rose_or_fell(-1e-9), "fell"),
+        (rose_or_fell(2e-9), "rose"),
+        (rose_or_fell(-2e-9), "fell"),
+        (rose_or_fell(1e-15), "did not change"),  # the rounding of a sum
         (rose_or_fell(0.0), "did not change"),
     ],
 )

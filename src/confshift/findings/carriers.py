@@ -89,7 +89,13 @@ def one_competitor(comparison: Comparison) -> Finding:
     verdict: Verdict = "yes" if rising["contribution"].max() / total > max(0.25, 3 / possible) else "no"
     if told_rise(comparison) != "yes":
         verdict, sentence = "cannot tell", sentence + _UNTOLD
-    step = "Compare the samples of these two classes side by side." if verdict == "yes" else ""
+    step = ""
+    if verdict == "yes":
+        first = rising.iloc[0]
+        step = (
+            f"Compare the samples of {first['class_name']} with those of {first['competitor_name']}, side by "
+            "side."
+        )
     return Finding("one_competitor", title, verdict, sentence, pairs, step)
 
 

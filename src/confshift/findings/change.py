@@ -11,7 +11,17 @@ from confshift.analysis.comparison import Comparison
 from confshift.analysis.significance import paired_interval
 from confshift.findings.carriers import about_carriers, told_rise
 from confshift.findings.finding import Finding, Verdict
-from confshift.findings.wording import count, epoch, interval, nats, percent, rose_or_fell, signed
+from confshift.findings.wording import (
+    NOTHING,
+    apart,
+    count,
+    epoch,
+    interval,
+    nats,
+    percent,
+    rose_or_fell,
+    signed,
+)
 
 __all__ = ["about_change"]
 
@@ -65,10 +75,10 @@ def loss_change(comparison: Comparison, *, called: tuple[str, str] | None = None
     """Did the loss change between these two checkpoints, and what did accuracy do?"""
     change = comparison.change
     loss, accuracy = change.loc["loss"], change.loc["accuracy"]
-    by = f" by {nats(abs(loss['change']))} nats" if loss["change"] else ""
+    by = f" by {nats(abs(loss['change']))} nats" if abs(loss["change"]) > NOTHING else ""
     sentence = (
         f"{_between(comparison, called)} the mean loss {rose_or_fell(loss['change'])}{by}, "
-        f"{nats(loss['before'])} to {nats(loss['after'])} nats "
+        f"{' to '.join(apart(loss['before'], loss['after']))} nats "
         f"({interval(loss)}); accuracy went from {percent(accuracy['before'])} to "
         f"{percent(accuracy['after'])} ({interval(accuracy)}). {count(len(comparison.panel.targets))}; "
         f"{_AS_CHOSEN}."
@@ -126,7 +136,7 @@ def _dearer(comparison: Comparison, *, overfitting: bool) -> tuple[Verdict, str]
         return "cannot tell", ""
     if overfitting or _mostly_refinement(comparison):
         return "yes", ""
-    return "yes", "The model is wrong more loudly, rather than more often: look at calibration first."
+    return "yes", "Look at calibration first: the model is wrong more loudly, rather than more often."
 
 
 def _mostly_refinement(comparison: Comparison) -> bool:
@@ -182,7 +192,7 @@ def temperature_repairs(comparison: Comparison, *, called: tuple[str, str] | Non
     if fitted:
         sentence += (
             f"With T = {temperature:.3g} the loss {_later(comparison, called)} is "
-            f"{nats(refinement['after'])} instead of {nats(loss['after'])} nats."
+            f"{' instead of '.join(apart(refinement['after'], loss['after']))} nats."
         )
     else:
         sentence += "One side has no best temperature, so the split is a bound."

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import pandas as pd
 
 from confshift.analysis.history import History
 from confshift.analysis.judgement import Judgement
 from confshift.findings.finding import Finding, Verdict
+from confshift.findings.run_kind import kind_of
 from confshift.findings.wording import count, epoch, nats, percent
 
-__all__ = ["best_checkpoint", "last_is_as_good"]
+__all__ = ["Kept", "best_checkpoint", "kept"]
 
 
 def best_checkpoint(history: History, judgement: Judgement) -> Finding:
@@ -36,33 +39,60 @@ def best_checkpoint(history: History, judgement: Judgement) -> Finding:
     verdict: Verdict = "yes" if agree else "cannot tell" if shared else "no"
     if shared and not agree:
         sentence += f" {_listed(shared)} can't be told from the best by any of the three."
-    step = _recommendation(loss, refinement)
-    last = history.main.checkpoints[-1]
-    if last.epoch != refinement["epoch"] and last_is_as_good(history, judgement):
-        named = f"epoch {epoch(last.epoch)} with T = {last.temperature:.3g}"
-        step += f" The last one, {named}, can't be told from the best."
-    return Finding("best_checkpoint", title, verdict, sentence, best, step)
+    return Finding("best_checkpoint", title, verdict, sentence, best, _recommendation(history, judgement))
 
 
-def last_is_as_good(history: History, judgement: Judgement) -> bool:
-    """Tell whether the last checkpoint, once calibrated, can't be told from the best one."""
-    last = history.main.checkpoints[-1]
-    return last.fit_status == "ok" and last.epoch in _not_told(judgement, "refinement_loss")
+class Kept(NamedTuple):
+    """The checkpoint to keep."""
+
+    epoch: float
+    calibrated: bool  # whether a temperature gains anything
 
 
-def _recommendation(loss: pd.Series, refinement: pd.Series) -> str:
-    """Name the checkpoint to keep and its temperature, beside the plain minimum, and the code to apply it."""
+def kept(history: History, judgement: Judgement) -> Kept:
+    """Choose the one checkpoint that every sentence recommends.
+
+    By refinement loss, where a temperature gains something; but where the loss rises by confidence, and the
+    last checkpoint can't be told from the best by refinement loss, the last: the training was not in vain.
+    """
+    loss, refinement = history.best.loc["loss"], history.best.loc["refinement_loss"]
+    if refinement["fit_status"] != "ok" or not refinement["refinement_loss"] < loss["loss"]:
+        return Kept(float(loss["epoch"]), calibrated=False)
+    last = _row(history, history.main.checkpoints[-1].epoch)
+    as_good = last["fit_status"] == "ok" and last["epoch"] in _not_told(judgement, "refinement_loss")
+    if "confidence" in kind_of(judgement) and as_good and last["refinement_loss"] < loss["loss"]:
+        return Kept(float(last["epoch"]), calibrated=True)
+    return Kept(float(refinement["epoch"]), calibrated=True)
+
+
+def _row(history: History, epoch: float) -> pd.Series:
+    table = history.table
+    return table[(table["split"] == history.panels[0][0]) & (table["epoch"] == epoch)].iloc[0]
+
+
+def _recommendation(history: History, judgement: Judgement) -> str:
+    """Name the checkpoint to keep, what else there is, and the code that applies the temperature."""
+    loss, refinement = history.best.loc["loss"], history.best.loc["refinement_loss"]
+    chosen = kept(history, judgement)
     plain = (
         f"epoch {epoch(loss['epoch'])}, the plain minimum of the loss: {nats(loss['loss'])} nats, accuracy "
         f"{percent(loss['accuracy'])}"
     )
-    temperature = refinement["temperature"]
-    if refinement["fit_status"] != "ok" or not refinement["refinement_loss"] < loss["loss"]:
+    if not chosen.calibrated:
         return f"Keep {plain}. A temperature gains nothing here."
+    row = _row(history, chosen.epoch)
+    text = (
+        f"Keep epoch {epoch(row['epoch'])} with T = {row['temperature']:.3g}: expected loss "
+        f"{nats(row['refinement_loss'])} nats, accuracy {percent(row['accuracy'])}."
+    )
+    if chosen.epoch != refinement["epoch"]:
+        text += (
+            f" It can't be told from epoch {epoch(refinement['epoch'])} with T = "
+            f"{refinement['temperature']:.3g} ({nats(refinement['refinement_loss'])} nats)."
+        )
     return (
-        f"Keep epoch {epoch(refinement['epoch'])} with T = {temperature:.3g}: expected loss "
-        f"{nats(refinement['refinement_loss'])} nats, accuracy {percent(refinement['accuracy'])}; beside it "
-        f"{plain}. In code: probabilities = (model(inputs) / {temperature:.4g}).softmax(dim=-1)."
+        f"{text} Without a temperature: {plain}. In code: probabilities = (model(inputs) / "
+        f"{row['temperature']:.4g}).softmax(dim=-1)."
     )
 
 

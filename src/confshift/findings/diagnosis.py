@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
+from numbers import Real
 
 from confshift.analysis.comparison import Comparison, compare
 from confshift.analysis.history import History, summarize
@@ -105,6 +106,8 @@ def choose_pair(
 
 
 def _at_epoch(history: History, asked: float, name: str) -> Checkpoint:
+    if not isinstance(asked, Real):
+        raise ConfshiftError(f"{name}={asked!r}: give an epoch, a number, or leave it out")
     for checkpoint in history.main.checkpoints:
         if checkpoint.epoch == asked:
             return checkpoint

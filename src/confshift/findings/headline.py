@@ -9,11 +9,11 @@ import pandas as pd
 
 from confshift.analysis.comparison import Comparison
 from confshift.analysis.history import History
-from confshift.findings.choice import last_is_as_good
+from confshift.findings.choice import kept
 from confshift.findings.run_kind import kind_of
-from confshift.findings.wording import divisor, epoch, nats, percent, points, rose_or_fell
+from confshift.findings.wording import NOTHING, divisor, epoch, nats, percent, points, rose_or_fell
 
-__all__ = ["difference", "headline"]
+__all__ = ["course", "difference", "headline"]
 
 _SPLITS = {"val": "validation", "train": "training"}
 
@@ -47,7 +47,7 @@ def headline(history: History, comparison: Comparison) -> str:
     if comparison.before is comparison.after:
         return _alone(comparison)
     clauses = [_change(comparison)]
-    if comparison.change.loc["loss", "change"] > 0:
+    if _amount(comparison) > 0:
         clauses += [_verdict(history, comparison), _cells(comparison)]
     else:
         clauses.append(_still_best(history, comparison))
@@ -64,8 +64,14 @@ def _alone(comparison: Comparison) -> str:
     )
 
 
+def _amount(comparison: Comparison) -> float:
+    """Return the change of the loss; what is no more than the rounding of a sum is none."""
+    change = float(comparison.change.loc["loss", "change"])
+    return change if abs(change) > NOTHING else 0.0
+
+
 def _change(comparison: Comparison) -> str:
-    change = comparison.change.loc["loss", "change"]
+    change = _amount(comparison)
     size = "" if change == 0 else f" by {nats(abs(change))} nats"
     return (
         f"From epoch {epoch(comparison.before.epoch)} to {epoch(comparison.after.epoch)} the "
@@ -86,10 +92,15 @@ def _still_best(history: History, comparison: Comparison) -> str:
 
 
 def _verdict(history: History, comparison: Comparison) -> str:
-    """Quote the verdict, which is about the last checkpoint against all the earlier ones."""
-    if not _is_last(history, comparison):
+    """Quote the verdict, which is about the last checkpoint against the best of the earlier ones."""
+    if not _is_judged(history, comparison):
         return ""
     return _STATUSES[history.judgement.rise.loc["loss", "status"]]
+
+
+def _is_judged(history: History, comparison: Comparison) -> bool:
+    """Tell whether the verdicts on the run are about this pair: its best and its last checkpoint."""
+    return (comparison.before, comparison.after) == history.pair and _is_last(history, comparison)
 
 
 def _is_last(history: History, comparison: Comparison) -> bool:
@@ -135,20 +146,17 @@ def _advice(history: History, comparison: Comparison) -> str:
         return ""
     scaled, earlier = change.loc["refinement_loss", "after"], change.loc["loss", "before"]
     one = f"one temperature ({divisor(after.temperature)}) brings the loss"
-    if change.loc["loss", "change"] <= 0:
+    if _amount(comparison) <= 0:
         return f"{one} to {nats(scaled)}" if _repairs(comparison) else ""
     text = f"{one} {_beside(nats(scaled), nats(earlier), below=scaled < earlier)}"
-    if not _is_last(history, comparison):
+    if not _is_judged(history, comparison):
         return text
-    kind = kind_of(history.judgement)
-    if "confidence" in kind and scaled < earlier:
-        if last_is_as_good(history, history.judgement):
-            return f"{text}, so keep epoch {epoch(after.epoch)} and calibrate it"
-        best = history.best.loc["refinement_loss", "epoch"]
-        return f"{text}, so calibrate; after that epoch {epoch(best)} is the best"
+    kind, chosen = kind_of(history.judgement), kept(history, history.judgement)
+    if "confidence" in kind and chosen.calibrated:
+        return f"{text}, so keep epoch {epoch(chosen.epoch)} and calibrate it"
     if "overfitting" in kind:
-        best = history.best.loc["refinement_loss", "epoch"]
-        return f"{text}: the model itself got worse, so go back to about epoch {epoch(best)}"
+        calibrated = " and calibrate it" if chosen.calibrated else ""
+        return f"{text}: the model itself got worse, so go back to epoch {epoch(chosen.epoch)}{calibrated}"
     return text
 
 
@@ -190,6 +198,28 @@ def difference(comparison: Comparison, *, first: str, second: str) -> str:
             f"each at its own temperature, the loss is {_other_than(change.loc['refinement_loss'])}"
         )
     return "; ".join(clauses) + "."
+
+
+_COURSES = {
+    "systematic": "a systematic rise",
+    "small": "a systematic rise, but little",
+    "within_jitter": "within the jitter from epoch to epoch",
+    "below_resolution": "too little for this many samples to tell",
+    "flat": "within noise",
+}
+
+
+def course(history: History, name: str) -> str:
+    """Say in one sentence where a run ends, against its own best checkpoint."""
+    row = history.rise.loc["loss"]
+    if row["status"] == "too_few_epochs":
+        return f"{name} has too few epochs to judge its course."
+    if not row["amount"] > 0:
+        return f"{name} ends at its best, epoch {epoch(row['last_epoch'])}."
+    return (
+        f"{name} ends, at epoch {epoch(row['last_epoch'])}, {nats(row['amount'])} nats above its best, epoch "
+        f"{epoch(row['best_epoch'])}: {_COURSES[row['status']]}."
+    )
 
 
 def _told(row: pd.Series) -> bool:

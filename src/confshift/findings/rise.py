@@ -106,7 +106,7 @@ def _systematic(row: pd.Series, name: str) -> tuple[str, str]:
     sentence = (
         f"{name} has risen {manner}: {_course(row)}, up by {_amount(row, row['amount'])}, at least "
         f"{_amount(row, row['lower_bound'])} with 95 % confidence, whichever epoch is the best.{size} Every "
-        f"epoch after {epoch(row['since'])} is worse than the lowest. The rise is beyond what "
+        f"epoch after {epoch(row['since'])} is measurably worse than the lowest. The rise is beyond what "
         f"{in_units(row)} leave uncertain and beyond the jitter {_jitter(row)}."
     )
     return sentence, ""

@@ -80,7 +80,7 @@ def run_kind(history: History, judgement: Judgement) -> Finding:
         kind in ("confidence", "mostly_confidence")
         and judgement.candidates.loc["refinement_loss", "in_set"].iloc[-1]
     ):
-        step = f"Keep training, or keep the late checkpoint, and calibrate{_temperature(history, rise)}."
+        step = f"Keep the last checkpoint and calibrate it{_temperature(history, rise)}."
     lines = "; ".join(_line(rise.loc[series], series) for series in _NAMES)
     if kind in ("confidence", "mostly_confidence"):
         possible = percent(max(_possible_share(rise), 0.0))

@@ -6,11 +6,22 @@ import math
 
 import pandas as pd
 
-__all__ = ["count", "divisor", "epoch", "interval", "nats", "percent", "points", "rose_or_fell", "signed"]
+__all__ = [
+    "apart",
+    "count",
+    "divisor",
+    "epoch",
+    "interval",
+    "nats",
+    "percent",
+    "points",
+    "rose_or_fell",
+    "signed",
+]
 
 
 #: What is smaller than this is the rounding of a sum.
-_NOTHING = 1e-9
+NOTHING = 1e-9
 #: Below it, and above its inverse, a temperature is a bound rather than a fit.
 _NO_TEMPERATURE = 1e-3
 
@@ -21,18 +32,31 @@ def nats(value: float) -> str:
         return _unknown(value)
     size = abs(value)
     decimals = 2 if size < 100 else 0
-    if _NOTHING < size < 0.0995:
+    if NOTHING < size < 0.0995:
         decimals = 1 - math.floor(math.log10(size))
-    return ("−" if value < -_NOTHING else "") + f"{size:.{decimals}f}"
+    return ("−" if value < -NOTHING else "") + f"{size:.{decimals}f}"
 
 
 def _unknown(value: float) -> str:
     return "?" if math.isnan(value) else "∞"
 
 
+def apart(first: float, second: float) -> tuple[str, str]:
+    """Write two amounts of loss with as many more digits as it takes to tell them from each other."""
+    short = nats(first), nats(second)
+    if short[0] != short[1] or not abs(first - second) > NOTHING:
+        return short
+    decimals = next(count for count in range(2, 12) if f"{first:.{count}f}" != f"{second:.{count}f}")
+    return _with(first, decimals), _with(second, decimals)
+
+
+def _with(value: float, decimals: int) -> str:
+    return f"{value:.{decimals}f}".replace("-", "−")
+
+
 def signed(value: float) -> str:
     """Write an amount of loss with its sign."""
-    return ("−" if value < -_NOTHING else "+") + nats(abs(value))
+    return ("−" if value < -NOTHING else "+") + nats(abs(value))
 
 
 def percent(share: float) -> str:
@@ -40,7 +64,7 @@ def percent(share: float) -> str:
     if not math.isfinite(share):
         return _unknown(share)
     decimals, distance = 1, min(abs(share), 1 - abs(share))
-    if distance < _NOTHING:
+    if distance < NOTHING:
         decimals = 0 if abs(share) > 0.5 else 1
     elif distance < 0.001:
         decimals = -math.floor(math.log10(100 * distance))
@@ -59,8 +83,10 @@ def count(number: float, noun: str = "sample") -> str:
 
 
 def epoch(value: float) -> str:
-    """Write an epoch: 12, 0.25."""
-    return "?" if math.isnan(value) else f"{value:.6g}"
+    """Write an epoch: 12, 0.25; a step, in full."""
+    if math.isnan(value):
+        return "?"
+    return f"{value:.0f}" if value == round(value) and abs(value) < 1e15 else f"{value:.6g}"
 
 
 def interval(row: pd.Series) -> str:
@@ -82,4 +108,6 @@ def divisor(temperature: float) -> str:
 
 def rose_or_fell(difference: float) -> str:
     """Name the direction of a change."""
-    return "rose" if difference > 0 else "fell" if difference < 0 else "did not change"
+    if abs(difference) <= NOTHING:
+        return "did not change"
+    return "rose" if difference > 0 else "fell"
