@@ -416,3 +416,9 @@ def test_a_difference_between_two_sets_of_samples_is_said_with_an_example(ids, t
     assert bool(said) == bool(words)
     for word in words:
         assert word in said
+
+
+def test_a_class_name_that_is_no_text_is_refused():
+    with pytest.raises(ConfshiftError, match=r"class_names\[1\]='caf.udce9' can't be written"):
+        Predictions(3 * np.eye(2), np.arange(2), class_names=["tea", "caf\udce9"])
+    assert Predictions(3 * np.eye(2), np.arange(2), class_names=["thé", "猫"]).class_names == ("thé", "猫")

@@ -97,7 +97,7 @@ def test_every_figure_has_its_specs(specs):
 
 
 def test_two_runs_have_their_own_curves_and_no_chart_of_one_run():
-    specs = chart_specs(replace(frame(), two_runs=True))
+    specs = chart_specs(replace(frame(), runs=("A: one", "B: two")))
     assert not {"parts_near", "history", "trajectory"} & set(specs)
     assert {"run_losses", "ends"} <= names_in(specs["loss_near"])
     assert compiled(specs)

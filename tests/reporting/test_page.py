@@ -314,3 +314,54 @@ def test_a_report_is_frozen_and_tells_its_size(page, tmp_path):
     assert repr(page) == f"Report({len(page.findings)} findings, {len(page.html) / 1e6:.1f} MB, not saved)"
     assert "page.html" in repr(page.save(tmp_path / "page.html"))
     assert isinstance(page, Report)
+
+
+def test_a_page_of_two_runs_asks_why_the_worse_one_is_worse(make_run):
+    worse, better = make_run(400, 3, 6, churn=0.1), make_run(400, 3, 6, churn=0.1, seed=0)[:1]
+    made = report(worse, other=better, before=5)
+    assert made.change.loc["loss", "change"] < 0  # the page goes from the first run to the second
+    findings = {one.code: one for one in made.findings}
+    assert findings["loss_change"].sentence.startswith(
+        "From second run (epoch 0) to first run (epoch 5) the mean loss rose"
+    )
+    assert findings["dearer_mistakes"].verdict == "yes"
+    text = Page(made.html).text
+    assert "first run ends" in text
+    assert "second run has too few epochs to judge its course." in text
+
+
+def test_runs_of_one_name_are_told_apart_by_their_folders(make_logits, tmp_path):
+    logits, targets = make_logits(60, 3, 2)
+    runs = [Run(tmp_path / folder / "run") for folder in ("a", "b")]
+    for run in runs:
+        for epoch, one in enumerate(logits):
+            run.append(Predictions(one, targets), epoch=epoch)
+        run.flush()
+    assert report(runs[0], other=runs[1]).verdict.startswith("b/run (epoch 0) against a/run (epoch 0)")
+    twice = report(str(runs[0].path), other=runs[0].path)  # paths do as well
+    assert twice.verdict.startswith("run (second) (epoch 0) against run (first) (epoch 0)")
+
+
+def test_an_epoch_that_one_of_two_runs_lacks_is_asked_for_by_its_own_name(make_run):
+    run = make_run(60, 3, 3)
+    for asked in ("before", "after"):
+        with pytest.raises(ConfshiftError, match=f"{asked}=99: the run has no such epoch"):
+            report(run, other=run, **{asked: 99})
+
+
+def test_what_is_no_epoch_is_refused(make_run):
+    with pytest.raises(ConfshiftError, match="before='best': give an epoch"):
+        report(make_run(60, 3, 3), before="best")
+
+
+def test_runs_of_other_samples_are_called_by_their_names(make_run):
+    with pytest.raises(ConfshiftError, match=r"first run and second run: .*same samples"):
+        report(make_run(60, 3, 3), other=make_run(50, 3, 3))
+
+
+def test_a_loss_that_is_infinite_at_both_epochs_makes_no_warning(make_run):
+    shares = np.full((40, 4), 0.25)
+    shares[:3] = [0, 1, 0, 0]
+    given = Predictions.from_probabilities(shares, np.zeros(40, int))
+    run = [type(make_run(10, 3, 1)[0]).from_predictions(given, epoch=epoch) for epoch in range(3)]
+    assert report(run, thumbnail=lambda one: str(one)).findings

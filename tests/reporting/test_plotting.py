@@ -136,3 +136,11 @@ def test_the_initial_fall_is_left_out_of_the_history(make_run, make_logits):
     last = compare(run[-1], run[-1])
     whole = pair_figures(history, last, classes=[0], ticks=ticks, scale="odds")
     assert whole["history_total"]["epoch"].min() == -1
+
+
+def test_a_class_that_is_named_like_a_colour_keeps_its_name(make_run, tmp_path):
+    names = ["transparent", "var(--blue)", "var(--evil)", "plain"]
+    svg = plot(make_run(class_names=names), "class_accuracy", tmp_path / "one.svg").read_text(
+        encoding="utf-8"
+    )
+    assert set(names) <= set(re.findall(r"<text[^>]*>([^<]*)</text>", svg))

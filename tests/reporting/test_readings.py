@@ -5,11 +5,16 @@ from __future__ import annotations
 import math
 import re
 
+import numpy as np
 import pytest
 
+from confshift.analysis.comparison import compare
+from confshift.analysis.history import summarize
+from confshift.checkpoint import Checkpoint
 from confshift.findings import wording
-from confshift.reporting.readings import FORMATS, READINGS, fill, pair_values
-from confshift.reporting.tables import epoch_table
+from confshift.predictions import Predictions
+from confshift.reporting.readings import CHOICES, FORMATS, READINGS, fill, pair_values
+from confshift.reporting.tables import epoch_table, shown_classes
 
 
 @pytest.fixture(scope="module")
@@ -29,15 +34,73 @@ def test_every_template_names_known_values_in_known_formats(name, values):
     assert "{" not in fill(READINGS[name], {**values, "n": 3, "c": 0.5})
 
 
+@pytest.mark.parametrize("name", sorted(CHOICES))
+def test_every_text_of_a_choice_names_known_values(name, values):
+    for text in CHOICES[name].values():
+        assert {key for key, _ in re.findall(r"\{(\w+):(\w+)\}", text)} <= set(values)
+        assert {written for _, written in re.findall(r"\{(\w+):(\w+)\}", text)} <= set(FORMATS)
+    assert values[name] in {fill(text, values) for text in CHOICES[name].values()}
+
+
 def test_every_value_is_used_and_every_cell_has_a_sentence(values):
-    used = {key for text in READINGS.values() for key, _ in re.findall(r"\{(\w+):(\w+)\}", text)}
-    spare = {
-        "calibration_before",
-        "stayed_right_samples",
-        "stayed_wrong_samples",
-    }  # of families that are used
+    texts = [*READINGS.values(), *(text for choice in CHOICES.values() for text in choice.values())]
+    used = {key for text in texts for key, _ in re.findall(r"\{(\w+):(\w+)\}", text)}
+    spare = {  # of families that are used, and what is written beside another
+        *("calibration_before", "stayed_right_samples", "stayed_wrong_samples"),
+        *("loss_before", "loss_after", "refinement_before", "refinement_after"),
+    }
     assert set(values) - used == spare
     assert sum(name.startswith("cell_") for name in READINGS) == 8
+
+
+def reading(name, before, after, targets):
+    """Return a reading about two checkpoints of the same samples."""
+    sides = [
+        Checkpoint.from_predictions(Predictions(np.asarray(one, float), targets), epoch=epoch)
+        for epoch, one in enumerate((before, after))
+    ]
+    rows, comparison = epoch_table(summarize(sides)), compare(*sides)
+    classes = shown_classes(comparison.classes, 20)
+    made = pair_values(comparison, classes, ("epoch 0", "epoch 1"), before=rows.iloc[0], after=rows.iloc[1])
+    return fill(READINGS[name], made)
+
+
+@pytest.fixture(scope="module")
+def right():
+    """Logits that are right for every sample, and the targets."""
+    targets = np.arange(60) % 3
+    return 2 * np.eye(3)[targets] + 0.1 * np.random.default_rng(0).normal(size=(60, 3)), targets
+
+
+def test_what_did_not_happen_is_not_told(right):
+    logits, targets = right
+    assert reading("class_accuracy", logits, 2 * logits, targets) == "The accuracy of no class shown fell."
+    assert reading("class_contributions", logits, 2 * logits, targets).startswith("No class shown adds")
+    assert "nothing that a few samples could carry" in reading("concentration", logits, 2 * logits, targets)
+    assert "Hardly a sample is wrong on both sides" in reading("account", logits, 2 * logits, targets)
+
+
+def test_what_did_happen_is_told(right):
+    logits, targets = right
+    worse = np.roll(logits, 1, axis=1) * (targets == 1)[:, None] + logits * (targets != 1)[:, None]
+    assert "the accuracy of 1 fell most: 100 % to 0.0 %" in reading("class_accuracy", logits, worse, targets)
+    assert "1 adds most: +" in reading("class_contributions", logits, worse, targets)
+    assert "samples that rose most there is no rise" in reading("concentration", logits, worse, targets)
+
+
+def test_a_temperature_at_its_bound_is_told_in_words(right):
+    logits, targets = right
+    wrong = np.roll(logits, 1, axis=1)
+    assert "by ever larger numbers takes" in reading("temperature_detail", logits, wrong, targets)
+    assert "by ever smaller numbers takes" in reading("temperature_detail", wrong, logits, targets)
+
+
+def test_losses_that_differ_are_written_so_that_they_differ(right):
+    logits, targets = right
+    told = reading("loss", logits, logits * 1.0005, targets)
+    losses = re.search(r"fell from ([\d.]+) to ([\d.]+) nats", told).groups()
+    assert float(losses[0]) > float(losses[1])
+    assert reading("loss", logits, logits + 7.3, targets).count("did not change") == 1
 
 
 def test_the_values_are_those_of_the_comparison(values, comparison):

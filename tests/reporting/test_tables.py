@@ -190,8 +190,8 @@ def test_the_range_of_two_runs_holds_both(make_run):
 
 def test_the_curves_of_two_runs_are_theirs(make_run):
     histories = [summarize(make_run(60, 3, checkpoints)) for checkpoints in (3, 5)]
-    made = tables.two_run_tables(histories)
-    for run, history in zip("AB", histories, strict=True):
+    made = tables.two_run_tables(histories, ("one", "two"))
+    for run, history in zip(("A: one", "B: two"), histories, strict=True):
         table = made["run_losses"]
         curve = table[(table["run"] == run) & (table["series"] == "loss")]
         assert curve["mean"].tolist() == history.table["loss"].tolist()

@@ -48,6 +48,13 @@ class Panel:
         """Whether a sample can be scored at a checkpoint."""
         return np.isfinite(self.loss)
 
+    def changes(self, before: int, after: int) -> NDArray[np.float64]:
+        """Return each sample's change of loss; NaN where one side can't be scored."""
+        usable = self.finite[before] & self.finite[after]
+        change: NDArray[np.float64] = np.full(len(usable), np.nan)
+        np.subtract(self.loss[after], self.loss[before], out=change, where=usable)
+        return change
+
     @cached_property
     def calibration(self) -> NDArray[np.float64]:
         """The part of each loss that the checkpoint's own temperature would remove, in nats."""

@@ -14,6 +14,7 @@ from confshift.analysis.comparison import Comparison
 from confshift.analysis.history import History
 from confshift.findings import wording
 from confshift.findings.finding import Finding
+from confshift.findings.headline import course
 from confshift.reporting import facts, tables
 from confshift.reporting.charts import Frame, chart_specs
 from confshift.reporting.document import document
@@ -51,7 +52,7 @@ def sample_limit(story: Story) -> int:
 def contents(story: Story) -> dict[str, Any]:
     """Return what the template names, but for `sample_contents`."""
     if story.two_runs:
-        over_epochs = tables.two_run_tables(story.histories)
+        over_epochs = tables.two_run_tables(story.histories, story.names)
     else:
         over_epochs = tables.run_tables(story.carried, story.history.rise)
     payload = make_payload(story.carried, story.comparison, over_epochs, story.called)
@@ -66,6 +67,9 @@ def contents(story: Story) -> dict[str, Any]:
         "paired": frame.paired,
         "two_runs": story.two_runs,
         "names": story.names,
+        "courses": [
+            course(history, name) for history, name in zip(story.histories, story.names, strict=True)
+        ],
         "pair": parts["pair"],
         "scale": parts["scale"],
         "falls": bool(highest > frame.limits["loss_near"].get("domainMax", highest)),
@@ -113,7 +117,8 @@ def _frame(story: Story, parts: Mapping[str, Any]) -> Frame:
         limits=tables.limits(story.histories),
         splits=len(story.carried.panels) > 1,
         rises=not story.two_runs and bool(tables.rise_starts(story.history.rise)),
-        two_runs=story.two_runs,
+        runs=tables.run_labels(story.names) if story.two_runs else (),
+        lone=any(len(history.main.checkpoints) == 1 for history in story.histories),
     )
 
 

@@ -12,7 +12,16 @@ from numpy.typing import NDArray
 from confshift.analysis.decomposition import CELLS, pairwise_cells
 from confshift.analysis.panel import Panel
 
-__all__ = ["LOSS_FLOOR", "Selection", "pack", "pack_losses", "pack_pairs", "pack_predicted", "select_samples"]
+__all__ = [
+    "LOSS_FLOOR",
+    "Selection",
+    "pack",
+    "pack_losses",
+    "pack_pair_means",
+    "pack_pairs",
+    "pack_predicted",
+    "select_samples",
+]
 
 #: Losses are kept as log(loss + this), in 16 bits: 0.03 % of a large loss, 1e-7 of a small one.
 LOSS_FLOOR = 1e-3
@@ -83,3 +92,21 @@ def pack_pairs(panel: Panel) -> tuple[str, str]:
         contributions[:, place] = sums
         samples[:, place] = counts
     return pack(contributions), pack(samples)
+
+
+def pack_pair_means(panel: Panel) -> str:
+    """Pack each checkpoint's means over the samples that can be scored at it and at another one.
+
+    Only where some sample can't be scored somewhere: elsewhere the means of all samples serve every pair.
+
+    Returns
+    -------
+    str
+        float32 (5, T, T): loss, correct, hedge, mistake, refinement; of the checkpoint in the row, over the
+        samples that it shares with the one in the column.
+    """
+    shared = panel.finite.astype(np.float64)
+    counts = np.maximum(shared @ shared.T, 1)
+    quantities = (panel.loss, panel.correct, panel.hedge, panel.mistake, panel.refinement)
+    means = [np.where(panel.finite, values, 0.0) @ shared.T / counts for values in quantities]
+    return pack(np.stack(means).astype(np.float32))

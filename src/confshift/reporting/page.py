@@ -21,6 +21,7 @@ from confshift.reporting.contents import contents, key_table, sample_contents, s
 from confshift.reporting.saving import replace_file
 from confshift.reporting.story import Source, Story, tell_run, tell_two_runs
 from confshift.reporting.thumbnails import Thumbnail
+from confshift.storage.run import Run
 
 __all__ = ["MAX_BYTES", "Report", "report"]
 
@@ -82,10 +83,10 @@ class Report:
 
 
 def report(
-    run: Source,
+    run: Source | str | os.PathLike[str],
     path: str | os.PathLike[str] | None = None,
     *,
-    other: Source | None = None,
+    other: Source | str | os.PathLike[str] | None = None,
     before: float | None = None,
     after: float | None = None,
     title: str | None = None,
@@ -97,7 +98,7 @@ def report(
 
     Parameters
     ----------
-    run : Run or iterable of Checkpoint
+    run : Run, iterable of Checkpoint, or the path of a run
     path : str or path-like, optional
         Where the page is written; without it, nowhere.
     other : Run or iterable of Checkpoint, optional
@@ -124,6 +125,7 @@ def report(
         Where a run is empty or holds no such epoch, two runs hold different samples, `thumbnail` fails,
         `looks` or `groups` can't be used, or the file can't be written.
     """
+    run, other = _opened(run), None if other is None else _opened(other)
     if other is None:
         history = summarize(run, looks=looks, groups=groups)
         story = tell_run(run, history, before=before, after=after, title=title, thumbnail=thumbnail)
@@ -134,6 +136,10 @@ def report(
         story = tell_two_runs(run, other, before=before, after=after, title=title, thumbnail=thumbnail)
     made = Report(_page(story), story.findings, story.verdict, story.comparison.change, None)
     return made if path is None else made.save(path)
+
+
+def _opened(run: Source | str | os.PathLike[str]) -> Source:
+    return Run(run) if isinstance(run, (str, os.PathLike)) else run
 
 
 def _page(story: Story) -> str:

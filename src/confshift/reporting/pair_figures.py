@@ -173,5 +173,5 @@ def _samples(comparison: Comparison) -> dict[str, pd.DataFrame]:
     return {
         "samples": table,
         "even": pd.DataFrame(dict.fromkeys(SIDES, ends)),
-        "pinned": table.iloc[:0],
+        "pinned": table.iloc[:0].assign(seen=1),
     }

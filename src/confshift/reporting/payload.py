@@ -14,7 +14,7 @@ from confshift.analysis.comparison import Comparison
 from confshift.analysis.history import History, summarize
 from confshift.analysis.significance import t_quantile
 from confshift.reporting import binning, packing, tables
-from confshift.reporting.readings import READINGS, pair_values
+from confshift.reporting.readings import CHOICES, ENDLESS, READINGS, pair_values
 from confshift.reporting.theme import CELL_LABELS, TRANSITION_LABELS
 
 __all__ = [
@@ -99,12 +99,14 @@ def make_payload(
     parts = {
         "pair": pair,
         "paired": pair[0] != pair[1],
-        "epochs": _columns(by_epoch.select_dtypes("number")),
+        "gaps": not panel.finite.all(),  # then a pair's means are over the samples that it shares
+        "epochs": _columns(by_epoch.select_dtypes("number").replace(math.inf, ENDLESS)),
         "classes": _classes(history, classes),
         "quantile": t_quantile(len(comparison.panel.targets)),
         **_confidences(history, comparison),
         "values": values,
         "readings": READINGS,
+        "choices": CHOICES,
         "labels": {
             "transitions": TRANSITION_LABELS,
             "cells": [[*cell, label] for cell, label in CELL_LABELS.items()],
@@ -112,6 +114,8 @@ def make_payload(
     }
     contributions, counts = packing.pack_pairs(panel)
     arrays = {"pair_contributions": contributions, "pair_samples": counts}
+    if parts["gaps"]:
+        arrays["pair_means"] = packing.pack_pair_means(panel)
     made = {**over_epochs, **tables.pair_tables(comparison, classes=classes, at=at)}
     return Payload(made, parts, arrays, values)
 
@@ -119,7 +123,7 @@ def make_payload(
 def carry_samples(history: History, comparison: Comparison, *, limit: int) -> Samples:
     """Gather what the page carries of single samples, of at most `limit` of them."""
     panel, (before, after) = history.main, places_of(history, comparison)
-    chosen = packing.select_samples(panel.loss[after] - panel.loss[before], limit=limit)
+    chosen = packing.select_samples(panel.changes(before, after), limit=limit)
     positions, names = chosen.positions, panel.class_labels
     used = np.unique(np.r_[panel.targets[positions], panel.predicted[:, positions].ravel()])
     losses, span = packing.pack_losses(panel, positions)

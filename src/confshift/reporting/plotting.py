@@ -150,7 +150,8 @@ def _spec(
 def _drawn(spec: dict[str, Any], suffix: str) -> bytes:
     import vl_convert
 
-    plain = _in_colours(spec, _palette())
+    named = {**spec, "datasets": {}}  # the data may hold names that look like colours
+    plain = {**_in_colours(named, _palette()), "datasets": spec["datasets"]}
     if suffix == "svg":
         svg: str = vl_convert.vegalite_to_svg(plain, vl_version=VEGA_LITE)
         return svg.encode("utf-8")

@@ -13,7 +13,10 @@ from confshift.analysis.comparison import Comparison
 from confshift.analysis.decomposition import TRANSITIONS
 from confshift.findings import wording
 
-__all__ = ["FORMATS", "READINGS", "fill", "pair_values"]
+__all__ = ["CHOICES", "ENDLESS", "FORMATS", "READINGS", "fill", "pair_values"]
+
+#: Stands for a temperature without end: JSON has no infinity.
+ENDLESS = 1e300
 
 #: `{name:format}`: a value of `pair_values` in one of the formats below. words.js has the same formats.
 READINGS = {
@@ -22,7 +25,7 @@ READINGS = {
     ),
     "loss_figure": "{loss_change:signed} nats",
     "loss_detail": (
-        "{loss_before:nats} at {at_A:text}, {loss_after:nats} at {at_B:text}. "
+        "{loss_from:text} at {at_A:text}, {loss_to:text} at {at_B:text}. "
         "95 % interval {loss_low:signed} to {loss_high:signed}"
     ),
     "accuracy_figure": "{accuracy_change:points}",
@@ -30,24 +33,23 @@ READINGS = {
         "{accuracy_before:percent} at {at_A:text}, {accuracy_after:percent} at {at_B:text}. "
         "95 % interval {accuracy_low:bare_points} to {accuracy_high:points}"
     ),
-    "temperature_figure": "{calibration_after:nats} nats",
+    "temperature_figure": "{calibration_after:repair}",
     "temperature_detail": (
         "Dividing the logits of {at_B:text} by {temperature_after:divisor} takes its loss from "
-        "{loss_after:nats} to {refinement_after:nats} (95 % margin {calibration_margin:nats})"
+        "{unscaled:text} to {scaled:text} (95 % margin {calibration_margin:nats})"
     ),
     "loss": (
-        "Between {at_A:text} and {at_B:text} the loss {loss_change:rose} from {loss_before:nats} to "
-        "{loss_after:nats} nats; after temperature scaling it went from {refinement_before:nats} to "
-        "{refinement_after:nats}."
+        "Between {at_A:text} and {at_B:text} the loss {loss_change:rose} from {loss_from:text} to "
+        "{loss_to:text} nats; after temperature scaling it went from {refinement_from:text} to "
+        "{refinement_to:text}."
     ),
     "accuracy": (
         "Accuracy {accuracy_change:rose} from {accuracy_before:percent} to {accuracy_after:percent}: "
         "{learned_samples:samples} learned, {forgotten_samples:samples} forgotten."
     ),
     "account": (
-        "{loss_before:nats} {hedging:signed} by hedging {error_rate:signed} by the number of mistakes "
-        "{mistake_cost:signed} by what a mistake costs = {loss_after:nats}. Each mistake cost "
-        "{cost_before:nats} nats at {at_A:text} and {cost_after:nats} at {at_B:text}."
+        "{loss_from:text} {hedging:signed} by hedging {error_rate:signed} by the number of mistakes "
+        "{mistake_cost:signed} by what a mistake costs = {loss_to:text}. {costs:text}"
     ),
     "cells": (
         "{up_samples:samples} have a higher loss than before and add {up:signed} nats; "
@@ -62,13 +64,10 @@ READINGS = {
         "Of the change of {loss_change:signed} nats, {calibration_change:signed} is calibration, which one "
         "temperature repairs, and {refinement_change:signed} is refinement, which none does."
     ),
-    "class_accuracy": (
-        "Of the classes shown, {fell_class:text} changed most for the worse: {fell_before:percent} to "
-        "{fell_after:percent}."
-    ),
+    "class_accuracy": "{class_fall:text}",
     "class_contributions": (
-        "{top_class:text} adds most: {top_contribution:signed} nats. The {shown_classes:count} classes shown "
-        "add {shown_contribution:signed} of {loss_change:signed}."
+        "{class_top:text} The {shown_classes:count} classes shown add {shown_contribution:signed} of "
+        "{loss_change:signed}."
     ),
     "reliability": (
         "Confidence minus accuracy: {gap_before:points} at {at_A:text}, {gap_after:points} at {at_B:text}. "
@@ -83,10 +82,7 @@ READINGS = {
         "Of the wrong answers, {sure_wrong_before:percent} were given with a confidence above 90 % at "
         "{at_A:text} and {sure_wrong_after:percent} at {at_B:text}."
     ),
-    "concentration": (
-        "The 1 % of samples that rose most carry {top_1:percent} of the gross rise, 10 % carry "
-        "{top_10:percent}; without the {cancelling:samples} that rose most there is no rise."
-    ),
+    "concentration": "{carried:text}",
     "scatter": "{up_samples:samples} of {N:count} lie above the dashed line: their loss is higher after.",
     **{
         f"cell_{transition}_{direction}": text
@@ -103,6 +99,34 @@ READINGS = {
     },
 }
 
+#: Sentences, or parts of one, that are chosen by the numbers: the key of a text and when it is said.
+CHOICES: dict[str, dict[str, str]] = {
+    "costs": {
+        "wrong": (
+            "Each mistake cost {cost_before:nats} nats at {at_A:text} and {cost_after:nats} at {at_B:text}."
+        ),
+        "right": "Hardly a sample is wrong on both sides: see the table.",
+    },
+    "class_fall": {
+        "fell": (
+            "Of the classes shown, the accuracy of {fell_class:text} fell most: {fell_before:percent} to "
+            "{fell_after:percent}."
+        ),
+        "none": "The accuracy of no class shown fell.",
+    },
+    "class_top": {
+        "adds": "Of the classes shown, {top_class:text} adds most: {top_contribution:signed} nats.",
+        "none": "No class shown adds to the loss.",
+    },
+    "carried": {
+        "rise": (
+            "The 1 % of samples that rose most carry {top_1:percent} of the gross rise, 10 % carry "
+            "{top_10:percent}; without the {cancelling:samples} that rose most there is no rise."
+        ),
+        "none": "The loss did not rise: there is nothing that a few samples could carry.",
+    },
+}
+
 #: How a value is written; words.js has the same.
 FORMATS: dict[str, Callable[[Any], str]] = {
     "nats": wording.nats,
@@ -114,6 +138,7 @@ FORMATS: dict[str, Callable[[Any], str]] = {
     "samples": wording.count,
     "epoch": wording.epoch,
     "divisor": wording.divisor,
+    "repair": lambda value: f"{wording.nats(value)} nats" if value > wording.NOTHING else "nothing",
     "rose": wording.rose_or_fell,
     "text": str,
 }
@@ -166,7 +191,7 @@ def pair_values(
         "at_A": at[0],
         "at_B": at[1],
         "N": len(comparison.panel.targets),
-        "temperature_after": comparison.after.temperature,
+        "temperature_after": min(comparison.after.temperature, ENDLESS),
         "calibration_margin": 1.96 * after["calibration_loss_se"],
         **{part: account.loc[part, "contribution"] for part in account.index},
         "cost_before": account.loc["mistake_cost", "before"],
@@ -182,9 +207,39 @@ def pair_values(
         values |= {f"{name}_{end}": change.loc[name, f"change_{end}"] for end in ("low", "high")}
     for side, row in (("before", before), ("after", after)):
         values |= {f"{name}_{side}": row[column] for name, column in _OF_EPOCH.items()}
+    values |= _told_apart(values)
+    values |= _chosen_texts(values)
     return {name: value.item() if hasattr(value, "item") else value for name, value in values.items()}
 
 
+def _chosen_texts(values: Mapping[str, Any]) -> dict[str, str]:
+    """Fill of each of CHOICES the text that the numbers call for."""
+    keys = {
+        "costs": "wrong" if math.isfinite(values["cost_before"] + values["cost_after"]) else "right",
+        "class_fall": "fell" if values["fell_before"] - values["fell_after"] > wording.NOTHING else "none",
+        "class_top": "adds" if values["top_contribution"] > wording.NOTHING else "none",
+        "carried": "rise" if values["cancelling"] > 0 else "none",
+    }
+    return {name: fill(CHOICES[name][key], values) for name, key in keys.items()}
+
+
+def _told_apart(values: Mapping[str, Any]) -> dict[str, str]:
+    """Write the losses that a sentence holds against each other so that a reader sees which is lower."""
+    texts: dict[str, str] = {}
+    for names, (first, second) in _HELD_AGAINST.items():
+        pair = values[first], values[second]
+        known = all(math.isfinite(one) for one in pair)
+        written = wording.apart(*pair) if known else tuple(fill("{x:nats}", {"x": one}) for one in pair)
+        texts |= dict(zip(names, written, strict=True))
+    return texts
+
+
+#: What two losses are called where each is written beside the other, and which they are.
+_HELD_AGAINST = {
+    ("loss_from", "loss_to"): ("loss_before", "loss_after"),
+    ("refinement_from", "refinement_to"): ("refinement_before", "refinement_after"),
+    ("unscaled", "scaled"): ("loss_after", "refinement_after"),
+}
 _CHANGES = {
     "loss": "loss",
     "accuracy": "accuracy",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from copy import copy
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -14,6 +15,7 @@ from confshift.analysis.comparison import Comparison, compare
 from confshift.analysis.history import History, summarize
 from confshift.analysis.panel import stack
 from confshift.checkpoint import Checkpoint
+from confshift.errors import ConfshiftError
 from confshift.findings.change import about_change
 from confshift.findings.diagnosis import choose_pair, diagnose
 from confshift.findings.finding import Finding
@@ -78,8 +80,9 @@ class Story:
             return np.empty(0, np.intp), Thumbnails("", [], [])
         panel = self.carried.main
         before, after = places_of(self.carried, self.comparison)
-        change = panel.loss[after] - panel.loss[before] if before != after else panel.loss[after]
-        shown = np.argsort(-np.abs(np.nan_to_num(change)), kind="stable")[:_MAX_THUMBNAILS]
+        change = panel.changes(before, after) if before != after else panel.loss[after]
+        size = np.abs(np.nan_to_num(change, posinf=0.0, neginf=0.0))
+        shown = np.argsort(-size, kind="stable")[:_MAX_THUMBNAILS]
         return shown, show_inputs(self.thumbnail, list(panel.sample_ids[shown]))
 
 
@@ -111,24 +114,56 @@ def tell_two_runs(
 ) -> Story:
     """Tell how another run differs: from the best checkpoint of the first to the best of the other."""
     histories = summarize(run), summarize(other)
-    names = _name(run, "first run"), _name(other, "second run")
-    chosen = [_chosen(history, at) for history, at in zip(histories, (before, after), strict=True)]
-    comparison = compare(*chosen)
-    called = tuple(f"{name} (epoch {epoch(one.epoch)})" for name, one in zip(names, chosen, strict=True))
-    findings = tuple(about_change(comparison, called=(called[0], called[1])))
+    names = _names(run, other)
+    first, second = (
+        _chosen(history, side, at)
+        for history, side, at in zip(histories, ("before", "after"), (before, after), strict=True)
+    )
+    # A run against itself: two checkpoints all the same.
+    comparison = _compared(first, copy(second) if second is first else second, names)
     verdict = difference(comparison, first=names[0], second=names[1])
+    findings = tuple(_about_the_worse(comparison, names))
     problems = _problems([run, other])
     whole = title or f"{names[0]} against {names[1]}"
     return Story(whole, verdict, names, histories, comparison, findings, problems, thumbnail)
 
 
-def _chosen(history: History, at: float | None) -> Checkpoint:
+def _compared(first: Checkpoint, second: Checkpoint, names: tuple[str, str]) -> Comparison:
+    try:
+        return compare(first, second)
+    except ConfshiftError as error:
+        raise ConfshiftError(f"{names[0]} and {names[1]}: {error}") from error
+
+
+def _about_the_worse(comparison: Comparison, names: tuple[str, str]) -> list[Finding]:
+    """Ask why the run with the higher loss has it: the questions are about a rise."""
+    rising = comparison
+    if comparison.change.loc["loss", "change"] < 0:
+        rising, names = compare(comparison.after, comparison.before), names[::-1]
+    sides = (rising.before, rising.after)
+    lower, higher = (f"{name} (epoch {epoch(one.epoch)})" for name, one in zip(names, sides, strict=True))
+    return about_change(rising, called=(lower, higher))
+
+
+def _chosen(history: History, side: str, at: float | None) -> Checkpoint:
     wanted = history.best.loc["loss", "epoch"] if at is None else at
-    return choose_pair(history, before=wanted)[0]
+    return choose_pair(history, **{side: wanted})[("before", "after").index(side)]
 
 
 def _name(run: Source, otherwise: str) -> str:
     return run.name if isinstance(run, Run) else otherwise
+
+
+def _names(run: Source, other: Source) -> tuple[str, str]:
+    """Return two names that tell the runs from each other."""
+    names = _name(run, "first run"), _name(other, "second run")
+    if names[0] != names[1]:
+        return names
+    if isinstance(run, Run) and isinstance(other, Run):
+        longer = tuple(f"{one.path.resolve().parent.name}/{one.name}" for one in (run, other))
+        if longer[0] != longer[1]:
+            return longer[0], longer[1]
+    return f"{names[0]} (first)", f"{names[1]} (second)"
 
 
 def _problems(runs: list[Source]) -> pd.DataFrame:

@@ -21,6 +21,7 @@ __all__ = [
     "limits",
     "pair_tables",
     "rise_starts",
+    "run_labels",
     "run_tables",
     "shown_classes",
     "two_run_tables",
@@ -83,15 +84,23 @@ def run_tables(history: History, rise: pd.DataFrame) -> dict[str, pd.DataFrame]:
     }
 
 
-def two_run_tables(histories: Sequence[History]) -> dict[str, pd.DataFrame]:
-    """Return the tables over epochs of two runs, A and B."""
-    by_run = list(zip(RUNS, map(epoch_table, histories), strict=True))
+def run_labels(names: Sequence[str]) -> list[str]:
+    """Return what the curves of two runs are called in a legend."""
+    return [f"{letter}: {name}" for letter, name in zip(RUNS, names, strict=True)]
+
+
+def two_run_tables(histories: Sequence[History], names: Sequence[str]) -> dict[str, pd.DataFrame]:
+    """Return the tables over epochs of two runs; `alone` is a run's only checkpoint, which makes no line."""
+    by_run = list(zip(run_labels(names), map(epoch_table, histories), strict=True))
+
+    def gather(series: Mapping[str, str]) -> pd.DataFrame:
+        parts = [_series(table, series).assign(run=run, alone=len(table) == 1) for run, table in by_run]
+        return pd.concat(parts, ignore_index=True)
+
     return {
         "epochs": pd.concat([table[_SHOWN].assign(run=run) for run, table in by_run]),
-        "run_losses": pd.concat([_series(table, LOSSES).assign(run=run) for run, table in by_run]),
-        "run_accuracies": pd.concat(
-            [_series(table, {"accuracy": "accuracy"}).assign(run=run) for run, table in by_run]
-        ),
+        "run_losses": gather(LOSSES),
+        "run_accuracies": gather({"accuracy": "accuracy"}),
         "zero": pd.DataFrame({"zero": [0]}),
     }
 
@@ -154,7 +163,7 @@ def rise_starts(rise: pd.DataFrame) -> list[float]:
 
 def _rise(rise: pd.DataFrame) -> pd.DataFrame:
     starts = rise_starts(rise)
-    return pd.DataFrame({"epoch": starts, "label": ["every later epoch is worse"] * len(starts)})
+    return pd.DataFrame({"epoch": starts, "label": ["from here on measurably worse"] * len(starts)})
 
 
 def limits(histories: Sequence[History]) -> dict[str, Mapping[str, float]]:

@@ -3,6 +3,9 @@
 const TRANSITIONS = ["stayed_right", "forgotten", "learned", "stayed_wrong"];
 const [UP, DOWN, UNCHANGED] = [0, 1, 2];
 
+// As Python rounds: half a unit goes to the even number.
+const evenly = value => Math.abs(value % 1) === 0.5 ? 2 * Math.round(value / 2) : Math.round(value);
+
 const number = value => value === null ? NaN : value;  // JSON has no NaN
 const sum = values => values.reduce((total, value) => total + value, 0);
 
@@ -18,7 +21,6 @@ class Model {
     this.epochs = data.epochs.epoch;
     this.columns = Object.fromEntries(Object.entries(data.epochs).map(([name, values]) => [name, values.map(number)]));
     this.samples = data.samples;
-    this.exact = data.samples.carried === data.samples.all;
   }
 
   async decode() {
@@ -33,6 +35,21 @@ class Model {
     this.contributions = new Float32Array(contributions);
     this.counts = new Uint32Array(counts);
     this.pairs = this.contributions.length / 12;
+    if (this.data.gaps) this.means = new Float32Array(await unpack("pair_means"));
+  }
+
+  // A checkpoint's mean over the samples that it shares with the other: loss, correct, hedge, mistake, refinement.
+  shared(quantity, at, other) {
+    const count = this.epochs.length;
+    return this.means[(quantity * count + at) * count + other];
+  }
+
+  // The means that a pair is compared by: of all samples, or of those that can be scored at both.
+  means_of(at, other) {
+    const columns = ["loss", "accuracy", "refinement_loss", "calibration_loss", "hedge", "error_rate", "mistake_cost"];
+    if (!this.data.gaps) return Object.fromEntries(columns.map(name => [name, this.columns[name][at]]));
+    const [loss, accuracy, hedge, mistake, refinement] = [0, 1, 2, 3, 4].map(quantity => this.shared(quantity, at, other));
+    return {loss, accuracy, hedge, refinement_loss: refinement, calibration_loss: loss - refinement, error_rate: 1 - accuracy, mistake_cost: accuracy < 1 ? mistake / (1 - accuracy) : NaN};
   }
 
   right(epoch, sample) { return this.predicted[epoch * this.samples.carried + sample] === this.samples.targets[sample]; }
@@ -75,28 +92,43 @@ class Model {
     const change = this.changes(before, after), c = this.columns;
     const called = at => `epoch ${FORMATS.epoch(this.epochs[at])}`;
     const values = {A: this.epochs[before], B: this.epochs[after], at_A: called(before), at_B: called(after), temperature_after: c.temperature[after]};
-    for (const [name, column] of Object.entries({loss: "loss", accuracy: "accuracy", refinement: "refinement_loss", calibration: "calibration_loss"})) {
+    const [first, second] = [this.means_of(before, after), this.means_of(after, before)];
+    for (const [name, column] of Object.entries({loss: "loss", accuracy: "accuracy", refinement: "refinement_loss", calibration: "calibration_loss", cost: "mistake_cost"})) {
+      values[`${name}_before`] = first[column];
+      values[`${name}_after`] = second[column];
+      values[`${name}_change`] = second[column] - first[column];
+    }
+    for (const [name, column] of Object.entries({gap: "confidence_gap", ece: "ece", ece_null: "ece_null", sure_right: "sure_right", sure_wrong: "sure_wrong"})) {
       values[`${name}_before`] = c[column][before];
       values[`${name}_after`] = c[column][after];
-      values[`${name}_change`] = c[column][after] - c[column][before];
     }
-    for (const [name, column] of Object.entries({gap: "confidence_gap", ece: "ece", ece_null: "ece_null", sure_right: "sure_right", sure_wrong: "sure_wrong", cost: "mistake_cost"})) {
-      values[`${name}_before`] = c[column][before];
-      values[`${name}_after`] = c[column][after];
-    }
+    [values.loss_from, values.loss_to] = apart(values.loss_before, values.loss_after);
+    [values.refinement_from, values.refinement_to] = apart(values.refinement_before, values.refinement_after);
+    [values.unscaled, values.scaled] = apart(values.loss_after, values.refinement_after);
     values.calibration_margin = 1.96 * c.calibration_loss_se[after];
-    const turned = Float64Array.from(change, (_, i) => this.right(after, i) - this.right(before, i));
+    const turned = Float64Array.from(change, (one, i) => Number.isNaN(one) ? NaN : this.right(after, i) - this.right(before, i));
     [values.loss_low, values.loss_high] = this.interval(change, values.loss_change);
     [values.accuracy_low, values.accuracy_high] = this.interval(turned, values.accuracy_change);
-    return Object.assign(values, this.account(before, after), this.cellValues(before, after),
+    Object.assign(values, this.account(first, second), this.cellValues(before, after),
       this.classValues(before, after), this.concentration(before, after));
+    return Object.assign(values, this.texts(values));
+  }
+
+  // The sentences that are chosen by the numbers; readings.py chooses by the same.
+  texts(values) {
+    const keys = {
+      costs: Number.isFinite(values.cost_before + values.cost_after) ? "wrong" : "right",
+      class_fall: values.fell_before - values.fell_after > NOTHING ? "fell" : "none",
+      class_top: values.top_contribution > NOTHING ? "adds" : "none",
+      carried: values.cancelling > 0 ? "rise" : "none",
+    };
+    return Object.fromEntries(Object.entries(keys).map(([name, key]) => [name, fill(this.data.choices[name][key], values)]));
   }
 
   // Kitagawa's split of H + e C; where nobody is wrong on one side, C is taken from the other.
-  account(before, after) {
-    const c = this.columns, both = [before, after];
-    const hedge = both.map(at => c.hedge[at]), rate = both.map(at => c.error_rate[at]);
-    let cost = both.map(at => c.mistake_cost[at]);
+  account(...both) {
+    const hedge = both.map(one => one.hedge), rate = both.map(one => one.error_rate);
+    let cost = both.map(one => one.mistake_cost);
     cost = cost.map((one, at) => Number.isNaN(one) ? cost[1 - at] : one).map(one => Number.isNaN(one) ? 0 : one);
     return {
       hedging: hedge[1] - hedge[0],
@@ -119,12 +151,32 @@ class Model {
   }
 
   classes(before, after) {
+    if (this.data.gaps) return this.sharedClasses(before, after);
     const {names, samples, accuracy, loss} = this.data.classes;
     return names.map((name, k) => ({
       class_name: name, samples: samples[k],
       before: number(accuracy[k][before]), after: number(accuracy[k][after]),
       contribution: samples[k] / this.samples.all * (number(loss[k][after]) - number(loss[k][before])),
     }));
+  }
+
+  // The same where some samples can't be scored: from the carried ones that can be, on both sides.
+  sharedClasses(before, after) {
+    const {names, shown} = this.data.classes, change = this.changes(before, after), {targets} = this.samples;
+    const rows = names.map(name => ({class_name: name, samples: 0, before: 0, after: 0, contribution: 0}));
+    const place = new Map(shown.map((code, at) => [code, rows[at]]));
+    let all = 0;
+    change.forEach((one, i) => {
+      if (Number.isNaN(one)) return;
+      all += this.weight[i];
+      const row = place.get(targets[i]);
+      if (!row) return;
+      row.samples += this.weight[i];
+      row.before += this.weight[i] * this.right(before, i);
+      row.after += this.weight[i] * this.right(after, i);
+      row.contribution += this.weight[i] * one;
+    });
+    return rows.map(row => ({...row, before: row.before / row.samples, after: row.after / row.samples, contribution: row.contribution / all}));
   }
 
   classValues(before, after) {
@@ -154,7 +206,7 @@ class Model {
     const change = this.changes(before, after), order = this.ranked(before, after), total = sum(order.map(i => this.weight[i]));
     const gross = sum(order.map(i => this.weight[i] * Math.max(change[i], 0)));
     const share = percent => {
-      let left = Math.max(1, Math.round(total * percent / 100)), top = 0;
+      let left = Math.max(1, evenly(total * percent / 100)), top = 0;
       for (const i of order) {
         if (left <= 0 || change[i] <= 0) break;
         top += Math.min(left, this.weight[i]) * change[i];
@@ -171,6 +223,14 @@ class Model {
     return {top_1: share(1), top_10: share(10), cancelling: Math.round(cancelling)};
   }
 
+  // Student's t at 97.5 % with n - 1 degrees of freedom; where a pair shares fewer samples, by Cornish and Fisher.
+  quantile(n) {
+    if (!this.data.gaps) return this.data.quantile;
+    const z = 1.959963984540054, f = n - 1;
+    return z + (z ** 3 + z) / (4 * f) + (5 * z ** 5 + 16 * z ** 3 + 3 * z) / (96 * f ** 2) +
+      (3 * z ** 7 + 19 * z ** 5 + 17 * z ** 3 - 15 * z) / (384 * f ** 3);
+  }
+
   // Hall's skewness-adjusted interval of a mean difference (significance.py), about the exact mean.
   interval(values, mean) {
     let n = 0, centre = 0, second = 0, third = 0;
@@ -184,7 +244,7 @@ class Model {
     });
     const spread = Math.sqrt(second / (n - 1)), se = spread / Math.sqrt(n);
     if (!(spread > 0)) return [mean, mean];
-    const k = third / n / spread ** 3 / Math.sqrt(n), q = this.data.quantile;
+    const k = third / n / spread ** 3 / Math.sqrt(n), q = this.quantile(n);
     const unskew = at => Math.abs(k) < 1e-9 ? at : 3 / k * (Math.cbrt(1 + k * (at - k / 6)) - 1);
     return [mean - se * unskew(q), mean - se * unskew(-q)];
   }

@@ -90,8 +90,7 @@ class Views {
   }
 
   history_total({before}) {
-    const loss = this.model.columns.loss;
-    return this.inReach(before).map(([epoch, at]) => ({epoch, change: loss[at] - loss[before]}));
+    return this.inReach(before).map(([epoch, at]) => ({epoch, change: sum(this.model.cells(before, at).sums)}));
   }
 
   ordered({before, after}) {
@@ -104,7 +103,8 @@ class Views {
   class_totals(state) { return this.ordered(state); }
 
   class_cells(state) {
-    const {model} = this, {shown, names} = this.data.classes, {targets, all} = this.data.samples;
+    const {model} = this, {shown, names} = this.data.classes, {targets} = this.data.samples;
+    const all = sum(model.ranked(state.before, state.after).map(i => model.weight[i]));
     const place = new Map(shown.map((code, at) => [code, names[at]])), table = new Map(names.map(name => [name, new Float64Array(4)]));
     model.changes(state.before, state.after).forEach((change, i) => {
       const name = place.get(targets[i]);
@@ -212,7 +212,12 @@ class Views {
     return [low, high].map(at => ({before: at, after: at}));
   }
 
-  pinned(state) { return state.pinned === null ? [] : [this.sample(state.pinned, state)]; }
+  // A sample that can't be scored on both sides has no place, and a chart of no rows has no scale: it is there unseen.
+  pinned(state) {
+    if (state.pinned === null) return [];
+    const row = this.sample(state.pinned, state);
+    return [Number.isNaN(row.change) ? {...row, ...this.rows("even", state)[0], seen: 0} : {...row, seen: 1}];
+  }
 
   trajectory({pinned}) {
     if (pinned === null) return [];

@@ -12,9 +12,20 @@ function fixed(value, decimals) {
 const NOTHING = 1e-9;  // what is smaller is the rounding of a sum
 
 function nats(value) {
+  if (!Number.isFinite(value)) return Number.isNaN(value) ? "?" : "\u221e";
   const size = Math.abs(value), small = NOTHING < size && size < 0.0995;
   const decimals = small ? 1 - Math.floor(Math.log10(size)) : size < 100 ? 2 : 0;
   return (value < -NOTHING ? MINUS : "") + fixed(size, decimals);
+}
+
+// Two amounts of loss with as many more digits as it takes to tell them from each other.
+function apart(first, second) {
+  const both = [first, second], short = both.map(value => Number.isFinite(value) ? nats(value) : "\u2013");
+  if (short[0] !== short[1] || !(Math.abs(first - second) > NOTHING)) return short;
+  const written = decimals => both.map(value => fixed(value, decimals).replace("-", MINUS));
+  let decimals = 2;
+  while (written(decimals)[0] === written(decimals)[1]) decimals++;
+  return written(decimals);
 }
 
 const signed = value => (value < -NOTHING ? MINUS : "+") + nats(Math.abs(value));
@@ -39,9 +50,10 @@ const FORMATS = {
   bare_points: value => points(value).replace(" points", ""),
   count: whole,
   samples: value => `${whole(value)} sample${value === 1 ? "" : "s"}`,
-  epoch: value => String(Number(value.toPrecision(6))),
+  epoch: value => String(Number.isInteger(value) ? value : Number(value.toPrecision(6))),
+  repair: value => value > NOTHING ? `${nats(value)} nats` : "nothing",
   divisor: value => value < 1e-3 ? "ever smaller numbers" : value < 1e3 ? fixed(value, 2) : "ever larger numbers",
-  rose: value => value > 0 ? "rose" : value < 0 ? "fell" : "did not change",
+  rose: value => Math.abs(value) <= NOTHING ? "did not change" : value > 0 ? "rose" : "fell",
   text: String,
 };
 

@@ -18,7 +18,13 @@ class Frame:
     limits: Mapping[str, Mapping[str, float]]  # of the charts over epochs: the scale of each span
     splits: bool  # whether there is another split
     rises: bool  # whether the begin of a rise is known
-    two_runs: bool = False  # two checkpoints, one of each run
+    runs: Sequence[str] = ()  # what two runs are called; then there is a checkpoint of each
+    lone: bool = False  # whether one of the two has no other checkpoint
+
+    @property
+    def two_runs(self) -> bool:
+        """Whether two runs are compared."""
+        return len(self.runs) > 1
 
     @property
     def ends(self) -> tuple[float, float] | None:

@@ -14,6 +14,7 @@ from confshift.reporting.charts.pieces import (
     AnyChart,
     end_layers,
     epoch_axis,
+    filtered,
     layered,
     table,
     tip,
@@ -27,19 +28,19 @@ def run_loss_chart(frame: Frame, span: str) -> AnyChart:
     """Draw the losses of both runs, as they are and after temperature scaling."""
     scale = alt.Scale(domain=list(LOSSES.values()), range=[SERIES[key][1] for key in LOSSES])
     dash = alt.StrokeDash("series:N", scale=scale, legend=alt.Legend(symbolType="stroke", symbolSize=400))
-    return _curves("run_losses", frame.limits[f"loss_{span}"], "nats", ".4~f", LOSS, dash)
+    return _curves(frame, "run_losses", frame.limits[f"loss_{span}"], "nats", ".4~f", LOSS, dash)
 
 
 def run_accuracy_chart(frame: Frame, span: str) -> AnyChart:
     """Draw the accuracies of both runs."""
-    return _curves("run_accuracies", frame.limits[f"accuracy_{span}"], "accuracy", ".3~%", SHARE, None)
+    return _curves(frame, "run_accuracies", frame.limits[f"accuracy_{span}"], "accuracy", ".3~%", SHARE, None)
 
 
 def _curves(
-    name: str, limits: Any, unit: str, number: str, told: str, dash: alt.StrokeDash | None
+    frame: Frame, name: str, limits: Any, unit: str, number: str, told: str, dash: alt.StrokeDash | None
 ) -> AnyChart:
     tints = [colour(role) for role in RUNS.values()]
-    tint = alt.Color("run:N", scale=alt.Scale(domain=list(RUNS), range=tints))
+    tint = alt.Color("run:N", scale=alt.Scale(domain=list(frame.runs), range=tints))
     scale = alt.Scale(zero=False, **limits)
     y = alt.Y("mean:Q", title=unit, scale=scale, axis=alt.Axis(format=number, minExtent=LEFT, tickCount=5))
     base = table(name).encode(x=epoch_axis(), color=tint, detail=alt.Detail("series:N"))
@@ -49,4 +50,10 @@ def _curves(
     points = base.mark_point(filled=True, size=60, opacity=0, clip=True).encode(
         y=y, tooltip=[tip("run:N"), tip("epoch:Q"), tip("series:N"), tip("mean:Q", unit, told)]
     )
-    return layered(*end_layers(), band, lines, points)
+    layers: list[AnyChart] = [*end_layers(), band, lines]
+    if frame.lone:
+        alone = filtered(base, "datum.alone")
+        low, high = alt.Y("low:Q", title=unit), alt.Y2("high:Q")
+        layers.append(alone.mark_rule(strokeWidth=1.5, opacity=1).encode(y=low, y2=high))
+        layers.append(alone.mark_point(filled=True, size=50, opacity=1).encode(y=y))
+    return layered(*layers, points)

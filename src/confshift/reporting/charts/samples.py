@@ -34,7 +34,7 @@ def scatter_chart() -> AnyChart:
     return layered(
         even.encode(x=x, y=y),
         dots.encode(x=x, y=y, color=transition_colour(alt.Legend(columns=2)), shape=shape, key="i:Q"),
-        ring.encode(x=x, y=y),
+        ring.encode(x=x, y=y, opacity=alt.Opacity("seen:Q", scale=None)),
     )
 
 

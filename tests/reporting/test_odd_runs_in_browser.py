@@ -1,0 +1,154 @@
+"""Odd runs in a browser: for every pair of checkpoints the script has the numbers that Python gives."""
+
+from __future__ import annotations
+
+import re
+from itertools import combinations
+
+import numpy as np
+import pytest
+from visiting import Visit, messages
+
+from confshift.analysis.comparison import compare
+from confshift.analysis.history import summarize
+from confshift.checkpoint import Checkpoint
+from confshift.findings import wording
+from confshift.predictions import Predictions
+from confshift.reporting.page import report
+from confshift.reporting.readings import pair_values
+from confshift.reporting.tables import epoch_table, shown_classes
+
+pytestmark = pytest.mark.browser
+
+
+def checkpoints(logits, targets, epochs):
+    return [
+        Checkpoint.from_predictions(Predictions(one, targets), epoch=epoch)
+        for one, epoch in zip(logits, epochs, strict=True)
+    ]
+
+
+@pytest.fixture(scope="module")
+def odd_runs(make_logits):
+    """Return runs by what is odd about them; 250 samples make a half of a per cent."""
+    logits, targets = make_logits(250, 4, 4, churn=0.3)
+    gaps = logits.copy()
+    gaps[1, :80], gaps[2, 80:130] = np.nan, np.nan
+    one_gone = logits.copy()
+    one_gone[2] = np.nan
+    right = 3 * np.eye(4)[targets]
+    return {
+        "ties in rounding": checkpoints(logits, targets, range(4)),
+        "samples without a loss": checkpoints(gaps, targets, range(4)),
+        "a checkpoint without a loss": checkpoints(one_gone, targets, range(4)),
+        "steps for epochs": checkpoints(logits, targets, [1234561, 1234562, 1234567, 9876543]),
+        "parts of epochs": checkpoints(logits, targets, [0.1, 0.2, 0.1 * 3, 1 / 3]),
+        "a falling loss": checkpoints(logits[::-1], targets, range(4)),
+        "no mistakes": checkpoints([right, 2 * right, 0.5 * right], targets, range(3)),
+        "nothing but mistakes": checkpoints(
+            [np.roll(one, 1, axis=1) for one in (right, 2 * right, 0.5 * right)], targets, range(3)
+        ),
+    }
+
+
+NAMES = (
+    "ties in rounding",
+    "samples without a loss",
+    "a checkpoint without a loss",
+    "steps for epochs",
+    "parts of epochs",
+    "a falling loss",
+    "no mistakes",
+    "nothing but mistakes",
+)
+
+
+def expected_values(run, before, after):
+    """Return what Python says of a pair."""
+    comparison, rows = compare(run[before], run[after]), epoch_table(summarize(run))
+    at = tuple(f"epoch {wording.epoch(run[place].epoch)}" for place in (before, after))
+    own = compare(*summarize(run).pair)  # the page shows the classes of the pair that it was made for
+    classes = shown_classes(own.classes, 20)
+    return pair_values(comparison, classes, at, before=rows.iloc[before], after=rows.iloc[after])
+
+
+def without_numbers(text):
+    return re.sub(r"[+−]?[\d.,]+(?: %)?|\?|–|∞", "#", text)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_pair_has_the_numbers_of_python(browser, tmp_path, odd_runs, name):
+    run = odd_runs[name]
+    visit = Visit(browser, report(run).save(tmp_path / "odd.html").path).open()
+    scored = [place for place, one in enumerate(run) if np.isfinite(one.scores.loss).any()]
+    for before, after in combinations(scored, 2):
+        visit.choose(before, after)
+        shown, expected = visit.values(), expected_values(run, before, after)
+        assert set(shown) >= set(expected)
+        for key, value in expected.items():
+            if key == "N":
+                continue  # of the samples that the pair shares; the script counts those in its cells
+            if isinstance(value, str):
+                assert without_numbers(shown[key]) == without_numbers(value), (before, after, key)
+            elif not np.isfinite(value):
+                assert shown[key] is None, (before, after, key)
+            else:
+                assert shown[key] == pytest.approx(value, rel=2e-3, abs=2e-5), (before, after, key)
+        assert shown["N"] == expected["up_samples"] + expected["down_samples"] + unchanged(run, before, after)
+    assert not messages(browser)
+
+
+def unchanged(run, before, after):
+    return int(compare(run[before], run[after]).cells.xs("unchanged", level="direction")["samples"].sum())
+
+
+@pytest.mark.parametrize("name", ["samples without a loss", "ties in rounding"])
+def test_the_page_adds_up_for_every_pair(browser, tmp_path, odd_runs, name):
+    run = odd_runs[name]
+    visit = Visit(browser, report(run).save(tmp_path / "odd.html").path).open()
+    for before, after in combinations(range(len(run)), 2):
+        visit.choose(before, after)
+        values = visit.values()
+        change = values["loss_change"]
+        assert values["up"] + values["down"] == pytest.approx(change, abs=1e-6)
+        assert values["hedging"] + values["error_rate"] + values["mistake_cost"] == pytest.approx(
+            change, abs=1e-6
+        )
+        totals = {row["epoch"]: row["change"] for row in visit.run("return confshift.rows('history_total')")}
+        assert totals[run[after].epoch] == pytest.approx(change, abs=1e-6)
+        classes = visit.run("return confshift.rows('class_totals')")
+        assert sum(row["contribution"] for row in classes) == pytest.approx(change, abs=1e-4)
+        cells = visit.run("return confshift.rows('class_cells')")
+        assert sum(row["contribution"] for row in cells) == pytest.approx(change, abs=1e-4)
+
+
+def test_steps_are_told_from_each_other(browser, tmp_path, odd_runs):
+    visit = Visit(browser, report(odd_runs["steps for epochs"]).save(tmp_path / "steps.html").path).open()
+    menu = visit.run(
+        "return Array.from(document.querySelectorAll('#epoch-A option'), one => one.textContent)"
+    )
+    assert menu == ["1234561", "1234562", "1234567", "9876543"]
+    visit.choose(0, 2)
+    assert "epoch 1234561" in visit.text("[data-reading=loss]")
+
+
+def test_two_runs_of_one_checkpoint_each_are_seen(browser, tmp_path, odd_runs):
+    run = odd_runs["ties in rounding"]
+    made = report(run[:1], other=run[3:])
+    visit = Visit(browser, made.save(tmp_path / "two.html").path).open()
+    drawn = (
+        "return Array.from(document.querySelectorAll(`#figure-${arguments[0]} .live .mark-symbol path`))"
+        ".filter(one => Number(one.getAttribute('opacity') ?? 1) > 0).length"
+    )
+    assert visit.run(drawn, "loss") >= 4
+    assert visit.run(drawn, "accuracy") >= 2
+    assert not messages(browser)
+
+
+def test_a_run_against_itself_differs_in_nothing(browser, tmp_path, odd_runs):
+    run = odd_runs["ties in rounding"]
+    made = report(run, other=run)
+    assert made.verdict.count("not measurably different") == 3
+    visit = Visit(browser, made.save(tmp_path / "same.html").path).open()
+    assert visit.values()["loss_change"] == 0
+    assert [row["label"] for row in visit.run("return window.confshift.rows('ends')")] == ["A", "B"]
