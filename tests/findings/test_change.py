@@ -411,3 +411,18 @@ def test_the_sound_check_finds_what_it_looks_for():
     assert not UNKNOWN.search("information of a finance class: is it so?")
     with pytest.raises(ConfshiftError):
         comparison_of(np.full((2, 2), np.nan), np.full((2, 2), np.nan), [0, 1])
+
+
+def test_dearer_mistakes_are_no_advice_while_the_rise_itself_cannot_be_told():
+    rng = np.random.default_rng(0)
+    targets = rng.integers(0, 4, 2000)
+    logits = rng.normal(size=(2000, 4))
+    logits[np.arange(2000), targets] += 1.5
+    calibrated = 1.5 * logits  # a little surer than that costs next to nothing on average
+    comparison = comparison_of(calibrated, 1.2 * calibrated, targets)
+    assert comparison.change.loc["mistake_cost", "change_low"] > 0
+    found = findings_of(comparison)
+    assert found["loss_change"].verdict == "cannot tell"
+    assert (found["dearer_mistakes"].verdict, found["dearer_mistakes"].next_step) == ("cannot tell", "")
+    told = findings_of(comparison_of(calibrated, 1.3 * calibrated, targets))
+    assert (told["loss_change"].verdict, told["dearer_mistakes"].verdict) == ("yes", "yes")

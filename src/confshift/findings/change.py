@@ -132,7 +132,7 @@ def _dearer(comparison: Comparison, *, overfitting: bool) -> tuple[Verdict, str]
         return "no", "The model is wrong more often: keep the earlier checkpoint." if told else ""
     if largest == "hedging":
         return "no", ""
-    if not comparison.change.loc["mistake_cost", "change_low"] > 0:
+    if told_rise(comparison) != "yes" or not comparison.change.loc["mistake_cost", "change_low"] > 0:
         return "cannot tell", ""
     if overfitting or _mostly_refinement(comparison):
         return "yes", ""
