@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from confshift.analysis.learning_rate import FEWEST_CHECKPOINTS, learning_rates, rate_drops
+from confshift.analysis.learning_rate import FEWEST_CHECKPOINTS, learning_rates, rate_drops, unread_rates
 from confshift.checkpoint import Checkpoint, Provenance
 from confshift.predictions import Predictions
 
@@ -114,6 +118,42 @@ def test_the_rate_is_read_from_metadata_or_from_what_was_logged():
     )
     without = Checkpoint.from_predictions(predictions, epoch=3, metadata={"lr": "cosine"})
     np.testing.assert_equal(learning_rates([with_metadata, logged, without]), [0.1, 0.01, np.nan])
+    assert unread_rates([with_metadata, logged, without]).to_dict() == {3: "cosine"}
+
+
+def noted(metadata, logged=None):
+    predictions = Predictions([[2.0, 0.0]], [0])
+    one = Checkpoint.from_predictions(predictions, epoch=1, metadata=metadata)
+    return replace(one, provenance=Provenance(logged=logged or {}))
+
+
+@pytest.mark.parametrize(
+    ("metadata", "rate"),
+    [
+        ({"lr": [0.1]}, 0.1),
+        ({"lr": [0.01, 0.1, 0.001]}, 0.1),
+        ({"lr": (0.5, 1)}, 1.0),
+        ({"lr": np.float32(0.25)}, 0.25),
+        ({"lr": np.array(0.25)}, 0.25),
+        ({"lr": torch.tensor(0.25, requires_grad=True)}, 0.25),
+        ({"lr": [torch.tensor(0.25), np.float64(0.5)]}, 0.5),
+        ({"learning_rate": 0.1}, 0.1),
+        ({"lr": None, "learning_rate": 0.1}, 0.1),
+        ({"lr": "cosine", "learning_rate": 0.1}, 0.1),
+        ({"lr": 0}, 0.0),
+    ],
+)
+def test_a_rate_is_read_in_every_form_that_a_training_has_it_in(metadata, rate):
+    for one in (noted(metadata), noted({}, logged=metadata)):
+        assert learning_rates([one]).tolist() == [rate]
+        assert unread_rates([one]).empty
+
+
+@pytest.mark.parametrize("value", ["0.1", [], [0.1, "x"], [0.1, math.nan], math.inf, True, {"a": 0.1}])
+def test_what_is_no_number_is_no_rate_and_is_told_from_none(value):
+    assert np.isnan(learning_rates([noted({"lr": value})])).all()
+    assert unread_rates([noted({"lr": value})]).tolist() == [value]
+    assert unread_rates([noted({"lr": None})]).empty
 
 
 @given(st.floats(1e-3, 1e3), st.floats(-10, 10), st.floats(-0.1, 0.1))

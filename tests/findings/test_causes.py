@@ -233,6 +233,25 @@ def test_calm_without_gain_may_be_a_training_set_fitted_perfectly():
     assert "fitted perfectly" in drop.sentence
 
 
+@pytest.mark.parametrize("rate", ["0.1", [], {"group": 0.1}, float("nan"), True])
+def test_recorded_rates_that_can_not_be_read_are_said_to_be_so(rate):
+    run = [replace(one, metadata={"lr": rate}) for one in stepping()]
+    drop = causes_of(run)["learning_rate_drop"]
+    assert drop.verdict == "not applicable"
+    assert f"at {len(run)} checkpoints can't be read as a number: {rate!r} at epoch 0." in drop.sentence
+    assert drop.next_step == 'Pass the learning rate as a number: metadata={"lr": ...}.'
+    assert drop.to_dict()["evidence"][0] == {"epoch": 0, "recorded": repr(rate)}
+
+
+def test_one_rate_that_can_not_be_read_leaves_the_others_in_force():
+    run = stepping(rates=True)
+    run[3] = replace(run[3], metadata={"lr": "0.1"})
+    drop = causes_of(run)["learning_rate_drop"]
+    assert drop.verdict == "yes"
+    assert drop.evidence.index.tolist() == [20]
+    assert "at 1 checkpoint can't be read as a number: '0.1' at epoch 3." in drop.sentence
+
+
 @pytest.mark.parametrize(
     ("run", "verdict"),
     [

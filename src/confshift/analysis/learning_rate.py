@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+import numbers
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,8 +13,10 @@ from numpy.typing import NDArray
 
 from confshift.checkpoint import Checkpoint
 
-__all__ = ["FEWEST_CHECKPOINTS", "learning_rates", "rate_drops"]
+__all__ = ["FEWEST_CHECKPOINTS", "learning_rates", "rate_drops", "unread_rates"]
 
+#: What the rate is called in a checkpoint's metadata or logged values.
+_NAMES = ("lr", "learning_rate")
 #: Jitter is measured in this many checkpoints on each side of a break.
 _WINDOW = 8
 FEWEST_CHECKPOINTS = 2 * _WINDOW
@@ -28,16 +31,42 @@ _LEVELS = (5, 3)
 
 
 def learning_rates(checkpoints: Sequence[Checkpoint]) -> NDArray[np.float64]:
-    """Return each checkpoint's learning rate, `metadata["lr"]` or `logged["lr"]`; NaN where unknown."""
-    return np.array([_rate(one.metadata, one.provenance.logged) for one in checkpoints])
+    """Return each checkpoint's learning rate; NaN where none is recorded or it can't be read.
+
+    It is `metadata["lr"]` or `metadata["learning_rate"]`, else `logged` under these names: a number, also
+    one of numpy or torch. Of several (the parameter groups, as `scheduler.get_last_lr()` gives them) the
+    largest is taken.
+    """
+    return np.array([_rate(one) for one in checkpoints])
 
 
-def _rate(*sources: Mapping[str, Any]) -> float:
-    for source in sources:
-        value = source.get("lr")
-        if isinstance(value, int | float):
-            return float(value)
-    return math.nan
+def unread_rates(checkpoints: Sequence[Checkpoint]) -> pd.Series:
+    """Return what is recorded as a learning rate and can't be read as one, by epoch."""
+    unread = {
+        one.epoch: recorded[0]
+        for one in checkpoints
+        if (recorded := _recorded(one)) and math.isnan(_rate(one))
+    }
+    return pd.Series(list(unread.values()), index=list(unread), dtype=object)
+
+
+def _recorded(checkpoint: Checkpoint) -> list[Any]:
+    sources = (checkpoint.metadata, checkpoint.provenance.logged)
+    return [source[name] for source in sources for name in _NAMES if source.get(name) is not None]
+
+
+def _rate(checkpoint: Checkpoint) -> float:
+    rates = (_largest(value) for value in _recorded(checkpoint))
+    return next((rate for rate in rates if math.isfinite(rate)), math.nan)
+
+
+def _largest(value: Any) -> float:
+    """Return a number, or the largest of a list; NaN where it is anything else."""
+    if callable(getattr(value, "tolist", None)):  # arrays and scalars of numpy, tensors on any device
+        value = value.tolist()
+    if isinstance(value, list | tuple):
+        return float(np.max([_largest(one) for one in value], initial=-math.inf))
+    return float(value) if isinstance(value, numbers.Real) and not isinstance(value, bool) else math.nan
 
 
 def rate_drops(table: pd.DataFrame, rates: NDArray[np.float64]) -> pd.DataFrame:

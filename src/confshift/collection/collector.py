@@ -82,7 +82,8 @@ def inspect(
     outputs : {"logits", "probabilities"}
         What the model returns; never guessed.
     metadata : mapping, optional
-        Anything JSON-able, kept with the checkpoint.
+        Anything JSON-able, kept with the checkpoint. "lr" or "learning_rate", a number or
+        `scheduler.get_last_lr()`, names the drops of the learning rate.
     logged : mapping of str to float, optional
         What your own loop reported at this epoch, by name.
     check : bool, optional

@@ -6,6 +6,7 @@ A few exploding samples are the business of `few_samples` in `change`.
 from __future__ import annotations
 
 import math
+import reprlib
 
 import numpy as np
 import pandas as pd
@@ -14,7 +15,7 @@ from confshift.analysis.class_bias import MAX_CLASSES, SAMPLES_PER_CLASS, class_
 from confshift.analysis.comparison import Comparison
 from confshift.analysis.history import History
 from confshift.analysis.judgement import SMALL, Judgement
-from confshift.analysis.learning_rate import FEWEST_CHECKPOINTS, learning_rates, rate_drops
+from confshift.analysis.learning_rate import FEWEST_CHECKPOINTS, learning_rates, rate_drops, unread_rates
 from confshift.analysis.significance import Switches, mcnemar
 from confshift.findings.finding import Finding, Verdict
 from confshift.findings.labels import about_labels
@@ -138,7 +139,8 @@ def learning_rate_drop(history: History) -> Finding:
     """Did a drop of the learning rate calm the curves?
 
     Without recorded rates the curves may be consistent with a drop, never proof of one: in runs at a
-    constant rate their jitter can collapse too.
+    constant rate their jitter can collapse too. Where rates were recorded that can't be read,
+    that is said, and the curves are not asked in their place.
     """
     title = "Did the learning rate drop, and the curves with it?"
     main = history.panels[0][0]
@@ -146,20 +148,41 @@ def learning_rate_drop(history: History) -> Finding:
     checkpoints = [history.main.checkpoints[at] for at in table.index]
     rates = learning_rates(checkpoints)
     known = int(np.isfinite(rates).sum()) > len(rates) // 2
-    step = "" if known else 'Pass metadata={"lr": ...} to inspect to have the drops by name.'
-    drops = rate_drops(table, rates)
-    if drops.empty:
-        enough = known or len(checkpoints) >= FEWEST_CHECKPOINTS
-        sentence = (
-            "The learning rate that was recorded never halves from one checkpoint to the next."
-            if known
-            else "The jitter of loss, error rate and refinement loss never collapses."
-            if enough
-            else f"Without recorded learning rates it takes {FEWEST_CHECKPOINTS} checkpoints to see one."
-        )
+    unread = unread_rates(checkpoints)
+    if len(unread) and not known:
         return Finding(
-            "learning_rate_drop", title, "no" if enough else "not applicable", sentence, drops, step
+            "learning_rate_drop",
+            title,
+            "not applicable",
+            _unread_in_words(unread),
+            unread.map(reprlib.repr).to_frame("recorded").rename_axis("epoch"),
+            'Pass the learning rate as a number: metadata={"lr": ...}.',
         )
+    drops = rate_drops(table, rates)
+    verdict, sentence = _dropped(drops, known) if len(drops) else _no_drop(known, len(checkpoints))
+    if len(unread):
+        sentence += f" {_unread_in_words(unread)}"
+    step = "" if known else 'Pass metadata={"lr": ...} to inspect to have the drops by name.'
+    return Finding("learning_rate_drop", title, verdict, sentence, drops, step)
+
+
+def _unread_in_words(unread: pd.Series) -> str:
+    return (
+        f"The learning rate recorded at {len(unread)} checkpoint{'s' * (len(unread) > 1)} can't be read as a "
+        f"number: {reprlib.repr(unread.iloc[0])} at epoch {epoch(float(unread.index[0]))}."
+    )
+
+
+def _no_drop(known: bool, checkpoints: int) -> tuple[Verdict, str]:
+    if known:
+        return "no", "The learning rate that was recorded never halves from one checkpoint to the next."
+    if checkpoints >= FEWEST_CHECKPOINTS:
+        return "no", "The jitter of loss, error rate and refinement loss never collapses."
+    needed = f"Without recorded learning rates it takes {FEWEST_CHECKPOINTS} checkpoints to see one."
+    return "not applicable", needed
+
+
+def _dropped(drops: pd.DataFrame, known: bool) -> tuple[Verdict, str]:
     largest = drops.loc[drops["refinement_loss_change"].abs().idxmax()]
     fell = bool(largest["refinement_loss_change"] < -_TOLD * largest["refinement_loss_jitter"])
     others = ", ".join(epoch(float(one)) for one in drops.index.drop(largest.name))
@@ -174,7 +197,7 @@ def learning_rate_drop(history: History) -> Finding:
             " Consistent with a smaller step that averages out the noise of the training: it improves "
             "what the model knows, and does not undo confidence gained before."
         )
-    return Finding("learning_rate_drop", title, "yes" if known else "cannot tell", sentence, drops, step)
+    return "yes" if known else "cannot tell", sentence
 
 
 def _drop_in_words(drop: pd.Series) -> str:
