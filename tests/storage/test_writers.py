@@ -2,6 +2,7 @@
 
 import errno
 import gc
+import logging
 import os
 import random
 import signal
@@ -166,6 +167,58 @@ class TestBackground:
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
         gated.gate.set()
         assert run.epochs == (1,)
+
+
+class TestReplacing:
+    def warnings(self, caplog):
+        assert all(one.name == "confshift" for one in caplog.records)
+        return [one.getMessage() for one in caplog.records if one.levelno == logging.WARNING]
+
+    def test_the_epochs_of_another_process_are_replaced_with_one_warning(self, run, caplog):
+        for epoch in (1, 2, 3):
+            run.append(predictions(epoch), epoch=epoch)
+        again = another_process(run.path)
+        for epoch in (1, 2, 3):
+            again.append(predictions(10 + epoch), epoch=epoch)
+        again.flush()
+        (message,) = self.warnings(caplog)
+        assert message.startswith(
+            f"{run.path}: epoch 1 (val), which another process had saved, was replaced."
+        )
+        assert "use another run folder" in message
+        assert f"Run({str(run.path)!r}).delete()" in message
+        third = another_process(run.path)
+        third.append(predictions(20), epoch=3)
+        third.flush()
+        assert len(self.warnings(caplog)) == 2
+
+    def test_replacing_ones_own_going_on_and_saving_the_same_again_are_silent(self, run, caplog):
+        for seed in (1, 2):
+            run.append(predictions(seed), epoch=1)
+        run.flush()
+        run.append(predictions(3), epoch=1)
+        again = another_process(run.path)
+        again.append(predictions(3), epoch=1)
+        again.append(predictions(4), epoch=2)
+        again.append(predictions(5), epoch=2)
+        again.flush()
+        assert not self.warnings(caplog)
+
+    def test_a_run_made_anew_is_warned_of_anew(self, run, caplog):
+        for _ in range(2):
+            run.append(predictions(1), epoch=1)
+            again = another_process(run.path)
+            again.append(predictions(2), epoch=1)
+            again.flush()
+            run = again
+            run.delete()
+        assert len(self.warnings(caplog)) == 2
+
+    def test_the_warning_is_seen_where_no_logging_is_set_up(self, run):
+        run.append(predictions(0), epoch=1)
+        run.flush()
+        done = subprocess_append(run.path, seed=1, epoch=1)
+        assert "epoch 1 (val), which another process had saved, was replaced" in done.stderr
 
 
 class TestTwoWriters:
@@ -401,4 +454,7 @@ def subprocess_append(path, *, seed, epoch):
         "import sys; sys.path[:0] = [sys.argv[2]]; from stored_runs import *\n"
         "Run(sys.argv[1]).append(predictions(int(sys.argv[3])), epoch=float(sys.argv[4]))"
     )
-    subprocess.run([sys.executable, "-c", code, path, HERE, str(seed), str(epoch)], check=True)
+    arguments = [sys.executable, "-c", code, path, HERE, str(seed), str(epoch)]
+    done = subprocess.run(arguments, check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done

@@ -170,7 +170,8 @@ class Run:
             Samples and targets as in the split's other checkpoints.
         epoch : float, optional
             Default: val counts 1, 2, 3, ...; other splits take val's newest. An epoch that exists is
-            replaced, unless the content is the same: then nothing is done.
+            replaced, unless the content is the same: then nothing is done. Where another process had saved
+            it, the log warns, once.
         metadata, logged, checks : mapping, optional
             The user's notes, what their loop reported, what the collector tried: anything JSON can hold.
         release : callable, optional

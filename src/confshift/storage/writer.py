@@ -58,6 +58,7 @@ class Writer:
         self._thread: threading.Thread | None = None
         self._running = False  # the thread will look at the list again
         self._tidied = False
+        self._warned = False  # that another process's checkpoint was replaced
 
     @property
     def outstanding(self) -> list[Save]:
@@ -96,6 +97,7 @@ class Writer:
         with self._state:
             self.started, self.highest, self.latest = False, None, None
             self._failure, self._gaps = None, []
+            self._warned = False
 
     def wait(self) -> None:
         """Wait until nothing is on its way."""
@@ -160,8 +162,25 @@ class Writer:
             return error
         with self._state:
             self._gaps = [gap for gap in self._gaps if gap not in saved.gaps]
+        self._warn_of_replacing(draft.replaces, saved)
         save.committed.set_result(saved)
         return None
+
+    def _warn_of_replacing(self, replaced: Record | None, saved: Record) -> None:
+        """Say once that a checkpoint of another process is gone: it may be of another training."""
+        if self._warned or replaced is None or replaced.provenance.writer == saved.provenance.writer:
+            return
+        self._warned = True
+        path = str(self.catalog.path)
+        _log.warning(
+            "%s: epoch %g (%s), which another process had saved, was replaced. If this training does not "
+            "go on from that one, the run now mixes two: use another run folder, or remove the old run "
+            "first: Run(%r).delete(). Further epochs are replaced without a word",
+            path,
+            saved.epoch,
+            saved.split,
+            path,
+        )
 
 
 def _reason(failure: ConfshiftError) -> str:
