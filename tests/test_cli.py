@@ -254,6 +254,11 @@ def test_demo_trains_and_writes_its_page_where_it_is_told(tmp_path, monkeypatch)
     assert Run("runs/demo").epochs == (0, 1, 2)
 
 
+def test_demo_refuses_a_folder_for_its_page_before_it_trains(tmp_path, monkeypatch):
+    monkeypatch.setattr("confshift.demo.train", lambda *_, **__: pytest.fail("it trained"))
+    assert "is a directory" in call("demo", "-o", tmp_path, "--run", tmp_path / "run", code=2).stderr
+
+
 # -------------------------------------------------------------------------------------------------- the gate
 def test_a_gate_that_fails_ends_with_1_and_the_findings_are_printed_all_the_same(rising):
     verdicts = {finding.code: finding.verdict for finding in confshift.diagnose(Run(rising))}

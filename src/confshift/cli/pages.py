@@ -151,7 +151,7 @@ def plot(
 @click.option(
     "-o",
     "--out",
-    type=click.Path(path_type=Path),
+    type=click.Path(dir_okay=False, path_type=Path),
     default=Path("reports/demo.html"),
     show_default=True,
     metavar="FILE",
