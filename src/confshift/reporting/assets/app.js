@@ -22,18 +22,22 @@ function specOf({dataset: {chart, variant}}) {
 }
 
 async function draw(figure) {
-  const spec = specOf(figure), sources = spec.data.filter(one => !one.source && !one.values && !one.url);
+  const asked = state, spec = specOf(figure), sources = spec.data.filter(one => !one.source && !one.values && !one.url);
+  const rows = new Map(sources.map(({name}) => [name, views.rows(name, asked)]));
   // The first rows stand in the spec: scales of an empty table warn about an infinite extent.
-  for (const source of sources) source.values = views.rows(source.name, state);
-  const holder = find(".chart", figure), live = make("div");
-  live.className = "live";
-  holder.replaceChildren(live);
-  const options = {mode: "vega", renderer: "svg", actions: false, ast: true, defaultStyle: false, tooltip: showTip};
+  for (const source of sources) source.values = rows.get(source.name);
+  // The chart is one image, named by its holder; of its marks, none has a name of its own.
+  const live = make("div", undefined, {class: "live", "aria-hidden": "true"});
   charts.get(figure.id)?.view.finalize();
+  charts.delete(figure.id);
+  find(".chart", figure).replaceChildren(live);
+  const options = {mode: "vega", renderer: "svg", actions: false, ast: true, defaultStyle: false, tooltip: showTip};
   const {view} = await vegaEmbed(live, spec, options);
-  charts.set(figure.id, {figure, view, rows: new Map(sources.map(one => [one.name, one.values])), drawn: state});
+  if (!live.isConnected) return view.finalize();  // a later drawing has taken its place
+  charts.set(figure.id, {figure, view, rows, drawn: asked});
   view.addEventListener("click", (_, item) => { if (item?.datum?.i !== undefined) choose({pinned: item.datum.i}); });
   if (figure.dataset.drag) draggable(figure, view);
+  await refresh(figure);
 }
 
 const near = figure => {
@@ -41,8 +45,10 @@ const near = figure => {
   return box.bottom > -200 && box.top < innerHeight + 200;
 };
 
-async function refresh(chart) {
-  if (chart.drawn === state) return;
+// A figure that is being drawn has no chart yet; it refreshes itself once it has.
+async function refresh(figure) {
+  const chart = charts.get(figure.id);
+  if (!chart || chart.drawn === state) return;
   chart.drawn = state;
   const changed = Array.from(chart.rows.keys()).filter(name => chart.rows.get(name) !== views.rows(name, state));
   for (const name of changed) {
@@ -57,16 +63,16 @@ const pause = () => new Promise(resolve => setTimeout(resolve));
 
 // What is in sight follows at once, the rest in turns short enough not to be felt.
 async function refreshAll() {
-  const mine = state, list = [...charts.values()];
-  for (const chart of list.filter(one => near(one.figure))) await refresh(chart);
+  const mine = state, figures = Array.from(charts.values(), chart => chart.figure);
+  for (const figure of figures.filter(near)) await refresh(figure);
   let since = 0;
-  for (const chart of list) {
+  for (const figure of figures) {
     if (performance.now() - since > TURN) {
       await pause();
       since = performance.now();
     }
     if (state !== mine) return;
-    await refresh(chart);
+    await refresh(figure);
   }
   document.body.dataset.shown = `${state.before},${state.after}`;
 }
@@ -134,6 +140,7 @@ function write() {
 function writeMovers() {
   const body = find("#movers tbody");
   if (!body) return;
+  const held = all("button", body).indexOf(document.activeElement);
   body.replaceChildren(...views.rows("movers", state).map(row => {
     const line = make("tr"), first = make("td"), button = make("button", row.sample, {type: "button", "aria-pressed": row.i === state.pinned});
     button.className = "link";
@@ -144,11 +151,13 @@ function writeMovers() {
     line.append(first, ...cells.map(text => make("td", text)));
     return line;
   }));
+  all("button", body)[held]?.focus({preventScroll: true});  // who came by keyboard goes on from there
 }
 
 function writePinned() {
   const box = find("#pinned");
-  if (state.pinned === null || !box) return;
+  if (!box) return;
+  if (state.pinned === null) return box.replaceChildren();
   const row = views.sample(state.pinned, state);
   const {at_A, at_B} = state.values;
   const sentence = `Sample ${row.sample}, true class ${row.true}: predicted ${row.said_before} at ${at_A}, ` +
@@ -157,10 +166,17 @@ function writePinned() {
 }
 
 const MOST_ROWS = 200;
-const tableOf = figure => views.rows(figure.dataset.table, state);
-// Places on an axis are for the chart; the reader gets the numbers.
-const HIDDEN = new Set(["order", "next", "right", "room", "text", "key", "i", "x", "y", "start", "end", "size", "row", "column"]);
-const headOf = rows => rows.length ? Object.keys(rows[0]).filter(name => !HIDDEN.has(name)) : [];
+// Places on an axis are for the chart; the reader gets the numbers. In some tables a number's name is a place's.
+const PLACES = ["order", "next", "right", "room", "text", "key", "i", "x", "y", "start", "end", "size", "row", "column"];
+const PLACES_OF = {bins_before: ["low", "high"], bins_after: ["low", "high"], samples: ["before", "after"], trajectory: ["loss"]};
+const TITLES = {exact: "loss"};  // not cut off at the edge of the axis, as its place is
+
+// The rows behind a chart as they are told: the names of their columns, and their values.
+function tableOf({dataset: {table}}) {
+  const rows = views.rows(table, state), hidden = [...PLACES, ...PLACES_OF[table] ?? []];
+  const names = rows.length ? Object.keys(rows[0]).filter(name => !hidden.includes(name)) : [];
+  return {head: names.map(name => TITLES[name] ?? name), rows: rows.map(row => names.map(name => row[name]))};
+}
 
 function shown(value) {
   if (value === null || value === undefined || Number.isNaN(value)) return "\u2013";
@@ -169,11 +185,11 @@ function shown(value) {
 }
 
 function fillTable(details) {
-  const rows = tableOf(details.closest(".figure")), head = headOf(rows), table = make("table"), top = make("tr");
+  const {head, rows} = tableOf(details.closest(".figure")), table = make("table"), top = make("tr");
   top.append(...head.map(name => make("th", name.replaceAll("_", " "), {scope: "col"})));
   const lines = rows.slice(0, MOST_ROWS).map(row => {
     const line = make("tr");
-    line.append(...head.map(name => make("td", shown(row[name]))));
+    line.append(...row.map(value => make("td", shown(value))));
     return line;
   });
   const header = make("thead"), body = make("tbody");
@@ -187,13 +203,13 @@ function fillTable(details) {
 // A spreadsheet must not take a name for a formula.
 function csvCell(value) {
   if (value === null || value === undefined || Number.isNaN(value)) return "";
-  const text = typeof value === "string" && /^[=+\-@\t\r]/.test(value) ? `'${value}` : String(value);
+  const text = typeof value === "string" && /^[=+\-@\t\r\n]/.test(value) ? `'${value}` : String(value);
   return /[",\n\r]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
 }
 
 function download(figure) {
-  const rows = tableOf(figure), head = headOf(rows);
-  const text = [head, ...rows.map(row => head.map(name => row[name]))].map(line => line.map(csvCell).join(",")).join("\r\n");
+  const {head, rows} = tableOf(figure);
+  const text = [head, ...rows].map(line => line.map(csvCell).join(",")).join("\r\n");
   const address = URL.createObjectURL(new Blob([text], {type: "text/csv"}));
   make("a", "", {href: address, download: `${figure.dataset.chart}.csv`}).click();
   setTimeout(() => URL.revokeObjectURL(address), 1000);
@@ -201,15 +217,28 @@ function download(figure) {
 
 // ---- choosing
 
+// The pair that a choice leads to. With A = B there is none: what was shown stays. The report's own pair may run
+// backwards, every other is put in the order of time.
+function settled({before, after}) {
+  if (data.paired && before === after) return {before: state.before, after: state.after};
+  const own = before === data.pair[0] && after === data.pair[1];
+  return before > after && !own ? {before: after, after: before} : {before, after};
+}
+
 function choose(change) {
   const next = {...state, ...change};
-  if (next.before > next.after) [next.before, next.after] = [next.after, next.before];
-  if (data.paired && next.before === next.after) return write();
+  Object.assign(next, settled(next));
   next.values = model.values(next.before, next.after);
   state = next;
   write();
-  if (data.paired && !data.two_runs) history.replaceState(null, "", `#A=${model.epochs[state.before]}&B=${model.epochs[state.after]}`);
+  writeAddress();
   return refreshAll();
+}
+
+// A class comes with its own sample: the one that rose most.
+function chooseClass(text) {
+  const only = text === "" ? null : Number(text);
+  return choose({only, pinned: views.movers({...state, only})[0]?.i ?? null});
 }
 
 function nearest(epoch) {
@@ -217,14 +246,30 @@ function nearest(epoch) {
   return distance.indexOf(Math.min(...distance));
 }
 
-// The epochs that the address names, where the run has them.
+// The position of an epoch that is written as text; undefined where the run has none such.
+function placeOf(text) {
+  const epoch = text.trim() === "" ? NaN : Number(text), at = nearest(epoch);
+  return Number.isFinite(epoch) && Math.abs(model.epochs[at] - epoch) <= 1e-9 * Math.abs(epoch) ? at : undefined;
+}
+
+// The epochs that the address names, where the run has them; null where it speaks of none.
 function fromAddress() {
   const asked = new URLSearchParams(data.two_runs ? "" : location.hash.slice(1)), found = {};
+  if (!asked.has("A") && !asked.has("B")) return null;
   for (const [name, side] of [["A", "before"], ["B", "after"]]) {
-    const at = asked.has(name) ? model.epochs.indexOf(Number(asked.get(name))) : -1;
-    if (at >= 0) found[side] = at;
+    const at = placeOf(asked.get(name) ?? "");
+    if (at !== undefined) found[side] = at;
   }
   return found;
+}
+
+function writeAddress() {
+  if (!data.paired || data.two_runs) return;
+  try {
+    history.replaceState(null, "", `#A=${model.epochs[state.before]}&B=${model.epochs[state.after]}`);
+  } catch (error) {
+    if (error.name !== "SecurityError") throw error;  // a page inside another (srcdoc) has no address of its own
+  }
 }
 
 function draggable(figure, view) {
@@ -248,7 +293,9 @@ function listen() {
   for (const [side, name] of [["A", "before"], ["B", "after"]])
     find(`#epoch-${side}`)?.addEventListener("change", event => choose({[name]: Number(event.target.value)}));
   find("#back")?.addEventListener("click", () => choose({before: data.pair[0], after: data.pair[1]}));
-  find("#only")?.addEventListener("change", event => choose({only: event.target.value === "" ? null : Number(event.target.value), pinned: null}));
+  const carried = new Set(data.samples.targets);
+  for (const option of all("#only option")) option.disabled = option.value !== "" && !carried.has(Number(option.value));
+  find("#only")?.addEventListener("change", event => chooseClass(event.target.value));
   for (const button of all("[data-variant][value]"))
     button.addEventListener("click", () => redraw(button.dataset.variant, button.value));
   for (const details of all("details.rows")) details.addEventListener("toggle", () => { if (details.open) fillTable(details); });
@@ -262,14 +309,30 @@ function listen() {
   });
   addEventListener("scroll", () => { tip.hidden = true; }, {passive: true});
   addEventListener("keydown", event => { if (event.key === "Escape") tip.hidden = true; });
-  addEventListener("hashchange", () => choose(fromAddress()));
-  addEventListener("beforeprint", () => { for (const chart of charts.values()) chart.view.resize().run(); });
+  addEventListener("hashchange", () => {
+    const asked = fromAddress();
+    if (asked) choose(asked);
+  });
+  listenToPrinting();
+}
+
+// Paper has another width, and nothing on it can be unfolded.
+function listenToPrinting() {
+  let folded = [];
+  addEventListener("beforeprint", () => {
+    folded = all(".steps details:not([open])");
+    for (const details of folded) details.open = true;
+    for (const chart of charts.values()) chart.view.resize().run();
+  });
+  addEventListener("afterprint", () => { for (const details of folded) details.open = false; });
 }
 
 async function redraw(variant, value) {
   state = {...state, [variant]: value};
+  write();
   for (const button of all(`button[data-variant="${variant}"]`)) button.setAttribute("aria-pressed", button.value === value);
   for (const figure of all(`.figure[data-variant="${variant}"]`)) await draw(figure);
+  await refreshAll();  // what a choice had begun, and this has cut off
 }
 
 async function start() {
@@ -277,13 +340,14 @@ async function start() {
   tip.hidden = true;
   document.body.append(tip);
   await model.decode();
-  Object.assign(state, fromAddress());
-  if (state.before > state.after) [state.before, state.after] = [state.after, state.before];
+  const asked = fromAddress();
+  Object.assign(state, settled({...state, ...asked}));
   state.values = model.values(state.before, state.after);
   state.pinned = data.paired ? views.rows("movers", state)[0]?.i ?? null : model.worst(state.after);
   state = {...state};
   listen();
   write();
+  if (asked) writeAddress();
   for (const figure of all(".figure[data-chart]")) {
     await draw(figure);
     await pause();
