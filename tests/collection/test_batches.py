@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from collections import UserDict, namedtuple
 
 import numpy as np
@@ -49,6 +50,12 @@ class Keyed:
     def __getitem__(self, name):
         return self._fields_by_name[name]
 
+
+NESTED = (
+    f"model(dict {{inputs: float32 tensor {tuple(X.shape)}, "
+    f"mask: list of float32 tensor {tuple(X.shape)}, int}})"
+)
+BY_NAME = f"model(inputs=float32 tensor {tuple(X.shape)}, mask=float32 tensor (4, 2))"
 
 Pair = namedtuple("Pair", "x y")
 Reversed = namedtuple("Reversed", "label image")
@@ -206,6 +213,31 @@ def test_an_output_that_is_not_one_row_of_logits_for_each_sample_is_refused(outp
 )
 def test_targets_that_are_not_one_class_index_for_each_sample_are_refused(targets, says):
     assert says in forward_error((X, targets), output=torch.ones(4, 3))
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="exceptions have no notes")
+@pytest.mark.parametrize(
+    ("model", "batch", "error", "call"),
+    [
+        (Named(), ({"inputs": X, "mask": [X, 3]}, Y), TypeError, NESTED),
+        (Named(), {"inputs": X, "mask": X[:, :2], "labels": Y}, RuntimeError, BY_NAME),
+        (nn.Linear(FEATURES + 1, CLASSES), (X, Y), RuntimeError, f"model(float32 tensor {tuple(X.shape)})"),
+        (nn.Linear(FEATURES, CLASSES), ([0] * 20, Y), TypeError, f"model(list of {'int, ' * 8}...)"),
+    ],
+    ids=["a dict given whole", "by name", "another shape", "a long list"],
+)
+def test_an_error_of_the_model_keeps_its_type_and_says_what_was_called(model, batch, error, call):
+    with pytest.raises(error) as caught:
+        Reader(model).read(batch)
+    (note,) = caught.value.__notes__
+    assert note.startswith(f"confshift called {call}. ")
+    assert "pass forward=, a function (model, batch) -> (logits, targets)" in note
+
+
+def test_an_error_of_the_users_own_forward_is_theirs():
+    with pytest.raises(ZeroDivisionError) as caught:
+        Reader(Named(), lambda model, batch: 1 / 0).read((X, Y))
+    assert not hasattr(caught.value, "__notes__")
 
 
 def test_a_batch_of_one_keeps_its_row():

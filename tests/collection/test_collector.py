@@ -13,7 +13,7 @@ import torch
 from sklearn.metrics import accuracy_score, log_loss
 from torch import nn
 from torch.nn import functional
-from torch.utils.data import DataLoader, Subset, TensorDataset
+from torch.utils.data import BatchSampler, DataLoader, IterableDataset, Subset, TensorDataset
 from toy_training import (
     CLASSES,
     FEATURES,
@@ -243,6 +243,52 @@ def test_a_resumed_run_is_not_checked_again(run):
     run.flush()
     _forget_writers()  # as in a new process
     assert not inspect(make_model(), make_loader(), run=run, epoch=2).provenance.checks
+
+
+# What is warned of
+
+
+DATA = TensorDataset(INPUTS, TARGETS)
+
+
+@pytest.mark.parametrize(
+    "loader",
+    [
+        make_loader(drop_last=True),
+        DataLoader(DATA, batch_sampler=BatchSampler(range(SAMPLES), 16, True)),
+        DataLoader(DATA, batch_size=None, sampler=BatchSampler(range(SAMPLES), 16, True)),
+    ],
+    ids=["loader", "batch sampler", "sampler of batches"],
+)
+def test_samples_that_the_loader_drops_are_told_once_for_each_split(run, loader, caplog):
+    for split in ("val", "val", "train"):
+        inspect(make_model(), loader, run=run, split=split)
+    told = [one.getMessage() for one in caplog.records if "drop_last" in one.getMessage()]
+    assert [one.levelname for one in caplog.records if "drop_last" in one.getMessage()] == ["WARNING"] * 2
+    says = f"{run.path}: the loader has drop_last=True, so 7 of 103 samples (%s) are never inspected"
+    assert [message.split(";")[0] for message in told] == [says % "val", says % "train"]
+    assert told[0].endswith("give inspect a loader with drop_last=False")
+    assert len(run[1]) == 96
+
+
+class Stream(IterableDataset):
+    def __iter__(self):
+        return iter(TensorDataset(INPUTS, TARGETS))
+
+
+@pytest.mark.parametrize(
+    "loader",
+    [
+        make_loader(),
+        make_batches(),
+        DataLoader(TensorDataset(INPUTS[:96], TARGETS[:96]), 16, drop_last=True),
+        DataLoader(Stream(), 16, drop_last=True),
+    ],
+    ids=["kept", "no loader", "nothing left", "stream"],
+)
+def test_where_nothing_is_known_to_be_dropped_nothing_is_said(run, loader, caplog):
+    inspect(make_model(), loader, run=run)
+    assert "drop_last" not in caplog.text
 
 
 # What is refused

@@ -12,6 +12,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from confshift.collection.calls import call_model
 from confshift.errors import ConfshiftError
 
 __all__ = ["Reader", "fields_of", "to_device", "unwrapped"]
@@ -57,7 +58,7 @@ class Reader:
             logits, targets = given
         else:
             arguments, fields, targets = self._split(batch)
-            output = self.model(*to_device(arguments, device), **to_device(fields, device))
+            output = call_model(self.model, to_device(arguments, device), to_device(fields, device))
             logits = _logits_of(output)
         return _check_rows(logits, targets)
 

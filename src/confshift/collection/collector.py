@@ -17,7 +17,7 @@ from confshift.collection.batches import Reader
 from confshift.collection.buffers import Rows
 from confshift.collection.checks import check_model
 from confshift.collection.guards import undisturbed
-from confshift.collection.loaders import batch_count, class_names_of, generators_of
+from confshift.collection.loaders import batch_count, class_names_of, generators_of, warn_of_dropped
 from confshift.collection.sample_ids import IdSource, identified
 from confshift.collection.saving import Destination, open_run
 from confshift.errors import ConfshiftError
@@ -102,7 +102,7 @@ def inspect(
     ------
     ConfshiftError
         For what can't be used or paired with the checkpoints before. Errors of the model or the loader come
-        through as they are.
+        through as they are, those of the model with a note of what it was called with.
     """
     _check_arguments(model, outputs)
     for name, notes in (("metadata", metadata), ("logged", logged)):
@@ -110,6 +110,7 @@ def inspect(
     place = Destination(
         open_run(run), split=split, epoch=epoch, strict=strict
     )  # refuses before the pass, not after
+    warn_of_dropped(loader, run=str(place.path), split=split)
     reader = Reader(_without_ddp(model), forward, sample_ids if isinstance(sample_ids, str) else None)
     with undisturbed(model, generators=generators_of(loader)), identified(loader, sample_ids) as ids:
         seen = _pass(reader, loader, ids, split, checked=place.is_first if check is None else check)

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import torch
 from torch.utils.data import DataLoader, IterableDataset
 
-__all__ = ["batch_count", "class_names_of", "generators_of", "torch_loader"]
+__all__ = ["batch_count", "class_names_of", "generators_of", "torch_loader", "warn_of_dropped"]
+
+_log = logging.getLogger("confshift")
+
+#: The runs and splits whose dropped samples were told.
+_warned: set[tuple[str, str]] = set()
 
 
 def torch_loader(loader: Any) -> DataLoader[Any] | None:
@@ -28,6 +34,29 @@ def batch_count(loader: Any) -> int | None:
         return len(loader)
     except TypeError:
         return None
+
+
+def warn_of_dropped(loader: Any, *, run: str, split: str) -> None:
+    """Say, once for each run and split, how many samples a loader with `drop_last=True` leaves out.
+
+    A sampler of batches may drop the last one too. How long a stream is is not known, so it is not told.
+    """
+    inner = torch_loader(loader)
+    batched = getattr(inner, "batch_sampler", None) is not None
+    batches = getattr(inner, "batch_sampler" if batched else "sampler", None)
+    size: Any = getattr(batches, "batch_size", None)
+    sampler: Any = getattr(batches, "sampler", None)
+    drops = getattr(batches, "drop_last", False) and isinstance(size, int)
+    if not drops or not hasattr(sampler, "__len__"):
+        return
+    left_out = len(sampler) % size
+    if left_out and (run, split) not in _warned:
+        _warned.add((run, split))
+        _log.warning(
+            "%s: the loader has drop_last=True, so %d of %d samples (%s) are never inspected; "
+            "give inspect a loader with drop_last=False",
+            *(run, left_out, len(sampler), split),
+        )
 
 
 def generators_of(loader: Any) -> list[torch.Generator]:

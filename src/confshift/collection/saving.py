@@ -61,6 +61,8 @@ class Destination:
         self._split = split
         self._given = epoch
         self._strict = strict
+        #: The run's folder.
+        self.path = run.path
         self._attempt(run.raise_failure)
         #: The epoch it will have.
         self.epoch = run.check_epoch(epoch, split=split)
