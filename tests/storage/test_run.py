@@ -42,6 +42,41 @@ class TestReading:
     def test_a_folder_that_is_no_run_is_refused_by_name(self, tmp_path):
         assert "is not a run" in failure(lambda: Run(tmp_path).epochs)
 
+    def test_a_folder_that_holds_runs_names_five_of_them(self, tmp_path):
+        paths = [tmp_path / name for name in "abcdefg"]
+        for count, path in enumerate(paths, 1):
+            Run(path).append(predictions())
+            Run(path).flush()
+            shown = ", ".join(map(str, paths[: min(count, 5)]))
+            more = f" and {count - 5} more" if count > 5 else ""
+            message = failure(lambda: Run(tmp_path).epochs)
+            assert message == f"{tmp_path} is not a run: it has no run.json; did you mean {shown}{more}?"
+
+    def test_a_misspelt_folder_names_the_runs_that_are_spelt_alike(self, tmp_path):
+        for name in ("resnet18", "resnet34", "other"):
+            Run(tmp_path / name).append(predictions())
+            Run(tmp_path / name).flush()
+        (tmp_path / "resnet19").mkdir()
+        message = failure(lambda: Run(tmp_path / "resnt18").epochs)
+        assert message.endswith(f"; did you mean {tmp_path / 'resnet18'}, {tmp_path / 'resnet34'}?")
+        assert "did you mean" not in failure(lambda: Run(tmp_path / "vgg").epochs)
+        assert "did you mean" not in failure(lambda: Run(tmp_path / "resnet19").epochs)
+
+    @pytest.mark.parametrize(
+        ("epoch", "says"),
+        [
+            (26.0, "has no epoch 26 of split 'val'; its epochs: 1"),
+            (0.5, "has no epoch 0.5 of split 'val'"),
+            (np.float64(7), "has no epoch 7 of split 'val'"),
+            ("train", "epoch='train' is no number: pass run.checkpoint(epoch, split='train')"),
+            (None, "epoch=None is no number: pass one of run.epochs"),
+            ([1], "epoch=[1] is no number: pass one of run.epochs"),
+        ],
+    )
+    def test_an_epoch_that_is_not_there_is_named_as_people_write_it(self, run, epoch, says):
+        add(run, 1)
+        assert says in failure(lambda: run[epoch])
+
     def test_what_was_appended_is_read_back_bit_for_bit(self, run):
         given = predictions(1, class_names=["a", "b", "<script>"])
         run.append(given, metadata={"lr": 0.1, "note": ["x", None]}, logged={"loss": math.nan})

@@ -11,12 +11,11 @@ from typing import Any, TypeVar
 
 from confshift.errors import ConfshiftError
 from confshift.storage import arrays
+from confshift.storage.nearby import RUN_FILE, did_you_mean
 from confshift.storage.reading import read_bytes
 from confshift.storage.record import MAX_JSON, Record, decode, read_record
 
-__all__ = ["RUN_FILE", "Catalog", "Problem", "Shelf", "check_split"]
-
-RUN_FILE = "run.json"
+__all__ = ["Catalog", "Problem", "Shelf", "check_split"]
 
 _T = TypeVar("_T")
 
@@ -93,9 +92,10 @@ class Catalog:
         if not self.path.is_dir():
             raise ConfshiftError(
                 f"there is no run at {self.path}; inspect(..., run=...) or append() makes one"
+                f"{did_you_mean(self.path)}"
             )
         if not path.exists():
-            raise ConfshiftError(f"{self.path} is not a run: it has no {RUN_FILE}")
+            raise ConfshiftError(f"{self.path} is not a run: it has no {RUN_FILE}{did_you_mean(self.path)}")
         return self._parse(path, 0, _read_class_names)
 
     def folders(self) -> list[Path]:

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from confshift.errors import ConfshiftError
 from confshift.storage import files
-from confshift.storage.catalog import RUN_FILE, Catalog, Shelf
+from confshift.storage.catalog import Catalog, Shelf
+from confshift.storage.nearby import RUN_FILE
 from confshift.storage.record import Record
 
 __all__ = ["delete", "remove_unneeded", "tidy"]

@@ -12,9 +12,10 @@ from confshift.checkpoint import Measurement
 from confshift.errors import ConfshiftError
 from confshift.predictions import Predictions
 from confshift.storage import arrays, files
-from confshift.storage.catalog import RUN_FILE, Catalog, Shelf
+from confshift.storage.catalog import Catalog, Shelf
 from confshift.storage.cleaning import remove_unneeded
 from confshift.storage.loading import columns_array
+from confshift.storage.nearby import RUN_FILE
 from confshift.storage.record import Gap, Record, Shard, encode
 
 __all__ = ["Draft", "commit"]

@@ -38,7 +38,7 @@ def explain_missing(epoch: float, shelf: Shelf, gaps: list[Gap]) -> str:
     reasons += [gap.reason for gap in gaps if (gap.split, gap.epoch) == (split, epoch)]
     because = f" ({'; '.join(reasons)})" if reasons else ""
     known = ", ".join(f"{one:g}" for one in shelf.records) or "none"
-    return f"{shelf.folder.parent} has no epoch {epoch!r} of split {split!r}{because}; its epochs: {known}"
+    return f"{shelf.folder.parent} has no epoch {epoch:g} of split {split!r}{because}; its epochs: {known}"
 
 
 def check_files(shelves: list[Shelf]) -> pd.DataFrame:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from confshift.storage.catalog import RUN_FILE
+from confshift.storage.nearby import RUN_FILE, runs_in
 
 __all__ = ["newest_run"]
 
@@ -14,8 +14,7 @@ def newest_run(folder: Path) -> Path | None:
 
     A split's folder changes with each checkpoint, `run.json` only once. The name decides between equals.
     """
-    runs = [path.parent for path in folder.glob(f"*/{RUN_FILE}")]
-    return max(runs, key=_written, default=None)
+    return max(runs_in(folder), key=_written, default=None)
 
 
 def _written(run: Path) -> tuple[int, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -124,6 +125,11 @@ class Run:
         ConfshiftError
             Where there is none, naming the epochs there are, or the reason it can't be used.
         """
+        if not isinstance(epoch, numbers.Real):
+            advice = (
+                f"run.checkpoint(epoch, split={epoch!r})" if isinstance(epoch, str) else "one of run.epochs"
+            )
+            raise ConfshiftError(f"epoch={epoch!r} is no number: pass {advice}")
         names = self.class_names
         shelf = self._writer.catalog.shelf(split, len(names), only=epoch)
         if epoch not in shelf.records:
