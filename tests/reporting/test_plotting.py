@@ -67,6 +67,7 @@ def test_a_whole_range_reaches_the_first_loss(run, tmp_path):
     ("arguments", "message"),
     [
         (("nothing", "a.svg"), "figure='nothing': give one of loss,"),
+        (("reliabilty", "a.svg"), "did you mean 'reliability'"),
         (("loss", "a.jpg"), r"ends in \.svg, \.png, \.pdf"),
         (("loss", "missing/a.svg"), "folder that exists"),
     ],
@@ -144,3 +145,11 @@ def test_a_class_that_is_named_like_a_colour_keeps_its_name(make_run, tmp_path):
         encoding="utf-8"
     )
     assert set(names) <= set(re.findall(r"<text[^>]*>([^<]*)</text>", svg))
+
+
+def test_names_on_a_picture_stand_out_from_the_lines_behind_them(run, tmp_path):
+    halo = "paint-order:stroke"
+    assert halo in plot(run, "loss", tmp_path / "a.svg").read_text(encoding="utf-8")
+    assert halo not in plot(run, "competitors", tmp_path / "b.svg").read_text(
+        encoding="utf-8"
+    )  # amounts on tints

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import re
+from difflib import get_close_matches
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,11 @@ FORMATS = ("svg", "png", "pdf")
 
 _WIDTH, _NARROW = 640, {"reliability_before": 300, "reliability_after": 300, "scatter": 380}
 _MAX_CLASSES = 20
+#: Names stay readable where a line passes behind them; the page's style sheet says the same.
+_HALO = (
+    "<style>.mark-text.role-mark text{paint-order:stroke;stroke:white;stroke-width:3px;"
+    "stroke-linejoin:round}</style>"
+)
 _PNG_SCALE = 3
 
 
@@ -95,7 +101,7 @@ def plot(
         raise ConfshiftError(f"path={str(path)!r}: give a file that ends in .{', .'.join(FORMATS)}")
     spec = _spec(summarize(run), name, before=before, after=after, scale=scale, whole=whole)
     try:
-        replace_file(target, _drawn(spec, suffix))
+        replace_file(target, _drawn(spec, suffix, haloed=name != "competitors"))
     except OSError as error:
         raise ConfshiftError(
             f"path={str(path)!r} can't be written: {error.strerror}; give a file in a folder that exists"
@@ -105,8 +111,11 @@ def plot(
 
 def _known(figure: str) -> str:
     name = SHORT_NAMES.get(figure, figure)
+    known = [*FIGURES, *SHORT_NAMES]
     if name not in FIGURES:
-        raise ConfshiftError(f"figure={figure!r}: give one of {', '.join(FIGURES)}")
+        near = get_close_matches(figure, known, n=1)
+        hint = f"did you mean {near[0]!r}? There are" if near else "give one of"
+        raise ConfshiftError(f"figure={figure!r}: {hint} {', '.join(known)}")
     return name
 
 
@@ -147,19 +156,21 @@ def _spec(
     return with_data(spec, data, width=_NARROW.get(name, _WIDTH))
 
 
-def _drawn(spec: dict[str, Any], suffix: str) -> bytes:
+def _drawn(spec: dict[str, Any], suffix: str, *, haloed: bool) -> bytes:
     import vl_convert
 
     named = {**spec, "datasets": {}}  # the data may hold names that look like colours
     plain = {**_in_colours(named, _palette()), "datasets": spec["datasets"]}
-    if suffix == "svg":
-        svg: str = vl_convert.vegalite_to_svg(plain, vl_version=VEGA_LITE)
-        return svg.encode("utf-8")
+    svg: str = vl_convert.vegalite_to_svg(plain, vl_version=VEGA_LITE)
+    if haloed:
+        svg = svg.replace(">", f">{_HALO}", 1)
     if suffix == "png":
-        png: bytes = vl_convert.vegalite_to_png(plain, vl_version=VEGA_LITE, scale=_PNG_SCALE)
+        png: bytes = vl_convert.svg_to_png(svg, scale=_PNG_SCALE)
         return png
-    pdf: bytes = vl_convert.vegalite_to_pdf(plain, vl_version=VEGA_LITE)
-    return pdf
+    if suffix == "pdf":
+        pdf: bytes = vl_convert.svg_to_pdf(svg)
+        return pdf
+    return svg.encode("utf-8")
 
 
 def _palette() -> dict[str, str]:

@@ -79,6 +79,10 @@ def class_contributions_chart() -> AnyChart:
     )
 
 
+#: Above the columns: a title of the rows would stand on their first label.
+_BOTH_AXES = "columns: wrong class, rows: true class"
+
+
 def competitors_chart(classes: int) -> AnyChart:
     """Draw which wrong class gained on which true class; with the amounts where they fit."""
     few = classes <= _FEW
@@ -88,7 +92,7 @@ def competitors_chart(classes: int) -> AnyChart:
     by_row, by_column = (alt.EncodingSortField(name, op="min") for name in ("row", "column"))
     base = table("competitors").encode(
         y=alt.Y("class_name:N", sort=by_row, title=None, axis=bare_axis()),
-        x=alt.X("competitor_name:N", sort=by_column, title=None, axis=top),
+        x=alt.X("competitor_name:N", sort=by_column, title=_BOTH_AXES, axis=top),
         tooltip=[
             tip("class_name:N", "true class"),
             tip("competitor_name:N", "wrong class"),
