@@ -93,11 +93,12 @@ class Model {
     const called = at => `epoch ${FORMATS.epoch(this.epochs[at])}`;
     const values = {A: this.epochs[before], B: this.epochs[after], at_A: called(before), at_B: called(after), temperature_after: c.temperature[after]};
     const [first, second] = [this.means_of(before, after), this.means_of(after, before)];
-    for (const [name, column] of Object.entries({loss: "loss", accuracy: "accuracy", refinement: "refinement_loss", calibration: "calibration_loss", cost: "mistake_cost"})) {
+    for (const [name, column] of Object.entries({loss: "loss", accuracy: "accuracy", refinement: "refinement_loss", calibration: "calibration_loss"})) {
       values[`${name}_before`] = first[column];
       values[`${name}_after`] = second[column];
       values[`${name}_change`] = second[column] - first[column];
     }
+    [values.cost_before, values.cost_after] = [first.mistake_cost, second.mistake_cost];
     for (const [name, column] of Object.entries({gap: "confidence_gap", ece: "ece", ece_null: "ece_null", sure_right: "sure_right", sure_wrong: "sure_wrong"})) {
       values[`${name}_before`] = c[column][before];
       values[`${name}_after`] = c[column][after];
