@@ -472,6 +472,33 @@ class TestRefusing:
         assert "3 classes and these logits have 4" in failure(run.append, predictions(classes=4))
         assert "3 classes and these logits have 4" in failure(run.append, predictions(classes=4), split="x")
 
+    def test_names_forgotten_at_first_may_come_later_and_then_hold(self, run):
+        run.append(predictions(1))
+        named = ("cat", "dog", "cow")
+        assert run.append(predictions(2, class_names=named)).class_names == named
+        assert run.append(predictions(3)).class_names == named
+        for found in (run, another_process(run.path)):
+            assert [one.class_names for one in found] == [named] * 3
+        other = another_process(run.path)
+        message = failure(other.append, predictions(4, class_names=["dog", "cat", "cow"]), epoch=4)
+        assert "2 of 3 class names changed (class 0 was 'cat' and is now 'dog')" in message
+        assert other.append(predictions(4), epoch=4).predictions.class_names == named
+        assert "3 classes and these logits have 4" in failure(other.append, predictions(classes=4), epoch=5)
+        assert other.verify()["sound"].all()
+        other.delete()
+        assert not run.path.exists()
+
+    def test_names_may_come_in_another_process_and_run_json_stays_as_it_was(self, run):
+        run.append(predictions(1))
+        run.flush()
+        before = (run.path / "run.json").read_bytes()
+        other = another_process(run.path)
+        other.append(predictions(2, class_names=["a", "b", "c"]), epoch=2)
+        assert another_process(run.path).class_names == ("a", "b", "c")
+        assert (run.path / "run.json").read_bytes() == before
+        (run.path / "class_names.json").write_text("{}")
+        assert "class_names.json is damaged" in failure(lambda: another_process(run.path).epochs)
+
     def test_other_class_names_are_refused_and_plain_numbers_take_the_names_of_the_run(self, run):
         run.append(predictions(class_names=["cat", "dog", "cow"]))
         message = failure(run.append, predictions(class_names=["cat", "cow", "dog"]))

@@ -255,12 +255,24 @@ class TestTwoWriters:
         assert len(another_process(run.path).problems) == 0
 
     def test_a_rival_with_other_class_names_is_told(self, run, gated):
-        run.append(predictions(1))
+        run.append(predictions(1, class_names=["a", "c", "b"]))
         assert gated.waiting.wait(30)
         first, rival = run._writer, another_process_beside(run.path)
         rival.append(predictions(1, class_names=["a", "b", "c"]), epoch=2)
         gated.gate.set()
         assert [bool(settle(writer)) for writer in (first, rival._writer)].count(True) == 1
+
+    @pytest.mark.parametrize("of_first", [None, ["a", "b", "c"]])
+    def test_a_rival_without_class_names_takes_those_there_are(self, run, gated, of_first):
+        of_rival = None if of_first else ["a", "b", "c"]
+        run.append(predictions(1, class_names=of_first))
+        assert gated.waiting.wait(30)
+        first, rival = run._writer, another_process_beside(run.path)
+        rival.append(predictions(2, class_names=of_rival), epoch=2)
+        gated.gate.set()
+        assert not settle(first)
+        assert not settle(rival._writer)
+        assert another_process(run.path).class_names == ("a", "b", "c")
 
     def test_an_epoch_replaced_meanwhile_is_not_replaced_again(self, run):
         run.append(predictions(1))

@@ -16,7 +16,7 @@ from confshift import __version__
 from confshift.checkpoint import Checkpoint, Provenance
 from confshift.errors import ConfshiftError
 from confshift.predictions import Predictions, describe_difference
-from confshift.storage.catalog import Catalog, Shelf, check_split
+from confshift.storage.catalog import Catalog, Shelf, are_numbers, check_split
 from confshift.storage.commit import Draft
 from confshift.storage.loading import make_checkpoint, read_measurement, read_predictions
 from confshift.storage.record import Record, plain
@@ -131,18 +131,19 @@ def _shelf_as_is(catalog: Catalog, split: str) -> Shelf:
 
 
 def _class_names(catalog: Catalog, drafts: list[Draft], predictions: Predictions) -> tuple[str, ...]:
-    """Return the run's class names; those given must be the same, or the default numbers."""
+    """Return the run's class names, which those given must be; default numbers give way to names."""
     given = predictions.class_names
-    known = drafts[0].class_names if drafts else given
-    if catalog.exists():
-        known = catalog.class_names()
+    held = [catalog.class_names()] if catalog.exists() else []
+    held += [draft.class_names for draft in drafts]
+    known = next((names for names in held if not are_numbers(names)), held[0] if held else given)
     if len(known) != len(given):
         raise ConfshiftError(
             f"{catalog.path}: the run has {len(known)} classes and these logits have {len(given)} columns; "
             "another set of classes needs another run folder"
         )
-    numbers_only = given == tuple(str(k) for k in range(len(given)))
-    if known != given and not numbers_only:
+    if are_numbers(known):
+        return given
+    if known != given and not are_numbers(given):
         changed = [k for k in range(len(known)) if known[k] != given[k]]
         first = changed[0]
         raise ConfshiftError(

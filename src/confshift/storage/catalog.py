@@ -15,7 +15,10 @@ from confshift.storage.nearby import RUN_FILE, did_you_mean
 from confshift.storage.reading import read_bytes
 from confshift.storage.record import MAX_JSON, Record, decode, read_record
 
-__all__ = ["Catalog", "Problem", "Shelf", "check_split"]
+__all__ = ["NAMES_FILE", "Catalog", "Problem", "Shelf", "are_numbers", "check_split"]
+
+#: Class names given after the first checkpoint: run.json, like every file, is never changed.
+NAMES_FILE = "class_names.json"
 
 _T = TypeVar("_T")
 
@@ -68,6 +71,11 @@ def check_split(split: str, known: tuple[str, ...] = ()) -> None:
         )
 
 
+def are_numbers(class_names: tuple[str, ...]) -> bool:
+    """Tell whether class names are the default ones, the indices: nobody gave any."""
+    return class_names == tuple(str(k) for k in range(len(class_names)))
+
+
 class Catalog:
     """Reads the folder of one run. Records never change under their name, so each is parsed once."""
 
@@ -81,7 +89,7 @@ class Catalog:
         return (self.path / RUN_FILE).is_file()
 
     def class_names(self) -> tuple[str, ...]:
-        """Return the names in run.json.
+        """Return the names in run.json, or those that came later where it has the default numbers.
 
         Raises
         ------
@@ -96,7 +104,14 @@ class Catalog:
             )
         if not path.exists():
             raise ConfshiftError(f"{self.path} is not a run: it has no {RUN_FILE}{did_you_mean(self.path)}")
-        return self._parse(path, 0, _read_class_names)
+        names = self._parse(path, 0, _read_class_names)
+        given_later = self.path / NAMES_FILE
+        if not (are_numbers(names) and given_later.exists()):
+            return names
+        later = self._parse(given_later, 0, _read_class_names)
+        if len(later) != len(names):
+            raise ConfshiftError(f"{given_later} names {len(later)} classes, and {path} has {len(names)}")
+        return later
 
     def folders(self) -> list[Path]:
         """Return the folders of the splits, val first; some may hold nothing that counts."""

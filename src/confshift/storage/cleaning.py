@@ -9,13 +9,13 @@ from pathlib import Path
 
 from confshift.errors import ConfshiftError
 from confshift.storage import files
-from confshift.storage.catalog import Catalog, Shelf
+from confshift.storage.catalog import NAMES_FILE, Catalog, Shelf
 from confshift.storage.nearby import RUN_FILE
 from confshift.storage.record import Record
 
 __all__ = ["delete", "remove_unneeded", "tidy"]
 
-_RUN_DRAFT = re.compile(r"run-[0-9a-f]{32}\.tmp|run\.json\.claim")
+_RUN_DRAFT = re.compile(r"(run|class_names)(-[0-9a-f]{32}\.tmp|\.json\.claim)")
 
 
 def tidy(catalog: Catalog) -> None:
@@ -77,7 +77,7 @@ def delete(catalog: Catalog) -> None:
             for shelf in shelves:
                 for path in (*shelf.record_files, *shelf.other_files):
                     files.DISK.unlink(path)
-            files.remove([*_run_drafts(catalog), catalog.path / files.LOCK])
+            files.remove([*_run_drafts(catalog), catalog.path / NAMES_FILE, catalog.path / files.LOCK])
             files.DISK.unlink(catalog.path / RUN_FILE)
         for folder in (*(shelf.folder for shelf in shelves), catalog.path):
             with contextlib.suppress(OSError):  # it holds files of others

@@ -12,7 +12,7 @@ from confshift.checkpoint import Measurement
 from confshift.errors import ConfshiftError
 from confshift.predictions import Predictions
 from confshift.storage import arrays, files
-from confshift.storage.catalog import Catalog, Shelf
+from confshift.storage.catalog import NAMES_FILE, Catalog, Shelf, are_numbers
 from confshift.storage.cleaning import remove_unneeded
 from confshift.storage.loading import columns_array
 from confshift.storage.nearby import RUN_FILE
@@ -69,14 +69,18 @@ def commit(catalog: Catalog, draft: Draft, measurement: Measurement, gaps: tuple
 
 
 def _put_run_file(catalog: Catalog, draft: Draft) -> None:
+    """Put the class names: into run.json where there is none, else beside it if it has numbers only."""
+    names = draft.class_names
+    content = encode({"class_names": list(names), "versions": dict(draft.record.provenance.versions)})
     if not catalog.exists():
-        content = {
-            "class_names": list(draft.class_names),
-            "versions": dict(draft.record.provenance.versions),
-        }
         with contextlib.suppress(FileExistsError):
-            files.put(catalog.path / RUN_FILE, encode(content))
-    if catalog.class_names() != draft.class_names:
+            files.put(catalog.path / RUN_FILE, content)
+    if are_numbers(names):
+        return
+    if are_numbers(catalog.class_names()):
+        with contextlib.suppress(FileExistsError):
+            files.put(catalog.path / NAMES_FILE, content)
+    if catalog.class_names() != names:
         raise ConfshiftError(
             f"{catalog.path}: another writer made this run meanwhile, with other class names"
         )
