@@ -350,3 +350,12 @@ def test_help_on_the_command_line_loads_nothing_heavy():
         )
         == []
     )
+
+
+@pytest.mark.parametrize(
+    "name", sorted(path.name for path in (SOURCE / "reporting" / "assets").iterdir() if path.suffix == ".js")
+)
+def test_no_script_outgrows_its_room(name):
+    lines = (SOURCE / "reporting" / "assets" / name).read_text(encoding="utf-8").split("\n")
+    code = [line for line in lines if line.strip() and not line.strip().startswith("//")]
+    assert len(code) <= MAX_FILE, f"{name} has {len(code)} lines of code: it wants a second room"

@@ -30,7 +30,7 @@ MAX_BYTES = 8_000_000
 #: Fewer samples than this are carried whatever the size is.
 _FEWEST_SAMPLES = 100
 _STYLE = "style.css"
-_SCRIPTS = ("words.js", "model.js", "views.js", "app.js")
+_SCRIPTS = ("words.js", "model.js", "views.js", "frame.js", "charts.js", "tables.js", "app.js")
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -1,0 +1,61 @@
+// Draws the charts and lets them follow the choice.
+
+function specOf({dataset: {chart, variant}}) {
+  return structuredClone(data.specs[variant ? `${chart}_${state[variant]}` : chart]);
+}
+
+async function draw(figure) {
+  const asked = state, spec = specOf(figure), sources = spec.data.filter(one => !one.source && !one.values && !one.url);
+  const rows = new Map(sources.map(({name}) => [name, views.rows(name, asked)]));
+  // The first rows stand in the spec: scales of an empty table warn about an infinite extent.
+  for (const source of sources) source.values = rows.get(source.name);
+  // The chart is one image, named by its holder; of its marks, none has a name of its own.
+  const live = make("div", undefined, {class: "live", "aria-hidden": "true"});
+  charts.get(figure.id)?.view.finalize();
+  charts.delete(figure.id);
+  find(".chart", figure).replaceChildren(live);
+  const options = {mode: "vega", renderer: "svg", actions: false, ast: true, defaultStyle: false, tooltip: showTip};
+  const {view} = await vegaEmbed(live, spec, options);
+  if (!live.isConnected) return view.finalize();  // a later drawing has taken its place
+  charts.set(figure.id, {figure, view, rows, drawn: asked});
+  view.addEventListener("click", (_, item) => { if (item?.datum?.i !== undefined) choose({pinned: item.datum.i}); });
+  if (figure.dataset.drag) draggable(figure, view);
+  await refresh(figure);
+}
+
+const near = figure => {
+  const box = figure.getBoundingClientRect();
+  return box.bottom > -200 && box.top < innerHeight + 200;
+};
+
+// A figure that is being drawn has no chart yet; it refreshes itself once it has.
+async function refresh(figure) {
+  const chart = charts.get(figure.id);
+  if (!chart || chart.drawn === state) return;
+  chart.drawn = state;
+  const changed = Array.from(chart.rows.keys()).filter(name => chart.rows.get(name) !== views.rows(name, state));
+  for (const name of changed) {
+    chart.rows.set(name, views.rows(name, state));
+    chart.view.data(name, views.rows(name, state));
+  }
+  if (changed.length) await chart.view.runAsync();
+}
+
+const TURN = 40;  // milliseconds
+const pause = () => new Promise(resolve => setTimeout(resolve));
+
+// What is in sight follows at once, the rest in turns short enough not to be felt.
+async function refreshAll() {
+  const mine = state, figures = Array.from(charts.values(), chart => chart.figure);
+  for (const figure of figures.filter(near)) await refresh(figure);
+  let since = 0;
+  for (const figure of figures) {
+    if (performance.now() - since > TURN) {
+      await pause();
+      since = performance.now();
+    }
+    if (state !== mine) return;
+    await refresh(figure);
+  }
+  document.body.dataset.shown = `${state.before},${state.after}`;
+}

@@ -1,0 +1,16 @@
+// What the rest of the script shares: the data, the elements of the page, what is chosen now.
+
+const embedded = id => JSON.parse(document.getElementById(id).textContent);
+const data = {...embedded("data"), samples: embedded("sample-data")};
+const model = new Model(data), views = new Views(model);
+const charts = new Map();  // by figure id: {figure, view, rows: those drawn, by table; drawn: the state they are of}
+const find = (selector, root = document) => root.querySelector(selector);
+const all = (selector, root = document) => Array.from(root.querySelectorAll(selector));
+let state = {before: data.pair[0], after: data.pair[1], scale: data.scale, span: "near", only: null, pinned: null, values: {}};
+
+function make(tag, text, attributes = {}) {
+  const element = document.createElement(tag);
+  if (text !== undefined) element.textContent = text;
+  for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
+  return element;
+}

@@ -1,0 +1,137 @@
+// Tooltips, inputs, sentences, tables and files.
+
+// The input of a sample, where the report was given one: its image from the sprite, or its text.
+function input(i, size) {
+  const {tiles, texts, side, columns} = data.samples.inputs;
+  if (i in texts) return [Object.assign(make("span", texts[i]), {className: "input"})];
+  if (!(i in tiles)) return [];
+  const image = make("span", undefined, {role: "img", "aria-label": `input of sample ${data.samples.ids[i]}`});
+  image.className = "thumb";
+  Object.assign(image.style, {
+    width: `${size}px`, height: `${size}px`, backgroundSize: `${columns * size}px auto`,
+    backgroundPosition: `-${tiles[i] % columns * size}px -${Math.floor(tiles[i] / columns) * size}px`,
+  });
+  return [image];
+}
+
+const tip = make("div", undefined, {id: "tip", role: "status"});
+
+// What is told of a row, where the chart gives the row itself: see WHOLE_ROW in charts/pieces.py.
+const TOLD = {
+  sample: "sample", true: "true class", said_before: "predicted at A", said: "predicted at B", loss_before: "loss at A", loss_after: "loss at B",
+  epoch: "epoch", transition: "transition", contribution: "nats",
+};
+const written = value => typeof value === "number" ? shown(value) : value;
+const toldOf = row => Object.entries(TOLD).filter(([name]) => name in row).map(([name, title]) => [title, written(row[name])]);
+
+function showTip(_, event, item, value) {
+  tip.hidden = !value;
+  if (!value) return;
+  const table = make("table");
+  for (const [name, text] of value === item.datum ? toldOf(value) : Object.entries(value)) {
+    const line = make("tr");
+    line.append(make("td", name), make("td", text));
+    table.append(line);
+  }
+  tip.replaceChildren(...(item?.datum?.i === undefined ? [] : input(item.datum.i, 96)), table);
+  const {width, height} = tip.getBoundingClientRect(), [x, y] = [event.clientX, event.clientY];
+  tip.style.left = `${Math.max(4, x + 16 + width > innerWidth ? x - width - 12 : x + 16)}px`;
+  tip.style.top = `${Math.max(4, y + 12 + height > innerHeight ? y - height - 8 : y + 12)}px`;
+}
+
+// ---- words and tables
+
+function write() {
+  const values = state.values;
+  for (const element of all("[data-reading]")) element.textContent = fill(data.readings[element.dataset.reading], values);
+  for (const row of views.rows("cells", state)) {
+    const sentence = find(`[data-cell="${row.key}"]`);
+    if (sentence) sentence.textContent = fill(data.readings[`cell_${row.key}`], {n: row.samples, c: row.contribution});
+  }
+  document.body.classList.toggle("moved", state.before !== data.pair[0] || state.after !== data.pair[1]);
+  for (const [side, at] of [["A", state.before], ["B", state.after]]) {
+    const control = find(`#epoch-${side}`);
+    if (control) control.value = at;
+  }
+  for (const details of all("details.rows[open]")) fillTable(details);
+  writeMovers();
+  writePinned();
+}
+
+function writeMovers() {
+  const body = find("#movers tbody");
+  if (!body) return;
+  const held = all("button", body).indexOf(document.activeElement);
+  body.replaceChildren(...views.rows("movers", state).map(row => {
+    const line = make("tr"), first = make("td"), button = make("button", row.sample, {type: "button", "aria-pressed": row.i === state.pinned});
+    button.className = "link";
+    button.addEventListener("click", () => choose({pinned: row.i}));
+    const shown = input(row.i, data.samples.inputs.side);
+    first.append(...(row.i in data.samples.inputs.tiles ? [...shown, button] : [button, ...shown]));
+    const cells = [row.true, row.said_before, row.said, nats(row.loss_before), nats(row.loss_after), signed(row.change)];
+    line.append(first, ...cells.map(text => make("td", text)));
+    return line;
+  }));
+  all("button", body)[held]?.focus({preventScroll: true});  // who came by keyboard goes on from there
+}
+
+function writePinned() {
+  const box = find("#pinned");
+  if (!box) return;
+  if (state.pinned === null) return box.replaceChildren();
+  const row = views.sample(state.pinned, state);
+  const {at_A, at_B} = state.values;
+  const sentence = `Sample ${row.sample}, true class ${row.true}: predicted ${row.said_before} at ${at_A}, ` +
+    `${row.said} at ${at_B}; loss ${nats(row.loss_before)} to ${nats(row.loss_after)} nats (${signed(row.change)}).`;
+  box.replaceChildren(...input(state.pinned, 128), sentence);
+}
+
+const MOST_ROWS = 200;
+// Places on an axis are for the chart; the reader gets the numbers. In some tables a number's name is a place's.
+const PLACES = ["order", "next", "right", "room", "text", "key", "i", "x", "y", "start", "end", "size", "row", "column"];
+const PLACES_OF = {bins_before: ["low", "high"], bins_after: ["low", "high"], samples: ["before", "after"], trajectory: ["loss"]};
+const TITLES = {exact: "loss"};  // not cut off at the edge of the axis, as its place is
+
+// The rows behind a chart as they are told: the names of their columns, and their values.
+function tableOf({dataset: {table}}) {
+  const rows = views.rows(table, state), hidden = [...PLACES, ...PLACES_OF[table] ?? []];
+  const names = rows.length ? Object.keys(rows[0]).filter(name => !hidden.includes(name)) : [];
+  return {head: names.map(name => TITLES[name] ?? name), rows: rows.map(row => names.map(name => row[name]))};
+}
+
+function shown(value) {
+  if (value === null || value === undefined || Number.isNaN(value)) return "\u2013";
+  if (typeof value !== "number") return String(value);
+  return Number.isInteger(value) ? String(value) : String(Number(value.toPrecision(5)));
+}
+
+function fillTable(details) {
+  const {head, rows} = tableOf(details.closest(".figure")), table = make("table"), top = make("tr");
+  top.append(...head.map(name => make("th", name.replaceAll("_", " "), {scope: "col"})));
+  const lines = rows.slice(0, MOST_ROWS).map(row => {
+    const line = make("tr");
+    line.append(...row.map(value => make("td", shown(value))));
+    return line;
+  });
+  const header = make("thead"), body = make("tbody");
+  header.append(top);
+  body.append(...lines);
+  table.append(header, body);
+  const more = rows.length - lines.length;
+  find(".scroll", details).replaceChildren(table, ...(more > 0 ? [make("p", `and ${more} more rows: download the CSV.`)] : []));
+}
+
+// A spreadsheet must not take a name for a formula.
+function csvCell(value) {
+  if (value === null || value === undefined || Number.isNaN(value)) return "";
+  const text = typeof value === "string" && /^[=+\-@\t\r\n]/.test(value) ? `'${value}` : String(value);
+  return /[",\n\r]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
+}
+
+function download(figure) {
+  const {head, rows} = tableOf(figure);
+  const text = [head, ...rows].map(line => line.map(csvCell).join(",")).join("\r\n");
+  const address = URL.createObjectURL(new Blob([text], {type: "text/csv"}));
+  make("a", "", {href: address, download: `${figure.dataset.chart}.csv`}).click();
+  setTimeout(() => URL.revokeObjectURL(address), 1000);
+}
