@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from confshift.errors import ConfshiftError
 
 __all__ = [
+    "are_numbers",
     "check_ids",
     "check_logits",
     "check_names",
@@ -150,6 +151,11 @@ def check_names(class_names: Sequence[str] | None, classes: int) -> tuple[str, .
                 "pass it decoded"
             )
     return tuple(class_names)
+
+
+def are_numbers(class_names: tuple[str, ...]) -> bool:
+    """Tell whether class names are the default ones, the indices: nobody gave any."""
+    return class_names == check_names(None, len(class_names))
 
 
 def sum_tolerance(dtype: str) -> float:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from confshift.checkpoint import Checkpoint
 from confshift.errors import ConfshiftError
+from confshift.gate import are_numbers
 from confshift.predictions import describe_difference
 
 __all__ = ["Panel", "stack"]
@@ -133,10 +134,10 @@ def _shared_names(checkpoints: Sequence[Checkpoint]) -> tuple[str, ...]:
                 f"{other!r} has {len(other.class_names)} classes and {named!r} has "
                 f"{len(named.class_names)}: they can't be paired"
             )
-        if _unnamed(named):
+        if are_numbers(named.class_names):
             named = other
         differing = [k for k, name in enumerate(other.class_names) if name != named.class_names[k]]
-        if differing and not _unnamed(other):
+        if differing and not are_numbers(other.class_names):
             at = differing[0]
             raise ConfshiftError(
                 f"class_names: {len(differing)} of {len(named.class_names)} differ; class {at} is "
@@ -145,11 +146,6 @@ def _shared_names(checkpoints: Sequence[Checkpoint]) -> tuple[str, ...]:
                 "the spelling differs, pass the same class_names for both"
             )
     return named.class_names
-
-
-def _unnamed(checkpoint: Checkpoint) -> bool:
-    """Tell whether the class names are the default ones, the indices."""
-    return checkpoint.class_names == tuple(str(k) for k in range(len(checkpoint.class_names)))
 
 
 def _check_same_samples(first: Checkpoint, other: Checkpoint) -> None:

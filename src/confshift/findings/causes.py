@@ -17,6 +17,7 @@ from confshift.analysis.history import History
 from confshift.analysis.judgement import SMALL, Judgement
 from confshift.analysis.learning_rate import FEWEST_CHECKPOINTS, learning_rates, rate_drops, unread_rates
 from confshift.analysis.significance import Switches, mcnemar
+from confshift.findings.change import ALONE
 from confshift.findings.finding import Finding, Verdict
 from confshift.findings.labels import about_labels
 from confshift.findings.logits import scored_logits
@@ -89,7 +90,7 @@ def lost_information(history: History, judgement: Judgement, comparison: Compari
     change = comparison.change
     if comparison.before is comparison.after:
         table = change.loc[["refinement_loss", "error_rate", "loss"]]
-        reason = "There is one checkpoint only: nothing to compare it with."
+        reason = ALONE
         return Finding("lost_information", title, "not applicable", reason, table, "")
     refinement, loss = change.loc["refinement_loss"], change.loc["loss"]
     switched = mcnemar(*comparison.panel.correct)

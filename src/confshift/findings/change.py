@@ -23,10 +23,10 @@ from confshift.findings.wording import (
     signed,
 )
 
-__all__ = ["about_change"]
+__all__ = ["ALONE", "about_change"]
 
 _AS_CHOSEN = "for these two checkpoints as chosen; not corrected for having picked the best"
-_ALONE = "There is one checkpoint only: nothing to compare it with."
+ALONE = "There is one checkpoint only: nothing to compare it with."
 
 
 def about_change(
@@ -51,7 +51,7 @@ def about_change(
         *about_carriers(comparison),
     ]
     if comparison.before is comparison.after:
-        return [replace(one, verdict="not applicable", sentence=_ALONE, next_step="") for one in findings]
+        return [replace(one, verdict="not applicable", sentence=ALONE, next_step="") for one in findings]
     return findings
 
 

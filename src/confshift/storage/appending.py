@@ -15,8 +15,9 @@ import numpy as np
 from confshift import __version__
 from confshift.checkpoint import Checkpoint, Provenance
 from confshift.errors import ConfshiftError
+from confshift.gate import are_numbers
 from confshift.predictions import Predictions, describe_difference
-from confshift.storage.catalog import Catalog, Shelf, are_numbers, check_split
+from confshift.storage.catalog import Catalog, Shelf, check_split
 from confshift.storage.commit import Draft
 from confshift.storage.loading import make_checkpoint, read_measurement, read_predictions
 from confshift.storage.record import Record, plain

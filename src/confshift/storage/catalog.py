@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from confshift.errors import ConfshiftError
+from confshift.gate import are_numbers
 from confshift.storage import arrays
 from confshift.storage.nearby import RUN_FILE, did_you_mean
 from confshift.storage.reading import read_bytes
 from confshift.storage.record import MAX_JSON, Record, decode, read_record
 
-__all__ = ["NAMES_FILE", "Catalog", "Problem", "Shelf", "are_numbers", "check_split"]
+__all__ = ["NAMES_FILE", "Catalog", "Problem", "Shelf", "check_split"]
 
 #: Class names given after the first checkpoint: run.json, like every file, is never changed.
 NAMES_FILE = "class_names.json"
@@ -69,11 +70,6 @@ def check_split(split: str, known: tuple[str, ...] = ()) -> None:
         raise ConfshiftError(
             f"split={split!r}: the run has {twins[0]!r}, and some disks can't tell them apart"
         )
-
-
-def are_numbers(class_names: tuple[str, ...]) -> bool:
-    """Tell whether class names are the default ones, the indices: nobody gave any."""
-    return class_names == tuple(str(k) for k in range(len(class_names)))
 
 
 class Catalog:

@@ -10,9 +10,10 @@ from typing import Any
 
 from confshift.checkpoint import Measurement
 from confshift.errors import ConfshiftError
+from confshift.gate import are_numbers
 from confshift.predictions import Predictions
 from confshift.storage import arrays, files
-from confshift.storage.catalog import NAMES_FILE, Catalog, Shelf, are_numbers
+from confshift.storage.catalog import NAMES_FILE, Catalog, Shelf
 from confshift.storage.cleaning import remove_unneeded
 from confshift.storage.loading import columns_array
 from confshift.storage.nearby import RUN_FILE
