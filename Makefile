@@ -13,9 +13,9 @@ BIN := .venv/bin
 # Without --no-compile, pip would byte-compile thousands of files that are never imported, for half a minute.
 PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --no-compile -q -c constraints.txt
 
-# The tests of a file stay on one worker, which makes what they share once. In the order of the folders: the
-# long files (examples, reporting) come before many short ones, so that both workers end together.
-PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+# Each worker begins with one half of the files, so most of what a file's tests share is made once; whoever is
+# done first takes from the other, so that both end together.
+PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal
 
 .PHONY: demo test check style types suite reports screens bench clean
 

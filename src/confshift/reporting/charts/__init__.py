@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from functools import partial
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import altair as alt
 
@@ -18,7 +18,7 @@ from confshift.reporting.charts.classes import (
 from confshift.reporting.charts.confidence import confidence_chart, reliability_chart
 from confshift.reporting.charts.epochs import accuracy_chart, history_chart, loss_chart, parts_chart
 from confshift.reporting.charts.frame import Frame
-from confshift.reporting.charts.pieces import AnyChart
+from confshift.reporting.charts.pieces import Spec
 from confshift.reporting.charts.runs import run_accuracy_chart, run_loss_chart
 from confshift.reporting.charts.samples import scatter_chart, trajectory_chart
 from confshift.reporting.theme import CONFIG, SIDES
@@ -26,12 +26,12 @@ from confshift.reporting.theme import CONFIG, SIDES
 __all__ = ["Frame", "chart_specs"]
 
 #: How a chart is made, and its height.
-_Makers: TypeAlias = dict[str, tuple[Callable[[], AnyChart], int | alt.Step]]
+_Makers: TypeAlias = dict[str, tuple[Callable[[], Spec], int | alt.Step]]
 
 _PROBABILITY_TICKS = [0, 0.2, 0.4, 0.6, 0.8, 1]
 
 
-def chart_specs(frame: Frame, *, only: Collection[str] | None = None) -> dict[str, dict[str, Any]]:
+def chart_specs(frame: Frame, *, only: Collection[str] | None = None) -> dict[str, Spec]:
     """Return the Vega-Lite spec of every chart, or of some, by its id; each reads tables by name."""
     chosen = _makers(frame).items()
     return {name: _spec(make(), height) for name, (make, height) in chosen if only is None or name in only}
@@ -71,7 +71,7 @@ def _over_epochs(frame: Frame) -> _Makers:
     return makers
 
 
-def _spec(chart: AnyChart, height: int | alt.Step) -> dict[str, Any]:
+def _spec(layers: Spec, height: int | alt.Step) -> Spec:
     # The schema is checked by the tests, once for all charts: it takes seconds.
-    spec: dict[str, Any] = chart.properties(width="container", height=height).to_dict(validate=False)
-    return {**spec, "config": CONFIG}
+    tall = {"step": height.step} if isinstance(height, alt.Step) else height
+    return {"$schema": alt.SCHEMA_URL, "width": "container", "height": tall, **layers, "config": CONFIG}

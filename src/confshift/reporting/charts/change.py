@@ -7,7 +7,7 @@ import altair as alt
 from confshift.reporting.charts.pieces import (
     COUNT,
     SIGNED,
-    AnyChart,
+    Spec,
     bare_axis,
     layered,
     room_layer,
@@ -21,7 +21,7 @@ from confshift.reporting.theme import CELL_LABELS, colour
 __all__ = ["account_chart", "cells_chart", "concentration_chart"]
 
 
-def account_chart() -> AnyChart:
+def account_chart() -> Spec:
     """Draw the waterfall from the loss before to the loss after."""
     y = alt.Y("label:N", sort=alt.EncodingSortField("order", op="min"), title=None, axis=bare_axis())
     kinds = alt.Scale(domain=["total", "up", "down"], range=[colour(one) for one in ("total", "up", "down")])
@@ -37,7 +37,7 @@ def account_chart() -> AnyChart:
     return layered(joins, bars, texts.encode(x=alt.X("right:Q"), text=alt.Text("text:N")), room_layer(base))
 
 
-def cells_chart() -> AnyChart:
+def cells_chart() -> Spec:
     """Draw what each of the eight cells adds to the change."""
     base = table("cells").encode(
         y=alt.Y("label:N", sort=list(CELL_LABELS.values()), title=None, axis=bare_axis())
@@ -57,7 +57,7 @@ def cells_chart() -> AnyChart:
     return layered(bars, zero_rule(vertical=True), texts, room_layer(base))
 
 
-def concentration_chart() -> AnyChart:
+def concentration_chart() -> Spec:
     """Draw the change summed up over the samples, largest rise first."""
     title = "share of the samples, those that rose most first"
     x = alt.X("share:Q", title=title, axis=alt.Axis(format=".0%"))

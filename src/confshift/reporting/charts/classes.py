@@ -10,7 +10,7 @@ from confshift.reporting.charts.pieces import (
     COUNT,
     SHARE,
     SIGNED,
-    AnyChart,
+    Spec,
     bare_axis,
     layered,
     side_scale,
@@ -32,7 +32,7 @@ def _class_axis() -> alt.Y:
     return alt.Y("class_name:N", sort=order, title=None, axis=bare_axis())
 
 
-def class_accuracy_chart() -> AnyChart:
+def class_accuracy_chart() -> Spec:
     """Draw the accuracy of each class before and after."""
     told = [
         tip("class_name:N", "class"),
@@ -59,7 +59,7 @@ def class_accuracy_chart() -> AnyChart:
     )
 
 
-def class_contributions_chart() -> AnyChart:
+def class_contributions_chart() -> Spec:
     """Draw what each class adds to the change, by what became of its samples."""
     x = alt.X("contribution:Q", title="contribution to the change, nats", axis=alt.Axis(grid=True))
     told = [tip("class_name:N", "class"), tip("transition:N"), tip("contribution:Q", "nats", SIGNED)]
@@ -83,7 +83,7 @@ def class_contributions_chart() -> AnyChart:
 _BOTH_AXES = "columns: wrong class, rows: true class"
 
 
-def competitors_chart(classes: int) -> AnyChart:
+def competitors_chart(classes: int) -> Spec:
     """Draw which wrong class gained on which true class; with the amounts where they fit."""
     few = classes <= _FEW
     turned: dict[str, Any] = {"labelAngle": -45, "labelAlign": "left", "labelLimit": 90}

@@ -10,7 +10,7 @@ from confshift.reporting.charts.pieces import (
     COUNT,
     LEFT,
     SHARE,
-    AnyChart,
+    Spec,
     filtered,
     layered,
     side_scale,
@@ -30,7 +30,7 @@ def _probability_axis(scale: str, ticks: Sequence[float], extent: int = 0) -> al
     return alt.Axis(values=list(ticks), labelExpr=label, grid=True, labelOverlap="greedy", minExtent=extent)
 
 
-def reliability_chart(side: str, scale: str, ticks: Sequence[float]) -> AnyChart:
+def reliability_chart(side: str, scale: str, ticks: Sequence[float]) -> Spec:
     """Draw accuracy against confidence on one side, with its uncertainty."""
     limits = alt.Scale(domain=[ticks[0], ticks[-1]], nice=False, clamp=True)
     x = alt.X("x:Q", title="confidence", scale=limits, axis=_probability_axis(scale, ticks))
@@ -64,7 +64,7 @@ def reliability_chart(side: str, scale: str, ticks: Sequence[float]) -> AnyChart
     )
 
 
-def confidence_chart(kind: str, scale: str, ticks: Sequence[float], *, paired: bool) -> AnyChart:
+def confidence_chart(kind: str, scale: str, ticks: Sequence[float], *, paired: bool) -> Spec:
     """Draw the confidences of the right or of the wrong answers, before and after."""
     limits = alt.Scale(domain=[ticks[0], ticks[-1]], nice=False, clamp=True)
     y = alt.Y(

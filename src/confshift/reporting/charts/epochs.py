@@ -14,7 +14,7 @@ from confshift.reporting.charts.pieces import (
     SHARE,
     SIGNED,
     WHOLE_ROW,
-    AnyChart,
+    Spec,
     epoch_axis,
     layered,
     pair_layers,
@@ -33,7 +33,7 @@ _ASIDE: tuple[tuple[Any, int], ...] = (("left", -4), ("right", 4))
 
 def _curves(
     name: str, series: Mapping[str, str], frame: Frame, *, unit: str, number: str, span: str
-) -> list[AnyChart]:
+) -> list[alt.Chart]:
     """Means over epochs with bands of 1.96 standard errors, and the two chosen epochs."""
     chart = name.removesuffix("_series")
     keys, labels = list(series), list(series.values())
@@ -53,7 +53,7 @@ def _curves(
     low = alt.Y("low:Q", title=unit, scale=scale, axis=axis)
     band = base.mark_area(opacity=0.18, clip=True).encode(y=low, y2=alt.Y2("high:Q"))
     line = base.mark_line(strokeWidth=2, clip=True).encode(y=y, strokeDash=dash)
-    layers: list[AnyChart] = [*(pair_layers() if frame.paired else []), band, line]
+    layers: list[alt.Chart] = [*(pair_layers() if frame.paired else []), band, line]
     if not frame.paired:
         layers.append(base.mark_rule(strokeWidth=1.5, opacity=1).encode(y=low, y2=alt.Y2("high:Q")))
     if len(frame.epochs) <= 40:
@@ -61,7 +61,7 @@ def _curves(
     return [*layers, _hover()]
 
 
-def _hover() -> AnyChart:
+def _hover() -> alt.Chart:
     """Return an invisible rule at every epoch that tells its numbers."""
     told = [
         tip("epoch:Q"),
@@ -71,13 +71,13 @@ def _hover() -> AnyChart:
         tip("accuracy:Q", "accuracy", SHARE),
         tip("temperature:Q", "temperature", ".3f"),
     ]
-    rule: AnyChart = (
+    rule: alt.Chart = (
         table("epochs").mark_rule(strokeWidth=8, opacity=0).encode(x=alt.X("epoch:Q"), tooltip=told)
     )
     return rule
 
 
-def loss_chart(frame: Frame, span: str) -> AnyChart:
+def loss_chart(frame: Frame, span: str) -> Spec:
     """Draw the loss and the loss after temperature scaling over epochs."""
     layers = _curves("loss_series", LOSSES, frame, unit="nats", number=".4~f", span=span)
     if frame.splits:
@@ -89,7 +89,7 @@ def loss_chart(frame: Frame, span: str) -> AnyChart:
     return layered(*layers)
 
 
-def _other_splits() -> list[AnyChart]:
+def _other_splits() -> list[alt.Chart]:
     x, y = alt.X("epoch:Q"), alt.Y("mean:Q")
     line = table("other_splits").mark_line(stroke=colour("other"), strokeWidth=1.3, clip=True)
     told = [tip("split:N"), tip("epoch:Q"), tip("mean:Q", "loss, nats", LOSS)]
@@ -102,7 +102,7 @@ def _other_splits() -> list[AnyChart]:
     ]
 
 
-def _rise() -> list[AnyChart]:
+def _rise() -> list[alt.Chart]:
     """From where on every epoch is worse."""
     x = alt.X("epoch:Q")
     label = table("rise").mark_text(align="left", dx=5, baseline="top", fill="var(--soft)")
@@ -112,13 +112,13 @@ def _rise() -> list[AnyChart]:
     ]
 
 
-def _marks() -> list[AnyChart]:
+def _marks() -> list[alt.Chart]:
     """Mark the best checkpoints; their names stand on the side where there is room."""
     x, y = alt.X("epoch:Q"), alt.Y("mean:Q")
     shapes = alt.Scale(domain=[name for name, _ in MARKS.values()], range=[one for _, one in MARKS.values()])
     points = table("marks").mark_point(filled=True, size=110, fill="var(--text)", opacity=1)
     shape = alt.Shape("label:N", scale=shapes, legend=None)
-    layers: list[AnyChart] = [
+    layers: list[alt.Chart] = [
         points.encode(x=x, y=y, shape=shape, tooltip=[tip("label:N", "checkpoint"), tip("epoch:Q")])
     ]
     for (label, _), dy in zip(MARKS.values(), (-14, 16), strict=True):
@@ -132,7 +132,7 @@ def _marks() -> list[AnyChart]:
     return layers
 
 
-def accuracy_chart(frame: Frame, span: str) -> AnyChart:
+def accuracy_chart(frame: Frame, span: str) -> Spec:
     """Draw the accuracy over epochs."""
     return layered(
         *_curves(
@@ -141,12 +141,12 @@ def accuracy_chart(frame: Frame, span: str) -> AnyChart:
     )
 
 
-def parts_chart(frame: Frame, span: str) -> AnyChart:
+def parts_chart(frame: Frame, span: str) -> Spec:
     """Draw calibration and refinement loss over epochs."""
     return layered(*_curves("part_series", PARTS, frame, unit="nats", number=".4~f", span=span))
 
 
-def history_chart() -> AnyChart:
+def history_chart() -> Spec:
     """Draw what every epoch adds against epoch A, by what became of the samples."""
     x = alt.X(
         "epoch:O",

@@ -11,7 +11,7 @@ from confshift.reporting.charts.pieces import (
     LEFT,
     LOSS,
     SHARE,
-    AnyChart,
+    Spec,
     end_layers,
     epoch_axis,
     filtered,
@@ -24,21 +24,21 @@ from confshift.reporting.theme import LOSSES, RUNS, SERIES, colour
 __all__ = ["run_accuracy_chart", "run_loss_chart"]
 
 
-def run_loss_chart(frame: Frame, span: str) -> AnyChart:
+def run_loss_chart(frame: Frame, span: str) -> Spec:
     """Draw the losses of both runs, as they are and after temperature scaling."""
     scale = alt.Scale(domain=list(LOSSES.values()), range=[SERIES[key][1] for key in LOSSES])
     dash = alt.StrokeDash("series:N", scale=scale, legend=alt.Legend(symbolType="stroke", symbolSize=400))
     return _curves(frame, "run_losses", frame.limits[f"loss_{span}"], "nats", ".4~f", LOSS, dash)
 
 
-def run_accuracy_chart(frame: Frame, span: str) -> AnyChart:
+def run_accuracy_chart(frame: Frame, span: str) -> Spec:
     """Draw the accuracies of both runs."""
     return _curves(frame, "run_accuracies", frame.limits[f"accuracy_{span}"], "accuracy", ".3~%", SHARE, None)
 
 
 def _curves(
     frame: Frame, name: str, limits: Any, unit: str, number: str, told: str, dash: alt.StrokeDash | None
-) -> AnyChart:
+) -> Spec:
     tints = [colour(role) for role in RUNS.values()]
     tint = alt.Color("run:N", scale=alt.Scale(domain=list(frame.runs), range=tints))
     scale = alt.Scale(zero=False, **limits)
@@ -50,7 +50,7 @@ def _curves(
     points = base.mark_point(filled=True, size=60, opacity=0, clip=True).encode(
         y=y, tooltip=[tip("run:N"), tip("epoch:Q"), tip("series:N"), tip("mean:Q", unit, told)]
     )
-    layers: list[AnyChart] = [*end_layers(), band, lines]
+    layers: list[alt.Chart] = [*end_layers(), band, lines]
     if frame.lone:
         alone = filtered(base, "datum.alone")
         low, high = alt.Y("low:Q", title=unit), alt.Y2("high:Q")

@@ -8,7 +8,7 @@ from confshift.reporting.charts.frame import Frame
 from confshift.reporting.charts.pieces import (
     LOSS,
     WHOLE_ROW,
-    AnyChart,
+    Spec,
     epoch_axis,
     layered,
     log_axis,
@@ -22,7 +22,7 @@ from confshift.reporting.theme import TRANSITION_LABELS, colour
 __all__ = ["scatter_chart", "trajectory_chart"]
 
 
-def scatter_chart() -> AnyChart:
+def scatter_chart() -> Spec:
     """Draw each sample's loss before and after."""
     x = alt.X("before:Q", **log_axis("loss before, nats"))
     y = alt.Y("after:Q", **log_axis("loss after, nats"))
@@ -38,7 +38,7 @@ def scatter_chart() -> AnyChart:
     )
 
 
-def trajectory_chart(frame: Frame) -> AnyChart:
+def trajectory_chart(frame: Frame) -> Spec:
     """Draw one sample over the epochs."""
     y = alt.Y("loss:Q", **log_axis("loss of this sample, nats"))
     base = table("trajectory").encode(x=epoch_axis(frame.ends), y=y)
