@@ -83,7 +83,10 @@ def account_of(panel: Panel, before: int, after: int) -> pd.DataFrame:
 
 def cell_codes(panel: Panel, before: int, after: int) -> NDArray[np.intp]:
     """Return each sample's cell as a position in CELLS; of no meaning where a side can't be scored."""
-    change = panel.changes(before, after)
+    return _codes(panel, before, after, panel.changes(before, after))
+
+
+def _codes(panel: Panel, before: int, after: int, change: NDArray[np.float64]) -> NDArray[np.intp]:
     wrong_before, wrong_after = ~panel.correct[before], ~panel.correct[after]
     # Bytes, for speed: 3 * transition + direction, by what each condition adds to the position.
     codes = np.int8(6) * wrong_before + np.int8(3) * wrong_after + (change <= 0) + (change == 0)
@@ -144,9 +147,9 @@ def pairwise_cells(panel: Panel) -> Iterator[tuple[int, int, NDArray[np.float64]
     for before in range(count):
         for after in range(before + 1, count):
             usable = panel.finite[before] & panel.finite[after]
-            codes = cell_codes(panel, before, after)[usable]
-            change = panel.changes(before, after)[usable]
-            sums = np.bincount(codes, change, len(CELLS)) / max(len(codes), 1)
+            change = panel.changes(before, after)
+            codes = _codes(panel, before, after, change)[usable]
+            sums = np.bincount(codes, change[usable], len(CELLS)) / max(len(codes), 1)
             yield before, after, sums, np.bincount(codes, minlength=len(CELLS))
 
 

@@ -137,10 +137,10 @@ class History:
         verdict and status; unit (nats, fraction); amount, the last minus the lowest; lower_bound and
         upper_bound of the rise (95 % each, whichever epoch is the best); since, the last of the epochs that
         can't be told from the lowest one (NaN where no rise beyond sampling error is seen): every later
-        epoch is worse; resolution,
-        the smallest such rise that this validation set shows four times out of five; best_epoch and
-        best_value, the lowest mean among the epochs BEFORE the last (not the best of the run where that is
-        the last, see `best`); last_epoch, last_value; statistic and critical_value of the sampling part;
+        epoch is worse; resolution, the smallest such rise that this validation set shows four times out of
+        five; best_epoch and best_value, the lowest mean among the epochs BEFORE the last (not the best of
+        the run where that is the last, see `best`); last_epoch, last_value; statistic and critical_value of
+        the sampling part;
         the fields of `persistence.Persistence`; epochs, units (samples or groups), samples,
         samples_left_out, epochs_left_out; share_of_rise of the loss (errors at their cost in nats) and
         share_of_fall, of the fall from the first epoch to the lowest; inf where there is no such whole.

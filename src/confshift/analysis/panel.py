@@ -51,10 +51,13 @@ class Panel:
 
     def changes(self, before: int, after: int) -> NDArray[np.float64]:
         """Return each sample's change of loss; NaN where one side can't be scored."""
-        usable = self.finite[before] & self.finite[after]
-        change: NDArray[np.float64] = np.full(len(usable), np.nan)
-        np.subtract(self.loss[after], self.loss[before], out=change, where=usable)
+        change: NDArray[np.float64] = self._scored_loss[after] - self._scored_loss[before]
         return change
+
+    @cached_property
+    def _scored_loss(self) -> NDArray[np.float64]:
+        # Infinity would do as well, but for the warning where it is taken from itself.
+        return np.where(self.finite, self.loss, np.nan)
 
     @cached_property
     def calibration(self) -> NDArray[np.float64]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -34,17 +35,15 @@ def _in_a_folder(context: click.Context, parameter: click.Parameter, value: Path
     return value
 
 
+def _out_option(text: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    kind = click.Path(dir_okay=False, path_type=Path)
+    return click.option("-o", "--out", type=kind, callback=_in_a_folder, metavar="FILE", help=text)
+
+
 @main.command()
 @run_argument(required=False)
 @click.argument("other", type=click.Path(path_type=Path), required=False)
-@click.option(
-    "-o",
-    "--out",
-    type=click.Path(dir_okay=False, path_type=Path),
-    callback=_in_a_folder,
-    metavar="FILE",
-    help="Default: <name of the run>.html, of two runs <RUN>-<OTHER>.html",
-)
+@_out_option("Default: <name of the run>.html, of two runs <RUN>-<OTHER>.html")
 @pair_options
 @looks_option
 @click.option("--open", "show", is_flag=True, help="Open the page in a browser.")
@@ -101,14 +100,7 @@ def _write_page(
 @main.command()
 @run_argument(required=True)
 @click.argument("figure")
-@click.option(
-    "-o",
-    "--out",
-    type=click.Path(dir_okay=False, path_type=Path),
-    callback=_in_a_folder,
-    metavar="FILE",
-    help="Ends in .svg, .png or .pdf. Default: FIGURE.svg",
-)
+@_out_option("Ends in .svg, .png or .pdf. Default: FIGURE.svg")
 @pair_options
 @click.option(
     "--scale",

@@ -45,7 +45,7 @@ class Model {
   }
 
   // The means that a pair is compared by: of all samples, or of those that can be scored at both.
-  means_of(at, other) {
+  pairMeans(at, other) {
     const columns = ["loss", "accuracy", "refinement_loss", "calibration_loss", "hedge", "error_rate", "mistake_cost"];
     if (!this.data.gaps) return Object.fromEntries(columns.map(name => [name, this.columns[name][at]]));
     const [loss, accuracy, hedge, mistake, refinement] = [0, 1, 2, 3, 4].map(quantity => this.shared(quantity, at, other));
@@ -92,7 +92,7 @@ class Model {
     const change = this.changes(before, after), c = this.columns;
     const called = at => `epoch ${FORMATS.epoch(this.epochs[at])}`;
     const values = {A: this.epochs[before], B: this.epochs[after], at_A: called(before), at_B: called(after), temperature_after: c.temperature[after]};
-    const [first, second] = [this.means_of(before, after), this.means_of(after, before)];
+    const [first, second] = [this.pairMeans(before, after), this.pairMeans(after, before)];
     for (const [name, column] of Object.entries({loss: "loss", accuracy: "accuracy", refinement: "refinement_loss", calibration: "calibration_loss"})) {
       values[`${name}_before`] = first[column];
       values[`${name}_after`] = second[column];
@@ -191,6 +191,9 @@ class Model {
     };
   }
 
+  // How many samples of the run some carried ones stand for.
+  weightOf(samples) { return sum(samples.map(i => this.weight[i])); }
+
   // Carried samples with a change, those that rose most first.
   ranked(before, after) {
     const change = this.changes(before, after);
@@ -204,7 +207,7 @@ class Model {
   }
 
   concentration(before, after) {
-    const change = this.changes(before, after), order = this.ranked(before, after), total = sum(order.map(i => this.weight[i]));
+    const change = this.changes(before, after), order = this.ranked(before, after), total = this.weightOf(order);
     const gross = sum(order.map(i => this.weight[i] * Math.max(change[i], 0)));
     const share = percent => {
       let left = Math.max(1, evenly(total * percent / 100)), top = 0;

@@ -104,7 +104,7 @@ class Views {
 
   class_cells(state) {
     const {model} = this, {shown, names} = this.data.classes, {targets} = this.data.samples;
-    const all = sum(model.ranked(state.before, state.after).map(i => model.weight[i]));
+    const all = model.weightOf(model.ranked(state.before, state.after));
     const place = new Map(shown.map((code, at) => [code, names[at]])), table = new Map(names.map(name => [name, new Float64Array(4)]));
     model.changes(state.before, state.after).forEach((change, i) => {
       const name = place.get(targets[i]);
@@ -160,7 +160,7 @@ class Views {
 
   concentration(state) {
     const {model} = this, change = model.changes(state.before, state.after);
-    const order = model.ranked(state.before, state.after).filter(this.selected(state)), all = sum(order.map(i => model.weight[i]));
+    const order = model.ranked(state.before, state.after).filter(this.selected(state)), all = model.weightOf(order);
     const step = Math.max(1, Math.floor(order.length / CURVE_POINTS)), rows = [{share: 0, cumulative: 0}];
     let seen = 0, total = 0;
     order.forEach((i, rank) => {
