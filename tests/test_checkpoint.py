@@ -189,7 +189,7 @@ def test_scores_made_in_an_earlier_pass_are_used(make_logits):
     assert measure(p, scores).rows["hedge"][0] == 99.0
 
 
-def test_data_is_read_once_and_only_when_asked_for(make_logits):
+def test_data_is_read_only_when_asked_for_and_columns_once(make_logits):
     logits, targets = make_logits(40, 3, 1)
     p = Predictions(logits[0], targets)
     asked = []
@@ -210,7 +210,7 @@ def test_data_is_read_once_and_only_when_asked_for(make_logits):
         checkpoint.metrics()
         assert checkpoint.columns is checkpoint.columns
     assert asked == ["measurement"]
-    assert checkpoint.predictions is checkpoint.predictions
+    assert checkpoint.predictions is p
     assert asked == ["measurement", "predictions"]
 
 

@@ -326,7 +326,8 @@ def break_no_run(path):
 
 
 def break_run_file(path):
-    (path / "run.json").write_text("{")
+    (path / "run.json").unlink()
+    (path / "run.json").mkdir()
     return path
 
 
@@ -346,6 +347,17 @@ def test_a_run_that_cannot_be_read_ends_with_2_and_clear_lines(command, break_it
     lines = result.stderr.splitlines()
     assert lines[-1].startswith("Error: ")
     assert all(line.startswith("left out: ") for line in lines[:-1])
+
+
+def test_damaged_class_names_are_named_and_all_the_rest_is_said(tmp_path):
+    logits = np.random.default_rng(0).normal(size=(2, 20, 3))
+    path = fill(tmp_path / "broken", logits, np.arange(20) % 3)
+    said = call("history", path).stdout
+    (path / "run.json").write_text("{")
+    result = call("history", path)
+    assert result.stdout == said
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("damaged: run.json: ")
 
 
 def test_an_epoch_that_is_not_there_ends_with_2_and_names_those_that_are(rising):

@@ -76,7 +76,7 @@ WRITING_METHODS = {
 }
 HARMLESS_OS = {
     *("environ", "fspath", "getpid", "path", "PathLike", "cpu_count", "sep"),
-    *("fstat", "stat", "register_at_fork"),
+    *("fstat", "stat", "stat_result", "register_at_fork"),
 }
 
 MAX_FILE = 250

@@ -89,7 +89,7 @@ class Checkpoint:
         "val", "train" or any other name.
     class_names : tuple of str
     read_measurement, read_predictions : callable
-        Where the data comes from, called at most once each and only when it is asked for.
+        Where the data comes from, called only when it is asked for; the measurement is then kept.
     metadata : mapping
         Whatever the user attached.
     provenance : Provenance
@@ -164,9 +164,14 @@ class Checkpoint:
         """Share of right samples among those that can be scored; does not wait for the temperature."""
         return _mean(self.scores.correct[np.isfinite(self.scores.loss)])
 
-    @cached_property
+    @property
     def predictions(self) -> Predictions:
-        """The logits, with targets and sample ids; from a run folder they are memory-mapped."""
+        """The logits, with targets and sample ids.
+
+        From a run folder they are read, and every byte of them compared with its checksum, when they are
+        first asked for, and again once those of other checkpoints took their room. A file above 256 MiB is
+        mapped into memory after that check: should it shrink while it is in use, the system ends the process.
+        """
         return self.read_predictions()
 
     @cached_property

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import numbers
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,6 +14,7 @@ from confshift.errors import ConfshiftError
 
 __all__ = [
     "are_numbers",
+    "as_number",
     "check_ids",
     "check_logits",
     "check_names",
@@ -155,7 +158,17 @@ def check_names(class_names: Sequence[str] | None, classes: int) -> tuple[str, .
 
 def are_numbers(class_names: tuple[str, ...]) -> bool:
     """Tell whether class names are the default ones, the indices: nobody gave any."""
-    return class_names == check_names(None, len(class_names))
+    return all(name == str(k) for k, name in enumerate(class_names))
+
+
+def as_number(value: Any) -> float:
+    """Return a number of anybody's as a float; NaN where it is not one, or beyond what a float holds."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        return math.nan
+    try:
+        return float(value)
+    except OverflowError:
+        return math.nan
 
 
 def sum_tolerance(dtype: str) -> float:

@@ -497,7 +497,12 @@ class TestRefusing:
         assert another_process(run.path).class_names == ("a", "b", "c")
         assert (run.path / "run.json").read_bytes() == before
         (run.path / "class_names.json").write_text("{}")
-        assert "class_names.json is damaged" in failure(lambda: another_process(run.path).epochs)
+        left = another_process(run.path)
+        assert left.class_names == ("0", "1", "2")
+        (problem,) = left.problems.to_dict("records")
+        assert (problem["file"], problem["kind"]) == ("class_names.json", "in part")
+        assert "class_names.json is damaged" in problem["reason"]
+        assert "the classes are called by their numbers" in problem["reason"]
 
     def test_other_class_names_are_refused_and_plain_numbers_take_the_names_of_the_run(self, run):
         run.append(predictions(class_names=["cat", "dog", "cow"]))

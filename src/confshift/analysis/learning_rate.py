@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import numbers
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,6 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from confshift.checkpoint import Checkpoint
+from confshift.gate import as_number
 
 __all__ = ["FEWEST_CHECKPOINTS", "learning_rates", "rate_drops", "unread_rates"]
 
@@ -66,7 +66,7 @@ def _largest(value: Any) -> float:
         value = value.tolist()
     if isinstance(value, list | tuple):
         return float(np.max([_largest(one) for one in value], initial=-math.inf))
-    return float(value) if isinstance(value, numbers.Real) and not isinstance(value, bool) else math.nan
+    return as_number(value)
 
 
 def rate_drops(table: pd.DataFrame, rates: NDArray[np.float64]) -> pd.DataFrame:

@@ -12,6 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from confshift.analysis.panel import Panel
+from confshift.gate import as_number
 from confshift.scoring import blocks
 
 __all__ = ["logged_losses", "possible_causes"]
@@ -37,12 +38,10 @@ def logged_losses(panel: Panel) -> pd.DataFrame:
     """
     rows = []
     for position, checkpoint in enumerate(panel.checkpoints):
-        logged = checkpoint.provenance.logged.get("loss")
+        logged = as_number(checkpoint.provenance.logged.get("loss"))
         usable = panel.finite[position]
-        if logged is not None and math.isfinite(logged) and usable.any():
-            rows.append(
-                (checkpoint.epoch, position, float(logged), float(panel.loss[position][usable].mean()))
-            )
+        if math.isfinite(logged) and usable.any():
+            rows.append((checkpoint.epoch, position, logged, float(panel.loss[position][usable].mean())))
     table = pd.DataFrame(rows, columns=["epoch", "position", "logged", "sample_mean"]).set_index("epoch")
     table["relative_difference"] = table["logged"] / table["sample_mean"] - 1
     table["tolerance"] = np.maximum(_TOLERANCE * table["sample_mean"].abs(), _half_unit(table["logged"]))

@@ -84,7 +84,7 @@ def open_run(path: Path | None) -> Run:
     run = Run(path if path is not None else newest_run_folder())
     for problem in run.problems.itertuples():
         where = problem.file or f"{problem.split} epoch {problem.epoch:g}"
-        remark(f"left out: {where}: {problem.reason}")
+        remark(f"{'damaged' if problem.kind == 'in part' else 'left out'}: {where}: {problem.reason}")
     return run
 
 

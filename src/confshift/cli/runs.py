@@ -1,4 +1,4 @@
-"""Commands about the folder of a run: add, verify."""
+"""Commands about the folder of a run: add, verify, repair."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import click
 
 from confshift.cli.frame import json_option, main, newest_run_folder, run_argument
 
-__all__ = ["add", "verify"]
+__all__ = ["add", "repair", "verify"]
 
 
 @main.command()
@@ -60,3 +60,32 @@ def verify(run: Path | None, as_json: bool) -> None:
         click.echo(f"{len(files)} files, {len(damaged)} damaged")
     if not damaged.empty:
         raise click.exceptions.Exit(1)
+
+
+@main.command()
+@run_argument(required=True)
+@click.option("--dry-run", is_flag=True, help="Remove nothing; print what would be removed.")
+@json_option
+def repair(run: Path, dry_run: bool, as_json: bool) -> None:
+    """Remove what a killed training left in a run and nothing needs; print it, and what is left and why.
+
+    Nothing that can be read is removed or changed, and no file that is not the run's own. Where a record
+    can't be read, the data that may belong to it stays. Refused while a training saves in the run.
+    """
+    from confshift.reporting.document import document
+    from confshift.reporting.text import printable
+    from confshift.storage.catalog import Catalog
+    from confshift.storage.cleaning import repair as clean
+
+    rows = [
+        {"file": str(one.path.relative_to(run)), "removed": one.removed, "reason": one.reason}
+        for one in clean(Catalog(run), dry_run=dry_run)
+    ]
+    if as_json:
+        click.echo(document(run=str(run), dry_run=dry_run, files=rows))
+        return
+    verb = "would remove" if dry_run else "removed"
+    for row in rows:
+        click.echo(printable(f"{verb if row['removed'] else 'left'} {row['file']}: {row['reason']}"))
+    removed = sum(bool(row["removed"]) for row in rows)
+    click.echo(f"{verb} {removed} files, left {len(rows) - removed}")

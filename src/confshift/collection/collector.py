@@ -22,8 +22,8 @@ from confshift.collection.sample_ids import IdSource, identified
 from confshift.collection.saving import Destination, open_run
 from confshift.errors import ConfshiftError
 from confshift.predictions import Predictions
-from confshift.storage.record import plain
 from confshift.storage.run import Run
+from confshift.storage.signed_json import plain
 
 __all__ = ["inspect"]
 

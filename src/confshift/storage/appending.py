@@ -20,7 +20,8 @@ from confshift.predictions import Predictions, describe_difference
 from confshift.storage.catalog import Catalog, Shelf, check_split
 from confshift.storage.commit import Draft
 from confshift.storage.loading import make_checkpoint, read_measurement, read_predictions
-from confshift.storage.record import Record, plain
+from confshift.storage.record import Record
+from confshift.storage.signed_json import plain
 from confshift.storage.writer import Save, Writer
 
 __all__ = ["append", "check_epoch", "holds"]

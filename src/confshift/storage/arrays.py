@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,13 +19,13 @@ from confshift.storage import files, reading
 from confshift.storage.files import Bytes
 
 __all__ = [
+    "MAX_READ",
     "PIECE_BYTES",
     "StoredFile",
     "check_size",
     "damage",
     "from_bfloat16",
     "is_bfloat16",
-    "map_array",
     "read_array",
     "same_bytes",
     "write_array",
@@ -33,6 +33,10 @@ __all__ = [
 
 #: Data is written, and summed up by a checksum, in pieces of this size.
 PIECE_BYTES = 1 << 22
+
+#: Files up to this size are read, larger ones mapped: a map costs no memory, but holds a descriptor, and the
+#: system kills a process (SIGBUS) that reads a mapped file which has shrunk.
+MAX_READ = 1 << 28
 
 _MAX_HEADER = 1 << 16
 
@@ -149,46 +153,63 @@ def check_size(folder: Path, stored: StoredFile) -> None:
         raise ConfshiftError(f"{path} is damaged: it has {size} bytes, its record says {stored.size}")
 
 
-def map_array(folder: Path, stored: StoredFile) -> NDArray[Any]:
-    """Map an array into memory, read-only; of its content only the header is checked.
-
-    Reading all of it just to open it would cost what the map saves: :func:`damage` does that.
-    """
-    check_size(folder, stored)
-    path = folder / stored.name
-    with reading.open_plain(path) as stream:
-        try:
-            mapped = mmap.mmap(stream.fileno(), stored.size, access=mmap.ACCESS_READ)
-        except (OSError, ValueError) as error:  # it shrank since
-            raise ConfshiftError(f"{path} can't be mapped: {error}") from error
-    if zlib.crc32(mapped[: stored.offset]) != stored.header_crc:
-        raise ConfshiftError(f"{path} is damaged: its header does not match its checksum")
-    return np.frombuffer(mapped, stored.layout, offset=stored.offset).reshape(stored.shape)
-
-
 def read_array(folder: Path, stored: StoredFile) -> NDArray[Any]:
-    """Map an array and check every byte of it.
+    """Return an array, read-only, after every byte of it was compared with its checksum.
+
+    Up to :data:`MAX_READ` bytes it is a copy in memory, which nothing that happens to the file can change.
 
     Raises
     ------
     ConfshiftError
         Naming the file and the first damaged piece.
     """
-    array = map_array(folder, stored)
-    for number, (piece, crc) in enumerate(zip(_pieces(array), stored.crcs, strict=True)):
-        if zlib.crc32(piece) != crc:
-            start = stored.offset + number * PIECE_BYTES
+    check_size(folder, stored)
+    path = folder / stored.name
+    with reading.open_plain(path) as stream:
+        if stored.size > MAX_READ:
+            _check(stream, path, stored)
+            return _mapped(stream, path, stored)
+        try:
+            data = np.empty(stored.size - stored.offset, np.uint8)
+        except MemoryError as error:
+            raise ConfshiftError(f"{path} can't be read: no memory for its {stored.size:,} bytes") from error
+        _check(stream, path, stored, data.data)
+    data.flags.writeable = False
+    return data.view(stored.layout).reshape(stored.shape)
+
+
+def _mapped(stream: BinaryIO, path: Path, stored: StoredFile) -> NDArray[Any]:
+    try:
+        mapped = mmap.mmap(stream.fileno(), stored.size, access=mmap.ACCESS_READ)
+    except (OSError, ValueError) as error:  # it shrank since
+        raise ConfshiftError(f"{path} can't be mapped: {error}") from error
+    return np.frombuffer(mapped, stored.layout, offset=stored.offset).reshape(stored.shape)
+
+
+def _check(stream: BinaryIO, path: Path, stored: StoredFile, into: memoryview | None = None) -> None:
+    """Read all of a file and compare it with its checksums; its data goes `into` memory, if that is given."""
+    if zlib.crc32(stream.read(stored.offset)) != stored.header_crc:
+        raise ConfshiftError(f"{path} is damaged: its header does not match its checksum")
+    size = stored.size - stored.offset
+    piece_room = memoryview(bytearray(min(size, PIECE_BYTES))) if into is None else into
+    for number, crc in enumerate(stored.crcs):
+        start = number * PIECE_BYTES
+        length = min(PIECE_BYTES, size - start)
+        piece = piece_room[:length] if into is None else piece_room[start : start + length]
+        if stream.readinto(piece) != length or zlib.crc32(piece) != crc:  # type: ignore[attr-defined]
             raise ConfshiftError(
-                f"{folder / stored.name} is damaged: piece {number + 1} of {len(stored.crcs)} "
-                f"(bytes {start} to {start + len(piece)}) does not match its checksum"
+                f"{path} is damaged: piece {number + 1} of {len(stored.crcs)} (bytes {stored.offset + start} "
+                f"to {stored.offset + start + length}) does not match its checksum"
             )
-    return array
 
 
 def damage(folder: Path, stored: StoredFile) -> str:
-    """Read all of a file and say what is wrong with it; "" where nothing is."""
+    """Read all of a file, in little memory, and say what is wrong with it; "" where nothing is."""
+    path = folder / stored.name
     try:
-        read_array(folder, stored)
+        check_size(folder, stored)
+        with reading.open_plain(path) as stream:
+            _check(stream, path, stored)
     except ConfshiftError as error:
         return str(error)
     return ""

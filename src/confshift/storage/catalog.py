@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
+import stat
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -10,15 +12,18 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from confshift.errors import ConfshiftError
-from confshift.gate import are_numbers
+from confshift.gate import are_numbers, check_names
 from confshift.storage import arrays
+from confshift.storage.loading import columns_damage
 from confshift.storage.nearby import RUN_FILE, did_you_mean
-from confshift.storage.reading import read_bytes
-from confshift.storage.record import MAX_JSON, Record, decode, read_record
+from confshift.storage.reading import entries_of, is_folder, read_bytes, status_of
+from confshift.storage.record import Record, read_record
+from confshift.storage.signed_json import MAX_JSON, check_schema, decode, is_ours, readable
 
 __all__ = ["NAMES_FILE", "Catalog", "Problem", "Shelf", "check_split"]
 
-#: Class names given after the first checkpoint: run.json, like every file, is never changed.
+#: Class names, if they are more than the default numbers: those given after the first checkpoint, since
+#: run.json, like every file, is never changed; and a copy of those in run.json, for when that is damaged.
 NAMES_FILE = "class_names.json"
 
 _T = TypeVar("_T")
@@ -28,16 +33,19 @@ _RESERVED = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?|.*\.", re.IG
 _RECORD = re.compile(r"([0-9]{6,12})\.json")
 _CLAIM = re.compile(r"([0-9]{6,12})\.json\.claim")
 _DATA = re.compile(r"[0-9]{6,12}-[0-9a-f]{32}\.(logits\.npy|columns\.npy|tmp)")
+#: So often a folder is read again in which files were replaced meanwhile.
+_LOOKS = 20
 
 
 @dataclass(frozen=True)
 class Problem:
-    """A checkpoint that can't be used, and why."""
+    """Something that can't be used, and why: a checkpoint, or a part of one or of the run."""
 
     split: str
     epoch: float | None  # None where the record itself can't be read
     file: str
     reason: str
+    kind: str = "damaged"  # or "in part": what does not need this file is still there
 
 
 @dataclass
@@ -77,54 +85,119 @@ class Catalog:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._parsed: dict[tuple[Path, int], tuple[tuple[int, ...], Any]] = {}
+        self._parsed: dict[tuple[Path, object], tuple[tuple[int, ...], Any]] = {}
         self._damage: dict[str, str] = {}  # of each columns file that was read: what is wrong with it
+        self._logits_damage: dict[str, str] = {}  # of logits files that were asked for and are damaged
 
     def exists(self) -> bool:
         """Tell whether the folder is a run."""
-        return (self.path / RUN_FILE).is_file()
+        return status_of(self.path / RUN_FILE) is not None
 
-    def class_names(self) -> tuple[str, ...]:
-        """Return the names in run.json, or those that came later where it has the default numbers.
-
-        Raises
-        ------
-        ConfshiftError
-            Where the folder is missing or no run, or run.json is damaged or of a newer schema.
-        """
-        path = self.path / RUN_FILE
-        if not self.path.is_dir():
+    def check_is_run(self) -> None:
+        """Refuse a folder that is missing or not a run, naming those that may have been meant."""
+        if not is_folder(self.path):
             raise ConfshiftError(
                 f"there is no run at {self.path}; inspect(..., run=...) or append() makes one"
                 f"{did_you_mean(self.path)}"
             )
-        if not path.exists():
+        if not self.exists():
             raise ConfshiftError(f"{self.path} is not a run: it has no {RUN_FILE}{did_you_mean(self.path)}")
-        names = self._parse(path, 0, _read_class_names)
-        given_later = self.path / NAMES_FILE
-        if not (are_numbers(names) and given_later.exists()):
-            return names
-        later = self._parse(given_later, 0, _read_class_names)
-        if len(later) != len(names):
-            raise ConfshiftError(f"{given_later} names {len(later)} classes, and {path} has {len(names)}")
-        return later
+
+    def class_names(self) -> tuple[str, ...]:
+        """Return the names of the classes; the numbers from 0 on where none are known, also for damage.
+
+        Raises
+        ------
+        ConfshiftError
+            Where the folder is missing or not a run, or its files are of a newer schema, or nothing readable
+            tells how many classes there are.
+        """
+        self.check_is_run()
+        first = self._names_in(RUN_FILE)
+        if isinstance(first, tuple) and not are_numbers(first):
+            return first
+        copy = self._names_in(NAMES_FILE)
+        if not isinstance(copy, tuple):
+            return first if isinstance(first, tuple) else self._numbers(first)
+        if isinstance(first, tuple) and len(copy) != len(first):
+            raise ConfshiftError(
+                f"{self.path / NAMES_FILE} names {len(copy)} classes, and {RUN_FILE} has {len(first)}"
+            )
+        return copy
+
+    def has_copy(self) -> bool:
+        """Tell whether there is a file of class names beside run.json."""
+        return status_of(self.path / NAMES_FILE) is not None
+
+    def damaged_names(self) -> list[Problem]:
+        """Return what is wrong with the files of the class names."""
+        found = [(name, self._names_in(name)) for name in (RUN_FILE, NAMES_FILE)]
+        whole = any(isinstance(names, tuple) and not are_numbers(names) for _, names in found)
+        used = (
+            "another copy of the class names is used" if whole else "the classes are called by their numbers"
+        )
+        return [
+            Problem("", None, name, f"{reason}; {used}", "in part")
+            for name, reason in found
+            if type(reason) is str
+        ]
+
+    def _names_in(self, name: str) -> tuple[str, ...] | str | None:
+        """Return the names in a file, what is wrong with it, or None where there is none."""
+        path = self.path / name
+        return self._parse(path, "names", _read_class_names) if status_of(path) is not None else None
+
+    def _numbers(self, damage: str | None) -> tuple[str, ...]:
+        """Return as many numbers as a record says there are classes."""
+        for folder in self.folders():
+            for path in _look_into(folder).record_files:
+                with contextlib.suppress(ConfshiftError):
+                    record = self._parse(path, None, read_record)
+                    return check_names(None, record.shards[0].logits.shape[1])
+        raise ConfshiftError(str(damage))
 
     def folders(self) -> list[Path]:
         """Return the folders of the splits, val first; some may hold nothing that counts."""
         found = [
             folder
-            for folder in self.path.iterdir()
-            if _SPLIT.fullmatch(folder.name) and folder.is_dir() and not folder.is_symlink()
+            for folder in entries_of(self.path)
+            if _SPLIT.fullmatch(folder.name)
+            and (status := status_of(folder)) is not None
+            and stat.S_ISDIR(status.st_mode)
         ]
         return sorted(found, key=lambda folder: (folder.name != "val", folder.name))
 
     def splits(self) -> tuple[str, ...]:
         """Return the splits that have a record, readable or not, val first."""
-        return tuple(
-            folder.name
-            for folder in self.folders()
-            if any(_RECORD.fullmatch(entry.name) for entry in folder.iterdir())
+        return tuple(folder.name for folder in self.folders() if self._is_split(folder))
+
+    def _is_split(self, folder: Path) -> bool:
+        """Tell a split from a folder of the user's own, whose files may have a record's name."""
+        try:
+            shelf = _look_into(folder)
+        except ConfshiftError:  # whose it is can't be seen: its reader says why
+            return True
+        return bool(shelf.record_files) and (
+            any(map(_is_data, shelf.other_files)) or any(map(self._is_record, shelf.record_files))
         )
+
+    def own_files(self, folder: Path) -> list[Path]:
+        """Return a split's files, records first; none of a folder of the user's own.
+
+        Raises
+        ------
+        ConfshiftError
+            Where the folder can't be read.
+        """
+        shelf = _look_into(folder)
+        return [*filter(self._is_record, shelf.record_files), *shelf.other_files]
+
+    def _is_record(self, path: Path) -> bool:
+        """Tell whether a file is a record, maybe a damaged one; what can't be read is not taken for one."""
+        try:
+            return self._parse(path, "ours", lambda raw, _: is_ours(raw))
+        except ConfshiftError:
+            return False
 
     def shelf(self, split: str, classes: int, *, only: float | None = None) -> Shelf:
         """Return the records of a split: the newest of each epoch, with files of the right size.
@@ -134,16 +207,25 @@ class Catalog:
         Raises
         ------
         ConfshiftError
-            Where the split's folder is a symbolic link: nothing outside the run is read or written.
+            Where the split's folder can't be read, or is a symbolic link: nothing outside the run is read
+            or written.
         """
+        for _ in range(_LOOKS):
+            shelf = self._shelf(split, classes, only)
+            if shelf is not None:
+                return shelf
+        raise ConfshiftError(f"{self.path / split} changed each time it was read; try again")
+
+    def _shelf(self, split: str, classes: int, only: float | None) -> Shelf | None:
+        """Return the shelf; None where a record was replaced while this looked."""
         shelf = _look_into(self.path / split)
         versions: dict[float, list[Record]] = {}
         for path in shelf.record_files:
             try:
                 record = self._parse(path, classes, partial(read_record, classes=classes))
             except ConfshiftError as error:
-                if not path.exists():  # replaced while this looked
-                    return self.shelf(split, classes, only=only)
+                if status_of(path) is None:
+                    return None
                 shelf.problems.append(Problem(split, None, path.name, str(error)))
                 continue
             shelf.readable.append(record)
@@ -152,8 +234,8 @@ class Catalog:
             versions = {epoch: found for epoch, found in versions.items() if epoch == only}
         for epoch, (*older, newest) in sorted(versions.items()):
             wrong = _wrong_size(shelf.folder, newest) or self._damage.get(_columns_file(newest), "")
-            if wrong and not (shelf.folder / newest.name).exists():
-                return self.shelf(split, classes, only=only)
+            if wrong and status_of(shelf.folder / newest.name) is None:
+                return None
             if wrong:
                 shelf.problems.append(Problem(split, epoch, newest.name, wrong))
             else:
@@ -161,53 +243,89 @@ class Catalog:
                 shelf.replaced += older
         return shelf
 
+    def shelves(self, classes: int, *, sound: bool = False) -> list[Shelf]:
+        """Return the shelves of all splits, the `sound` ones if asked; one that can't be read says so."""
+        found = []
+        for split in self.splits():
+            try:
+                found.append((self.sound_shelf if sound else self.shelf)(split, classes))
+            except ConfshiftError as error:
+                problem = Problem(split, None, "", str(error))
+                found.append(Shelf(self.path / split, problems=[problem]))
+        return found
+
     def sound_shelf(self, split: str, classes: int) -> Shelf:
         """Return the shelf with every checkpoint's columns read and checked, once; its logits are not."""
         shelf = self.shelf(split, classes)
         for record in shelf.records.values():
             name = _columns_file(record)
             if name not in self._damage:
-                self._damage[name] = arrays.damage(shelf.folder, record.shards[0].columns)
-        return self.shelf(split, classes)
+                self._damage[name] = columns_damage(shelf.folder, record)
+        shelf = self.shelf(split, classes)
+        for epoch, record in shelf.records.items():
+            name = _logits_file(record)
+            if name in self._logits_damage:
+                problem = Problem(split, epoch, name, self._logits_damage[name], "in part")
+                shelf.problems.append(problem)
+        return shelf
 
-    def _parse(self, path: Path, classes: int, parse: Callable[[bytes, Path], _T]) -> _T:
-        """Read a small file and parse it, or remember what came of that."""
-        try:
-            status = path.lstat()
-        except OSError as error:
-            raise ConfshiftError(f"{path} can't be read: {error.strerror}") from error
+    def note_logits(self, record: Record, damage: str) -> None:
+        """Remember what came of reading a record's logits: "" where nothing is wrong with them."""
+        if damage:
+            self._logits_damage[_logits_file(record)] = damage
+        else:
+            self._logits_damage.pop(_logits_file(record), None)
+
+    def _parse(self, path: Path, asked: object, parse: Callable[[bytes, Path], _T]) -> _T:
+        """Read a small file and parse it, or remember what came of that, by what was `asked` of it."""
+        status = status_of(path)
+        if status is None:
+            raise ConfshiftError(f"{path} is missing")
         signature = (status.st_ino, status.st_size, status.st_mtime_ns)
-        known = self._parsed.get((path, classes))
+        known = self._parsed.get((path, asked))
         if known is None or known[0] != signature:
             found: _T | ConfshiftError
             try:
                 found = parse(read_bytes(path, limit=MAX_JSON), path)
             except ConfshiftError as error:
                 found = error
-            self._parsed[path, classes] = known = (signature, found)
+            self._parsed[path, asked] = known = (signature, found)
         if isinstance(known[1], ConfshiftError):
             raise known[1]
         content: _T = known[1]
         return content
 
 
-def _read_class_names(raw: bytes, path: Path) -> tuple[str, ...]:
-    names = decode(raw, path).get("class_names")
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise ConfshiftError(f"{path} is damaged: it has no class names")
+def _read_class_names(raw: bytes, path: Path) -> tuple[str, ...] | str:
+    """Return the names in a file, or how it is damaged."""
+    try:
+        content = decode(raw, path)
+    except ConfshiftError as error:
+        return str(error)
+    check_schema(content, path)
+    names = content.get("class_names")
+    if not isinstance(names, list) or len(names) < 2 or not all(type(name) is str for name in names):
+        return f"{path} is damaged: it has no class names"
+    if any(readable(name) != name for name in names):
+        return f"{path} is damaged: a class name is not Unicode text"
     return tuple(names)
+
+
+def _is_data(path: Path) -> bool:
+    """Tell whether a file has the name that only a run's data has."""
+    return _DATA.fullmatch(path.name) is not None
 
 
 def _look_into(folder: Path) -> Shelf:
     """Sort a split's files by what their names say."""
-    if folder.is_symlink():
+    if (status := status_of(folder)) is not None and stat.S_ISLNK(status.st_mode):
         raise ConfshiftError(f"{folder} is a symbolic link; a run's files must be in the run")
     shelf = Shelf(folder)
     numbered: list[tuple[int, Path]] = []
-    for path in folder.iterdir() if folder.is_dir() else ():
+    for path in entries_of(folder):
         if match := _RECORD.fullmatch(path.name):
             numbered.append((int(match[1]), path))
-        elif _CLAIM.fullmatch(path.name) or _DATA.fullmatch(path.name):
+        elif _CLAIM.fullmatch(path.name) or _is_data(path):
             shelf.other_files.append(path)
     shelf.record_files = [path for _, path in sorted(numbered)]
     claims = [int(match[1]) for path in shelf.other_files if (match := _CLAIM.fullmatch(path.name))]
@@ -226,3 +344,7 @@ def _wrong_size(folder: Path, record: Record) -> str:
 
 def _columns_file(record: Record) -> str:
     return record.shards[0].columns.name
+
+
+def _logits_file(record: Record) -> str:
+    return record.shards[0].logits.name

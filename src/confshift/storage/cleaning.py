@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from confshift.errors import ConfshiftError
 from confshift.storage import files
 from confshift.storage.catalog import NAMES_FILE, Catalog, Shelf
 from confshift.storage.nearby import RUN_FILE
+from confshift.storage.reading import entries_of
 from confshift.storage.record import Record
 
-__all__ = ["delete", "remove_unneeded", "tidy"]
+__all__ = ["Repaired", "delete", "remove_unneeded", "repair", "tidy"]
 
 _RUN_DRAFT = re.compile(r"(run|class_names)(-[0-9a-f]{32}\.tmp|\.json\.claim)")
+_DRAFT = "a draft of a save that never ended"
 
 
 def tidy(catalog: Catalog) -> None:
@@ -33,8 +37,9 @@ def tidy(catalog: Catalog) -> None:
         if catalog.exists():
             classes = len(catalog.class_names())
             for folder in catalog.folders():
-                shelf = catalog.shelf(folder.name, classes)
-                _remove(shelf, shelf.replaced, shelf.other_files)
+                with contextlib.suppress(ConfshiftError):  # it can't be read: what is in it stays
+                    shelf = catalog.shelf(folder.name, classes)
+                    _remove(shelf, shelf.replaced, shelf.other_files)
 
 
 def remove_unneeded(catalog: Catalog, split: str, classes: int, records: Iterable[Record]) -> None:
@@ -58,28 +63,113 @@ def _remove(shelf: Shelf, records: list[Record], others: Iterable[Path]) -> None
     files.remove(path for path in others if path.name not in needed)
 
 
+@dataclass(frozen=True)
+class Repaired:
+    """A file that :func:`repair` removed, or left, and why."""
+
+    path: Path
+    removed: bool
+    reason: str
+
+
+def repair(catalog: Catalog, *, dry_run: bool = False) -> list[Repaired]:
+    """Remove what a crash left and nothing refers to; nothing that can be read, and no file of others.
+
+    Where a record can't be read, data that no other record names may be its own: it stays.
+
+    Parameters
+    ----------
+    catalog : Catalog
+    dry_run : bool
+        Remove nothing; say what would be.
+
+    Raises
+    ------
+    ConfshiftError
+        Where the folder is not a run, or another process is saving in it.
+    """
+    classes = len(catalog.class_names())
+    try:
+        with files.lock(catalog.path, exclusive=True) as alone:
+            if not alone:
+                reason = (
+                    "another process is saving in this run; repair it when that has ended"
+                    if files.HAS_LOCKS
+                    else "this system can't tell whether a process is saving in this run; it stays"
+                )
+                raise ConfshiftError(f"{catalog.path}: {reason}")
+            drafts = [Repaired(path, True, _DRAFT) for path in _run_drafts(catalog)]
+            found = [
+                *drafts,
+                *(one for folder in catalog.folders() for one in _litter(catalog, folder, classes)),
+            ]
+            return found if dry_run else [_removed(one) for one in found]
+    except OSError as error:
+        raise ConfshiftError(f"{catalog.path} was not repaired: {error}") from error
+
+
+def _litter(catalog: Catalog, folder: Path, classes: int) -> Iterator[Repaired]:
+    """Yield what is to be removed of a split, records first, and what is left though it is of no use."""
+    try:
+        if not catalog.own_files(folder):
+            return
+        shelf = catalog.sound_shelf(folder.name, classes)
+    except ConfshiftError as error:
+        yield Repaired(folder, False, str(error))
+        return
+    unread = [one.file for one in shelf.problems if one.epoch is None]
+    for one in shelf.problems:
+        yield Repaired(folder / one.file, False, one.reason)
+    why = f"{', '.join(unread[:3])} can't be read and may need it"
+    for record in shelf.replaced:
+        reason = (
+            why if unread else f"epoch {record.epoch:g} was replaced by {shelf.records[record.epoch].name}"
+        )
+        yield Repaired(folder / record.name, not unread, reason)
+    replaced = {record.name for record in shelf.replaced}
+    needed = {one.name for record in shelf.readable if record.name not in replaced for one in record.files}
+    for path in shelf.other_files:
+        if path.suffix != ".npy":
+            yield Repaired(path, True, _DRAFT)
+        elif path.name not in needed:
+            yield Repaired(path, not unread, why if unread else "no record names it")
+    known = {*shelf.record_files, *shelf.other_files}
+    for path in sorted(set(entries_of(folder)) - known):
+        yield Repaired(path, False, "not a file of a run")
+
+
+def _removed(one: Repaired) -> Repaired:
+    if one.removed:
+        try:
+            files.DISK.unlink(one.path)
+        except OSError as error:
+            return replace(
+                one, removed=False, reason=f"{one.reason}, and it can't be removed: {error.strerror}"
+            )
+    return one
+
+
 def delete(catalog: Catalog) -> None:
-    """Remove every file a run holds, then the folders that are empty by that.
+    """Remove every file a run holds, then the folders that are empty by that; no file of others.
 
     Records go before their files and run.json last: until it goes, the folder is a run.
 
     Raises
     ------
     ConfshiftError
-        Where the folder is no run, another process is saving, or a file can't be removed.
+        Where the folder is not a run, another process is saving, or a file can't be removed.
     """
-    classes = len(catalog.class_names())
+    catalog.check_is_run()
     try:
         with files.lock(catalog.path, exclusive=True) as alone:
             if not alone and files.HAS_LOCKS:
                 raise ConfshiftError(f"{catalog.path}: another process is saving in this run; it stays")
-            shelves = [catalog.shelf(folder.name, classes) for folder in catalog.folders()]
-            for shelf in shelves:
-                for path in (*shelf.record_files, *shelf.other_files):
-                    files.DISK.unlink(path)
+            own = {folder: catalog.own_files(folder) for folder in catalog.folders()}
+            for path in itertools.chain(*own.values()):
+                files.DISK.unlink(path)
             files.remove([*_run_drafts(catalog), catalog.path / NAMES_FILE, catalog.path / files.LOCK])
             files.DISK.unlink(catalog.path / RUN_FILE)
-        for folder in (*(shelf.folder for shelf in shelves), catalog.path):
+        for folder in (*(folder for folder, found in own.items() if found), catalog.path):
             with contextlib.suppress(OSError):  # it holds files of others
                 files.DISK.remove_folder(folder)
     except OSError as error:
@@ -87,4 +177,4 @@ def delete(catalog: Catalog) -> None:
 
 
 def _run_drafts(catalog: Catalog) -> list[Path]:
-    return [path for path in catalog.path.iterdir() if _RUN_DRAFT.fullmatch(path.name)]
+    return [path for path in entries_of(catalog.path) if _RUN_DRAFT.fullmatch(path.name)]

@@ -17,7 +17,8 @@ from confshift.storage.catalog import NAMES_FILE, Catalog, Shelf
 from confshift.storage.cleaning import remove_unneeded
 from confshift.storage.loading import columns_array
 from confshift.storage.nearby import RUN_FILE
-from confshift.storage.record import Gap, Record, Shard, encode
+from confshift.storage.record import Gap, Record, Shard
+from confshift.storage.signed_json import encode
 
 __all__ = ["Draft", "commit"]
 
@@ -70,7 +71,10 @@ def commit(catalog: Catalog, draft: Draft, measurement: Measurement, gaps: tuple
 
 
 def _put_run_file(catalog: Catalog, draft: Draft) -> None:
-    """Put the class names: into run.json where there is none, else beside it if it has numbers only."""
+    """Put the class names: into run.json where there is none, and a copy beside it if they are names.
+
+    The copy is also where names go that come after the numbers, and what is left where run.json is damaged.
+    """
     names = draft.class_names
     content = encode({"class_names": list(names), "versions": dict(draft.record.provenance.versions)})
     if not catalog.exists():
@@ -78,10 +82,10 @@ def _put_run_file(catalog: Catalog, draft: Draft) -> None:
             files.put(catalog.path / RUN_FILE, content)
     if are_numbers(names):
         return
-    if are_numbers(catalog.class_names()):
+    if not catalog.has_copy():
         with contextlib.suppress(FileExistsError):
             files.put(catalog.path / NAMES_FILE, content)
-    if catalog.class_names() != names:
+    if catalog.class_names() != names and not catalog.damaged_names():
         raise ConfshiftError(
             f"{catalog.path}: another writer made this run meanwhile, with other class names"
         )
@@ -158,7 +162,7 @@ def _holds_same(folder: Path, held: Record, draft: Draft) -> bool:
     if shard.encoding != encoding or shard.logits.shape != draft.predictions.logits.shape:
         return False
     try:
-        stored = arrays.map_array(folder, shard.logits)
+        stored = arrays.read_array(folder, shard.logits)
     except ConfshiftError:
         return False
     return arrays.same_bytes(stored, draft.predictions.logits, as_bfloat16=encoding == "bfloat16")

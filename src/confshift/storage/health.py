@@ -7,19 +7,16 @@ import math
 import pandas as pd
 
 from confshift.storage import arrays
-from confshift.storage.catalog import Shelf
+from confshift.storage.catalog import Problem, Shelf
+from confshift.storage.loading import columns_damage
 from confshift.storage.record import Gap
 
 __all__ = ["check_files", "explain_missing", "list_problems", "open_gaps"]
 
 
-def list_problems(shelves: list[Shelf], gaps: list[Gap]) -> pd.DataFrame:
+def list_problems(found: list[Problem], gaps: list[Gap]) -> pd.DataFrame:
     """Return what is missing from a run, as :attr:`Run.problems` describes it."""
-    rows = [
-        (shelf.folder.name, _number(one.epoch), "damaged", one.file, one.reason)
-        for shelf in shelves
-        for one in shelf.problems
-    ]
+    rows = [(one.split, _number(one.epoch), one.kind, one.file, one.reason) for one in found]
     rows += [(gap.split, gap.epoch, "gap", "", gap.reason) for gap in gaps]
     return pd.DataFrame(rows, columns=["split", "epoch", "kind", "file", "reason"])
 
@@ -41,15 +38,17 @@ def explain_missing(epoch: float, shelf: Shelf, gaps: list[Gap]) -> str:
     return f"{shelf.folder.parent} has no epoch {epoch:g} of split {split!r}{because}; its epochs: {known}"
 
 
-def check_files(shelves: list[Shelf]) -> pd.DataFrame:
+def check_files(shelves: list[Shelf], damaged_names: list[Problem]) -> pd.DataFrame:
     """Read every byte and compare it with its checksum, as :meth:`Run.verify` describes it."""
-    rows: list[tuple[str, float, str, bool, str]] = []
+    rows = [(one.split, _number(one.epoch), one.file, False, one.reason) for one in damaged_names]
     for shelf in shelves:
         split = shelf.folder.name
         rows += [(split, _number(one.epoch), one.file, False, one.reason) for one in shelf.problems]
         for epoch, record in shelf.records.items():
             for stored in record.files:
                 reason = arrays.damage(shelf.folder, stored)
+                if not reason and stored is record.shards[0].columns:
+                    reason = columns_damage(shelf.folder, record)
                 rows.append((split, epoch, stored.name, not reason, reason))
     return pd.DataFrame(rows, columns=["split", "epoch", "file", "sound", "reason"])
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
+import weakref
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,19 +18,45 @@ from confshift.errors import ConfshiftError
 from confshift.predictions import Predictions
 from confshift.scoring import Scores
 from confshift.storage import arrays
+from confshift.storage.memory import check_room
 from confshift.storage.record import Record, columns_dtype
 
-__all__ = ["checkpoint_from", "columns_array", "make_checkpoint", "read_measurement", "read_predictions"]
+__all__ = [
+    "checkpoint_from",
+    "columns_array",
+    "columns_damage",
+    "make_checkpoint",
+    "read_measurement",
+    "read_predictions",
+]
+
+#: So many bytes of logits are kept for who asks again, but always those of the last two asked for.
+_MAX_KEPT = 1 << 29
+#: Reading columns takes so many times their size: the file, ids and numbers apart, and what is made of them.
+_COPIES = 4
 
 
-def checkpoint_from(folder: Path, record: Record, class_names: tuple[str, ...]) -> Checkpoint:
-    """Return the checkpoint of a record; `folder` is its split's."""
-    return make_checkpoint(
-        record,
-        class_names,
-        lambda: read_measurement(folder, record),
-        lambda: read_predictions(folder, record, class_names),
-    )
+def checkpoint_from(
+    folder: Path,
+    record: Record,
+    class_names: tuple[str, ...],
+    note_logits: Callable[[Record, str], None],
+) -> Checkpoint:
+    """Return the checkpoint of a record; `folder` is its split's.
+
+    `note_logits` is told what came of reading its logits: "" or what is wrong with them.
+    """
+
+    def predictions() -> Predictions:
+        try:
+            found = read_predictions(folder, record, class_names)
+        except ConfshiftError as error:
+            note_logits(record, str(error))
+            raise
+        note_logits(record, "")
+        return found
+
+    return make_checkpoint(record, class_names, lambda: read_measurement(folder, record), predictions)
 
 
 def make_checkpoint(
@@ -43,7 +72,7 @@ def make_checkpoint(
         split=record.split,
         class_names=class_names,
         read_measurement=measurement,
-        read_predictions=predictions,
+        read_predictions=_Kept(predictions),
         metadata=MappingProxyType(dict(record.metadata)),
         provenance=record.provenance,
         read_scores=scores,
@@ -62,30 +91,98 @@ def columns_array(measurement: Measurement) -> NDArray[Any]:
     return rows
 
 
+class _Kept:
+    """Reads predictions when they are asked for, and keeps them until many others have been."""
+
+    _recent: ClassVar[deque[weakref.ref[_Kept]]] = deque()
+
+    def __init__(self, read: Callable[[], Predictions]) -> None:
+        self._read = read
+        self._kept: Predictions | None = None
+
+    def __call__(self) -> Predictions:
+        found = self._kept
+        if found is None:
+            self._kept = found = self._read()
+            self._recent.append(weakref.ref(self))
+            self._let_go_of_others()
+        return found
+
+    def _let_go_of_others(self) -> None:
+        kept = [one for ref in list(self._recent) if (one := ref()) is not None and one._kept is not None]
+        sizes = [0 if (found := one._kept) is None else found.logits.nbytes for one in kept]
+        for place, one in enumerate(kept[:-2]):
+            if sum(sizes[place:]) <= _MAX_KEPT:
+                break
+            one._kept = None
+        while self._recent and ((first := self._recent[0]()) is None or first._kept is None):
+            self._recent.popleft()
+
+
 def read_measurement(folder: Path, record: Record) -> Measurement:
-    """Read a record's columns; every byte is checked, no logit is touched.
+    """Read a record's columns; every byte is checked, and every number for what it can be.
 
     Raises
     ------
     ConfshiftError
         Naming the file and what is wrong with it.
     """
-    stored = record.shards[0].columns
-    columns = arrays.read_array(folder, stored)
+    shard = record.shards[0]
+    path = folder / shard.columns.name
+    check_room(path, _COPIES * shard.columns.size)
+    columns = arrays.read_array(folder, shard.columns)
     ids = columns["sample_id"]
+    if not (ids[1:] > ids[:-1]).all():
+        raise ConfshiftError(f"{path} is refused: its sample ids are not ascending")
     if ids.dtype.kind == "S":
         try:
             ids = np.char.decode(ids, "utf-8")
         except UnicodeDecodeError as error:
-            raise ConfshiftError(f"{folder / stored.name} is damaged: a sample id is no UTF-8") from error
+            raise ConfshiftError(f"{path} is damaged: a sample id is not UTF-8") from error
     # All but the id at once, as bytes: ten times faster than field by field.
     raw = columns.view(np.uint8).reshape(len(columns), -1)[:, -MEASURED.itemsize :]
     rows = np.ascontiguousarray(raw).reshape(-1).view(MEASURED)
+    wrong = _impossible(rows, shard.logits.shape[1])
+    if wrong:
+        raise ConfshiftError(f"{path} is refused: {wrong}")
     return Measurement(np.ascontiguousarray(ids), rows, record.beta)
 
 
+def _impossible(rows: NDArray[Any], classes: int) -> str:
+    """Say which numbers no logits can have given; "" where all can be: a checksum proves nothing."""
+    broken = np.isnan(rows["confidence"])
+    nan = {name: np.isnan(rows[name]) for name in ("hedge", "mistake", "margin")}
+    curve = [np.isfinite(rows[f"curve_{name}"]) for name in ("loss", "slope", "curvature")]
+    target, predicted = rows["target"], rows["predicted"]
+    possible = {
+        "target": (target >= 0) & (target < classes),
+        "predicted": (predicted >= -1) & (predicted < classes) & ((predicted == -1) == broken),
+        "confidence": broken | ((rows["confidence"] > 0) & (rows["confidence"] <= 1)),
+        "hedge": broken | ((rows["hedge"] >= 0) & (rows["hedge"] <= math.log(classes) + 1e-6)),
+        "mistake": broken | ((rows["mistake"] >= 0) & ((rows["mistake"] == 0) | (predicted != target))),
+        "margin": broken | ~nan["margin"],
+        "tied": rows["tied"].view(np.uint8) <= 1,
+        "curve": (curve[0] == curve[1]) & (curve[1] == curve[2]) & ~(rows["curve_curvature"] < 0),
+        **{f"{name} of samples that can't be scored": ~broken | found for name, found in nan.items()},
+    }
+    wrong = next((name for name, fine in possible.items() if not fine.all()), None)
+    if wrong is None:
+        return ""
+    count = int((~possible[wrong]).sum())
+    return f"the {wrong} of {count:,} of {len(rows):,} samples is impossible"
+
+
+def columns_damage(folder: Path, record: Record) -> str:
+    """Say why a record's columns can't be used; "" where they can."""
+    try:
+        read_measurement(folder, record)
+    except ConfshiftError as error:
+        return str(error)
+    return ""
+
+
 def read_predictions(folder: Path, record: Record, class_names: tuple[str, ...]) -> Predictions:
-    """Map a record's logits; only bfloat16 ones are read, into float32.
+    """Read a record's logits, every byte checked.
 
     Raises
     ------
@@ -93,10 +190,11 @@ def read_predictions(folder: Path, record: Record, class_names: tuple[str, ...])
         Naming the file and what is wrong with it.
     """
     shard, provenance = record.shards[0], record.provenance
-    logits = arrays.map_array(folder, shard.logits)
-    if shard.encoding == "bfloat16":
-        logits = arrays.from_bfloat16(logits)
     measurement = read_measurement(folder, record)
+    logits = arrays.read_array(folder, shard.logits)
+    if shard.encoding == "bfloat16":
+        check_room(folder / shard.logits.name, 2 * shard.logits.size)
+        logits = arrays.from_bfloat16(logits)
     return Predictions.trusted(
         logits=logits,
         targets=measurement.rows["target"].astype(np.int64),

@@ -11,7 +11,45 @@ from typing import BinaryIO
 
 from confshift.errors import ConfshiftError
 
-__all__ = ["open_plain", "read_bytes", "size_of"]
+__all__ = ["entries_of", "is_folder", "open_plain", "read_bytes", "size_of", "status_of"]
+
+_ABSENT = (FileNotFoundError, NotADirectoryError)
+
+
+def status_of(path: Path) -> os.stat_result | None:
+    """Return the status of what has this name, of a link its own; None where nothing has it.
+
+    Raises
+    ------
+    ConfshiftError
+        Where that can't be found out: no permission, a name that is too long, a disk that fails.
+    """
+    try:
+        return path.lstat()
+    except _ABSENT:
+        return None
+    except (OSError, ValueError) as error:
+        raise _unreadable(path, error) from error
+
+
+def is_folder(path: Path) -> bool:
+    """Tell whether a path leads to a folder, also through links; errors as in :func:`status_of`."""
+    try:
+        return stat.S_ISDIR(path.stat().st_mode)
+    except _ABSENT:
+        return False
+    except (OSError, ValueError) as error:
+        raise _unreadable(path, error) from error
+
+
+def entries_of(folder: Path) -> list[Path]:
+    """Return what is in a folder, nothing where there is none; errors as in :func:`status_of`."""
+    try:
+        return list(folder.iterdir())
+    except _ABSENT:
+        return []
+    except (OSError, ValueError) as error:
+        raise _unreadable(folder, error) from error
 
 
 def size_of(path: Path) -> int:
@@ -43,12 +81,17 @@ def open_plain(path: Path) -> Iterator[BinaryIO]:
     with stream:
         if not os.path.samestat(os.fstat(stream.fileno()), status):
             raise ConfshiftError(f"{path} was changed while it was opened; try again")
-        yield stream
+        try:
+            yield stream
+        except OSError as error:
+            raise _unreadable(path, error) from error
 
 
-def _unreadable(path: Path, error: OSError) -> ConfshiftError:
-    reason = "is missing" if isinstance(error, FileNotFoundError) else f"can't be read: {error.strerror}"
-    return ConfshiftError(f"{path} {reason}")
+def _unreadable(path: Path, error: OSError | ValueError) -> ConfshiftError:
+    if isinstance(error, FileNotFoundError):
+        return ConfshiftError(f"{path} is missing")
+    reason = error.strerror if isinstance(error, OSError) else str(error)  # ValueError: a NUL in the name
+    return ConfshiftError(f"{path} can't be read: {reason}")
 
 
 def read_bytes(path: Path, *, limit: int) -> bytes:

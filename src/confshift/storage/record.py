@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
-import numbers
 import re
+import reprlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -17,35 +15,40 @@ import numpy as np
 
 from confshift.checkpoint import MEASURED, Provenance
 from confshift.errors import ConfshiftError
+from confshift.predictions import ID_SOURCES
 from confshift.storage.arrays import StoredFile
+from confshift.storage.signed_json import check_schema, decode, encode, readable
 
-__all__ = [
-    "LOGITS",
-    "MAX_JSON",
-    "SCHEMA",
-    "Gap",
-    "Record",
-    "Shard",
-    "columns_dtype",
-    "decode",
-    "encode",
-    "plain",
-    "read_record",
-]
-
-#: The version of what is written. Older ones are read for ever.
-SCHEMA = 1
+__all__ = ["LOGITS", "Gap", "Record", "Shard", "columns_dtype", "read_record"]
 
 #: The forms logits are stored in, and numpy's name of each. bfloat16 is kept as its 16 bits.
 LOGITS = MappingProxyType({"float16": "<f2", "float32": "<f4", "float64": "<f8", "bfloat16": "<u2"})
 
-#: No JSON file of a run has more bytes.
-MAX_JSON = 1 << 26
+#: What a record must hold, and the types of it: a checksum proves nothing, since anybody can make one.
+_NUMBER = (int, float)
+_TYPES = MappingProxyType(
+    {
+        **dict.fromkeys(("split", "fingerprint", "id_source", "source_dtype", "writer", "written"), (str,)),
+        **dict.fromkeys(("epoch", "beta"), _NUMBER),
+        **dict.fromkeys(("sequence", "generation", "ignored_samples", "duplicate_samples"), (int,)),
+        **dict.fromkeys(("metadata", "versions", "logged", "checks"), (dict,)),
+        **dict.fromkeys(("gaps", "shards"), (list,)),
+    }
+)
+_GAP_TYPES = MappingProxyType({"split": (str,), "epoch": _NUMBER, "reason": (str,)})
+_FILE_TYPES = MappingProxyType(
+    {
+        "name": (str,),
+        "dtype": (str, list),
+        **dict.fromkeys(("size", "offset", "header_crc"), (int,)),
+        **dict.fromkeys(("shape", "crcs"), (list,)),
+    }
+)
+_MAX_TEXT = 256
+_MAX_COUNT = 1 << 62
 
-_MAX_NOTES = 1 << 24
 _DATA_NAME = re.compile(r"[0-9]{6,12}-[0-9a-f]{32}\.(logits|columns)\.npy")
 _ID_FORMAT = re.compile(r"<i8|\|S[1-9][0-9]{0,3}")
-_OPENING, _CLOSING = b'{"content": ', b', "checksum": "%s"}\n'
 
 
 @dataclass(frozen=True)
@@ -98,86 +101,16 @@ class Record:
         return encode(content.pop("provenance") | content)
 
 
-def encode(content: Mapping[str, Any]) -> bytes:
-    """Return a JSON file that carries its schema and a checksum of its own bytes.
+def read_record(raw: bytes, path: Path, classes: int | None = None) -> Record:
+    """Return the record in a file's bytes; every field is checked, but for what notes say.
 
-    NaN and infinity are written as Python writes them (a diverged training logs them).
-    """
-    body = json.dumps({"schema": SCHEMA, **content}).encode("ascii")
-    return _OPENING + body + _CLOSING % _checksum(body)
-
-
-def _checksum(body: bytes) -> bytes:
-    return hashlib.blake2b(body, digest_size=16).hexdigest().encode("ascii")
-
-
-def decode(raw: bytes, path: Path) -> dict[str, Any]:
-    """Return the content of a file that :func:`encode` made.
-
-    Raises
-    ------
-    ConfshiftError
-        Where a byte changed, or where a newer confshift wrote it.
-    """
-    body = raw[len(_OPENING) : -len(_CLOSING % _checksum(b""))]
-    if raw != _OPENING + body + _CLOSING % _checksum(body):
-        raise ConfshiftError(f"{path} is damaged: it does not match its own checksum")
-    try:
-        content = json.loads(body)
-        schema = content["schema"]
-        if schema > SCHEMA:
-            version = content["versions"]["confshift"]
-            raise ConfshiftError(
-                f"{path} has schema {schema}, and this confshift reads up to {SCHEMA}; "
-                f"install the version that wrote it: pip install 'confshift>={version}'"
-            )
-        return dict(content)
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise ConfshiftError(f"{path} is damaged: {error}") from error
-
-
-def plain(name: str, values: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Return the values as they will be read back from JSON: plain numbers, text, lists, dicts.
-
-    Raises
-    ------
-    ConfshiftError
-        Where they are no mapping, a key is no text or a value has no such form.
-    """
-    values = {} if values is None else values
-    if not isinstance(values, Mapping):
-        raise ConfshiftError(_no_mapping(name, values))
-    values = dict(values)
-    odd = [key for key in values if not isinstance(key, str)]
-    if odd:
-        raise ConfshiftError(f"{name} has the key {odd[0]!r}; keys must be text")
-    try:
-        text = json.dumps(values, default=_plain_number)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise ConfshiftError(
-            f"{name} can't be stored as JSON ({error}); pass numbers, text, lists, dicts"
-        ) from error
-    if len(text) > _MAX_NOTES:
-        raise ConfshiftError(f"{name} has {len(text)} bytes as JSON; keep it under {_MAX_NOTES}")
-    return dict(json.loads(text))
-
-
-def _no_mapping(name: str, value: Any) -> str:
-    key = {"logged": "loss", "metadata": "lr"}.get(name, "name")
-    if isinstance(value, numbers.Real):
-        return f'{name}={value!r} has no name; pass {name}={{"{key}": {value!r}}}'
-    return f'{name} is a {type(value).__name__}, not a mapping; pass {name}={{"{key}": ...}}'
-
-
-def _plain_number(value: Any) -> Any:
-    """Take the number out of a numpy scalar or of a tensor with one element."""
-    if not callable(getattr(value, "item", None)):
-        raise TypeError(f"{type(value).__name__} is no number, text, list or dict")
-    return value.item()
-
-
-def read_record(raw: bytes, path: Path, classes: int) -> Record:
-    """Return the record in a file's bytes; every field that will be acted on is checked.
+    Parameters
+    ----------
+    raw : bytes
+    path : Path
+        Of the file.
+    classes : int, optional
+        How many the run has; without it the record may have any number.
 
     Raises
     ------
@@ -185,55 +118,83 @@ def read_record(raw: bytes, path: Path, classes: int) -> Record:
         Where the file is damaged, hostile or of a newer schema.
     """
     content = decode(raw, path)
+    check_schema(content, path)
+    del content["schema"]
     try:
-        del content["schema"]
-        shards = tuple(_read_shard(shard) for shard in content.pop("shards"))
-        gaps = tuple(Gap(**gap) for gap in content.pop("gaps"))
-        names = [one.name for one in fields(Provenance)]
-        provenance = Provenance(**{name: content.pop(name) for name in names})
-        record = Record(shards=shards, gaps=gaps, provenance=provenance, **content)
+        record = _read(content)
         wrong = _contradiction(record, path, classes)
     except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
-        raise ConfshiftError(f"{path} is damaged: {type(error).__name__} {error}") from error
+        raise ConfshiftError(f"{path} is damaged: {type(error).__name__} {readable(str(error))}") from error
     if wrong:
-        raise ConfshiftError(f"{path} is refused: {wrong}")
+        raise ConfshiftError(f"{path} is refused: {readable(wrong)}")
     return record
 
 
+def _read(content: dict[str, Any]) -> Record:
+    _check_types(content, _TYPES)
+    epoch, beta = (float(content.pop(name)) for name in ("epoch", "beta"))
+    shards = tuple(_read_shard(shard) for shard in content.pop("shards"))
+    gaps = tuple(_read_gap(gap) for gap in content.pop("gaps"))
+    provenance = Provenance(**{one.name: content.pop(one.name) for one in fields(Provenance)})
+    return Record(shards=shards, gaps=gaps, provenance=provenance, epoch=epoch, beta=beta, **content)
+
+
+def _check_types(content: Mapping[str, Any], types: Mapping[str, tuple[type, ...]]) -> None:
+    """Refuse another type, a number out of all reason, text that is long or not Unicode."""
+    for name, allowed in types.items():
+        value = content[name]
+        if type(value) not in allowed:  # a bool is not a number here
+            raise TypeError(f"{name} is {reprlib.repr(value)}")
+        if type(value) is int and not 0 <= value < _MAX_COUNT:
+            raise ValueError(f"{name} is {reprlib.repr(value)}")
+        if type(value) is str and name != "reason" and (len(value) > _MAX_TEXT or readable(value) != value):
+            raise ValueError(f"{name} is {reprlib.repr(value)}")
+
+
+def _read_gap(content: dict[str, Any]) -> Gap:
+    _check_types(content, _GAP_TYPES)
+    gap = Gap(**content)
+    if not (math.isfinite(gap.epoch) and gap.epoch >= 0):
+        raise ValueError(f"a gap at epoch {gap.epoch}")
+    return Gap(gap.split, float(gap.epoch), readable(gap.reason))
+
+
 def _read_shard(content: dict[str, Any]) -> Shard:
+    _check_types(content, {"rank": (int,), "encoding": (str,)})
     return Shard(
-        int(content["rank"]),
-        str(content["encoding"]),
-        _read_file(content["logits"]),
-        _read_file(content["columns"]),
+        content["rank"], content["encoding"], _read_file(content["logits"]), _read_file(content["columns"])
     )
 
 
 def _read_file(content: dict[str, Any]) -> StoredFile:
+    _check_types(content, _FILE_TYPES)
     stored = StoredFile(**{**content, "shape": tuple(content["shape"]), "crcs": tuple(content["crcs"])})
     if not _DATA_NAME.fullmatch(stored.name):
-        raise ValueError(f"{stored.name!r} is no name of a data file")
-    numbers = (stored.size, stored.offset, stored.header_crc, *stored.shape, *stored.crcs)
-    if any(type(number) is not int or number < 0 for number in numbers):
+        raise ValueError(f"{stored.name!r} is not the name of a data file")
+    if any(type(number) is not int or number < 0 for number in (*stored.shape, *stored.crcs)):
         raise ValueError(f"{stored.name}: sizes must be whole numbers")
     return stored
 
 
-def _contradiction(record: Record, path: Path, classes: int) -> str:
+def _contradiction(record: Record, path: Path, classes: int | None) -> str:
     """Say what in a record can't be; "" where all is well."""
     if record.split != path.parent.name or record.name != path.name:
         return f"it says it is {record.split}/{record.name}"
-    if not (math.isfinite(record.epoch) and record.epoch >= 0 and math.isfinite(record.beta)):
+    numbers = (record.epoch, record.beta)
+    if not all(math.isfinite(one) and one >= 0 for one in numbers):
         return f"epoch {record.epoch}, beta {record.beta}"
-    notes = (record.metadata, record.provenance.logged, record.provenance.checks, record.provenance.versions)
-    if not all(isinstance(one, dict) for one in notes):
-        return "its notes are no dicts"
+    if record.provenance.id_source not in ID_SOURCES:
+        return f"its samples were matched by {record.provenance.id_source!r}"
+    if not all(type(version) is str for version in record.provenance.versions.values()):
+        return "its versions are not text"
     if len(record.shards) != 1:
         return f"it has {len(record.shards)} shards; this version reads one"
     shard = record.shards[0]
-    samples = shard.columns.shape[0]
-    if shard.logits.shape != (samples, classes) or shard.columns.shape != (samples,) or not samples:
-        return f"logits {shard.logits.shape} and columns {shard.columns.shape} for {classes} classes"
+    (samples,), columns = shard.columns.shape, shard.logits.shape[-1]
+    if shard.logits.shape != (samples, columns) or not samples or columns < 2:
+        return f"logits {shard.logits.shape} and columns {shard.columns.shape}"
+    if columns != (columns if classes is None else classes):
+        return f"its logits have {columns} columns, and the run has {classes} classes"
     if LOGITS.get(shard.encoding) != shard.logits.dtype:
         return f"logits stored as {shard.logits.dtype!r}, called {shard.encoding!r}"
     id_format = shard.columns.dtype[0][1]

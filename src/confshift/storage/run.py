@@ -19,6 +19,7 @@ from confshift.storage.cleaning import delete
 from confshift.storage.files import make_new_folder
 from confshift.storage.health import check_files, explain_missing, list_problems, open_gaps
 from confshift.storage.loading import checkpoint_from
+from confshift.storage.record import Record
 from confshift.storage.writer import Writer, writer_of
 
 __all__ = ["Run"]
@@ -51,7 +52,10 @@ class Run:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
-        self._home = os.path.realpath(path)  # where it is, wherever the process moves to
+        try:
+            self._home = os.path.realpath(path)  # where it is, wherever the process moves to
+        except ValueError as error:
+            raise ConfshiftError(f"run={str(path)!r} can't name a folder: {error}") from error
 
     @classmethod
     def create(cls, parent: str | os.PathLike[str], name: str) -> Run:
@@ -74,7 +78,7 @@ class Run:
         shelves = self._shelves(sound=True)
         found = [(epoch, shelf.folder, one) for shelf in shelves for epoch, one in shelf.records.items()]
         for _, folder, record in sorted(found, key=lambda one: one[0]):  # stable, and val is the first shelf
-            yield checkpoint_from(folder, record, names)
+            yield self._checkpoint_from(folder, record, names)
 
     def __getitem__(self, epoch: float) -> Checkpoint:
         return self.checkpoint(epoch)
@@ -135,23 +139,28 @@ class Run:
         if epoch not in shelf.records:
             gaps = open_gaps(self._shelves(), self._writer.gaps)
             raise ConfshiftError(explain_missing(epoch, self._shelf(split), gaps))
-        return checkpoint_from(shelf.folder, shelf.records[epoch], names)
+        return self._checkpoint_from(shelf.folder, shelf.records[epoch], names)
 
     def checkpoints(self, split: str = "val") -> list[Checkpoint]:
         """Return a split's checkpoints, ascending by epoch; damaged ones are left out and in `problems`."""
         names = self.class_names
         shelf = self._writer.catalog.sound_shelf(split, len(names))
-        return [checkpoint_from(shelf.folder, record, names) for record in shelf.records.values()]
+        return [self._checkpoint_from(shelf.folder, record, names) for record in shelf.records.values()]
 
     @property
     def problems(self) -> pd.DataFrame:
         """What is missing: one row per checkpoint left out as damaged ("damaged") or never saved ("gap").
 
+        And one per file that is damaged where the rest can be used ("in part"): one with the class names,
+        or logits, whose damage is known once something asked for them.
+
         Columns: split, epoch (NaN where the record can't be read), kind, file ("" for a gap), reason. Reads
         the columns of every checkpoint once; :meth:`verify` reads the logits too.
         """
         shelves = self._shelves(sound=True)
-        return list_problems(shelves, open_gaps(shelves, self._writer.gaps))
+        catalog = self._writer.catalog
+        found = [*catalog.damaged_names(), *(one for shelf in shelves for one in shelf.problems)]
+        return list_problems(found, open_gaps(shelves, self._writer.gaps))
 
     def append(
         self,
@@ -218,9 +227,10 @@ class Run:
     def verify(self) -> pd.DataFrame:
         """Read every byte of every file and compare it with its checksum.
 
-        One row per file, and per record that can't be read. Columns: split, epoch, file, sound, reason.
+        One row per file of a checkpoint, per record that can't be read and per damaged file of class names.
+        Columns: split, epoch, file, sound, reason.
         """
-        return check_files(self._shelves())
+        return check_files(self._shelves(), self._writer.catalog.damaged_names())
 
     def delete(self) -> None:
         """Remove the run from the disk: what a run holds and nothing else.
@@ -236,12 +246,13 @@ class Run:
             delete(writer.catalog)
             writer.forget()
 
+    def _checkpoint_from(self, folder: Path, record: Record, names: tuple[str, ...]) -> Checkpoint:
+        return checkpoint_from(folder, record, names, self._writer.catalog.note_logits)
+
     def _shelf(self, split: str) -> Shelf:
         classes = len(self.class_names)
         return self._writer.catalog.shelf(split, classes)
 
     def _shelves(self, *, sound: bool = False) -> list[Shelf]:
         classes = len(self.class_names)
-        catalog = self._writer.catalog
-        look = catalog.sound_shelf if sound else catalog.shelf
-        return [look(split, classes) for split in catalog.splits()]
+        return self._writer.catalog.shelves(classes, sound=sound)

@@ -1,0 +1,76 @@
+"""How much memory is free: asked before a stranger's file is unpacked, whatever size it claims."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from confshift.errors import ConfshiftError
+
+try:
+    import resource
+except ImportError:  # not a POSIX system
+    resource = None  # type: ignore[assignment]
+
+__all__ = ["check_room", "free_memory"]
+
+_MEMINFO, _STATM = Path("/proc/meminfo"), Path("/proc/self/statm")
+_GROUP = Path("/sys/fs/cgroup")
+_GIB = 1 << 30
+#: What takes less is read without a question.
+_SMALL = 1 << 26
+
+
+def free_memory() -> int | None:
+    """Return the bytes this process may still take; None where the system does not tell.
+
+    The least of what the machine has free, what its control group (a container, a batch job) has left, and
+    what the limit on the address space leaves.
+    """
+    left = [*_machine(), *_group(), *_address_space()]
+    return max(0, min(left)) if left else None
+
+
+def _machine() -> list[int]:
+    try:
+        lines = _MEMINFO.read_text(encoding="ascii").splitlines()
+        return [1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")]
+    except (OSError, ValueError, IndexError):
+        return []
+
+
+def _group() -> list[int]:
+    try:
+        limit, used = ((_GROUP / f"memory.{name}").read_text(encoding="ascii") for name in ("max", "current"))
+        return [int(limit) - int(used)]
+    except (OSError, ValueError):  # no such group, or "max": no limit
+        return []
+
+
+def _address_space() -> list[int]:
+    if resource is None:
+        return []
+    try:
+        limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+        if limit == resource.RLIM_INFINITY:
+            return []
+        return [limit - int(_STATM.read_text(encoding="ascii").split()[0]) * resource.getpagesize()]
+    except (OSError, ValueError, IndexError):
+        return []
+
+
+def check_room(path: Path, needed: int) -> None:
+    """Refuse a file that takes more memory than is free; small ones are not asked about.
+
+    Raises
+    ------
+    ConfshiftError
+        Naming the file and both sizes.
+    """
+    if needed < _SMALL:
+        return
+    free = free_memory()
+    if free is not None and needed > free:
+        raise ConfshiftError(
+            f"{path} is not read: that takes about {needed / _GIB:,.1f} GiB of memory, and "
+            f"{free / _GIB:,.1f} GiB are free"
+        )

@@ -1,0 +1,154 @@
+"""JSON files that carry their schema and a checksum of their own bytes, and what may be written into them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import numbers
+import reprlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from confshift.errors import ConfshiftError
+from confshift.gate import as_number
+
+__all__ = ["MAX_JSON", "SCHEMA", "check_schema", "decode", "encode", "is_ours", "plain", "readable"]
+
+#: The version of what is written. Older ones are read for ever.
+SCHEMA = 1
+
+#: No JSON file of a run has more bytes.
+MAX_JSON = 1 << 26
+
+_MAX_NOTES = 1 << 24
+#: Lists and dicts within each other, in notes and in a file. Python's own limit would end a save, or a
+#: report, half-way.
+_MAX_DEPTH, _MAX_FILE_DEPTH = 100, 110
+_OPENING, _CLOSING = b'{"content": ', b', "checksum": "%s"}\n'
+
+
+def encode(content: Mapping[str, Any]) -> bytes:
+    """Return a JSON file that carries its schema and a checksum of its own bytes.
+
+    NaN and infinity are written as Python writes them (a diverged training logs them).
+    """
+    body = json.dumps({"schema": SCHEMA, **content}).encode("ascii")
+    return _OPENING + body + _CLOSING % _checksum(body)
+
+
+def _checksum(body: bytes) -> bytes:
+    return hashlib.blake2b(body, digest_size=16).hexdigest().encode("ascii")
+
+
+def is_ours(raw: bytes) -> bool:
+    """Tell whether the bytes are of a file that :func:`encode` made, though they may be damaged."""
+    return raw.startswith(_OPENING) or _CLOSING.partition(b"%s")[0] in raw[-len(_CLOSING) - 40 :]
+
+
+def decode(raw: bytes, path: Path) -> dict[str, Any]:
+    """Return the content of a file that :func:`encode` made; for :func:`check_schema` to look at first.
+
+    Raises
+    ------
+    ConfshiftError
+        Where a byte changed, or where it never was such a file.
+    """
+    body = raw[len(_OPENING) : -len(_CLOSING % _checksum(b""))]
+    if raw != _OPENING + body + _CLOSING % _checksum(body):
+        raise ConfshiftError(f"{path} is damaged: it does not match its own checksum")
+    try:
+        content = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise ConfshiftError(f"{path} is damaged: {error}") from error
+    if not isinstance(content, dict) or type(content.get("schema")) is not int:
+        raise ConfshiftError(f"{path} is damaged: it has no schema")
+    if _is_deep(content, _MAX_FILE_DEPTH):
+        raise ConfshiftError(f"{path} is refused: lists or dicts are nested more than {_MAX_FILE_DEPTH} deep")
+    return content
+
+
+def check_schema(content: Mapping[str, Any], path: Path) -> None:
+    """Refuse what a newer confshift wrote.
+
+    Raises
+    ------
+    ConfshiftError
+        Naming the version that reads it.
+    """
+    if content["schema"] > SCHEMA:
+        versions = content.get("versions")
+        version = versions.get("confshift") if isinstance(versions, dict) else None
+        raise ConfshiftError(
+            f"{path} has schema {content['schema']}, and this confshift reads up to {SCHEMA}; install the "
+            f"version that wrote it: pip install 'confshift>={readable(str(version))}'"
+        )
+
+
+def readable(text: str) -> str:
+    """Return text that can be written as UTF-8: JSON may hold halves of characters, which can't."""
+    return text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")
+
+
+def _is_deep(content: dict[str, Any], limit: int) -> bool:
+    level: list[Any] = [content]
+    for _ in range(limit):
+        parts = [one.values() if isinstance(one, dict) else one for one in level]
+        level = [one for part in parts for one in part if isinstance(one, dict | list)]
+    return bool(level)
+
+
+def plain(name: str, values: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return the values as they will be read back from JSON: plain numbers, text, lists, dicts.
+
+    Raises
+    ------
+    ConfshiftError
+        Where they are not a mapping, a key is not text or a value has no such form.
+    """
+    values = {} if values is None else values
+    if not isinstance(values, Mapping):
+        raise ConfshiftError(_no_mapping(name, values))
+    values = dict(values)
+    odd = [key for key in values if not isinstance(key, str)]
+    if odd:
+        raise ConfshiftError(f"{name} has the key {odd[0]!r}; keys must be text")
+    try:
+        text = json.dumps(values, default=_plain_number)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ConfshiftError(
+            f"{name} can't be stored as JSON ({error}); pass numbers, text, lists, dicts"
+        ) from error
+    if len(text) > _MAX_NOTES:
+        raise ConfshiftError(f"{name} has {len(text)} bytes as JSON; keep it under {_MAX_NOTES}")
+    kept = dict(json.loads(text))
+    if _is_deep(kept, _MAX_DEPTH):
+        raise ConfshiftError(f"{name} is nested more than {_MAX_DEPTH} deep; keep it flat")
+    if name == "logged":
+        _check_numbers(kept)
+    return kept
+
+
+def _check_numbers(logged: Mapping[str, Any]) -> None:
+    """Refuse what can't be compared with a loss; None stands for what was not computed."""
+    for key, value in logged.items():
+        if value is not None and math.isnan(as_number(value)) and value == value:
+            raise ConfshiftError(
+                f"logged[{key!r}]={reprlib.repr(value)} is not a number that a float can hold; pass a "
+                "number, and anything else as metadata="
+            )
+
+
+def _no_mapping(name: str, value: Any) -> str:
+    key = {"logged": "loss", "metadata": "lr"}.get(name, "name")
+    if isinstance(value, numbers.Real):
+        return f'{name}={value!r} has no name; pass {name}={{"{key}": {value!r}}}'
+    return f'{name} is a {type(value).__name__}, not a mapping; pass {name}={{"{key}": ...}}'
+
+
+def _plain_number(value: Any) -> Any:
+    """Take the number out of a numpy scalar or of a tensor with one element."""
+    if not callable(getattr(value, "item", None)):
+        raise TypeError(f"{type(value).__name__} is not a number, text, list or dict")
+    return value.item()
