@@ -7,6 +7,7 @@ import numpy as np
 from confshift.analysis.comparison import Comparison
 from confshift.analysis.decomposition import held_out_share
 from confshift.findings.finding import Finding, Verdict
+from confshift.findings.logits import without_logits
 from confshift.findings.wording import count, percent, signed
 
 __all__ = ["about_carriers", "told_rise"]
@@ -71,6 +72,8 @@ def one_competitor(comparison: Comparison) -> Finding:
     """Which wrong class takes the mass, of which true class?"""
     total = comparison.change.loc["loss", "change"]
     title = "Does one wrong class take the mass?"
+    if unread := without_logits("one_competitor", title, comparison.before, comparison.after):
+        return unread
     if not total > 0 or len(comparison.panel.class_names) < 3:
         reason = "With two classes there is one competitor." if total > 0 else _NO_RISE
         return Finding("one_competitor", title, "not applicable", reason, comparison.competitors, "")

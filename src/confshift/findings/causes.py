@@ -20,7 +20,7 @@ from confshift.analysis.significance import Switches, mcnemar
 from confshift.findings.change import ALONE
 from confshift.findings.finding import Finding, Verdict
 from confshift.findings.labels import about_labels
-from confshift.findings.logits import scored_logits
+from confshift.findings.logits import scored_logits, without_logits
 from confshift.findings.run_kind import kind_of
 from confshift.findings.wording import count, epoch, interval, nats, percent, points, signed
 
@@ -45,6 +45,8 @@ def about_causes(history: History, judgement: Judgement, comparison: Comparison)
 def scale_growth(comparison: Comparison) -> Finding:
     """Did the logits grow, rather than the decisions change?"""
     title = "Is it mainly the scale of the logits that grew?"
+    if unread := without_logits("scale_growth", title, comparison.before, comparison.after):
+        return unread
     change, scale = comparison.change, comparison.scale
     parts, kappa = scale[["scale", "shape"]].sum(), float(scale["kappa"].iloc[0])
     quantities = ["loss", "calibration_loss", "refinement_loss", "hedge", "mistake_cost", "temperature"]
@@ -218,6 +220,8 @@ def class_bias(comparison: Comparison) -> Finding:
     """Say whether the later checkpoint gives some classes more probability than they have."""
     title = "Does the model give some classes too much probability?"
     after = comparison.after
+    if unread := without_logits("class_bias", title, after):
+        return unread
     logits, targets = scored_logits(after)
     samples, classes = logits.shape
     if classes > MAX_CLASSES or samples < SAMPLES_PER_CLASS * classes:

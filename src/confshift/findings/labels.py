@@ -11,7 +11,7 @@ from confshift.analysis.comparison import Comparison
 from confshift.analysis.history import History
 from confshift.analysis.label_noise import label_noise_floor, label_suspects
 from confshift.findings.finding import Finding, Verdict
-from confshift.findings.logits import scored_logits
+from confshift.findings.logits import scored_logits, without_logits
 from confshift.findings.wording import count, epoch, nats, percent
 
 __all__ = ["about_labels"]
@@ -35,6 +35,8 @@ def label_noise(comparison: Comparison, suspects: pd.DataFrame) -> Finding:
     """
     title = "Do some validation labels look wrong?"
     sides = [comparison.before, comparison.after]
+    if unread := without_logits("label_noise", title, *sides):
+        return unread
     floors = [label_noise_floor(*scored_logits(side)) for side in sides]
     table = pd.DataFrame(floors, index=pd.Index([side.epoch for side in sides], name="epoch"))
     if table["floor_se"].isna().any():

@@ -10,6 +10,8 @@ import pandas as pd
 
 from confshift.analysis.history import History
 from confshift.analysis.logged_loss import logged_losses, possible_causes
+from confshift.errors import ConfshiftError
+from confshift.findings.checks import check_of
 from confshift.findings.finding import Finding, Verdict
 from confshift.findings.wording import count, epoch, nats, percent, points, signed
 
@@ -43,10 +45,8 @@ def about_measuring(history: History) -> list[Finding]:
 def evaluates_plainly(history: History) -> Finding:
     """Was the model in eval mode, all of it, and does it say the same twice?"""
     title = "Does the model evaluate each sample by itself, the same way each time?"
-    tried = [
-        one for one in history.main.checkpoints if any(name in one.provenance.checks for name in _CHECKS)
-    ]
-    rows = {name: dict(tried[0].provenance.checks.get(name, {})) for name in _CHECKS} if tried else {}
+    tried = [one for one in history.main.checkpoints if any(check_of(one, name) for name in _CHECKS)]
+    rows = {name: check_of(tried[0], name) for name in _CHECKS} if tried else {}
     table = pd.DataFrame(
         {
             "check": list(_CHECKS.values()),
@@ -75,8 +75,8 @@ def evaluates_plainly(history: History) -> Finding:
 
 def _detail(row: dict[str, Any]) -> str:
     if row.get("modules"):
-        shown = ", ".join(row["modules"][:3])
-        return f"{count(row['count'], 'module')}: {shown}" + (", ..." if row["count"] > 3 else "")
+        names, number = row["modules"], int(row.get("count", len(row["modules"])))
+        return f"{count(number, 'module')}: {', '.join(names[:3])}" + (", ..." if number > 3 else "")
     if row.get("difference"):
         return f"they differ by {row['difference']:.1g} of the largest logit"
     return str(row.get("reason", ""))
@@ -147,7 +147,11 @@ def logged_loss(history: History) -> Finding:
         f"{epoch(float(at))}: {worst['logged']:.6g} logged, {worst['sample_mean']:.6g} over the samples "
         f"({100 * worst['relative_difference']:+.2g} %). "
     )
-    causes = possible_causes(history.main, table)
+    try:
+        causes = possible_causes(history.main, table)
+    except ConfshiftError as error:
+        sentence += f"Why can't be said without the logits, and they can't be used: {error}."
+        return Finding("logged_loss", title, "no", sentence, table, "Put that file back from a copy.")
     fitting = causes[causes["fits"]]
     if fitting.empty:
         sentence += "None of the ways that can be recomputed gives what was logged."

@@ -16,8 +16,9 @@ from confshift.analysis.baseline import (
 from confshift.analysis.history import History
 from confshift.analysis.label_order import label_order
 from confshift.checkpoint import Checkpoint
+from confshift.findings.checks import check_of
 from confshift.findings.finding import Finding, Verdict
-from confshift.findings.logits import scored_logits
+from confshift.findings.logits import scored_logits, without_logits
 from confshift.findings.measuring import about_measuring
 from confshift.findings.wording import count, epoch, nats, percent
 
@@ -94,14 +95,21 @@ def start_loss(history: History) -> Finding:
 
 def _expected_loss(checkpoint: Checkpoint) -> float | None:
     """Return what the head would give untrained, where the collector measured what goes into it."""
-    head = checkpoint.provenance.checks.get("head", {})
-    if head.get("status") != "measured" or head.get("mean_squared_norm") is None or head["zero_weights"]:
+    head = check_of(checkpoint, "head")
+    needed = ("in_features", "mean_squared_norm", "bias")
+    if (
+        head.get("status") != "measured"
+        or head.get("zero_weights")
+        or not all(name in head for name in needed)
+    ):
+        return None
+    if not head["in_features"]:
         return None
     return untrained_loss(
-        int(head["out_features"]),
+        len(checkpoint.class_names),
         in_features=int(head["in_features"]),
-        mean_squared_norm=float(head["mean_squared_norm"]),
-        bias=bool(head["bias"]),
+        mean_squared_norm=head["mean_squared_norm"],
+        bias=head["bias"],
     )
 
 
@@ -128,6 +136,8 @@ def too_good(history: History) -> Finding:
         return Finding(
             "too_good", title, verdict, f"{reason} {_in_words(known)}", _reference_table(known), step
         )
+    if unread := without_logits("too_good", title, first):
+        return unread
     test = column_permutation_test(*scored_logits(first))
     table = pd.DataFrame(
         {
@@ -161,7 +171,7 @@ def _untestable(first: Checkpoint | None) -> str:
     if len(first.class_names) < _FEWEST_CLASSES:
         classes = len(first.class_names)
         return f"With {classes} classes a random head can be this good by luck; repeat with another seed."
-    if first.provenance.checks.get("head", {}).get("zero_weights") or first.measurement.rows["tied"].all():
+    if check_of(first, "head").get("zero_weights") or first.measurement.rows["tied"].all():
         return "All outputs are equal, as of a head that starts at zero: it has no random start to test."
     return ""
 

@@ -132,6 +132,8 @@ def _spec(
     comparison = compare(*choose_pair(history, before=before, after=after))
     if FIGURES[name] and comparison.before is comparison.after:
         raise ConfshiftError(f"figure={name!r} compares two checkpoints; the run has one")
+    if name == "competitors":
+        comparison.competitors  # noqa: B018 - an error here, where a page goes without
     axis = scale or ("odds" if binning.crowded(comparison.panel.confidence[1]) else "probability")
     if axis not in ("probability", "odds"):
         raise ConfshiftError(f"scale={scale!r}: give 'probability' or 'odds'")

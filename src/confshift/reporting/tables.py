@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from confshift.analysis.comparison import Comparison
 from confshift.analysis.history import History
 from confshift.analysis.panel import Panel
+from confshift.errors import ConfshiftError
 from confshift.findings.wording import epoch as epoch_text
 from confshift.findings.wording import nats, signed
 from confshift.reporting.theme import CELL_LABELS, LOSSES, MARKS, PARTS, RUNS, TRANSITION_LABELS
@@ -30,6 +31,7 @@ __all__ = [
 #: A 95 % margin is this many standard errors.
 _MARGIN = 1.96
 #: What a chart over epochs tells of each.
+_NUMBERS_OF_PAIR = ("class", "competitor", "contribution")
 _SHOWN = ["epoch", "loss", "refinement_loss", "calibration_loss", "accuracy", "temperature"]
 #: A confidence above this is called sure.
 SURE = 0.9
@@ -270,8 +272,15 @@ def shown_classes(classes: pd.DataFrame, limit: int) -> list[int]:
 
 
 def _competitors(comparison: Comparison, classes: list[int]) -> pd.DataFrame:
-    """Return the pairs of the shown classes with the competitors that matter most to them."""
-    table = comparison.competitors
+    """Return the pairs of the shown classes with the competitors that matter most to them.
+
+    None of them where the logits can't be read: the finding beside the chart says so.
+    """
+    try:
+        table = comparison.competitors
+    except ConfshiftError:
+        table = pd.DataFrame(columns=[*_NUMBERS_OF_PAIR, "class_name", "competitor_name"])
+        table = table.astype(dict.fromkeys(_NUMBERS_OF_PAIR, float))
     table = table[table["class"].isin(classes)]
     sizes = table["contribution"].abs().groupby(table["competitor"]).sum()
     columns = sizes.sort_values(ascending=False, kind="stable").index[: len(classes)]
