@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from confshift import ConfshiftError
+from confshift.storage import memory, npz
 from confshift.storage.npz import read_npz
 
 LOGITS = np.array([[2.0, -1.0, 0.5], [0.0, 1.0, -2.0]])
@@ -124,5 +127,122 @@ def test_a_header_that_claims_more_than_there_is_is_refused(tmp_path):
 
 
 def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(ConfshiftError, match=r"none\.npz can't be read .*No such file"):
+    with pytest.raises(ConfshiftError, match=r"none\.npz is missing"):
         read_npz(tmp_path / "none.npz")
+
+
+def npy(header, data=b"", version=b"\x01\x00"):
+    """Return the bytes of a .npy file."""
+    header += b"\n"
+    return b"\x93NUMPY" + version + len(header).to_bytes(2, "little") + header + data
+
+
+def archive(path, members, **more):
+    with zipfile.ZipFile(path, "w", **more) as made:
+        for name, raw in members.items():
+            made.writestr(f"{name}.npy", raw)
+    return path
+
+
+def sound(folder):
+    """Return the members of a file that can be read."""
+    with zipfile.ZipFile(saved(folder, logits=LOGITS, targets=TARGETS)) as made:
+        return {name.removesuffix(".npy"): made.read(name) for name in made.namelist()}
+
+
+@pytest.mark.parametrize(
+    ("name", "raw"),
+    [
+        ("logits", npy(b"((((((((((")),
+        ("logits", npy(b"\t{\n  'descr'")),
+        ("logits", npy(b"{'descr': '<f8', 'fortran_order': False, 'shape': (2, 3), }", b"\0" * 47)),
+        ("logits", npy(b"{'descr': '<f8', 'fortran_order': False, 'shape': (-2, 3), }", b"\0" * 48)),
+        ("logits", npy(b"{'descr': '|O', 'fortran_order': False, 'shape': (2, 3), }", b"\0" * 48)),
+        ("logits", npy(b"9" * 5000)),
+        ("logits", npy(b"[" * 3000)),
+        ("logits", npy(b"", version=b"\x09\x00")),
+        ("logits", b""),
+        ("logits", b"\x80\x04."),
+        (
+            "sample_ids",
+            npy(b"{'descr': '<U1', 'fortran_order': False, 'shape': (2,), }", b"\xff\xff\xff\x7f" * 2),
+        ),
+        (
+            "class_names",
+            npy(b"{'descr': '>U1', 'fortran_order': False, 'shape': (3,), }", b"\x7f\xff\xff\xff" * 3),
+        ),
+    ],
+    ids=range(12),
+)
+@pytest.mark.filterwarnings("ignore:Reading `.npy`")
+def test_an_array_that_numpy_stumbles_over_is_a_file_that_cant_be_read(tmp_path, name, raw):
+    path = archive(tmp_path / "odd.npz", {**sound(tmp_path), name: raw})
+    with pytest.raises(ConfshiftError, match=r"odd\.npz can't be read"):
+        read_npz(path)
+
+
+@pytest.mark.parametrize("method", [1, 2, 6, 12, 14, 93, 95, 97, 98, 99])
+def test_a_compression_that_is_unknown_or_not_what_it_says_is_refused(tmp_path, method):
+    path = archive(tmp_path / "odd.npz", sound(tmp_path))
+    raw = bytearray(path.read_bytes())
+    for sign, offset in ((b"PK\x03\x04", 8), (b"PK\x01\x02", 10)):
+        at = raw.find(sign)
+        while at >= 0:
+            raw[at + offset : at + offset + 2] = method.to_bytes(2, "little")
+            at = raw.find(sign, at + 1)
+    path.write_bytes(raw)
+    with pytest.raises(ConfshiftError, match="can't be read"):
+        read_npz(path)
+
+
+@pytest.mark.parametrize("flag", [0x1, 0x20, 0x40, 0x2041])
+def test_an_encrypted_or_patched_member_is_refused(tmp_path, flag):
+    path = archive(tmp_path / "odd.npz", sound(tmp_path))
+    raw = bytearray(path.read_bytes())
+    for sign, offset in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        at = raw.find(sign)
+        while at >= 0:
+            raw[at + offset : at + offset + 2] = flag.to_bytes(2, "little")
+            at = raw.find(sign, at + 1)
+    path.write_bytes(raw)
+    with pytest.raises(ConfshiftError, match="can't be read"):
+        read_npz(path)
+
+
+@pytest.mark.parametrize(("make", "kind"), [(os.mkfifo, "a pipe"), (os.mkdir, "a folder")])
+def test_what_is_not_an_ordinary_file_is_refused_and_not_waited_for(tmp_path, make, kind):
+    make(tmp_path / "odd.npz")
+    with pytest.raises(ConfshiftError, match=f"odd.npz is {kind}, not an ordinary file"):
+        read_npz(tmp_path / "odd.npz")
+
+
+def test_devices_and_names_that_no_disk_takes_are_refused(tmp_path):
+    with pytest.raises(ConfshiftError, match="not an ordinary file"):
+        read_npz(Path("/dev/zero"))
+    (tmp_path / "loop").symlink_to("loop")
+    for name in ("a" * 300, "nul\0", "loop"):
+        with pytest.raises(ConfshiftError, match="can't be read"):
+            read_npz(tmp_path / name)
+
+
+def test_a_link_to_a_file_is_that_file(tmp_path):
+    path = saved(tmp_path, logits=LOGITS, targets=TARGETS)
+    (tmp_path / "link.npz").symlink_to(path)
+    np.testing.assert_array_equal(read_npz(tmp_path / "link.npz").logits, LOGITS)
+
+
+def test_no_message_advises_to_load_objects(tmp_path):
+    path = saved(tmp_path, logits=np.array([{}], object), targets=TARGETS)
+    with pytest.raises(ConfshiftError, match="Python objects") as caught:
+        read_npz(path)
+    assert "allow_pickle" not in str(caught.value)
+
+
+def test_a_bomb_is_refused_by_the_size_it_tells_and_not_unpacked(tmp_path, monkeypatch):
+    zeros = npy(b"{'descr': '<f8', 'fortran_order': False, 'shape': (6000000, 2), }", b"\0" * 96_000_000)
+    path = archive(tmp_path / "bomb.npz", {"logits": zeros, "targets": b""}, compression=zipfile.ZIP_DEFLATED)
+    assert path.stat().st_size < 200_000
+    monkeypatch.setattr(memory, "free_memory", lambda: 300_000_000)
+    monkeypatch.setattr(npz, "_array", lambda *_: pytest.fail("unpacked"))
+    with pytest.raises(ConfshiftError, match=r"0\.4 GiB of memory, and 0\.3 GiB are free"):
+        read_npz(path)

@@ -3,27 +3,23 @@
 from __future__ import annotations
 
 import zipfile
-import zlib
 from pathlib import Path
+from typing import Any, BinaryIO
 
 import numpy as np
+from numpy.typing import NDArray
 
 from confshift.errors import ConfshiftError
 from confshift.predictions import Predictions
+from confshift.storage.memory import check_room
+from confshift.storage.reading import open_plain
 
 __all__ = ["read_npz"]
 
-_UNREADABLE = (
-    OSError,
-    ValueError,
-    TypeError,
-    EOFError,
-    AttributeError,
-    MemoryError,
-    zipfile.BadZipFile,
-    zlib.error,
-)
 _KNOWN = ("logits", "probabilities", "targets", "sample_ids", "class_names")
+#: Taking an array in takes its own size and that of copies: in another dtype or order, and to check it.
+_COPIES = 4
+_LAST_CODE_POINT = 0x10FFFF
 
 
 def read_npz(path: Path) -> Predictions:
@@ -35,17 +31,11 @@ def read_npz(path: Path) -> Predictions:
     Raises
     ------
     ConfshiftError
-        Where the file is no .npz, lacks an array or holds both kinds of outputs, or its arrays can't be
-        what they should be.
+        Where the file is not an ordinary one or not a .npz, would take more memory than is free, lacks an
+        array or holds both kinds of outputs, or its arrays can't be what they should be.
     """
-    try:
-        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
-            found = list(file.files)
-            arrays = {name: file[name] for name in _KNOWN if name in found}
-    except _UNREADABLE as error:
-        raise ConfshiftError(
-            f"{path} can't be read ({error}); write it by numpy.savez, without objects"
-        ) from error
+    with open_plain(path, follow=True) as stream:
+        found, arrays = _read(stream, path)
     kinds = [name for name in ("logits", "probabilities") if name in arrays]
     if len(kinds) != 1 or "targets" not in arrays:
         raise ConfshiftError(
@@ -60,3 +50,35 @@ def read_npz(path: Path) -> Predictions:
         sample_ids=arrays.get("sample_ids"),
         class_names=None if names is None else names.tolist(),
     )
+
+
+def _read(stream: BinaryIO, path: Path) -> tuple[list[str], dict[str, NDArray[Any]]]:
+    """Return the names of all arrays, and those that are known."""
+    try:
+        with zipfile.ZipFile(stream) as archive:
+            members = {one.filename.removesuffix(".npy"): one for one in archive.infolist()}
+            known = {name: members[name] for name in _KNOWN if name in members}
+            check_room(path, _COPIES * sum(one.file_size for one in known.values()))
+            return list(members), {name: _array(archive, one) for name, one in known.items()}
+    except ConfshiftError:
+        raise
+    except Exception as error:  # a stranger's file: zipfile, its decompressors and numpy raise a dozen kinds
+        raise ConfshiftError(
+            f"{path} can't be read ({_reason(error)}); write it by numpy.savez, without objects"
+        ) from error
+
+
+def _array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> NDArray[Any]:
+    with archive.open(name=member) as stream:
+        array: NDArray[Any] = np.lib.format.read_array(stream, allow_pickle=False)
+    if array.dtype.kind == "U" and array.size:
+        codes = np.ascontiguousarray(array).astype(array.dtype.newbyteorder("=")).reshape(-1).view(np.uint32)
+        if codes.max(initial=0) > _LAST_CODE_POINT:
+            raise ValueError("text with characters that do not exist")
+    return array
+
+
+def _reason(error: Exception) -> str:
+    """Say what went wrong, in a line; not in numpy's words, which advise to load objects all the same."""
+    text = " ".join(str(error).split())
+    return "it holds Python objects" if "pickle" in text else text or type(error).__name__

@@ -14,6 +14,14 @@ from confshift.errors import ConfshiftError
 __all__ = ["entries_of", "is_folder", "open_plain", "read_bytes", "size_of", "status_of"]
 
 _ABSENT = (FileNotFoundError, NotADirectoryError)
+_KINDS = {
+    stat.S_IFLNK: "a symbolic link",
+    stat.S_IFDIR: "a folder",
+    stat.S_IFIFO: "a pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
 
 
 def status_of(path: Path) -> os.stat_result | None:
@@ -58,23 +66,27 @@ def size_of(path: Path) -> int:
     Raises
     ------
     ConfshiftError
-        Where the file is missing, unreadable or no ordinary file.
+        Where the file is missing, unreadable or not an ordinary file.
     """
+    return _ordinary(path, follow=False).st_size
+
+
+def _ordinary(path: Path, *, follow: bool) -> os.stat_result:
     try:
-        status = path.lstat()
-    except OSError as error:
+        status = path.stat(follow_symlinks=follow)
+    except (OSError, ValueError) as error:
         raise _unreadable(path, error) from error
     if not stat.S_ISREG(status.st_mode):
-        raise ConfshiftError(f"{path} is not an ordinary file (a symbolic link?); it is not read")
-    return status.st_size
+        kind = _KINDS.get(stat.S_IFMT(status.st_mode), "something else")
+        raise ConfshiftError(f"{path} is {kind}, not an ordinary file; it is not read")
+    return status
 
 
 @contextlib.contextmanager
-def open_plain(path: Path) -> Iterator[BinaryIO]:
-    """Open an ordinary file for reading, as :func:`size_of` allows."""
-    size_of(path)
+def open_plain(path: Path, *, follow: bool = False) -> Iterator[BinaryIO]:
+    """Open an ordinary file for reading, as :func:`size_of` allows; with `follow` also through links."""
+    status = _ordinary(path, follow=follow)
     try:
-        status = path.lstat()
         stream = path.open("rb")
     except OSError as error:
         raise _unreadable(path, error) from error
