@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import random
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -27,6 +29,9 @@ from toy_training import (
 )
 
 from confshift import inspect
+from confshift.collection import model_state
+from confshift.collection.guards import undisturbed
+from confshift.collection.interrupts import Interrupts
 
 pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 
@@ -210,6 +215,22 @@ def test_an_interrupt_between_worker_batches_leaves_a_persistent_loader_usable(t
     assert inspect(model, loader, run=tmp_path).provenance.id_source == "sampler"
 
 
+@pytest.mark.parametrize("inside", [False, True])
+def test_gradients_taken_in_forward_work_under_autocast(tmp_path, inside):
+    class Net(nn.Linear):
+        def forward(self, inputs):
+            with torch.enable_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+                inputs = inputs.detach().requires_grad_()
+                (slope,) = torch.autograd.grad(super().forward(inputs).float().logsumexp(1).sum(), inputs)
+                return super().forward(inputs + 0.1 * slope)  # with its graph
+
+    model = Net(FEATURES, CLASSES)
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=inside):
+        assert inspect(model, make_batches(), run=tmp_path).provenance.source_dtype == "bfloat16"
+        functional.cross_entropy(model(INPUTS).float(), TARGETS).backward()
+    assert model.weight.grad.abs().sum() > 0
+
+
 def test_autocast_stays_as_the_caller_set_it_and_is_seen_by_the_pass(tmp_path):
     model = make_model()
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -221,31 +242,198 @@ def test_autocast_stays_as_the_caller_set_it_and_is_seen_by_the_pass(tmp_path):
     assert all(parameter.grad is not None for parameter in model.parameters())
 
 
-class Caching(nn.Module):
-    """Keeps tensors that its first forward pass made, as position tables and masks are kept."""
+def table():
+    return torch.linspace(0.5, 1.5, CLASSES)
 
-    def __init__(self):
+
+@functools.lru_cache
+def cached_table(classes):
+    return torch.linspace(0.5, 1.5, classes)
+
+
+KEPT_GLOBALLY = {}
+
+
+class Caching(nn.Module):
+    """Multiplies its logits by a table that the first forward pass makes and a later one finds."""
+
+    of_the_class = None
+
+    def __init__(self, find):
         super().__init__()
         self.layer = nn.Linear(FEATURES, CLASSES)
-        self.scale = None
-        self.tables = {}
-        self.register_buffer("table", None)
+        self.register_buffer("buffer", None)
+        self.kept = None
+        self.find = find
+        self.in_closure = functools.lru_cache(table)
 
     def forward(self, inputs):
-        if self.scale is None:
-            self.scale = torch.full((FEATURES,), 2.0)
-            self.tables["shift"] = torch.zeros(FEATURES)
-            self.table = torch.ones(CLASSES)
-        return self.layer(inputs * self.scale * (1 + self.tables["shift"])) * self.table
+        return self.layer(inputs) * self.find(self)
 
 
-def test_tensors_a_model_keeps_from_the_inspection_can_be_trained_with(tmp_path):
-    model = Caching()
-    inspect(model, make_batches(), run=tmp_path, epoch=0)
-    inputs = INPUTS.clone().requires_grad_()
-    functional.cross_entropy(model(inputs), TARGETS).backward()
+def keep(value):
+    """Return how to find a table inside what `value()` makes, kept as an attribute of the model."""
+
+    def find(model):
+        if model.kept is None:
+            model.kept = value()
+        kept = model.kept
+        while not isinstance(kept, torch.Tensor):
+            kept = kept.inner if isinstance(kept, SimpleNamespace) else next(iter(kept))
+        return kept
+
+    return find
+
+
+def in_the_class(model):
+    if Caching.of_the_class is None:
+        Caching.of_the_class = table()
+    return Caching.of_the_class
+
+
+def in_a_hook(model):
+    if not model.layer._forward_hooks:
+        model.kept = []
+        model.layer.register_forward_hook(lambda *_: model.kept.append(table()))
+        model.layer(INPUTS)
+    return model.kept[0]
+
+
+def in_a_buffer(model):
+    if model.buffer is None:
+        model.buffer = table()
+    return model.buffer
+
+
+PLACES = {
+    "attribute": keep(table),
+    "tuple": keep(lambda: (table(), table())),
+    "list": keep(lambda: [table()]),
+    "set in a tuple in a list": keep(lambda: [({table()},)]),
+    "object": keep(lambda: SimpleNamespace(inner=SimpleNamespace(inner=table()))),
+    "buffer": in_a_buffer,
+    "dict of the module": lambda model: KEPT_GLOBALLY.setdefault("table", table()),
+    "lru_cache": lambda model: cached_table(CLASSES),
+    "closure": lambda model: model.in_closure(),
+    "class": in_the_class,
+    "hook": in_a_hook,
+}
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("context", [contextlib.nullcontext, torch.inference_mode])
+def test_tensors_a_model_keeps_from_the_inspection_can_be_trained_with(tmp_path, place, context):
+    KEPT_GLOBALLY.clear(), cached_table.cache_clear()
+    Caching.of_the_class = None
+    model = Caching(PLACES[place])
+    with context():
+        inspect(model, make_batches(), run=tmp_path, epoch=0)
+    functional.cross_entropy(model(INPUTS), TARGETS).backward()
     assert model.layer.weight.grad.abs().sum() > 0
+
+
+def test_a_table_that_has_grown_stays():
+    """Its size is kept beside it: putting the old one back would leave the two in contradiction."""
+
+    class Growing(Caching):
+        size = 0
+
+        def forward(self, inputs):
+            if len(inputs) > self.size:
+                self.size, self.buffer = len(inputs), torch.arange(float(len(inputs)))
+            return self.layer(inputs) + self.buffer[: len(inputs), None]
+
+    model = Growing(None)
+    model(INPUTS[:2])
+    with Interrupts() as interrupts, undisturbed(model, [], interrupts=interrupts):
+        model(INPUTS)
+    assert len(model.buffer) == model.size == SAMPLES
+    model(INPUTS[:10])
+
+
+def test_a_model_made_in_inference_mode_may_change_its_buffers_there(tmp_path):
+    with torch.inference_mode():
+        model = nn.Sequential(Stubborn(FEATURES), nn.Linear(FEATURES, CLASSES))
+        before = snapshot(model)
+        inspect(model, make_batches(), run=tmp_path, check=True)
+        assert_untouched(model, before)
+
+
+def test_a_compiled_model_trains_on(tmp_path):
+    model = make_model()
+    compiled = torch.compile(model, backend="eager")
+    before = snapshot(model)
+    inspect(compiled, make_batches(), run=tmp_path, epoch=0)
+    assert_untouched(model, before)
+    functional.cross_entropy(compiled(INPUTS), TARGETS).backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())
+
+
+def test_between_forward_and_backward_nothing_is_written(tmp_path):
+    """Not even the same value: autograd counts writes, and refuses a backward pass after them."""
+    model, inputs = make_model(), INPUTS.clone().requires_grad_()
+    loss = functional.cross_entropy(model(inputs), TARGETS)
+    versions = [tensor._version for tensor in model.state_dict(keep_vars=True).values()]
+    inspect(model, make_batches(), run=tmp_path)
+    assert [tensor._version for tensor in model.state_dict(keep_vars=True).values()] == versions
+    loss.backward()
     assert inputs.grad.abs().sum() > 0
+
+
+def test_gradients_are_the_same_objects_afterwards(tmp_path):
+    model = make_model()
+    functional.cross_entropy(model(INPUTS), TARGETS).backward()
+    model[0].bias.grad = None
+    before = [parameter.grad for parameter in model.parameters()]
+    inspect(model, make_batches(), run=tmp_path)
+    after = [parameter.grad for parameter in model.parameters()]
+    assert [id(gradient) for gradient in after] == [id(gradient) for gradient in before]
+
+
+def test_what_is_too_large_to_be_copied_is_named_once(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(model_state, "_MAX_COPIED", 600)  # the buffers, not the first weight
+
+    class Writing(nn.Linear):
+        def forward(self, inputs):
+            with torch.no_grad():
+                self.weight.add_(0.1)
+            return super().forward(inputs)
+
+    model = nn.Sequential(Writing(FEATURES, 30), nn.BatchNorm1d(30), nn.Linear(30, CLASSES))
+    for epoch in (1, 2):
+        inspect(model, make_batches(), run=tmp_path, epoch=epoch, check=False)
+    assert [record.message for record in caplog.records] == [
+        "in eval mode the model changes 0.weight, which inspect did not copy (it copies 0 MiB at most), so "
+        "the training goes on from other values than without the inspection"
+    ]
+
+
+def test_memory_that_another_process_may_be_training_is_not_written(tmp_path):
+    model = make_model().share_memory()
+
+    def forward(model, batch):
+        model[4].bias.data.add_(1)  # as if the other process did
+        return model(batch[0]), batch[1]
+
+    before = model[4].bias.clone()
+    inspect(model, [(INPUTS, TARGETS)], run=tmp_path, forward=forward, check=False)
+    assert torch.equal(model[4].bias, before + 1)
+
+
+def test_one_failure_to_put_back_does_not_stop_the_others(tmp_path):
+    class Failing(nn.Linear):
+        def train(self, mode=True):
+            if mode:
+                raise BoomError("in train()")
+            return super().train(mode)
+
+    model = nn.Sequential(nn.Linear(FEATURES, 8), Failing(8, CLASSES), nn.Dropout())
+    state = torch.get_rng_state()
+    with pytest.raises(BoomError):
+        inspect(model, make_loader(shuffle=True), run=tmp_path)
+    assert all(module.training for module in model.modules())
+    assert torch.equal(torch.get_rng_state(), state)
+    assert torch.is_grad_enabled()
 
 
 @pytest.mark.parametrize("context", [contextlib.nullcontext, torch.no_grad, torch.inference_mode])

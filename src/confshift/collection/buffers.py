@@ -6,6 +6,7 @@ there are many classes.
 
 from __future__ import annotations
 
+import os
 import threading
 from typing import Any
 
@@ -31,7 +32,7 @@ def take(rows: int, classes: int, dtype: torch.dtype) -> Tensor:
             fits = rows <= len(array) <= 2 * rows
             if fits and array.shape[1] == classes and array.dtype is dtype:
                 return _free.pop(position)
-    # Made by numpy: a tensor made in inference mode could not be written outside of it.
+    # Made by numpy: where the caller is in inference mode, another pass could not write a tensor of torch's.
     return torch.from_numpy(np.empty((rows, classes), str(dtype).removeprefix("torch.")))
 
 
@@ -40,6 +41,17 @@ def give_back(array: Tensor) -> None:
     with _lock:
         _free.append(array)
         del _free[:-_KEPT]
+
+
+def _start_anew() -> None:
+    """In a forked process the other threads are gone, and may have held the lock."""
+    global _lock
+    _lock = threading.Lock()
+    _free.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_start_anew)
 
 
 class Rows:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from confshift.collection.batches import Reader, fields_of, unwrapped
+from confshift.collection.interrupts import Interrupts
 
 __all__ = ["check_model"]
 
@@ -134,12 +135,14 @@ def _head(reader: Reader, batch: Any) -> dict[str, Any]:
         return lambda module, inputs: seen.append((name, module, inputs[0]))
 
     linears = [(name, one) for name, one in reader.model.named_modules() if isinstance(one, nn.Linear)]
-    hooks = [module.register_forward_pre_hook(watch(name)) for name, module in linears]
-    try:
-        classes = reader.read(batch)[0].shape[1]
-    finally:
-        for hook in hooks:
-            hook.remove()
+    with Interrupts() as interrupts:  # no hook must stay behind
+        hooks = [module.register_forward_pre_hook(watch(name)) for name, module in linears]
+        try:
+            with interrupts.delivered():
+                classes = reader.read(batch)[0].shape[1]
+        finally:
+            for hook in hooks:
+                hook.remove()
     heads = [one for one in seen if one[1].out_features == classes]
     if not heads:
         return _not_made(f"no nn.Linear with {classes} outputs was called")

@@ -10,14 +10,15 @@ from typing import Any
 import torch
 from numpy.typing import ArrayLike
 from torch import nn
-from tqdm import tqdm
 
 from confshift.checkpoint import Checkpoint
 from confshift.collection.batches import Reader
 from confshift.collection.buffers import Rows
 from confshift.collection.checks import check_model
 from confshift.collection.guards import undisturbed
-from confshift.collection.loaders import batch_count, class_names_of, generators_of, warn_of_dropped
+from confshift.collection.interrupts import Interrupts
+from confshift.collection.loaders import batch_count, class_names_of, warn_of_dropped
+from confshift.collection.progress import shown
 from confshift.collection.sample_ids import IdSource, identified
 from confshift.collection.saving import Destination, open_run
 from confshift.errors import ConfshiftError
@@ -28,8 +29,6 @@ from confshift.storage.signed_json import plain
 __all__ = ["inspect"]
 
 _OUTPUTS = ("logits", "probabilities")
-#: A pass that takes longer than this shows its progress, in seconds.
-_PATIENCE = 5
 
 
 def inspect(
@@ -51,9 +50,10 @@ def inspect(
 ) -> Checkpoint:
     """Evaluate a model on every sample of a loader and save what it said.
 
-    This is the evaluation loop: it returns the loss and the accuracy, and leaves the training as it was
-    (the mode of each submodule, random states, autocast, BatchNorm's statistics; also after an error).
-    Give it a loader of its own, not the one that a training loop is in the middle of.
+    This is the evaluation loop: it returns the loss and the accuracy, and leaves the training as it was, also
+    after an error or Ctrl-C: the mode of each submodule, weights, gradients, buffers, autocast, random states.
+    What a model, dataset or sampler changes in attributes of its own stays changed. Give it a loader of its
+    own, not the one that a training loop is in the middle of; no other thread may train the model meanwhile.
 
     Parameters
     ----------
@@ -112,7 +112,12 @@ def inspect(
     )  # refuses before the pass, not after
     warn_of_dropped(loader, run=str(place.path), split=split)
     reader = Reader(_without_ddp(model), forward, sample_ids if isinstance(sample_ids, str) else None)
-    with undisturbed(model, generators=generators_of(loader)), identified(loader, sample_ids) as ids:
+    with (
+        Interrupts() as interrupts,
+        undisturbed(model, loader, forward, sample_ids, interrupts=interrupts),
+        identified(loader, sample_ids) as ids,
+        interrupts.delivered(),
+    ):
         seen = _pass(reader, loader, ids, split, checked=place.is_first if check is None else check)
     try:
         names = class_names or class_names_of(loader, seen.rows.classes)
@@ -178,15 +183,7 @@ def _pass(reader: Reader, loader: Any, ids: IdSource, split: str, *, checked: bo
     rows: Rows | None = None
     first: Any = None
     try:
-        for batch in tqdm(
-            iter(loader),
-            f"inspect {split}",
-            batches,
-            leave=False,
-            disable=None,
-            delay=_PATIENCE,
-            unit="batch",
-        ):
+        for batch in shown(iter(loader), f"inspect {split}", batches):
             logits, targets = reader.read(batch)
             if rows is None:
                 first = batch

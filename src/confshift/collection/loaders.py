@@ -5,10 +5,9 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-import torch
 from torch.utils.data import DataLoader, IterableDataset
 
-__all__ = ["batch_count", "class_names_of", "generators_of", "torch_loader", "warn_of_dropped"]
+__all__ = ["batch_count", "class_names_of", "torch_loader", "warn_of_dropped"]
 
 _log = logging.getLogger("confshift")
 
@@ -57,18 +56,6 @@ def warn_of_dropped(loader: Any, *, run: str, split: str) -> None:
             "give inspect a loader with drop_last=False",
             *(run, left_out, len(sampler), split),
         )
-
-
-def generators_of(loader: Any) -> list[torch.Generator]:
-    """Return the random generators that a pass over the loader draws from, beside the global ones."""
-    inner = torch_loader(loader)
-    if inner is None:
-        return []
-    sampler = inner.sampler
-    batch_sampler = inner.batch_sampler
-    parts = [inner, sampler, batch_sampler, getattr(batch_sampler, "sampler", None)]
-    found = [getattr(part, "generator", None) for part in parts]
-    return list({id(one): one for one in found if isinstance(one, torch.Generator)}.values())
 
 
 def class_names_of(loader: Any, classes: int) -> list[str] | None:

@@ -1,0 +1,170 @@
+"""The state of a model: its modes, parameters, gradients and buffers, and how to put them back."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+from weakref import WeakSet
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["saved_model_state"]
+
+_log = logging.getLogger("confshift")
+
+#: So much of a model is copied, in bytes, buffers first; of the rest a change is only noticed.
+_MAX_COPIED = 2**28
+_INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+
+#: Models whose changes that can't be undone were reported.
+_warned: WeakSet[nn.Module] = WeakSet()
+
+
+def saved_model_state(model: nn.Module) -> Iterator[Callable[[], object]]:
+    """Take note of what an evaluation may change; yield functions that put it back, to be called backwards.
+
+    A model that behaves changes nothing but its modes in eval mode. Others keep statistics there too, count
+    passes, renormalise a weight, or call `backward` in their forward method.
+    """
+    yield from _saved_tensors(model)
+    for parameter in model.parameters():
+        if parameter.is_leaf:
+            yield partial(_put_back_gradient, parameter, parameter.grad, parameter.requires_grad)
+            parameter.grad = None  # so that a backward pass does not add to it
+    yield from _saved_modes(model)
+
+
+def _put_back_gradient(parameter: nn.Parameter, gradient: Tensor | None, required: bool) -> None:
+    parameter.grad = gradient
+    if parameter.requires_grad != required:
+        parameter.requires_grad_(required)
+
+
+def _saved_modes(model: nn.Module) -> Iterator[Callable[[], object]]:
+    """Each module gets its own mode back: `model.train()` would wake a frozen BatchNorm."""
+    modes = [(module, module.training) for module in model.modules()]
+    yield partial(_put_back_modes, modes)
+    for module, training in reversed(modes):
+        # A train() of the module's own may do more than set the flag (LoRA unmerges its weights there).
+        if type(module).train is not nn.Module.train:
+            yield partial(_put_back_by_method, module, training)
+
+
+def _put_back_modes(modes: list[tuple[nn.Module, bool]]) -> None:
+    for module, training in modes:
+        if module.training != training:
+            module.training = training
+
+
+def _put_back_by_method(module: nn.Module, training: bool) -> None:
+    if module.training != training:
+        module.train(training)
+
+
+def _saved_tensors(model: nn.Module) -> Iterator[Callable[[], object]]:
+    slots: list[tuple[Any, dict[str, Tensor]]] = []
+    for kind in ("_buffers", "_parameters"):
+        for module in model.modules():
+            holder = getattr(module, kind)
+            present = {name: tensor for name, tensor in holder.items() if _is_there(tensor)}
+            if present:
+                slots.append((holder, present))
+    tensors = {id(tensor): tensor for _, present in slots for tensor in present.values()}
+    copied = 0
+    watched = []
+    for tensor in tensors.values():
+        size = tensor.numel() * tensor.element_size()
+        if _is_plain(tensor) and copied + size <= _MAX_COPIED:
+            copied += size
+            yield partial(_put_back_values, tensor, tensor.detach(), tensor.detach().clone())
+        else:
+            watched.append((tensor, _version(tensor)))
+    yield partial(_report_changed, model, watched)
+    yield partial(_put_back_slots, slots)
+
+
+def _is_there(tensor: Tensor | None) -> bool:
+    return tensor is not None and not nn.parameter.is_lazy(tensor)
+
+
+def _is_plain(tensor: Tensor) -> bool:
+    """Tell whether a tensor's values can be compared and written here, and are this process's alone."""
+    return (
+        type(tensor) in (Tensor, nn.Parameter)
+        and tensor.layout is torch.strided
+        and not (tensor.is_meta or tensor.is_quantized or tensor.is_conj() or tensor.is_neg())
+        and not _is_shared(tensor)
+    )
+
+
+def _is_shared(tensor: Tensor) -> bool:
+    """Tell whether another process may be training it; CUDA calls all of its memory shared."""
+    return tensor.device.type == "cpu" and bool(tensor.is_shared())  # type: ignore[no-untyped-call]
+
+
+def _version(tensor: Tensor) -> int | None:
+    return None if tensor.is_inference() else tensor._version
+
+
+def _put_back_slots(slots: list[tuple[Any, dict[str, Tensor]]]) -> None:
+    """Undo `self.running = 0.9 * self.running + ...`, a new tensor in place of the old one.
+
+    One of another shape is left: a table that has grown, whose size the model may keep elsewhere.
+    """
+    for holder, tensors in slots:
+        present = dict(holder.items())
+        for name, before in tensors.items():
+            now = present.get(name)
+            if now is not None and now is not before and _is_alike(now, before):
+                holder[name] = before
+
+
+def _is_alike(one: Tensor, other: Tensor) -> bool:
+    return type(one) is type(other) and (
+        (one.shape, one.dtype, one.device) == (other.shape, other.dtype, other.device)
+    )
+
+
+def _put_back_values(tensor: Tensor, before: Tensor, copy: Tensor) -> None:
+    """Give a tensor its values back.
+
+    `before` shares the memory that it had: a forward method may have set `weight.data` to another. Written
+    is only what has changed, and by `.data`, so that a backward pass that still needs the tensor is not
+    refused.
+    """
+    if tensor.shape != copy.shape or tensor.dtype != copy.dtype:
+        return
+    if tensor.is_inference():
+        with torch.inference_mode():
+            tensor.copy_(copy)
+        return
+    if tensor.data_ptr() != before.data_ptr():
+        tensor.data = before
+    if not _same_bits(tensor, copy):
+        tensor.data.copy_(copy)
+
+
+def _same_bits(one: Tensor, other: Tensor) -> bool:
+    if one.is_complex():
+        one, other = torch.view_as_real(one), torch.view_as_real(other)
+    integer = _INTEGERS[one.element_size()]
+    return torch.equal(one.view(integer), other.view(integer))
+
+
+def _report_changed(model: nn.Module, watched: list[tuple[Tensor, int | None]]) -> None:
+    """Warn, once for each model, that a pass changed what is too large, or too special, to be copied."""
+    changed = {id(tensor) for tensor, version in watched if _version(tensor) != version}
+    if not changed or model in _warned:
+        return
+    _warned.add(model)
+    tensors = [*model.named_parameters(), *model.named_buffers()]
+    names = [name for name, tensor in tensors if id(tensor) in changed]
+    _log.warning(
+        "in eval mode the model changes %s, which inspect did not copy (it copies %d MiB at most), so the "
+        "training goes on from other values than without the inspection",
+        ", ".join(names[:3]) + (", ..." if len(names) > 3 else ""),
+        _MAX_COPIED >> 20,
+    )

@@ -1,0 +1,88 @@
+"""Ctrl-C ends an inspection, never the training's right to go on as if there had been none."""
+
+from __future__ import annotations
+
+import signal
+import threading
+
+import pytest
+from interrupts import strikes_at_lines, strikes_at_random
+
+from confshift.collection.interrupts import Interrupts
+
+pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+
+
+def test_an_interrupt_at_any_line_leaves_everything_as_it_was():
+    results = list(strikes_at_lines(50))
+    assert len(results) >= 50
+    assert sum(came_out for _, came_out, _ in results) >= 45
+    assert [(moment, problems) for moment, _, problems in results if problems] == []
+
+
+def test_a_real_interrupt_at_any_moment_leaves_everything_as_it_was():
+    assert [(moment, problems) for moment, _, problems in strikes_at_random(15) if problems] == []
+
+
+def test_a_signal_is_held_back_and_then_delivered():
+    happened = []
+    with pytest.raises(KeyboardInterrupt), Interrupts() as interrupts:  # noqa: PT012
+        signal.raise_signal(signal.SIGINT)
+        happened.append("held back")
+        with interrupts.delivered():
+            happened.append("not reached")
+    assert happened == ["held back"]
+
+    with pytest.raises(KeyboardInterrupt):  # noqa: PT012
+        with Interrupts():
+            signal.raise_signal(signal.SIGINT)
+            happened.append("again")
+        happened.append("not reached")
+    assert happened == ["held back", "again"]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGALRM", "SIGUSR1"])
+def test_other_signals_are_held_back_where_they_have_a_handler(name):
+    if not hasattr(signal, name):
+        pytest.skip(f"no {name} here")
+    number, seen = getattr(signal, name), []
+    before = signal.signal(number, lambda *_: seen.append(inside))
+    try:
+        inside = True
+        with Interrupts(), Interrupts():
+            signal.raise_signal(number)
+            inside = False
+        assert seen == [False]
+    finally:
+        signal.signal(number, before)
+    with Interrupts():
+        assert signal.getsignal(number) == before  # nothing of ours without a handler
+
+
+def test_a_handler_that_is_set_meanwhile_stays():
+    before = signal.getsignal(signal.SIGUSR1)
+
+    def handler(*_):
+        raise AssertionError
+
+    signal.signal(signal.SIGUSR1, lambda *_: None)
+    try:
+        with Interrupts():
+            signal.signal(signal.SIGUSR1, handler)
+        assert signal.getsignal(signal.SIGUSR1) is handler
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+
+
+def test_in_another_thread_there_is_nothing_to_hold_back():
+    handlers = []
+
+    def work():
+        with Interrupts() as interrupts, interrupts.delivered():
+            handlers.append(signal.getsignal(signal.SIGINT))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert handlers == [signal.default_int_handler]
