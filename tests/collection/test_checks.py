@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import signal
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ BATCH = INPUTS[:16], TARGETS[:16]
 
 
 def check(model, batch=BATCH, **options):
-    with torch.inference_mode():
+    with torch.no_grad():
         found = check_model(Reader(model.eval(), **options), batch)
     json.dumps(found, allow_nan=False)
     return found
@@ -112,6 +113,21 @@ def test_an_interrupt_is_not_swallowed():
 
     with pytest.raises(KeyboardInterrupt):
         check(make_model(), forward=forward)
+
+
+def test_an_interrupt_between_two_hooks_leaves_none_behind(monkeypatch):
+    register = nn.Linear.register_forward_pre_hook
+
+    def interrupted(module, hook):
+        handle = register(module, hook)
+        signal.raise_signal(signal.SIGINT)
+        return handle
+
+    model = make_model()
+    monkeypatch.setattr(nn.Linear, "register_forward_pre_hook", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        check(model)
+    assert not any(module._forward_pre_hooks for module in model.modules())
 
 
 def test_the_head_is_the_last_linear_with_one_output_per_class():

@@ -390,6 +390,29 @@ def test_gradients_are_the_same_objects_afterwards(tmp_path):
     assert [id(gradient) for gradient in after] == [id(gradient) for gradient in before]
 
 
+def test_memory_that_does_not_change_is_not_written(tmp_path):
+    """It may be a file's, or as here one number for all: writing to that is an error."""
+    model = nn.Sequential(nn.Linear(FEATURES, CLASSES))
+    model.register_buffer("scale", torch.ones(1).expand(1000))
+    inspect(model, make_batches(), run=tmp_path)
+
+
+def test_a_weight_stays_in_the_memory_that_it_shares(tmp_path):
+    """Optimizers and wrappers keep all weights in one block, and write to that."""
+
+    class Renormalising(nn.Linear):
+        def forward(self, inputs):
+            self.weight.data = torch.renorm(self.weight.data, 2, 0, 0.1)
+            return super().forward(inputs)
+
+    model, block = Renormalising(FEATURES, CLASSES), torch.ones(CLASSES, FEATURES)
+    model.weight.data = block
+    inspect(model, make_batches(), run=tmp_path)
+    assert torch.equal(model.weight, torch.ones(CLASSES, FEATURES))
+    block.zero_()
+    assert not model.weight.any()
+
+
 def test_what_is_too_large_to_be_copied_is_named_once(tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(model_state, "_MAX_COPIED", 600)  # the buffers, not the first weight
 
