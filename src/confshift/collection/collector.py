@@ -51,7 +51,8 @@ def inspect(
     """Evaluate a model on every sample of a loader and save what it said.
 
     This is the evaluation loop: it returns the loss and the accuracy, and leaves the training as it was, also
-    after an error or Ctrl-C: the mode of each submodule, weights, gradients, buffers, autocast, random states.
+    after an error or Ctrl-C: the mode of each submodule, weights, gradients, buffers, autocast, random
+    states.
     What a model, dataset or sampler changes in attributes of its own stays changed. Give it a loader of its
     own, not the one that a training loop is in the middle of; no other thread may train the model meanwhile.
 
