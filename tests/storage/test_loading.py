@@ -250,6 +250,34 @@ class TestImpossibleNumbers:
         assert loading._impossible(measured.rows, 4) == ""
         assert measured.rows.dtype == MEASURED
 
+    @pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+    @pytest.mark.parametrize("classes", [2, 4, 40])
+    @pytest.mark.parametrize("scale", [0, 1e-300, 1, 300, 1e30, 1e300])
+    def test_no_sample_is_taken_for_a_stranger_to_its_own_logits(self, dtype, classes, scale):
+        draw = np.random.default_rng(0)
+        with np.errstate(over="ignore"):
+            logits = (draw.normal(size=(200, classes)) * scale).astype(dtype)
+        odd = draw.integers(0, 200, size=(3, 20))
+        logits[odd[0], 1], logits[odd[1], 0], logits[odd[2], -1] = np.nan, np.inf, -np.inf
+        logits[7] = -np.inf
+        given = confshift.Predictions(logits, draw.integers(0, classes, 200))
+        rows = measure(given).rows
+        assert loading._strangers(given.logits, rows) == 0
+        if scale in (1, 300):
+            assert loading._strangers(given.logits[::-1], rows) > 100
+            assert loading._strangers(np.full_like(given.logits, -np.inf), rows) > 100
+
+    def test_a_record_that_names_the_logits_of_another_epoch_is_refused(self, run):
+        file = run.path / "val" / "000001.json"
+        first, second = (
+            record.read_record(one.read_bytes(), one) for one in (file, file.with_name("000002.json"))
+        )
+        shard = dataclasses.replace(first.shards[0], logits=second.shards[0].logits)
+        file.write_bytes(dataclasses.replace(first, shards=(shard,)).to_bytes())
+        look = another_process(run.path)
+        assert "were not computed from it" in failure(lambda: look[1].predictions)
+        assert look[2].predictions.logits.shape == (20, 3)
+
     def test_columns_larger_than_the_free_memory_are_not_read(self, run, monkeypatch):
         monkeypatch.setattr(memory, "_SMALL", 0)
         monkeypatch.setattr(memory, "free_memory", lambda: 100)

@@ -137,4 +137,6 @@ def _class_weights(
         yield "inverse to the class's samples", 1 / np.maximum(counts, 1)
     given = metadata.get("class_weights")
     if isinstance(given, list | tuple) and len(given) == classes:
-        yield 'metadata["class_weights"]', np.asarray(given, np.float64)
+        weights = np.array([as_number(one) for one in given])
+        if np.isfinite(weights).all() and weights[targets].sum() > 0:
+            yield 'metadata["class_weights"]', weights

@@ -34,6 +34,8 @@ __all__ = [
 _MAX_KEPT = 1 << 29
 #: Reading columns takes so many times their size: the file, ids and numbers apart, and what is made of them.
 _COPIES = 4
+#: Relative to the logits: whatever precision they were subtracted in.
+_ROUNDING = 1e-5
 
 
 def checkpoint_from(
@@ -172,6 +174,18 @@ def _impossible(rows: NDArray[Any], classes: int) -> str:
     return f"the {wrong} of {count:,} of {len(rows):,} samples is impossible"
 
 
+def _strangers(logits: NDArray[Any], rows: NDArray[Any]) -> int:
+    """Count the samples whose columns say otherwise than their logits: of another epoch, or forged."""
+    top = logits.max(axis=1).astype(np.float64)
+    at_target = logits[np.arange(len(rows)), rows["target"]].astype(np.float64)
+    answered = np.isfinite(top)
+    with np.errstate(invalid="ignore", over="ignore"):
+        mistake = top - at_target
+        near = np.abs(mistake - rows["mistake"]) <= _ROUNDING * (1 + np.abs(top) + np.abs(at_target))
+        same = near | (mistake == rows["mistake"])  # infinite on both sides
+    return int((answered != (rows["predicted"] >= 0)).sum() + (answered & ~same).sum())
+
+
 def columns_damage(folder: Path, record: Record) -> str:
     """Say why a record's columns can't be used; "" where they can."""
     try:
@@ -182,7 +196,7 @@ def columns_damage(folder: Path, record: Record) -> str:
 
 
 def read_predictions(folder: Path, record: Record, class_names: tuple[str, ...]) -> Predictions:
-    """Read a record's logits, every byte checked.
+    """Read a record's logits; every byte is checked, and that the columns were computed from them.
 
     Raises
     ------
@@ -195,6 +209,12 @@ def read_predictions(folder: Path, record: Record, class_names: tuple[str, ...])
     if shard.encoding == "bfloat16":
         check_room(folder / shard.logits.name, 2 * shard.logits.size)
         logits = arrays.from_bfloat16(logits)
+    strangers = _strangers(logits, measurement.rows)
+    if strangers:
+        raise ConfshiftError(
+            f"{folder / shard.logits.name} is refused: the columns of {strangers:,} of {len(logits):,} "
+            "samples were not computed from it"
+        )
     return Predictions.trusted(
         logits=logits,
         targets=measurement.rows["target"].astype(np.int64),
