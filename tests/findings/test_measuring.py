@@ -22,6 +22,7 @@ PASSED = {
     "modes": {"status": "passed", "count": 0, "modules": []},
     "repeatable": {"status": "passed", "difference": 0.0},
     "alone": {"status": "passed", "difference": 3e-7, "tolerance": 1e-4},
+    "samples": {"status": "passed", "samples": 4, "count": 0, "where": "dataset"},
 }
 
 
@@ -41,7 +42,7 @@ def with_checks(**changed):
 def test_a_model_that_passed_every_check_evaluates_plainly():
     finding = evaluates_plainly(with_checks())
     assert (finding.verdict, finding.next_step) == ("yes", "")
-    assert finding.evidence["status"].tolist() == ["passed"] * 3
+    assert finding.evidence["status"].tolist() == ["passed"] * 4
     assert "epoch 0" in finding.sentence
 
 
@@ -56,6 +57,18 @@ def test_a_model_that_passed_every_check_evaluates_plainly():
         ),
         ("repeatable", {"status": "failed", "difference": 0.31}, "0.3 of the largest logit", "F.dropout"),
         ("alone", {"status": "failed", "difference": 0.02, "tolerance": 1e-4}, "0.02", "BatchNorm"),
+        (
+            "samples",
+            {"status": "failed", "samples": 4, "count": 3, "where": "dataset"},
+            "(3 of 4 were changed)",
+            "draws nothing at random",
+        ),
+        (
+            "samples",
+            {"status": "failed", "samples": 4, "count": 4, "where": "collate_fn"},
+            "(4 of 4 were changed by collate_fn)",
+            "draws nothing at random",
+        ),
     ],
 )
 def test_a_failed_check_is_named_with_its_repair(name, result, said, repair):
@@ -71,6 +84,14 @@ def test_a_check_that_could_not_be_made_is_shown_and_not_held_against_the_model(
     assert finding.verdict == "yes"
     assert finding.evidence.loc["alone", "detail"] == alone["reason"]
     assert "1 check could not be made" in finding.sentence
+
+
+def test_a_record_from_before_a_check_existed_is_read_without_it():
+    checks = {name: result for name, result in PASSED.items() if name != "samples"}
+    finding = evaluates_plainly(summarize([checkpoint(0, checks=checks), checkpoint(1)]))
+    assert finding.verdict == "yes"
+    assert "could not be made" not in finding.sentence
+    assert finding.evidence.loc["samples", ["status", "detail"]].tolist() == ["not made", ""]
 
 
 @pytest.mark.parametrize("checks", [{}, {name: {"status": "not made", "reason": "x"} for name in PASSED}])

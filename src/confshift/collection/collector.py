@@ -19,6 +19,7 @@ from confshift.collection.guards import undisturbed
 from confshift.collection.interrupts import Interrupts
 from confshift.collection.loaders import batch_count, class_names_of, warn_of_dropped
 from confshift.collection.progress import shown
+from confshift.collection.sample_checks import check_samples
 from confshift.collection.sample_ids import IdSource, identified
 from confshift.collection.saving import Destination, open_run
 from confshift.errors import ConfshiftError
@@ -52,9 +53,9 @@ def inspect(
 
     This is the evaluation loop: it returns the loss and the accuracy, and leaves the training as it was, also
     after an error or Ctrl-C: the mode of each submodule, weights, gradients, buffers, autocast, random
-    states.
-    What a model, dataset or sampler changes in attributes of its own stays changed. Give it a loader of its
-    own, not the one that a training loop is in the middle of; no other thread may train the model meanwhile.
+    states. What a model, dataset or sampler changes in attributes of its own stays changed. Give it a loader
+    of its own, not the one that a training loop is in the middle of; no other thread may train the model
+    meanwhile.
 
     Parameters
     ----------
@@ -193,7 +194,9 @@ def _pass(reader: Reader, loader: Any, ids: IdSource, split: str, *, checked: bo
             rows.add(logits, targets)
         if rows is None:
             raise ConfshiftError("loader gave no batch: there is nothing to look at")
-        return _Seen(rows, ids.ids(), ids.name, check_model(reader, first) if checked else {})
+        found = ids.ids()  # before the checks ask the sampler
+        checks = {**check_model(reader, first), "samples": check_samples(loader)} if checked else {}
+        return _Seen(rows, found, ids.name, checks)
     except BaseException:
         if rows is not None:
             rows.release()

@@ -11,8 +11,8 @@ from confshift.gate import as_number
 __all__ = ["check_of"]
 
 _STATUSES = ("passed", "failed", "measured", "not made")
-_TEXTS = ("reason", "module")
-_NUMBERS = ("difference", "count", "in_features", "mean_squared_norm")
+_TEXTS = ("reason", "module", "where")
+_NUMBERS = ("difference", "count", "samples", "in_features", "mean_squared_norm")
 _SWITCHES = ("bias", "zero_weights")
 
 

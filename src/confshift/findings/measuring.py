@@ -22,11 +22,13 @@ _CHECKS = {
     "modes": "every module is in eval mode",
     "repeatable": "the same batch twice gives the same logits",
     "alone": "a sample alone gives the logits it has within its batch",
+    "samples": "a sample fetched twice is the same",
 }
 _REPAIRS = {
     "modes": "A module sets itself back to training: look for .train() inside a forward or eval method.",
     "repeatable": "Something is random in eval mode: look for F.dropout without training=self.training.",
     "alone": "Samples of a batch influence each other: look for BatchNorm in training mode.",
+    "samples": "Each epoch is measured on other inputs: give inspect a loader that draws nothing at random.",
 }
 _LOGGED_STEPS = {
     "label smoothing": "Evaluate with a plain cross-entropy; smoothing belongs to the training loss.",
@@ -61,7 +63,7 @@ def evaluates_plainly(history: History) -> Finding:
         step = "Pass check=True to inspect once." if not tried else ""
         return Finding("evaluates_plainly", title, "not applicable", sentence, table, step)
     failed = made[made["status"] == "failed"]
-    left = len(_CHECKS) - len(made)
+    left = sum(row.get("status") == "not made" for row in rows.values())
     results = [
         f"{row['check']}: {row['status']}" + (f" ({row['detail']})" if row["detail"] else "")
         for _, row in made.iterrows()
@@ -74,11 +76,16 @@ def evaluates_plainly(history: History) -> Finding:
 
 
 def _detail(row: dict[str, Any]) -> str:
+    if not row:
+        return ""
     if row.get("modules"):
         names, number = row["modules"], int(row.get("count", len(row["modules"])))
         return f"{count(number, 'module')}: {', '.join(names[:3])}" + (", ..." if number > 3 else "")
     if row.get("difference"):
         return f"they differ by {row['difference']:.1g} of the largest logit"
+    if row["status"] == "failed" and row.get("samples"):
+        by = " by collate_fn" if row.get("where") == "collate_fn" else ""
+        return f"{row.get('count', 0):g} of {row['samples']:g} were changed{by}"
     return str(row.get("reason", ""))
 
 
