@@ -149,7 +149,9 @@ def test_a_rate_is_read_in_every_form_that_a_training_has_it_in(metadata, rate):
         assert unread_rates([one]).empty
 
 
-@pytest.mark.parametrize("value", ["0.1", [], [0.1, "x"], [0.1, math.nan], math.inf, True, {"a": 0.1}])
+@pytest.mark.parametrize(
+    "value", ["0.1", [], [0.1, "x"], [0.1, math.nan], math.inf, True, {"a": 0.1}, 10**400]
+)
 def test_what_is_no_number_is_no_rate_and_is_told_from_none(value):
     assert np.isnan(learning_rates([noted({"lr": value})])).all()
     assert unread_rates([noted({"lr": value})]).tolist() == [value]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -154,11 +155,25 @@ def test_without_a_finite_logged_loss_there_is_nothing_to_compare(logged):
     assert logged_losses(stack([replace(plain, provenance=Provenance(logged=logged))])).empty
 
 
-def test_equal_classes_have_no_weights_to_try():
+@pytest.mark.parametrize(
+    "weights",
+    [
+        "balanced",
+        ["a", "b", "c"],
+        [1, 2, None],
+        [1, 2, 10**400],
+        [[1], [2], [3]],
+        [math.nan, 1, 1],
+        [0, 0, 0],
+        [-1, -1, -1],
+        [True, {}, 2],
+    ],
+)
+def test_equal_classes_have_no_weights_to_try_and_odd_ones_are_none(weights):
     targets = np.arange(60) % 3
     logits = np.random.default_rng(0).normal(size=(60, 3))
     plain = Checkpoint.from_predictions(
-        Predictions(logits, targets), epoch=1, metadata={"class_weights": "balanced"}
+        Predictions(logits, targets), epoch=1, metadata={"class_weights": weights}
     )
     panel = stack([replace(plain, provenance=Provenance(logged={"loss": 1.0}))])
     causes = possible_causes(panel, logged_losses(panel))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import reprlib
 from dataclasses import replace
 
 import numpy as np
@@ -109,3 +110,28 @@ def checked(checks):
     logits = np.random.default_rng(0).normal(size=(30, 5)) - 3
     plain = confshift.Checkpoint.from_predictions(Predictions(logits, np.arange(30) % 5), epoch=0)
     return replace(plain, provenance=replace(plain.provenance, checks=checks))
+
+
+@pytest.mark.parametrize("odd", ["abc", [1.0], True, {"a": 1}, 10**400])
+def test_a_logged_loss_that_is_not_a_number_is_named(odd):
+    plain = checked({})
+    odd_one = replace(plain, provenance=replace(plain.provenance, logged={"loss": odd}))
+    finding = next(one for one in confshift.diagnose([odd_one]) if one.code == "logged_loss")
+    assert finding.verdict == "not applicable"
+    assert f"at epoch 0 can't be read as a number: {reprlib.repr(odd)}" in finding.sentence
+
+
+@pytest.mark.parametrize("none", [None, float("nan"), float("inf")])
+def test_a_loss_that_was_not_computed_or_diverged_is_none_to_compare_with(none):
+    plain = checked({})
+    odd_one = replace(plain, provenance=replace(plain.provenance, logged={"loss": none}))
+    finding = next(one for one in confshift.diagnose([odd_one]) if one.code == "logged_loss")
+    assert finding.sentence == "No loss of your own was given to compare with."
+
+
+@pytest.mark.parametrize("odd", ["abc", [1.0], True, {"a": 1}, 10**400])
+def test_saving_a_logged_value_that_is_not_a_number_is_refused_with_the_remedy(tmp_path, odd):
+    given = Predictions([[2.0, 0.0], [0.0, 3.0]], [0, 1])
+    with pytest.raises(ConfshiftError, match=r"logged\['loss'\]=.* is not a number .* metadata="):
+        Run(tmp_path / "run").append(given, logged={"loss": odd})
+    Run(tmp_path / "run").append(given, logged={"loss": None, "x": float("nan")})

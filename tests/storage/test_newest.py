@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pytest
 
@@ -48,3 +49,15 @@ def test_a_new_split_makes_a_run_the_newest(runs):
 def test_other_files_in_a_run_make_it_no_newer(runs):
     (runs / "a" / "notes.txt").write_text("mine")
     assert newest_run(runs) == runs / "c"
+
+
+def test_a_run_that_cant_be_read_is_older_than_any_other(runs, monkeypatch):
+    real = Path.iterdir
+
+    def iterdir(path):
+        if path == runs / "c":
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path)
+
+    monkeypatch.setattr(Path, "iterdir", iterdir)
+    assert newest_run(runs) == runs / "b"

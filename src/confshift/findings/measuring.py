@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import reprlib
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from confshift.errors import ConfshiftError
 from confshift.findings.checks import check_of
 from confshift.findings.finding import Finding, Verdict
 from confshift.findings.wording import count, epoch, nats, percent, points, signed
+from confshift.gate import as_number
 
 __all__ = ["about_measuring"]
 
@@ -135,12 +137,22 @@ def _gaps(history: History, main: str) -> pd.DataFrame:
     return both
 
 
+def _unread_loss(history: History) -> str:
+    """Say what was logged as a loss and isn't a number; "" where nothing was."""
+    for checkpoint in history.main.checkpoints:
+        logged = checkpoint.provenance.logged.get("loss")
+        if logged is not None and logged == logged and math.isnan(as_number(logged)):
+            at = epoch(checkpoint.epoch)
+            return f"The loss logged at epoch {at} can't be read as a number: {reprlib.repr(logged)}."
+    return ""
+
+
 def logged_loss(history: History) -> Finding:
     """Is the loss that the user's loop reports the mean over the samples?"""
     title = "Is the loss you logged the mean over the samples?"
     table = logged_losses(history.main)
     if table.empty:
-        sentence = "No loss of your own was given to compare with."
+        sentence = _unread_loss(history) or "No loss of your own was given to compare with."
         step = 'Pass logged={"loss": ...} to inspect to have it compared.'
         return Finding("logged_loss", title, "not applicable", sentence, table, step)
     differing = table[~table["equal"]]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import re
+import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,7 +20,10 @@ from confshift.storage.record import Record
 __all__ = ["Repaired", "delete", "remove_unneeded", "repair", "tidy"]
 
 _RUN_DRAFT = re.compile(r"(run|class_names)(-[0-9a-f]{32}\.tmp|\.json\.claim)")
+_PAGE_DRAFT = re.compile(r".+-[0-9a-f]{32}\.tmp")
 _DRAFT = "a draft of a save that never ended"
+#: A page holds no lock while it is written, but is never written for this long, in seconds.
+_LONG = 3600
 
 
 def tidy(catalog: Catalog) -> None:
@@ -99,6 +103,7 @@ def repair(catalog: Catalog, *, dry_run: bool = False) -> list[Repaired]:
                 )
                 raise ConfshiftError(f"{catalog.path}: {reason}")
             drafts = [Repaired(path, True, _DRAFT) for path in _run_drafts(catalog)]
+            drafts += _page_drafts(catalog)
             found = [
                 *drafts,
                 *(one for folder in catalog.folders() for one in _litter(catalog, folder, classes)),
@@ -106,6 +111,14 @@ def repair(catalog: Catalog, *, dry_run: bool = False) -> list[Repaired]:
             return found if dry_run else [_removed(one) for one in found]
     except OSError as error:
         raise ConfshiftError(f"{catalog.path} was not repaired: {error}") from error
+
+
+def _page_drafts(catalog: Catalog) -> Iterator[Repaired]:
+    """Yield what a report that was killed left of a page in the run's folder."""
+    for path in entries_of(catalog.path):
+        if _PAGE_DRAFT.fullmatch(path.name) and not _RUN_DRAFT.fullmatch(path.name):
+            old = time.time() - path.lstat().st_mtime > _LONG
+            yield Repaired(path, old, "a draft of a page" if old else "a page may be being written")
 
 
 def _litter(catalog: Catalog, folder: Path, classes: int) -> Iterator[Repaired]:

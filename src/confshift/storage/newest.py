@@ -18,5 +18,8 @@ def newest_run(folder: Path) -> Path | None:
 
 
 def _written(run: Path) -> tuple[int, str]:
-    splits = [one for one in run.iterdir() if one.is_dir()]
-    return max(one.stat().st_mtime_ns for one in (run / RUN_FILE, *splits)), run.name
+    try:
+        splits = [one for one in run.iterdir() if one.is_dir()]
+        return max(one.stat().st_mtime_ns for one in (run / RUN_FILE, *splits)), run.name
+    except OSError:  # it can't be read, or is being deleted: any other is newer
+        return 0, run.name
