@@ -21,7 +21,6 @@ from torch import nn
 from confshift.checkpoint import Checkpoint
 from confshift.predictions import Predictions
 
-
 ARRAYS = Path(__file__).with_name("real_runs")
 
 
