@@ -18,11 +18,11 @@ from confshift.scoring import score
 
 COLUMNS = [
     *("target", "predicted", "correct", "loss", "hedge", "mistake", "confidence", "margin", "tied"),
-    *("calibration_loss", "refinement_loss", "finite"),
+    *("calibration_loss", "refinement_loss", "answered", "finite"),
 ]
 METRICS = [
-    *("loss", "accuracy", "confidence", "hedge", "error_rate", "mistake_cost", "temperature"),
-    *("calibration_loss", "refinement_loss", "samples", "nonfinite_samples"),
+    *("loss", "finite_loss", "accuracy", "confidence", "hedge", "error_rate", "mistake_cost", "temperature"),
+    *("calibration_loss", "refinement_loss", "samples", "nonfinite_samples", "unanswered_samples"),
 ]
 
 
@@ -109,25 +109,31 @@ def test_single_precision_logits_are_scored_in_double(make_logits, dtype):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("spoiled", [[np.nan, 0, 0], [np.inf, 0, 0], [-np.inf, 1, 0], [-np.inf] * 3])
-def test_rows_that_can_not_be_scored_are_counted_and_left_out_of_every_mean(make_logits, spoiled, dtype):
+@pytest.mark.parametrize("spoiled", [[np.nan, 0, 0], [np.inf, 0, 0], [0, np.inf, 1], [-np.inf] * 3])
+def test_rows_without_an_answer_are_counted_and_left_out_of_every_mean(make_logits, spoiled, dtype):
     logits, targets = make_logits(50, 3, 1)
     z = logits[0].astype(dtype)
     z[[4, 9]], targets[[4, 9]] = spoiled, 0
     rest = np.setdiff1d(np.arange(50), [4, 9])
     checkpoint = Checkpoint.from_predictions(Predictions(z, targets))
     without = Checkpoint.from_predictions(Predictions(z[rest], targets[rest]))
-    assert checkpoint.columns.index[~checkpoint.columns["finite"]].tolist() == [4, 9]
-    assert checkpoint.metrics() == pytest.approx(without.metrics() | {"nonfinite_samples": 2}, rel=1e-12)
+    for kind in ("finite", "answered"):
+        assert checkpoint.columns.index[~checkpoint.columns[kind]].tolist() == [4, 9]
+    counts = {"nonfinite_samples": 2, "unanswered_samples": 2}
+    assert checkpoint.metrics() == pytest.approx(without.metrics() | counts, rel=1e-12)
     assert len(checkpoint) == 50
 
 
 def test_a_probability_of_zero_at_the_true_class_is_counted_not_clipped():
     p = Predictions.from_probabilities([[1.0, 0.0], [0.25, 0.75], [0.5, 0.5]], [1, 1, 0])
     checkpoint = Checkpoint.from_predictions(p)
-    assert checkpoint.columns["loss"][0] == np.inf
-    assert checkpoint.metrics()["nonfinite_samples"] == 1
-    assert checkpoint.metrics()["loss"] == pytest.approx((np.log(4 / 3) + np.log(2)) / 2)
+    metrics = checkpoint.metrics()
+    assert checkpoint.columns["loss"][0] == checkpoint.loss == metrics["loss"] == np.inf
+    assert metrics["refinement_loss"] == metrics["mistake_cost"] == np.inf  # no temperature repairs it
+    assert (metrics["nonfinite_samples"], metrics["unanswered_samples"]) == (1, 0)
+    assert checkpoint.finite_loss == metrics["finite_loss"]
+    assert checkpoint.finite_loss == pytest.approx((np.log(4 / 3) + np.log(2)) / 2)
+    assert checkpoint.accuracy == pytest.approx(2 / 3)  # the first is a wrong answer, not a missing one
 
 
 def test_where_no_row_can_be_scored_the_means_are_nan_and_all_rows_are_counted():
@@ -135,7 +141,17 @@ def test_where_no_row_can_be_scored_the_means_are_nan_and_all_rows_are_counted()
     metrics = checkpoint.metrics()
     assert math.isnan(metrics["loss"])
     assert math.isnan(metrics["error_rate"])
-    assert (metrics["samples"], metrics["nonfinite_samples"]) == (0, 3)
+    assert math.isnan(metrics["temperature"])
+    assert checkpoint.fit_status == "unscored"
+    assert (metrics["samples"], metrics["nonfinite_samples"], metrics["unanswered_samples"]) == (0, 3, 3)
+
+
+def test_where_every_true_class_has_a_probability_of_zero_there_is_an_accuracy_and_no_temperature():
+    checkpoint = Checkpoint.from_predictions(Predictions.from_probabilities([[1.0, 0.0], [0.0, 1.0]], [1, 0]))
+    metrics = checkpoint.metrics()
+    assert (metrics["loss"], metrics["accuracy"], metrics["nonfinite_samples"]) == (math.inf, 0, 2)
+    assert math.isnan(metrics["finite_loss"])
+    assert math.isnan(metrics["temperature"])
 
 
 @pytest.mark.parametrize(

@@ -281,6 +281,61 @@ def test_every_gate_that_fails_is_named(rising):
     assert result.stderr == "failed: loss_change, rise\n"
 
 
+@pytest.fixture(scope="module")
+def diverged(tmp_path_factory, make_logits):
+    """A run that gives no answer at its end, and has an infinite loss once."""
+    logits, targets = make_logits(60, 3, 8, churn=0.2)
+    logits[1, 4, targets[4]] = -np.inf
+    logits[6:] = np.nan
+    return fill(tmp_path_factory.mktemp("cli") / "diverged", logits, targets)
+
+
+@pytest.mark.parametrize("code", ["rise", "refinement_rise"])
+def test_a_gate_does_not_vouch_for_what_is_left_out(diverged, code):
+    result = call("diagnose", diverged, "--fail-on", code, code=1)
+    assert result.stderr.startswith(f"failed: {code}: the verdict, '")
+    assert "2 epochs had no finite output for most samples, the loss was infinite at 1 epoch" in result.stderr
+    assert result.stdout.splitlines()[1].startswith("  Epochs 6 and 7 have no finite output. At epoch 1, ")
+
+
+def test_a_gate_about_something_else_does_not_care_what_is_left_out(diverged):
+    assert call("diagnose", diverged, "--fail-on", "few_samples").stderr == ""
+
+
+def test_history_shows_infinite_losses_and_no_temperature_where_there_is_none(diverged):
+    lines = call("history", diverged).stdout.splitlines()
+    rows = {line.split()[0]: line.split() for line in lines[3:11]}
+    assert lines[2].split()[2:5] == ["loss", "where", "finite"]
+    assert lines[2].endswith("no finite loss  no answer")
+    assert rows["1"][2] == "infinite"
+    assert rows["1"][-2:] == ["1", "0"]
+    assert rows["7"][1:] == ["0", *["none"] * 10, "60", "60"]
+    table = json.loads(call("history", diverged, "--json").stdout)["checkpoints"]
+    assert table[1]["loss"] is None
+    assert table[1]["finite_loss"] > 0
+    assert table[7]["temperature"] is None
+    assert [row["unanswered_samples"] for row in table[:8]] == [0] * 6 + [60] * 2
+
+
+def test_compare_says_what_each_number_is_over(diverged):
+    found = json.loads(call("compare", diverged, 1, 5, "--json").stdout)
+    assert (found["samples_left_out"], found["samples_unanswered"]) == (1, 0)
+    assert found["infinite_samples"] == {"before": 1, "after": 0}
+    assert {row["quantity"]: row["samples"] for row in found["change"]}["accuracy"] == 60
+    text = call("compare", diverged, 1, 5).stdout.splitlines()[0]
+    assert "59 samples; 1 sample without a finite loss left out of both sides" in text
+    assert "the whole mean loss before is infinite (1 sample gives its true class a probability of 0)" in text
+    assert text.endswith("accuracy and confidence over 60 samples with an answer")
+
+
+def test_what_a_file_adds_without_a_finite_loss_is_said(tmp_path):
+    shares = np.array([[1.0, 0.0], [0.5, 0.5], [np.nan, 0.5], [0.25, 0.75]])
+    np.savez(tmp_path / "late.npz", probabilities=shares, targets=[1, 0, 0, 1])
+    result = call("add", tmp_path / "run", tmp_path / "late.npz", "--epoch", 3)
+    assert "4 samples, loss infinite (0.4904 where finite) nats, accuracy 66.67 %" in result.stdout
+    assert result.stdout.endswith("; 2 samples without a finite loss, 1 of them without an answer\n")
+
+
 def test_a_gate_that_does_not_exist_ends_with_2_and_names_those_that_do(rising):
     result = call("diagnose", rising, "--fail-on", "raise", code=2)
     assert "no finding 'raise'; there are rise, " in result.stderr

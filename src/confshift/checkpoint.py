@@ -155,14 +155,38 @@ class Checkpoint:
 
     @property
     def loss(self) -> float:
-        """Mean loss in nats, over the samples that can be scored; does not wait for the temperature."""
+        """Mean loss in nats, over the samples with an answer; does not wait for the temperature.
+
+        Infinite where one of them gives its true class a probability of 0: see `finite_loss`.
+        """
+        return _mean(self.scores.loss[self.scores.answered])
+
+    @property
+    def finite_loss(self) -> float:
+        """Mean loss in nats of the samples whose loss is finite: what is left where `loss` is infinite.
+
+        It leaves out the worst samples, so it may fall while the model gets worse.
+        """
         losses = self.scores.loss
         return _mean(losses[np.isfinite(losses)])
 
     @property
     def accuracy(self) -> float:
-        """Share of right samples among those that can be scored; does not wait for the temperature."""
-        return _mean(self.scores.correct[np.isfinite(self.scores.loss)])
+        """Share of right samples among those with an answer; does not wait for the temperature.
+
+        A true class with a probability of 0 is a wrong answer; NaN or plus infinity is none.
+        """
+        return _mean(self.scores.correct[self.scores.answered])
+
+    @property
+    def nonfinite_samples(self) -> int:
+        """How many samples have no finite loss: those without an answer, and the infinite losses."""
+        return int((~np.isfinite(self.scores.loss)).sum())
+
+    @property
+    def unanswered_samples(self) -> int:
+        """How many samples have no answer: NaN or plus infinity among their logits."""
+        return int((~self.scores.answered).sum())
 
     @property
     def predictions(self) -> Predictions:
@@ -179,8 +203,9 @@ class Checkpoint:
         """One row per sample, indexed by `sample_id`.
 
         Columns: target, predicted, correct, loss, hedge, mistake, confidence, margin, tied,
-        calibration_loss and refinement_loss (nats; the two add up to the loss), finite (False where the
-        sample can't be scored and is left out of every sum).
+        calibration_loss and refinement_loss (nats; the two add up to the loss; NaN where the loss is not
+        finite), answered (False where a logit is NaN or plus infinity: the sample counts nowhere), finite
+        (False also where the loss is infinite).
         """
         rows, refinement = self.measurement.rows, self.measurement.refinement
         loss = rows["hedge"] + rows["mistake"]
@@ -197,6 +222,7 @@ class Checkpoint:
                 "tied": rows["tied"],
                 "calibration_loss": loss - refinement,
                 "refinement_loss": refinement,
+                "answered": rows["predicted"] >= 0,
                 "finite": np.isfinite(loss),
             },
             index=pd.Index(self.measurement.sample_ids, name="sample_id"),
@@ -204,13 +230,20 @@ class Checkpoint:
 
     @property
     def temperature(self) -> float:
-        """The temperature with the least mean loss on this split; inf where no finite one beats uniform."""
-        beta, _ = temperature.optimum(self.measurement.curve)
-        return 1 / beta if beta else math.inf
+        """The temperature with the least mean loss on this split, of the samples whose loss is finite.
+
+        inf where no finite one beats uniform; NaN where no sample has a finite loss.
+        """
+        beta, status = temperature.optimum(self.measurement.curve)
+        return math.nan if status == "unscored" else 1 / beta if beta else math.inf
 
     @property
     def fit_status(self) -> str:
-        """Status of the fit: "ok", "uniform" (no temperature beats the uniform prediction) or "separable"."""
+        """Status of the fit: "ok", or why there is no best temperature.
+
+        "uniform": none beats the uniform prediction; "separable": the loss falls with it for ever;
+        "unscored": no sample has a finite loss.
+        """
         return temperature.optimum(self.measurement.curve)[1]
 
     def metrics(self) -> dict[str, float]:
@@ -218,23 +251,30 @@ class Checkpoint:
 
         Losses in nats, shares as fractions. `mistake_cost` is the mean mistake of the wrong samples (NaN
         where none is wrong); `calibration_loss` may come out slightly below 0 on a calibrated model.
-        Samples that can't be scored are left out and counted in `nonfinite_samples`.
+
+        Means are over the samples with an answer; `unanswered_samples` counts the others. Where one of them
+        gives its true class a probability of 0, `loss`, `mistake_cost` and `refinement_loss` are infinite:
+        no temperature repairs that. `finite_loss` and `calibration_loss` are over the `samples` whose loss is
+        finite; `nonfinite_samples` counts all others.
         """
         frame = self.columns
-        used = frame[frame["finite"]]
+        used, finite = frame[frame["answered"]], frame[frame["finite"]]
         wrong = used["mistake"][~used["correct"]]
+        refinement = float(finite["refinement_loss"].mean())
         return {
             "loss": self.loss,
+            "finite_loss": self.finite_loss,
             "accuracy": self.accuracy,
             "confidence": float(used["confidence"].mean()),
             "hedge": float(used["hedge"].mean()),
             "error_rate": 1 - self.accuracy,
             "mistake_cost": float(wrong.mean()) if len(wrong) else math.nan,
             "temperature": self.temperature,
-            "calibration_loss": float(used["calibration_loss"].mean()),
-            "refinement_loss": float(used["refinement_loss"].mean()),
-            "samples": float(len(used)),
-            "nonfinite_samples": float(len(frame) - len(used)),
+            "calibration_loss": float(finite["calibration_loss"].mean()),
+            "refinement_loss": math.inf if len(used) > len(finite) else refinement,
+            "samples": float(len(finite)),
+            "nonfinite_samples": float(len(frame) - len(finite)),
+            "unanswered_samples": float(len(frame) - len(used)),
         }
 
 

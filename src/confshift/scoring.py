@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-__all__ = ["Block", "Scores", "blocks", "score"]
+__all__ = ["Block", "Scores", "Unscored", "blocks", "count_unscored", "score"]
 
 #: Blocks of about this many bytes stay in a core's cache between the passes over them.
 _BLOCK_BYTES = 1 << 20
@@ -34,7 +34,7 @@ class Block(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Scores:
-    """Columns of N samples, in float64. A row that can't be scored holds NaN, and its `predicted` is -1."""
+    """Columns of N samples, in float64. A row without an answer holds NaN, and its `predicted` is -1."""
 
     predicted: NDArray[np.int32]  # argmax, the first of ties
     correct: NDArray[np.bool_]  # predicted is the true class
@@ -48,6 +48,29 @@ class Scores:
     def loss(self) -> NDArray[np.float64]:
         """Cross-entropy of each sample, in nats."""
         return self.hedge + self.mistake
+
+    @property
+    def answered(self) -> NDArray[np.bool_]:
+        """Whether a row has an answer: no NaN and no plus infinity among its logits."""
+        return np.asarray(self.predicted >= 0)
+
+
+class Unscored(NamedTuple):
+    """How many rows have no finite loss, by why."""
+
+    unanswered: int  # NaN or plus infinity among the logits: no answer
+    infinite: int  # an answer that gives the true class a probability of 0
+
+
+def count_unscored(logits: NDArray[np.floating[Any]], targets: NDArray[np.int64]) -> Unscored:
+    """Count the rows without a finite loss, without scoring them: what can be said while the user waits.
+
+    >>> count_unscored(np.array([[0.0, np.nan], [0.0, -np.inf], [0.0, 1.0]]), np.array([0, 1, 1]))
+    Unscored(unanswered=1, infinite=1)
+    """
+    answered = np.isfinite(logits.max(axis=1))  # NaN and plus infinity come through; so does a row of -inf
+    zero = np.isneginf(logits[np.arange(len(targets)), targets])
+    return Unscored(int((~answered).sum()), int((answered & zero).sum()))
 
 
 def blocks(
@@ -69,7 +92,7 @@ def _wide_block(rows: slice, part: NDArray[Any], targets: NDArray[np.int64], dty
     top = part.argmax(axis=1)
     each = np.arange(len(part))
     below = part.astype(dtype)
-    # inf - inf: the row is not finite and is left out later; -1e308 - 1e308 is as good as masked.
+    # inf - inf: the row has no answer; -1e308 - 1e308 is as good as masked.
     with np.errstate(invalid="ignore", over="ignore"):
         below -= below[each, top][:, None]
     return Block(rows, below, 1, top, below[each, targets])
@@ -101,7 +124,8 @@ def score(logits: NDArray[np.floating[Any]], targets: NDArray[np.int64]) -> Scor
     Returns
     -------
     Scores
-        A row with NaN or plus infinity in it is NaN; an infinite loss is a masked true class.
+        A row with NaN or plus infinity in it has no answer and is NaN; so is a row of minus infinities. An
+        infinite loss is an answer that gives the true class a probability of 0.
 
     Examples
     --------

@@ -177,7 +177,12 @@ def _within(low: float, high: float, beta: float, slope: float, curvature: float
 
 
 def optimum(curve: Curve) -> tuple[float, str]:
-    """Return the optimal beta and a status: "ok", "uniform" (beta 0) or "separable" (`MAX_BETA`)."""
+    """Return the optimal beta and a status: "ok", "uniform" (beta 0), "separable" (`MAX_BETA`) or "unscored".
+
+    "unscored" is a curve without a single sample that can be scored; its beta means nothing.
+    """
+    if np.isnan(curve.slope).all():
+        return curve.beta, "unscored"
     if curve.beta == 0.0:
         return 0.0, "uniform"
     if curve.beta == MAX_BETA and not (curve.slope > 0).any():

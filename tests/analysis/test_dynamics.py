@@ -27,12 +27,12 @@ def runs(draw):
 
 
 def followed(logits, target, epochs):
-    """One sample, epoch by epoch."""
-    right, probabilities, margins = [], [], []
-    for z in logits:
+    """One sample, epoch by epoch; those without an answer are skipped."""
+    right, answered, probabilities, margins = [], [], [], []
+    for z, epoch in zip(logits, epochs, strict=True):
         if np.isnan(z).any():
-            right.append(False)
             continue
+        answered.append(epoch)
         right.append(int(z.argmax()) == target)
         probabilities.append(softmax(z)[target])
         margins.append(z[target] - max(z[j] for j in range(3) if j != target))
@@ -40,7 +40,7 @@ def followed(logits, target, epochs):
     for at in reversed(range(len(right))):
         if not right[at]:
             break
-        first = epochs[at]
+        first = answered[at]
     mean = sum(probabilities) / len(probabilities) if probabilities else math.nan
     spread = [(p - mean) ** 2 for p in probabilities]
     return {
@@ -48,7 +48,7 @@ def followed(logits, target, epochs):
         "target_probability": mean,
         "variability": math.sqrt(sum(spread) / len(spread)) if spread else math.nan,
         "aum": sum(margins) / len(margins) if margins else math.nan,
-        "correctness": sum(right) / len(right),
+        "correctness": sum(right) / len(right) if right else math.nan,
         "first_learned": first,
         "forgetting_events": sum(a and not b for a, b in itertools.pairwise(right)),
         "learning_events": sum(b and not a for a, b in itertools.pairwise(right)),

@@ -379,8 +379,9 @@ def test_rows_that_are_not_finite_are_kept_and_counted(run):
     inputs = INPUTS.clone()
     inputs[5] = math.nan
     checkpoint = inspect(make_model(), DataLoader(TensorDataset(inputs, TARGETS), 16), run=run)
-    assert checkpoint.metrics()["nonfinite_samples"] == 1
-    assert math.isfinite(checkpoint.metrics()["loss"])
+    metrics = checkpoint.metrics()
+    assert (metrics["nonfinite_samples"], metrics["unanswered_samples"]) == (1, 1)
+    assert math.isfinite(metrics["loss"])
 
 
 # Progress

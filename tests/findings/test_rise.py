@@ -75,6 +75,11 @@ def row(**changed):
         "samples": 10_000,
         "samples_left_out": 0,
         "epochs_left_out": 0,
+        "infinite_epochs": 0,
+        "infinite_samples": 0,
+        "finite_best_value": 0.62,
+        "finite_last_value": 0.93,
+        "finite_samples": 10_000,
         "share_of_rise": 1.0,
         "share_of_fall": 0.18,
     }
@@ -425,6 +430,8 @@ def test_diagnose_refuses_looks_it_does_not_know(growing):
 
 def test_every_kind_has_a_verdict_and_a_sentence():
     assert set(KINDS) == {
+        "infinite",
+        "unscored",
         "overfitting",
         "hidden_overfitting",
         "confidence",

@@ -15,7 +15,7 @@ from confshift.checkpoint import Checkpoint
 from confshift.findings import wording
 from confshift.predictions import Predictions
 from confshift.reporting.page import report
-from confshift.reporting.readings import pair_values
+from confshift.reporting.pair_values import pair_values
 from confshift.reporting.tables import epoch_table, shown_classes
 
 pytestmark = pytest.mark.browser
@@ -34,12 +34,18 @@ def odd_runs(make_logits):
     logits, targets = make_logits(250, 4, 4, churn=0.3)
     gaps = logits.copy()
     gaps[1, :80], gaps[2, 80:130] = np.nan, np.nan
+    infinite = logits.copy()
+    masked = np.arange(250)
+    infinite[1, masked[:20], targets[:20]] = -np.inf
+    infinite[2, masked[10:40], targets[10:40]] = -np.inf
+    infinite[2, 60:75], infinite[3, 70:78] = np.nan, np.inf
     one_gone = logits.copy()
     one_gone[2] = np.nan
     right = 3 * np.eye(4)[targets]
     return {
         "ties in rounding": checkpoints(logits, targets, range(4)),
         "samples without a loss": checkpoints(gaps, targets, range(4)),
+        "infinite losses": checkpoints(infinite, targets, range(4)),
         "a checkpoint without a loss": checkpoints(one_gone, targets, range(4)),
         "steps for epochs": checkpoints(logits, targets, [1234561, 1234562, 1234567, 9876543]),
         "parts of epochs": checkpoints(logits, targets, [0.1, 0.2, 0.1 * 3, 1 / 3]),
@@ -55,6 +61,7 @@ CHOOSE = "window.confshift.choose({before: arguments[0], after: arguments[1]})"
 NAMES = (
     "ties in rounding",
     "samples without a loss",
+    "infinite losses",
     "a checkpoint without a loss",
     "steps for epochs",
     "parts of epochs",
@@ -104,7 +111,7 @@ def unchanged(run, before, after):
     return int(compare(run[before], run[after]).cells.xs("unchanged", level="direction")["samples"].sum())
 
 
-@pytest.mark.parametrize("name", ["samples without a loss", "ties in rounding"])
+@pytest.mark.parametrize("name", ["samples without a loss", "infinite losses", "ties in rounding"])
 def test_the_page_adds_up_for_every_pair(browser, tmp_path, odd_runs, name):
     run = odd_runs[name]
     visit = Visit(browser, report(run).save(tmp_path / "odd.html").path).open()

@@ -106,7 +106,7 @@ def test_what_has_no_value_is_a_dash_in_the_table_of_changes(make_run):
         for each in one
     ]
     row = [cells for cells in contents.key_table(compare(*right).change)["rows"] if cells[0] == "temperature"]
-    assert row == [["temperature", "–", "–", "–", "–"]]
+    assert row == [["temperature", "–", "–", "–", "–", "30"]]
 
 
 def test_links_lead_to_something(parsed):

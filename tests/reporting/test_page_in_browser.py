@@ -16,7 +16,8 @@ from confshift.predictions import Predictions
 from confshift.reporting.binning import odds_ticks
 from confshift.reporting.page import report
 from confshift.reporting.pair_figures import pair_figures
-from confshift.reporting.readings import FORMATS, READINGS, fill, pair_values
+from confshift.reporting.pair_values import pair_values
+from confshift.reporting.readings import FORMATS, READINGS, fill
 from confshift.reporting.tables import epoch_table, shown_classes
 
 pytestmark = pytest.mark.browser

@@ -13,7 +13,8 @@ from confshift.analysis.history import summarize
 from confshift.checkpoint import Checkpoint
 from confshift.findings import wording
 from confshift.predictions import Predictions
-from confshift.reporting.readings import CHOICES, FORMATS, READINGS, fill, pair_values
+from confshift.reporting.pair_values import pair_values
+from confshift.reporting.readings import CHOICES, FORMATS, READINGS, fill
 from confshift.reporting.tables import epoch_table, shown_classes
 
 
@@ -47,6 +48,7 @@ def test_every_value_is_used_and_every_cell_has_a_sentence(values):
     used = {key for text in texts for key, _ in re.findall(r"\{(\w+):(\w+)\}", text)}
     spare = {  # of families that are used, and what is written beside another
         *("calibration_before", "stayed_right_samples", "stayed_wrong_samples"),
+        *("learned_samples", "forgotten_samples"),
         *("loss_before", "loss_after", "refinement_before", "refinement_after"),
     }
     assert set(values) - used == spare

@@ -34,14 +34,21 @@ class Comparison:
     Attributes
     ----------
     before, after : Checkpoint
-    samples_left_out : int
-        Samples that can't be scored (NaN, infinite loss) on at least one side: left out of both.
+    whole : Panel
+        All samples, both sides.
+
+    Notes
+    -----
+    Losses, and every table that adds up to their change, are over the samples whose loss is finite on both
+    sides: `panel`. Accuracy, error rate, confidence and what follows from them (reliability, confusion) are
+    over the samples with an answer on both sides: `answered`, which also holds those whose true class has a
+    probability of 0, an infinite loss and a wrong answer. So the error rate of the account, whose parts add
+    up to the change of the loss, may differ from that of `change`.
     """
 
     before: Checkpoint
     after: Checkpoint
-    samples_left_out: int
-    panel: Panel  # the samples that can be scored on both sides
+    whole: Panel
 
     def __repr__(self) -> str:
         return (
@@ -50,20 +57,54 @@ class Comparison:
         )
 
     @cached_property
+    def panel(self) -> Panel:
+        """The samples whose loss is finite on both sides."""
+        return self.whole.take(np.asarray(self.whole.finite.all(axis=0)))
+
+    @cached_property
+    def answered(self) -> Panel:
+        """The samples with an answer on both sides."""
+        return self.whole.take(np.asarray(self.whole.answered.all(axis=0)))
+
+    @property
+    def samples_left_out(self) -> int:
+        """How many samples have no finite loss on at least one side: left out of what is about losses."""
+        return len(self.whole.targets) - len(self.panel.targets)
+
+    @property
+    def samples_unanswered(self) -> int:
+        """How many samples have no answer on at least one side: left out of everything."""
+        return len(self.whole.targets) - len(self.answered.targets)
+
+    @cached_property
+    def left_out(self) -> pd.DataFrame:
+        """The samples without a finite loss on at least one side, as in `samples`, but for its last three."""
+        return self._side_by_side(self.whole.take(~np.asarray(self.whole.finite.all(axis=0))))
+
+    @property
+    def infinite_samples(self) -> tuple[int, int]:
+        """How many samples have an infinite loss before, and after: such a side's whole mean is infinite."""
+        before, after = self.whole.infinite.sum(axis=1)
+        return int(before), int(after)
+
+    @cached_property
     def change(self) -> pd.DataFrame:
         """Before, after and change of each quantity, with a paired 95 % interval.
 
         Indexed by quantity, "loss" first; columns before, after, change, change_se, change_low,
-        change_high, unit (nats, fraction, ratio). For these two checkpoints as chosen: the interval is
-        not corrected for having picked the best. Means by Hall's interval; mistake cost and temperature
-        by their influence functions. NaN where a quantity is not defined: the mistake cost where nobody is
-        wrong, the temperature where none is best.
+        change_high, unit (nats, fraction, ratio), samples (how many it is over). For these two checkpoints
+        as chosen: the interval is not corrected for having picked the best. Means by Hall's interval; mistake
+        cost and temperature by their influence functions. NaN where a quantity is not defined: the mistake
+        cost where nobody is wrong, the temperature where none is best.
         """
-        return change_of(self.before, self.after, self.panel)
+        return change_of(self.before, self.after, self.panel, self.answered)
 
     @cached_property
     def account(self) -> pd.DataFrame:
-        """Hedging, error rate and mistake cost: before, after, contribution in nats; they add up."""
+        """Hedging, error rate and mistake cost: before, after, contribution in nats; they add up.
+
+        The error rate is that of the samples whose loss is finite on both sides.
+        """
         return decomposition.account_of(self.panel, _BEFORE, _AFTER)
 
     @cached_property
@@ -74,7 +115,7 @@ class Comparison:
     @cached_property
     def classes(self) -> pd.DataFrame:
         """The change by true class; see `decomposition.classes_of`."""
-        return decomposition.classes_of(self.panel, _BEFORE, _AFTER)
+        return decomposition.classes_of(self.panel, self.answered, _BEFORE, _AFTER)
 
     @cached_property
     def competitors(self) -> pd.DataFrame:
@@ -118,21 +159,27 @@ class Comparison:
 
     @cached_property
     def samples(self) -> pd.DataFrame:
-        """One row per sample, indexed by sample_id.
+        """One row per sample with a finite loss on both sides, indexed by sample_id; others: `left_out`.
 
         Columns target, predicted_before/after, loss_before/after, confidence_before/after,
         margin_before/after, change (nats), transition, direction.
         """
         panel = self.panel
-        codes = decomposition.cell_codes(panel, _BEFORE, _AFTER)
+        transition, direction = np.divmod(
+            decomposition.cell_codes(panel, _BEFORE, _AFTER), len(decomposition.DIRECTIONS)
+        )
+        return self._side_by_side(panel).assign(
+            change=panel.loss[_AFTER] - panel.loss[_BEFORE],
+            transition=pd.Categorical.from_codes(transition, pd.Index(decomposition.TRANSITIONS)),
+            direction=pd.Categorical.from_codes(direction, pd.Index(decomposition.DIRECTIONS)),
+        )
+
+    @staticmethod
+    def _side_by_side(panel: Panel) -> pd.DataFrame:
         columns: dict[str, Any] = {"target": panel.targets}
         for name in ("predicted", "loss", "confidence", "margin"):
             for at, side in enumerate(SIDES):
                 columns[f"{name}_{side}"] = getattr(panel, name)[at]
-        columns["change"] = panel.loss[_AFTER] - panel.loss[_BEFORE]
-        transition, direction = np.divmod(codes, len(decomposition.DIRECTIONS))
-        columns["transition"] = pd.Categorical.from_codes(transition, pd.Index(decomposition.TRANSITIONS))
-        columns["direction"] = pd.Categorical.from_codes(direction, pd.Index(decomposition.DIRECTIONS))
         return pd.DataFrame(columns, index=pd.Index(panel.sample_ids, name="sample_id"))
 
     @cached_property
@@ -142,7 +189,7 @@ class Comparison:
         for at, side in enumerate(SIDES):
             for binning in reliability.BINNINGS:
                 part = reliability.reliability_bins(
-                    self.panel.confidence[at], self.panel.correct[at], binning=binning
+                    self.answered.confidence[at], self.answered.correct[at], binning=binning
                 )
                 part.insert(0, "side", side)
                 part.insert(1, "binning", binning)
@@ -153,13 +200,13 @@ class Comparison:
     def reliability_curve(self) -> pd.DataFrame:
         """The isotonic curve of both sides: side, confidence, accuracy."""
         return self._by_side(
-            lambda at: reliability.isotonic_curve(self.panel.confidence[at], self.panel.correct[at])
+            lambda at: reliability.isotonic_curve(self.answered.confidence[at], self.answered.correct[at])
         )
 
     @cached_property
     def reliability_band(self) -> pd.DataFrame:
         """The 90 % consistency band of both sides: side, confidence, low, high."""
-        return self._by_side(lambda at: reliability.consistency_band(self.panel.confidence[at]))
+        return self._by_side(lambda at: reliability.consistency_band(self.answered.confidence[at]))
 
     def _by_side(self, make: Callable[[int], pd.DataFrame]) -> pd.DataFrame:
         parts = [make(at).assign(side=side) for at, side in enumerate(SIDES)]
@@ -171,7 +218,7 @@ class Comparison:
         """Samples by side, true class and predicted class; only combinations that occur."""
         frames = []
         for at, side in enumerate(SIDES):
-            counted = pd.DataFrame({"class": self.panel.targets, "predicted": self.panel.predicted[at]})
+            counted = pd.DataFrame({"class": self.answered.targets, "predicted": self.answered.predicted[at]})
             counts = counted.value_counts(sort=False).rename("samples").reset_index()
             counts.insert(0, "side", side)
             frames.append(counts)
@@ -213,13 +260,13 @@ def compare(before: Checkpoint | Predictions, after: Checkpoint | Predictions) -
     {'hedging': -0.218, 'error_rate': 0.0, 'mistake_cost': 0.667}
     """
     sides = [_as_checkpoint(side) for side in (before, after)]
-    panel = stack(sides)
-    usable = panel.finite[_BEFORE] & panel.finite[_AFTER]
-    if not usable.any():
+    comparison = Comparison(sides[0], sides[1], stack(sides))
+    if not len(comparison.panel.targets):
         raise ConfshiftError(
-            "before, after: no sample has a finite loss on both sides; look for NaN in the model's outputs"
+            "before, after: no sample has a finite loss on both sides; look for NaN in the model's outputs, "
+            "and for true classes with a probability of 0"
         )
-    return Comparison(sides[0], sides[1], int((~usable).sum()), panel.take(usable))
+    return comparison
 
 
 def _as_checkpoint(side: Checkpoint | Predictions) -> Checkpoint:

@@ -44,7 +44,7 @@ def account_of(panel: Panel, before: int, after: int) -> pd.DataFrame:
     Parameters
     ----------
     panel : Panel
-        Samples that can be scored at both checkpoints.
+        Samples with a finite loss at both checkpoints.
     before, after : int
         Positions in the panel.
 
@@ -82,7 +82,7 @@ def account_of(panel: Panel, before: int, after: int) -> pd.DataFrame:
 
 
 def cell_codes(panel: Panel, before: int, after: int) -> NDArray[np.intp]:
-    """Return each sample's cell as a position in CELLS; of no meaning where a side can't be scored."""
+    """Return each sample's cell as a position in CELLS; of no meaning where a side's loss is not finite."""
     return _codes(panel, before, after, panel.changes(before, after))
 
 
@@ -141,7 +141,7 @@ def cell_columns(panel: Panel, before: int, after: int) -> dict[str, NDArray[Any
 def pairwise_cells(panel: Panel) -> Iterator[tuple[int, int, NDArray[np.float64], NDArray[np.int64]]]:
     """Yield (before, after, contributions (12,), samples (12,)) for every pair of checkpoints.
 
-    Samples that can't be scored on either side are left out of that pair.
+    Samples without a finite loss on either side are left out of that pair.
     """
     count = len(panel.checkpoints)
     for before in range(count):
@@ -153,31 +153,45 @@ def pairwise_cells(panel: Panel) -> Iterator[tuple[int, int, NDArray[np.float64]
             yield before, after, sums, np.bincount(codes, minlength=len(CELLS))
 
 
-def classes_of(panel: Panel, before: int, after: int) -> pd.DataFrame:
+def classes_of(panel: Panel, answered: Panel, before: int, after: int) -> pd.DataFrame:
     """Split the change by true class.
+
+    Parameters
+    ----------
+    panel, answered : Panel
+        The samples with a finite loss at both checkpoints, and those with an answer at both.
+    before, after : int
+        Positions in the panels.
 
     Returns
     -------
     DataFrame
-        Indexed by class: class_name, samples; accuracy, loss, confidence, confidence_gap (mean
-        confidence minus accuracy) before and after; contribution in nats (the classes add up to the
-        change) and its 12 cells as `<transition>_<direction>`. NaN where a class has no sample.
+        Indexed by class: class_name, samples (with a finite loss), answered_samples; accuracy, loss,
+        confidence, confidence_gap (mean confidence minus accuracy) before and after, all but the loss over
+        the answered samples; contribution in nats (the classes add up to the change) and its 12 cells as
+        `<transition>_<direction>`. NaN where a class has no sample.
     """
     targets, classes = panel.targets, len(panel.class_names)
     total = len(targets)
-    samples = np.bincount(targets, minlength=classes)
 
-    def mean(values: NDArray[Any]) -> NDArray[np.float64]:
-        sums = np.bincount(targets, values, classes)
+    def mean(of: Panel, values: NDArray[Any]) -> NDArray[np.float64]:
+        sums, samples = np.bincount(of.targets, values, classes), count(of)
         means: NDArray[np.float64] = np.divide(sums, samples, out=np.full(classes, np.nan), where=samples > 0)
         return means
 
-    columns: dict[str, Any] = {"class_name": panel.class_labels, "samples": samples}
+    def count(of: Panel) -> NDArray[np.intp]:
+        return np.bincount(of.targets, minlength=classes)
+
+    columns: dict[str, Any] = {
+        "class_name": panel.class_labels,
+        "samples": count(panel),
+        "answered_samples": count(answered),
+    }
     for side, at in (("before", before), ("after", after)):
-        columns[f"accuracy_{side}"] = mean(panel.correct[at])
-        columns[f"loss_{side}"] = mean(panel.loss[at])
-        columns[f"confidence_{side}"] = mean(panel.confidence[at])
-        columns[f"confidence_gap_{side}"] = mean(panel.confidence[at] - panel.correct[at])
+        columns[f"accuracy_{side}"] = mean(answered, answered.correct[at])
+        columns[f"loss_{side}"] = mean(panel, panel.loss[at])
+        columns[f"confidence_{side}"] = mean(answered, answered.confidence[at])
+        columns[f"confidence_gap_{side}"] = mean(answered, answered.confidence[at] - answered.correct[at])
     change = panel.loss[after] - panel.loss[before]
     columns["contribution"] = np.bincount(targets, change, classes) / total
     codes = cell_codes(panel, before, after)

@@ -23,8 +23,8 @@ def dynamics_of(panel: Panel) -> pd.DataFrame:
         of the true class's probability over the epochs); aum (mean margin, area under the margin);
         correctness (share of epochs at which it is right); first_learned (the first epoch from which it
         stays right to the end; NaN where it is wrong at the end); forgetting_events and learning_events
-        (changes right to wrong, wrong to right); last_loss (nats). Epochs at which a sample can't be
-        scored are skipped in means and count as wrong.
+        (changes right to wrong, wrong to right); last_loss (nats). Epochs at which a sample has no answer are
+        skipped.
 
     Notes
     -----
@@ -33,20 +33,21 @@ def dynamics_of(panel: Panel) -> pd.DataFrame:
     the Area Under the Margin Ranking", NeurIPS 2020; M. Toneva et al., "An Empirical Study of Example
     Forgetting during Deep Neural Network Learning", ICLR 2019.
     """
-    finite, correct = panel.finite, panel.correct  # what can't be scored is not correct either
+    answered, correct = panel.answered, panel.correct
     with np.errstate(invalid="ignore"):
         probability = np.exp(-panel.loss)
-    mean, deviation = _moments(probability, finite)
-    margin, _ = _moments(panel.margin, finite)
-    switches = np.diff(correct.astype(np.int8), axis=0)
+    mean, deviation = _moments(probability, answered)
+    margin, _ = _moments(panel.margin, answered)
+    right, _ = _moments(correct, answered)
+    switches = _switches(correct, answered)
     return pd.DataFrame(
         {
             "target": panel.targets,
             "target_probability": mean,
             "variability": deviation,
             "aum": margin,
-            "correctness": correct.mean(axis=0),
-            "first_learned": _first_learned(correct, panel.epochs),
+            "correctness": right,
+            "first_learned": _first_learned(correct, answered, panel.epochs),
             "forgetting_events": (switches < 0).sum(axis=0),
             "learning_events": (switches > 0).sum(axis=0),
             "last_loss": panel.loss[-1],
@@ -64,8 +65,20 @@ def _moments(values: NDArray[Any], usable: NDArray[np.bool_]) -> tuple[NDArray[A
     return mean, np.sqrt(square)
 
 
-def _first_learned(correct: NDArray[np.bool_], epochs: NDArray[np.float64]) -> NDArray[np.float64]:
-    wrong_from_end = ~correct[::-1]
-    trailing = np.where(wrong_from_end.any(axis=0), wrong_from_end.argmax(axis=0), len(correct))
-    first = np.minimum(len(correct) - trailing, len(correct) - 1)
-    return np.where(trailing > 0, epochs[first], np.nan)
+def _switches(correct: NDArray[np.bool_], answered: NDArray[np.bool_]) -> NDArray[np.int8]:
+    """Return 1 where an answer is right and the one before it was wrong, -1 the other way round, else 0."""
+    place = np.arange(len(correct))[:, None]
+    latest = np.maximum.accumulate(np.where(answered, place, -1), axis=0)
+    before, now = latest[:-1], answered[1:]
+    known = now & (before >= 0)
+    earlier = np.take_along_axis(correct, np.maximum(before, 0), axis=0)
+    return np.where(known, correct[1:].astype(np.int8) - earlier.astype(np.int8), np.int8(0))
+
+
+def _first_learned(
+    correct: NDArray[np.bool_], answered: NDArray[np.bool_], epochs: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    place = np.arange(len(correct))[:, None]
+    last_wrong = np.where(answered & ~correct, place, -1).max(axis=0)
+    stays = correct & (place > last_wrong)
+    return np.where(stays.any(axis=0), epochs[stays.argmax(axis=0)], np.nan)

@@ -21,25 +21,25 @@ Part = tuple[dict[str, Any], dict[str, Any]]
 
 def row_of(panel: Panel, position: int) -> dict[str, Any]:
     """Return one checkpoint's row of `History.table`, without its split."""
-    checkpoint, usable = panel.checkpoints[position], panel.finite[position]
-    correct = panel.correct[position][usable].astype(np.float64)
+    checkpoint, finite = panel.checkpoints[position], panel.finite[position]
+    answered = panel.answered[position]
+    correct = panel.correct[position][answered].astype(np.float64)
+    # What has an infinite loss has it at any temperature.
+    refinement = np.where(panel.infinite[position], math.inf, panel.refinement[position])
     means = {
-        "loss": panel.loss[position][usable],
+        "loss": panel.loss[position][answered],
+        "finite_loss": panel.loss[position][finite],
         "accuracy": correct,
-        "confidence": panel.confidence[position][usable],
-        "hedge": panel.hedge[position][usable],
+        "confidence": panel.confidence[position][answered],
+        "hedge": panel.hedge[position][answered],
         "error_rate": 1 - correct,
-        "calibration_loss": panel.calibration[position][usable],
-        "refinement_loss": panel.refinement[position][usable],
+        "calibration_loss": panel.calibration[position][finite],
+        "refinement_loss": refinement[answered],
     }
-    row: dict[str, Any] = {
-        "epoch": checkpoint.epoch,
-        "samples": int(usable.sum()),
-        "nonfinite_samples": int((~usable).sum()),
-    }
+    row: dict[str, Any] = {"epoch": checkpoint.epoch, **_counts(finite, answered)}
     for name, values in means.items():
         row[name], row[f"{name}_se"] = _mean_and_se(values)
-    wrong = panel.mistake[position][usable & ~panel.correct[position]]
+    wrong = panel.mistake[position][answered & ~panel.correct[position]]
     row["mistake_cost"] = float(wrong.mean()) if len(wrong) else math.nan
     row["temperature"], row["fit_status"] = checkpoint.temperature, checkpoint.fit_status
     row.update(calibration_errors(means["confidence"], correct)._asdict())
@@ -50,27 +50,44 @@ def row_of(panel: Panel, position: int) -> dict[str, Any]:
     return row
 
 
+def _counts(finite: NDArray[np.bool_], answered: NDArray[np.bool_]) -> dict[str, int]:
+    return {
+        "samples": int(finite.sum()),
+        "nonfinite_samples": int((~finite).sum()),
+        "unanswered_samples": int((~answered).sum()),
+    }
+
+
 def _mean_and_se(values: NDArray[np.float64]) -> tuple[float, float]:
-    if len(values) < 2:
-        return (float(values.mean()) if len(values) else math.nan), math.nan
-    return float(values.mean()), float(values.std(ddof=1) / math.sqrt(len(values)))
+    mean = float(values.mean()) if len(values) else math.nan
+    if len(values) < 2 or math.isinf(mean):
+        return mean, math.nan
+    return mean, float(values.std(ddof=1) / math.sqrt(len(values)))
 
 
 def class_columns(panel: Panel, position: int) -> dict[str, Any]:
     """Return the columns of `History.classes` for one checkpoint."""
-    usable = panel.finite[position]
-    targets, classes = panel.targets[usable], len(panel.class_names)
-    samples = np.bincount(targets, minlength=classes)
-    columns: dict[str, Any] = {
+    classes = len(panel.class_names)
+
+    def count(members: NDArray[np.bool_]) -> NDArray[np.intp]:
+        return np.bincount(panel.targets[members], minlength=classes)
+
+    def mean(values: NDArray[Any], members: NDArray[np.bool_]) -> NDArray[np.float64]:
+        sums, samples = np.bincount(panel.targets[members], values[members], classes), count(members)
+        return np.asarray(np.divide(sums, samples, out=np.full(classes, np.nan), where=samples > 0))
+
+    finite, answered = panel.finite[position], panel.answered[position]
+    return {
         "class": np.arange(classes),
         "class_name": panel.class_labels,
-        "samples": samples,
+        "samples": count(finite),
+        "nonfinite_samples": count(~finite),
+        "unanswered_samples": count(~answered),
+        "accuracy": mean(panel.correct[position], answered),
+        "loss": mean(panel.loss[position], answered),
+        "finite_loss": mean(panel.loss[position], finite),
+        "confidence": mean(panel.confidence[position], answered),
     }
-    for name in ("correct", "loss", "confidence"):
-        sums = np.bincount(targets, getattr(panel, name)[position][usable], classes)
-        means = np.divide(sums, samples, out=np.full(classes, np.nan), where=samples > 0)
-        columns["accuracy" if name == "correct" else name] = means
-    return columns
 
 
 def assemble(parts: list[Part]) -> pd.DataFrame:

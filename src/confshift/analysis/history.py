@@ -53,10 +53,14 @@ class History:
     def table(self) -> pd.DataFrame:
         """One row per checkpoint and split.
 
-        Columns: split, epoch, samples, nonfinite_samples; the means loss, hedge, calibration_loss,
-        refinement_loss (nats), accuracy, error_rate, confidence (fractions), each with `_se`;
-        mistake_cost (nats), temperature, fit_status; confidence_gap with its se, ece, ece_null,
+        Columns: split, epoch; samples, nonfinite_samples, unanswered_samples; the means loss, finite_loss,
+        hedge, calibration_loss, refinement_loss (nats), accuracy, error_rate, confidence (fractions), each
+        with `_se`; mistake_cost (nats), temperature, fit_status; confidence_gap with its se, ece, ece_null,
         smooth_ece, ecce, ecce_p; tied_samples, ignored_samples, duplicate_samples, id_source, writer.
+
+        Means are over the samples with an answer: all but `unanswered_samples`. Where one of them gives its
+        true class a probability of 0, loss, refinement_loss and mistake_cost are infinite. finite_loss,
+        calibration_loss and temperature are over the `samples` with a finite loss.
         """
         rows = [
             {"split": split, **row_of(panel, position)}
@@ -67,7 +71,10 @@ class History:
 
     @cached_property
     def classes(self) -> pd.DataFrame:
-        """By split, epoch and class: class_name, samples, accuracy, loss, confidence."""
+        """By split, epoch and class: class_name; counts and means as in `table`.
+
+        samples, nonfinite_samples, unanswered_samples; accuracy, loss, finite_loss, confidence.
+        """
         parts = [
             ({"split": split, "epoch": epoch}, class_columns(panel, position))
             for split, panel in self.panels
@@ -81,7 +88,7 @@ class History:
         parts = []
         for split, panel in self.panels:
             for position, epoch in enumerate(panel.epochs):
-                usable = panel.finite[position]
+                usable = panel.answered[position]
                 confidence, correct = panel.confidence[position][usable], panel.correct[position][usable]
                 for binning in reliability.BINNINGS:
                     keys = {"split": split, "epoch": epoch, "binning": binning}
@@ -111,13 +118,17 @@ class History:
         """The best checkpoint by loss, by refinement loss and by accuracy, on the main split.
 
         Indexed by criterion; columns epoch (the earliest of equals), loss, loss_se, refinement_loss,
-        refinement_loss_se, accuracy, accuracy_se, temperature, fit_status. A checkpoint that leaves more
-        samples unscored than another is not chosen: its mean is over the easier ones.
+        refinement_loss_se, accuracy, accuracy_se, finite_loss, nonfinite_samples, temperature, fit_status. A
+        checkpoint that leaves more samples without a finite loss (by accuracy: without an answer) than
+        another is not chosen: its mean is over the easier ones. Those that leave out as many, but not the
+        same, are compared on the samples that none of them leaves out.
         """
         table = self.table[self.table["split"] == self.panels[0][0]]
         columns = [
             "epoch",
             *(name + end for name in CRITERIA for end in ("", "_se")),
+            "finite_loss",
+            "nonfinite_samples",
             "temperature",
             "fit_status",
         ]
@@ -142,7 +153,11 @@ class History:
         the run where that is the last, see `best`); last_epoch, last_value; statistic and critical_value of
         the sampling part;
         the fields of `persistence.Persistence`; epochs, units (samples or groups), samples,
-        samples_left_out, epochs_left_out; share_of_rise of the loss (errors at their cost in nats) and
+        samples_left_out (without a finite value at some epoch that was judged), epochs_left_out (most
+        samples have no answer there); infinite_epochs, whose mean is infinite, and infinite_samples, which
+        make it so at the last epoch. Then amount, bounds and last_value are inf; finite_best_value and
+        finite_last_value are over the finite_samples whose loss is finite at both. share_of_rise of the loss
+        (errors at their cost in nats) and
         share_of_fall, of the fall from the first epoch to the lowest; inf where there is no such whole.
         """
         return self.judgement.rise
@@ -166,10 +181,14 @@ class History:
         """The two checkpoints that a report compares unless told otherwise.
 
         The best by loss and the last; where the last is the best, the first and the last. Checkpoints at
-        which no sample can be scored have no part in it, unless all are such.
+        which no sample has a finite loss, or none that has one at the other, have no part in it, unless all
+        are such.
         """
-        scored = np.flatnonzero(self.main.finite.any(axis=1))
-        last = int(scored[-1]) if len(scored) else len(self.main.checkpoints) - 1
+        finite, last = self.main.finite, len(self.main.checkpoints) - 1
+        for end in np.flatnonzero(finite.any(axis=1))[::-1].tolist():
+            start = self._start_of(end)
+            if (finite[start] & finite[end]).any():
+                return self.main.checkpoints[start], self.main.checkpoints[end]
         return self.main.checkpoints[self._start_of(last)], self.main.checkpoints[last]
 
     def pair_ending_at(self, after: Checkpoint) -> tuple[Checkpoint, Checkpoint]:
@@ -266,10 +285,13 @@ def _in_order(checkpoints: list[Checkpoint]) -> list[Checkpoint]:
 
 
 def _best_position(panel: Panel, criterion: str, *, end: int | None = None) -> int:
-    """Return the first position with the best mean, of those at which the most samples can be scored."""
+    """Return the first position with the best mean, of those at which the fewest samples are left out."""
     values = {"loss": panel.loss, "refinement_loss": panel.refinement, "accuracy": panel.correct}[criterion]
-    finite = panel.finite[:end]
-    counts = finite.sum(axis=1)
-    sums = np.where(finite, values[:end], 0.0).sum(axis=1)
-    sign = -1.0 if CRITERIA[criterion] else 1.0
-    return int(np.argmin(np.where(counts == counts.max(), sign * sums, np.inf)))
+    usable = (panel.answered if criterion == "accuracy" else panel.finite)[:end]
+    counts = usable.sum(axis=1)
+    places = np.flatnonzero(counts == counts.max())
+    shared = usable[places].all(axis=0)
+    # None of them may be the best for the samples that it leaves out.
+    members = shared if shared.any() else usable[places]
+    sums = np.where(members, values[places], 0.0).sum(axis=1)
+    return int(places[np.argmax(sums) if CRITERIA[criterion] else np.argmin(sums)])

@@ -11,7 +11,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from confshift.analysis.panel import Panel
-from confshift.analysis.verdicts import Looks, judge_series, series_of
+from confshift.analysis.unscored import InUse, in_use, infinite_end, judged_flat
+from confshift.analysis.verdicts import STATUSES, Looks, Series, judge_series, series_of
 from confshift.errors import ConfshiftError
 
 __all__ = ["SMALL", "Groups", "Judgement", "judge"]
@@ -36,8 +37,9 @@ def judge(panel: Panel, *, looks: Looks = "once", groups: Groups | None = None) 
     `simultaneous`) and beyond the jitter from epoch to epoch (`persistence`); each at 5 %, so
     a false "systematic" has at most that chance as far as their assumptions hold.
 
-    Checkpoints at which fewer than half of the samples can be scored are left out; so are samples that
-    can't be scored at any of the others.
+    Checkpoints at which fewer than half of the samples have an answer are left out; so are samples without
+    an answer at any of the others. A mean that is infinite is never the lowest; as the last one it is a rise
+    without a test. See `unscored`.
 
     Parameters
     ----------
@@ -61,27 +63,43 @@ def judge(panel: Panel, *, looks: Looks = "once", groups: Groups | None = None) 
         Where `looks` or `groups` can't be used.
     """
     _check_looks(looks)
-    positions, samples = _in_use(panel)
-    codes = None if groups is None else _group_codes(groups, panel.sample_ids, samples)
-    used = panel.take(samples)
     rows, candidates = {}, {}
     each = {
-        "loss": used.loss,
-        "refinement_loss": used.refinement,
-        "error_rate": (~used.correct).astype(np.float64),
+        "loss": (panel.loss, in_use(panel)),
+        "refinement_loss": (panel.refinement, in_use(panel)),
+        "error_rate": ((~panel.correct).astype(np.float64), in_use(panel, losses=False)),
     }
-    for name, values in each.items():
-        series = series_of(values[positions], panel.epochs[positions], groups=codes)
-        rows[name] = judge_series(series, looks=looks)
+    for name, (values, used) in each.items():
+        codes = None if groups is None else _group_codes(groups, panel.sample_ids, used.samples)
+        kept = values[used.positions][:, used.samples]
+        series = series_of(kept, panel.epochs[used.positions], groups=codes)
+        rows[name] = _row(panel, values, series, used, looks)
         rows[name]["unit"] = "fraction" if name == "error_rate" else "nats"
         candidates[name] = series.candidates
-    for row in rows.values():
-        row.update(samples=int(samples.sum()), samples_left_out=int((~samples).sum()))
-        row["epochs_left_out"] = len(panel.epochs) - len(positions)
-    _add_shares(rows, used, positions)
+    _add_shares(rows, panel)
     candidates["accuracy"] = candidates.pop("error_rate").assign(value=lambda table: 1 - table["value"])
     rise = pd.DataFrame.from_dict(rows, orient="index").rename_axis("series")
     return Judgement(rise[_first(rise)], pd.concat(candidates, names=["criterion"]))
+
+
+def _row(
+    panel: Panel, values: NDArray[np.float64], series: Series, used: InUse, looks: Looks
+) -> dict[str, Any]:
+    """Return a row of `rise`, without what depends on the other rows."""
+    row, samples = judge_series(series, looks=looks), int(used.samples.sum())
+    row |= {"finite_best_value": row["best_value"], "finite_last_value": row["last_value"]}
+    row["finite_samples"] = samples
+    if used.ends_infinite:
+        row |= infinite_end(panel, values, series, used)
+    elif row["status"] == "flat" and not judged_flat(panel, used):
+        row |= {"status": "unscored", "verdict": STATUSES["unscored"]}
+    return row | {
+        "samples": samples,
+        "samples_left_out": len(used.samples) - samples,
+        "epochs_left_out": len(panel.epochs) - len(used.eligible),
+        "infinite_epochs": len(used.infinite),
+        "infinite_samples": used.infinite_samples(panel),
+    }
 
 
 def _first(rise: pd.DataFrame) -> list[str]:
@@ -89,11 +107,11 @@ def _first(rise: pd.DataFrame) -> list[str]:
     return [*leading, *rise.columns.drop(leading)]
 
 
-def _add_shares(rows: dict[str, dict[str, Any]], panel: Panel, positions: NDArray[np.intp]) -> None:
+def _add_shares(rows: dict[str, dict[str, Any]], panel: Panel) -> None:
     """Set each rise against that of the loss and against the fall before it; name the small ones."""
     of_loss = rows["loss"]["amount"]
     for name, row in rows.items():
-        amount = row["amount"] * (_nats_for_errors(row, panel, positions) if name == "error_rate" else 1)
+        amount = row["amount"] * (_nats_for_errors(row, panel) if name == "error_rate" else 1)
         row["share_of_rise"] = _share(amount, of_loss)
         row["share_of_fall"] = _share(row["amount"], row.pop("fall"))
         if row["status"] == "systematic" and max(row["share_of_rise"], row["share_of_fall"]) < SMALL:
@@ -101,33 +119,25 @@ def _add_shares(rows: dict[str, dict[str, Any]], panel: Panel, positions: NDArra
 
 
 def _share(part: float, whole: float) -> float:
-    """Return part / whole; 0 of a part that isn't positive, inf of a whole that isn't."""
+    """Return part / whole; 0 of a part that isn't positive, inf of a whole that isn't; 1 if both are inf."""
     if math.isnan(part):
         return math.nan
+    if math.isinf(part) and part == whole:
+        return 1.0
     return 0.0 if part <= 0 else part / whole if whole > 0 else math.inf
 
 
-def _nats_for_errors(row: Mapping[str, Any], panel: Panel, positions: NDArray[np.intp]) -> float:
+def _nats_for_errors(row: Mapping[str, Any], panel: Panel) -> float:
     """Return the mean cost of a mistake over the lowest and the last epoch: nats for each unit of error."""
     if math.isnan(row["amount"]):
         return math.nan
-    epochs = panel.epochs[positions]
     costs = []
     for epoch in (row["best_epoch"], row["last_epoch"]):
-        at = positions[int(np.argmax(epochs == epoch))]
-        wrong = ~panel.correct[at]
+        at = int(np.argmax(panel.epochs == epoch))
+        wrong = panel.finite[at] & ~panel.correct[at]
         if wrong.any():
             costs.append(float(panel.mistake[at][wrong].mean()))
     return float(np.mean(costs)) if costs else 0.0
-
-
-def _in_use(panel: Panel) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
-    """Return the positions of the checkpoints to judge, and which samples can be scored at all of them."""
-    positions = np.flatnonzero(panel.finite.mean(axis=1) >= 0.5)
-    samples = np.asarray(panel.finite[positions].all(axis=0))
-    if not len(positions) or not samples.any():
-        return positions[:0], np.zeros(len(panel.targets), dtype=bool)
-    return positions, samples
 
 
 def _check_looks(looks: Looks) -> None:

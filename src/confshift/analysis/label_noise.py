@@ -171,7 +171,7 @@ def label_suspects(panel: Panel, *, limit: int | None = 100) -> pd.DataFrame:
     here on the inspected split.
     """
     followed = dynamics_of(panel)
-    wrong = (panel.predicted == panel.predicted[-1]) & ~panel.correct & panel.finite
+    wrong = (panel.predicted == panel.predicted[-1]) & ~panel.correct & panel.answered
     names = panel.class_labels.to_numpy()
     last = panel.predicted[-1]
     table = pd.DataFrame(

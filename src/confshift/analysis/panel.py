@@ -36,7 +36,7 @@ class Panel:
 
     @cached_property
     def loss(self) -> NDArray[np.float64]:
-        """Cross-entropy in nats; NaN or infinite where a sample can't be scored."""
+        """Cross-entropy in nats; NaN without an answer, infinite where the true class has probability 0."""
         return self.hedge + self.mistake
 
     @cached_property
@@ -45,12 +45,22 @@ class Panel:
         return np.asarray(self.predicted == self.targets)
 
     @cached_property
+    def answered(self) -> NDArray[np.bool_]:
+        """Whether a sample has an answer at a checkpoint; without one it counts nowhere."""
+        return np.asarray(self.predicted >= 0)
+
+    @cached_property
     def finite(self) -> NDArray[np.bool_]:
-        """Whether a sample can be scored at a checkpoint."""
+        """Whether a sample's loss at a checkpoint is finite: what every sum of losses is over."""
         return np.isfinite(self.loss)
 
+    @cached_property
+    def infinite(self) -> NDArray[np.bool_]:
+        """Whether a sample's answer gives its true class a probability of 0: a wrong answer, at any cost."""
+        return np.asarray(self.answered & ~self.finite)
+
     def changes(self, before: int, after: int) -> NDArray[np.float64]:
-        """Return each sample's change of loss; NaN where one side can't be scored."""
+        """Return each sample's change of loss; NaN where one side's loss is not finite."""
         change: NDArray[np.float64] = self._scored_loss[after] - self._scored_loss[before]
         return change
 

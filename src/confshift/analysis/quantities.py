@@ -16,18 +16,25 @@ from confshift.checkpoint import Checkpoint
 __all__ = ["change_of"]
 
 
-def change_of(before: Checkpoint, after: Checkpoint, panel: Panel) -> pd.DataFrame:
-    """Return the table `Comparison.change`; `panel` holds both sides, in this order."""
+def change_of(before: Checkpoint, after: Checkpoint, panel: Panel, answered: Panel) -> pd.DataFrame:
+    """Return the table `Comparison.change`.
+
+    Parameters
+    ----------
+    before, after : Checkpoint
+    panel, answered : Panel
+        Both sides in this order, over the samples with a finite loss on both, and with an answer on both.
+    """
     each: dict[str, tuple[NDArray[Any], str]] = {
         "loss": (panel.loss, "nats"),
         "calibration_loss": (panel.calibration, "nats"),
         "refinement_loss": (panel.refinement, "nats"),
         "hedge": (panel.hedge, "nats"),
-        "error_rate": (1.0 - panel.correct, "fraction"),
+        "error_rate": (1.0 - answered.correct, "fraction"),
         "mistake_cost": (_mistake_cost_terms(panel), "nats"),
-        "accuracy": (panel.correct.astype(np.float64), "fraction"),
-        "confidence": (panel.confidence, "fraction"),
-        "confidence_gap": (panel.confidence - panel.correct, "fraction"),
+        "accuracy": (answered.correct.astype(np.float64), "fraction"),
+        "confidence": (answered.confidence, "fraction"),
+        "confidence_gap": (answered.confidence - answered.correct, "fraction"),
         "temperature": (_temperature_terms((before, after), panel), "ratio"),
     }
     rows = {name: _change_row(values, unit) for name, (values, unit) in each.items()}
@@ -63,6 +70,7 @@ def _change_row(values: NDArray[Any], unit: str) -> dict[str, Any]:
         "change_low": interval.low,
         "change_high": interval.high,
         "unit": unit,
+        "samples": values.shape[1],
     }
 
 

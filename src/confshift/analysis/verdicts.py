@@ -35,6 +35,7 @@ STATUSES = {
     "flat": "no",
     "within_jitter": "cannot tell",
     "below_resolution": "cannot tell",
+    "unscored": "cannot tell",
     "too_few_epochs": "not applicable",
 }
 

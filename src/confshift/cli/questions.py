@@ -43,9 +43,12 @@ def compare(run: Path, before: float, after: float, split: str, as_json: bool) -
         click.echo(comparison_text(comparison))
         return
     tables = {name: getattr(comparison, name) for name in ("change", "account", "cells", "classes")}
+    before_infinite, after_infinite = comparison.infinite_samples
     samples = {
         "samples": len(comparison.samples),
         "samples_left_out": comparison.samples_left_out,
+        "samples_unanswered": comparison.samples_unanswered,
+        "infinite_samples": {"before": before_infinite, "after": after_infinite},
     }
     click.echo(document(run=str(opened.path), split=split, before=before, after=after, **samples, **tables))
 
@@ -78,7 +81,8 @@ def history(run: Path | None, looks: Looks, as_json: bool) -> None:
     "--fail-on",
     multiple=True,
     metavar="CODE",
-    help="Exit with 1 if the verdict of this finding is yes; may be repeated. --json shows the codes.",
+    help="Exit with 1 if the verdict of this finding is yes, or leaves out what is not finite; may be "
+    "repeated. --json shows the codes.",
 )
 @json_option
 def diagnose(
@@ -91,9 +95,11 @@ def diagnose(
 ) -> None:
     """Print the findings about a run.
 
-    A gate for scripts: `confshift diagnose RUN --fail-on rise` exits with 1 where the loss rises.
+    A gate for scripts: `confshift diagnose RUN --fail-on rise` exits with 1 where the loss rises, and where
+    samples or epochs without a finite loss could hide that.
     """
     import confshift
+    from confshift.findings.left_out import left_out_of
 
     opened = open_run(run)
     findings = confshift.diagnose(opened, before=before, after=after, looks=looks)
@@ -105,6 +111,13 @@ def diagnose(
             )
     print_findings(findings, as_json, run=str(opened.path))
     failed = [code for code in fail_on if verdicts[code] == "yes"]
+    left_out = {one.code: left_out_of(one) for one in findings if one.code in fail_on}
+    unsure = {code: reason for code, reason in left_out.items() if reason and code not in failed}
     if failed:
         remark(f"failed: {', '.join(failed)}")
+    for code, reason in unsure.items():
+        remark(
+            f"failed: {code}: the verdict, {verdicts[code]!r}, can't vouch for what it leaves out: {reason}"
+        )
+    if failed or unsure:
         raise click.exceptions.Exit(1)

@@ -25,6 +25,7 @@ def add(run: Path, file: Path, epoch: float, split: str, as_json: bool) -> None:
     """
     from confshift import Run
     from confshift.reporting.document import document
+    from confshift.reporting.text import metrics_text
     from confshift.storage.npz import read_npz
 
     opened = Run(run)
@@ -34,10 +35,7 @@ def add(run: Path, file: Path, epoch: float, split: str, as_json: bool) -> None:
     if as_json:
         click.echo(document(run=str(opened.path), split=split, epoch=epoch, metrics=metrics))
     else:
-        click.echo(
-            f"{run}: {split} epoch {epoch:g}, {metrics['samples']:,.0f} samples, loss {metrics['loss']:.4f} "
-            f"nats, accuracy {100 * metrics['accuracy']:.2f} %"
-        )
+        click.echo(f"{run}: {split} epoch {epoch:g}, {metrics_text(metrics)}")
 
 
 @main.command()

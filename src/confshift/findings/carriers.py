@@ -10,15 +10,21 @@ from confshift.findings.finding import Finding, Verdict
 from confshift.findings.logits import without_logits
 from confshift.findings.wording import count, percent, signed
 
-__all__ = ["about_carriers", "told_rise"]
+__all__ = ["about_carriers", "no_rise", "told_rise"]
 
-_NO_RISE = "The loss did not rise."
 _UNTOLD = " The rise is not told from zero, so its shares may be chance."
 
 
 def about_carriers(comparison: Comparison) -> list[Finding]:
     """Answer who carries the rise, from the coarse to the fine."""
     return [few_classes(comparison), one_competitor(comparison), few_samples(comparison)]
+
+
+def no_rise(comparison: Comparison) -> str:
+    """Say that there is nothing to carry; where samples have an infinite loss, among the others."""
+    if any(comparison.infinite_samples):
+        return "The loss did not rise over the samples where it is finite on both sides."
+    return "The loss did not rise."
 
 
 def told_rise(comparison: Comparison) -> Verdict:
@@ -36,7 +42,9 @@ def few_classes(comparison: Comparison) -> Finding:
     title = "Do a few classes carry the rise?"
     present = classes[classes["samples"] > 0]
     if not total > 0 or len(present) < 3:
-        reason = "Fewer than three classes have samples: there are no few." if total > 0 else _NO_RISE
+        reason = (
+            "Fewer than three classes have samples: there are no few." if total > 0 else no_rise(comparison)
+        )
         return Finding("few_classes", title, "not applicable", reason, classes, "")
     few = max(1, round(len(present) / 5))
     top = present.head(few)
@@ -75,7 +83,7 @@ def one_competitor(comparison: Comparison) -> Finding:
     if unread := without_logits("one_competitor", title, comparison.before, comparison.after):
         return unread
     if not total > 0 or len(comparison.panel.class_names) < 3:
-        reason = "With two classes there is one competitor." if total > 0 else _NO_RISE
+        reason = "With two classes there is one competitor." if total > 0 else no_rise(comparison)
         return Finding("one_competitor", title, "not applicable", reason, comparison.competitors, "")
     pairs = comparison.competitors
     rising = pairs[(pairs["class"] >= 0) & (pairs["contribution"] > 0)]
@@ -109,7 +117,7 @@ def few_samples(comparison: Comparison) -> Finding:
     title = "Do a handful of samples carry the rise?"
     total = len(comparison.panel.targets)
     if not comparison.change.loc["loss", "change"] > 0:
-        return Finding("few_samples", title, "not applicable", _NO_RISE, table, "")
+        return Finding("few_samples", title, "not applicable", no_rise(comparison), table, "")
     cancelling = int(value["cancelling_samples"])
     sentence = f"Without the {count(cancelling, 'worst sample')} of {total:,} there is no rise."
     if total >= 100:

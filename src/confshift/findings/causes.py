@@ -17,9 +17,11 @@ from confshift.analysis.history import History
 from confshift.analysis.judgement import SMALL, Judgement
 from confshift.analysis.learning_rate import FEWEST_CHECKPOINTS, learning_rates, rate_drops, unread_rates
 from confshift.analysis.significance import Switches, mcnemar
+from confshift.findings.carriers import no_rise
 from confshift.findings.change import ALONE
 from confshift.findings.finding import Finding, Verdict
 from confshift.findings.labels import about_labels
+from confshift.findings.left_out import over_finite
 from confshift.findings.logits import scored_logits, without_logits
 from confshift.findings.run_kind import kind_of
 from confshift.findings.wording import count, epoch, interval, nats, percent, points, signed
@@ -34,7 +36,7 @@ _TOLD = 1.9
 def about_causes(history: History, judgement: Judgement, comparison: Comparison) -> list[Finding]:
     """Hold each usual explanation of a rising loss against the logits."""
     return [
-        scale_growth(comparison),
+        over_finite(scale_growth(comparison), comparison),
         lost_information(history, judgement, comparison),
         *about_labels(history, comparison),
         learning_rate_drop(history),
@@ -56,7 +58,7 @@ def scale_growth(comparison: Comparison) -> Finding:
     table.loc["kappa", ["change", "unit"]] = [kappa, "ratio"]
     loss, calibration, refinement = (change.loc[name] for name in quantities[:3])
     if loss["change"] <= 0 or not math.isfinite(kappa):
-        reason = "The loss did not rise." if loss["change"] <= 0 else "The logits before are all equal."
+        reason = no_rise(comparison) if loss["change"] <= 0 else "The logits before are all equal."
         return Finding("scale_growth", title, "not applicable", reason, table, "")
     sentence = (
         f"The logits became {kappa:.3g} times as large. Growing alone contributes "
@@ -95,7 +97,7 @@ def lost_information(history: History, judgement: Judgement, comparison: Compari
         reason = ALONE
         return Finding("lost_information", title, "not applicable", reason, table, "")
     refinement, loss = change.loc["refinement_loss"], change.loc["loss"]
-    switched = mcnemar(*comparison.panel.correct)
+    switched = mcnemar(*comparison.answered.correct)
     table = change.loc[["refinement_loss", "error_rate", "loss"]].assign(
         learned=switched.learned, forgotten=switched.forgotten, mcnemar_p=switched.p_value
     )
@@ -122,6 +124,9 @@ def lost_information(history: History, judgement: Judgement, comparison: Compari
 def _lost_over_run(series: pd.DataFrame) -> tuple[Verdict, str]:
     refinement, errors = (status.replace("_", " ") for status in series["status"])
     reason = f" Over the whole run the refinement loss is judged {refinement}, the error rate {errors}."
+    if series.loc["refinement_loss", "infinite_samples"] > 0:
+        reason += " It is infinite at the end, from samples whose true class has a probability of 0."
+        return ("yes" if series.loc["error_rate", "status"] == "systematic" else "cannot tell"), reason
     if (series["status"] == "systematic").any():
         return "yes", reason
     return ("no" if refinement in ("flat", "small") else "cannot tell"), reason
@@ -147,7 +152,7 @@ def learning_rate_drop(history: History) -> Finding:
     """
     title = "Did the learning rate drop, and the curves with it?"
     main = history.panels[0][0]
-    table = history.table[history.table["split"] == main].dropna(subset=["loss"])
+    table = history.table[(history.table["split"] == main) & np.isfinite(history.table["loss"])]
     checkpoints = [history.main.checkpoints[at] for at in table.index]
     rates = learning_rates(checkpoints)
     known = int(np.isfinite(rates).sum()) > len(rates) // 2
@@ -161,7 +166,7 @@ def learning_rate_drop(history: History) -> Finding:
             unread.map(reprlib.repr).to_frame("recorded").rename_axis("epoch"),
             'Pass the learning rate as a number: metadata={"lr": ...}.',
         )
-    drops = rate_drops(table, rates)
+    drops = rate_drops(table, rates) if len(table) else pd.DataFrame()
     verdict, sentence = _dropped(drops, known) if len(drops) else _no_drop(known, len(checkpoints))
     if len(unread):
         sentence += f" {_unread_in_words(unread)}"

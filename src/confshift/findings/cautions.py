@@ -7,6 +7,7 @@ import pandas as pd
 
 from confshift.analysis.panel import Panel
 from confshift.analysis.verdicts import FEW
+from confshift.findings.left_out import few_infinite
 from confshift.findings.wording import count
 
 __all__ = ["cautions", "in_units"]
@@ -25,7 +26,7 @@ def cautions(panel: Panel, row: pd.Series) -> list[str]:
         found.append(f"With only {in_units(row)} the errors themselves are rough.")
     if len(np.unique(panel.targets)) == 1:
         found.append(f"All samples are of class {panel.class_labels[panel.targets[0]]}: no other was asked.")
-    if panel.finite.any() and panel.correct[panel.finite].all():
+    if panel.answered.any() and panel.correct[panel.answered].all():
         found.append("No sample is wrong at any epoch: the whole loss is hedging.")
     first = np.broadcast_to(panel.loss[:1], panel.loss.shape)
     if row["epochs"] > 1 and np.array_equal(panel.loss, first, equal_nan=True):
@@ -40,9 +41,11 @@ def cautions(panel: Panel, row: pd.Series) -> list[str]:
         found.append(f"{count(row['samples_left_out'])} without a finite loss at some epoch left out.")
     if row["epochs_left_out"]:
         found.append(
-            f"{count(row['epochs_left_out'], 'checkpoint')} where most samples have no finite loss left out."
+            f"{count(row['epochs_left_out'], 'checkpoint')} where most samples have no finite output left "
+            "out."
         )
-    return found
+    infinite = few_infinite(panel)
+    return [*found, infinite] if infinite else found
 
 
 def _copies(panel: Panel) -> int:

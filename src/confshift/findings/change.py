@@ -11,6 +11,7 @@ from confshift.analysis.comparison import Comparison
 from confshift.analysis.significance import paired_interval
 from confshift.findings.carriers import about_carriers, told_rise
 from confshift.findings.finding import Finding, Verdict
+from confshift.findings.left_out import over_finite, zero_samples
 from confshift.findings.wording import (
     NOTHING,
     apart,
@@ -43,12 +44,15 @@ def about_change(
     called : tuple of str, optional
         What the two checkpoints are called where an epoch is not enough: two runs.
     """
-    findings = [
-        loss_change(comparison, called=called),
+    about_parts = [
         dearer_mistakes(comparison, overfitting=overfitting),
         wrong_or_right(comparison),
         temperature_repairs(comparison, called=called),
         *about_carriers(comparison),
+    ]
+    findings = [
+        loss_change(comparison, called=called),
+        *(over_finite(one, comparison) for one in about_parts),
     ]
     if comparison.before is comparison.after:
         return [replace(one, verdict="not applicable", sentence=ALONE, next_step="") for one in findings]
@@ -83,12 +87,26 @@ def loss_change(comparison: Comparison, *, called: tuple[str, str] | None = None
         f"{percent(accuracy['after'])} ({interval(accuracy)}). {count(len(comparison.panel.targets))}; "
         f"{_AS_CHOSEN}."
     )
-    if comparison.samples_left_out:
-        sentence += f" {count(comparison.samples_left_out)} without a finite loss left out of both sides."
-    told = loss["change_low"] > 0 or loss["change_high"] < 0
+    sentence += _left_out(comparison)
+    before, after = comparison.infinite_samples
+    told = loss["change_low"] > 0 or loss["change_high"] < 0 or bool(before) != bool(after)
     same = bool((comparison.samples["direction"] == "unchanged").all())
     verdict: Verdict = "no" if same else "yes" if told else "cannot tell"
     return Finding("loss_change", "Did the loss change?", verdict, sentence, change, "")
+
+
+def _left_out(comparison: Comparison) -> str:
+    """Say which samples the numbers of a change are not over, and which side's mean loss is infinite."""
+    if not comparison.samples_left_out:
+        return ""
+    text = f" {count(comparison.samples_left_out)} without a finite loss left out of both sides."
+    for number, side in zip(comparison.infinite_samples, ("before", "after"), strict=True):
+        if number:
+            text += f" The whole mean {side} is infinite: {zero_samples(int(number))}."
+    if comparison.samples_unanswered < comparison.samples_left_out:
+        answered = count(len(comparison.answered.targets))
+        text += f" The accuracy is over the {answered} with an answer on both sides."
+    return text
 
 
 def dearer_mistakes(comparison: Comparison, *, overfitting: bool = False) -> Finding:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
 
 from confshift.analysis.history import History
 from confshift.analysis.judgement import Judgement
 from confshift.findings.finding import Finding, Verdict
+from confshift.findings.left_out import epochs_named
 from confshift.findings.run_kind import kind_of
 from confshift.findings.wording import count, epoch, nats, percent
 
@@ -27,9 +30,9 @@ def best_checkpoint(history: History, judgement: Judgement) -> Finding:
     sets = {criterion: _not_told(judgement, criterion) for criterion in best.index}
     others = {name: _others(epochs - {best.loc[name, "epoch"]}) for name, epochs in sets.items()}
     sentence = (
-        f"By loss epoch {epoch(loss['epoch'])} ({nats(loss['loss'])} nats, accuracy "
+        f"By loss epoch {epoch(loss['epoch'])} ({_loss(loss, 'loss')}, accuracy "
         f"{percent(loss['accuracy'])}{others['loss']}); by refinement loss, the loss after temperature "
-        f"scaling, epoch {epoch(refinement['epoch'])} ({nats(refinement['refinement_loss'])} nats"
+        f"scaling, epoch {epoch(refinement['epoch'])} ({_loss(refinement, 'refinement_loss')}"
         f"{_at_temperature(refinement)}, accuracy {percent(refinement['accuracy'])}"
         f"{others['refinement_loss']}); by accuracy epoch {epoch(accuracy['epoch'])} "
         f"({percent(accuracy['accuracy'])}{others['accuracy']}).{_unscored(history)}"
@@ -54,8 +57,11 @@ def kept(history: History, judgement: Judgement) -> Kept:
 
     By refinement loss, where a temperature gains something; but where the loss rises by confidence, and the
     last checkpoint can't be told from the best by refinement loss, the last: the training was not in vain.
+    Where even the best loss is infinite, by accuracy.
     """
     loss, refinement = history.best.loc["loss"], history.best.loc["refinement_loss"]
+    if math.isinf(loss["loss"]):
+        return Kept(float(history.best.loc["accuracy", "epoch"]), calibrated=False)
     if refinement["fit_status"] != "ok" or not refinement["refinement_loss"] < loss["loss"]:
         return Kept(float(loss["epoch"]), calibrated=False)
     last = _row(history, history.main.checkpoints[-1].epoch)
@@ -74,6 +80,11 @@ def _recommendation(history: History, judgement: Judgement) -> str:
     """Name the checkpoint to keep, what else there is, and the code that applies the temperature."""
     loss, refinement = history.best.loc["loss"], history.best.loc["refinement_loss"]
     chosen = kept(history, judgement)
+    if math.isinf(loss["loss"]):
+        return (
+            f"Keep epoch {epoch(chosen.epoch)}, the best by accuracy: where every loss is infinite, no loss "
+            "tells one checkpoint from another."
+        )
     plain = (
         f"epoch {epoch(loss['epoch'])}, the plain minimum of the loss: {nats(loss['loss'])} nats, accuracy "
         f"{percent(loss['accuracy'])}"
@@ -94,6 +105,16 @@ def _recommendation(history: History, judgement: Judgement) -> str:
         f"{text} Without a temperature: {plain}. In code: probabilities = (model(inputs) / "
         f"{row['temperature']:.4g}).softmax(dim=-1)."
     )
+
+
+def _loss(row: pd.Series, name: str) -> str:
+    """Write a mean loss; an infinite one with what is left of the loss without the infinite samples."""
+    if math.isinf(row[name]):
+        known = math.isfinite(row["finite_loss"])
+        return "infinite" + (
+            f"; the loss is {nats(row['finite_loss'])} nats where it is finite" if known else ""
+        )
+    return f"{nats(row[name])} nats"
 
 
 def _others(epochs: set[float]) -> str:
@@ -120,8 +141,8 @@ def _at_temperature(row: pd.Series) -> str:
 
 def _unscored(history: History) -> str:
     """Name the checkpoints that can't be chosen: no sample has a finite loss there."""
-    lost = history.main.epochs[~history.main.finite.any(axis=1)]
-    if not len(lost):
+    lost = ~np.asarray(history.main.finite.any(axis=1))
+    if not lost.any():
         return ""
-    named = ", ".join(epoch(one) for one in lost[:5]) + (", ..." if len(lost) > 5 else "")
-    return f" No sample has a finite loss at epoch {named}: left out here and in the comparison."
+    named = epochs_named(history.main, lost)
+    return f" No sample has a finite loss at {named}: left out here and in the comparison."

@@ -10,6 +10,7 @@ import pandas as pd
 from confshift.analysis.comparison import Comparison
 from confshift.analysis.history import History
 from confshift.findings.choice import kept
+from confshift.findings.left_out import opening, pair_opening, zero_samples
 from confshift.findings.run_kind import kind_of
 from confshift.findings.wording import NOTHING, divisor, epoch, nats, percent, points, rose_or_fell
 
@@ -22,6 +23,7 @@ _STATUSES = {
     "small": "that is systematic, but little",
     "within_jitter": "that is real between these two, but within the jitter from epoch to epoch",
     "below_resolution": "this many samples can't tell whether that is systematic",
+    "unscored": "what was left out can't tell whether that is systematic",
     "flat": "that is within noise",
     "too_few_epochs": "too few epochs to call it systematic or not",
 }
@@ -37,6 +39,8 @@ _SAMPLES = {
 def headline(history: History, comparison: Comparison) -> str:
     """Say in one sentence what the change is and what follows from it, as briefly as it can be said.
 
+    Before it stands what has no finite output or loss, where that is more than a few samples.
+
     Parameters
     ----------
     history : History
@@ -44,24 +48,54 @@ def headline(history: History, comparison: Comparison) -> str:
     comparison : Comparison
         Of the two checkpoints that the page shows.
     """
-    if comparison.before is comparison.after:
-        return _alone(comparison)
+    first = opening(history.main) or pair_opening(comparison)
+    clauses = [_alone(comparison)] if comparison.before is comparison.after else _clauses(history, comparison)
+    sentence = "; ".join(clause for clause in clauses if clause) + "."
+    return f"{first} {sentence}" if first else sentence
+
+
+def _clauses(history: History, comparison: Comparison) -> list[str]:
+    if any(comparison.infinite_samples):
+        return [_infinite_change(comparison), _accuracy(comparison)]
     clauses = [_change(comparison)]
     if _amount(comparison) > 0:
         clauses += [_verdict(history, comparison), _cells(comparison)]
     else:
         clauses.append(_still_best(history, comparison))
-    clauses += [_accuracy(comparison), _advice(history, comparison)]
-    return "; ".join(clause for clause in clauses if clause) + "."
+    return [*clauses, _accuracy(comparison), _advice(history, comparison)]
 
 
 def _alone(comparison: Comparison) -> str:
     """Say what one checkpoint shows, for want of another to compare it with."""
     after, change = comparison.after, comparison.change["after"]
+    loss = f"{nats(change['loss'])} nats"
+    infinite = comparison.infinite_samples[1]
+    if infinite:
+        loss = f"infinite ({zero_samples(infinite)}; {loss} over the other {_scored(comparison)})"
     return (
-        f"One checkpoint, epoch {epoch(after.epoch)}: {_split(comparison)} loss {nats(change['loss'])} nats, "
-        f"accuracy {percent(change['accuracy'])}; what changes can be told from the second one on."
+        f"One checkpoint, epoch {epoch(after.epoch)}: {_split(comparison)} loss {loss}, "
+        f"accuracy {percent(change['accuracy'])}; what changes can be told from the second one on"
     )
+
+
+def _scored(comparison: Comparison) -> str:
+    return f"{len(comparison.panel.targets):,}"
+
+
+def _infinite_change(comparison: Comparison) -> str:
+    """Say that a loss is infinite, and what it did over the samples where it is not."""
+    before, after = (int(one) for one in comparison.infinite_samples)
+    start, end = epoch(comparison.before.epoch), epoch(comparison.after.epoch)
+    change = _amount(comparison)
+    size = "" if change == 0 else f" by {nats(abs(change))} nats"
+    rest = f"over the {_scored(comparison)} with a finite loss at both it {rose_or_fell(change)}{size}"
+    if not before:
+        what = f"rose to infinity, as {zero_samples(after)} at epoch {end}"
+    elif not after:
+        what = f"came down from infinity, as {zero_samples(before)} at epoch {start}"
+    else:
+        what = f"is infinite at both, as {zero_samples(before)} at the first and {after:,} at the second"
+    return f"From epoch {start} to {end} the {_split(comparison)} loss {what}; {rest}"
 
 
 def _amount(comparison: Comparison) -> float:
@@ -184,11 +218,20 @@ def difference(comparison: Comparison, *, first: str, second: str) -> str:
         "stayed_wrong": "samples that both get wrong",
     }
     change = comparison.change
+    infinite = [
+        f"{name} has an infinite loss, as {zero_samples(int(number))}"
+        for name, number in zip((first, second), comparison.infinite_samples, strict=True)
+        if number
+    ]
+    over = f"over the {_scored(comparison)} with a finite loss in both " if infinite else ""
     clauses = [
         f"{second} (epoch {epoch(comparison.after.epoch)}) against {first} "
-        f"(epoch {epoch(comparison.before.epoch)}): the loss is {_other_than(change.loc['loss'])}",
+        f"(epoch {epoch(comparison.before.epoch)}): "
+        + "; ".join([*infinite, f"{over}the loss is {_other_than(change.loc['loss'])}"]),
         f"the accuracy is {_other_than(change.loc['accuracy'])}",
     ]
+    if infinite:
+        return "; ".join(clauses) + "."
     if _told(change.loc["loss"]):
         shares = _net(comparison) / change.loc["loss", "change"]
         main = str(shares.idxmax())
@@ -205,6 +248,7 @@ _COURSES = {
     "small": "a systematic rise, but little",
     "within_jitter": "within the jitter from epoch to epoch",
     "below_resolution": "too little for this many samples to tell",
+    "unscored": "too much was left out to tell whether systematically",
     "flat": "within noise",
 }
 
@@ -214,6 +258,13 @@ def course(history: History, name: str) -> str:
     row = history.rise.loc["loss"]
     if row["status"] == "too_few_epochs":
         return f"{name} has too few epochs to judge its course."
+    if row["last_epoch"] != history.main.epochs[-1]:
+        return f"{name} can't be judged at its end: its outputs there are not finite."
+    if math.isinf(row["last_value"]):
+        return (
+            f"{name} ends, at epoch {epoch(row['last_epoch'])}, with an infinite loss; its best, epoch "
+            f"{epoch(row['best_epoch'])}, has {nats(row['best_value'])} nats."
+        )
     if not row["amount"] > 0:
         return f"{name} ends at its best, epoch {epoch(row['last_epoch'])}."
     return (

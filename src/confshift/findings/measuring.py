@@ -116,7 +116,8 @@ def train_gap(history: History) -> Finding:
         f"({points(last['accuracy_val'] - last['accuracy_train'])}). Both in eval mode on the same "
         "weights, which the running loss of a training loop is not."
     )
-    verdict: Verdict = "yes" if gap > _TOLD * se else "no" if gap < -_TOLD * se else "cannot tell"
+    margin = 0.0 if math.isinf(gap) else _TOLD * se  # an infinite gap has no error
+    verdict: Verdict = "yes" if gap > margin else "no" if gap < -margin else "cannot tell"
     step = ""
     if float(table.index[0]) <= 0 and abs(first["loss_gap"]) > 3 * first["loss_gap_se"]:
         sentence += f" Before training they already differ by {signed(first['loss_gap'])}."

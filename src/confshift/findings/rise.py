@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pandas as pd
 
@@ -12,6 +13,7 @@ from confshift.analysis.persistence import CORRELATED, TAIL
 from confshift.analysis.verdicts import ALPHA
 from confshift.findings.cautions import cautions, in_units
 from confshift.findings.finding import Finding
+from confshift.findings.left_out import REPAIR_ZERO, opening, zero_samples
 from confshift.findings.wording import count, epoch, nats, percent
 
 __all__ = ["about_rise", "series_rise"]
@@ -33,14 +35,13 @@ _NOTHING = 1e-9
 
 
 def about_rise(history: History, judgement: Judgement) -> list[Finding]:
-    """Say of each series whether it rises; `judgement` is the history's own or one with groups or looks."""
-    findings = [series_rise(judgement.rise, series) for series in _SERIES]
-    caution = " ".join(cautions(history.main, judgement.rise.loc["loss"]))
-    first = findings[0]
-    if caution:
-        sentence = f"{first.sentence} {caution}"
-        first = Finding(first.code, first.title, first.verdict, sentence, first.evidence, first.next_step)
-    return [first, *findings[1:]]
+    """Say of each series whether it rises; `judgement` is the history's own or one with groups or looks.
+
+    What has no finite output is said first of all, other cautions after the answer.
+    """
+    first, *others = [series_rise(judgement.rise, series) for series in _SERIES]
+    said = [opening(history.main), first.sentence, *cautions(history.main, judgement.rise.loc["loss"])]
+    return [replace(first, sentence=" ".join(one for one in said if one)), *others]
 
 
 def series_rise(rise: pd.DataFrame, series: str) -> Finding:
@@ -52,10 +53,11 @@ def series_rise(rise: pd.DataFrame, series: str) -> Finding:
         "small": _systematic,
         "within_jitter": _within_jitter,
         "below_resolution": _below_resolution,
+        "unscored": _unscored,
         "flat": _flat,
         "too_few_epochs": _too_few_epochs,
     }[row["status"]]
-    sentence, step = words(row, name)
+    sentence, step = (_infinite if math.isinf(row["last_value"]) else words)(row, name)
     return Finding(code, title, row["verdict"], sentence[0].upper() + sentence[1:], rise.loc[[series]], step)
 
 
@@ -148,6 +150,34 @@ def _below_resolution(row: pd.Series, name: str) -> tuple[str, str]:
         f"About {count(float(f'{wanted:.2g}'), noun)} would resolve a rise of {_amount(row, row['amount'])}."
     )
     return sentence, step
+
+
+def _infinite(row: pd.Series, name: str) -> tuple[str, str]:
+    """Write where a mean ends that is infinite, and what the samples with a finite one did."""
+    lasting = {
+        "systematic": "and stays there",
+        "within_jitter": f"but not at {TAIL} epochs in a row: the next epoch may take it back",
+        "too_few_epochs": "and there are too few epochs to say whether it stays there",
+    }[row["status"]]
+    sentence = (
+        f"{name} has risen to infinity, {lasting}: {nats(row['best_value'])} nats at epoch "
+        f"{epoch(row['best_epoch'])}, infinite at epoch {epoch(row['last_epoch'])}, where "
+        f"{zero_samples(int(row['infinite_samples']))}."
+    )
+    if row["finite_samples"]:
+        sentence += (
+            f" Over the {count(row['finite_samples'])} with a finite one at both it went from "
+            f"{nats(row['finite_best_value'])} to {nats(row['finite_last_value'])} nats."
+        )
+    return sentence, REPAIR_ZERO
+
+
+def _unscored(row: pd.Series, name: str) -> tuple[str, str]:
+    sentence = (
+        f"{name} does not rise where it can be judged ({_course(row)}, over {in_units(row)}), but what was "
+        "left out could hide a rise."
+    )
+    return sentence, "Find out why these outputs are not finite, and inspect again."
 
 
 def _flat(row: pd.Series, name: str) -> tuple[str, str]:

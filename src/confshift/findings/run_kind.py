@@ -10,6 +10,7 @@ import pandas as pd
 from confshift.analysis.history import History
 from confshift.analysis.judgement import Judgement
 from confshift.findings.finding import Finding, Verdict
+from confshift.findings.left_out import REPAIR_ZERO
 from confshift.findings.wording import epoch, nats, percent
 
 __all__ = ["KINDS", "kind_of", "run_kind"]
@@ -59,6 +60,18 @@ KINDS = {
         "Undecidable so far: whether the model itself gets worse can't be told from noise.",
         "More validation samples, or more epochs, would decide it.",
     ),
+    "infinite": _Kind(
+        "cannot tell",
+        "The loss is infinite at the end: some samples give their true class a probability of 0. Whether the "
+        "model itself gets worse can't be told from it.",
+        REPAIR_ZERO,
+    ),
+    "unscored": _Kind(
+        "cannot tell",
+        "Undecidable: outputs that are not finite were left out, so what became of these samples is not "
+        "known.",
+        "Find out why these outputs are not finite, and inspect again.",
+    ),
     "too_early": _Kind("not applicable", "Too early to say what kind of run this is.", "Ask again later."),
 }
 
@@ -102,6 +115,8 @@ def _line(row: pd.Series, series: str) -> str:
     if math.isnan(row["amount"]):
         return text
     amount = abs(row["amount"])
+    if math.isinf(amount):
+        return f"{text}, up to infinity"
     written = f"{100 * amount:.2f} points" if row["unit"] == "fraction" else f"{nats(amount)} nats"
     text += f", {'up' if row['amount'] > 0 else 'down'} {written}" if amount > 1e-9 else ", unchanged"
     if series != "loss" and 0 < row["share_of_rise"] < math.inf:
@@ -113,12 +128,16 @@ def kind_of(judgement: Judgement) -> str:
     """Return the kind of run, a key of `KINDS`."""
     rise = judgement.rise
     status = rise["status"]
+    if rise.loc["loss", "infinite_samples"] > 0:
+        return "overfitting" if status["error_rate"] == "systematic" else "infinite"
     if status["loss"] == "systematic":
         return _kind_of_rise(rise)
     if "systematic" in (status["refinement_loss"], status["error_rate"]):
         return "hidden_overfitting"
     if status["loss"] == "too_few_epochs":
         return "too_early"
+    if status["loss"] == "unscored":
+        return "unscored"
     if status["loss"] != "flat":
         return "undecidable"
     return "improving" if _improving(judgement.candidates) else "no_rise"

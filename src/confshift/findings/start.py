@@ -76,11 +76,15 @@ def start_loss(history: History) -> Finding:
     row = history.table.iloc[0]
     loss, se = float(row["loss"]), float(row["loss_se"])
     if math.isnan(loss):
-        sentence = "No sample of the checkpoint before training has a finite loss."
+        sentence = "No sample of the checkpoint before training has a finite output."
         return Finding("start_loss", title, "cannot tell", sentence, table, "Look for NaN in the outputs.")
     table.loc["start"] = [loss, float(row["accuracy"])]
+    written = f"{nats(loss)} nats"
+    if math.isinf(loss):
+        rest = f" ({nats(float(row['finite_loss']))} nats where it is finite)" if row["samples"] else ""
+        written = f"infinite{rest}"
     sentence = (
-        f"Before training the loss is {nats(loss)} nats and the accuracy "
+        f"Before training the loss is {written} and the accuracy "
         f"{percent(float(row['accuracy']))}. {_in_words(known)}"
     )
     expected = _expected_loss(first)
@@ -180,14 +184,14 @@ def outputs_in_order(history: History) -> Finding:
     """Do the outputs stand for the classes that the targets name?"""
     title = "Do the outputs stand for the classes in the order of the labels?"
     panel = history.main
-    usable, classes = panel.finite[-1], len(panel.class_names)
+    usable, classes = panel.answered[-1], len(panel.class_names)
     last = panel.checkpoints[-1].epoch
     known = _reference_table(references(panel.targets, classes))
     if last <= 0 or not usable.any() or classes > _MOST_CLASSES:
         reason = (
             "An untrained head fits any order of the labels about as well; this needs a trained checkpoint."
             if last <= 0
-            else "No sample can be scored."
+            else "No sample has a finite output."
             if not usable.any()
             else f"With {classes:,} classes the outputs are not matched."
         )

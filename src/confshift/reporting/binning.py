@@ -31,8 +31,8 @@ def odds_ticks(panel: Panel) -> NDArray[np.float64]:
     those are not beyond 99.9999 %.
     """
     with np.errstate(invalid="ignore"):
-        confidence = np.where(panel.finite, panel.confidence, np.nan)
-    held = confidence[panel.finite.any(axis=1)]
+        confidence = np.where(panel.answered, panel.confidence, np.nan)
+    held = confidence[panel.answered.any(axis=1)]
     if not len(held):
         held = np.array([[0.5]])
     low = int(np.searchsorted(_PLACES, np.nanquantile(held, 0.01), side="right")) - 1
@@ -45,7 +45,7 @@ def confidence_bins(panel: Panel, edges: NDArray[np.float64]) -> dict[str, list[
     """Count right and wrong answers (T lists) by confidence; what lies outside is in the end bins."""
     counts: dict[str, list[list[int]]] = {"right": [], "wrong": []}
     for at in range(len(panel.checkpoints)):
-        usable = panel.finite[at]
+        usable = panel.answered[at]
         bins = np.clip(np.searchsorted(edges, panel.confidence[at], side="left") - 1, 0, len(edges) - 2)
         for kind, members in (("right", panel.correct[at]), ("wrong", ~panel.correct[at])):
             counted = np.bincount(bins[usable & members], minlength=len(edges) - 1)
@@ -64,7 +64,7 @@ def reliability_dots(panel: Panel) -> list[list[list[float]]]:
     columns = ["confidence", "accuracy", "accuracy_low", "accuracy_high", "samples"]
     dots = []
     for at in range(len(panel.checkpoints)):
-        usable = panel.finite[at]
+        usable = panel.answered[at]
         bins = reliability_bins(panel.confidence[at][usable], panel.correct[at][usable], binning="equal_mass")
         dots.append(_rounded(bins[columns].to_numpy()))
     return dots
@@ -74,7 +74,7 @@ def isotonic_curves(panel: Panel) -> list[list[list[float]]]:
     """Return for each epoch the corners of the isotonic curve: confidence, accuracy."""
     curves = []
     for at in range(len(panel.checkpoints)):
-        usable = panel.finite[at]
+        usable = panel.answered[at]
         corners = pd.DataFrame({"confidence": [], "accuracy": []})
         if usable.any():
             corners = isotonic_curve(panel.confidence[at][usable], panel.correct[at][usable])

@@ -118,6 +118,7 @@ def _frame(story: Story, parts: Mapping[str, Any]) -> Frame:
         splits=len(story.carried.panels) > 1,
         rises=not story.two_runs and bool(tables.rise_starts(story.history.rise)),
         runs=tables.run_labels(story.names) if story.two_runs else (),
+        infinite=any(history.main.infinite.any() for history in story.histories),
         lone=any(len(history.main.checkpoints) == 1 for history in story.histories),
     )
 
@@ -244,9 +245,11 @@ def key_table(change: pd.DataFrame) -> Printed:
                 *(number(row[side]) if math.isfinite(row[side]) else "–" for side in ("before", "after")),
                 moved(row["change"]) if known else "–",
                 interval if known else "–",
+                f"{row['samples']:,}",
             ]
         )
-    return {"head": ["quantity", "before", "after", "change", "95 % interval"], "rows": rows, "more": 0}
+    head = ["quantity", "before", "after", "change", "95 % interval", "samples"]
+    return {"head": head, "rows": rows, "more": 0}
 
 
 def _printed(table: pd.DataFrame) -> Printed:

@@ -38,6 +38,7 @@ def reconciliation(
         ("Checkpoints", "; ".join(_checkpoints(one) for one in histories)),
         ("Compared", f"epoch {epoch(comparison.before.epoch)} with epoch {epoch(comparison.after.epoch)}"),
         ("Left out: no finite loss at one of them", f"{comparison.samples_left_out:,}"),
+        ("Of these without an answer", f"{comparison.samples_unanswered:,}"),
         ("Ignored by label", _range(table["ignored_samples"])),
         ("Duplicate rows dropped", _range(table["duplicate_samples"])),
         ("Samples matched by", ", ".join(sorted({str(one) for one in table["id_source"]}))),
@@ -101,6 +102,10 @@ def start_table(history: History) -> pd.DataFrame:
     first = f"first checkpoint, epoch {epoch(row['epoch'])}"
     accuracies = [row["accuracy"], 1 / classes, float(shares.max())]
     return pd.DataFrame(
-        {"loss": [f"{one:.3f} nats" for one in losses], "accuracy": [percent(one) for one in accuracies]},
+        {"loss": [_nats(one) for one in losses], "accuracy": [percent(one) for one in accuracies]},
         index=pd.Index([first, "all classes alike", "always the class frequencies"], name="model"),
     )
+
+
+def _nats(loss: float) -> str:
+    return "infinite" if math.isinf(loss) else f"{loss:.3f} nats"

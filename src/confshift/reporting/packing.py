@@ -25,7 +25,7 @@ __all__ = [
 
 #: Losses are kept as log(loss + this), in 16 bits: 0.03 % of a large loss, 1e-7 of a small one.
 LOSS_FLOOR = 1e-3
-#: The code of a loss that is not a number.
+#: The code of a loss that is not finite.
 _MISSING = 65535
 #: Of a subset, so many are those whose loss changed most.
 _MOVERS = 500
@@ -66,7 +66,10 @@ def pack(values: NDArray[Any]) -> str:
 
 
 def pack_losses(panel: Panel, positions: NDArray[np.intp]) -> tuple[str, float]:
-    """Pack the losses (T, n), 16 bits each, and the largest code's logarithm; 65535 is not a number."""
+    """Pack the losses (T, n), 16 bits each, and the largest code's logarithm.
+
+    65535 is no finite loss: an infinite one where there is a prediction, none where there is not.
+    """
     losses = panel.loss[:, positions]
     finite = np.isfinite(losses)
     largest = float(losses[finite].max()) if finite.any() else 0.0
@@ -95,18 +98,22 @@ def pack_pairs(panel: Panel) -> tuple[str, str]:
 
 
 def pack_pair_means(panel: Panel) -> str:
-    """Pack each checkpoint's means over the samples that can be scored at it and at another one.
+    """Pack each checkpoint's means over the samples whose loss is finite at it and at another one.
 
-    Only where some sample can't be scored somewhere: elsewhere the means of all samples serve every pair.
+    Only where some loss is not finite somewhere: elsewhere the means of all samples serve every pair.
 
     Returns
     -------
     str
-        float32 (5, T, T): loss, correct, hedge, mistake, refinement; of the checkpoint in the row, over the
-        samples that it shares with the one in the column.
+        float32 (9, T, T): loss, correct, hedge, mistake, refinement; of the checkpoint in the row, over the
+        samples that it shares with the one in the column; how many these are. Over those with an answer at
+        both: accuracy, how many, and how many are right at the row and wrong at the column.
     """
-    shared = panel.finite.astype(np.float64)
-    counts = np.maximum(shared @ shared.T, 1)
+    shared, answered = panel.finite.astype(np.float64), panel.answered.astype(np.float64)
+    counts, answers = shared @ shared.T, answered @ answered.T
     quantities = (panel.loss, panel.correct, panel.hedge, panel.mistake, panel.refinement)
-    means = [np.where(panel.finite, values, 0.0) @ shared.T / counts for values in quantities]
+    means = [np.where(panel.finite, values, 0.0) @ shared.T / np.maximum(counts, 1) for values in quantities]
+    right = panel.correct.astype(np.float64)  # what has no answer is not right
+    forgotten = right @ (answered - right).T
+    means += [counts, right @ answered.T / np.maximum(answers, 1), answers, forgotten]
     return pack(np.stack(means).astype(np.float32))

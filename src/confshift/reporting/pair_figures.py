@@ -69,7 +69,7 @@ def _history(history: History, comparison: Comparison) -> dict[str, pd.DataFrame
 
 def _first_near(history: History, before: int) -> int:
     """Return the position from which on no loss is much further away than those after `before` are."""
-    losses = history.table["loss"].to_numpy()[: len(history.main.epochs)]
+    losses = history.table["finite_loss"].to_numpy()[: len(history.main.epochs)]
     change = np.abs(losses - losses[before])
     if before == len(losses) - 1:
         return 0
@@ -121,7 +121,7 @@ def _reliability(comparison: Comparison, ticks: NDArray[np.float64], scale: str)
 
 def _confidence(comparison: Comparison, ticks: NDArray[np.float64], scale: str) -> dict[str, pd.DataFrame]:
     edges = binning.bin_edges(ticks)[scale]
-    counts = binning.confidence_bins(comparison.panel, edges)
+    counts = binning.confidence_bins(comparison.answered, edges)
     places = _placed(pd.Series(edges), ticks, scale).to_numpy()
     sides = list(enumerate(SIDES))[0 if comparison.before is not comparison.after else 1 :]
     common = {

@@ -14,7 +14,8 @@ from confshift.analysis.comparison import Comparison
 from confshift.analysis.history import History, summarize
 from confshift.analysis.significance import t_quantile
 from confshift.reporting import binning, packing, tables
-from confshift.reporting.readings import CHOICES, ENDLESS, READINGS, pair_values
+from confshift.reporting.pair_values import ENDLESS, pair_values
+from confshift.reporting.readings import CHOICES, READINGS
 from confshift.reporting.theme import CELL_LABELS, TRANSITION_LABELS
 
 __all__ = [
@@ -159,7 +160,7 @@ def _confidences(history: History, comparison: Comparison) -> dict[str, Any]:
             for scale, edges in binning.bin_edges(ticks).items()
         },
         "odds_ticks": ticks.tolist(),
-        "scale": "odds" if binning.crowded(comparison.panel.confidence[1]) else "probability",
+        "scale": "odds" if binning.crowded(comparison.answered.confidence[1]) else "probability",
     }
 
 

@@ -134,7 +134,7 @@ def _spec(
         raise ConfshiftError(f"figure={name!r} compares two checkpoints; the run has one")
     if name == "competitors":
         comparison.competitors  # noqa: B018 - an error here, where a page goes without
-    axis = scale or ("odds" if binning.crowded(comparison.panel.confidence[1]) else "probability")
+    axis = scale or ("odds" if binning.crowded(comparison.answered.confidence[1]) else "probability")
     if axis not in ("probability", "odds"):
         raise ConfshiftError(f"scale={scale!r}: give 'probability' or 'odds'")
     ticks = binning.odds_ticks(history.main)
@@ -146,6 +146,7 @@ def _spec(
         limits=tables.limits([history]),
         splits=len(history.panels) > 1,
         rises=bool(tables.rise_starts(history.rise)),
+        infinite=bool(history.main.infinite.any()),
     )
     variants = {name, f"{name}_{'whole' if whole else 'near'}", f"{name}_{axis}"}
     (spec,) = chart_specs(frame, only=variants).values()

@@ -7,26 +7,17 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import pandas as pd
-
-from confshift.analysis.comparison import Comparison
-from confshift.analysis.decomposition import TRANSITIONS
 from confshift.findings import wording
 
-__all__ = ["CHOICES", "ENDLESS", "FORMATS", "READINGS", "fill", "pair_values"]
-
-#: Stands for a temperature without end: JSON has no infinity.
-ENDLESS = 1e300
+__all__ = ["CHOICES", "FORMATS", "READINGS", "fill"]
 
 #: `{name:format}`: a value of `pair_values` in one of the formats below. words.js has the same formats.
 READINGS = {
-    "pair": (
-        "Epoch {A:epoch} to {B:epoch}: loss {loss_change:signed} nats, accuracy {accuracy_change:points}."
-    ),
-    "loss_figure": "{loss_change:signed} nats",
+    "pair": ("Epoch {A:epoch} to {B:epoch}: loss {loss_moved:text}, accuracy {accuracy_change:points}."),
+    "loss_figure": "{loss_moved:text}",
     "loss_detail": (
         "{loss_from:text} at {at_A:text}, {loss_to:text} at {at_B:text}. "
-        "95 % interval {loss_low:signed} to {loss_high:signed}"
+        "95 % interval {loss_low:signed} to {loss_high:signed}{left_out:text}"
     ),
     "accuracy_figure": "{accuracy_change:points}",
     "accuracy_detail": (
@@ -41,15 +32,15 @@ READINGS = {
     "loss": (
         "Between {at_A:text} and {at_B:text} the loss {loss_change:rose} from {loss_from:text} to "
         "{loss_to:text} nats; after temperature scaling it went from {refinement_from:text} to "
-        "{refinement_to:text}."
+        "{refinement_to:text}{left_out:text}."
     ),
     "accuracy": (
         "Accuracy {accuracy_change:rose} from {accuracy_before:percent} to {accuracy_after:percent}: "
-        "{learned_samples:samples} learned, {forgotten_samples:samples} forgotten."
+        "{learned_answers:samples} learned, {forgotten_answers:samples} forgotten."
     ),
     "account": (
         "{loss_from:text} {hedging:signed} by hedging {error_rate:signed} by the number of mistakes "
-        "{mistake_cost:signed} by what a mistake costs = {loss_to:text}. {costs:text}"
+        "{mistake_cost:signed} by what a mistake costs = {loss_to:text}{left_out:text}. {costs:text}"
     ),
     "cells": (
         "{up_samples:samples} have a higher loss than before and add {up:signed} nats; "
@@ -101,6 +92,21 @@ READINGS = {
 
 #: Sentences, or parts of one, that are chosen by the numbers: the key of a text and when it is said.
 CHOICES: dict[str, dict[str, str]] = {
+    "loss_moved": {
+        "finite": "{loss_change:signed} nats",
+        "rose": "up to ∞ nats",
+        "fell": "down from ∞ nats",
+        "stayed": "∞ at both",
+    },
+    "left_out": {
+        "none": "",
+        "some": (
+            ". Losses are over the {scored:samples} with a finite one at both; {nonfinite_before:count} at "
+            "{at_A:text} and {nonfinite_after:count} at {at_B:text} have none, {infinite_before:count} and "
+            "{infinite_after:count} of them an infinite one. Accuracy is over the {answered:samples} with an "
+            "answer at both"
+        ),
+    },
     "costs": {
         "wrong": (
             "Each mistake cost {cost_before:nats} nats at {at_A:text} and {cost_after:nats} at {at_B:text}."
@@ -161,124 +167,3 @@ def fill(template: str, values: Mapping[str, Any]) -> str:
         return FORMATS[place[2]](value)
 
     return _PLACE.sub(write, template)
-
-
-def pair_values(
-    comparison: Comparison,
-    classes: list[int],
-    at: tuple[str, str],
-    *,
-    before: Mapping[str, Any],
-    after: Mapping[str, Any],
-) -> dict[str, Any]:
-    """Return the numbers that the templates name, for one pair of checkpoints.
-
-    Parameters
-    ----------
-    comparison : Comparison
-    classes : list of int
-        Those shown one by one.
-    at : tuple of str
-        What the two checkpoints are called: "epoch 12".
-    before, after : mapping
-        The rows of `tables.epoch_table` of the two checkpoints.
-    """
-    change, account = comparison.change, comparison.account
-    top = comparison.concentration["value"]
-    values: dict[str, Any] = {
-        "A": comparison.before.epoch,
-        "B": comparison.after.epoch,
-        "at_A": at[0],
-        "at_B": at[1],
-        "N": len(comparison.panel.targets),
-        "temperature_after": min(comparison.after.temperature, ENDLESS),
-        "calibration_margin": 1.96 * after["calibration_loss_se"],
-        **{part: account.loc[part, "contribution"] for part in account.index},
-        "cost_before": account.loc["mistake_cost", "before"],
-        "cost_after": account.loc["mistake_cost", "after"],
-        **{name: top[column] for name, column in _CONCENTRATION.items()},
-        **_of_cells(comparison),
-        **_of_classes(comparison.classes.loc[classes]),
-    }
-    for name, quantity in _CHANGES.items():
-        row = change.loc[quantity]
-        values |= {f"{name}_{column}": row[column] for column in ("before", "after", "change")}
-    for name in ("loss", "accuracy"):
-        values |= {f"{name}_{end}": change.loc[name, f"change_{end}"] for end in ("low", "high")}
-    for side, row in (("before", before), ("after", after)):
-        values |= {f"{name}_{side}": row[column] for name, column in _OF_EPOCH.items()}
-    values |= _told_apart(values)
-    values |= _chosen_texts(values)
-    return {name: value.item() if hasattr(value, "item") else value for name, value in values.items()}
-
-
-def _chosen_texts(values: Mapping[str, Any]) -> dict[str, str]:
-    """Fill of each of CHOICES the text that the numbers call for."""
-    keys = {
-        "costs": "wrong" if math.isfinite(values["cost_before"] + values["cost_after"]) else "right",
-        "class_fall": "fell" if values["fell_before"] - values["fell_after"] > wording.NOTHING else "none",
-        "class_top": "adds" if values["top_contribution"] > wording.NOTHING else "none",
-        "carried": "rise" if values["cancelling"] > 0 else "none",
-    }
-    return {name: fill(CHOICES[name][key], values) for name, key in keys.items()}
-
-
-def _told_apart(values: Mapping[str, Any]) -> dict[str, str]:
-    """Write the losses that a sentence holds against each other so that a reader sees which is lower."""
-    texts: dict[str, str] = {}
-    for names, (first, second) in _HELD_AGAINST.items():
-        pair = values[first], values[second]
-        known = all(math.isfinite(one) for one in pair)
-        written = wording.apart(*pair) if known else tuple(fill("{x:nats}", {"x": one}) for one in pair)
-        texts |= dict(zip(names, written, strict=True))
-    return texts
-
-
-#: What two losses are called where each is written beside the other, and which they are.
-_HELD_AGAINST = {
-    ("loss_from", "loss_to"): ("loss_before", "loss_after"),
-    ("refinement_from", "refinement_to"): ("refinement_before", "refinement_after"),
-    ("unscaled", "scaled"): ("loss_after", "refinement_after"),
-}
-_CHANGES = {
-    "loss": "loss",
-    "accuracy": "accuracy",
-    "refinement": "refinement_loss",
-    "calibration": "calibration_loss",
-}
-_CONCENTRATION = {"top_1": "top_1_percent", "top_10": "top_10_percent", "cancelling": "cancelling_samples"}
-_OF_EPOCH = {
-    "gap": "confidence_gap",
-    "ece": "ece",
-    "ece_null": "ece_null",
-    "sure_right": "sure_right",
-    "sure_wrong": "sure_wrong",
-}
-
-
-def _of_cells(comparison: Comparison) -> dict[str, Any]:
-    cells = comparison.cells
-    values: dict[str, Any] = {}
-    for transition in TRANSITIONS:
-        part = cells.loc[transition]
-        values[transition] = part["contribution"].sum()
-        values[f"{transition}_samples"] = part["samples"].sum()
-    for direction in ("up", "down"):
-        part = cells.xs(direction, level="direction")
-        values[direction] = part["contribution"].sum()
-        values[f"{direction}_samples"] = part["samples"].sum()
-    return values
-
-
-def _of_classes(shown: pd.DataFrame) -> dict[str, Any]:
-    top = shown.loc[shown["contribution"].idxmax()]
-    fell = shown.loc[(shown["accuracy_after"] - shown["accuracy_before"]).idxmin()]
-    return {
-        "shown_classes": len(shown),
-        "shown_contribution": shown["contribution"].sum(),
-        "top_class": top["class_name"],
-        "top_contribution": top["contribution"],
-        "fell_class": fell["class_name"],
-        "fell_before": fell["accuracy_before"],
-        "fell_after": fell["accuracy_after"],
-    }

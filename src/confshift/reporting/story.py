@@ -20,6 +20,7 @@ from confshift.findings.change import about_change
 from confshift.findings.diagnosis import choose_pair, diagnose
 from confshift.findings.finding import Finding
 from confshift.findings.headline import difference, headline
+from confshift.findings.left_out import opening, pair_opening
 from confshift.findings.wording import epoch
 from confshift.reporting.payload import carried_history, places_of
 from confshift.reporting.thumbnails import Thumbnail, Thumbnails, show_inputs
@@ -121,7 +122,11 @@ def tell_two_runs(
     )
     # A run against itself: two checkpoints all the same.
     comparison = _compared(first, copy(second) if second is first else second, names)
-    verdict = difference(comparison, first=names[0], second=names[1])
+    said = [opening(history.main, name) for history, name in zip(histories, names, strict=True)]
+    if not any(said):
+        said = [pair_opening(comparison)]
+    said.append(difference(comparison, first=names[0], second=names[1]))
+    verdict = " ".join(one for one in said if one)
     findings = tuple(_about_the_worse(comparison, names))
     problems = _problems([run, other])
     whole = title or f"{names[0]} against {names[1]}"

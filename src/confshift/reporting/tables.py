@@ -30,9 +30,11 @@ __all__ = [
 
 #: A 95 % margin is this many standard errors.
 _MARGIN = 1.96
-#: What a chart over epochs tells of each.
 _NUMBERS_OF_PAIR = ("class", "competitor", "contribution")
+#: What a chart over epochs tells of each.
 _SHOWN = ["epoch", "loss", "refinement_loss", "calibration_loss", "accuracy", "temperature"]
+#: The same where some sample has no finite loss.
+_SHOWN_BESIDE = ["finite_loss", "infinite_samples", "unanswered_samples"]
 #: A confidence above this is called sure.
 SURE = 0.9
 #: The part of a chart's height that a name below its lowest mark takes.
@@ -43,15 +45,28 @@ def epoch_table(history: History) -> pd.DataFrame:
     """Return the main split's rows of `history.table`, with the shares of answers given surely.
 
     `sure_right` and `sure_wrong` are the shares of the right and of the wrong answers with a confidence
-    above SURE.
+    above SURE. An axis has no place for an infinite mean, which is NaN here; `infinite_samples` tells.
     """
     table = history.table
     table = table[table["split"] == history.panels[0][0]].reset_index(drop=True)
     panel = history.main
+    means = ["loss", "refinement_loss", "mistake_cost"]
     return table.assign(
-        sure_right=_sure(panel, panel.correct & panel.finite),
-        sure_wrong=_sure(panel, ~panel.correct & panel.finite),
+        **{name: table[name].where(np.isfinite(table[name])) for name in means},
+        infinite_samples=table["nonfinite_samples"] - table["unanswered_samples"],
+        sure_right=_sure(panel, panel.correct & panel.answered),
+        sure_wrong=_sure(panel, ~panel.correct & panel.answered),
     )
+
+
+def _shown(table: pd.DataFrame) -> pd.DataFrame:
+    beside = _SHOWN_BESIDE if table["nonfinite_samples"].any() else []
+    return table[[*_SHOWN, *beside]]
+
+
+def _infinite(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the epochs whose loss is infinite."""
+    return table.loc[table["infinite_samples"] > 0, ["epoch", "infinite_samples", "finite_loss"]]
 
 
 def _sure(panel: Panel, members: NDArray[np.bool_]) -> NDArray[np.float64]:
@@ -72,7 +87,8 @@ def run_tables(history: History, rise: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """
     table = epoch_table(history)
     return {
-        "epochs": table[_SHOWN],
+        "epochs": _shown(table),
+        "infinite": _infinite(table),
         "loss_series": _series(table, LOSSES),
         "accuracy_series": _series(table, {"accuracy": "accuracy"}),
         "part_series": _series(table, PARTS),
@@ -100,7 +116,8 @@ def two_run_tables(histories: Sequence[History], names: Sequence[str]) -> dict[s
         return pd.concat(parts, ignore_index=True)
 
     return {
-        "epochs": pd.concat([table[_SHOWN].assign(run=run) for run, table in by_run]),
+        "epochs": pd.concat([_shown(table).assign(run=run) for run, table in by_run]),
+        "infinite": pd.concat([_infinite(table).assign(run=run) for run, table in by_run]),
         "run_losses": gather(LOSSES),
         "run_accuracies": gather({"accuracy": "accuracy"}),
         "zero": pd.DataFrame({"zero": [0]}),
@@ -130,6 +147,7 @@ def _other_splits(history: History) -> dict[str, pd.DataFrame]:
     table = history.table
     others = table[table["split"] != history.panels[0][0]]
     lines = others[["split", "epoch", "loss"]].rename(columns={"loss": "mean"})
+    lines["mean"] = lines["mean"].where(np.isfinite(lines["mean"]))
     # Named in the middle of its own line: a split may be inspected less often than the main one.
     ends = pd.concat(
         [lines[:0], *(one.iloc[[len(one) // 2]] for _, one in lines.groupby("split", sort=False))]
@@ -148,7 +166,7 @@ def _marks(history: History) -> pd.DataFrame:
         rows.append(
             {
                 "epoch": best["epoch"],
-                "mean": best[key],
+                "mean": best[key] if np.isfinite(best[key]) else np.nan,
                 "label": label,
                 "left": text if early else "",
                 "right": "" if early else text,
@@ -180,12 +198,13 @@ def limits(histories: Sequence[History]) -> dict[str, Mapping[str, float]]:
         "accuracy_near": {"domainMin": _reach(spans["near"], ["accuracy"], -1)},
         "accuracy_whole": {},
     }
-    others = [one.table["loss"].min() for one in histories]  # the lines of other splits reach as low
+    losses = [one.table["loss"] for one in histories]  # the lines of other splits reach as low
+    others = [low for one in losses if np.isfinite(low := one.min())]
     for span, table in spans.items():
         for chart, keys in {"loss": list(LOSSES), "part": list(PARTS)}.items():
             top, bottom = (_reach(table, keys, sign) for sign in (1, -1))
             low = bottom - _NAME_ROOM * (top - bottom)
-            ends = {"domainMin": min(low, *others) if chart == "loss" else low, "domainMax": top}
+            ends = {"domainMin": min([low, *others]) if chart == "loss" else low, "domainMax": top}
             made[f"{chart}_{span}"] = ends if top > bottom else {}
     return made
 

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from confshift.analysis.comparison import Comparison
+from confshift.analysis.comparison import SIDES, Comparison
 from confshift.analysis.history import History
 from confshift.findings.finding import Finding
+from confshift.findings.left_out import zero_samples
 from confshift.findings.wording import count, epoch
 
-__all__ = ["adding_up", "comparison_text", "findings_text", "history_text", "printable"]
+__all__ = ["adding_up", "comparison_text", "findings_text", "history_text", "metrics_text", "printable"]
 
 _NATS, _PERCENT, _RATIO = 4, 2, 3  # decimals
 _MOST_DECIMALS = 9
@@ -76,6 +77,9 @@ def comparison_text(comparison: Comparison) -> str:
     )
     if comparison.samples_left_out:
         heading += f"; {count(comparison.samples_left_out)} without a finite loss left out of both sides"
+        heading += _infinite_means(comparison)
+    if comparison.samples_unanswered < comparison.samples_left_out:
+        heading += f"; accuracy and confidence over {count(len(comparison.answered.targets))} with an answer"
     parts = [
         heading,
         _change_lines(comparison.change, decimals),
@@ -84,6 +88,15 @@ def comparison_text(comparison: Comparison) -> str:
         "Intervals are for these two epochs as chosen; not corrected for having picked the best.",
     ]
     return "\n\n".join(parts)
+
+
+def _infinite_means(comparison: Comparison) -> str:
+    """Say on which side the mean over all samples is infinite: the table's is over the others."""
+    return "".join(
+        f"; the whole mean loss {side} is infinite ({zero_samples(number)})"
+        for side, number in zip(SIDES, comparison.infinite_samples, strict=True)
+        if number
+    )
 
 
 def _decimals(change: float) -> int:
@@ -142,7 +155,7 @@ def history_text(history: History) -> str:
         for split, table in history.table.groupby("split", sort=False)
     ]
     best = "\n".join(
-        f"Best by {_spaced(criterion)}: epoch {epoch(row['epoch'])} (loss {_number(row['loss'], _NATS)}, "
+        f"Best by {_spaced(criterion)}: epoch {epoch(row['epoch'])} (loss {_loss(row)}, "
         f"after temperature scaling {_number(row['refinement_loss'], _NATS)}, accuracy "
         f"{_number(100 * row['accuracy'], _PERCENT)} %)"
         for criterion, row in history.best.iterrows()
@@ -150,9 +163,28 @@ def history_text(history: History) -> str:
     return "\n\n".join([*tables, best])
 
 
+def metrics_text(metrics: Mapping[str, float]) -> str:
+    """Write samples, loss and accuracy of one checkpoint in a line, and what has no finite loss."""
+    lost, unanswered = metrics["nonfinite_samples"], metrics["unanswered_samples"]
+    text = f"{count(metrics['samples'] + lost)}, loss {_number(metrics['loss'], _NATS)}"
+    if math.isinf(metrics["loss"]):
+        text += f" ({_number(metrics['finite_loss'], _NATS)} where finite)"
+    text += f" nats, accuracy {_number(100 * metrics['accuracy'], _PERCENT)} %"
+    if lost:
+        text += f"; {count(lost)} without a finite loss, {unanswered:,.0f} of them without an answer"
+    return text
+
+
+def _loss(row: pd.Series) -> str:
+    text = _number(row["loss"], _NATS)
+    return f"{text}; {_number(row['finite_loss'], _NATS)} where finite" if math.isinf(row["loss"]) else text
+
+
 def _history_lines(table: pd.DataFrame) -> str:
+    infinite = {"finite_loss": ("where finite", 1.0, _NATS)} if np.isinf(table["loss"]).any() else {}
     columns = {
         "loss": ("loss", 1.0, _NATS),
+        **infinite,
         "loss_se": ("± se", 1.0, _NATS),
         "accuracy": ("accuracy %", 100.0, _PERCENT),
         "confidence": ("confidence %", 100.0, _PERCENT),
@@ -167,11 +199,12 @@ def _history_lines(table: pd.DataFrame) -> str:
             epoch(row["epoch"]),
             f"{row['samples']:,}",
             *(_number(factor * row[name], places) for name, (_, factor, places) in columns.items()),
-            f"{row['nonfinite_samples']:,}",
+            *(f"{row[name]:,}" for name in ("nonfinite_samples", "unanswered_samples")),
         )
         for row in table.to_dict(orient="records")
     ]
-    header = ("epoch", "samples", *(title for title, _, _ in columns.values()), "not scored")
+    titles = (title for title, _, _ in columns.values())
+    header = ("epoch", "samples", *titles, "no finite loss", "no answer")
     return _aligned(header, lines, left=0)
 
 

@@ -17,11 +17,13 @@ from confshift.checkpoint import Checkpoint, Provenance
 from confshift.errors import ConfshiftError
 from confshift.gate import are_numbers
 from confshift.predictions import Predictions, describe_difference
+from confshift.scoring import count_unscored
 from confshift.storage.catalog import Catalog, Shelf, check_split
 from confshift.storage.commit import Draft
 from confshift.storage.loading import make_checkpoint, read_measurement, read_predictions
 from confshift.storage.record import Record
 from confshift.storage.signed_json import plain
+from confshift.storage.warning import warn_of_unscored
 from confshift.storage.writer import Save, Writer
 
 __all__ = ["append", "check_epoch", "holds"]
@@ -44,6 +46,7 @@ def append(
     kept = {name: plain(name, values) for name, values in notes.items()}
     fingerprint = _fingerprint(predictions)
     provenance = _provenance(writer, predictions, logged=kept["logged"], checks=kept["checks"])
+    unscored = count_unscored(predictions.logits, predictions.targets)  # here: later the buffer may be gone
     with writer.appending:
         writer.raise_failure()
         drafts = _on_their_way(writer)
@@ -56,6 +59,7 @@ def append(
         save = Save(draft, split, chosen, release)
         writer.submit(save)
         writer.note(split, chosen)
+        warn_of_unscored(unscored, writer, record, samples=len(predictions))
     return make_checkpoint(
         record,
         names,

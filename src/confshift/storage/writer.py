@@ -59,6 +59,7 @@ class Writer:
         self._running = False  # the thread will look at the list again
         self._tidied = False
         self._warned = False  # that another process's checkpoint was replaced
+        self.unscored: set[tuple[str, str]] = set()  # the splits and kinds of samples warned about
 
     @property
     def outstanding(self) -> list[Save]:
@@ -98,6 +99,7 @@ class Writer:
             self.started, self.highest, self.latest = False, None, None
             self._failure, self._gaps = None, []
             self._warned = False
+            self.unscored.clear()
 
     def wait(self) -> None:
         """Wait until nothing is on its way."""

@@ -29,8 +29,9 @@ class Model {
       await Promise.all(["losses", "predicted", "pair_contributions", "pair_samples"].map(unpack));
     const codes = new Uint16Array(losses);
     this.loss = new Float32Array(codes.length);
-    for (let i = 0; i < codes.length; i++) this.loss[i] = codes[i] === 65535 ? NaN : floor * Math.expm1(codes[i] / 65534 * span);
     this.predicted = new {8: Uint8Array, 16: Uint16Array, 32: Uint32Array}[bits](predicted);
+    this.silent = 2 ** bits - 1;  // predicted by a sample without an answer; with one its loss may be infinite
+    for (let i = 0; i < codes.length; i++) this.loss[i] = codes[i] < 65535 ? floor * Math.expm1(codes[i] / 65534 * span) : this.predicted[i] === this.silent ? NaN : Infinity;
     this.weight = weights.length ? Float64Array.from(weights) : new Float64Array(carried).fill(1);
     this.contributions = new Float32Array(contributions);
     this.counts = new Uint32Array(counts);
@@ -38,21 +39,39 @@ class Model {
     if (this.data.gaps) this.means = new Float32Array(await unpack("pair_means"));
   }
 
-  // A checkpoint's mean over the samples that it shares with the other: loss, correct, hedge, mistake, refinement.
+  // A checkpoint's mean over the samples that it shares with the other, or their number; see pack_pair_means.
   shared(quantity, at, other) {
     const count = this.epochs.length;
     return this.means[(quantity * count + at) * count + other];
   }
 
-  // The means that a pair is compared by: of all samples, or of those that can be scored at both.
+  // The means that a pair is compared by: of all samples, or of those with a finite loss (an answer) at both.
   pairMeans(at, other) {
     const columns = ["loss", "accuracy", "refinement_loss", "calibration_loss", "hedge", "error_rate", "mistake_cost"];
     if (!this.data.gaps) return Object.fromEntries(columns.map(name => [name, this.columns[name][at]]));
-    const [loss, accuracy, hedge, mistake, refinement] = [0, 1, 2, 3, 4].map(quantity => this.shared(quantity, at, other));
-    return {loss, accuracy, hedge, refinement_loss: refinement, calibration_loss: loss - refinement, error_rate: 1 - accuracy, mistake_cost: accuracy < 1 ? mistake / (1 - accuracy) : NaN};
+    const [loss, correct, hedge, mistake, refinement, , accuracy] = [0, 1, 2, 3, 4, 5, 6].map(quantity => this.shared(quantity, at, other));
+    return {loss, accuracy, hedge, refinement_loss: refinement, calibration_loss: loss - refinement, error_rate: 1 - correct, mistake_cost: correct < 1 ? mistake / (1 - correct) : NaN};
+  }
+
+  // What the numbers of a pair are over, and what is left out of them.
+  sampleValues(before, after) {
+    const c = this.columns, all = this.samples.all, counted = (quantity, at, other) => this.data.gaps ? this.shared(quantity, at, other) : all;
+    const {counts} = this.cells(before, after), switched = at => sum([...counts.slice(3 * at, 3 * at + 3)]);
+    const values = {
+      scored: counted(5, before, after), answered: counted(7, before, after),
+      forgotten_answers: this.data.gaps ? this.shared(8, before, after) : switched(1),
+      learned_answers: this.data.gaps ? this.shared(8, after, before) : switched(2),
+    };
+    for (const [side, at] of [["before", before], ["after", after]]) {
+      values[`nonfinite_${side}`] = c.nonfinite_samples[at];
+      values[`infinite_${side}`] = c.infinite_samples[at];
+    }
+    return values;
   }
 
   right(epoch, sample) { return this.predicted[epoch * this.samples.carried + sample] === this.samples.targets[sample]; }
+
+  answered(epoch, sample) { return this.predicted[epoch * this.samples.carried + sample] !== this.silent; }
 
   lossAt(epoch, sample) { return this.loss[epoch * this.samples.carried + sample]; }
 
@@ -75,11 +94,14 @@ class Model {
     return {sums, counts};
   }
 
-  // Each carried sample's change of loss, NaN where one side can't be scored; kept for the pair in use.
+  // Each carried sample's change of loss, NaN where one side's is not finite; kept for the pair in use.
   changes(before, after) {
     if (this.changed?.before !== before || this.changed.after !== after) {
       const {carried} = this.samples, change = new Float64Array(carried);
-      for (let i = 0; i < carried; i++) change[i] = this.loss[after * carried + i] - this.loss[before * carried + i];
+      for (let i = 0; i < carried; i++) {
+        const one = this.loss[after * carried + i] - this.loss[before * carried + i];
+        change[i] = Number.isFinite(one) ? one : NaN;
+      }
       this.changed = {before, after, change};
     }
     return this.changed.change;
@@ -107,10 +129,10 @@ class Model {
     [values.refinement_from, values.refinement_to] = apart(values.refinement_before, values.refinement_after);
     [values.unscaled, values.scaled] = apart(values.loss_after, values.refinement_after);
     values.calibration_margin = 1.96 * c.calibration_loss_se[after];
-    const turned = Float64Array.from(change, (one, i) => Number.isNaN(one) ? NaN : this.right(after, i) - this.right(before, i));
+    const turned = Float64Array.from(change, (_, i) => this.answered(before, i) && this.answered(after, i) ? this.right(after, i) - this.right(before, i) : NaN);
     [values.loss_low, values.loss_high] = this.interval(change, values.loss_change);
     [values.accuracy_low, values.accuracy_high] = this.interval(turned, values.accuracy_change);
-    Object.assign(values, this.account(first, second), this.cellValues(before, after),
+    Object.assign(values, this.sampleValues(before, after), this.account(first, second), this.cellValues(before, after),
       this.classValues(before, after), this.concentration(before, after));
     return Object.assign(values, this.texts(values));
   }
@@ -118,6 +140,8 @@ class Model {
   // The sentences that are chosen by the numbers; readings.py chooses by the same.
   texts(values) {
     const keys = {
+      loss_moved: values.infinite_before > 0 ? values.infinite_after > 0 ? "stayed" : "fell" : values.infinite_after > 0 ? "rose" : "finite",
+      left_out: values.nonfinite_before + values.nonfinite_after > 0 ? "some" : "none",
       costs: Number.isFinite(values.cost_before + values.cost_after) ? "wrong" : "right",
       class_fall: values.fell_before - values.fell_after > NOTHING ? "fell" : "none",
       class_top: values.top_contribution > NOTHING ? "adds" : "none",
@@ -161,23 +185,24 @@ class Model {
     }));
   }
 
-  // The same where some samples can't be scored: from the carried ones that can be, on both sides.
+  // The same where some losses are not finite: from the carried samples with one (an answer) on both sides.
   sharedClasses(before, after) {
     const {names, shown} = this.data.classes, change = this.changes(before, after), {targets} = this.samples;
-    const rows = names.map(name => ({class_name: name, samples: 0, before: 0, after: 0, contribution: 0}));
+    const rows = names.map(name => ({class_name: name, samples: 0, answers: 0, before: 0, after: 0, contribution: 0}));
     const place = new Map(shown.map((code, at) => [code, rows[at]]));
     let all = 0;
     change.forEach((one, i) => {
-      if (Number.isNaN(one)) return;
-      all += this.weight[i];
-      const row = place.get(targets[i]);
+      const row = place.get(targets[i]), scored = Number.isNaN(one) ? 0 : this.weight[i];
+      all += scored;
       if (!row) return;
-      row.samples += this.weight[i];
+      row.samples += scored;
+      row.contribution += scored && scored * one;
+      if (!this.answered(before, i) || !this.answered(after, i)) return;
+      row.answers += this.weight[i];
       row.before += this.weight[i] * this.right(before, i);
       row.after += this.weight[i] * this.right(after, i);
-      row.contribution += this.weight[i] * one;
     });
-    return rows.map(row => ({...row, before: row.before / row.samples, after: row.after / row.samples, contribution: row.contribution / all}));
+    return rows.map(({answers, ...row}) => ({...row, before: row.before / answers, after: row.after / answers, contribution: row.contribution / all}));
   }
 
   classValues(before, after) {

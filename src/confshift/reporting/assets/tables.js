@@ -96,12 +96,15 @@ const TITLES = {exact: "loss"};  // not cut off at the edge of the axis, as its 
 function tableOf({dataset: {table}}) {
   const rows = views.rows(table, state), hidden = [...PLACES, ...PLACES_OF[table] ?? []];
   const names = rows.length ? Object.keys(rows[0]).filter(name => !hidden.includes(name)) : [];
-  return {head: names.map(name => TITLES[name] ?? name), rows: rows.map(row => names.map(name => row[name]))};
+  // JSON has no infinity: the samples that make a mean infinite tell it.
+  const told = (row, name) => row.infinite_samples > 0 && ["loss", "refinement_loss"].includes(name) ? Infinity : row[name];
+  return {head: names.map(name => TITLES[name] ?? name), rows: rows.map(row => names.map(name => told(row, name)))};
 }
 
 function shown(value) {
   if (value === null || value === undefined || Number.isNaN(value)) return "\u2013";
   if (typeof value !== "number") return String(value);
+  if (value === Infinity) return "\u221e";
   return Number.isInteger(value) ? String(value) : String(Number(value.toPrecision(5)));
 }
 

@@ -75,7 +75,7 @@ class Views {
 
   // Epochs from A on, and those before it whose loss is no further away: the initial fall would dwarf the rest.
   inReach(before) {
-    const change = this.model.columns.loss.map(one => Math.abs(one - this.model.columns.loss[before]));
+    const {finite_loss: losses} = this.model.columns, change = losses.map(one => Math.abs(one - losses[before]));
     const reach = 1.5 * Math.max(...change.slice(before).filter(one => !Number.isNaN(one)));
     let first = before;
     while (first > 0 && change[first - 1] <= reach) first--;
@@ -216,7 +216,7 @@ class Views {
   pinned(state) {
     if (state.pinned === null) return [];
     const row = this.sample(state.pinned, state);
-    return [Number.isNaN(row.change) ? {...row, ...this.rows("even", state)[0], seen: 0} : {...row, seen: 1}];
+    return [!Number.isFinite(row.change) ? {...row, ...this.rows("even", state)[0], seen: 0} : {...row, seen: 1}];
   }
 
   trajectory({pinned}) {
@@ -225,6 +225,6 @@ class Views {
     return model.epochs.map((epoch, at) => ({
       epoch, exact: model.lossAt(at, pinned), loss: Math.max(model.lossAt(at, pinned), SMALLEST),
       verdict: model.right(at, pinned) ? "right" : "wrong", said: this.name(model.predicted[at * this.data.samples.carried + pinned]),
-    })).filter(row => !Number.isNaN(row.loss));
+    })).filter(row => Number.isFinite(row.loss));
   }
 }

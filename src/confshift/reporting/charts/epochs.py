@@ -16,6 +16,7 @@ from confshift.reporting.charts.pieces import (
     WHOLE_ROW,
     Spec,
     epoch_axis,
+    infinite_layer,
     layered,
     pair_layers,
     table,
@@ -86,6 +87,8 @@ def loss_chart(frame: Frame, span: str) -> Spec:
         layers += _rise()
     if frame.paired:
         layers += _marks()
+    if frame.infinite:
+        layers.append(infinite_layer())
     return layered(*layers)
 
 

@@ -18,6 +18,7 @@ class Frame:
     limits: Mapping[str, Mapping[str, float]]  # of the charts over epochs: the scale of each span
     splits: bool  # whether there is another split
     rises: bool  # whether the begin of a rise is known
+    infinite: bool = False  # whether the loss is infinite at some epoch
     runs: Sequence[str] = ()  # what two runs are called; then there is a checkpoint of each
     lone: bool = False  # whether one of the two has no other checkpoint
 

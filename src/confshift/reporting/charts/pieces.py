@@ -20,6 +20,7 @@ __all__ = [
     "end_layers",
     "epoch_axis",
     "filtered",
+    "infinite_layer",
     "layered",
     "log_axis",
     "pair_layers",
@@ -117,6 +118,19 @@ def zero_rule(*, vertical: bool) -> alt.Chart:
 def room_layer(chart: alt.Chart) -> alt.Chart:
     """Return nothing to see: it stretches the axis so that the text at the longest bar has a place."""
     made: alt.Chart = chart.mark_point(opacity=0, size=0).encode(x=alt.X("room:Q"))
+    return made
+
+
+def infinite_layer(*extra: alt.Tooltip) -> alt.Chart:
+    """Return a sign at the top of each epoch whose loss is infinite: no axis has a place for it."""
+    told = [
+        *extra,
+        tip("epoch:Q"),
+        tip("infinite_samples:Q", "samples with an infinite loss", COUNT),
+        tip("finite_loss:Q", "loss of the others, nats", LOSS),
+    ]
+    sign = table("infinite").mark_text(text="\u221e", fontSize=15, fontWeight="bold", baseline="top")
+    made: alt.Chart = sign.encode(x=alt.X("epoch:Q"), y=alt.value(28), tooltip=told)
     return made
 
 

@@ -15,6 +15,7 @@ from confshift.reporting.charts.pieces import (
     end_layers,
     epoch_axis,
     filtered,
+    infinite_layer,
     layered,
     table,
     tip,
@@ -28,7 +29,10 @@ def run_loss_chart(frame: Frame, span: str) -> Spec:
     """Draw the losses of both runs, as they are and after temperature scaling."""
     scale = alt.Scale(domain=list(LOSSES.values()), range=[SERIES[key][1] for key in LOSSES])
     dash = alt.StrokeDash("series:N", scale=scale, legend=alt.Legend(symbolType="stroke", symbolSize=400))
-    return _curves(frame, "run_losses", frame.limits[f"loss_{span}"], "nats", ".4~f", LOSS, dash)
+    made = _curves(frame, "run_losses", frame.limits[f"loss_{span}"], "nats", ".4~f", LOSS, dash)
+    if frame.infinite:
+        made["layer"] += layered(infinite_layer(tip("run:N")))["layer"]
+    return made
 
 
 def run_accuracy_chart(frame: Frame, span: str) -> Spec:

@@ -1,0 +1,143 @@
+"""What can't be scored, said first: epochs and samples without an answer, answers with an infinite loss."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from confshift.analysis.comparison import Comparison
+from confshift.analysis.panel import Panel
+from confshift.findings.finding import Finding
+from confshift.findings.wording import count, epoch, percent
+
+__all__ = [
+    "REPAIR_ZERO",
+    "ZERO",
+    "epochs_named",
+    "few_infinite",
+    "left_out_of",
+    "opening",
+    "over_finite",
+    "pair_opening",
+    "zero_samples",
+]
+
+#: What makes a loss infinite.
+ZERO = "give their true class a probability of 0"
+REPAIR_ZERO = (
+    "No temperature repairs a probability of 0. Does the model end in a softmax, which rounds small ones to "
+    "0? Then return its logits. Or does a mask cover true classes?"
+)
+#: From this share of the samples on, what is left out is the first thing to say.
+_NOTEWORTHY = 0.01
+#: So many runs of epochs are named one by one.
+_MOST_NAMED = 4
+
+
+def opening(panel: Panel, name: str = "") -> str:
+    """Say at which epochs outputs are not finite, or a loss is infinite; "" where hardly any is.
+
+    Parameters
+    ----------
+    panel : Panel
+    name : str
+        Of the run, where there is more than one.
+    """
+    unanswered, infinite = (~panel.answered).mean(axis=1), panel.infinite.mean(axis=1)
+    silent = unanswered == 1
+    sentences = []
+    if silent.any():
+        have = "have" if silent.sum() > 1 else "has"
+        sentences.append(f"{epochs_named(panel, silent)} {have} no finite output.")
+    for shares, what in (
+        (np.where(silent, 0.0, unanswered), "have no finite output"),
+        (infinite, f"{ZERO}, so the loss is infinite there"),
+    ):
+        some = shares > _NOTEWORTHY
+        if some.any():
+            sentences.append(f"at {epochs_named(panel, some)}, {_share(shares[some])} of the samples {what}.")
+    prefix = f"{name}: " if name and sentences else ""
+    return prefix + " ".join(one if prefix and not at else _capital(one) for at, one in enumerate(sentences))
+
+
+def _share(shares: NDArray[np.float64]) -> str:
+    low, high = percent(float(shares.min())), percent(float(shares.max()))
+    return high if low == high else f"{low} to {high}"
+
+
+def _capital(sentence: str) -> str:
+    return sentence[0].upper() + sentence[1:]
+
+
+def epochs_named(panel: Panel, members: NDArray[np.bool_]) -> str:
+    """Name epochs, those in a row by the first and the last: "epoch 3", "epochs 7 and 8", "epochs 5 to 8"."""
+    places = np.flatnonzero(members)
+    rows = np.split(places, np.flatnonzero(np.diff(places) > 1) + 1)
+    ends = [[epoch(panel.epochs[one]) for one in (row[0], row[-1])] for row in rows]
+    parts: list[str] = []
+    for row, (first, last) in zip(rows, ends, strict=True):
+        parts += [first] if len(row) == 1 else [first, last] if len(row) == 2 else [f"{first} to {last}"]
+    if len(parts) > _MOST_NAMED:
+        return f"{count(len(places), 'epoch')} from {ends[0][0]} to {ends[-1][1]}"
+    listed = parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
+    return f"epoch{'s' if len(places) > 1 else ''} {listed}"
+
+
+def few_infinite(panel: Panel) -> str:
+    """Name the epochs whose loss is infinite by so few samples that `opening` says nothing; "" for none."""
+    counts = panel.infinite.sum(axis=1)
+    few = (counts > 0) & (counts <= _NOTEWORTHY * len(panel.targets))
+    if not few.any():
+        return ""
+    worst = int(counts[few].max())
+    most = "" if worst == counts[few].min() else "at most "
+    return f"The loss is infinite at {epochs_named(panel, few)}, where {most}{zero_samples(worst)}."
+
+
+def zero_samples(number: int) -> str:
+    """Say how many samples make a loss infinite."""
+    return f"{count(number)} {ZERO if number != 1 else ZERO.replace('give their', 'gives its')}"
+
+
+def pair_opening(comparison: Comparison) -> str:
+    """Say how many samples a comparison leaves out, where that is worth the first sentence; else ""."""
+    share = comparison.samples_left_out / len(comparison.whole.targets)
+    if share <= _NOTEWORTHY:
+        return ""
+    return f"{percent(share)} of the samples have no finite loss on one of the two sides and are left out."
+
+
+def over_finite(finding: Finding, comparison: Comparison) -> Finding:
+    """Say of a finding about a change that it is over some samples only, where the others' loss is infinite.
+
+    Then it explains the smaller part of the change, so it decides nothing.
+    """
+    if not any(comparison.infinite_samples) or finding.verdict == "not applicable":
+        return finding
+    samples = count(len(comparison.panel.targets))
+    sentence = f"Over the {samples} with a finite loss on both sides: {finding.sentence}"
+    return replace(finding, verdict="cannot tell", sentence=sentence, next_step="")
+
+
+def left_out_of(finding: Finding) -> str:
+    """Say what a verdict on a rise leaves out, so that no gate vouches for it; "" where it judges everything.
+
+    Of a finding that is about something else nothing is known, so nothing is said.
+    """
+    evidence = finding.evidence
+    if "infinite_epochs" not in evidence:
+        return ""
+    samples, epochs, infinite = (
+        int(evidence[name].max()) for name in ("samples_left_out", "epochs_left_out", "infinite_epochs")
+    )
+    reasons = []
+    if samples:
+        of = int((evidence["samples"] + evidence["samples_left_out"]).max())
+        reasons.append(f"{samples:,} of {count(of)} had no finite loss at some epoch")
+    if epochs:
+        reasons.append(f"{count(epochs, 'epoch')} had no finite output for most samples")
+    if infinite:
+        reasons.append(f"the loss was infinite at {count(infinite, 'epoch')}")
+    return ", ".join(reasons)

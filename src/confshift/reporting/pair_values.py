@@ -1,0 +1,159 @@
+"""The numbers of a pair of checkpoints that the sentences under the charts name."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+
+from confshift.analysis.comparison import SIDES, Comparison
+from confshift.analysis.decomposition import TRANSITIONS
+from confshift.findings import wording
+from confshift.reporting.readings import CHOICES, fill
+
+__all__ = ["ENDLESS", "pair_values"]
+
+#: Stands for a temperature without end: JSON has no infinity.
+ENDLESS = 1e300
+
+
+def pair_values(
+    comparison: Comparison,
+    classes: list[int],
+    at: tuple[str, str],
+    *,
+    before: Mapping[str, Any],
+    after: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Return the numbers that the templates name, for one pair of checkpoints.
+
+    Parameters
+    ----------
+    comparison : Comparison
+    classes : list of int
+        Those shown one by one.
+    at : tuple of str
+        What the two checkpoints are called: "epoch 12".
+    before, after : mapping
+        The rows of `tables.epoch_table` of the two checkpoints.
+    """
+    change, account = comparison.change, comparison.account
+    top = comparison.concentration["value"]
+    values: dict[str, Any] = {
+        "A": comparison.before.epoch,
+        "B": comparison.after.epoch,
+        "at_A": at[0],
+        "at_B": at[1],
+        "N": len(comparison.panel.targets),
+        **_of_samples(comparison),
+        "temperature_after": min(comparison.after.temperature, ENDLESS),
+        "calibration_margin": 1.96 * after["calibration_loss_se"],
+        **{part: account.loc[part, "contribution"] for part in account.index},
+        "cost_before": account.loc["mistake_cost", "before"],
+        "cost_after": account.loc["mistake_cost", "after"],
+        **{name: top[column] for name, column in _CONCENTRATION.items()},
+        **_of_cells(comparison),
+        **_of_classes(comparison.classes.loc[classes]),
+    }
+    for name, quantity in _CHANGES.items():
+        row = change.loc[quantity]
+        values |= {f"{name}_{column}": row[column] for column in ("before", "after", "change")}
+    for name in ("loss", "accuracy"):
+        values |= {f"{name}_{end}": change.loc[name, f"change_{end}"] for end in ("low", "high")}
+    for side, row in (("before", before), ("after", after)):
+        values |= {f"{name}_{side}": row[column] for name, column in _OF_EPOCH.items()}
+    values |= _told_apart(values)
+    values |= _chosen_texts(values)
+    return {name: value.item() if hasattr(value, "item") else value for name, value in values.items()}
+
+
+def _chosen_texts(values: Mapping[str, Any]) -> dict[str, str]:
+    """Fill of each of CHOICES the text that the numbers call for."""
+    infinite = values["infinite_before"] > 0, values["infinite_after"] > 0
+    moves = {(False, False): "finite", (False, True): "rose", (True, False): "fell", (True, True): "stayed"}
+    keys = {
+        "loss_moved": moves[infinite],
+        "left_out": "some" if values["nonfinite_before"] + values["nonfinite_after"] > 0 else "none",
+        "costs": "wrong" if math.isfinite(values["cost_before"] + values["cost_after"]) else "right",
+        "class_fall": "fell" if values["fell_before"] - values["fell_after"] > wording.NOTHING else "none",
+        "class_top": "adds" if values["top_contribution"] > wording.NOTHING else "none",
+        "carried": "rise" if values["cancelling"] > 0 else "none",
+    }
+    return {name: fill(CHOICES[name][key], values) for name, key in keys.items()}
+
+
+def _told_apart(values: Mapping[str, Any]) -> dict[str, str]:
+    """Write the losses that a sentence holds against each other so that a reader sees which is lower."""
+    texts: dict[str, str] = {}
+    for names, (first, second) in _HELD_AGAINST.items():
+        pair = values[first], values[second]
+        known = all(math.isfinite(one) for one in pair)
+        written = wording.apart(*pair) if known else tuple(fill("{x:nats}", {"x": one}) for one in pair)
+        texts |= dict(zip(names, written, strict=True))
+    return texts
+
+
+#: What two losses are called where each is written beside the other, and which they are.
+_HELD_AGAINST = {
+    ("loss_from", "loss_to"): ("loss_before", "loss_after"),
+    ("refinement_from", "refinement_to"): ("refinement_before", "refinement_after"),
+    ("unscaled", "scaled"): ("loss_after", "refinement_after"),
+}
+_CHANGES = {
+    "loss": "loss",
+    "accuracy": "accuracy",
+    "refinement": "refinement_loss",
+    "calibration": "calibration_loss",
+}
+_CONCENTRATION = {"top_1": "top_1_percent", "top_10": "top_10_percent", "cancelling": "cancelling_samples"}
+_OF_EPOCH = {
+    "gap": "confidence_gap",
+    "ece": "ece",
+    "ece_null": "ece_null",
+    "sure_right": "sure_right",
+    "sure_wrong": "sure_wrong",
+}
+
+
+def _of_samples(comparison: Comparison) -> dict[str, Any]:
+    """Count what each number is over, and what is left out of it."""
+    lost, infinite = (~comparison.whole.finite).sum(axis=1), comparison.infinite_samples
+    before, after = comparison.answered.correct
+    return {
+        "scored": len(comparison.panel.targets),
+        "answered": len(comparison.answered.targets),
+        "learned_answers": int((~before & after).sum()),
+        "forgotten_answers": int((before & ~after).sum()),
+        **{f"nonfinite_{side}": int(number) for side, number in zip(SIDES, lost, strict=True)},
+        **{f"infinite_{side}": number for side, number in zip(SIDES, infinite, strict=True)},
+    }
+
+
+def _of_cells(comparison: Comparison) -> dict[str, Any]:
+    cells = comparison.cells
+    values: dict[str, Any] = {}
+    for transition in TRANSITIONS:
+        part = cells.loc[transition]
+        values[transition] = part["contribution"].sum()
+        values[f"{transition}_samples"] = part["samples"].sum()
+    for direction in ("up", "down"):
+        part = cells.xs(direction, level="direction")
+        values[direction] = part["contribution"].sum()
+        values[f"{direction}_samples"] = part["samples"].sum()
+    return values
+
+
+def _of_classes(shown: pd.DataFrame) -> dict[str, Any]:
+    top = shown.loc[shown["contribution"].idxmax()]
+    fell = shown.loc[(shown["accuracy_after"] - shown["accuracy_before"]).idxmin()]
+    return {
+        "shown_classes": len(shown),
+        "shown_contribution": shown["contribution"].sum(),
+        "top_class": top["class_name"],
+        "top_contribution": top["contribution"],
+        "fell_class": fell["class_name"],
+        "fell_before": fell["accuracy_before"],
+        "fell_after": fell["accuracy_after"],
+    }
