@@ -207,6 +207,49 @@ class Adapting(Model):
         return self.head(inputs)
 
 
+class AdaptingByStep(Model):
+    """As above, with an optimizer of its own."""
+
+    def __init__(self):
+        super().__init__()
+        self.optimizer = torch.optim.SGD(self.head.parameters(), 0.01)
+
+    def forward(self, inputs):
+        if not self.training:
+            with torch.enable_grad():
+                self.optimizer.zero_grad()
+                self.head(inputs).softmax(1).square().mean().backward()
+                self.optimizer.step()
+        return self.head(inputs)
+
+
+class BufferWithGradient(Model):
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("scale", torch.ones(1, requires_grad=True))
+
+    def forward(self, inputs):
+        with torch.enable_grad():
+            (self.head(inputs) * self.scale).sum().backward()
+        return self.head(inputs) + self.scale.grad
+
+
+class Observing(Model):
+    """As quantisation's observers: a buffer grows in place with the first batch, and remembers it."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(0))
+        self.register_buffer("views", torch.zeros(4))
+        self.register_buffer("part", self.views[:2])
+
+    def forward(self, inputs):
+        if not self.training:
+            self.mean.resize_(FEATURES).copy_(inputs.mean(0))
+            self.views += 1
+        return self.head(inputs - (self.mean if len(self.mean) else 0)) + self.part.sum()
+
+
 class Penalised(Model):
     def forward(self, inputs):
         with torch.enable_grad():
@@ -274,6 +317,9 @@ MODELS = {
     "moving average": Averaged,
     "embedding with max_norm": Rotating,
     "backward in forward": Adapting,
+    "optimizer in forward": AdaptingByStep,
+    "buffer with a gradient": BufferWithGradient,
+    "buffer resized in place": Observing,
     "gradient penalty": Penalised,
     "torch.func": Functional,
     "checkpointing": Checkpointed,

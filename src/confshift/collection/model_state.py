@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import chain
 from typing import Any
 from weakref import WeakSet
 
@@ -30,17 +31,17 @@ def saved_model_state(model: nn.Module) -> Iterator[Callable[[], object]]:
     passes, renormalise a weight, or call `backward` in their forward method.
     """
     yield from _saved_tensors(model)
-    for parameter in model.parameters():
-        if parameter.is_leaf:
-            yield partial(_put_back_gradient, parameter, parameter.grad, parameter.requires_grad)
-            parameter.grad = None  # so that a backward pass does not add to it
+    for tensor in chain(model.parameters(), model.buffers()):
+        if tensor.is_leaf:
+            yield partial(_put_back_gradient, tensor, tensor.grad, tensor.requires_grad)
+            tensor.grad = None  # so that a backward pass does not add to it
     yield from _saved_modes(model)
 
 
-def _put_back_gradient(parameter: nn.Parameter, gradient: Tensor | None, required: bool) -> None:
-    parameter.grad = gradient
-    if parameter.requires_grad != required:
-        parameter.requires_grad_(required)
+def _put_back_gradient(tensor: Tensor, gradient: Tensor | None, required: bool) -> None:
+    tensor.grad = gradient
+    if tensor.requires_grad != required:
+        tensor.requires_grad_(required)
 
 
 def _saved_modes(model: nn.Module) -> Iterator[Callable[[], object]]:
@@ -118,14 +119,12 @@ def _put_back_slots(slots: list[tuple[Any, dict[str, Tensor]]]) -> None:
         present = dict(holder.items())
         for name, before in tensors.items():
             now = present.get(name)
-            if now is not None and now is not before and _is_alike(now, before):
+            if type(now) is type(before) and now is not before and _is_alike(now, before):
                 holder[name] = before
 
 
 def _is_alike(one: Tensor, other: Tensor) -> bool:
-    return type(one) is type(other) and (
-        (one.shape, one.dtype, one.device) == (other.shape, other.dtype, other.device)
-    )
+    return (one.shape, one.dtype, one.device) == (other.shape, other.dtype, other.device)
 
 
 def _put_back_values(tensor: Tensor, before: Tensor, copy: Tensor) -> None:
@@ -135,13 +134,11 @@ def _put_back_values(tensor: Tensor, before: Tensor, copy: Tensor) -> None:
     is only what has changed, and by `.data`, so that a backward pass that still needs the tensor is not
     refused.
     """
-    if tensor.shape != copy.shape or tensor.dtype != copy.dtype:
-        return
     if tensor.is_inference():
         with torch.inference_mode():
-            tensor.copy_(copy)
+            tensor.resize_(copy.shape).copy_(copy)
         return
-    if tensor.data_ptr() != before.data_ptr():
+    if not _is_alike(tensor, copy) or tensor.data_ptr() != before.data_ptr():
         tensor.data = before
     if not _same_bits(tensor, copy):
         tensor.data.copy_(copy)
