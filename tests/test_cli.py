@@ -22,6 +22,7 @@ from confshift.cli import main
 from confshift.reporting.document import document
 from confshift.reporting.plotting import FIGURES, SHORT_NAMES, plot
 from confshift.reporting.text import comparison_text, findings_text, history_text
+from confshift.storage.signed_json import encode
 
 EVIL = "evil\x1b[2J\u202e\n</script>"
 RUN_COMMAND = [sys.executable, "-c", "from confshift.cli import main; main(prog_name='confshift')"]
@@ -381,8 +382,8 @@ def break_no_run(path):
 
 
 def break_run_file(path):
-    (path / "run.json").unlink()
-    (path / "run.json").mkdir()
+    newer = encode({"schema": 9, "class_names": ["a", "b", "c"], "versions": {"confshift": "9.8.7"}})
+    (path / "run.json").write_bytes(newer)
     return path
 
 

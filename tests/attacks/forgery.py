@@ -199,22 +199,7 @@ def _forge_record(path, forged):
     for step in way:
         place = place.setdefault(step, {}) if isinstance(place, dict) else place[step]
     place[last] = value
-    overwrite(file, _signed(content))
-
-
-def _signed(content):
-    """Sign anything as an attacker would, whose schema is what it is."""
-    schema = content.pop("schema", None)
-    forged = encode(content)
-    if schema != 1:
-        from confshift.storage import signed_json
-
-        body = forged[len(signed_json._OPENING) : -len(signed_json._CLOSING % signed_json._checksum(b""))]
-        import json
-
-        body = json.dumps({**json.loads(body), "schema": schema}).encode("ascii")
-        forged = signed_json._OPENING + body + signed_json._CLOSING % signed_json._checksum(body)
-    return forged
+    overwrite(file, encode(content))
 
 
 def _forge_arrays(path, *, columns=None, logits=None, encoding=None):

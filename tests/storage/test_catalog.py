@@ -51,6 +51,28 @@ class TestDamagedNames:
         assert look.problems["file"].tolist() == ["class_names.json"]
         assert look.verify()["sound"].tolist() == [False, True, True, True, True]
 
+    @pytest.mark.parametrize("put", [os.mkdir, os.mkfifo, lambda file: file.symlink_to("class_names.json")])
+    def test_what_cant_be_read_in_the_place_of_run_json_costs_nothing(self, run, put):
+        file = run.path / "run.json"
+        file.unlink()
+        put(file)
+        look = another_process(run.path)
+        assert (look.class_names, look.epochs) == (tuple(NAMES), (1, 2))
+        assert "not an ordinary file" in look.problems["reason"][0]
+
+    def test_a_sector_that_cant_be_read_costs_nothing(self, run, monkeypatch):
+        real = Path.open
+
+        def failing(path, mode="r"):
+            if path.name == "run.json":
+                raise OSError(5, "Input/output error", str(path))
+            return real(path, mode)
+
+        monkeypatch.setattr(Path, "open", failing)
+        look = another_process(run.path)
+        assert (look.class_names, look.epochs) == (tuple(NAMES), (1, 2))
+        assert "Input/output error" in look.problems["reason"][0]
+
     @pytest.mark.parametrize("copy", ["missing", "damaged"])
     def test_without_any_copy_the_records_tell_how_many_classes_there_are(self, run, copy):
         flip(run.path / "run.json", 30)
@@ -109,10 +131,8 @@ class TestDamagedNames:
             flip(file, 30)
         assert "run.json is damaged" in failure(lambda: another_process(run.path).epochs)
 
-    def test_a_newer_run_json_is_refused_and_not_taken_for_damaged(self, run, monkeypatch):
-        monkeypatch.setattr("confshift.storage.signed_json.SCHEMA", 2)
-        newer = encode({"class_names": NAMES, "versions": {"confshift": "9.8.7"}})
-        monkeypatch.undo()
+    def test_a_newer_run_json_is_refused_and_not_taken_for_damaged(self, run):
+        newer = encode({"schema": 2, "class_names": NAMES, "versions": {"confshift": "9.8.7"}})
         (run.path / "run.json").write_bytes(newer)
         assert "confshift>=9.8.7" in failure(lambda: run.epochs)
 

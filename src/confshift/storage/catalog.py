@@ -143,9 +143,16 @@ class Catalog:
         ]
 
     def _names_in(self, name: str) -> tuple[str, ...] | str | None:
-        """Return the names in a file, what is wrong with it, or None where there is none."""
+        """Return the names in a file, why there are none to be read, or None where there is no file."""
         path = self.path / name
-        return self._parse(path, "names", _read_class_names) if status_of(path) is not None else None
+        if status_of(path) is None:
+            return None
+        try:
+            content = self._parse(path, "names", decode)
+        except ConfshiftError as error:
+            return str(error)
+        check_schema(content, path)
+        return _class_names(content) or f"{path} is damaged: it has no class names"
 
     def _numbers(self, damage: str | None) -> tuple[str, ...]:
         """Return as many numbers as a record says there are classes."""
@@ -296,19 +303,11 @@ class Catalog:
         return content
 
 
-def _read_class_names(raw: bytes, path: Path) -> tuple[str, ...] | str:
-    """Return the names in a file, or how it is damaged."""
-    try:
-        content = decode(raw, path)
-    except ConfshiftError as error:
-        return str(error)
-    check_schema(content, path)
+def _class_names(content: dict[str, Any]) -> tuple[str, ...] | None:
     names = content.get("class_names")
     if not isinstance(names, list) or len(names) < 2 or not all(type(name) is str for name in names):
-        return f"{path} is damaged: it has no class names"
-    if any(readable(name) != name for name in names):
-        return f"{path} is damaged: a class name is not Unicode text"
-    return tuple(names)
+        return None
+    return tuple(names) if all(readable(name) == name for name in names) else None
 
 
 def _is_data(path: Path) -> bool:

@@ -36,6 +36,7 @@ _MAX_KEPT = 1 << 29
 _COPIES = 4
 #: Relative to the logits: whatever precision they were subtracted in.
 _ROUNDING = 1e-5
+_BLOCK = 1 << 18
 
 
 def checkpoint_from(
@@ -176,7 +177,7 @@ def _impossible(rows: NDArray[Any], classes: int) -> str:
 
 def _strangers(logits: NDArray[Any], rows: NDArray[Any]) -> int:
     """Count the samples whose columns say otherwise than their logits: of another epoch, or forged."""
-    top = logits.max(axis=1).astype(np.float64)
+    top = _largest(logits)
     at_target = logits[np.arange(len(rows)), rows["target"]].astype(np.float64)
     answered = np.isfinite(top)
     with np.errstate(invalid="ignore", over="ignore"):
@@ -184,6 +185,17 @@ def _strangers(logits: NDArray[Any], rows: NDArray[Any]) -> int:
         near = np.abs(mistake - rows["mistake"]) <= _ROUNDING * (1 + np.abs(top) + np.abs(at_target))
         same = near | (mistake == rows["mistake"])  # infinite on both sides
     return int((answered != (rows["predicted"] >= 0)).sum() + (answered & ~same).sum())
+
+
+def _largest(logits: NDArray[Any]) -> NDArray[np.float64]:
+    """Return each row's largest logit; numpy compares single precision four times as fast as half."""
+    single = logits.dtype == np.float16
+    step = max(1, _BLOCK // logits.shape[1])
+    found = np.empty(len(logits))
+    for start in range(0, len(logits), step):
+        block = logits[start : start + step]
+        found[start : start + step] = (block.astype(np.float32) if single else block).max(axis=1)
+    return found
 
 
 def columns_damage(folder: Path, record: Record) -> str:
