@@ -1,7 +1,6 @@
 """Every system call of a save fails in turn; files are flipped, cut, swapped, forged."""
 
 import errno
-import json
 import os
 import random
 import resource
