@@ -75,8 +75,8 @@ WRITING_METHODS = {
     *("open_memmap", "to_csv", "to_parquet", "to_pickle", "to_feather", "to_excel", "dump"),
 }
 HARMLESS_OS = {
-    *("environ", "fspath", "getpid", "path", "PathLike", "cpu_count", "sep"),
-    *("fstat", "stat", "stat_result", "register_at_fork"),
+    *("environ", "fsencode", "fspath", "getpid", "path", "PathLike", "cpu_count", "sep"),
+    *("fstat", "stat", "stat_result", "strerror", "register_at_fork"),
 }
 
 MAX_FILE = 250

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
 import pytest
 from hostile_names import HOSTILE_NAMES, HOSTILE_TITLE
 
@@ -12,18 +10,6 @@ from confshift.analysis.history import summarize
 from confshift.checkpoint import Checkpoint
 from confshift.predictions import Predictions
 from confshift.reporting.page import report
-
-
-@pytest.fixture(scope="session", autouse=True)
-def own_cache(tmp_path_factory):
-    """Keep the Vega bundle out of the user's cache."""
-    before = os.environ.get("XDG_CACHE_HOME")
-    os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))
-    yield
-    if before is None:
-        del os.environ["XDG_CACHE_HOME"]
-    else:
-        os.environ["XDG_CACHE_HOME"] = before
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import dataclasses
+import hashlib
 import re
 
 import numpy as np
@@ -129,6 +131,16 @@ def test_nothing_is_loaded_from_anywhere(parsed):
     policy = next(one["content"] for _, one in parsed.elements if "http-equiv" in one)
     assert policy.startswith("default-src 'none'")
     assert "unsafe-eval" not in policy
+
+
+def test_only_the_two_programs_of_the_page_may_run(page, parsed):
+    policy = next(one["content"] for _, one in parsed.elements if "http-equiv" in one)
+    (sources,) = re.findall(r"script-src ([^;]*);", policy)
+    programs = re.findall(r"<script>(.*?)</script>", page.html, re.DOTALL)
+    digests = [hashlib.sha256(program.encode("utf-8")).digest() for program in programs]
+    assert sources.split() == [f"'sha256-{base64.b64encode(one).decode()}'" for one in digests]
+    assert len(programs) == 2
+    assert "\r" not in "".join(programs)  # a browser would make it a line feed, and another digest
 
 
 def test_the_embedded_tables_hold_the_numbers_of_the_history_unrounded(parsed, history):

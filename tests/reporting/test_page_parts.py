@@ -1,4 +1,4 @@
-"""The smaller rooms of the page: bundle, payload, bins, facts, sections."""
+"""The smaller rooms of the page: payload, bins, facts, sections."""
 
 from __future__ import annotations
 
@@ -13,68 +13,7 @@ from confshift.analysis.history import summarize
 from confshift.analysis.panel import stack
 from confshift.analysis.reliability import isotonic_curve
 from confshift.findings.diagnosis import diagnose
-from confshift.reporting import binning, bundle, facts, payload, sections
-from confshift.reporting.saving import replace_file
-from confshift.storage.files import DISK
-
-
-# ------------------------------------------------------------------------------------------------- bundle
-@pytest.fixture
-def fresh_bundle(monkeypatch, tmp_path):
-    """Start without a bundle in memory or on the disk; making one is counted, not done."""
-    made = []
-
-    def make(snippet, *, vl_version):
-        made.append(vl_version)
-        return f"// {vl_version}"
-
-    monkeypatch.setattr("vl_convert.javascript_bundle", make)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    bundle.vega_bundle.cache_clear()
-    yield made
-    bundle.vega_bundle.cache_clear()
-
-
-def test_the_bundle_is_made_once_and_then_read_from_the_cache(fresh_bundle, tmp_path):
-    first = bundle.vega_bundle()
-    bundle.vega_bundle.cache_clear()
-    assert bundle.vega_bundle() == first
-    assert fresh_bundle == [bundle.VEGA_LITE]
-    (kept,) = (tmp_path / "cache" / "confshift").iterdir()
-    assert kept.read_text(encoding="utf-8") == first
-
-
-def test_without_a_cache_the_bundle_is_made_anew(fresh_bundle, tmp_path):
-    (tmp_path / "cache").write_text("a file where the folder should be")
-    assert bundle.vega_bundle() == f"// {bundle.VEGA_LITE}"
-    bundle.vega_bundle.cache_clear()
-    bundle.vega_bundle()
-    assert len(fresh_bundle) == 2
-
-
-def test_a_relative_cache_folder_is_not_used(monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", "somewhere")
-    assert bundle._cache_folder().is_absolute()
-
-
-def test_the_version_of_the_bundle_is_that_of_the_specs():
-    import altair
-
-    assert altair.SCHEMA_VERSION.startswith(f"v{bundle.VEGA_LITE}.")
-
-
-def test_a_failure_in_the_middle_leaves_the_old_file(tmp_path, monkeypatch):
-    path = tmp_path / "page.html"
-    path.write_bytes(b"old")
-
-    def fail(source, target):
-        raise OSError("no")
-
-    monkeypatch.setattr(DISK, "rename", fail)
-    with pytest.raises(OSError, match="no"):
-        replace_file(path, b"new")
-    assert path.read_bytes() == b"old"
-    assert list(tmp_path.iterdir()) == [path]
+from confshift.reporting import binning, facts, payload, sections
 
 
 # ------------------------------------------------------------------------------------------------ payload

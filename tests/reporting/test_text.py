@@ -12,12 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from confshift import Checkpoint, Finding, Predictions, compare, summarize
+from confshift.reporting.characters import printable
 from confshift.reporting.text import (
     adding_up,
     comparison_text,
     findings_text,
     history_text,
-    printable,
 )
 
 parts = st.lists(st.floats(-50, 50), min_size=1, max_size=12)

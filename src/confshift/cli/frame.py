@@ -54,14 +54,14 @@ class _Commands(click.Group):
         except BrokenPipeError:
             raise  # `confshift history | head`: click ends it quietly
         except (ConfshiftError, OSError) as error:
-            from confshift.reporting.text import printable
+            from confshift.reporting.characters import printable
 
             raise _Unusable(printable(str(error))) from error
 
 
 def remark(text: str) -> None:
     """Say something on stderr, beside the results."""
-    from confshift.reporting.text import printable
+    from confshift.reporting.characters import printable
 
     click.echo(printable(text), err=True)
 

@@ -85,7 +85,7 @@ def _write_page(
 ) -> None:
     """Write the page and print what it says: the verdict first, then the findings."""
     import confshift
-    from confshift.reporting.text import printable
+    from confshift.reporting.characters import printable
 
     page = confshift.report(
         run, path, other=other, before=before, after=after, thumbnail=thumbnail, looks=looks

@@ -44,8 +44,8 @@ def add(run: Path, file: Path, epoch: float, split: str, as_json: bool) -> None:
 def verify(run: Path | None, as_json: bool) -> None:
     """Read every file of a run and compare it with its checksum; exit with 1 where one is damaged."""
     from confshift import Run
+    from confshift.reporting.characters import printable
     from confshift.reporting.document import document
-    from confshift.reporting.text import printable
 
     opened = Run(run if run is not None else newest_run_folder())
     files = opened.verify()
@@ -70,8 +70,8 @@ def repair(run: Path, dry_run: bool, as_json: bool) -> None:
     Nothing that can be read is removed or changed, and no file that is not the run's own. Where a record
     can't be read, the data that may belong to it stays. Refused while a training saves in the run.
     """
+    from confshift.reporting.characters import printable
     from confshift.reporting.document import document
-    from confshift.reporting.text import printable
     from confshift.storage.catalog import Catalog
     from confshift.storage.cleaning import repair as clean
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import pandas as pd
 
-from confshift.reporting.bundle import VEGA_LITE
 from confshift.reporting.document import rows
+from confshift.reporting.vega import to_svg, to_vega
 
 __all__ = ["compiled", "pictures", "with_data"]
 
@@ -22,9 +22,7 @@ Specs = Mapping[str, dict[str, Any]]
 
 def compiled(specs: Specs) -> dict[str, dict[str, Any]]:
     """Return the specs in Vega, so that the reader's browser need not compile them."""
-    import vl_convert
-
-    return {name: vl_convert.vegalite_to_vega(spec, vl_version=VEGA_LITE) for name, spec in specs.items()}
+    return dict(zip(specs, to_vega(list(specs.values())), strict=True))
 
 
 def pictures(specs: Specs, tables: Mapping[str, pd.DataFrame], *, paired: bool) -> dict[str, str]:
@@ -35,15 +33,13 @@ def pictures(specs: Specs, tables: Mapping[str, pd.DataFrame], *, paired: bool) 
     dict of str to str
         By the figure; scales with the width it is given.
     """
-    import vl_convert
-
-    drawn = {}
+    pictured = {}
     for name, width in _PICTURED.items():
         spec = specs.get(name) or specs.get(f"{name}_near")
         if spec and (paired or name not in _PAIR_ONLY):
-            svg: str = vl_convert.vegalite_to_svg(with_data(spec, tables, width=width), vl_version=VEGA_LITE)
-            drawn[name] = svg[svg.index("<svg") :]
-    return drawn
+            pictured[name] = with_data(spec, tables, width=width)
+    drawn = to_svg(list(pictured.values()))
+    return {name: svg[svg.index("<svg") :] for name, svg in zip(pictured, drawn, strict=True)}
 
 
 def with_data(spec: dict[str, Any], tables: Mapping[str, pd.DataFrame], *, width: int) -> dict[str, Any]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import os
 from dataclasses import dataclass, replace
 from importlib.resources import files
@@ -16,11 +18,12 @@ from confshift.analysis.judgement import Groups
 from confshift.analysis.verdicts import Looks
 from confshift.errors import ConfshiftError
 from confshift.findings.finding import Finding
-from confshift.reporting.bundle import vega_bundle
+from confshift.reporting.characters import encodable
 from confshift.reporting.contents import contents, key_table, sample_contents, sample_limit
-from confshift.reporting.saving import replace_file
+from confshift.reporting.saving import save_file
 from confshift.reporting.story import Source, Story, tell_run, tell_two_runs
 from confshift.reporting.thumbnails import Thumbnail
+from confshift.reporting.vega import check_drawing, vega_bundle
 from confshift.storage.run import Run
 
 __all__ = ["MAX_BYTES", "Report", "report"]
@@ -67,19 +70,16 @@ class Report:
     def save(self, path: str | os.PathLike[str]) -> Report:
         """Write the page and return the report that knows where.
 
+        An ordinary file is replaced once the page is whole, and keeps its permissions. A link leads to what
+        is replaced; a pipe or a device is written to.
+
         Raises
         ------
         ConfshiftError
             Where the file can't be written.
         """
-        target = Path(path)
-        try:
-            replace_file(target, self.html.encode("utf-8"))
-        except OSError as error:
-            raise ConfshiftError(
-                f"path={str(path)!r} can't be written: {error.strerror}; give a file in a folder that exists"
-            ) from error
-        return replace(self, path=target)
+        save_file(path, self.html.encode("utf-8"))
+        return replace(self, path=Path(path))
 
 
 def report(
@@ -125,6 +125,7 @@ def report(
         Where a run is empty or holds no such epoch, two runs hold different samples, `thumbnail` fails,
         `looks` or `groups` can't be used, or the file can't be written.
     """
+    check_drawing()
     run, other = _opened(run), None if other is None else _opened(other)
     if other is None:
         history = summarize(run, looks=looks, groups=groups)
@@ -144,7 +145,9 @@ def _opened(run: Source | str | os.PathLike[str]) -> Source:
 
 def _page(story: Story) -> str:
     """Fill the template; where the page grows too large, once more with fewer samples."""
-    fixed = {**contents(story), **_assets(), "bundle": _script(vega_bundle())}
+    style, *programs = _assets()
+    policy = " ".join(map(_script_source, programs))
+    fixed = {**contents(story), "style": style, "programs": programs, "script_sources": policy}
     limit = sample_limit(story)
     while True:
         carried, samples = sample_contents(story, limit=limit)
@@ -162,18 +165,23 @@ def _render(name: str, **made: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.get_template(name).render(**made)
+    return encodable(environment.get_template(name).render(**made))
 
 
-def _assets() -> dict[str, str]:
+def _assets() -> tuple[str, str, str]:
+    """Return the style sheet and the two programs of a page: Vega, and what draws and follows the reader."""
     folder = files("confshift.reporting") / "assets"
-    texts = {name: (folder / name).read_text(encoding="utf-8") for name in (_STYLE, *_SCRIPTS)}
-    return {
-        "style": texts[_STYLE],
-        "script": _script("\n".join(texts[name] for name in _SCRIPTS)),
-    }
+    style, *scripts = ((folder / name).read_text(encoding="utf-8") for name in (_STYLE, *_SCRIPTS))
+    return style, _program(vega_bundle()), _program('"use strict";\n' + "\n".join(scripts))
 
 
-def _script(text: str) -> str:
+def _program(text: str) -> str:
     """Make a program safe inside a script element: nothing in it may end the element."""
-    return text.replace("</script", "<\\/script").replace("<!--", "<\\!--")
+    safe = text.replace("</script", "<\\/script").replace("<!--", "<\\!--")
+    return f"(() => {{ {safe}\n}})();"
+
+
+def _script_source(program: str) -> str:
+    """Return the words of the page's policy that let this program run, and no other."""
+    digest = hashlib.sha256(program.encode("utf-8")).digest()
+    return f"'sha256-{base64.b64encode(digest).decode('ascii')}'"

@@ -18,12 +18,12 @@ from confshift.errors import ConfshiftError
 from confshift.findings.diagnosis import choose_pair
 from confshift.findings.wording import epoch
 from confshift.reporting import binning, tables
-from confshift.reporting.bundle import VEGA_LITE
 from confshift.reporting.charts import Frame, chart_specs
 from confshift.reporting.drawing import with_data
 from confshift.reporting.pair_figures import pair_figures
-from confshift.reporting.saving import replace_file
+from confshift.reporting.saving import save_file
 from confshift.reporting.story import Source
+from confshift.reporting.vega import check_drawing, to_pdf, to_png, to_svg
 
 __all__ = ["FIGURES", "FORMATS", "SHORT_NAMES", "plot"]
 
@@ -99,13 +99,9 @@ def plot(
     suffix = target.suffix.lower().removeprefix(".")
     if suffix not in FORMATS:
         raise ConfshiftError(f"path={str(path)!r}: give a file that ends in .{', .'.join(FORMATS)}")
+    check_drawing()
     spec = _spec(summarize(run), name, before=before, after=after, scale=scale, whole=whole)
-    try:
-        replace_file(target, _drawn(spec, suffix, haloed=name != "competitors"))
-    except OSError as error:
-        raise ConfshiftError(
-            f"path={str(path)!r} can't be written: {error.strerror}; give a file in a folder that exists"
-        ) from error
+    save_file(target, _drawn(spec, suffix, haloed=name != "competitors"))
     return target
 
 
@@ -160,19 +156,15 @@ def _spec(
 
 
 def _drawn(spec: dict[str, Any], suffix: str, *, haloed: bool) -> bytes:
-    import vl_convert
-
     named = {**spec, "datasets": {}}  # the data may hold names that look like colours
     plain = {**_in_colours(named, _palette()), "datasets": spec["datasets"]}
-    svg: str = vl_convert.vegalite_to_svg(plain, vl_version=VEGA_LITE)
+    (svg,) = to_svg([plain])
     if haloed:
         svg = svg.replace(">", f">{_HALO}", 1)
     if suffix == "png":
-        png: bytes = vl_convert.svg_to_png(svg, scale=_PNG_SCALE)
-        return png
+        return to_png(svg, scale=_PNG_SCALE)
     if suffix == "pdf":
-        pdf: bytes = vl_convert.svg_to_pdf(svg)
-        return pdf
+        return to_pdf(svg)
     return svg.encode("utf-8")
 
 

@@ -15,20 +15,12 @@ from confshift.analysis.history import History
 from confshift.findings.finding import Finding
 from confshift.findings.left_out import zero_samples
 from confshift.findings.wording import count, epoch
+from confshift.reporting.characters import printable
 
-__all__ = ["adding_up", "comparison_text", "findings_text", "history_text", "metrics_text", "printable"]
+__all__ = ["adding_up", "comparison_text", "findings_text", "history_text", "metrics_text"]
 
 _NATS, _PERCENT, _RATIO = 4, 2, 3  # decimals
 _MOST_DECIMALS = 9
-
-
-def printable(text: str) -> str:
-    r"""Escape whatever could move a cursor, colour a line or turn the direction of writing.
-
-    >>> print(printable("cat\x1b[2J\ndog"))
-    cat\x1b[2J\ndog
-    """
-    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
 
 
 def findings_text(findings: Iterable[Finding]) -> str:

@@ -25,6 +25,7 @@ __all__ = [
     "LOCK",
     "Bytes",
     "Disk",
+    "held",
     "lock",
     "make_folders",
     "make_new_folder",
@@ -40,8 +41,9 @@ Bytes: TypeAlias = bytes | memoryview
 LOCK = ".lock"
 
 _NO_LINKS = {errno.EPERM, errno.EACCES, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK}
-_NO_LOCKS = {errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL}
+_NO_LOCKS = {errno.ENOLCK, errno.EBADF, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL}
 _PLAIN = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+_OF_OTHERS = getattr(os, "O_NOCTTY", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
 
 
 class Disk:
@@ -51,9 +53,24 @@ class Disk:
         """Make one folder."""
         path.mkdir()
 
-    def create(self, path: Path) -> int:
+    def create(self, path: Path, mode: int = 0o666) -> int:
         """Open a new file for writing; an existing name is an error."""
-        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _PLAIN, 0o666)
+        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _PLAIN, mode)
+
+    def open_existing(self, path: Path) -> int:
+        """Open a pipe or a device for writing."""
+        return os.open(path, os.O_WRONLY | _OF_OTHERS)
+
+    def open_target(self, path: Path) -> int:
+        """Open an ordinary file for writing as it is, through links, or make it."""
+        return os.open(path, os.O_WRONLY | os.O_CREAT | getattr(os, "O_NONBLOCK", 0) | _OF_OTHERS, 0o666)
+
+    def make_like(self, descriptor: int, like: os.stat_result) -> None:
+        """Give a file the permissions of another, and its owner and group as far as that is allowed."""
+        if os.name != "nt":  # Windows has no such permissions
+            with contextlib.suppress(OSError):
+                os.fchown(descriptor, like.st_uid, like.st_gid)
+            os.fchmod(descriptor, like.st_mode & 0o777)
 
     def write(self, descriptor: int, piece: Bytes) -> None:
         """Write all of a piece."""
@@ -148,6 +165,34 @@ def write_file(path: Path, pieces: Iterable[Bytes]) -> None:
     except BaseException:
         remove([path])
         raise
+
+
+@contextlib.contextmanager
+def held(descriptor: int, *, wait: bool) -> Iterator[bool | None]:
+    """Lock an open file until this ends, though the descriptor be closed before.
+
+    Gives False where another process holds the lock, None where locks don't exist.
+    """
+    if not HAS_LOCKS:
+        yield None
+        return
+    second = os.dup(descriptor)
+    try:
+        yield _flocked(second, wait)
+    finally:
+        os.close(second)
+
+
+def _flocked(descriptor: int, wait: bool) -> bool | None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        if error.errno in _NO_LOCKS:
+            return None
+        raise
+    return True
 
 
 def put(path: Path, content: bytes) -> None:

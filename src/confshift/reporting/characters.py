@@ -1,0 +1,27 @@
+"""Which characters a terminal and a page can take."""
+
+from __future__ import annotations
+
+import re
+
+__all__ = ["encodable", "printable"]
+
+_SURROGATES = re.compile("[\ud800-\udfff]")
+
+
+def printable(text: str) -> str:
+    r"""Escape whatever could move a cursor, colour a line or turn the direction of writing.
+
+    >>> print(printable("cat\x1b[2J\ndog"))
+    cat\x1b[2J\ndog
+    """
+    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
+
+
+def encodable(text: str) -> str:
+    r"""Replace what no encoding has: bytes of a path that are not UTF-8, halves of surrogate pairs.
+
+    >>> encodable("r\udcffs") == "r\ufffds"
+    True
+    """
+    return _SURROGATES.sub("\N{REPLACEMENT CHARACTER}", text)

@@ -1,0 +1,163 @@
+"""Vega by way of vl-convert: the script of a page, and where drawing works."""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import sys
+import warnings
+from types import SimpleNamespace
+
+import pytest
+
+from confshift.errors import ConfshiftError
+from confshift.reporting import page, plotting, vega
+from confshift.reporting.vega import to_svg, to_vega
+
+SPEC = {
+    "data": {"values": [{"name": "a", "value": 1}, {"name": "b", "value": None}]},
+    "mark": "bar",
+    "encoding": {"x": {"field": "name", "type": "nominal"}, "y": {"field": "value", "type": "quantitative"}},
+}
+PATIENCE = 60  # seconds until a process that hangs is taken for one
+
+
+def in_a_fork(work):
+    """Do work in a forked process, which must end well."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Python 3.12 warns of forks beside threads
+        child = os.fork()
+    if not child:
+        signal.alarm(PATIENCE)
+        try:
+            work()
+        except BaseException as error:
+            os.write(2, f"{error!r}\n".encode())
+            os._exit(1)
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+
+
+@pytest.fixture
+def elsewhere(monkeypatch):
+    """Count what another process converts."""
+    counted, real = [], vega._converted_elsewhere
+
+    def count(name, texts):
+        counted.append(name)
+        return real(name, texts)
+
+    monkeypatch.setattr(vega, "_converted_elsewhere", count)
+    return counted
+
+
+# ------------------------------------------------------------------------------------------------- the script
+def test_the_script_is_made_once_in_a_process_and_never_taken_from_a_disk(tmp_path, monkeypatch):
+    made = []
+
+    def make(snippet, *, vl_version):
+        made.append(vl_version)
+        return f"// {vl_version}"
+
+    monkeypatch.setattr(vega, "_vl_convert", lambda: SimpleNamespace(javascript_bundle=make))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    vega.vega_bundle.cache_clear()
+    try:
+        assert [vega.vega_bundle() for _ in range(2)] == [f"// {vega.VEGA_LITE}"] * 2
+    finally:
+        vega.vega_bundle.cache_clear()
+    assert made == [vega.VEGA_LITE]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_version_of_the_script_is_that_of_the_specs():
+    import altair
+
+    assert altair.SCHEMA_VERSION.startswith(f"v{vega.VEGA_LITE}.")
+
+
+# --------------------------------------------------------------------------------- where V8 can't be started
+def test_another_process_draws_the_same(monkeypatch, elsewhere):
+    here = to_vega([SPEC, SPEC]), to_svg([SPEC])
+    monkeypatch.setattr(vega, "_address_space", lambda: 2**40)
+    there = to_vega([SPEC, SPEC]), to_svg([SPEC])
+    assert here[0] == there[0]
+    assert len(here[1][0]) == len(there[1][0])
+    assert elsewhere == ["vegalite_to_vega", "vegalite_to_svg"]
+
+
+def test_a_process_that_was_forked_after_drawing_can_draw():
+    expected = to_vega([SPEC])
+
+    def draw_again():
+        assert to_vega([SPEC]) == expected
+
+    in_a_fork(draw_again)
+
+
+def test_where_other_code_started_it_nobody_knows_whether_its_thread_is_here(monkeypatch, elsewhere):
+    to_vega([SPEC])
+    assert elsewhere == []
+    monkeypatch.setattr(vega, "_home", None)
+    to_vega([SPEC])
+    assert elsewhere == ["vegalite_to_vega"]
+
+
+def limit_address_space(hard):
+    resource.setrlimit(resource.RLIMIT_AS, (8 * 2**30, hard))
+
+
+def test_a_limit_that_may_be_lifted_is_lifted_where_it_draws_and_only_there():
+    expected = to_vega([SPEC])
+
+    def draw():
+        limit_address_space(resource.RLIM_INFINITY)
+        assert to_vega([SPEC]) == expected
+        assert resource.getrlimit(resource.RLIMIT_AS)[0] == 8 * 2**30
+
+    in_a_fork(draw)
+
+
+def test_a_limit_that_is_too_low_is_named_before_anything_is_computed(monkeypatch, tmp_path):
+    def try_to_draw():
+        limit_address_space(8 * 2**30)
+        monkeypatch.setattr(page, "summarize", lambda *_, **__: pytest.fail("the run was read"))
+        monkeypatch.setattr(plotting, "summarize", lambda *_: pytest.fail("the run was read"))
+        for draw in (lambda: page.report([]), lambda: plotting.plot([], "loss", tmp_path / "a.svg")):
+            with pytest.raises(ConfshiftError, match=r"may use 8\.59 GB of address space.*ulimit -v unlim"):
+                draw()
+
+    in_a_fork(try_to_draw)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_a_limit_nothing_is_tried_before(monkeypatch):
+    monkeypatch.setattr(vega, "to_vega", lambda specs: pytest.fail("it drew"))
+    vega.check_drawing()
+
+
+def test_the_other_process_runs_nothing_that_lies_in_the_working_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("json", "resource", "vl_convert"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('planted')")
+    monkeypatch.setattr(sys, "path", [one for one in sys.path if one not in ("", str(tmp_path))])
+    monkeypatch.setattr(vega, "_home", None)
+    assert to_vega([SPEC])[0]["marks"]
+
+
+def test_a_process_that_fails_says_why(monkeypatch):
+    monkeypatch.setattr(vega, "_home", None)
+    with pytest.raises(
+        ConfshiftError, match=r"can't be drawn: the process that draws ended with 1: \w*Error"
+    ):
+        to_vega([{"mark": "nonsense", "encoding": 5}])
+    monkeypatch.setattr(sys, "executable", "/nowhere/python")
+    with pytest.raises(ConfshiftError, match=r"no process can be started: .*No such file"):
+        to_vega([SPEC])
+
+
+def test_names_that_are_not_unicode_are_drawn_with_a_replacement():
+    spec = {**SPEC, "data": {"values": [{"name": "r\ud800n\udcff", "value": 1}]}}
+    assert "r\ufffdn\ufffd" in to_svg([spec])[0]
