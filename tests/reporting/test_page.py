@@ -143,6 +143,13 @@ def test_only_the_two_programs_of_the_page_may_run(page, parsed):
     assert "\r" not in "".join(programs)  # a browser would make it a line feed, and another digest
 
 
+def test_text_that_is_not_unicode_is_shown_with_a_replacement(make_run, tmp_path):
+    names = {"title": "half \ud800 of \udcff", "thumbnail": lambda sample: f"sample \udfff {sample}"}
+    made = report(make_run(20, 3, 2), tmp_path / "page.html", **names)
+    assert "half \ufffd of \ufffd: confshift" in made.html
+    assert (tmp_path / "page.html").read_text(encoding="utf-8") == made.html
+
+
 def test_the_embedded_tables_hold_the_numbers_of_the_history_unrounded(parsed, history):
     table = history.table[history.table["split"] == "val"]
     data = parsed.json("data")

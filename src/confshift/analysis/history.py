@@ -12,7 +12,7 @@ import pandas as pd
 
 from confshift.analysis import decomposition, dynamics, reliability
 from confshift.analysis.epoch_rows import assemble, cells_part, class_columns, row_of
-from confshift.analysis.judgement import Groups, Judgement, judge
+from confshift.analysis.judgement import Groups, Judgement, check_looks, judge
 from confshift.analysis.panel import Panel, stack
 from confshift.analysis.verdicts import Looks
 from confshift.checkpoint import Checkpoint
@@ -231,7 +231,7 @@ def summarize(
     ------
     ConfshiftError
         Where `run` holds no checkpoints (a path does not: `Run(path)` does), or samples differ within a
-        split, or two of its checkpoints have one epoch.
+        split, two of its checkpoints have one epoch, or `looks` is none of those above.
 
     Examples
     --------
@@ -246,6 +246,7 @@ def summarize(
     >>> history.table["loss"].round(3).tolist(), history.best["epoch"].tolist()
     ([0.662, 0.584, 1.033], [1, 2, 0])
     """
+    check_looks(looks)
     by_split: dict[str, list[Checkpoint]] = {}
     for checkpoint in _checkpoints_in(run):
         by_split.setdefault(checkpoint.split, []).append(checkpoint)

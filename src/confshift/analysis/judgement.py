@@ -15,7 +15,7 @@ from confshift.analysis.unscored import InUse, in_use, infinite_end, judged_flat
 from confshift.analysis.verdicts import STATUSES, Looks, Series, judge_series, series_of
 from confshift.errors import ConfshiftError
 
-__all__ = ["SMALL", "Groups", "Judgement", "judge"]
+__all__ = ["SMALL", "Groups", "Judgement", "check_looks", "judge"]
 
 Groups = Sequence[Any] | NDArray[Any] | Mapping[Any, Any]
 
@@ -62,7 +62,7 @@ def judge(panel: Panel, *, looks: Looks = "once", groups: Groups | None = None) 
     ConfshiftError
         Where `looks` or `groups` can't be used.
     """
-    _check_looks(looks)
+    check_looks(looks)
     rows, candidates = {}, {}
     each = {
         "loss": (panel.loss, in_use(panel)),
@@ -140,7 +140,8 @@ def _nats_for_errors(row: Mapping[str, Any], panel: Panel) -> float:
     return float(np.mean(costs)) if costs else 0.0
 
 
-def _check_looks(looks: Looks) -> None:
+def check_looks(looks: Looks) -> None:
+    """Refuse what doesn't say how often somebody looks."""
     planned = isinstance(looks, int) and not isinstance(looks, bool) and looks > 0
     if planned or looks in ("once", "every epoch"):
         return

@@ -1,9 +1,7 @@
-"""What every command shares: the group, how it ends, the run it opens, how findings are printed."""
+"""What every command shares: the group, the run it opens, its options, how findings are printed."""
 
 from __future__ import annotations
 
-import io
-import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +9,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from confshift import __version__
-from confshift.errors import ConfshiftError
+from confshift.cli.output import (
+    answer,
+    answer_text,
+    clear_endings,
+    remark,
+    remarks_of_the_library,
+    take_any_text,
+)
 
 if TYPE_CHECKING:
     from confshift.findings.finding import Finding
@@ -19,6 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "RUNS",
+    "PathType",
     "json_option",
     "looks_option",
     "main",
@@ -26,7 +32,6 @@ __all__ = [
     "open_run",
     "pair_options",
     "print_findings",
-    "remark",
     "run_argument",
 ]
 
@@ -34,36 +39,20 @@ __all__ = [
 RUNS = Path("runs")
 
 
-class _Unusable(click.ClickException):
-    """What was given can't be used: one line on stderr."""
-
-    exit_code = 2
-
-
 class _Commands(click.Group):
-    """A group whose commands end in one clear line where a run, an argument or a file can't be used."""
+    """A group whose commands print safely and end clearly."""
+
+    def main(self, *arguments: Any, **more: Any) -> Any:
+        take_any_text()
+        return super().main(*arguments, **more)
+
+    def make_context(self, *arguments: Any, **more: Any) -> click.Context:
+        with clear_endings():
+            return super().make_context(*arguments, **more)
 
     def invoke(self, context: click.Context) -> Any:
-        for stream in (sys.stdout, sys.stderr):
-            if isinstance(
-                stream, io.TextIOWrapper
-            ):  # a terminal or pipe that knows no "−" still gets the rest
-                stream.reconfigure(errors="backslashreplace")
-        try:
+        with clear_endings(), remarks_of_the_library():
             return super().invoke(context)
-        except BrokenPipeError:
-            raise  # `confshift history | head`: click ends it quietly
-        except (ConfshiftError, OSError) as error:
-            from confshift.reporting.characters import printable
-
-            raise _Unusable(printable(str(error))) from error
-
-
-def remark(text: str) -> None:
-    """Say something on stderr, beside the results."""
-    from confshift.reporting.characters import printable
-
-    click.echo(printable(text), err=True)
 
 
 def newest_run_folder() -> Path:
@@ -88,12 +77,22 @@ def open_run(path: Path | None) -> Run:
     return run
 
 
+class PathType(click.Path):
+    """A path as click reads it; an empty one, often of an unset variable, is not the working folder."""
+
+    def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> Any:
+        """Refuse what names no file."""
+        if not str(value) or "\0" in str(value):
+            self.fail("it is empty" if not str(value) else "it holds a null character", parameter, context)
+        return super().convert(value, parameter, context)
+
+
 _Decorator = Callable[[Callable[..., None]], Callable[..., None]]
 
 
 def run_argument(*, required: bool) -> _Decorator:
     """Give a command the argument RUN."""
-    return click.argument("run", type=click.Path(path_type=Path), required=required)
+    return click.argument("run", type=PathType(path_type=Path), required=required)
 
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print unrounded JSON.")
@@ -101,7 +100,7 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print unroun
 
 def _read_looks(context: click.Context, parameter: click.Parameter, value: str) -> Any:
     # The library refuses what it doesn't know.
-    return int(value) if value.isdecimal() else value.replace("-", " ")
+    return int(value) if value.isdecimal() else {"every-epoch": "every epoch"}.get(value, value)
 
 
 looks_option = click.option(
@@ -131,12 +130,12 @@ def main() -> None:
     """
 
 
-def print_findings(findings: Iterable[Finding], as_json: bool, **about: Any) -> None:
+def print_findings(findings: Iterable[Finding], as_json: bool, *, aside: bool = False, **about: Any) -> None:
     """Print findings as text, or with what they are about as JSON."""
     from confshift.reporting.document import document
     from confshift.reporting.text import findings_text
 
     if as_json:
-        click.echo(document(**about, findings=[finding.to_dict() for finding in findings]))
+        answer(document(**about, findings=[finding.to_dict() for finding in findings]), aside=aside)
     else:
-        click.echo(findings_text(findings))
+        answer_text(findings_text(findings), aside=aside)

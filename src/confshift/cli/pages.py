@@ -11,15 +11,16 @@ import click
 
 from confshift.cli.frame import (
     RUNS,
+    PathType,
     json_option,
     looks_option,
     main,
     open_run,
     pair_options,
     print_findings,
-    remark,
     run_argument,
 )
+from confshift.cli.output import answer, remark
 
 if TYPE_CHECKING:
     from confshift.analysis.verdicts import Looks
@@ -36,13 +37,13 @@ def _in_a_folder(context: click.Context, parameter: click.Parameter, value: Path
 
 
 def _out_option(text: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    kind = click.Path(dir_okay=False, path_type=Path)
+    kind = PathType(dir_okay=False, path_type=Path)
     return click.option("-o", "--out", type=kind, callback=_in_a_folder, metavar="FILE", help=text)
 
 
 @main.command()
 @run_argument(required=False)
-@click.argument("other", type=click.Path(path_type=Path), required=False)
+@click.argument("other", type=PathType(path_type=Path), required=False)
 @_out_option("Default: <name of the run>.html, of two runs <RUN>-<OTHER>.html")
 @pair_options
 @looks_option
@@ -69,7 +70,7 @@ def report(
     path = out or Path(f"{'-'.join(names)}.html")
     _write_page(opened, path, as_json, other=second, before=before, after=after, looks=looks)
     if show:
-        click.launch(str(path))
+        click.launch(str(path.absolute()))  # a name like an option is none then
 
 
 def _write_page(
@@ -85,15 +86,17 @@ def _write_page(
 ) -> None:
     """Write the page and print what it says: the verdict first, then the findings."""
     import confshift
-    from confshift.reporting.characters import printable
+    from confshift.reporting.saving import is_stdout
 
     page = confshift.report(
         run, path, other=other, before=before, after=after, thumbnail=thumbnail, looks=looks
     )
     about = {"run": str(run.path)} if other is None else {"run": str(run.path), "other": str(other.path)}
+    aside = is_stdout(path)  # a page that is piped on ends with the page
     if not as_json:
-        click.echo(printable(page.verdict) + "\n")
-    print_findings(page.findings, as_json, **about, page=str(path), verdict=page.verdict)
+        answer(page.verdict, aside=aside)
+        answer("", aside=aside)
+    print_findings(page.findings, as_json, aside=aside, **about, page=str(path), verdict=page.verdict)
     remark(f"wrote {path}")
 
 
@@ -143,14 +146,14 @@ def plot(
 @click.option(
     "-o",
     "--out",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=PathType(dir_okay=False, path_type=Path),
     default=Path("reports/demo.html"),
     show_default=True,
     metavar="FILE",
 )
 @click.option(
     "--run",
-    type=click.Path(path_type=Path),
+    type=PathType(path_type=Path),
     default=RUNS / "demo",
     show_default=True,
     metavar="DIR",
@@ -162,7 +165,10 @@ def demo(out: Path, run: Path, epochs: int | None, as_json: bool) -> None:
     """Train a small network on handwritten digits, inspect every epoch, write the page."""
     from confshift.demo import EPOCHS, train, validation_images
 
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:  # said now, not after the training
+        raise click.BadParameter(f"the folder {out.parent} can't be made: {error.strerror}") from error
     trained = train(run, epochs=epochs or EPOCHS)
-    out.parent.mkdir(parents=True, exist_ok=True)
     pictures = validation_images() if find_spec("PIL") else None
     _write_page(trained, out, as_json, thumbnail=pictures)

@@ -14,9 +14,9 @@ from confshift.cli.frame import (
     open_run,
     pair_options,
     print_findings,
-    remark,
     run_argument,
 )
+from confshift.cli.output import answer, answer_text, remark
 
 if TYPE_CHECKING:
     from confshift.analysis.verdicts import Looks
@@ -40,7 +40,7 @@ def compare(run: Path, before: float, after: float, split: str, as_json: bool) -
     sides = [opened.checkpoint(epoch, split=split) for epoch in (before, after)]
     comparison = confshift.compare(*sides)
     if not as_json:
-        click.echo(comparison_text(comparison))
+        answer_text(comparison_text(comparison))
         return
     tables = {name: getattr(comparison, name) for name in ("change", "account", "cells", "classes")}
     before_infinite, after_infinite = comparison.infinite_samples
@@ -50,7 +50,7 @@ def compare(run: Path, before: float, after: float, split: str, as_json: bool) -
         "samples_unanswered": comparison.samples_unanswered,
         "infinite_samples": {"before": before_infinite, "after": after_infinite},
     }
-    click.echo(document(run=str(opened.path), split=split, before=before, after=after, **samples, **tables))
+    answer(document(run=str(opened.path), split=split, before=before, after=after, **samples, **tables))
 
 
 @main.command()
@@ -66,11 +66,9 @@ def history(run: Path | None, looks: Looks, as_json: bool) -> None:
     opened = open_run(run)
     result = confshift.summarize(opened, looks=looks)
     if as_json:
-        click.echo(
-            document(run=str(opened.path), checkpoints=result.table, best=result.best, rise=result.rise)
-        )
+        answer(document(run=str(opened.path), checkpoints=result.table, best=result.best, rise=result.rise))
     else:
-        click.echo(history_text(result))
+        answer_text(history_text(result))
 
 
 @main.command()

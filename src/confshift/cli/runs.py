@@ -6,14 +6,15 @@ from pathlib import Path
 
 import click
 
-from confshift.cli.frame import json_option, main, newest_run_folder, run_argument
+from confshift.cli.frame import PathType, json_option, main, newest_run_folder, run_argument
+from confshift.cli.output import answer
 
 __all__ = ["add", "repair", "verify"]
 
 
 @main.command()
 @run_argument(required=True)
-@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("file", type=PathType(exists=True, dir_okay=False, path_type=Path))
 @click.option("--epoch", type=float, required=True, help="May be fractional; 0 is before training.")
 @click.option("--split", default="val", show_default=True)
 @json_option
@@ -33,9 +34,9 @@ def add(run: Path, file: Path, epoch: float, split: str, as_json: bool) -> None:
     opened.flush()
     metrics = checkpoint.metrics()
     if as_json:
-        click.echo(document(run=str(opened.path), split=split, epoch=epoch, metrics=metrics))
+        answer(document(run=str(opened.path), split=split, epoch=epoch, metrics=metrics))
     else:
-        click.echo(f"{run}: {split} epoch {epoch:g}, {metrics_text(metrics)}")
+        answer(f"{run}: {split} epoch {epoch:g}, {metrics_text(metrics)}")
 
 
 @main.command()
@@ -44,18 +45,17 @@ def add(run: Path, file: Path, epoch: float, split: str, as_json: bool) -> None:
 def verify(run: Path | None, as_json: bool) -> None:
     """Read every file of a run and compare it with its checksum; exit with 1 where one is damaged."""
     from confshift import Run
-    from confshift.reporting.characters import printable
     from confshift.reporting.document import document
 
     opened = Run(run if run is not None else newest_run_folder())
     files = opened.verify()
     damaged = files[~files["sound"].astype(bool)]
     if as_json:
-        click.echo(document(run=str(opened.path), sound=damaged.empty, files=files))
+        answer(document(run=str(opened.path), sound=damaged.empty, files=files))
     else:
         for file in damaged.itertuples():
-            click.echo(printable(f"{file.split}/{file.file}: {file.reason}"))
-        click.echo(f"{len(files)} files, {len(damaged)} damaged")
+            answer(f"{file.split}/{file.file}: {file.reason}")
+        answer(f"{len(files)} files, {len(damaged)} damaged")
     if not damaged.empty:
         raise click.exceptions.Exit(1)
 
@@ -70,7 +70,6 @@ def repair(run: Path, dry_run: bool, as_json: bool) -> None:
     Nothing that can be read is removed or changed, and no file that is not the run's own. Where a record
     can't be read, the data that may belong to it stays. Refused while a training saves in the run.
     """
-    from confshift.reporting.characters import printable
     from confshift.reporting.document import document
     from confshift.storage.catalog import Catalog
     from confshift.storage.cleaning import repair as clean
@@ -80,10 +79,10 @@ def repair(run: Path, dry_run: bool, as_json: bool) -> None:
         for one in clean(Catalog(run), dry_run=dry_run)
     ]
     if as_json:
-        click.echo(document(run=str(run), dry_run=dry_run, files=rows))
+        answer(document(run=str(run), dry_run=dry_run, files=rows))
         return
     verb = "would remove" if dry_run else "removed"
     for row in rows:
-        click.echo(printable(f"{verb if row['removed'] else 'left'} {row['file']}: {row['reason']}"))
+        answer(f"{verb if row['removed'] else 'left'} {row['file']}: {row['reason']}")
     removed = sum(bool(row["removed"]) for row in rows)
-    click.echo(f"{verb} {removed} files, left {len(rows) - removed}")
+    answer(f"{verb} {removed} files, left {len(rows) - removed}")

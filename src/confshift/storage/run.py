@@ -14,7 +14,7 @@ from confshift.checkpoint import Checkpoint
 from confshift.errors import ConfshiftError
 from confshift.predictions import Predictions
 from confshift.storage.appending import append, check_epoch, holds
-from confshift.storage.catalog import Shelf
+from confshift.storage.catalog import Shelf, check_split
 from confshift.storage.cleaning import delete
 from confshift.storage.files import make_new_folder
 from confshift.storage.health import check_files, explain_missing, list_problems, open_gaps
@@ -134,6 +134,7 @@ class Run:
                 f"run.checkpoint(epoch, split={epoch!r})" if isinstance(epoch, str) else "one of run.epochs"
             )
             raise ConfshiftError(f"epoch={epoch!r} is no number: pass {advice}")
+        check_split(split)
         names = self.class_names
         shelf = self._writer.catalog.shelf(split, len(names), only=epoch)
         if epoch not in shelf.records:
@@ -143,6 +144,7 @@ class Run:
 
     def checkpoints(self, split: str = "val") -> list[Checkpoint]:
         """Return a split's checkpoints, ascending by epoch; damaged ones are left out and in `problems`."""
+        check_split(split)
         names = self.class_names
         shelf = self._writer.catalog.sound_shelf(split, len(names))
         return [self._checkpoint_from(shelf.folder, record, names) for record in shelf.records.values()]
