@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import time
 
 import numpy as np
@@ -252,9 +253,9 @@ def test_the_table_behind_a_chart_opens_and_downloads(visit):
         CATCH_DOWNLOAD + "document.querySelector('#figure-cells details').open = true;"
         "document.querySelector('#figure-cells .csv').click()"
     )
-    lines = visit.wait("return window.saved").split("\r\n")
+    lines = list(csv.reader(visit.wait("return window.saved").split("\r\n")))
     rows = visit.run("return window.confshift.rows('cells')")
-    assert lines[0].split(",")[:3] == ["label", "direction", "transition"]
+    assert lines[0][:3] == ["label", "direction", "transition"]
     assert len(lines) == 9
     assert str(rows[0]["contribution"]) in lines[1]
     visit.wait("return document.querySelectorAll('#figure-cells details td').length >= 8 * 5")
@@ -279,16 +280,6 @@ def test_hostile_names_run_nothing_and_stay_text(browser, paths):
     assert set(names) == set(HOSTILE_NAMES)
     browser.execute_cdp_cmd("Page.removeScriptToEvaluateOnNewDocument", trapped)
     assert not messages(browser)
-
-
-def test_a_name_that_looks_like_a_formula_is_no_formula_in_the_download(browser, paths):
-    visit = Visit(browser, paths["hostile"]).open()
-    visit.run("window.confshift.model.data.classes.names[0] = '=1+1'")
-    visit.choose(0, 1)
-    visit.run(CATCH_DOWNLOAD + "document.querySelector('#figure-class_accuracy .csv').click()")
-    saved = visit.wait("return window.saved")
-    assert "'=1+1" in saved
-    assert "\n=1+1" not in saved
 
 
 def test_a_page_of_two_runs_is_drawn_in_silence(browser, tmp_path, make_run):

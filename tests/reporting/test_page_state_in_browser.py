@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import csv
+import io
+import re
 import time
 
 import numpy as np
@@ -257,11 +260,31 @@ def test_of_a_report_that_looks_back_other_pairs_look_forward(browser, tmp_path,
 
 
 # ------------------------------------------------------------------------------------------- tables and files
-def test_a_name_after_a_line_break_is_no_formula_in_the_download(visit):
-    visit.run("window.confshift.model.data.classes.names[0] = '\\n=1+103'")
-    visit.choose(0, 1)
-    visit.run(CATCH_DOWNLOAD + "document.querySelector('#figure-class_accuracy .csv').click()")
-    assert '"\'\n=1+103"' in visit.wait("return window.saved")
+#: What a spreadsheet may take for a formula, split at commas, semicolons or tabs; four names at a time.
+FORMULAS = [
+    ["=1+1", "\n=1+1", "a;=1+1", "a\t=1"],
+    ["+1", "-1", "@x", " \t=1"],
+    ["\r=1", "＝1", '";=1;"', '",=1'],
+]
+
+
+@pytest.mark.parametrize("names", FORMULAS)
+def test_no_text_is_a_formula_in_the_download_wherever_a_spreadsheet_splits_it(visit, names):
+    old = visit.run("return window.confshift.model.data.classes.names")
+    visit.run(
+        f"{CATCH_DOWNLOAD} window.confshift.model.data.classes.names = arguments[0];"
+        "window.confshift.choose({}); window.saved = null;"
+        "document.querySelector('#figure-class_accuracy .csv').click()",
+        names,
+    )
+    saved = visit.wait("return window.saved")
+    visit.run("window.confshift.model.data.classes.names = arguments[0]; window.confshift.choose({})", old)
+    for delimiter in ",;\t":
+        lines = csv.reader(io.StringIO(saved, ""), delimiter=delimiter)
+        texts = [one for line in lines for one in line if not re.fullmatch(r"[-+.0-9e,]+", one)]
+        assert [one for one in texts if re.match(r"\s*[=+\-@＝]|[\t\r\n]", one)] == []
+    shown = {line[0].removeprefix("'") for line in csv.reader(io.StringIO(saved, ""))}
+    assert shown >= set(names)
 
 
 @pytest.mark.parametrize(
@@ -283,7 +306,7 @@ def test_a_table_holds_numbers_and_no_places_on_an_axis(visit, figure, columns):
         "figure.querySelector('details').open = true; figure.querySelector('.csv').click()",
         figure,
     )
-    head = visit.wait("return window.saved").split("\r\n")[0].split(",")
+    (head,) = csv.reader(visit.wait("return window.saved").split("\r\n")[:1])
     assert [name.replace("_", " ") for name in head] == columns
     visit.wait(f"return document.querySelectorAll('#figure-{figure} td').length")
     assert visit.run(CELLS, figure)[0] == columns

@@ -124,11 +124,13 @@ function fillTable(details) {
   find(".scroll", details).replaceChildren(table, ...(more > 0 ? [make("p", `and ${more} more rows: download the CSV.`)] : []));
 }
 
-// A spreadsheet must not take a name for a formula.
+// A spreadsheet must not take a text for a formula, wherever it splits a line, also at semicolons: every text stands in
+// quotes, and one that begins like a formula, behind blanks and in wide characters too, after an apostrophe.
 function csvCell(value) {
   if (value === null || value === undefined || Number.isNaN(value)) return "";
-  const text = typeof value === "string" && /^[=+\-@\t\r\n]/.test(value) ? `'${value}` : String(value);
-  return /[",\n\r]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
+  if (typeof value === "number") return String(value);
+  const text = String(value);
+  return `"${(/^\s*[=+\-@＝＋－＠]|^[\t\r\n]/.test(text) ? `'${text}` : text).replaceAll('"', '""')}"`;
 }
 
 function download(figure) {
