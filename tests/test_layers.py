@@ -76,7 +76,7 @@ WRITING_METHODS = {
 }
 HARMLESS_OS = {
     *("environ", "fsencode", "fspath", "getpid", "path", "PathLike", "cpu_count", "sep"),
-    *("fstat", "stat", "stat_result", "strerror", "register_at_fork"),
+    *("fstat", "listdir", "stat", "stat_result", "strerror", "register_at_fork"),
 }
 
 MAX_FILE = 250

@@ -261,8 +261,9 @@ DATA = TensorDataset(INPUTS, TARGETS)
     ids=["loader", "batch sampler", "sampler of batches"],
 )
 def test_samples_that_the_loader_drops_are_told_once_for_each_split(run, loader, caplog):
+    model = make_model()
     for split in ("val", "val", "train"):
-        inspect(make_model(), loader, run=run, split=split)
+        inspect(model, loader, run=run, split=split)
     told = [one.getMessage() for one in caplog.records if "drop_last" in one.getMessage()]
     assert [one.levelname for one in caplog.records if "drop_last" in one.getMessage()] == ["WARNING"] * 2
     says = f"{run.path}: the loader has drop_last=True, so 7 of 103 samples (%s) are never inspected"
@@ -328,11 +329,12 @@ def test_a_run_of_another_training_is_refused_before_the_pass(run):
 
 
 def test_a_changed_validation_set_is_refused_also_when_not_strict(run):
-    inspect(make_model(), make_loader(), run=run)
+    model = make_model()
+    inspect(model, make_loader(), run=run)
     fewer = DataLoader(TensorDataset(INPUTS[:90], TARGETS[:90]), 16)
     with pytest.raises(ConfshiftError, match="103 samples before and 90 now"):
-        inspect(make_model(), fewer, run=run)
-    assert inspect(make_model(), make_loader(), run=run).epoch == 2
+        inspect(model, fewer, run=run)
+    assert inspect(model, make_loader(), run=run).epoch == 2
 
 
 @pytest.mark.parametrize("model", [lambda inputs: inputs, "resnet", None])

@@ -337,9 +337,10 @@ def test_samples_that_change_with_every_pass_are_refused_the_second_time(run):
                 yield row + 0.01 * torch.randn(row.shape, generator=generator), label
 
     loader = DataLoader(Augmented(), 16)
-    inspect(make_model(), loader, run=run)
+    model = make_model()
+    inspect(model, loader, run=run)
     with pytest.raises(ConfshiftError, match="103 are missing, 103 are new"):
-        inspect(make_model(), loader, run=run)
+        inspect(model, loader, run=run)
 
 
 # Order
@@ -352,9 +353,10 @@ def test_a_list_of_batches_goes_by_its_order(run, kind):
 
 
 def test_a_list_of_batches_in_another_order_is_refused(run):
-    inspect(make_model(), make_batches(), run=run)
+    model = make_model()
+    inspect(model, make_batches(), run=run)
     with pytest.raises(ConfshiftError, match="sample_ids="):
-        inspect(make_model(), make_batches()[::-1], run=run)
+        inspect(model, make_batches()[::-1], run=run)
 
 
 # The user

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import errno
+import gc
 import logging
+import multiprocessing
+import os
 import re
+import threading
 import warnings
+from copy import deepcopy
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,6 +19,8 @@ from toy_training import SAMPLES, make_batches, make_loader, make_model, true_lo
 
 from confshift import ConfshiftError, Run, inspect
 from confshift.collection import saving
+from confshift.errors import Refusal
+from confshift.storage import files, writer
 
 
 @pytest.fixture(autouse=True)
@@ -19,13 +28,15 @@ def fresh_process(monkeypatch):
     """Make each test a process of its own, as far as this module remembers anything."""
     saving._run_of_process.cache_clear()
     monkeypatch.setattr(saving, "_warned", set())
+    monkeypatch.setattr(saving, "_models", {})
 
 
 def test_without_a_name_all_goes_to_one_new_run_of_the_process(tmp_path, monkeypatch, caplog):
     monkeypatch.chdir(tmp_path)
     with caplog.at_level(logging.INFO, logger="confshift"):
+        model = make_model()
         for _ in range(2):
-            inspect(make_model(), make_batches())
+            inspect(model, make_batches())
     (folder,) = (tmp_path / "runs").iterdir()
     assert re.fullmatch(r"\d{4}-\d\d-\d\d-\d{6}", folder.name)
     assert Run(folder).epochs == (1, 2)
@@ -58,10 +69,11 @@ def unwritable(tmp_path):
 
 
 def test_a_training_goes_on_without_a_disk_and_is_warned_once(unwritable, caplog):
+    model = make_model()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         for epoch in (1, 2, 3, 4):
-            checkpoint = inspect(make_model(), make_loader(), run=unwritable)
+            checkpoint = inspect(model, make_loader(), run=unwritable)
             assert checkpoint.epoch == epoch
             assert checkpoint.metrics()["samples"] == SAMPLES
             Run(unwritable)._writer.wait()
@@ -128,8 +140,191 @@ def test_a_save_that_failed_does_not_cost_the_next_one(tmp_path, monkeypatch):
 
 def test_a_refusal_is_no_failure_of_the_disk(tmp_path, monkeypatch):
     def append(run, predictions, **_):
-        raise ConfshiftError("other samples") from ValueError("cause")
+        raise Refusal("other samples") from ValueError("cause")
 
     monkeypatch.setattr(Run, "append", append)
     with warnings.catch_warnings(), pytest.raises(ConfshiftError, match="other samples"):
         inspect(make_model(), make_loader(), run=tmp_path)
+
+
+# Whatever goes wrong with a disk or a machine, the training goes on
+
+
+def breaking_stat(monkeypatch, run):
+    def lstat(path, real=Path.lstat):
+        if str(path).startswith(str(run)):
+            raise OSError(errno.ESTALE, "Stale file handle", str(path))
+        return real(path)
+
+    monkeypatch.setattr(Path, "lstat", lstat)
+
+
+def breaking_listdir(monkeypatch, run):
+    def iterdir(path, real=Path.iterdir):
+        if str(path).startswith(str(run)):
+            raise OSError(errno.EIO, "Input/output error", str(path))
+        return real(path)
+
+    monkeypatch.setattr(Path, "iterdir", iterdir)
+
+
+def breaking_threads(monkeypatch, run):
+    def start(thread, real=threading.Thread.start):
+        if thread.name == "confshift-writer":
+            raise RuntimeError("can't start new thread")
+        real(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+
+
+def breaking_memory(monkeypatch, run):
+    def measure(*_):
+        raise MemoryError
+
+    monkeypatch.setattr(writer, "measure", measure)
+
+
+def breaking_the_folder(monkeypatch, run):
+    monkeypatch.setattr(files.Disk, "create", lambda *_: os.open(run / "no" / "such" / "folder", os.O_WRONLY))
+
+
+BREAKING = [breaking_stat, breaking_listdir, breaking_threads, breaking_memory, breaking_the_folder]
+
+
+@pytest.mark.parametrize("break_it", BREAKING)
+def test_a_training_survives_whatever_breaks_and_goes_on_saving_after_it(tmp_path, monkeypatch, break_it):
+    model, run = make_model(), tmp_path / "run"
+
+    def epoch():
+        checkpoint = inspect(model, make_batches(), run=run)
+        Run(run)._writer.wait()
+        return checkpoint
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        found = [epoch(), epoch()]
+        with monkeypatch.context() as patch:
+            break_it(patch, run)
+            found += [epoch(), epoch()]
+        found += [epoch(), epoch()]
+    assert [one.epoch for one in found] == [1, 2, 3, 4, 5, 6]
+    assert len({one.accuracy for one in found}) == 1
+    (warning,) = caught
+    assert "the training goes on" in str(warning.message)
+    assert warning.filename == __file__
+    assert Run(run).epochs == (1, 2, 5, 6)
+    gaps = Run(run).problems
+    assert gaps["epoch"].tolist() == [3, 4]
+    assert set(gaps["kind"]) == {"gap"}
+
+
+def test_one_call_of_the_system_that_fails_once_costs_at_most_one_checkpoint(tmp_path, monkeypatch):
+    model, run, left = make_model(), tmp_path / "run", [1]
+
+    def lstat(path, real=Path.lstat):
+        if left and str(path).startswith(str(run)):
+            left.pop()
+            raise OSError(errno.EIO, "Input/output error", str(path))
+        return real(path)
+
+    inspect(model, make_batches(), run=run)
+    Run(run).flush()
+    monkeypatch.setattr(Path, "lstat", lstat)
+    with pytest.warns(UserWarning, match="Input/output error"):
+        assert inspect(model, make_batches(), run=run).epoch == 2
+    assert not left
+    assert Run(run).epochs == (1, 2)
+
+
+def test_a_run_json_that_loses_a_bit_costs_no_training(tmp_path):
+    model, run = make_model(), tmp_path / "run"
+    inspect(model, make_batches(), run=run)
+    Run(run).flush()
+    content = bytearray((run / "run.json").read_bytes())
+    content[30] ^= 1
+    (run / "run.json").write_bytes(content)
+    assert inspect(model, make_batches(), run=run).epoch == 2
+    assert Run(run).epochs == (1, 2)
+
+
+def test_a_working_folder_that_is_gone_costs_no_training(tmp_path, monkeypatch):
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    with pytest.warns(UserWarning, match="change to a folder that exists"):
+        checkpoint = inspect(make_model(), make_batches(), run="runs/x", epoch=3)
+    assert (checkpoint.epoch, len(checkpoint)) == (3, SAMPLES)
+
+
+@pytest.mark.parametrize("name", ["a" * 300, "a\0b"])
+def test_a_name_that_no_folder_can_have_is_refused_before_the_pass(tmp_path, name):
+    def forward(model, batch):
+        raise AssertionError("the pass began")
+
+    with pytest.raises(ConfshiftError, match=r"can't (be a name|name a folder)"):
+        inspect(make_model(), make_batches(), run=str(tmp_path / name), forward=forward)
+
+
+# A process that ends without exit handlers
+
+
+@pytest.mark.parametrize("ending", ["returns", "exits", "fails"])
+def test_a_forked_child_that_ends_loses_nothing_that_inspect_returned_for(tmp_path, ending, capfd):
+    def work():
+        torch.set_num_threads(1)
+        model = make_model()
+        for _ in range(3):
+            inspect(model, make_batches(), run=tmp_path / "run", check=False)
+        if ending == "exits":
+            raise SystemExit(3)
+        if ending == "fails":
+            raise RuntimeError("as a training may")
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of forking beside threads
+        child = multiprocessing.get_context("fork").Process(target=work)
+        child.start()
+    child.join(60)
+    assert child.exitcode == {"returns": 0, "exits": 3, "fails": 1}[ending]
+    assert Run(tmp_path / "run").epochs == (1, 2, 3)
+    assert ("Traceback" in capfd.readouterr().err) == (ending == "fails")
+
+
+# One training, one run
+
+
+class TestAnotherModel:
+    def test_a_notebook_cell_that_is_run_again_is_refused(self, tmp_path):
+        inspect(make_model(), make_batches(), run=tmp_path)
+        gc.collect()  # the model of the first time is gone
+        with pytest.raises(ConfshiftError, match=r"another model .*folder of its own.*\.delete\(\)"):
+            inspect(make_model(), make_batches(), run=tmp_path)
+        Run(tmp_path).delete()  # as the message says
+        assert inspect(make_model(), make_batches(), run=tmp_path).epoch == 1
+
+    def test_so_is_one_that_begins_with_epoch_0(self, tmp_path):
+        model = make_model()
+        for epoch in (0, None):
+            inspect(model, make_batches(), run=tmp_path, epoch=epoch)
+        for again in (make_model(), model):
+            with pytest.raises(ConfshiftError, match="epoch 0, before training, is inspected again"):
+                inspect(again, make_batches(), run=tmp_path, epoch=0)
+
+    def test_the_baseline_may_be_inspected_twice_before_the_training(self, tmp_path):
+        for _ in range(2):
+            inspect(make_model(), make_batches(), run=tmp_path, epoch=0)
+        assert Run(tmp_path).epochs == (0,)
+
+    def test_new_weights_wrappers_and_other_splits_are_no_other_training(self, tmp_path):
+        model = make_model()
+        inspect(model, make_batches(), run=tmp_path)
+        model.load_state_dict(make_model(seed=1).state_dict())
+        inspect(torch.nn.DataParallel(model), make_batches(), run=tmp_path)
+        inspect(deepcopy(model), make_batches(), run=tmp_path, split="ema")
+        assert Run(tmp_path).epochs == (1, 2)
+
+    def test_saved_checkpoints_that_are_loaded_into_new_models_say_their_epoch(self, tmp_path):
+        for epoch in (3, 6, 9):
+            inspect(make_model(seed=epoch), make_batches(), run=tmp_path, epoch=epoch)
+        assert Run(tmp_path).epochs == (3, 6, 9)

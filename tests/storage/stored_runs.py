@@ -6,7 +6,7 @@ import numpy as np
 
 from confshift import ConfshiftError, Predictions, Run
 from confshift.storage import writer
-from confshift.storage.files import Disk
+from confshift.storage.files import SIGN, Disk, sign_of
 
 SAMPLES, CLASSES = 20, 3
 
@@ -21,6 +21,8 @@ def another_process(path):
     """Return a handle that knows nothing of what this process did, once that is on the disk."""
     for one in writer._writers.values():
         one.wait()
+        if one._sign is not None:  # removed as by a process that ends
+            (one.catalog.path / sign_of(one.id)).unlink(missing_ok=True)
     writer._forget_writers()
     return Run(path)
 
@@ -31,8 +33,9 @@ def stored_logits(path):
 
 
 def names(path):
-    """Return every file of a folder, relative, sorted."""
-    return sorted(str(one.relative_to(path)) for one in Path(path).rglob("*") if one.is_file())
+    """Return every file of a folder, relative, sorted; not the locks of processes that live."""
+    files = (one for one in Path(path).rglob("*") if one.is_file() and not SIGN.fullmatch(one.name))
+    return sorted(str(one.relative_to(path)) for one in files)
 
 
 def litter(path):

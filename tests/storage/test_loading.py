@@ -124,9 +124,9 @@ class TestLogits:
         run = Run(tmp_path / "one")
         for epoch in range(5):
             run.append(predictions(epoch, samples=1), epoch=epoch + 1)
-        run.flush()
+        look = another_process(run.path)
         held = descriptors()
-        kept = [one.measurement for one in another_process(run.path)]
+        kept = [one.measurement for one in look]
         assert descriptors() == held
         assert len(kept) == 5
 

@@ -409,21 +409,19 @@ class TestReplacing:
     def test_a_record_replaced_between_listing_and_reading_is_looked_for_again(self, run, monkeypatch):
         add(run, 1)
         run.flush()
-        listed = catalog._look_into(run.path / "val")
+        listed = catalog.look_into(run.path / "val")
         run.append(predictions(77), epoch=1)
         reader = another_process(run.path)
         listings = [listed]
-        real = catalog._look_into
-        monkeypatch.setattr(
-            catalog, "_look_into", lambda folder: listings.pop() if listings else real(folder)
-        )
+        real = catalog.look_into
+        monkeypatch.setattr(catalog, "look_into", lambda folder: listings.pop() if listings else real(folder))
         assert reader._shelf("val").problems == []
         assert not listings
         assert reader[1].predictions.logits.tobytes() == predictions(77).logits.tobytes()
 
     def test_reading_while_another_replaces_never_calls_anything_damaged(self, run, tmp_path):
         add(run, 1)
-        run.flush()
+        run = another_process(run.path)
         code = (
             "import itertools, sys; sys.path[:0] = [sys.argv[2]]; from stored_runs import *\n"
             "run = Run(sys.argv[1])\n"
@@ -567,13 +565,23 @@ class TestWholeFolders:
         assert "is not a run" in failure(Run(tmp_path).delete)
         assert (tmp_path / "val" / "000001.json").exists()
 
-    @pytest.mark.parametrize("remove", [Run.delete, lambda run: os.system(f"rm -r {run.path}")])
-    def test_after_a_run_is_gone_the_same_process_starts_at_one(self, run, remove):
+    def test_after_a_run_is_deleted_the_same_process_starts_at_one(self, run):
         add(run, 1, 2, 3)
         run.flush()
-        remove(run)
+        run.delete()
         assert run.append(predictions(0, samples=5)).epoch == 1
         assert run.epochs == (1,)
+
+    def test_a_training_whose_run_is_removed_goes_on_counting_and_the_log_says_so(self, run, caplog):
+        add(run, 1, 2, 3)
+        run.flush()
+        os.system(f"rm -r {run.path}")
+        assert run.append(predictions(0)).epoch == 4
+        run.flush()
+        assert run.append(predictions(1)).epoch == 5
+        assert run.epochs == (4, 5)
+        (message,) = [one for one in caplog.messages if "was removed" in one]
+        assert "counted on from epoch 3" in message
 
     def test_a_new_folder_is_nobody_elses(self, tmp_path):
         made = [Run.create(tmp_path / "runs", "today").name for _ in range(3)]

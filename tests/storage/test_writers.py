@@ -10,7 +10,9 @@ import subprocess
 import sys
 import threading
 import time
+import warnings
 import weakref
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -216,9 +218,106 @@ class TestReplacing:
 
     def test_the_warning_is_seen_where_no_logging_is_set_up(self, run):
         run.append(predictions(0), epoch=1)
-        run.flush()
+        run = another_process(run.path)
         done = subprocess_append(run.path, seed=1, epoch=1)
         assert "epoch 1 (val), which another process had saved, was replaced" in done.stderr
+
+
+class TestLivingWriters:
+    """Of a process that still runs nothing is replaced by another: only what has ended can be resumed."""
+
+    def test_two_that_run_at_once_never_replace_each_others_epochs(self, run):
+        run.append(predictions(0), epoch=1)
+        run.flush()
+        with pytest.raises(
+            AssertionError, match=r"epoch 1 \(val\) was saved by another process that is still"
+        ):
+            subprocess_append(run.path, seed=1, epoch=1)
+        subprocess_append(run.path, seed=1, epoch=2)
+        assert failure_or_nothing(run, predictions(2), 2) == ""  # that process has ended
+        assert sorted(stored_logits(run.path)) == [1, 2]
+
+    def test_it_is_refused_before_the_pass(self, run):
+        run.append(predictions(0), epoch=1)
+        run.flush()
+        rival = another_process_beside(run.path)
+        assert "still running" in failure(rival.check_epoch, 1)
+        assert "still running" in failure(rival.append, predictions(1), epoch=1)
+        assert rival.check_epoch(2) == 2
+
+    def test_a_process_that_was_killed_can_be_resumed_and_leaves_nothing(self, run):
+        code = (
+            "import os, sys; sys.path[:0] = [sys.argv[2]]; from stored_runs import *\n"
+            "run = Run(sys.argv[1]); run.append(predictions(), epoch=1); run.flush(); os._exit(9)"
+        )
+        done = subprocess.run([sys.executable, "-c", code, run.path, HERE], check=False)
+        assert done.returncode == 9
+        assert len(list(run.path.glob(".writer-*"))) == 1
+        run.append(predictions(1), epoch=1)
+        run.flush()
+        assert len(list(run.path.glob(".writer-*"))) == 1  # our own
+
+    def test_a_forked_process_does_not_live_for_its_parent(self, run):
+        run.append(predictions(0), epoch=1)
+        run.flush()
+        (sign,) = run.path.glob(".writer-*")
+        reading, writing = os.pipe()
+        begun, begin = os.pipe()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            child = os.fork()
+        if not child:
+            os.write(begin, b"x")
+            os.read(reading, 1)  # until the parent is done
+            os._exit(0)
+        os.read(begun, 1)
+        assert files.is_shown(sign)
+        run._writer.lose_sign()  # as if the parent had been killed
+        shown = files.is_shown(sign)
+        os.write(writing, b"x")
+        os.waitpid(child, 0)
+        assert not shown
+
+    def test_where_there_are_no_locks_the_log_still_warns_of_what_is_replaced(self, run, monkeypatch, caplog):
+        monkeypatch.setattr(files, "HAS_LOCKS", False)
+        run.append(predictions(0), epoch=1)
+        run.flush()
+        rival = another_process_beside(run.path)
+        rival.append(predictions(1), epoch=1)
+        rival.flush()
+        assert "which another process had saved, was replaced" in caplog.text
+
+
+def failure_or_nothing(run, found, epoch):
+    run.append(found, epoch=epoch)
+    return settle(run._writer)
+
+
+def test_a_save_asks_the_disk_as_much_beside_many_checkpoints_as_beside_two(run, monkeypatch):
+    calls = Counter()
+
+    def counted(owner, name):
+        real = getattr(owner, name)
+
+        def call(*arguments, **more):
+            calls[name] += 1
+            return real(*arguments, **more)
+
+        monkeypatch.setattr(owner, name, call)
+
+    for name in ("lstat", "stat", "iterdir", "open"):
+        counted(Path, name)
+    counted(os, "open")
+    needed = []
+    for epoch in range(1, 41):
+        calls.clear()
+        run.check_epoch(split="val")
+        run.holds("val")
+        run.append(predictions(epoch))
+        run.flush()
+        needed.append(sum(calls.values()))
+    assert len(set(needed[3:])) == 1
+    assert needed[-1] < 60
 
 
 class TestTwoWriters:
@@ -293,15 +392,14 @@ class TestTwoWriters:
 
     def test_three_processes_on_one_run_lose_nothing(self, run):
         run.append(predictions(0), epoch=0)
-        run.flush()
+        another_process(run.path)
         code = (
-            "import sys; sys.path[:0] = [sys.argv[2]]; from stored_runs import *\n"
+            "import re, sys; sys.path[:0] = [sys.argv[2]]; from stored_runs import *\n"
             "own, won = int(sys.argv[3]), 0\n"
             "for turn in range(1, 6):\n"
             "    run = Run(sys.argv[1])\n"
-            "    run.append(predictions(own), epoch=turn)\n"
-            "    try: run.flush(); won += 1\n"
-            "    except ConfshiftError as error: assert 'meanwhile' in str(error), error\n"
+            "    try: run.append(predictions(own), epoch=turn); run.flush(); won += 1\n"
+            "    except ConfshiftError as error: assert re.search('meanwhile|still', str(error)), error\n"
             "    run.append(predictions(own), epoch=100 * own + turn); run.flush()\n"
             "print(won)"
         )
@@ -447,7 +545,7 @@ def another_process_beside(path):
     """Return a handle with a writer of its own, while this process's writer goes on."""
     from confshift.storage import writer
 
-    writer._forget_writers()
+    writer._writers.clear()
     return Run(path)
 
 

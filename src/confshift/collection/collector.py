@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 from torch import nn
 
 from confshift.checkpoint import Checkpoint
-from confshift.collection.batches import Reader
+from confshift.collection.batches import Reader, unwrapped
 from confshift.collection.buffers import Rows
 from confshift.collection.checks import check_model
 from confshift.collection.guards import undisturbed
@@ -21,7 +21,7 @@ from confshift.collection.loaders import batch_count, class_names_of, warn_of_dr
 from confshift.collection.progress import shown
 from confshift.collection.sample_checks import check_samples
 from confshift.collection.sample_ids import IdSource, identified
-from confshift.collection.saving import Destination, open_run
+from confshift.collection.saving import Destination
 from confshift.errors import ConfshiftError
 from confshift.predictions import Predictions
 from confshift.storage.run import Run
@@ -109,10 +109,9 @@ def inspect(
     _check_arguments(model, outputs)
     for name, notes in (("metadata", metadata), ("logged", logged)):
         plain(name, notes)  # refused before the pass
-    place = Destination(
-        open_run(run), split=split, epoch=epoch, strict=strict
-    )  # refuses before the pass, not after
-    warn_of_dropped(loader, run=str(place.path), split=split)
+    # Refuses before the pass, not after.
+    place = Destination(run, split=split, epoch=epoch, strict=strict, model=unwrapped(model))
+    warn_of_dropped(loader, run=place.path, split=split)
     reader = Reader(_without_ddp(model), forward, sample_ids if isinstance(sample_ids, str) else None)
     with (
         Interrupts() as interrupts,

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
+import sys
 import warnings
+import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import datetime
@@ -12,7 +15,7 @@ from functools import lru_cache
 from typing import Any, TypeVar
 
 from confshift.checkpoint import Checkpoint
-from confshift.errors import ConfshiftError
+from confshift.errors import ConfshiftError, Refusal
 from confshift.predictions import Predictions
 from confshift.storage.run import Run
 
@@ -21,8 +24,10 @@ __all__ = ["Destination", "open_run"]
 _T = TypeVar("_T")
 _log = logging.getLogger("confshift")
 
-#: Runs whose failure to save was told.
+#: Runs whose failure to save was warned about.
 _warned: set[str] = set()
+#: The model that was inspected last, by run folder and split.
+_models: dict[tuple[str, str], weakref.ref[object]] = {}
 
 
 def open_run(run: Run | os.PathLike[str] | str | None) -> Run:
@@ -42,32 +47,62 @@ def _run_of_process(process: int) -> Run:
 class Destination:
     """The place of one checkpoint in a run; what a run would refuse is refused before the pass.
 
+    Whatever else goes wrong (the disk, its folders, threads, memory, damaged files, another process) is not
+    the caller's mistake: it is one warning for each run, and the checkpoint lives in memory.
+
     Parameters
     ----------
-    run : Run
+    run : Run, path or None
     split : str
     epoch : float or None
     strict : bool
-        Whether a failure to save is raised; otherwise it is a warning, once for each run.
+        Whether a failure to save is raised.
+    model : object
+        What is inspected: another one in the same process needs a run of its own.
 
     Raises
     ------
     ConfshiftError
-        Where the run would refuse this epoch or split.
+        Where the run would refuse this epoch, split or model.
     """
 
-    def __init__(self, run: Run, *, split: str, epoch: float | None, strict: bool) -> None:
-        self._run = run
+    def __init__(
+        self,
+        run: Run | os.PathLike[str] | str | None,
+        *,
+        split: str,
+        epoch: float | None,
+        strict: bool,
+        model: object,
+    ) -> None:
+        self._name = str(run.path if isinstance(run, Run) else run)
         self._split = split
         self._given = epoch
         self._strict = strict
-        #: The run's folder.
-        self.path = run.path
+        self._run = self._attempt(lambda: open_run(run))
+        #: The epoch it will have; NaN where that can't be known.
+        self.epoch = math.nan if epoch is None else epoch
+        #: No checkpoint of this split is known.
+        self.is_first = False
+        if self._run is not None:
+            self._name = str(self._run.path)
+            self._look(self._run, model)
+
+    def _look(self, run: Run, model: object) -> None:
         self._attempt(run.raise_failure)
-        #: The epoch it will have.
-        self.epoch = run.check_epoch(epoch, split=split)
-        #: No checkpoint of this split is there yet.
-        self.is_first = not run.holds(split)
+        split = self._split
+        look = self._attempt(lambda: (run.check_epoch(self._given, split=split), run.holds(split)))
+        if look is None:
+            self.epoch = run.expected_epoch(self._given, split=self._split)
+            return
+        self.epoch, present = look
+        self.is_first = not present
+        _refuse_another(run, model, split=self._split, given=self._given, present=present)
+
+    @property
+    def path(self) -> str:
+        """The run's folder."""
+        return self._name
 
     def save(
         self,
@@ -79,48 +114,53 @@ class Destination:
         release: Callable[[], object],
     ) -> Checkpoint:
         """Hand the predictions to the run, which measures and writes them behind the training."""
+        run = self._run
+        if run is not None:
 
-        def append() -> Checkpoint:
-            return self._run.append(
-                predictions,
-                epoch=self._given,
-                split=self._split,
-                metadata=metadata,
-                logged=logged,
-                checks=checks,
-                release=release,
-            )
+            def append() -> Checkpoint:
+                return run.append(
+                    predictions,
+                    epoch=self._given,
+                    split=self._split,
+                    metadata=metadata,
+                    logged=logged,
+                    checks=checks,
+                    release=release,
+                )
 
-        for _ in range(2):  # the first error may be that of the save before
-            checkpoint = self._attempt(append)
-            if checkpoint is not None:
-                return checkpoint
+            for _ in range(2):  # the first error may be that of the save before
+                checkpoint = self._attempt(append)
+                if checkpoint is not None:
+                    return checkpoint
+            run.miss(self.epoch, split=self._split, reason=self._reason)
         return self._in_memory(predictions, metadata, logged, checks)
 
     def _attempt(self, action: Callable[[], _T]) -> _T | None:
-        """Do it; an error of the disk is a warning unless strict, any other is raised."""
+        """Do it; what is not the caller's mistake is a warning unless strict."""
         try:
             return action()
-        except (ConfshiftError, OSError) as error:
-            if not _is_disk_error(error):
-                raise
+        except Refusal:
+            raise
+        except Exception as error:
             failure = (
-                error if isinstance(error, ConfshiftError) else ConfshiftError(f"{self._run.path}: {error}")
+                error
+                if isinstance(error, ConfshiftError)
+                else ConfshiftError(f"{self._name}: {type(error).__name__}: {error}")
             )
             if self._strict:
                 raise failure from error.__cause__ or error
+            self._reason = str(failure)
             self._warn(failure)
             return None
 
     def _warn(self, failure: ConfshiftError) -> None:
         _log.error("%s", failure)
-        name = os.path.realpath(self._run.path)
-        if name not in _warned:
-            _warned.add(name)
+        if self._name not in _warned:
+            _warned.add(self._name)
             warnings.warn(
                 f"{failure}; the training goes on, and further failures of this run are only logged "
                 "(inspect(..., strict=True) raises them)",
-                stacklevel=5,
+                stacklevel=_own_frames(),
             )
 
     def _in_memory(
@@ -137,8 +177,32 @@ class Destination:
         return replace(checkpoint, provenance=provenance)
 
 
-def _is_disk_error(error: BaseException | None) -> bool:
-    """Tell whether a system call is at the bottom of it: not the user's mistake, maybe gone the next time."""
-    while error is not None and not isinstance(error, OSError):
-        error = error.__cause__
-    return error is not None
+def _refuse_another(run: Run, model: object, *, split: str, given: float | None, present: bool) -> None:
+    """Refuse to mix two trainings of one process, as a notebook does whose cell is run again.
+
+    The model is remembered by what it is, not by what it holds: its weights may be loaded anew.
+    """
+    key = os.path.realpath(run.path), split
+    known = _models.get(key)
+    before = None if known is None else known()
+    again = known is not None and present
+    if again and given is None and before is not model:
+        what = "this process inspected another model into it, and no epoch= says that this one belongs there"
+    elif again and given == 0 and any(run.epochs_of(split)):
+        what = "epoch 0, before training, is inspected again, after later epochs"
+    else:
+        _models[key] = weakref.ref(model)
+        return
+    raise Refusal(
+        f"{run.path} already holds checkpoints ({split}): {what}. Give this training a run folder of "
+        f"its own, or remove the old run first: Run({str(run.path)!r}).delete(). Checkpoints of one training that are "
+        "loaded into new models need epoch="
+    )
+
+
+def _own_frames() -> int:
+    """Return how far up the caller of the package is, for a warning to name its line."""
+    frame, depth = sys._getframe(1), 1
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("confshift."):
+        frame, depth = frame.f_back, depth + 1
+    return depth

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import numbers
 import sys
@@ -14,19 +15,23 @@ import numpy as np
 
 from confshift import __version__
 from confshift.checkpoint import Checkpoint, Provenance
-from confshift.errors import ConfshiftError
+from confshift.errors import Refusal
 from confshift.gate import are_numbers
 from confshift.predictions import Predictions, describe_difference
 from confshift.scoring import count_unscored
-from confshift.storage.catalog import Catalog, Shelf, check_split
+from confshift.storage.catalog import Catalog
 from confshift.storage.commit import Draft
+from confshift.storage.files import shows_sign
 from confshift.storage.loading import make_checkpoint, read_measurement, read_predictions
 from confshift.storage.record import Record
+from confshift.storage.shelf import Shelf, check_split
 from confshift.storage.signed_json import plain
 from confshift.storage.warning import warn_of_unscored
 from confshift.storage.writer import Save, Writer
 
-__all__ = ["append", "check_epoch", "holds"]
+__all__ = ["append", "check_epoch", "expected_epoch", "holds"]
+
+_log = logging.getLogger("confshift")
 
 
 def append(
@@ -54,6 +59,7 @@ def append(
         shelf = _shelf(writer.catalog, split, len(names))
         _check_samples(shelf, drafts, predictions, fingerprint)
         chosen = _choose_epoch(writer, epoch, split)
+        _refuse_living(writer, shelf, chosen)
         record = Record(split, chosen, fingerprint, provenance, kept["metadata"])
         draft = Draft(record, predictions, names, shelf.records.get(chosen))
         save = Save(draft, split, chosen, release)
@@ -93,26 +99,37 @@ def check_epoch(writer: Writer, *, epoch: float | None, split: str) -> float:
     check_split(split)
     with writer.appending:
         _on_their_way(writer)
-        if not writer.started:
-            _shelf_as_is(writer.catalog, split)  # refuses what can't be a run's folder
-        return _choose_epoch(writer, epoch, split)
+        if writer.started:
+            return _choose_epoch(writer, epoch, split)
+        shelf = _shelf_as_is(writer.catalog, split)  # refuses what can't be a run's folder
+        chosen = _choose_epoch(writer, epoch, split)
+        _refuse_living(writer, shelf, chosen)
+        return chosen
 
 
 def holds(writer: Writer, split: str) -> bool:
     """Tell whether a split has a checkpoint, saved or on its way."""
     with writer.appending:
+        if split in writer.splits:
+            return True
         on_way = any(draft.record.split == split for draft in _on_their_way(writer))
-        return on_way or (writer.catalog.exists() and split in writer.catalog.splits())
+        return on_way or writer.catalog.holds(split)
 
 
 def _on_their_way(writer: Writer) -> list[Draft]:
-    """Return what waits to be saved; where the folder was removed since the last save, begin anew.
+    """Return what waits to be saved; where the folder was removed since the last save, say so.
 
-    Asked before the folder is read, so that a save can't be in neither.
+    Asked before the folder is read: a save must be in one of the two. The epochs are counted on: a training
+    goes on although its checkpoints are gone.
     """
     waiting = writer.outstanding
-    if not (waiting or writer.gaps or writer.catalog.exists()):
-        writer.forget()
+    if writer.started and not (waiting or writer.gaps or writer.catalog.exists()):
+        _log.warning(
+            "%s: the run was removed while this process saves to it; its checkpoints are gone, and the next "
+            "is counted on from epoch %g. To begin anew, use another run folder or Run(path).delete()",
+            *(writer.catalog.path, writer.latest or 0),
+        )
+        writer.begin_anew()
     return [draft for save in waiting if (draft := save.draft) is not None]
 
 
@@ -120,16 +137,16 @@ def _fingerprint(predictions: Predictions) -> str:
     try:
         return predictions.fingerprint
     except UnicodeEncodeError as error:
-        raise ConfshiftError(f"sample_ids can't be written as UTF-8: {error}; pass proper text") from error
+        raise Refusal(f"sample_ids can't be written as UTF-8: {error}; pass proper text") from error
 
 
 def _shelf(catalog: Catalog, split: str, classes: int) -> Shelf:
     if not catalog.exists():
         if catalog.path.exists() and not catalog.path.is_dir():
-            raise ConfshiftError(f"run={str(catalog.path)!r} is a file; name a folder")
+            raise Refusal(f"run={str(catalog.path)!r} is a file; name a folder")
         return Shelf(catalog.path / split)
-    check_split(split, catalog.splits())
-    return catalog.shelf(split, classes)
+    check_split(split, tuple(folder.name for folder in catalog.folders()))
+    return catalog.growing_shelf(split, classes)
 
 
 def _shelf_as_is(catalog: Catalog, split: str) -> Shelf:
@@ -143,7 +160,7 @@ def _class_names(catalog: Catalog, drafts: list[Draft], predictions: Predictions
     held += [draft.class_names for draft in drafts]
     known = next((names for names in held if not are_numbers(names)), held[0] if held else given)
     if len(known) != len(given):
-        raise ConfshiftError(
+        raise Refusal(
             f"{catalog.path}: the run has {len(known)} classes and these logits have {len(given)} columns; "
             "another set of classes needs another run folder"
         )
@@ -152,7 +169,7 @@ def _class_names(catalog: Catalog, drafts: list[Draft], predictions: Predictions
     if known != given and not are_numbers(given):
         changed = [k for k in range(len(known)) if known[k] != given[k]]
         first = changed[0]
-        raise ConfshiftError(
+        raise Refusal(
             f"{catalog.path}: {len(changed)} of {len(known)} class names changed (class {first} was "
             f"{known[first]!r} and is now {given[first]!r}); pass the same names, or use another run folder"
         )
@@ -171,7 +188,7 @@ def _check_samples(shelf: Shelf, drafts: list[Draft], predictions: Predictions, 
         measurement = read_measurement(shelf.folder, known[-1])
         ids, targets = measurement.sample_ids, measurement.rows["target"]
     changed = describe_difference(ids, targets, predictions.sample_ids, predictions.targets)
-    raise ConfshiftError(
+    raise Refusal(
         f"{shelf.folder}: these are not the samples the split was started with: {changed}. "
         "Use another run folder or another split= for another set"
     )
@@ -187,14 +204,37 @@ def _choose_epoch(writer: Writer, epoch: float | None, split: str) -> float:
     known = writer.highest if split == "val" else writer.latest
     if known is None:
         known = max(_shelf_as_is(writer.catalog, "val").records, default=0.0)
+    return _next(known, split)
+
+
+def _refuse_living(writer: Writer, shelf: Shelf, epoch: float) -> None:
+    """Refuse to replace a checkpoint of another process that is still running."""
+    existing = shelf.records.get(epoch)
+    if existing is None or existing.provenance.writer == writer.id:
+        return
+    if shows_sign(writer.catalog.path, existing.provenance.writer):
+        raise Refusal(
+            f"{writer.catalog.path}: epoch {epoch:g} ({shelf.folder.name}) was saved by another process that "
+            "is still running. Two trainings need two run folders; to resume a training, end it first"
+        )
+
+
+def _next(known: float, split: str) -> float:
     return math.floor(known) + 1.0 if split == "val" else known
+
+
+def expected_epoch(writer: Writer, *, epoch: float | None, split: str) -> float:
+    """Return the epoch that comes next by what this process has saved: see :meth:`Run.expected_epoch`."""
+    if epoch is not None:
+        return _check_epoch(epoch)
+    return _next((writer.highest if split == "val" else writer.latest) or 0.0, split)
 
 
 def _check_epoch(epoch: float) -> float:
     if isinstance(epoch, bool) or not isinstance(epoch, numbers.Real):
-        raise ConfshiftError(f"epoch={epoch!r} is no number; pass 0, 1, 2, ... (fractions are fine)")
+        raise Refusal(f"epoch={epoch!r} is no number; pass 0, 1, 2, ... (fractions are fine)")
     if not math.isfinite(epoch) or epoch < 0:
-        raise ConfshiftError(f"epoch={epoch!r}: pass 0 (before training) or more")
+        raise Refusal(f"epoch={epoch!r}: pass 0 (before training) or more")
     return float(epoch) + 0.0  # -0.0 is 0
 
 
@@ -204,7 +244,7 @@ def _check_first_write(writer: Writer, epoch: float | None) -> None:
     if writer.started or not catalog.exists() or not catalog.splits():
         return
     if epoch is None or epoch <= 0:
-        raise ConfshiftError(
+        raise Refusal(
             f"{catalog.path} already holds checkpoints, and epoch={epoch!r} does not say that this training "
             "goes on from them. Use another run folder, or pass epoch= (greater than 0) where a training is "
             f"resumed, or remove the old run first: Run({str(catalog.path)!r}).delete()"

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import re
 import stat
+import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,11 +16,12 @@ from confshift.gate import are_numbers, check_names
 from confshift.storage import arrays
 from confshift.storage.loading import columns_damage
 from confshift.storage.nearby import RUN_FILE, did_you_mean
-from confshift.storage.reading import entries_of, is_folder, read_bytes, status_of
+from confshift.storage.reading import entries_of, is_folder, names_in, read_bytes, status_of
 from confshift.storage.record import Record, read_record
+from confshift.storage.shelf import RECORD, SPLIT, Problem, Shelf, is_data, look_into
 from confshift.storage.signed_json import MAX_JSON, check_schema, decode, is_ours, readable
 
-__all__ = ["NAMES_FILE", "Catalog", "Problem", "Shelf", "check_split"]
+__all__ = ["NAMES_FILE", "Catalog"]
 
 #: Class names, if they are more than the default numbers: those given after the first checkpoint, since
 #: run.json, like every file, is never changed; and a copy of those in run.json, for when that is damaged.
@@ -28,56 +29,8 @@ NAMES_FILE = "class_names.json"
 
 _T = TypeVar("_T")
 
-_SPLIT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-_RESERVED = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?|.*\.", re.IGNORECASE)  # by Windows
-_RECORD = re.compile(r"([0-9]{6,12})\.json")
-_CLAIM = re.compile(r"([0-9]{6,12})\.json\.claim")
-_DATA = re.compile(r"[0-9]{6,12}-[0-9a-f]{32}\.(logits\.npy|columns\.npy|tmp)")
 #: So often a folder is read again in which files were replaced meanwhile.
 _LOOKS = 20
-
-
-@dataclass(frozen=True)
-class Problem:
-    """Something that can't be used, and why: a checkpoint, or a part of one or of the run."""
-
-    split: str
-    epoch: float | None  # None where the record itself can't be read
-    file: str
-    reason: str
-    kind: str = "damaged"  # or "in part": what does not need this file is still there
-
-
-@dataclass
-class Shelf:
-    """One split's part of a run folder, as it was found."""
-
-    folder: Path
-    records: dict[float, Record] = field(default_factory=dict)  # by epoch, ascending; sizes are right
-    problems: list[Problem] = field(default_factory=list)
-    replaced: list[Record] = field(default_factory=list)  # an epoch's older records, left by a crash
-    readable: list[Record] = field(default_factory=list)  # all of the above and those with a problem
-    record_files: list[Path] = field(default_factory=list)  # in the order they were put
-    other_files: list[Path] = field(default_factory=list)  # data, drafts and claims
-    last: int = 0  # the highest number in use
-
-    @property
-    def unreadable(self) -> bool:
-        """Whether some record can't be read: then nobody knows which files are its own."""
-        return any(problem.epoch is None for problem in self.problems)
-
-
-def check_split(split: str, known: tuple[str, ...] = ()) -> None:
-    """Refuse a name that can't be a folder's on every system, or that differs from another by case only."""
-    if not isinstance(split, str) or not _SPLIT.fullmatch(split) or _RESERVED.fullmatch(split):
-        raise ConfshiftError(
-            f"split={split!r} can't name a folder; use at most 64 letters, digits, '.', '_', '-', as in 'val'"
-        )
-    twins = [one for one in known if one != split and one.lower() == split.lower()]
-    if twins:
-        raise ConfshiftError(
-            f"split={split!r}: the run has {twins[0]!r}, and some disks can't tell them apart"
-        )
 
 
 class Catalog:
@@ -86,6 +39,8 @@ class Catalog:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._parsed: dict[tuple[Path, object], tuple[tuple[int, ...], Any]] = {}
+        self._growing: dict[tuple[str, int], tuple[set[str], Shelf]] = {}  # with the names it was made of
+        self._turn = threading.Lock()
         self._damage: dict[str, str] = {}  # of each columns file that was read: what is wrong with it
         self._logits_damage: dict[str, str] = {}  # of logits files that were asked for and are damaged
 
@@ -157,7 +112,7 @@ class Catalog:
     def _numbers(self, damage: str | None) -> tuple[str, ...]:
         """Return as many numbers as a record says there are classes."""
         for folder in self.folders():
-            for path in _look_into(folder).record_files:
+            for path in look_into(folder).record_files:
                 with contextlib.suppress(ConfshiftError):
                     record = self._parse(path, None, read_record)
                     return check_names(None, record.shards[0].logits.shape[1])
@@ -168,7 +123,7 @@ class Catalog:
         found = [
             folder
             for folder in entries_of(self.path)
-            if _SPLIT.fullmatch(folder.name)
+            if SPLIT.fullmatch(folder.name)
             and (status := status_of(folder)) is not None
             and stat.S_ISDIR(status.st_mode)
         ]
@@ -181,11 +136,11 @@ class Catalog:
     def _is_split(self, folder: Path) -> bool:
         """Tell a split from a folder of the user's own, whose files may have a record's name."""
         try:
-            shelf = _look_into(folder)
+            shelf = look_into(folder)
         except ConfshiftError:  # whose it is can't be seen: its reader says why
             return True
         return bool(shelf.record_files) and (
-            any(map(_is_data, shelf.other_files)) or any(map(self._is_record, shelf.record_files))
+            any(map(is_data, shelf.other_files)) or any(map(self._is_record, shelf.record_files))
         )
 
     def own_files(self, folder: Path) -> list[Path]:
@@ -196,7 +151,7 @@ class Catalog:
         ConfshiftError
             Where the folder can't be read.
         """
-        shelf = _look_into(folder)
+        shelf = look_into(folder)
         return [*filter(self._is_record, shelf.record_files), *shelf.other_files]
 
     def _is_record(self, path: Path) -> bool:
@@ -205,6 +160,48 @@ class Catalog:
             return self._parse(path, "ours", lambda raw, _: is_ours(raw))
         except ConfshiftError:
             return False
+
+    def holds(self, split: str) -> bool:
+        """Tell whether a split has a record, readable or not."""
+        return is_folder(self.path / split) and self._is_split(self.path / split)
+
+    def growing_shelf(self, split: str, classes: int) -> Shelf:
+        """Return the records of a split as a writer needs them, looking at the names that are new only.
+
+        A save so costs the same beside 2,000 checkpoints as beside two, but for one list of names. Files that
+        were whole before are not asked again: they never change under their name.
+
+        Raises
+        ------
+        ConfshiftError
+            As :meth:`shelf`.
+        """
+        with self._turn:  # the training's thread asks, and the writer's
+            names = names_in(self.path / split)
+            known = self._growing.get((split, classes))
+            if known is not None and (known[0] == names or self._grow(known[1], classes, known[0], names)):
+                shelf = known[1]
+            else:
+                shelf = self.shelf(split, classes)
+            self._growing[split, classes] = names, shelf
+            return replace(shelf, records=dict(shelf.records))
+
+    def _grow(self, shelf: Shelf, classes: int, before: set[str], names: set[str]) -> bool:
+        """Add the new records to a shelf; False where it has to be read anew, a record gone or replaced."""
+        if any(RECORD.fullmatch(name) for name in before - names):
+            return False
+        added = look_into(shelf.folder, names - before)
+        for path in added.record_files:
+            try:
+                record = self._parse(path, classes, partial(read_record, classes=classes))
+            except ConfshiftError:
+                return False
+            if record.epoch in shelf.records or self._wrong(shelf.folder, record):
+                return False
+            shelf.records[record.epoch] = record
+            shelf.readable.append(record)
+        shelf.last = max(shelf.last, added.last)
+        return True
 
     def shelf(self, split: str, classes: int, *, only: float | None = None) -> Shelf:
         """Return the records of a split: the newest of each epoch, with files of the right size.
@@ -225,7 +222,7 @@ class Catalog:
 
     def _shelf(self, split: str, classes: int, only: float | None) -> Shelf | None:
         """Return the shelf; None where a record was replaced while this looked."""
-        shelf = _look_into(self.path / split)
+        shelf = look_into(self.path / split)
         versions: dict[float, list[Record]] = {}
         for path in shelf.record_files:
             try:
@@ -240,7 +237,7 @@ class Catalog:
         if only is not None:
             versions = {epoch: found for epoch, found in versions.items() if epoch == only}
         for epoch, (*older, newest) in sorted(versions.items()):
-            wrong = _wrong_size(shelf.folder, newest) or self._damage.get(_columns_file(newest), "")
+            wrong = self._wrong(shelf.folder, newest)
             if wrong and status_of(shelf.folder / newest.name) is None:
                 return None
             if wrong:
@@ -249,6 +246,15 @@ class Catalog:
                 shelf.records[epoch] = newest
                 shelf.replaced += older
         return shelf
+
+    def _wrong(self, folder: Path, record: Record) -> str:
+        """Say what is wrong with a record's files, as far as was looked; "" where nothing is known."""
+        try:
+            for stored in record.files:
+                arrays.check_size(folder, stored)
+        except ConfshiftError as error:
+            return str(error)
+        return self._damage.get(_columns_file(record), "")
 
     def shelves(self, classes: int, *, sound: bool = False) -> list[Shelf]:
         """Return the shelves of all splits, the `sound` ones if asked; one that can't be read says so."""
@@ -308,37 +314,6 @@ def _class_names(content: dict[str, Any]) -> tuple[str, ...] | None:
     if not isinstance(names, list) or len(names) < 2 or not all(type(name) is str for name in names):
         return None
     return tuple(names) if all(readable(name) == name for name in names) else None
-
-
-def _is_data(path: Path) -> bool:
-    """Tell whether a file has the name that only a run's data has."""
-    return _DATA.fullmatch(path.name) is not None
-
-
-def _look_into(folder: Path) -> Shelf:
-    """Sort a split's files by what their names say."""
-    if (status := status_of(folder)) is not None and stat.S_ISLNK(status.st_mode):
-        raise ConfshiftError(f"{folder} is a symbolic link; a run's files must be in the run")
-    shelf = Shelf(folder)
-    numbered: list[tuple[int, Path]] = []
-    for path in entries_of(folder):
-        if match := _RECORD.fullmatch(path.name):
-            numbered.append((int(match[1]), path))
-        elif _CLAIM.fullmatch(path.name) or _is_data(path):
-            shelf.other_files.append(path)
-    shelf.record_files = [path for _, path in sorted(numbered)]
-    claims = [int(match[1]) for path in shelf.other_files if (match := _CLAIM.fullmatch(path.name))]
-    shelf.last = max([number for number, _ in numbered] + claims, default=0)
-    return shelf
-
-
-def _wrong_size(folder: Path, record: Record) -> str:
-    try:
-        for stored in record.files:
-            arrays.check_size(folder, stored)
-    except ConfshiftError as error:
-        return str(error)
-    return ""
 
 
 def _columns_file(record: Record) -> str:

@@ -12,16 +12,18 @@ from pathlib import Path
 
 from confshift.errors import ConfshiftError
 from confshift.storage import files
-from confshift.storage.catalog import NAMES_FILE, Catalog, Shelf
+from confshift.storage.catalog import NAMES_FILE, Catalog
 from confshift.storage.nearby import RUN_FILE
 from confshift.storage.reading import entries_of
 from confshift.storage.record import Record
+from confshift.storage.shelf import Shelf
 
 __all__ = ["Repaired", "delete", "remove_unneeded", "repair", "tidy"]
 
 _RUN_DRAFT = re.compile(r"(run|class_names)(-[0-9a-f]{32}\.tmp|\.json\.claim)")
 _PAGE_DRAFT = re.compile(r".+-[0-9a-f]{32}\.tmp")
 _DRAFT = "a draft of a save that never ended"
+_ENDED = "the lock of a process that has ended"
 #: A page holds no lock while it is written, but is never written for this long, in seconds.
 _LONG = 3600
 
@@ -38,6 +40,7 @@ def tidy(catalog: Catalog) -> None:
         if not alone:
             return
         files.remove(_run_drafts(catalog))
+        files.remove(path for path in _signs(catalog) if not files.is_shown(path))
         if catalog.exists():
             classes = len(catalog.class_names())
             for folder in catalog.folders():
@@ -103,6 +106,7 @@ def repair(catalog: Catalog, *, dry_run: bool = False) -> list[Repaired]:
                 )
                 raise ConfshiftError(f"{catalog.path}: {reason}")
             drafts = [Repaired(path, True, _DRAFT) for path in _run_drafts(catalog)]
+            drafts += [Repaired(path, True, _ENDED) for path in _ended_signs(catalog)]
             drafts += _page_drafts(catalog)
             found = [
                 *drafts,
@@ -111,6 +115,17 @@ def repair(catalog: Catalog, *, dry_run: bool = False) -> list[Repaired]:
             return found if dry_run else [_removed(one) for one in found]
     except OSError as error:
         raise ConfshiftError(f"{catalog.path} was not repaired: {error}") from error
+
+
+def _ended_signs(catalog: Catalog) -> list[Path]:
+    """Return the locks of writers that have ended; one that lives may be about to save."""
+    signs = _signs(catalog)
+    if any(files.is_shown(path) for path in signs):
+        raise ConfshiftError(
+            f"{catalog.path}: a process that saves in this run is still running; repair it when "
+            "that has ended"
+        )
+    return signs
 
 
 def _page_drafts(catalog: Catalog) -> Iterator[Repaired]:
@@ -181,12 +196,17 @@ def delete(catalog: Catalog) -> None:
             for path in itertools.chain(*own.values()):
                 files.DISK.unlink(path)
             files.remove([*_run_drafts(catalog), catalog.path / NAMES_FILE, catalog.path / files.LOCK])
+            files.remove(_signs(catalog))
             files.DISK.unlink(catalog.path / RUN_FILE)
         for folder in (*(folder for folder, found in own.items() if found), catalog.path):
             with contextlib.suppress(OSError):  # it holds files of others
                 files.DISK.remove_folder(folder)
     except OSError as error:
         raise ConfshiftError(f"{catalog.path} was not deleted: {error}") from error
+
+
+def _signs(catalog: Catalog) -> list[Path]:
+    return [path for path in entries_of(catalog.path) if files.SIGN.fullmatch(path.name)]
 
 
 def _run_drafts(catalog: Catalog) -> list[Path]:

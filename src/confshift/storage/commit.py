@@ -13,11 +13,12 @@ from confshift.errors import ConfshiftError
 from confshift.gate import are_numbers
 from confshift.predictions import Predictions
 from confshift.storage import arrays, files
-from confshift.storage.catalog import NAMES_FILE, Catalog, Shelf
+from confshift.storage.catalog import NAMES_FILE, Catalog
 from confshift.storage.cleaning import remove_unneeded
 from confshift.storage.loading import columns_array
 from confshift.storage.nearby import RUN_FILE
 from confshift.storage.record import Gap, Record, Shard
+from confshift.storage.shelf import Shelf
 from confshift.storage.signed_json import encode
 
 __all__ = ["Draft", "commit"]
@@ -48,7 +49,8 @@ def commit(catalog: Catalog, draft: Draft, measurement: Measurement, gaps: tuple
     """
     if not catalog.exists():
         files.make_folders(catalog.path)
-    written = held = None
+    unneeded: list[Record] = []
+    written = None
     with files.lock(catalog.path, exclusive=False):
         _put_run_file(catalog, draft)
         try:
@@ -57,17 +59,19 @@ def commit(catalog: Catalog, draft: Draft, measurement: Measurement, gaps: tuple
                 if held is not None and _holds_same(shelf.folder, held, draft):
                     files.DISK.sync_folder(shelf.folder)  # the save before may have failed at just this
                     return held
-                _refuse_stranger(shelf, held, draft)
+                _refuse_stranger(catalog, shelf, held, draft)
                 if written is None:
                     shard = _write_files(shelf, draft.predictions, measurement)
                     written = replace(draft.record, beta=measurement.beta, gaps=gaps, shards=(shard,))
+                    unneeded = [written]  # until its record is there
                 numbered = _number(written, shelf, held)
                 with contextlib.suppress(FileExistsError):  # another writer took the number: look again
                     files.put(shelf.folder / numbered.name, numbered.to_bytes())
+                    unneeded = [held] if held else []
                     return numbered
         finally:
-            if written is not None:
-                _clean(catalog, draft, [written, *([held] if held else [])])
+            if unneeded:
+                _clean(catalog, draft, unneeded)
 
 
 def _put_run_file(catalog: Catalog, draft: Draft) -> None:
@@ -93,17 +97,21 @@ def _put_run_file(catalog: Catalog, draft: Draft) -> None:
 
 def _look(catalog: Catalog, draft: Draft) -> tuple[Shelf, Record | None]:
     """Return the split as it is now, and what it holds of this epoch."""
-    shelf = catalog.shelf(draft.record.split, len(draft.class_names))
+    shelf = catalog.growing_shelf(draft.record.split, len(draft.class_names))
     if any(record.fingerprint != draft.record.fingerprint for record in shelf.records.values()):
         raise ConfshiftError(f"{shelf.folder}: another writer saved other samples or targets meanwhile")
     return shelf, shelf.records.get(draft.record.epoch)
 
 
-def _refuse_stranger(shelf: Shelf, held: Record | None, draft: Draft) -> None:
-    """Refuse to replace what was not there when this save was asked for, unless it is our own."""
+def _refuse_stranger(catalog: Catalog, shelf: Shelf, held: Record | None, draft: Draft) -> None:
+    """Refuse to replace what was not there when this save was asked for, unless it is our own.
+
+    Nor what a process saved that still lives: only a training that has ended can be resumed.
+    """
     if held is None or held.provenance.writer == draft.record.provenance.writer:
         return
-    if draft.replaces is None or held.to_bytes() != draft.replaces.to_bytes():
+    known = draft.replaces is not None and held.to_bytes() == draft.replaces.to_bytes()
+    if not known or files.shows_sign(catalog.path, held.provenance.writer):
         raise ConfshiftError(
             f"{shelf.folder}: writer {held.provenance.writer} saved epoch {held.epoch:g} meanwhile; "
             "two trainings need two run folders"

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import itertools
 import os
+import re
 import uuid
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -23,14 +24,20 @@ __all__ = [
     "DISK",
     "HAS_LOCKS",
     "LOCK",
+    "SIGN",
     "Bytes",
     "Disk",
     "held",
+    "hide_sign",
+    "is_shown",
     "lock",
     "make_folders",
     "make_new_folder",
     "put",
     "remove",
+    "show_sign",
+    "shows_sign",
+    "sign_of",
     "unique_name",
     "write_file",
 ]
@@ -39,6 +46,9 @@ Bytes: TypeAlias = bytes | memoryview
 
 #: The lock file of a run; it is empty and stays.
 LOCK = ".lock"
+
+#: The lock files of the processes that save in a run, each locked as long as its process lives.
+SIGN = re.compile(r"\.writer-[0-9a-f]{16}\.lock")
 
 _NO_LINKS = {errno.EPERM, errno.EACCES, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK}
 _NO_LOCKS = {errno.ENOLCK, errno.EBADF, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL}
@@ -262,3 +272,46 @@ def _locked(path: Path, exclusive: bool) -> int | None:
                 return None
             raise
         os.close(descriptor)  # the run was deleted while this waited: that lock is nobody's
+
+
+def sign_of(writer: str) -> str:
+    """Return the name of a writer's lock file."""
+    return f".writer-{writer}.lock"
+
+
+def show_sign(folder: Path, writer: str) -> int | None:
+    """Lock the file that shows others that this writer lives; None where there are no locks.
+
+    The system unlocks it when the process ends, however that happens.
+    """
+    return _locked(folder / sign_of(writer), exclusive=False) if HAS_LOCKS else None
+
+
+def hide_sign(sign: int) -> None:
+    """Close a writer's lock file; a process that was forked has its parent's open too."""
+    os.close(sign)
+
+
+def shows_sign(folder: Path, writer: str) -> bool:
+    """Tell whether a writer lives; without locks nobody can tell, and it counts as ended."""
+    path = folder / sign_of(writer)
+    return SIGN.fullmatch(path.name) is not None and is_shown(path)
+
+
+def is_shown(sign: Path) -> bool:
+    """Tell whether the process that a lock file is of still lives."""
+    if not HAS_LOCKS:
+        return False
+    try:
+        descriptor = os.open(sign, os.O_RDWR | _PLAIN)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    finally:
+        os.close(descriptor)
+    return False

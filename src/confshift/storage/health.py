@@ -7,9 +7,9 @@ import math
 import pandas as pd
 
 from confshift.storage import arrays
-from confshift.storage.catalog import Problem, Shelf
 from confshift.storage.loading import columns_damage
 from confshift.storage.record import Gap
+from confshift.storage.shelf import Problem, Shelf
 
 __all__ = ["check_files", "explain_missing", "list_problems", "open_gaps"]
 

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from confshift.errors import ConfshiftError
+from confshift.errors import ConfshiftError, Refusal
 
-__all__ = ["entries_of", "is_folder", "open_plain", "read_bytes", "size_of", "status_of"]
+__all__ = ["entries_of", "is_folder", "names_in", "open_plain", "read_bytes", "size_of", "status_of"]
 
 _ABSENT = (FileNotFoundError, NotADirectoryError)
 _KINDS = {
@@ -60,6 +61,16 @@ def entries_of(folder: Path) -> list[Path]:
         raise _unreadable(folder, error) from error
 
 
+def names_in(folder: Path) -> set[str]:
+    """Return the names of what is in a folder; as :func:`entries_of`, for folders of thousands of files."""
+    try:
+        return set(os.listdir(folder))  # noqa: PTH208 - names only, a third of the time
+    except _ABSENT:
+        return set()
+    except (OSError, ValueError) as error:
+        raise _unreadable(folder, error) from error
+
+
 def size_of(path: Path) -> int:
     """Return the size of an ordinary file; a symbolic link, a pipe or a device is refused.
 
@@ -102,8 +113,10 @@ def open_plain(path: Path, *, follow: bool = False) -> Iterator[BinaryIO]:
 def _unreadable(path: Path, error: OSError | ValueError) -> ConfshiftError:
     if isinstance(error, FileNotFoundError):
         return ConfshiftError(f"{path} is missing")
-    reason = error.strerror if isinstance(error, OSError) else str(error)  # ValueError: a NUL in the name
-    return ConfshiftError(f"{path} can't be read: {reason}")
+    if isinstance(error, ValueError) or error.errno == errno.ENAMETOOLONG:  # ValueError: a NUL in the name
+        reason = str(error) if isinstance(error, ValueError) else error.strerror
+        return Refusal(f"{str(path)!r} can't be a name on this disk: {reason}; use another")
+    return ConfshiftError(f"{path} can't be read: {error.strerror}")
 
 
 def read_bytes(path: Path, *, limit: int) -> bytes:

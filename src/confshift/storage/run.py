@@ -11,15 +11,15 @@ from typing import Any
 import pandas as pd
 
 from confshift.checkpoint import Checkpoint
-from confshift.errors import ConfshiftError
+from confshift.errors import ConfshiftError, Refusal
 from confshift.predictions import Predictions
-from confshift.storage.appending import append, check_epoch, holds
-from confshift.storage.catalog import Shelf, check_split
+from confshift.storage.appending import append, check_epoch, expected_epoch, holds
 from confshift.storage.cleaning import delete
 from confshift.storage.files import make_new_folder
 from confshift.storage.health import check_files, explain_missing, list_problems, open_gaps
 from confshift.storage.loading import checkpoint_from
 from confshift.storage.record import Record
+from confshift.storage.shelf import Shelf, check_split
 from confshift.storage.writer import Writer, writer_of
 
 __all__ = ["Run"]
@@ -55,12 +55,26 @@ class Run:
         try:
             self._home = os.path.realpath(path)  # where it is, wherever the process moves to
         except ValueError as error:
-            raise ConfshiftError(f"run={str(path)!r} can't name a folder: {error}") from error
+            raise Refusal(f"run={str(path)!r} can't name a folder: {error}") from error
+        except OSError as error:  # the working folder was removed
+            raise ConfshiftError(
+                f"run={str(path)!r} can't be found: {error.strerror}; change to a folder that exists, or "
+                "pass the whole path"
+            ) from error
 
     @classmethod
     def create(cls, parent: str | os.PathLike[str], name: str) -> Run:
-        """Make a folder that nobody else has, `parent/name` or `parent/name-2`, ..., for a new run."""
-        return cls(make_new_folder(Path(parent), name))
+        """Make a folder that nobody else has, `parent/name` or `parent/name-2`, ..., for a new run.
+
+        Raises
+        ------
+        ConfshiftError
+            Where no folder can be made there.
+        """
+        try:
+            return cls(make_new_folder(Path(parent), name))
+        except OSError as error:
+            raise ConfshiftError(f"no folder can be made in {parent}: {error.strerror}") from error
 
     def __repr__(self) -> str:
         return f"Run({str(self.path)!r})"
@@ -213,6 +227,14 @@ class Run:
         """Return the epoch that :meth:`append` would take now, or raise as it would; waits for no save."""
         return check_epoch(self._writer, epoch=epoch, split=split)
 
+    def expected_epoch(self, epoch: float | None = None, *, split: str = "val") -> float:
+        """Return the epoch that :meth:`append` would take, from memory alone: the disk may be unreadable."""
+        return expected_epoch(self._writer, epoch=epoch, split=split)
+
+    def miss(self, epoch: float, *, split: str, reason: str) -> None:
+        """Note that a checkpoint could not be handed over: a gap, and the epochs are counted on."""
+        self._writer.miss(split, epoch, reason)
+
     def holds(self, split: str) -> bool:
         """Tell whether a split has a checkpoint, saved or on its way; waits for no save."""
         return holds(self._writer, split)
@@ -245,6 +267,7 @@ class Run:
         writer = self._writer
         with writer.appending:
             writer.wait()
+            writer.give_up_sign()
             delete(writer.catalog)
             writer.forget()
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from confshift.errors import ConfshiftError
+from confshift.errors import ConfshiftError, Refusal
 from confshift.gate import as_number
 
 __all__ = ["MAX_JSON", "SCHEMA", "check_schema", "decode", "encode", "is_ours", "plain", "readable"]
@@ -80,7 +80,7 @@ def check_schema(content: Mapping[str, Any], path: Path) -> None:
     if content["schema"] > SCHEMA:
         versions = content.get("versions")
         version = versions.get("confshift") if isinstance(versions, dict) else None
-        raise ConfshiftError(
+        raise Refusal(
             f"{path} has schema {content['schema']}, and this confshift reads up to {SCHEMA}; install the "
             f"version that wrote it: pip install 'confshift>={readable(str(version))}'"
         )

@@ -15,6 +15,7 @@ from pathlib import Path
 from confshift.checkpoint import Measurement, measure
 from confshift.errors import ConfshiftError
 from confshift.scoring import Scores, score
+from confshift.storage import files
 from confshift.storage.catalog import Catalog
 from confshift.storage.cleaning import tidy
 from confshift.storage.commit import Draft, commit
@@ -51,6 +52,7 @@ class Writer:
         self.started = False  # this process has written to the run
         self.highest: float | None = None  # val epoch that this process appended
         self.latest: float | None = None  # val epoch that this process appended last
+        self.splits: set[str] = set()  # that this process appended to
         self._state = threading.Condition()
         self._saves: list[Save] = []  # the first is being saved
         self._failure: ConfshiftError | None = None
@@ -58,6 +60,7 @@ class Writer:
         self._thread: threading.Thread | None = None
         self._running = False  # the thread will look at the list again
         self._tidied = False
+        self._sign: int | None = None  # of life: an open, locked file in the run's folder
         self._warned = False  # that another process's checkpoint was replaced
         self.unscored: set[tuple[str, str]] = set()  # the splits and kinds of samples warned about
 
@@ -74,11 +77,15 @@ class Writer:
             return list(self._gaps)
 
     def submit(self, save: Save) -> None:
-        """Queue a save; waits while two are on their way."""
+        """Queue a save; waits while two are on their way.
+
+        The thread is no daemon: an interpreter waits for it, also in a child process of multiprocessing,
+        which ends without exit handlers.
+        """
         with self._state:
             self._state.wait_for(lambda: len(self._saves) < _MAX_OUTSTANDING)
             if not self._running:
-                thread = threading.Thread(target=self._work, name="confshift-writer", daemon=True)
+                thread = threading.Thread(target=self._work, name="confshift-writer", daemon=False)
                 try:
                     thread.start()  # it waits for our lock
                 except RuntimeError as error:
@@ -86,9 +93,16 @@ class Writer:
                 self._thread, self._running = thread, True
             self._saves.append(save)
 
+    def miss(self, split: str, epoch: float, reason: str) -> None:
+        """Remember a save that could not even be queued; the epochs are counted on."""
+        with self._state:
+            self._gaps.append(Gap(split, epoch, reason))
+        self.note(split, epoch)
+
     def note(self, split: str, epoch: float) -> None:
         """Remember what this process appended: the next epoch is counted from it."""
         self.started = True
+        self.splits.add(split)
         if split == "val":
             self.highest = epoch if self.highest is None else max(epoch, self.highest)
             self.latest = epoch
@@ -97,9 +111,27 @@ class Writer:
         """Begin anew: the run is gone."""
         with self._state:
             self.started, self.highest, self.latest = False, None, None
+            self.splits.clear()
             self._failure, self._gaps = None, []
-            self._warned = False
-            self.unscored.clear()
+        self.begin_anew()
+
+    def begin_anew(self) -> None:
+        """Take the folder for new: what was said of the one before may be said again."""
+        self._warned = self._tidied = False
+        self.unscored.clear()
+        self.give_up_sign()
+
+    def give_up_sign(self) -> None:
+        """Say that this process saves no more: whoever resumes the run may replace its epochs."""
+        if self._sign is not None:
+            files.remove([self.catalog.path / files.sign_of(self.id)])
+        self.lose_sign()
+
+    def lose_sign(self) -> None:
+        """Close the sign of life, and no more: in a forked process it is the parent's."""
+        sign, self._sign = self._sign, None
+        if sign is not None:
+            files.hide_sign(sign)
 
     def wait(self) -> None:
         """Wait until nothing is on its way."""
@@ -151,6 +183,9 @@ class Writer:
             if not self._tidied:
                 tidy(self.catalog)
                 self._tidied = True
+            if self._sign is None:
+                files.make_folders(self.catalog.path)
+                self._sign = files.show_sign(self.catalog.path, self.id)
             saved = commit(self.catalog, draft, save.measured.result(), tuple(self.gaps))
         except Exception as cause:
             error = ConfshiftError(
@@ -207,6 +242,8 @@ def _forget_writers() -> None:
     """Start anew in a forked process: the threads did not come along, the locks may be held for ever."""
     global _registry
     _registry = threading.Lock()
+    for writer in _writers.values():
+        writer.lose_sign()
     _writers.clear()
 
 
@@ -218,6 +255,7 @@ def _finish() -> None:
             writer.raise_failure()
         except ConfshiftError as error:
             _log.error("confshift: %s", error)
+        writer.give_up_sign()
 
 
 atexit.register(_finish)

@@ -1,0 +1,83 @@
+"""One split's folder, as it was found: its files sorted by what their names say."""
+
+from __future__ import annotations
+
+import re
+import stat
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from confshift.errors import ConfshiftError, Refusal
+from confshift.storage.reading import entries_of, status_of
+from confshift.storage.record import Record
+
+__all__ = ["RECORD", "SPLIT", "Problem", "Shelf", "check_split", "is_data", "look_into"]
+
+SPLIT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_RESERVED = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?|.*\.", re.IGNORECASE)  # by Windows
+RECORD = re.compile(r"([0-9]{6,12})\.json")
+_CLAIM = re.compile(r"([0-9]{6,12})\.json\.claim")
+_DATA = re.compile(r"[0-9]{6,12}-[0-9a-f]{32}\.(logits\.npy|columns\.npy|tmp)")
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something that can't be used, and why: a checkpoint, or a part of one or of the run."""
+
+    split: str
+    epoch: float | None  # None where the record itself can't be read
+    file: str
+    reason: str
+    kind: str = "damaged"  # or "in part": what does not need this file is still there
+
+
+@dataclass
+class Shelf:
+    """One split's part of a run folder, as it was found."""
+
+    folder: Path
+    records: dict[float, Record] = field(default_factory=dict)  # by epoch, ascending; sizes are right
+    problems: list[Problem] = field(default_factory=list)
+    replaced: list[Record] = field(default_factory=list)  # an epoch's older records, left by a crash
+    readable: list[Record] = field(default_factory=list)  # all of the above and those with a problem
+    record_files: list[Path] = field(default_factory=list)  # in the order they were put
+    other_files: list[Path] = field(default_factory=list)  # data, drafts and claims
+    last: int = 0  # the highest number in use
+
+    @property
+    def unreadable(self) -> bool:
+        """Whether some record can't be read: then nobody knows which files are its own."""
+        return any(problem.epoch is None for problem in self.problems)
+
+
+def check_split(split: str, known: tuple[str, ...] = ()) -> None:
+    """Refuse a name that can't be a folder's on every system, or that differs from another by case only."""
+    if not isinstance(split, str) or not SPLIT.fullmatch(split) or _RESERVED.fullmatch(split):
+        raise Refusal(
+            f"split={split!r} can't name a folder; use at most 64 letters, digits, '.', '_', '-', as in 'val'"
+        )
+    twins = [one for one in known if one != split and one.lower() == split.lower()]
+    if twins:
+        raise Refusal(f"split={split!r}: the run has {twins[0]!r}, and some disks can't tell them apart")
+
+
+def is_data(path: Path) -> bool:
+    """Tell whether a file has the name that only a run's data has."""
+    return _DATA.fullmatch(path.name) is not None
+
+
+def look_into(folder: Path, names: set[str] | None = None) -> Shelf:
+    """Sort a split's files, or those of these names, by what their names say."""
+    if (status := status_of(folder)) is not None and stat.S_ISLNK(status.st_mode):
+        raise ConfshiftError(f"{folder} is a symbolic link; a run's files must be in the run")
+    shelf = Shelf(folder)
+    numbered: list[tuple[int, Path]] = []
+    for path in entries_of(folder) if names is None else map(folder.joinpath, names):
+        if match := RECORD.fullmatch(path.name):
+            numbered.append((int(match[1]), path))
+        elif _CLAIM.fullmatch(path.name) or is_data(path):
+            shelf.other_files.append(path)
+    shelf.record_files = [path for _, path in sorted(numbered)]
+    claims = [int(match[1]) for path in shelf.other_files if (match := _CLAIM.fullmatch(path.name))]
+    shelf.last = max([number for number, _ in numbered] + claims, default=0)
+    return shelf
