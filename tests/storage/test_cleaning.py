@@ -74,6 +74,18 @@ class TestRepair:
         assert names(littered.path) == before
         assert repaired(littered) == found
 
+    def test_the_lock_of_a_process_goes_once_it_has_ended(self, run):
+        (run.path / ".writer-0123456789abcdef.lock").touch()
+        run.append(predictions(3), epoch=3)
+        run.flush()
+        found = {one.path.name: one for one in repair(run._writer.catalog)}
+        (living,) = run.path.glob(".writer-*")
+        assert not found[living.name].removed
+        assert "still running" in found[living.name].reason
+        assert ".writer-0123456789abcdef.lock" not in found  # the save has removed it
+        run._writer.lose_sign()
+        assert {one.path.name: one.removed for one in repair(run._writer.catalog)}[living.name]
+
     def test_an_older_record_of_an_epoch_goes_with_its_files(self, run):
         shutil.copytree(run.path, run.path.parent / "before")
         run.append(predictions(7), epoch=2)

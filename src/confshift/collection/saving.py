@@ -195,8 +195,8 @@ def _refuse_another(run: Run, model: object, *, split: str, given: float | None,
         return
     raise Refusal(
         f"{run.path} already holds checkpoints ({split}): {what}. Give this training a run folder of "
-        f"its own, or remove the old run first: Run({str(run.path)!r}).delete(). Checkpoints of one training that are "
-        "loaded into new models need epoch="
+        f"its own, or remove the old run first: Run({str(run.path)!r}).delete(). Checkpoints of one "
+        "training that are loaded into new models need epoch="
     )
 
 

@@ -24,6 +24,7 @@ _RUN_DRAFT = re.compile(r"(run|class_names)(-[0-9a-f]{32}\.tmp|\.json\.claim)")
 _PAGE_DRAFT = re.compile(r".+-[0-9a-f]{32}\.tmp")
 _DRAFT = "a draft of a save that never ended"
 _ENDED = "the lock of a process that has ended"
+_LIVES = "a process that saves in this run is still running"
 #: A page holds no lock while it is written, but is never written for this long, in seconds.
 _LONG = 3600
 
@@ -106,7 +107,7 @@ def repair(catalog: Catalog, *, dry_run: bool = False) -> list[Repaired]:
                 )
                 raise ConfshiftError(f"{catalog.path}: {reason}")
             drafts = [Repaired(path, True, _DRAFT) for path in _run_drafts(catalog)]
-            drafts += [Repaired(path, True, _ENDED) for path in _ended_signs(catalog)]
+            drafts += _found_signs(catalog)
             drafts += _page_drafts(catalog)
             found = [
                 *drafts,
@@ -117,15 +118,11 @@ def repair(catalog: Catalog, *, dry_run: bool = False) -> list[Repaired]:
         raise ConfshiftError(f"{catalog.path} was not repaired: {error}") from error
 
 
-def _ended_signs(catalog: Catalog) -> list[Path]:
-    """Return the locks of writers that have ended; one that lives may be about to save."""
-    signs = _signs(catalog)
-    if any(files.is_shown(path) for path in signs):
-        raise ConfshiftError(
-            f"{catalog.path}: a process that saves in this run is still running; repair it when "
-            "that has ended"
-        )
-    return signs
+def _found_signs(catalog: Catalog) -> Iterator[Repaired]:
+    """Yield the lock files of writers; one that lives is between two saves, and does not mind the rest."""
+    for path in _signs(catalog):
+        lives = files.is_shown(path)
+        yield Repaired(path, not lives, _LIVES if lives else _ENDED)
 
 
 def _page_drafts(catalog: Catalog) -> Iterator[Repaired]:
