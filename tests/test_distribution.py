@@ -113,9 +113,8 @@ def built(tmp_path_factory):
 def tracked(*folders):
     """Return the files below folders of the repository that are no litter."""
     found = (path for folder in folders for path in (ROOT / folder).rglob("*") if path.is_file())
-    return {
-        path.relative_to(ROOT).as_posix() for path in found if not {"__pycache__", "runs"} & {*path.parts}
-    }
+    paths = {path.relative_to(ROOT) for path in found}
+    return {path.as_posix() for path in paths if not {"__pycache__", "runs"} & {*path.parts}}
 
 
 def test_the_sdist_holds_what_a_build_and_the_tests_need_and_no_pages(built):

@@ -208,6 +208,17 @@ def test_a_folder_that_can_not_be_made_is_said_before_the_demo_trains(tmp_path, 
     assert "the folder file/in can't be made: Not a directory" in call("demo", "-o", "file/in/a.html").stderr
 
 
+def test_the_demo_does_not_train_for_a_page_that_can_not_be_drawn(tmp_path, monkeypatch):
+    def refuse():
+        raise ConfshiftError("the charts can't be drawn")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("confshift.demo.train", lambda *_, **__: pytest.fail("it trained"))
+    monkeypatch.setattr("confshift.reporting.vega.check_drawing", refuse)
+    assert call("demo").stderr == "Error: the charts can't be drawn\n"
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("looks", ["often", "0", "-1", "1.5", "every", "²", "once "])
 def test_every_command_refuses_looks_that_mean_nothing(tmp_path, make_logits, looks):
     fill(tmp_path / "r", make_logits, 1)

@@ -130,17 +130,17 @@ class TestRepair:
         assert repaired(run) == {"val/notes.txt": (False, "not a file of a run")}
         assert all(file.exists() for file in others)
 
-    def test_the_draft_of_a_page_goes_once_no_report_can_still_be_at_it(self, run):
-        old, new = (run.path / f"page-{digit * 32}.tmp" for digit in "01")
+    def test_the_draft_of_a_page_goes_unless_a_report_is_at_it(self, run):
+        old, new, other = (run.path / f".confshift-page-{digit * 32}.tmp" for digit in "012")
         for file in (old, new):
             file.write_text("")
-        os.utime(old, (0, 0))
-        assert repaired(run) == {
-            old.name: (True, "a draft of a page"),
-            new.name: (False, "a page may be being written"),
-        }
-        assert new.exists()
-        assert not old.exists()
+        other.symlink_to(new)
+        with new.open("rb") as stream, files.held(stream.fileno(), wait=True):
+            assert repaired(run) == {
+                old.name: (True, "a draft of a page"),
+                new.name: (False, "a page is being written"),
+            }
+        assert [file.is_symlink() or file.exists() for file in (old, new, other)] == [False, True, True]
 
     def test_a_run_that_is_being_saved_to_is_refused(self, littered):
         with files.lock(littered.path, exclusive=False):

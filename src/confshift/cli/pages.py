@@ -164,7 +164,9 @@ def plot(
 def demo(out: Path, run: Path, epochs: int | None, as_json: bool) -> None:
     """Train a small network on handwritten digits, inspect every epoch, write the page."""
     from confshift.demo import EPOCHS, train, validation_images
+    from confshift.reporting.vega import check_drawing
 
+    check_drawing()
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:  # said now, not after the training

@@ -21,7 +21,8 @@ _FULL = "give a file on a disk with space left"
 _REMEDIES = {
     **dict.fromkeys((errno.ENOENT, errno.ENOTDIR), _NO_FOLDER),
     **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), _NOT_ALLOWED),
-    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), _FULL),
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), _FULL),
+    errno.EFBIG: "lift the limit on the size of files (ulimit -f unlimited)",
     errno.EISDIR: "give the name of a file, not of a folder",
     errno.ENAMETOOLONG: "give a shorter name",
     errno.ELOOP: "give a file that is not a circle of links",

@@ -116,7 +116,7 @@ def _address_space() -> int | None:
 
 
 def _converted_elsewhere(name: str, texts: list[str]) -> list[Any]:
-    program = _CONVERTER.format(path=ascii(sys.path))
+    program = _CONVERTER.format(path=ascii([one for one in sys.path if isinstance(one, str)]))
     asked = json.dumps([name, VEGA_LITE, texts]).encode("ascii")
     try:
         done = subprocess.run([sys.executable, "-c", program], input=asked, capture_output=True, check=False)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 import re
-import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,7 +13,7 @@ from confshift.errors import ConfshiftError
 from confshift.storage import files
 from confshift.storage.catalog import NAMES_FILE, Catalog
 from confshift.storage.nearby import RUN_FILE
-from confshift.storage.reading import entries_of
+from confshift.storage.reading import entries_of, open_plain
 from confshift.storage.record import Record
 from confshift.storage.shelf import Shelf
 
@@ -25,8 +24,6 @@ _PAGE_DRAFT = re.compile(r".+-[0-9a-f]{32}\.tmp")
 _DRAFT = "a draft of a save that never ended"
 _ENDED = "the lock of a process that has ended"
 _LIVES = "a process that saves in this run is still running"
-#: A page holds no lock while it is written, but is never written for this long, in seconds.
-_LONG = 3600
 
 
 def tidy(catalog: Catalog) -> None:
@@ -126,11 +123,14 @@ def _found_signs(catalog: Catalog) -> Iterator[Repaired]:
 
 
 def _page_drafts(catalog: Catalog) -> Iterator[Repaired]:
-    """Yield what a report that was killed left of a page in the run's folder."""
+    """Yield what a report that was killed left of a page in the run's folder: nobody holds its lock."""
     for path in entries_of(catalog.path):
-        if _PAGE_DRAFT.fullmatch(path.name) and not _RUN_DRAFT.fullmatch(path.name):
-            old = time.time() - path.lstat().st_mtime > _LONG
-            yield Repaired(path, old, "a draft of a page" if old else "a page may be being written")
+        if not _PAGE_DRAFT.fullmatch(path.name) or _RUN_DRAFT.fullmatch(path.name):
+            continue
+        with contextlib.suppress(ConfshiftError), open_plain(path) as stream:
+            with files.held(stream.fileno(), wait=False) as dead:
+                reason = "a draft of a page" if dead else "a page is being written"
+            yield Repaired(path, bool(dead), reason)
 
 
 def _litter(catalog: Catalog, folder: Path, classes: int) -> Iterator[Repaired]:
