@@ -114,6 +114,12 @@ def test_only_what_stdout_goes_to_is_stdout(tmp_path):
     assert not is_stdout("a\0b")
 
 
+def test_a_page_and_findings_for_nobody_do_not_meet(monkeypatch):
+    null = os.stat("/dev/null")  # noqa: PTH116
+    monkeypatch.setattr(os, "fstat", lambda _: null)
+    assert not is_stdout("/dev/null")
+
+
 @pytest.mark.parametrize("mode", [0o600, 0o640, 0o664, 0o777])
 def test_a_page_keeps_its_permissions(tmp_path, mode):
     page = tmp_path / "page.html"

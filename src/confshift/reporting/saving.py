@@ -54,7 +54,9 @@ def save_file(path: str | os.PathLike[str], content: bytes) -> None:
 def is_stdout(path: str | os.PathLike[str]) -> bool:
     """Say whether a file is the standard output of this process (`/dev/stdout`, or what it is sent to)."""
     with contextlib.suppress(OSError, ValueError):
-        return os.path.samestat(Path(path).stat(), os.fstat(1))
+        there = Path(path).stat()
+        nothing = os.path.samestat(there, Path(os.path.devnull).stat())  # what goes there meets nothing
+        return not nothing and os.path.samestat(there, os.fstat(1))
     return False
 
 
