@@ -18,15 +18,16 @@ SOURCE = Path(confshift.__file__).parent
 FILES = {path.relative_to(SOURCE).as_posix(): path for path in sorted(SOURCE.rglob("*.py"))}
 TREES = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in FILES.items()}
 
-FOUNDATION = {"errors", "gate", "predictions", "scoring", "temperature", "checkpoint"}
+FOUNDATION = {"errors", "advice", "gate", "predictions", "scoring", "temperature", "checkpoint"}
 TOWERS = FOUNDATION | {"analysis", "findings", "storage", "reporting", "collection"}
 FACADE = "confshift"  # the public names, lazily imported
 
 #: A room (a folder, or a file at the top) and the rooms that it may import.
 MAY_IMPORT = {
     "errors": set(),
-    "gate": {"errors"},
-    "predictions": {"errors", "gate"},
+    "advice": set(),
+    "gate": {"errors", "advice"},
+    "predictions": {"errors", "advice", "gate"},
     "scoring": {"errors", "predictions"},
     "temperature": {"errors", "predictions", "scoring"},
     "checkpoint": FOUNDATION,

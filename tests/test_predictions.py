@@ -31,10 +31,10 @@ def with_ids(ids):
 
 # -------------------------------------------------------------------------------------------- refused
 REFUSED = {
-    "a vector of logits": (with_logits, LOGITS[:, 0], ["logits", "(3,)", "(N, K)", "column_stack"]),
+    "a vector of logits": (with_logits, LOGITS[:, 0], ["logits", "(3,)", "two columns", "column_stack"]),
     "a batch of sequences": (with_logits, LOGITS[None], ["logits", "(1, 3, 3)", "reshape(-1, K)"]),
-    "one column": (with_logits, LOGITS[:, :1], ["logits", "1 column", "np.column_stack"]),
-    "no columns": (with_logits, LOGITS[:, :0], ["logits", "0 column", "np.column_stack"]),
+    "one column": (with_logits, LOGITS[:, :1], ["logits", "(3, 1)", "np.column_stack"]),
+    "no columns": (with_logits, LOGITS[:, :0], ["logits", "(3, 0)", "one for each class"]),
     "no rows": (lambda z: Predictions(z, []), LOGITS[:0], ["logits", "(0, 3)"]),
     "complex logits": (with_logits, LOGITS.astype(complex), ["logits", "complex128", "float32"]),
     "bool logits": (with_logits, LOGITS > 0, ["logits", "bool", "float32"]),
@@ -46,7 +46,7 @@ REFUSED = {
     "an 8-bit tensor": (with_logits, torch.zeros(3, 3).to(torch.float8_e5m2), ["logits", "Float8", "dense"]),
     "no logits": (with_logits, None, ["logits", "()", "(N, K)"]),
     "one-hot targets": (with_targets, np.eye(3, dtype=int), ["targets", "(3, 3)", "argmax(1)"]),
-    "soft targets": (with_targets, np.full((3, 3), 1 / 3), ["targets", "soft", "argmax(1)"]),
+    "soft targets": (with_targets, np.full((3, 3), 1 / 3), ["targets", "soft", "before mixing"]),
     "float targets": (with_targets, [0.0, 1.0, 2.0], ["targets", "float64", "astype(int)"]),
     "bool targets": (with_targets, [True, False, True], ["targets", "bool", "integers"]),
     "too few targets": (with_targets, [0, 1], ["targets", "(2,)", "(3,)"]),
@@ -342,13 +342,13 @@ def test_a_probability_of_exactly_zero_becomes_minus_infinity_and_is_not_clipped
 @pytest.mark.parametrize(
     ("rows", "row", "total"),
     [
-        ([[0.5, 0.5], [0.5, 0.6]], 1, "1.1"),
-        ([[-0.5, 1.5], [0.5, 0.5]], 0, "1"),
-        ([[2.0, 1.0], [5.0, 1.0]], 0, "3"),
+        ([[0.5, 0.5], [0.5, 0.6]], 1, r"1.1\): a sigmoid for each class"),
+        ([[-0.5, 1.5], [0.5, 0.5]], 0, r"1\): pass logits to Predictions"),
+        ([[2.0, 1.0], [5.0, 1.0]], 0, r"3\): pass logits to Predictions"),
     ],
 )
 def test_what_are_no_probabilities_is_refused_with_the_row(rows, row, total):
-    message = rf"probabilities: \d rows .* \(row {row} sums to {total}\); pass logits to Predictions"
+    message = rf"probabilities: \d rows .* \(row {row} sums to {total}"
     with pytest.raises(ConfshiftError, match=message):
         Predictions.from_probabilities(rows, [0, 0])
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 import numbers
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from confshift import advice
 from confshift.errors import ConfshiftError
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "check_names",
     "check_range",
     "check_targets",
+    "listed_names",
     "refuse_probabilities",
     "sum_tolerance",
 ]
@@ -31,14 +33,23 @@ _HALF = ("float16", "bfloat16")
 def _as_array(values: Any, name: str) -> tuple[NDArray[Any], str]:
     """Return an array and the dtype it was given in; tensors are known by their methods, not by import."""
     given = ""
-    if hasattr(values, "detach") and hasattr(values, "cpu"):
-        values = values.detach().cpu()
-        if "bfloat16" in str(values.dtype):
-            values, given = values.float(), "bfloat16"
     try:
+        if hasattr(values, "detach") and hasattr(values, "cpu"):
+            values = values.detach().cpu()
+            if hasattr(values, "resolve_neg"):  # a view that only remembers its sign
+                values = values.resolve_conj().resolve_neg()
+            if "bfloat16" in str(values.dtype):
+                values, given = values.float(), "bfloat16"
+        if np.ma.is_masked(values):
+            fill = f", or pass {name}.filled(np.nan), which counts them as unanswered"
+            raise ConfshiftError(
+                f"{name} has masked entries; leave those rows out{fill if values.dtype.kind == 'f' else ''}"
+            )
         array = np.asarray(values)
-    except (TypeError, ValueError) as error:  # a ragged list; a tensor that is sparse or of 8 bits
-        raise ConfshiftError(f"{name} can't be made an array ({error}); pass a dense numeric one") from error
+    # A ragged list; a tensor that is sparse, of 8 bits, or of the meta device, without values.
+    except (TypeError, ValueError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfshiftError(f"{name} can't be made an array ({reason}); pass a dense numeric one") from error
     array = array.astype(array.dtype.newbyteorder("="), copy=False)
     return array, given or array.dtype.name
 
@@ -46,11 +57,13 @@ def _as_array(values: Any, name: str) -> tuple[NDArray[Any], str]:
 def check_logits(logits: ArrayLike, name: str = "logits") -> tuple[NDArray[np.floating[Any]], str]:
     """Return the logits as rows of contiguous floats, kept to the bit, and the dtype they were given in."""
     array, given = _as_array(logits, name)
+    if array.ndim == 1 or (array.ndim == 2 and array.shape[1] == 1):
+        raise ConfshiftError(f"{name} has shape {array.shape}, {_advice_on_one_output(array, name)}")
     if array.ndim != 2:
         raise ConfshiftError(
             f"{name} has shape {array.shape}, expected (N, K): one row per sample, one column per class; "
-            "tokens or pixels go in as rows (reshape(-1, K)), a single logit per sample as two columns "
-            "(np.column_stack([np.zeros(N), logit]))"
+            f"tokens or pixels go in as rows, the classes last: {name}.reshape(-1, K), after "
+            f"np.moveaxis({name}, 1, -1) where the classes are axis 1"
         )
     if array.dtype.kind in "iu":
         exact = array.astype(np.float32)
@@ -62,30 +75,36 @@ def check_logits(logits: ArrayLike, name: str = "logits") -> tuple[NDArray[np.fl
     if array.shape[0] == 0:
         raise ConfshiftError(f"{name} has no rows: shape {array.shape}; there is nothing to look at")
     if array.shape[1] < 2:
-        raise ConfshiftError(
-            f"{name} has {array.shape[1]} column; with one logit per sample (a sigmoid) pass two columns: "
-            "np.column_stack([np.zeros(N), logit])"
-        )
+        raise ConfshiftError(f"{name} has shape {array.shape}: no column; pass one for each class")
     # NaN and infinity are the user's findings, not ours to repair: they pass.
     return np.ascontiguousarray(array), given
+
+
+def _advice_on_one_output(values: NDArray[Any], name: str) -> str:
+    if values.dtype.kind not in "fiub":
+        return f"expected (N, K) numbers, not {values.dtype}"
+    both = "np.column_stack([1 - p, p])"
+    if name == "probabilities":
+        return f"one for each sample; pass two columns: {both} with p = np.ravel({name})"
+    return advice.on_one_output(
+        values,
+        logit=f"np.column_stack([np.zeros(z.size), z]) with z = np.ravel({name})",
+        probability=f"Predictions.from_probabilities({both}, targets) with p = np.ravel({name})",
+    )
 
 
 def check_targets(targets: ArrayLike, shape: tuple[int, ...]) -> NDArray[np.int64]:
     """Return one class index per row, of logits of this shape; whether they are in range is not yet asked."""
     array, given = _as_array(targets, "targets")
     if array.ndim == 2 and array.shape == shape:
-        raise ConfshiftError(
-            f"targets has the shape of the logits, {shape}: one-hot or soft labels; pass class indices, "
-            "for instance targets.argmax(1) (soft labels lose their entropy by that)"
-        )
+        raise ConfshiftError(f"targets has the shape of the logits, {shape}: {advice.on_columns(array)}")
     if array.ndim == 2 and array.shape[1] == 1:
         array = array[:, 0]
     if array.ndim != 1 or len(array) != shape[0]:
         raise ConfshiftError(f"targets has shape {array.shape}, expected ({shape[0]},) for {shape[0]} logits")
     if array.dtype.kind not in "iu":
-        raise ConfshiftError(
-            f"targets has dtype {given}; pass integers, the index of each true class (targets.astype(int))"
-        )
+        kind = advice.on_labels(array) if array.dtype.kind in "bf" else "pass the index of each true class"
+        raise ConfshiftError(f"targets has dtype {given}: {kind}")
     if array.dtype.kind == "u" and array.dtype.itemsize == 8 and (array > np.iinfo(np.int64).max).any():
         raise ConfshiftError(f"targets go up to {array.max()}: out of range for {shape[1]} classes")
     return np.ascontiguousarray(array, dtype=np.int64)
@@ -96,9 +115,14 @@ def check_range(targets: NDArray[np.int64], kept: NDArray[np.bool_], ids: NDArra
     outside = np.flatnonzero(kept & ((targets < 0) | (targets >= classes)))
     if len(outside):
         first = outside[0]
+        used = targets[kept]
+        counted = used.min() == 1 and used.max() == classes
+        remedy = (
+            "they count from 1: pass targets - 1" if counted else "to leave a label out pass ignore_index="
+        )
         raise ConfshiftError(
             f"targets: {len(outside)} are outside 0..{classes - 1}, first {targets[first]} at sample "
-            f"{ids[first]}; the logits have {classes} columns (to leave a label out pass ignore_index=)"
+            f"{ids[first]}; the logits have {classes} columns ({remedy})"
         )
 
 
@@ -126,9 +150,9 @@ def _check_text_ids(array: NDArray[Any], original: ArrayLike, given: str) -> NDA
         raise ConfshiftError(f"sample_ids has dtype {given}; pass integers or text")
     # A list is looked at as it was given: numpy would turn ["a", 1] into text.
     members = original if isinstance(original, (list, tuple)) else array.tolist()
-    odd = next((one for one in members if not isinstance(one, (str, bytes))), None)
-    if odd is not None:
-        raise ConfshiftError(f"sample_ids: {odd!r} among text; pass all integers or all text")
+    odd = [one for one in members if not isinstance(one, (str, bytes))]
+    if odd:
+        raise ConfshiftError(f"sample_ids: {odd[0]!r} among text; pass all integers or all text")
     array = array.astype(str)
     if array.dtype.itemsize // 4 > _MAX_ID_LENGTH:
         raise ConfshiftError(f"sample_ids: an id is longer than {_MAX_ID_LENGTH} characters; shorten it")
@@ -137,14 +161,32 @@ def _check_text_ids(array: NDArray[Any], original: ArrayLike, given: str) -> NDA
     return np.ascontiguousarray(array)
 
 
-def check_names(class_names: Sequence[str] | None, classes: int) -> tuple[str, ...]:
+def listed_names(class_names: Any) -> tuple[str, ...] | None:
+    """Return names that were given in any ordered form; None where they have none.
+
+    A list, tuple, array or pandas Index of text; a mapping from every class index, 0 to K-1, to its name
+    (Hugging Face's `id2label`). A set has no order to go by, and a string is not its letters.
+    """
+    if isinstance(class_names, Mapping):
+        by_index = {str(index): name for index, name in class_names.items()}
+        class_names = [by_index.get(str(index)) for index in range(len(by_index))]
+    elif not isinstance(class_names, Sequence) and callable(getattr(class_names, "tolist", None)):
+        class_names = class_names.tolist()
+    if not isinstance(class_names, list | tuple) or not all(isinstance(name, str) for name in class_names):
+        return None
+    return tuple(str(name) for name in class_names)
+
+
+def check_names(class_names: Any, classes: int) -> tuple[str, ...]:
     """Return one name per class; the indices where none are given."""
     if class_names is None:
         return tuple(str(k) for k in range(classes))
-    # A set or a dict has no order to go by, and a string is not its letters.
-    ordered = isinstance(class_names, (Sequence, np.ndarray)) and not isinstance(class_names, str)
-    if not ordered or not all(isinstance(name, str) for name in class_names):
-        raise ConfshiftError(f"class_names={class_names!r}: pass a list of {classes} strings")
+    names = listed_names(class_names)
+    if names is None:
+        raise ConfshiftError(
+            f"class_names={class_names!r}: pass a list of {classes} strings, or a dict from each index to one"
+        )
+    class_names = names
     if len(class_names) != classes:
         raise ConfshiftError(f"class_names has {len(class_names)} names for {classes} columns of logits")
     for place, name in enumerate(class_names):
@@ -177,20 +219,44 @@ def sum_tolerance(dtype: str) -> float:
 
 
 def refuse_probabilities(logits: NDArray[np.floating[Any]], kept: NDArray[np.bool_], dtype: str) -> None:
-    """Refuse rows that are all at least 0 and all sum to 1: no set of logits looks like that by chance.
+    """Refuse rows that look like probabilities all through: no set of logits looks like that by chance.
 
-    Rows that are ignored or not finite say nothing either way.
+    They are all at least 0 and all sum to 1 (or to 100), or are the pairs (0, p) with p in 0..1. Rows that
+    are ignored or not finite say nothing either way.
     """
     for some in (slice(64), slice(None)):  # a glance first, so that ordinary logits cost nothing
         rows = logits[some][kept[some]]
         rows = rows[np.isfinite(rows).all(axis=1)]
-        with np.errstate(over="ignore"):
-            sums = rows.sum(axis=1, dtype=np.float64)
-        if (np.abs(sums - 1) > sum_tolerance(dtype)).any() or (rows < 0).any():
+        found = _kind_of_probabilities(rows, dtype) if len(rows) else ""
+        if not found:
             return
-    if len(rows):
-        raise ConfshiftError(
-            "logits: every row is at least 0 and sums to 1, so these are probabilities; pass them to "
-            "Predictions.from_probabilities(...) or inspect(..., outputs='probabilities'). If they really "
-            "are logits, subtract a constant from each row: that changes no result"
+    raise ConfshiftError(
+        f"logits: {found}. If they really are logits, subtract a constant from each row: that changes no "
+        "result"
+    )
+
+
+def _kind_of_probabilities(rows: NDArray[np.floating[Any]], dtype: str) -> str:
+    """Say what kind of probabilities all these rows are, and where they go; "" where some are none."""
+    if rows.min() < 0:
+        return ""
+    with np.errstate(over="ignore"):
+        sums = rows.sum(axis=1, dtype=np.float64)
+    if (np.abs(sums - 1) <= sum_tolerance(dtype)).all():
+        return (
+            "every row is at least 0 and sums to 1, so these are probabilities; pass them to "
+            "Predictions.from_probabilities(...) or inspect(..., outputs='probabilities')"
         )
+    if (np.abs(sums - 100) <= 100 * sum_tolerance(dtype)).all():
+        return (
+            "every row is at least 0 and sums to 100, so these are percentages; pass logits / 100 to "
+            "Predictions.from_probabilities(...) or as outputs='probabilities'"
+        )
+    if rows.shape[1] == 2 and len(rows) > 1 and not rows[:, 0].any() and rows[:, 1].max() <= 1:
+        return (
+            "the first column is 0 and the second within 0..1 in every row, as if probabilities p had been "
+            "taken for logits; pass np.column_stack([1 - p, p]) with p = logits[:, 1] to "
+            "Predictions.from_probabilities(...), or to inspect torch.stack([1 - p, p], 1) as "
+            "outputs='probabilities'"
+        )
+    return ""

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from confshift.advice import on_sums
 from confshift.errors import ConfshiftError
 from confshift.gate import (
     check_ids,
@@ -27,7 +28,9 @@ __all__ = ["ID_SOURCES", "Predictions", "describe_difference"]
 #: How it is known which sample is which, from the surest to the weakest.
 ID_SOURCES = ("user", "sampler", "content", "order")
 
-_DUPLICATE_TOLERANCE = 1e-5
+#: How much two copies of a sample may differ, relative to their largest logit.
+_COPY_TOLERANCE = {"float16": 4 * 2**-10, "bfloat16": 4 * 2**-7}
+_DEFAULT_COPY_TOLERANCE = 1e-5
 
 
 @dataclass(frozen=True, init=False, eq=False, repr=False)
@@ -43,8 +46,8 @@ class Predictions:
         The index of each sample's true class, 0 to K-1.
     sample_ids : array_like of int or str, shape (N,), optional
         Which sample each row is. Without them a row's position is its id. Rows with one id must agree
-        (within 1e-5) and count once.
-    class_names : sequence of str, length K, optional
+        (within rounding, see Notes) and count once.
+    class_names : sequence of str or mapping from index to str, length K, optional
         Defaults to "0", "1", ...
     ignore_index : int or None
         Rows with this target are left out and counted.
@@ -62,6 +65,10 @@ class Predictions:
     -----
     Rows with NaN or infinite logits are kept as they are: they are counted and left out of every sum
     later. A logit of minus infinity (a masked class) is legal.
+
+    Copies of a sample agree where no logit differs by more than 1e-5 (4 roundings in half precision) of the
+    largest finite logit of the row, or of a hundredth of the largest of all: as much as other batch sizes
+    and other kernels change.
 
     Examples
     --------
@@ -108,7 +115,7 @@ class Predictions:
         check_range(labels, kept, ids, scores.shape[1])
         dtype = source_dtype or given
         refuse_probabilities(scores, kept, dtype)
-        rows = _distinct_rows(scores, labels, ids, np.flatnonzero(kept))
+        rows = _distinct_rows(scores, labels, ids, np.flatnonzero(kept), dtype)
         duplicates = int(kept.sum()) - len(rows)
         if not np.array_equal(rows, np.arange(len(labels))):
             scores, labels, ids = scores[rows], labels[rows], ids[rows]
@@ -175,7 +182,7 @@ class Predictions:
             row = int(np.flatnonzero(bad)[0])
             raise ConfshiftError(
                 f"probabilities: {int(bad.sum())} rows are negative somewhere or do not sum to 1 "
-                f"(row {row} sums to {sums[row]:.6g}); pass logits to Predictions(...) instead"
+                f"(row {row} sums to {sums[row]:.6g}): {on_sums(shares)}"
             )
         with np.errstate(divide="ignore", invalid="ignore"):
             logits = np.log(shares if shares.dtype == np.float64 else shares.astype(np.float32))
@@ -244,6 +251,7 @@ def _distinct_rows(
     targets: NDArray[np.int64],
     ids: NDArray[Any],
     kept: NDArray[np.intp],
+    dtype: str,
 ) -> NDArray[np.intp]:
     """Return the rows to keep in id order, one for each id; rows that share an id must agree."""
     kept_ids = ids[kept]
@@ -256,9 +264,7 @@ def _distinct_rows(
     if len(again):
         original = np.maximum.accumulate(np.where(first, np.arange(len(order)), 0))[again]
         a, b = order[original], order[again]
-        agree = np.isclose(logits[a], logits[b], rtol=0, atol=_DUPLICATE_TOLERANCE, equal_nan=True).all(
-            axis=1
-        )
+        agree = _agree(logits[a], logits[b], dtype)
         wrong = np.flatnonzero(~agree | (targets[a] != targets[b]))
         if len(wrong):
             raise ConfshiftError(
@@ -266,3 +272,16 @@ def _distinct_rows(
                 f"{ids[b[wrong[0]]].item()!r}; give each sample an id of its own"
             )
     return order[first]
+
+
+def _agree(
+    first: NDArray[np.floating[Any]], second: NDArray[np.floating[Any]], dtype: str
+) -> NDArray[np.bool_]:
+    """Tell for each pair of rows whether they are one sample's, but for rounding."""
+    a, b = first.astype(np.float64), second.astype(np.float64)
+    size = np.maximum(*(np.abs(np.where(np.isfinite(one), one, 0)).max(axis=1) for one in (a, b)))
+    size = np.maximum(size, size.max() / 100)
+    with np.errstate(invalid="ignore"):
+        near = np.abs(a - b) <= _COPY_TOLERANCE.get(dtype, _DEFAULT_COPY_TOLERANCE) * size[:, None]
+    agree: NDArray[np.bool_] = (near | (a == b) | (np.isnan(a) & np.isnan(b))).all(axis=1)
+    return agree

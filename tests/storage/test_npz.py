@@ -246,3 +246,25 @@ def test_a_bomb_is_refused_by_the_size_it_tells_and_not_unpacked(tmp_path, monke
     monkeypatch.setattr(npz, "_array", lambda *_: pytest.fail("unpacked"))
     with pytest.raises(ConfshiftError, match=r"0\.4 GiB of memory, and 0\.3 GiB are free"):
         read_npz(path)
+
+
+@pytest.mark.parametrize("targets", ["labels", "label_ids", "targets"])
+@pytest.mark.parametrize("logits", ["predictions", "logits"])
+def test_the_names_that_others_give_the_arrays_are_known(tmp_path, logits, targets):
+    z, y = np.arange(12.0).reshape(4, 3), np.array([0, 1, 2, 0])
+    np.savez(tmp_path / "a.npz", **{logits: z, targets: y})
+    found = read_npz(tmp_path / "a.npz")
+    assert (found.logits == z).all()
+    assert found.targets.tolist() == y.tolist()
+
+
+def test_a_name_itself_goes_before_what_stands_for_it(tmp_path):
+    z, y = np.arange(12.0).reshape(4, 3), np.array([0, 1, 2, 0])
+    np.savez(tmp_path / "a.npz", predictions=z.argmax(1), logits=z, labels=y[::-1], targets=y)
+    assert read_npz(tmp_path / "a.npz").targets.tolist() == y.tolist()
+
+
+def test_predicted_classes_are_no_logits(tmp_path):
+    np.savez(tmp_path / "a.npz", predictions=np.array([0, 1, 2]), labels=np.array([0, 1, 2]))
+    with pytest.raises(ConfshiftError, match="predicted classes"):
+        read_npz(tmp_path / "a.npz")

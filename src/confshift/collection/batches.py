@@ -5,22 +5,23 @@ from __future__ import annotations
 import copy
 import dataclasses
 import inspect
+import logging
 from collections.abc import Callable, Collection, Mapping
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from confshift.collection.calls import call_model
+from confshift.collection.outputs import FORWARD_ADVICE, checked_rows, logits_of
 from confshift.errors import ConfshiftError
 
 __all__ = ["Reader", "fields_of", "to_device", "unwrapped"]
 
-LABEL_FIELDS = ("labels", "label", "target", "targets", "y")
+_log = logging.getLogger("confshift")
 
-_FORWARD = "pass forward=, a function (model, batch) -> (logits, targets)"
-_FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+LABEL_FIELDS = ("labels", "label", "target", "targets", "y", "label_ids", "class_id", "class_idx")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,8 +60,8 @@ class Reader:
         else:
             arguments, fields, targets = self._split(batch)
             output = call_model(self.model, to_device(arguments, device), to_device(fields, device))
-            logits = _logits_of(output)
-        return _check_rows(logits, targets)
+            logits = logits_of(output)
+        return checked_rows(logits, targets)
 
     @cached_property
     def _device(self) -> torch.device | None:
@@ -78,7 +79,9 @@ class Reader:
         if fields is not None:
             return self._split_fields(fields)
         size = f" of {len(batch)}" if isinstance(batch, list | tuple) else ""
-        raise ConfshiftError(f"no targets in a batch that is a {type(batch).__name__}{size}; {_FORWARD}")
+        raise ConfshiftError(
+            f"no targets in a batch that is a {type(batch).__name__}{size}; {FORWARD_ADVICE}"
+        )
 
     def _split_tuple(self, batch: Any) -> tuple[tuple[Any, ...], dict[str, Any], Any]:
         """Take (inputs, targets, ...): what follows is not for the model, unless that wants more than one."""
@@ -86,10 +89,12 @@ class Reader:
         if len(batch) > 2 and len(required) > 1:
             raise ConfshiftError(
                 f"a batch of {len(batch)} things, and the model wants {', '.join(required)}: which are the "
-                f"inputs, which the targets? {_FORWARD}"
+                f"inputs, which the targets? {FORWARD_ADVICE}"
             )
         names = list(getattr(batch, "_fields", ()))
         label = names.index(_label_among(names)) if _label_among(names) else 1
+        if not names and sum(map(_could_be_targets, batch[1:])) > 1:
+            _warn_of_choice(len(batch))
         return (batch[1 if label == 0 else 0],), {}, batch[label]
 
     def _split_fields(self, fields: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any], Any]:
@@ -97,7 +102,7 @@ class Reader:
         if label is None:
             raise ConfshiftError(
                 f"no targets among the fields {list(fields)} of a batch (looked for "
-                f"{', '.join(LABEL_FIELDS)}); {_FORWARD}"
+                f"{', '.join(LABEL_FIELDS)}); {FORWARD_ADVICE}"
             )
         inputs = {name: value for name, value in fields.items() if name not in (label, self.skip)}
         required, accepted = self._parameters
@@ -109,9 +114,24 @@ class Reader:
         if missing or not inputs:
             raise ConfshiftError(
                 f"the model wants {', '.join(missing) or 'an input'}, and the batch has the fields "
-                f"{list(fields)}; {_FORWARD}"
+                f"{list(fields)}; {FORWARD_ADVICE}"
             )
         return (), inputs, fields[label]
+
+
+def _could_be_targets(part: Any) -> bool:
+    integers = isinstance(part, Tensor) and not (part.is_floating_point() or part.is_complex())
+    return integers and part.ndim == 1
+
+
+@lru_cache
+def _warn_of_choice(parts: int) -> None:
+    """Say once that a part of a tuple was taken for the targets, and that another could be meant."""
+    _log.warning(
+        "a batch holds %d parts, and more than one could be the targets: inspect takes the second. Where "
+        "that is wrong (a domain, an index), %s",
+        *(parts, FORWARD_ADVICE),
+    )
 
 
 def _label_among(names: Collection[str]) -> str | None:
@@ -182,60 +202,3 @@ def _move_builtin(value: Any, device: torch.device) -> Any:
     if hasattr(value, "_fields"):
         return type(value)(*moved)
     return moved if isinstance(value, list) else tuple(moved)
-
-
-def _logits_of(output: Any) -> Tensor:
-    if isinstance(output, Tensor):
-        return output
-    named = output.get("logits") if isinstance(output, Mapping) else getattr(output, "logits", None)
-    if isinstance(named, Tensor):
-        return named
-    if isinstance(output, list | tuple):
-        tensors = [one for one in output if isinstance(one, Tensor) and one.is_floating_point()]
-        matrices = [one for one in tensors if one.ndim == 2] or tensors
-        if len(matrices) == 1:
-            return matrices[0]
-        if matrices:
-            shapes = ", ".join(str(tuple(one.shape)) for one in matrices)
-            raise ConfshiftError(
-                f"the model returned tensors of shapes {shapes}: which are the logits? {_FORWARD}"
-            )
-    raise ConfshiftError(f"no logits in what the model returned, a {type(output).__name__}; {_FORWARD}")
-
-
-def _check_rows(logits: Any, targets: Any) -> tuple[Tensor, Tensor]:
-    """Check what can be checked of one batch; the rest is checked once, on the whole set."""
-    try:
-        logits, targets = torch.as_tensor(logits), torch.as_tensor(targets)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise ConfshiftError(f"logits or targets can't be made a tensor ({error}); {_FORWARD}") from error
-    if logits.ndim != 2 or logits.shape[1] < 2:
-        raise ConfshiftError(_shape_advice(logits))
-    if logits.dtype not in _FLOATS:
-        raise ConfshiftError(f"the logits are {logits.dtype}; pass forward= that returns floating point")
-    if targets.ndim == 2 and targets.shape[1] == 1:
-        targets = targets[:, 0]
-    if targets.shape != logits.shape[:1]:
-        raise ConfshiftError(
-            f"targets of shape {tuple(targets.shape)} for logits of shape {tuple(logits.shape)}; one class "
-            f"index for each row is expected (one-hot or soft labels: targets.argmax(1)): {_FORWARD}"
-        )
-    if targets.is_floating_point() or targets.is_complex() or targets.dtype is torch.bool:
-        raise ConfshiftError(
-            f"the targets are {targets.dtype}, class indices are integers; {_FORWARD}, with targets.long()"
-        )
-    return logits, targets
-
-
-def _shape_advice(logits: Tensor) -> str:
-    shape = f"the model returned shape {tuple(logits.shape)}"
-    if logits.ndim < 2 or (logits.ndim == 2 and logits.shape[1] == 1):
-        return (
-            f"{shape}, one logit for each sample (a sigmoid); confshift wants two columns: {_FORWARD}, with "
-            "z = model(x).flatten(); logits = torch.stack([torch.zeros_like(z), z], 1)"
-        )
-    return (
-        f"{shape}, and one row of K logits for each sample is expected; tokens or pixels go in as rows: "
-        f"{_FORWARD}, with the classes last: logits.reshape(-1, K), targets.reshape(-1), and sample_ids= "
-        "with one id for each row"
-    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +10,8 @@ from typing import Any
 
 import torch
 from numpy.typing import ArrayLike
-from torch import nn
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
 from confshift.checkpoint import Checkpoint
 from confshift.collection.batches import Reader, unwrapped
@@ -17,19 +19,24 @@ from confshift.collection.buffers import Rows
 from confshift.collection.checks import check_model
 from confshift.collection.guards import undisturbed
 from confshift.collection.interrupts import Interrupts
-from confshift.collection.loaders import batch_count, class_names_of, warn_of_dropped
+from confshift.collection.loaders import batch_count, class_names_of, warn_of_dropped, warn_of_shard
 from confshift.collection.progress import shown
 from confshift.collection.sample_checks import check_samples
-from confshift.collection.sample_ids import IdSource, identified
+from confshift.collection.sample_ids import IdSource, UnevenBatchError, identified
 from confshift.collection.saving import Destination
 from confshift.errors import ConfshiftError
+from confshift.gate import check_names
 from confshift.predictions import Predictions
 from confshift.storage.run import Run
 from confshift.storage.signed_json import plain
 
 __all__ = ["inspect"]
 
+_log = logging.getLogger("confshift")
+
 _OUTPUTS = ("logits", "probabilities")
+#: Room for more logits than this is made only once they are there.
+_MOST_BYTES = 1 << 28
 
 
 def inspect(
@@ -41,7 +48,7 @@ def inspect(
     epoch: float | None = None,
     forward: Callable[[Any, Any], tuple[Any, Any]] | None = None,
     sample_ids: ArrayLike | str | Callable[[Any], Any] | None = None,
-    class_names: Sequence[str] | None = None,
+    class_names: Sequence[str] | Mapping[int, str] | None = None,
     ignore_index: int | None = -100,
     outputs: str = "logits",
     metadata: Mapping[str, Any] | None = None,
@@ -77,8 +84,8 @@ def inspect(
         Which sample is which: an array of shape (N,) in the loader's order, the name of a field of the
         batch, or a function batch -> ids. Without it, what the loader's sampler gives, so that a shuffled
         loader is fine; else a hash of each sample; a list of batches goes by its order.
-    class_names : sequence of str, length K, optional
-        Defaults to `loader.dataset.classes` where there is such a list.
+    class_names : sequence of str or mapping from index to str, length K, optional
+        Defaults to `loader.dataset.classes` where that names the classes in order.
     ignore_index : int or None
         Samples with this target are left out and counted.
     outputs : {"logits", "probabilities"}
@@ -106,22 +113,24 @@ def inspect(
         For what can't be used or paired with the checkpoints before. Errors of the model or the loader come
         through as they are, those of the model with a note of what it was called with.
     """
-    _check_arguments(model, outputs)
+    _check_arguments(model, loader, outputs)
+    epoch = _epoch_of(model) if epoch is None else epoch
     for name, notes in (("metadata", metadata), ("logged", logged)):
         plain(name, notes)  # refused before the pass
     # Refuses before the pass, not after.
     place = Destination(run, split=split, epoch=epoch, strict=strict, model=unwrapped(model))
     warn_of_dropped(loader, run=place.path, split=split)
-    reader = Reader(_without_ddp(model), forward, sample_ids if isinstance(sample_ids, str) else None)
-    with (
-        Interrupts() as interrupts,
-        undisturbed(model, loader, forward, sample_ids, interrupts=interrupts),
-        identified(loader, sample_ids) as ids,
-        interrupts.delivered(),
-    ):
-        seen = _pass(reader, loader, ids, split, checked=place.is_first if check is None else check)
+    warn_of_shard(loader, run=place.path, split=split)
+    seen = _look(
+        Reader(_without_ddp(model), forward, sample_ids if isinstance(sample_ids, str) else None),
+        (model, loader, forward, sample_ids),
+        place.path,
+        split=split,
+        class_names=class_names,
+        checked=place.is_first if check is None else check,
+    )
     try:
-        names = class_names or class_names_of(loader, seen.rows.classes)
+        names = class_names_of(loader, seen.rows.classes) if class_names is None else class_names
         predictions = seen.predictions(outputs, names, ignore_index)
         return place.save(
             predictions, metadata=metadata, logged=logged, checks=seen.checks, release=seen.rows.release
@@ -131,11 +140,24 @@ def inspect(
         raise
 
 
-def _check_arguments(model: Any, outputs: str) -> None:
+def _check_arguments(model: Any, loader: Any, outputs: str) -> None:
     if not isinstance(model, nn.Module):
+        function = (
+            "for a function f of the inputs pass torch.nn.Identity() as the model and "
+            "forward=lambda model, batch: (f(batch[0]), batch[1]); "
+            if callable(model)
+            else ""
+        )
         raise ConfshiftError(
-            f"model is a {type(model).__name__}, not a torch.nn.Module; from another framework pass arrays: "
-            "Run(path).append(Predictions(logits, targets))"
+            f"model is a {type(model).__name__}, not a torch.nn.Module; {function}from another framework "
+            "pass arrays: Run(path).append(Predictions(logits, targets))"
+        )
+    several: Any = loader if isinstance(loader, list | tuple) else ()
+    several = loader.values() if isinstance(loader, dict) else several
+    if any(isinstance(one, DataLoader) for one in several):
+        raise ConfshiftError(
+            f"loader is a {type(loader).__name__} of {len(loader)} DataLoaders; inspect each of them, with a "
+            "split= of its own: inspect(model, loader[...], split='val2', ...)"
         )
     if outputs not in _OUTPUTS:
         raise ConfshiftError(f"outputs={outputs!r}: give 'logits' or 'probabilities'")
@@ -144,6 +166,12 @@ def _check_arguments(model: Any, outputs: str) -> None:
             "model has parameters that no batch has given a shape yet (a Lazy module); pass one batch "
             "through it before the inspection, as for an optimizer"
         )
+
+
+def _epoch_of(model: nn.Module) -> float | None:
+    """Return 0 in Lightning's sanity check, a pass before the training; else None: epochs are counted."""
+    trainer = getattr(model, "_trainer", None)
+    return 0.0 if getattr(trainer, "sanity_checking", False) is True else None
 
 
 def _without_ddp(model: nn.Module) -> nn.Module:
@@ -160,9 +188,7 @@ class _Seen:
     id_source: str
     checks: Mapping[str, Any]
 
-    def predictions(
-        self, outputs: str, class_names: Sequence[str] | None, ignore_index: int | None
-    ) -> Predictions:
+    def predictions(self, outputs: str, class_names: Any, ignore_index: int | None) -> Predictions:
         given: dict[str, Any] = {
             "sample_ids": self.ids,
             "class_names": class_names,
@@ -178,7 +204,37 @@ class _Seen:
         return Predictions(logits, self.rows.targets, **given, source_dtype="bfloat16" if half else None)
 
 
-def _pass(reader: Reader, loader: Any, ids: IdSource, split: str, *, checked: bool) -> _Seen:
+def _look(reader: Reader, given: tuple[Any, Any, Any, Any], run: str, **how: Any) -> _Seen:
+    """Go over the loader once, and leave everything as it was; `given` is what can change by that.
+
+    Once more, by content, where the sampler's indices prove not to be those of the samples.
+    """
+    _, loader, _, sample_ids = given
+    for last in (False, True):
+        try:
+            with (
+                Interrupts() as interrupts,
+                undisturbed(*given, interrupts=interrupts),
+                identified(loader, sample_ids) as ids,
+                interrupts.delivered(),
+            ):
+                return _pass(reader, loader, ids, **how)
+        except UnevenBatchError as error:
+            if last:
+                raise
+            _log.warning("%s: %s. inspect now goes by the samples' content", run, error)
+    raise AssertionError("unreachable")
+
+
+def _expected_rows(logits: Tensor, batches: int | None) -> int:
+    """Return for how many rows to make room: a loader's length is a promise, and may be a wild one."""
+    most = _MOST_BYTES // (logits.shape[1] * logits.element_size())
+    return max(len(logits), min(len(logits) * (batches or 1), most))
+
+
+def _pass(
+    reader: Reader, loader: Any, ids: IdSource, *, split: str, class_names: Any, checked: bool
+) -> _Seen:
     """Go over the loader once; nothing in the loop waits for the device but the copy of the logits."""
     batches = batch_count(loader)
     rows: Rows | None = None
@@ -188,7 +244,8 @@ def _pass(reader: Reader, loader: Any, ids: IdSource, split: str, *, checked: bo
             logits, targets = reader.read(batch)
             if rows is None:
                 first = batch
-                rows = Rows(len(logits) * (batches or 1), logits)
+                check_names(class_names, logits.shape[1])  # rather than after the whole pass
+                rows = Rows(_expected_rows(logits, batches), logits)
             ids.add(batch, len(logits))
             rows.add(logits, targets)
         if rows is None:

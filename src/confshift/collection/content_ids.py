@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -16,6 +17,8 @@ from confshift.errors import ConfshiftError
 
 __all__ = ["SAMPLE_IDS_ADVICE", "ContentIds"]
 
+_log = logging.getLogger("confshift")
+
 SAMPLE_IDS_ADVICE = (
     "pass sample_ids=: an array for the whole pass in the loader's order, the name of a field of the batch, "
     "or a function batch -> ids"
@@ -27,9 +30,11 @@ class ContentIds:
 
     name = "content"
 
-    def __init__(self) -> None:
+    def __init__(self, workers: int = 0) -> None:
+        self._workers = workers  # of a stream: each may yield all of it
         self._seen: Counter[bytes] = Counter()
-        self._ids: list[str] = []
+        self._ids: dict[bytes, list[str]] = {}  # of each sample, by how often it was seen before
+        self._rows: list[tuple[bytes, int]] = []
 
     def add(self, batch: Any, rows: int) -> None:
         """Take note of a batch that holds `rows` samples."""
@@ -44,14 +49,31 @@ class ContentIds:
             for column in columns:
                 digest.update(_bytes(column[row]))
             # Equal samples with equal labels are told apart by their number alone: they may change places.
-            number = self._seen[digest.digest()]
-            self._seen[digest.digest()] += 1
+            sample = digest.digest()
+            number = self._seen[sample]
+            self._seen[sample] += 1
             digest.update(number.to_bytes(8, "little"))
-            self._ids.append(digest.hexdigest())
+            self._ids.setdefault(sample, []).append(digest.hexdigest())
+            self._rows.append((sample, number))
 
     def ids(self) -> NDArray[Any]:
-        """Return the ids of all rows seen, 32 hexadecimal digits each."""
-        return np.array(self._ids)
+        """Return the ids of all rows seen, 32 hexadecimal digits each; copies by workers share theirs."""
+        repeats = self._repeats()
+        numbered = ((sample, number % (self._seen[sample] // repeats)) for sample, number in self._rows)
+        return np.array([self._ids[sample][number] for sample, number in numbered])
+
+    def _repeats(self) -> int:
+        """Return how often each sample came because each worker yields the whole stream, and warn of it."""
+        workers = self._workers
+        if workers < 2 or any(count % workers for count in self._seen.values()):
+            return 1
+        _log.warning(
+            "each of %d samples came %d times: each of the loader's %d workers yields the whole stream. They "
+            "are counted once; to share the stream out, use torch.utils.data.get_worker_info() in the "
+            "dataset's __iter__, or num_workers=0",
+            *(len(self._rows) // workers, workers, workers),
+        )
+        return workers
 
 
 def _columns(batch: Any) -> Iterator[Any]:

@@ -7,11 +7,13 @@ from typing import Any
 
 from torch.utils.data import DataLoader, IterableDataset
 
-__all__ = ["batch_count", "class_names_of", "torch_loader", "warn_of_dropped"]
+from confshift.gate import listed_names
+
+__all__ = ["batch_count", "class_names_of", "torch_loader", "warn_of_dropped", "warn_of_shard"]
 
 _log = logging.getLogger("confshift")
 
-#: The runs and splits whose dropped samples were told.
+#: Runs and splits already warned about.
 _warned: set[tuple[str, str]] = set()
 
 
@@ -31,7 +33,7 @@ def batch_count(loader: Any) -> int | None:
         return None  # asking makes torch warn later, when the dataset was wrong about its length
     try:
         return len(loader)
-    except TypeError:
+    except Exception:  # whatever a loader of the user's own raises, its length is only a hint
         return None
 
 
@@ -58,13 +60,54 @@ def warn_of_dropped(loader: Any, *, run: str, split: str) -> None:
         )
 
 
-def class_names_of(loader: Any, classes: int) -> list[str] | None:
-    """Return `loader.dataset.classes` (also through Subsets) where it is a list of `classes` strings."""
+def warn_of_shard(loader: Any, *, run: str, split: str) -> None:
+    """Say, once for each run and split, that a loader gives one of several ranks' samples only.
+
+    Lightning and accelerate put such samplers into the loaders that they prepare; torchrun scripts do too.
+    """
+    inner = torch_loader(loader)
+    if inner is None or (run, f"{split} shard") in _warned:
+        return
+    batches = inner.batch_sampler
+    parts = [inner.dataset, inner.sampler, batches, getattr(batches, "sampler", None)]
+    parts += [getattr(part, "batch_sampler", None) for part in (loader, batches)]  # accelerate's
+    found = [(part, _ranks_of(part)) for part in parts]
+    for part, ranks in found:
+        if ranks > 1:
+            _warned.add((run, f"{split} shard"))
+            _log.warning(
+                "%s: the loader gives this process %s samples (%s): a %s for %d ranks shares them out. What "
+                "is saved, loss and accuracy are of that part only. Give inspect a loader without it, on one "
+                "rank: DataLoader(loader.dataset, batch_size=...)",
+                *(run, _share_of(part, inner, ranks), split, type(part).__name__, ranks),
+            )
+            return
+
+
+def _ranks_of(part: Any) -> int:
+    """Return among how many ranks a sampler or dataset shares its samples out."""
+    for name in ("num_replicas", "num_processes"):  # torch's name, accelerate's
+        ranks = getattr(part, name, None)
+        if type(ranks) is int:
+            return ranks
+    return 1
+
+
+def _share_of(part: Any, loader: DataLoader[Any], ranks: int) -> str:
+    """Say how many samples of how many a rank gets, padding included, where that is known."""
+    try:
+        total = len(loader.dataset)  # type: ignore[arg-type]
+    except (TypeError, NotImplementedError):
+        return f"every {ranks}th of an unknown number of"
+    given = getattr(part, "num_samples", None)
+    return f"{given if type(given) is int else -(-total // ranks)} of {total}"
+
+
+def class_names_of(loader: Any, classes: int) -> tuple[str, ...] | None:
+    """Return `loader.dataset.classes` (also through Subsets) where it names `classes` classes in order."""
     inner = torch_loader(loader)
     dataset: Any = None if inner is None else inner.dataset
     while not hasattr(dataset, "classes") and hasattr(dataset, "dataset"):
         dataset = dataset.dataset
-    names = getattr(dataset, "classes", None)
-    if not isinstance(names, list | tuple) or len(names) != classes:
-        return None
-    return list(names) if all(isinstance(name, str) for name in names) else None
+    names = listed_names(getattr(dataset, "classes", None))
+    return names if names is not None and len(names) == classes else None

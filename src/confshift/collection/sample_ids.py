@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol
@@ -16,7 +17,15 @@ from confshift.collection.content_ids import SAMPLE_IDS_ADVICE, ContentIds
 from confshift.collection.loaders import torch_loader
 from confshift.errors import ConfshiftError
 
-__all__ = ["IdSource", "identified"]
+__all__ = ["IdSource", "UnevenBatchError", "identified"]
+
+
+#: Loaders whose sampler's indices do not tell what a batch holds, as a pass has shown.
+_uneven: weakref.WeakSet[DataLoader[Any]] = weakref.WeakSet()
+
+
+class UnevenBatchError(ConfshiftError):
+    """A batch holds other samples than the sampler's indices: the next pass goes by content."""
 
 
 class IdSource(Protocol):
@@ -53,11 +62,16 @@ def identified(loader: Any, sample_ids: Any = None) -> Iterator[IdSource]:
         yield _given_ids(sample_ids)
     elif isinstance(loader, list | tuple):
         yield _Order()
-    elif inner is None or not _hands_out_indices(inner):
-        yield ContentIds()
+    elif inner is None or not _hands_out_indices(inner) or inner in _uneven:
+        stream = inner is not None and isinstance(inner.dataset, IterableDataset)
+        yield ContentIds(workers=inner.num_workers if stream and inner is not None else 0)
     else:
         with _recorded(inner) as record:
-            yield _Sampled(record, inner.dataset)
+            try:
+                yield _Sampled(record, inner.dataset)
+            except UnevenBatchError:
+                _uneven.add(inner)
+                raise
 
 
 def _hands_out_indices(loader: DataLoader[Any]) -> bool:
@@ -189,7 +203,7 @@ class _Sampled:
             return
         part = np.atleast_1d(np.asarray(self._handed_out(len(self._parts))))
         if part.shape != (rows,) or part.dtype.kind not in "iuU":
-            raise ConfshiftError(
+            raise UnevenBatchError(
                 f"batch {len(self._parts)} holds {rows} samples and the sampler gave {part.size} indices of "
                 f"type {part.dtype} for it (does collate_fn drop or split samples?); {SAMPLE_IDS_ADVICE}"
             )

@@ -16,7 +16,11 @@ from confshift.storage.reading import open_plain
 
 __all__ = ["read_npz"]
 
-_KNOWN = ("logits", "probabilities", "targets", "sample_ids", "class_names")
+#: The arrays that are read, by the names that Hugging Face and others give them too.
+_KNOWN = {
+    **{name: name for name in ("logits", "probabilities", "targets", "sample_ids", "class_names")},
+    **{"predictions": "logits", "label_ids": "targets", "labels": "targets"},
+}
 #: Taking an array in takes its own size and that of copies: in another dtype or order, and to check it.
 _COPIES = 4
 _LAST_CODE_POINT = 0x10FFFF
@@ -25,7 +29,8 @@ _LAST_CODE_POINT = 0x10FFFF
 def read_npz(path: Path) -> Predictions:
     """Read `logits` or `probabilities` (N, K) and `targets` (N,) from a file.
 
-    It may hold `sample_ids` (N,) and `class_names` (K,) too. Other arrays are not looked at, and nothing is
+    `predictions` are logits too, `labels` and `label_ids` targets, where no array has the name itself. It
+    may hold `sample_ids` (N,) and `class_names` (K,) as well. Other arrays are not looked at, and nothing is
     ever unpickled.
 
     Raises
@@ -35,7 +40,9 @@ def read_npz(path: Path) -> Predictions:
         array or holds both kinds of outputs, or its arrays can't be what they should be.
     """
     with open_plain(path, follow=True) as stream:
-        found, arrays = _read(stream, path)
+        found, members = _read(stream, path)
+    arrays = {_KNOWN[name]: array for name, array in members.items() if name != _KNOWN[name]}
+    arrays |= {name: array for name, array in members.items() if name == _KNOWN[name]}
     kinds = [name for name in ("logits", "probabilities") if name in arrays]
     if len(kinds) != 1 or "targets" not in arrays:
         raise ConfshiftError(
@@ -63,8 +70,11 @@ def _read(stream: BinaryIO, path: Path) -> tuple[list[str], dict[str, NDArray[An
     except ConfshiftError:
         raise
     except Exception as error:  # a stranger's file: zipfile, its decompressors and numpy raise a dozen kinds
+        both = "numpy.savez('epoch.npz', logits=logits, targets=targets)"
+        alone = f" (a .npy file holds one array, and logits and targets are needed: {both})"
         raise ConfshiftError(
             f"{path} can't be read ({_reason(error)}); write it by numpy.savez, without objects"
+            f"{alone if path.suffix == '.npy' else ''}"
         ) from error
 
 

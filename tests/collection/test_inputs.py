@@ -1,0 +1,457 @@
+"""Inputs as people have them: the right number, or a message whose code, followed, gives the right number."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections import OrderedDict, namedtuple
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+from torch.utils.data import DataLoader, DistributedSampler, IterableDataset, Subset, TensorDataset
+from toy_training import CLASSES, FEATURES, INPUTS, SAMPLES, TARGETS, make_batches, make_loader, make_model
+
+from confshift import ConfshiftError, Predictions, inspect
+from confshift.collection import batches
+
+RANDOM = np.random.default_rng(0)
+BINARY = RANDOM.integers(0, 2, 60)
+LOGIT = RANDOM.normal(size=60) + 2 * BINARY - 1
+PROBABILITY = 1 / (1 + np.exp(-LOGIT))
+TRUE_BINARY = float(-np.log(np.where(BINARY, PROBABILITY, 1 - PROBABILITY)).mean())
+
+
+def loss(predictions):
+    z = predictions.logits.astype(np.float64)
+    picked = z[np.arange(len(z)), predictions.targets]
+    return float((np.log(np.exp(z - z.max(1, keepdims=True)).sum(1)) + z.max(1) - picked).mean())
+
+
+def code_in(message, start):
+    """Return the first expression of a message that begins so, to its closing bracket."""
+    depth, at = 0, message.index(start)
+    for end in range(at, len(message)):
+        depth += (message[end] == "(") - (message[end] == ")")
+        if message[end] == ")" and not depth and message[end + 1 : end + 2] not in (".", "("):
+            return message[at : end + 1]
+    raise AssertionError(message)
+
+
+def refused(action, *arguments, **more):
+    with pytest.raises(ConfshiftError) as error:
+        action(*arguments, **more)
+    return str(error.value)
+
+
+# Messages of Predictions, followed
+
+
+@pytest.mark.parametrize("shape", [(60,), (60, 1)])
+def test_the_code_for_one_logit_gives_the_binary_cross_entropy(shape):
+    logits = LOGIT.reshape(shape)
+    message = refused(Predictions, logits, BINARY)
+    z = np.ravel(logits)
+    assert "from_probabilities" not in message
+    found = Predictions(eval(code_in(message, "np.column_stack"), {"np": np, "z": z}), BINARY)
+    assert loss(found) == pytest.approx(TRUE_BINARY)
+
+
+@pytest.mark.parametrize("shape", [(60,), (60, 1)])
+def test_the_code_for_one_probability_gives_the_binary_cross_entropy(shape):
+    given = PROBABILITY.reshape(shape)
+    message = refused(Predictions, given, BINARY)
+    assert "all in 0..1. If they are probabilities" in message
+    known = {"np": np, "p": np.ravel(given), "Predictions": Predictions, "targets": BINARY}
+    assert loss(eval(code_in(message, "Predictions.from"), known)) == pytest.approx(TRUE_BINARY)
+
+
+def test_probabilities_taken_for_logits_are_refused_with_the_code_that_is_right():
+    pairs = np.column_stack([np.zeros(60), PROBABILITY])
+    message = refused(Predictions, pairs, BINARY)
+    p = pairs[:, 1]
+    found = Predictions.from_probabilities(
+        eval(code_in(message, "np.column_stack"), {"np": np, "p": p}), BINARY
+    )
+    assert loss(found) == pytest.approx(TRUE_BINARY)
+    shifted = pairs - pairs.mean(axis=1, keepdims=True)  # "subtract a constant from each row"
+    assert len(Predictions(shifted, BINARY)) == 60
+
+
+def test_percentages_are_no_logits():
+    shares = RANDOM.dirichlet(np.ones(3), 20)
+    targets = np.arange(20) % 3
+    right = loss(Predictions.from_probabilities(shares, targets))
+    message = refused(Predictions, 100 * shares, targets)
+    logits = 100 * shares
+    assert "logits / 100" in message
+    assert loss(Predictions.from_probabilities(logits / 100, targets)) == pytest.approx(right)
+    assert "percentages" in refused(Predictions.from_probabilities, 100 * shares, targets)
+
+
+@pytest.mark.parametrize(
+    ("targets", "says", "argmax"),
+    [
+        (np.eye(3)[np.arange(20) % 3], "one-hot", True),
+        ((RANDOM.random((20, 3)) > 0.5).astype(float), "multi-label", False),
+        (np.zeros((20, 3), int), "multi-label", False),
+        (RANDOM.dirichlet(np.ones(3), 20), "soft labels", False),
+        (RANDOM.normal(size=(20, 3)), "no labels of classes", False),
+    ],
+)
+def test_only_one_hot_targets_are_advised_to_take_the_argmax(targets, says, argmax):
+    logits = RANDOM.normal(size=(20, 3))
+    messages = [
+        refused(Predictions, logits, targets),
+        refused(
+            batches.checked_rows, torch.from_numpy(logits), torch.from_numpy(np.asarray(targets, np.float32))
+        ),
+    ]
+    for message in messages:
+        assert says in message
+        assert ("argmax" in message) == argmax
+
+
+def test_labels_that_count_from_1_are_told_so_and_others_are_not():
+    logits = RANDOM.normal(size=(6, 3))
+    assert "targets - 1" in refused(Predictions, logits, [1, 2, 3, 1, 2, 3])
+    assert "targets - 1" not in refused(Predictions, logits, [0, 2, 3, 1, 2, 3])
+    assert "targets - 1" not in refused(Predictions, logits, [1, 2, 4, 1, 2, 3])
+
+
+@pytest.mark.parametrize("ids", [[None, "a"], ["a", None], [None, None]])
+def test_none_is_no_sample_id(ids):
+    assert "None" in refused(Predictions, np.eye(2), [0, 1], sample_ids=ids)
+
+
+def test_masked_entries_are_not_taken_for_numbers():
+    logits = np.ma.masked_array(RANDOM.normal(size=(4, 3)), mask=False)
+    assert len(Predictions(logits, [0, 1, 2, 0])) == 4
+    logits[1, 2] = np.ma.masked
+    message = refused(Predictions, logits, [0, 1, 2, 0])
+    filled = eval(code_in(message, "logits.filled"), {"np": np, "logits": logits})
+    assert np.isnan(Predictions(filled, [0, 1, 2, 0]).logits[1, 2])
+    assert "filled" not in refused(Predictions, np.eye(2), np.ma.masked_array([0, 1], mask=[0, 1]))
+
+
+def test_tensors_without_values_or_with_their_sign_apart():
+    assert "logits can't be made an array" in refused(Predictions, torch.zeros(2, 3, device="meta"), [0, 1])
+    negative = torch.complex(torch.zeros(2, 3), torch.arange(6.0).reshape(2, 3)).conj().imag
+    assert negative.is_neg()
+    assert Predictions(negative, [0, 1]).logits.tolist() == (-np.arange(6.0).reshape(2, 3)).tolist()
+
+
+# Messages of inspect, followed
+
+
+def forward_of(code, **names):
+    """Return the forward= that a message's statements make."""
+
+    def forward(model, batch):
+        known = {"torch": torch, "model": model, "inputs": batch[0], "targets": batch[1]} | names
+        exec(code, known)
+        return known["logits"], known["targets"]
+
+    return forward
+
+
+class Single(nn.Module):
+    def __init__(self, shape, ending):
+        super().__init__()
+        self.shape, self.ending = shape, ending
+
+    def forward(self, inputs):
+        return self.ending(inputs[:, 0]).reshape(len(inputs), *self.shape)
+
+
+@pytest.mark.parametrize("shape", [(), (1,)])
+@pytest.mark.parametrize("sigmoid", [False, True])
+def test_the_code_for_one_output_gives_the_binary_cross_entropy(tmp_path, shape, sigmoid):
+    data = [(torch.from_numpy(LOGIT)[:, None], torch.from_numpy(BINARY))]
+    model = Single(shape, torch.sigmoid if sigmoid else lambda z: z)
+    message = refused(inspect, model, data, run=tmp_path)
+    start, outputs = ("p = ", "probabilities") if sigmoid else ("z = ", "logits")
+    code = re.search(rf"{start}.*?, 1\)", message)[0]
+    found = inspect(model, data, run=tmp_path, forward=forward_of(code), outputs=outputs)
+    assert found.loss == pytest.approx(TRUE_BINARY, rel=1e-6)
+    assert found.accuracy == ((LOGIT > 0) == BINARY).mean()
+
+
+@pytest.mark.parametrize("shape", [(30, 3, 7), (30, 7, 3), (5, 3, 4, 6), (5, 4, 6, 3)])
+def test_the_code_for_tokens_and_pixels_gives_torchs_loss(tmp_path, shape):
+    axis = shape.index(3, 1)
+    logits = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    targets = torch.randint(0, 3, shape[:axis] + shape[axis + 1 :])
+    right = functional.cross_entropy(logits.movedim(axis, 1), targets).item()
+    message = refused(inspect, nn.Identity(), [(logits, targets)], run=tmp_path)
+    assert ("movedim" in message) == (axis != len(shape) - 1)
+    code = re.search(r"logits(\.movedim\(\d, -1\))?\.reshape\(-1, 3\)", message)[0]
+    found = inspect(
+        nn.Identity(),
+        [(logits, targets)],
+        run=tmp_path,
+        forward=lambda model, batch: (eval(code, {"logits": batch[0]}), batch[1].reshape(-1)),
+        sample_ids=np.arange(targets.numel()),
+    )
+    assert found.loss == pytest.approx(right, rel=1e-5)
+
+
+def test_where_both_axes_can_be_the_classes_both_ways_are_named(tmp_path):
+    message = refused(
+        inspect, nn.Identity(), [(torch.randn(4, 3, 3), torch.zeros(4, 3).long())], run=tmp_path
+    )
+    assert "logits.movedim(1, -1).reshape(-1, 3) or" in message
+    assert "logits.reshape(-1, 3), and" in message
+
+
+def test_the_code_for_a_function_works(tmp_path):
+    net = make_model().eval()
+    f = lambda inputs: net(inputs)  # noqa: E731
+    message = refused(inspect, f, make_batches(), run=tmp_path)
+    forward = eval(code_in(message, "lambda model").rstrip(";"), {"f": f})
+    found = inspect(torch.nn.Identity(), make_batches(), run=tmp_path, forward=forward)
+    assert found.loss == pytest.approx(functional.cross_entropy(net(INPUTS), TARGETS).item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("several", [[make_loader(), make_loader()], {"a": make_loader()}])
+def test_several_loaders_are_inspected_one_by_one(tmp_path, several):
+    assert "split= of its own" in refused(inspect, make_model(), several, run=tmp_path)
+
+
+# Which tensor
+
+
+class Returning(nn.Module):
+    def __init__(self, make):
+        super().__init__()
+        self.head, self.make = nn.Linear(FEATURES, CLASSES), make
+
+    def forward(self, inputs):
+        return self.make(self.head(inputs))
+
+
+Outputs = namedtuple("Outputs", ["logits", "aux_logits"])
+TAKEN = {
+    "a loss, the logits": lambda z: (z.sum(), z),
+    "the logits, attention maps": lambda z: (z, torch.zeros(len(z), 2, 5, 5)),
+    "the logits, one value each": lambda z: (z, z[:, 0]),
+    "two heads alike": lambda z: [z, z + 1],
+    "Inception's": lambda z: Outputs(z, z[:, :2]),
+    "a dict with logits": lambda z: OrderedDict(features=torch.zeros(len(z), 9), logits=z),
+    "a tuple of one": lambda z: (z,),
+}
+LEFT = {
+    "one value each, features": lambda z: (z[:, 0], torch.zeros(len(z), 32)),
+    "features, the logits": lambda z: (torch.zeros(len(z), 9), z),
+    "the logits, features": lambda z: (z, torch.zeros(len(z), 9)),
+    "hidden states, the logits": lambda z: (torch.zeros(len(z), 4, 9), z),
+    "a pair within, the logits": lambda z: ((z, z), z),
+    "segmentation's dict": lambda z: {"out": z, "aux": z},
+}
+
+
+@pytest.mark.parametrize("name", TAKEN)
+def test_the_first_part_after_a_scalar_loss_is_taken(tmp_path, name):
+    model = Returning(TAKEN[name])
+    found = inspect(model, make_batches(), run=tmp_path, check=False)
+    right = functional.cross_entropy(model.head(INPUTS), TARGETS).item()
+    assert found.loss == pytest.approx(right, rel=1e-5)
+
+
+@pytest.mark.parametrize("name", LEFT)
+def test_what_could_be_either_is_refused_with_every_shape(tmp_path, name):
+    message = refused(inspect, Returning(LEFT[name]), make_batches(SAMPLES), run=tmp_path)
+    assert "forward=" in message
+    output = LEFT[name](torch.zeros(SAMPLES, CLASSES))
+    for part in output.values() if isinstance(output, dict) else output:
+        assert isinstance(part, tuple) or str(tuple(part.shape)) in message
+
+
+@pytest.mark.parametrize("size", [1, 16, 34])
+def test_a_last_batch_of_one_may_be_squeezed(tmp_path, size):
+    class Squeezing(nn.Linear):
+        def forward(self, inputs):
+            return super().forward(inputs).squeeze()
+
+    model = Squeezing(FEATURES, CLASSES)
+    found = inspect(model, make_loader(size), run=tmp_path, check=False)
+    right = functional.cross_entropy(model(INPUTS), TARGETS).item()
+    assert (len(found), found.loss) == (SAMPLES, pytest.approx(right, rel=1e-5))
+
+
+def test_a_second_part_that_is_one_of_several_possible_targets_is_said_to_be_taken(tmp_path, caplog):
+    batches._warn_of_choice.cache_clear()
+    domains = torch.zeros(SAMPLES).long()
+    inspect(make_model(), [(INPUTS, TARGETS, INPUTS)], run=tmp_path / "fine")
+    assert not caplog.messages
+    inspect(make_model(), [(INPUTS, domains, TARGETS)], run=tmp_path / "odd")
+    assert "inspect takes the second" in caplog.text
+
+
+# One sample many times
+
+
+@pytest.mark.parametrize(
+    ("dtype", "change", "agree"),
+    [
+        ("float32", 2e-6, True),
+        ("float32", 1e-3, False),
+        ("float16", 2**-10, True),
+        ("float16", 2e-2, False),
+        ("float64", 1e-6, True),
+    ],
+)
+@pytest.mark.parametrize("size", [1e-6, 1, 20, 1e4])
+def test_copies_agree_up_to_the_rounding_of_their_size_and_dtype(dtype, change, agree, size):
+    if dtype == "float16" and size < 1e-3:
+        pytest.skip("no digits left down there")
+    row = size * np.array([1.0, -0.5, 0.25])
+    rows = np.array([row, row * (1 + change), row[::-1]]).astype(dtype)
+    given = {"targets": [0, 0, 2], "sample_ids": [7, 7, 8]}
+    if agree:
+        assert Predictions(rows, **given).duplicate_samples == 1
+    else:
+        assert "repeat an id" in refused(Predictions, rows, **given)
+
+
+class Stream(IterableDataset):
+    def __init__(self, samples=120, sharded=False):
+        self.samples, self.sharded = samples, sharded
+
+    def __iter__(self):
+        worker = torch.utils.data.get_worker_info()
+        own = slice(worker.id, None, worker.num_workers) if worker and self.sharded else slice(None)
+        inputs = torch.randn(self.samples, FEATURES, generator=torch.Generator().manual_seed(0))
+        yield from [(row, number % CLASSES) for number, row in enumerate(inputs)][own]
+
+
+@pytest.mark.parametrize(("workers", "sharded"), [(2, False), (2, True), (0, False)])
+def test_a_stream_that_each_worker_yields_whole_counts_once(tmp_path, caplog, workers, sharded):
+    model = make_model()
+    found = inspect(model, DataLoader(Stream(sharded=sharded), 16, num_workers=workers), run=tmp_path)
+    repeated = workers > 1 and not sharded
+    assert (len(found), found.provenance.duplicate_samples) == (120, 120 if repeated else 0)
+    assert ("each of 120 samples came 2 times" in caplog.text) == repeated
+    assert inspect(model, DataLoader(Stream(), 16), run=tmp_path).epoch == 2  # the same samples
+
+
+# One rank of several
+
+
+@pytest.mark.parametrize(
+    ("loader", "says"),
+    [
+        (
+            DataLoader(
+                (data := TensorDataset(INPUTS, TARGETS)),
+                16,
+                sampler=DistributedSampler(data, num_replicas=2, rank=0, shuffle=False),
+            ),
+            "52 samples of 103",
+        ),
+        (
+            DataLoader(
+                Subset(data, range(50)),
+                16,
+                sampler=DistributedSampler(Subset(data, range(50)), num_replicas=4, rank=1),
+            ),
+            "13 samples of 50",
+        ),
+    ],
+    ids=["the whole set", "a subset"],
+)
+def test_a_sharded_loader_on_one_rank_is_warned_of_with_both_numbers(tmp_path, caplog, loader, says):
+    model = make_model()
+    for _ in range(2):
+        inspect(model, loader, run=tmp_path)
+    (message,) = [one.getMessage() for one in caplog.records if "ranks" in one.getMessage()]
+    given, total = says.split(" samples of ")
+    assert f"{given} of {total} samples" in message
+    assert len(inspect(model, loader, run=tmp_path)) == int(given)
+
+
+def test_an_ordinary_loader_is_not_warned_of(tmp_path, caplog):
+    with caplog.at_level(logging.WARNING):
+        inspect(make_model(), make_loader(shuffle=True), run=tmp_path)
+    assert not caplog.messages
+
+
+# Names, lengths, Lightning
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        np.array(["a", "b", "c"]),
+        np.array(["a", "b", "c"], object),
+        pd.Index(["a", "b", "c"]),
+        pd.Series(["a", "b", "c"]),
+        {0: "a", 1: "b", 2: "c"},
+        {"0": "a", "1": "b", "2": "c"},
+        {2: "c", 0: "a", 1: "b"},
+    ],
+    ids=lambda names: type(names).__name__,
+)
+def test_names_come_in_any_ordered_form(tmp_path, names):
+    found = inspect(make_model(), make_batches(), run=tmp_path, class_names=names)
+    assert found.class_names == ("a", "b", "c")
+
+
+def test_a_datasets_classes_may_be_an_array(tmp_path):
+    data = TensorDataset(INPUTS, TARGETS)
+    data.classes = np.array(["x", "y", "z"])
+    assert inspect(make_model(), DataLoader(data, 16), run=tmp_path).class_names == ("x", "y", "z")
+
+
+@pytest.mark.parametrize(
+    "names", [{0: "a", 2: "c", 3: "d"}, {"a": 0, "b": 1, "c": 2}, ["a"], {"a", "b", "c"}, "abc"]
+)
+def test_names_without_an_order_are_refused_at_the_first_batch(tmp_path, names):
+    seen = []
+
+    def forward(model, batch):
+        seen.append(len(batch))
+        return model(batch[0]), batch[1]
+
+    message = refused(inspect, make_model(), make_batches(), run=tmp_path, class_names=names, forward=forward)
+    assert "class_names" in message
+    assert len(seen) == 1
+
+
+class Promising(list):
+    """Batches whose number is a lie, or can't be told."""
+
+    def __init__(self, length):
+        super().__init__(make_batches())
+        self.length = length
+
+    def __len__(self):
+        if isinstance(self.length, Exception):
+            raise self.length
+        return self.length
+
+
+@pytest.mark.parametrize("length", [10**12, 0, 1, NotImplementedError(), RuntimeError("x"), ValueError("-1")])
+def test_a_loaders_length_is_only_a_hint(tmp_path, length):
+    class Loader:
+        def __iter__(self):
+            return iter(make_batches())
+
+        def __len__(self):
+            return Promising.__len__(Promising(length))
+
+    assert len(inspect(make_model(), Loader(), run=tmp_path)) == SAMPLES
+
+
+def test_lightnings_sanity_check_is_not_an_epoch(tmp_path):
+    class Trainer:
+        sanity_checking = True
+
+    model = make_model()
+    model._trainer = Trainer()
+    assert inspect(model, make_batches(), run=tmp_path).epoch == 0
+    model._trainer.sanity_checking = False
+    assert [inspect(model, make_batches(), run=tmp_path).epoch for _ in range(2)] == [1, 2]
