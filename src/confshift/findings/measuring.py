@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from confshift.analysis.history import History
-from confshift.analysis.logged_loss import logged_losses, possible_causes
+from confshift.analysis.logged_loss import logged_loss_of, logged_losses, possible_causes
 from confshift.errors import ConfshiftError
 from confshift.findings.checks import check_of
 from confshift.findings.finding import Finding, Verdict
@@ -36,6 +36,26 @@ _LOGGED_STEPS = {
     "label smoothing": "Evaluate with a plain cross-entropy; smoothing belongs to the training loss.",
     "mean of batch means": "Add up losses over the samples (reduction='sum') and divide by their number.",
     "class weights": "Evaluate without the class weights, or expect another number.",
+    "class weights, divided by the samples": "Divide by the sum of the weights, or evaluate without them.",
+    "a sum in place of a mean": "Divide by the number of samples.",
+    "another logarithm": "Compare in nats: cross-entropies here use the natural logarithm.",
+    "the mean of -p, the true class's probability": "nll_loss takes log-probabilities: use log_softmax.",
+    "focal loss": "Evaluate with a plain cross-entropy; a focal loss weighs the samples.",
+    "a sum over ranks": "Divide by the number of ranks after all_reduce.",
+    "a division by the ranks too many": "Divide by the number of ranks once.",
+    "a softmax applied twice": (
+        "cross_entropy takes logits: remove the model's softmax, or use nll_loss on its log. As it is, the "
+        "loss can't fall below ln(1 + (K - 1)/e)."
+    ),
+    "nll_loss on logits": "nll_loss takes log-probabilities: use cross_entropy.",
+    "a binary cross-entropy against one-hot labels": "Evaluate with cross_entropy, or expect another number.",
+    "the sum of a batch, averaged over batches": "Divide the sum of the losses by the number of samples.",
+    "batch means added up": "Divide by the number of samples, each batch weighted by its size.",
+    "batch means divided by the number of samples": "Weight each batch's mean by its size before dividing.",
+    "the last batch only": "Add up the batches' losses: what was logged is that of the last one.",
+    "drop_last": "Evaluate with drop_last=False: the last samples are left out.",
+    "sums divided by full batches": "Divide by the number of samples: the last batch is not full.",
+    "the checkpoint before": "Log the loss of the epoch that is inspected: what was logged is one behind.",
     "ignored samples counted": "Divide by the number of samples that have a label.",
     "padded samples counted": "Count each sample once: a distributed sampler repeats the first ones.",
 }
@@ -141,7 +161,7 @@ def _gaps(history: History, main: str) -> pd.DataFrame:
 def _unread_loss(history: History) -> str:
     """Say what was logged as a loss and isn't a number; "" where nothing was."""
     for checkpoint in history.main.checkpoints:
-        logged = checkpoint.provenance.logged.get("loss")
+        logged = logged_loss_of(checkpoint)
         if logged is not None and logged == logged and math.isnan(as_number(logged)):
             at = epoch(checkpoint.epoch)
             return f"The loss logged at epoch {at} can't be read as a number: {reprlib.repr(logged)}."
@@ -154,7 +174,7 @@ def logged_loss(history: History) -> Finding:
     table = logged_losses(history.main)
     if table.empty:
         sentence = _unread_loss(history) or "No loss of your own was given to compare with."
-        step = 'Pass logged={"loss": ...} to inspect to have it compared.'
+        step = 'Pass logged={"loss": ...} (or "val_loss") to inspect to have it compared.'
         return Finding("logged_loss", title, "not applicable", sentence, table, step)
     differing = table[~table["equal"]]
     if differing.empty:
@@ -177,10 +197,12 @@ def logged_loss(history: History) -> Finding:
         sentence += "None of the ways that can be recomputed gives what was logged."
         step = (
             "Look first whether your loop calls model.eval() before it validates; then for a mean over "
-            "batches in another order, class weights, padding, or a lower precision. The report uses the "
+            "batches in another order, class weights (metadata={'class_weights': ...} has them tried), "
+            "padding, or a lower precision. The report uses the "
             "mean over the samples, in eval mode."
         )
         return Finding("logged_loss", title, "no", sentence, causes, step)
-    first = fitting.iloc[0]
-    sentence += f"That is consistent with {first['cause']} ({first['detail']})."
-    return Finding("logged_loss", title, "no", sentence, causes, _LOGGED_STEPS[first["cause"]])
+    ways = [f"{one.cause} ({one.detail})" for one in fitting.itertuples()]
+    more = f" or {len(ways) - 3} other ways" if len(ways) > 3 else ""
+    sentence += f"That is consistent with {', or '.join(ways[:3])}{more}."
+    return Finding("logged_loss", title, "no", sentence, causes, _LOGGED_STEPS[fitting.iloc[0]["cause"]])

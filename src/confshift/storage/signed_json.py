@@ -148,7 +148,10 @@ def _no_mapping(name: str, value: Any) -> str:
 
 
 def _plain_number(value: Any) -> Any:
-    """Take the number out of a numpy scalar or of a tensor with one element."""
-    if not callable(getattr(value, "item", None)):
+    """Take the numbers out of a numpy scalar, an array or a tensor."""
+    if not callable(getattr(value, "tolist", None)):
         raise TypeError(f"{type(value).__name__} is not a number, text, list or dict")
-    return value.item()
+    one = getattr(value, "size", None) == 1 or (
+        callable(getattr(value, "numel", None)) and value.numel() == 1
+    )
+    return value.item() if one else value.tolist()

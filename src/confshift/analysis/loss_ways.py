@@ -1,0 +1,147 @@
+"""The ways in which an evaluation loop's loss differs from the mean over the samples, recomputed.
+
+A way is a cause and a detail (the value tried, such as a batch size). What is added here needs a remedy in
+:mod:`confshift.findings.measuring`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from confshift.analysis.panel import Panel
+from confshift.gate import as_number
+from confshift.scoring import blocks
+
+__all__ = ["recomputed_losses"]
+
+_SMOOTHING = (0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3)
+_BATCH_SIZES = tuple(sorted({*(2**k for k in range(1, 14)), 10, 20, 25, 50, 96, 100, 200, 250, 500, 1000}))
+_FOCAL = (0.5, 1.0, 2.0, 3.0, 5.0)
+_RANKS = (2, 4, 8)
+
+_Way: TypeAlias = tuple[str, str, float]  # cause, detail, the mean loss computed that way
+
+
+def recomputed_losses(panel: Panel, position: int) -> Iterator[_Way]:
+    """Yield cause, detail and value of each way in which the loss of a checkpoint can be recomputed."""
+    checkpoint, usable = panel.checkpoints[position], panel.finite[position]
+    losses, targets = panel.loss[position][usable], panel.targets[usable]
+    given = checkpoint.predictions.logits
+    logits = given if usable.all() else given[usable]
+    yield from _of_losses(losses)
+    yield from _of_logits(logits, targets, losses)
+    for name, weights in _class_weights(checkpoint.metadata, targets, len(panel.class_names)):
+        weight = weights[targets]
+        yield "class weights", name, float((weight * losses).sum() / weight.sum())
+        yield "class weights, divided by the samples", name, float((weight * losses).mean())
+    provenance = checkpoint.provenance
+    if provenance.id_source in ("order", "sampler") and panel.sample_ids.dtype.kind == "i":
+        # The rows are then in the order of an unshuffled loader.
+        yield from _of_batches(losses)
+        yield from _of_padding(losses, provenance.duplicate_samples)
+    if provenance.ignored_samples:
+        counted = len(losses) + provenance.ignored_samples
+        yield "ignored samples counted", f"{provenance.ignored_samples}", float(losses.sum()) / counted
+    if position and panel.finite[position - 1].all() and usable.all():
+        before = panel.checkpoints[position - 1].epoch
+        yield "the checkpoint before", f"epoch {before:g}", float(panel.loss[position - 1].mean())
+
+
+def _of_losses(losses: NDArray[np.float64]) -> Iterator[_Way]:
+    """Yield what follows from the samples' losses alone, in any order."""
+    mean, p = float(losses.mean()), np.exp(-losses)
+    yield "a sum in place of a mean", f"{len(losses)} samples", float(losses.sum())
+    for base in (2, 10):
+        yield "another logarithm", f"base {base}", mean / math.log(base)
+    yield "the mean of -p, the true class's probability", "nll_loss on probabilities", -float(p.mean())
+    for gamma in _FOCAL:
+        yield "focal loss", f"gamma {gamma:g}", float(((1 - p) ** gamma * losses).mean())
+    for ranks in _RANKS:
+        yield "a sum over ranks", f"{ranks} ranks", mean * ranks
+        yield "a division by the ranks too many", f"{ranks} ranks", mean / ranks
+
+
+def _of_logits(
+    logits: NDArray[Any], targets: NDArray[np.int64], losses: NDArray[np.float64]
+) -> Iterator[_Way]:
+    """Yield what needs every class's logit."""
+    classes = logits.shape[1]
+    uniform, twice, binary, of_shares, picked = _sums(logits, targets, losses)
+    for eps in _SMOOTHING:
+        yield "label smoothing", f"{eps:g}", float((1 - eps) * losses.mean() + eps * uniform.mean())
+    yield "a softmax applied twice", "cross_entropy on probabilities", float(twice.mean())
+    yield "nll_loss on logits", "without a log_softmax", -float(picked.mean())
+    for name, values in (("binary_cross_entropy_with_logits", binary), ("binary_cross_entropy", of_shares)):
+        yield "a binary cross-entropy against one-hot labels", f"{name}, mean", float(values.mean()) / classes
+        yield "a binary cross-entropy against one-hot labels", f"{name}, sum", float(values.mean())
+
+
+def _sums(
+    logits: NDArray[Any], targets: NDArray[np.int64], losses: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], ...]:
+    """Return five losses of each sample.
+
+    The cross-entropy against the uniform distribution; that of the probabilities taken for logits; the sum of
+    the classes' binary ones, of logits and of probabilities; the true class's logit.
+    """
+    uniform, twice, binary, of_shares, picked = (np.empty(len(targets)) for _ in range(5))
+    for block in blocks(logits, targets):
+        rows, axis = block.rows, block.axis
+        raw = np.asarray(logits[rows], np.float64)
+        each, own = np.arange(len(raw)), targets[rows]
+        picked[rows] = raw[each, own]
+        uniform[rows] = block.at_target - block.below_top.mean(axis=axis) + losses[rows]
+        shares = np.exp(block.below_top)
+        shares = shares / shares.sum(axis=axis, keepdims=True)
+        shares = shares.T if axis == 0 else shares
+        mine = shares[each, own]
+        twice[rows] = np.log(np.exp(shares).sum(axis=1)) - mine
+        binary[rows] = np.logaddexp(0, raw).sum(axis=1) - picked[rows]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            others = np.log1p(-shares)
+            of_shares[rows] = losses[rows] - (others.sum(axis=1) - others[each, own])
+    return uniform, twice, binary, of_shares, picked
+
+
+def _of_batches(losses: NDArray[np.float64]) -> Iterator[_Way]:
+    """Yield what depends on the batches of a loader that does not shuffle."""
+    samples = len(losses)
+    for size in _BATCH_SIZES:
+        if size >= samples:
+            continue
+        detail, starts = f"batches of {size}", np.arange(0, samples, size)
+        sums = np.add.reduceat(losses, starts)
+        means = sums / np.diff([*starts, samples])
+        yield "the sum of a batch, averaged over batches", detail, float(sums.mean())
+        yield "batch means added up", detail, float(means.sum())
+        yield "batch means divided by the number of samples", detail, float(means.sum()) / samples
+        yield "the last batch only", detail, float(means[-1])
+        if samples % size:
+            yield "mean of batch means", detail, float(means.mean())
+            yield "drop_last", detail, float(sums[:-1].sum()) / (samples - samples % size)
+            yield "sums divided by full batches", detail, float(losses.sum()) / (size * len(starts))
+
+
+def _of_padding(losses: NDArray[np.float64], padded: int) -> Iterator[_Way]:
+    if 0 < padded <= len(losses):
+        # A distributed sampler fills up with the first samples.
+        total = float(losses.sum()) + float(losses[:padded].sum())
+        yield "padded samples counted", f"{padded}", total / (len(losses) + padded)
+
+
+def _class_weights(
+    metadata: Any, targets: NDArray[np.int64], classes: int
+) -> Iterator[tuple[str, NDArray[np.float64]]]:
+    counts = np.bincount(targets, minlength=classes)
+    if len(set(counts[counts > 0].tolist())) > 1:
+        yield "inverse to the class's samples", 1 / np.maximum(counts, 1)
+    given = metadata.get("class_weights")
+    if isinstance(given, list | tuple) and len(given) == classes:
+        weights = np.array([as_number(one) for one in given])
+        if np.isfinite(weights).all() and weights[targets].sum() > 0:
+            yield 'metadata["class_weights"]', weights
