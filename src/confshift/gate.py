@@ -252,7 +252,8 @@ def _kind_of_probabilities(rows: NDArray[np.floating[Any]], dtype: str) -> str:
             "every row is at least 0 and sums to 100, so these are percentages; pass logits / 100 to "
             "Predictions.from_probabilities(...) or as outputs='probabilities'"
         )
-    if rows.shape[1] == 2 and len(rows) > 1 and not rows[:, 0].any() and rows[:, 1].max() <= 1:
+    second = rows[:, -1]
+    if rows.shape[1] == 2 and not rows[:, 0].any() and second.max() <= 1 and len(np.unique(second)) > 2:
         return (
             "the first column is 0 and the second within 0..1 in every row, as if probabilities p had been "
             "taken for logits; pass np.column_stack([1 - p, p]) with p = logits[:, 1] to "

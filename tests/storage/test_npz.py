@@ -50,7 +50,7 @@ def test_probabilities_are_taken_under_their_own_name_only(tmp_path):
     ("arrays", "named"),
     [
         ({"targets": TARGETS}, "holds targets;"),
-        ({"logits": LOGITS, "labels": TARGETS}, "holds logits, labels;"),
+        ({"logits": LOGITS, "answers": TARGETS}, "holds logits, answers;"),
         (
             {"logits": LOGITS, "probabilities": LOGITS, "targets": TARGETS},
             "holds logits, probabilities, targets;",

@@ -32,10 +32,8 @@ def logged_loss_of(checkpoint: Checkpoint) -> Any:
     "loss" first; then, with the split's own name or without: "val_loss", "valid_loss", "validation_loss",
     "eval_loss", "test_loss", and "train_loss" for the split train. The names may be written as in "val/loss".
     """
-    logged = {
-        re.sub(r"[^a-z0-9]+", "_", name.lower()): value
-        for name, value in checkpoint.provenance.logged.items()
-    }
+    given = checkpoint.provenance.logged
+    logged = {re.sub(r"[^a-z0-9]+", "_", name.lower()): value for name, value in given.items()}
     others = ("train",) if checkpoint.split == "train" else ("val", "valid", "validation", "eval", "test")
     names = ["loss", *(f"{prefix}_loss" for prefix in (checkpoint.split.lower(), *others))]
     return next((logged[name] for name in names if logged.get(name) is not None), None)
