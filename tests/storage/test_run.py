@@ -284,9 +284,7 @@ class TestForms:
         [
             {"model": object()},
             {1: 2},
-            {"x": np.arange(3)},
             {"big": "x" * (1 << 24)},
-            {"t": torch.ones(2)},
             [1],
             (("a", 1),),
         ],
@@ -295,6 +293,13 @@ class TestForms:
     def test_notes_that_json_can_not_hold_are_refused_at_once(self, run, metadata):
         assert "metadata" in failure(run.append, predictions(), metadata=metadata)
         assert not run.exists()
+
+    def test_arrays_and_tensors_among_the_notes_are_kept_as_lists(self, run):
+        given = {"a": np.arange(3), "t": torch.ones(2), "one": torch.tensor([0.5]), "s": np.float32(2)}
+        run.append(predictions(), metadata=given)
+        run.flush()
+        kept = another_process(run.path)[1].metadata
+        assert dict(kept) == {"a": [0, 1, 2], "t": [1.0, 1.0], "one": 0.5, "s": 2.0}
 
 
 class TestEpochs:

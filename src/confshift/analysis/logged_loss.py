@@ -21,7 +21,7 @@ _TOLERANCE = 1e-5
 #: A loss printed with so many decimals or more is not rounded for our purpose.
 _EXACT_DECIMALS = 7
 _FEWEST_DECIMALS = 3
-#: A way is named only where, of all that are tried, so many would fit a number that has nothing to do with them.
+#: Ways are named only where no more of all that are tried would fit an unrelated number.
 _MOST_BY_CHANCE = 0.05
 _UNRELATED = 0.3
 
