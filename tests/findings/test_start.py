@@ -183,3 +183,15 @@ def test_a_head_that_was_not_measured_is_not_predicted(head):
     finding = start_loss(summarize(untrained_run(checks={"head": head})))
     assert "untrained head" not in finding.evidence.index
     assert finding.verdict == "yes"
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+@pytest.mark.parametrize("skilled", [True, False])
+def test_among_few_classes_a_good_start_is_not_called_luck(classes, skilled):
+    random = np.random.default_rng(0)
+    targets = np.arange(300) % classes
+    logits = random.normal(size=(300, classes)) + (3 if skilled else 0) * np.eye(classes)[targets]
+    finding = too_good(summarize([checkpoint(logits.astype(np.float32), targets, 0)]))
+    assert finding.verdict == "cannot tell"
+    assert f"only {math.factorial(classes)} ways" in finding.sentence
+    assert ("it was trained before" in finding.sentence) == skilled

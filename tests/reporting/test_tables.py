@@ -131,6 +131,21 @@ def test_losses_that_are_all_alike_have_no_limits(make_run):
     assert tables.limits([summarize([still])])["loss_near"] == {}
 
 
+@pytest.mark.parametrize("size", [1e-12, 1.0, 1e12])
+def test_losses_that_are_alike_up_to_rounding_have_no_limits(make_run, monkeypatch, size):
+    history = summarize(make_run(50, 3, 6))
+    table = tables.epoch_table(history)
+    numbers = table.select_dtypes("number").columns.difference(["epoch"])
+    errors = [name for name in numbers if name.endswith("_se")]
+    noise = 1 + 1e-15 * np.random.default_rng(0).normal(size=(len(table), len(numbers)))
+    alike = table.assign(**dict(zip(numbers, (size * noise).T, strict=True))).assign(
+        **dict.fromkeys(errors, 0.0)
+    )
+    monkeypatch.setattr(tables, "epoch_table", lambda _: alike)
+    found = tables.limits([history])
+    assert found["accuracy_near"] == found["part_near"] == found["part_whole"] == {}
+
+
 def test_the_steps_of_the_waterfall_lead_from_the_loss_before_to_the_loss_after(by_pair, comparison):
     account = by_pair["account"]
     loss = comparison.change.loc["loss"]

@@ -190,6 +190,8 @@ def _advice(history: History, comparison: Comparison) -> str:
         return f"{text}, so keep epoch {epoch(chosen.epoch)} and calibrate it"
     if "overfitting" in kind:
         calibrated = " and calibrate it" if chosen.calibrated else ""
+        if chosen.epoch <= 0:
+            return f"{text}: no epoch of this training is better than the model it started from{calibrated}"
         return f"{text}: the model itself got worse, so go back to epoch {epoch(chosen.epoch)}{calibrated}"
     return text
 

@@ -173,11 +173,30 @@ def _untestable(first: Checkpoint | None) -> str:
     if not first.columns["finite"].any():
         return "No sample can be scored."
     if len(first.class_names) < _FEWEST_CLASSES:
-        classes = len(first.class_names)
-        return f"With {classes} classes a random head can be this good by luck; repeat with another seed."
+        return _among_few_classes(first)
     if check_of(first, "head").get("zero_weights") or first.measurement.rows["tied"].all():
         return "All outputs are equal, as of a head that starts at zero: it has no random start to test."
     return ""
+
+
+def _among_few_classes(first: Checkpoint) -> str:
+    """Say what can be said where the orders of the outputs are too few to test one of them."""
+    classes = len(first.class_names)
+    orders = math.factorial(classes)
+    sentence = (
+        f"With {classes} classes there are only {orders} ways to give a head's outputs to the classes, too "
+        "few to distinguish a head that has seen labels from a lucky one."
+    )
+    known = references(first.measurement.rows["target"], classes)
+    majority = known.majority_accuracy
+    error = math.sqrt(majority * (1 - majority) / len(first))
+    if first.accuracy - majority > max(_GAIN, _GAIN_ERRORS * error):
+        sentence += (
+            f" But {percent(first.accuracy)} are right, against {percent(majority)} for the most frequent "
+            "class. If the head is meant to be new, see whether another seed falls back to chance; if "
+            "it does not, it was trained before (a checkpoint, a fine-tuned model, an epoch of training)."
+        )
+    return sentence
 
 
 def outputs_in_order(history: History) -> Finding:

@@ -39,6 +39,8 @@ _SHOWN_BESIDE = ["finite_loss", "infinite_samples", "unanswered_samples"]
 SURE = 0.9
 #: The part of a chart's height that a name below its lowest mark takes.
 _NAME_ROOM = 0.1
+#: No axis is narrower than this, relative to its largest value: there are no digits left to tell ticks apart.
+_NARROWEST = 1e-9
 
 
 def epoch_table(history: History) -> pd.DataFrame:
@@ -194,8 +196,9 @@ def limits(histories: Sequence[History]) -> dict[str, Mapping[str, float]]:
     """
     tables = [epoch_table(history) for history in histories]
     spans = {"near": pd.concat([_after_fall(one) for one in tables]), "whole": pd.concat(tables)}
+    lowest, highest = (_reach(spans["near"], ["accuracy"], sign) for sign in (-1, 1))
     made: dict[str, Mapping[str, float]] = {
-        "accuracy_near": {"domainMin": _reach(spans["near"], ["accuracy"], -1)},
+        "accuracy_near": {"domainMin": lowest} if _is_range(lowest, highest) else {},
         "accuracy_whole": {},
     }
     losses = [one.table["loss"] for one in histories]  # the lines of other splits reach as low
@@ -205,8 +208,13 @@ def limits(histories: Sequence[History]) -> dict[str, Mapping[str, float]]:
             top, bottom = (_reach(table, keys, sign) for sign in (1, -1))
             low = bottom - _NAME_ROOM * (top - bottom)
             ends = {"domainMin": min([low, *others]) if chart == "loss" else low, "domainMax": top}
-            made[f"{chart}_{span}"] = ends if top > bottom else {}
+            made[f"{chart}_{span}"] = ends if _is_range(bottom, top) else {}
     return made
+
+
+def _is_range(low: float, high: float) -> bool:
+    """Tell whether an axis can lead from one to the other: values alike up to rounding are one value."""
+    return high - low > _NARROWEST * max(abs(low), abs(high))
 
 
 def _after_fall(table: pd.DataFrame) -> pd.DataFrame:
