@@ -235,7 +235,7 @@ def _forge_columns(path, forged):
         warnings.simplefilter("ignore")
         if name == "tied":
             rows["tied"].view(np.uint8)[chosen] = seed % 256
-        elif rows[name].dtype.kind == "i" and not np.isfinite(value):
+        elif rows[name].dtype.kind == "i" and not abs(value) <= 2**31 - 1:
             rows[name][chosen] = seed % 50
         else:
             rows[name][chosen] = value
