@@ -308,3 +308,17 @@ def test_a_loss_has_many_names(name):
 
 def test_the_loss_of_another_split_is_not_the_loss():
     assert logged_losses(run_of(3, cross_entropy, names=("train_loss",))).empty
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_sum_in_single_precision_is_named(seed):
+    """Its rounding is that of a number some hundred times the mean."""
+    random, targets = np.random.default_rng(seed), np.arange(300) % 4
+    checkpoints = []
+    for epoch in (1, 2, 3):
+        logits = (3 * random.normal(size=(300, 4))).astype(np.float32)
+        total = cross_entropy(torch.from_numpy(logits), torch.from_numpy(targets), reduction="sum").item()
+        plain = Checkpoint.from_predictions(Predictions(logits, targets), epoch=epoch)
+        checkpoints.append(replace(plain, provenance=Provenance(logged={"loss": total})))
+    causes = possible_causes(panel := stack(checkpoints), logged_losses(panel))
+    assert causes["cause"][causes["fits"]].tolist() == ["a sum in place of a mean"]

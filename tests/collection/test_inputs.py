@@ -248,6 +248,8 @@ LEFT = {
     "features, the logits": lambda z: (torch.zeros(len(z), 9), z),
     "the logits, features": lambda z: (z, torch.zeros(len(z), 9)),
     "hidden states, the logits": lambda z: (torch.zeros(len(z), 4, 9), z),
+    "features, a pair with the logits": lambda z: (torch.zeros(len(z), 9), (z, z)),
+    "features, a dict with the logits": lambda z: (torch.zeros(len(z), 9), {"logits": z}),
     "a pair within, the logits": lambda z: ((z, z), z),
     "segmentation's dict": lambda z: {"out": z, "aux": z},
 }
@@ -267,7 +269,7 @@ def test_what_could_be_either_is_refused_with_every_shape(tmp_path, name):
     assert "forward=" in message
     output = LEFT[name](torch.zeros(SAMPLES, CLASSES))
     for part in output.values() if isinstance(output, dict) else output:
-        assert isinstance(part, tuple) or str(tuple(part.shape)) in message
+        assert isinstance(part, tuple | dict) or str(tuple(part.shape)) in message
 
 
 @pytest.mark.parametrize("size", [1, 16, 34])

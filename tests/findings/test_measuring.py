@@ -167,7 +167,7 @@ def test_a_mean_of_batch_means_is_named_with_its_remedy():
 def test_a_difference_that_nothing_explains_is_said_so():
     finding = logged_loss(with_logged(checkpoint(1).metrics()["loss"] * 1.5))
     assert finding.verdict == "no"
-    assert "None of the ways" in finding.sentence
+    assert "No way that can be recomputed" in finding.sentence
     assert "+50 %" in finding.sentence
     assert not finding.evidence["fits"].any()
 

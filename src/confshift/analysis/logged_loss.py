@@ -47,7 +47,7 @@ def logged_losses(panel: Panel) -> pd.DataFrame:
     DataFrame
         Indexed by epoch, a row for each checkpoint with a finite logged loss and samples that can be
         scored: position (in the panel), logged, sample_mean (nats), relative_difference (logged over
-        sample mean, minus 1), tolerance (1e-5 of the mean, or half a unit of the last decimal logged) and
+        sample mean, minus 1), tolerance (1e-5 of the larger, or half a unit of the last decimal logged) and
         equal (within it).
     """
     rows = []
@@ -58,7 +58,8 @@ def logged_losses(panel: Panel) -> pd.DataFrame:
             rows.append((checkpoint.epoch, position, logged, float(panel.loss[position][usable].mean())))
     table = pd.DataFrame(rows, columns=["epoch", "position", "logged", "sample_mean"]).set_index("epoch")
     table["relative_difference"] = table["logged"] / table["sample_mean"] - 1
-    table["tolerance"] = np.maximum(_TOLERANCE * table["sample_mean"].abs(), _half_unit(table["logged"]))
+    larger = table[["logged", "sample_mean"]].abs().max(axis=1)  # a float32 sum is as exact as it is large
+    table["tolerance"] = np.maximum(_TOLERANCE * larger, _half_unit(table["logged"]))
     table["equal"] = (table["logged"] - table["sample_mean"]).abs() <= table["tolerance"]
     return table
 

@@ -52,7 +52,16 @@ def _is_plainly_first(parts: list[Any]) -> bool:
     """Tell whether the first of several parts can be the logits, and no other part is of their form."""
     if not _is_rows(parts[0]):
         return False
-    return all(one.shape == parts[0].shape for one in parts[1:] if _is_rows(one))
+    others = [one for part in parts[1:] for one in _tensors_in(part)]
+    return all(one.shape == parts[0].shape for one in others if _is_rows(one))
+
+
+def _tensors_in(part: Any) -> list[Tensor]:
+    """Return the tensors in a part, however deep: logits may be within a pair or a dict."""
+    if isinstance(part, Tensor):
+        return [part]
+    inner = part.values() if isinstance(part, Mapping) else part if isinstance(part, list | tuple) else ()
+    return [one for within in inner for one in _tensors_in(within)]
 
 
 def _is_rows(part: Any) -> bool:

@@ -194,7 +194,7 @@ def logged_loss(history: History) -> Finding:
         return Finding("logged_loss", title, "no", sentence, table, "Put that file back from a copy.")
     fitting = causes[causes["fits"]]
     if fitting.empty:
-        sentence += "None of the ways that can be recomputed gives what was logged."
+        sentence += "No way that can be recomputed gives what was logged so closely that chance is ruled out."
         step = (
             "Look first whether your loop calls model.eval() before it validates; then for a mean over "
             "batches in another order, class weights (metadata={'class_weights': ...} has them tried), "
