@@ -325,8 +325,8 @@ def test_a_class_without_any_answer_that_has_a_loss_keeps_its_accuracy():
 def test_the_pair_of_a_run_shares_samples_with_a_finite_loss():
     logits, targets = flat_run(epochs=3)
     logits[0, :10, 0] = -np.inf
-    logits[1, 200:] = np.nan
-    logits[2, :200] = np.nan
+    logits[1, 150:] = np.nan
+    logits[2, :150] = np.nan
     history = summarize(checkpoints(logits, targets))
     assert [one.epoch for one in history.pair] == [0, 2]
     logits[0, 150:] = np.nan  # now epoch 1 is the best, and the last has none of its samples

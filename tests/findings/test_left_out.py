@@ -87,7 +87,9 @@ def test_a_loss_that_rises_to_infinity_says_so_with_the_finite_losses_beside():
     assert "has risen to infinity, and stays there" in found["rise"].sentence
     assert "Over the 352 samples with a finite one at both it went from " in found["rise"].sentence
     assert found["loss_change"].verdict == "yes"
-    assert "The whole mean after is infinite: 48 samples" in found["loss_change"].sentence
+    assert found["loss_change"].sentence.startswith("The mean loss after is infinite: 48 samples give ")
+    assert " the mean loss of those with a finite one on both sides " in found["loss_change"].sentence
+    assert "of the rise of the loss" not in found["error_rise"].sentence  # no share of an infinite one
     assert "accuracy is over the 400 samples" in found["loss_change"].sentence
     for code in ("dearer_mistakes", "wrong_or_right", "temperature_repairs", "few_samples", "scale_growth"):
         assert found[code].verdict in ("cannot tell", "not applicable")
@@ -152,6 +154,22 @@ def test_no_answer_at_other_samples_than_before_is_said_of_the_pair():
 def test_epochs_are_named_in_rows(members, text):
     panel = history_of(logits_of(9)).main
     assert epochs_named(panel, np.isin(np.arange(9), members)) == text
+
+
+def test_samples_with_an_infinite_loss_are_not_taken_for_copies():
+    for logits in (logits_of(1), logits_of(8)):
+        history = history_of(saturated(logits, range(len(logits)), HARD))
+        assert "equal another" not in diagnose(history)[0].sentence
+
+
+def test_a_checkpoint_with_hardly_an_answer_is_not_what_a_run_is_told_by():
+    logits = logits_of(8)
+    logits[[0, 7], 1:] = np.nan  # one sample is left, and right
+    history = history_of(logits)
+    sentence = headline_of(history)
+    assert sentence.startswith("At epochs 1 and 8, 99.8 % of the samples have no finite output. ")
+    assert {one.epoch for one in history.pair} <= set(range(2, 8))
+    assert "accuracy is 100 %" not in sentence
 
 
 def test_two_runs_say_which_of_them_has_no_finite_output():

@@ -15,6 +15,7 @@ from reading_pages import Page
 from confshift.analysis.comparison import compare
 from confshift.analysis.decomposition import pairwise_cells
 from confshift.analysis.history import summarize
+from confshift.checkpoint import Checkpoint
 from confshift.errors import ConfshiftError
 from confshift.findings.diagnosis import diagnose
 from confshift.findings.headline import headline
@@ -109,6 +110,27 @@ def test_what_has_no_value_is_a_dash_in_the_table_of_changes(make_run):
     ]
     row = [cells for cells in contents.key_table(compare(*right).change)["rows"] if cells[0] == "temperature"]
     assert row == [["temperature", "–", "–", "–", "–", "30"]]
+
+
+def test_losses_that_are_not_over_all_answers_say_so_in_the_table_of_changes(make_run):
+    shares = np.full((2, 40, 4), 0.25)
+    shares[1, :3] = [0, 1, 0, 0]
+    made = compare(*(Predictions.from_probabilities(one, np.zeros(40, int)) for one in shares))
+    rows = {cells[0]: cells for cells in contents.key_table(made.change)["rows"]}
+    assert rows["loss, nats, where finite"][-1] == "37"
+    assert rows["accuracy"][-1] == "40"
+
+
+def test_of_two_runs_the_one_with_an_infinite_loss_is_the_worse(make_logits):
+    logits, targets = make_logits(60, 3, 2, churn=0.2)
+    better = logits[0] + 0.3 * np.eye(3)[targets]  # a lower loss where it is finite
+    better[0, targets[0]] = -np.inf
+    runs = [[Checkpoint.from_predictions(Predictions(one, targets), epoch=1)] for one in (logits[0], better)]
+    for first, second in (runs, runs[::-1]):
+        sentence = report(first, other=second).findings[0].sentence
+        infinite = "second run" if second is runs[1] else "first run"
+        assert sentence.startswith("The mean loss after is infinite: 1 sample gives ")
+        assert f" to {infinite} (epoch 1) the mean loss of those " in sentence
 
 
 def test_links_lead_to_something(parsed):

@@ -14,6 +14,7 @@ from confshift.analysis import decomposition, dynamics, reliability
 from confshift.analysis.epoch_rows import assemble, cells_part, class_columns, row_of
 from confshift.analysis.judgement import Groups, Judgement, check_looks, judge
 from confshift.analysis.panel import Panel, stack
+from confshift.analysis.unscored import enough_answers
 from confshift.analysis.verdicts import Looks
 from confshift.checkpoint import Checkpoint
 from confshift.errors import ConfshiftError
@@ -181,14 +182,16 @@ class History:
         """The two checkpoints that a report compares unless told otherwise.
 
         The best by loss and the last; where the last is the best, the first and the last. Checkpoints at
-        which no sample has a finite loss, or none that has one at the other, have no part in it, unless all
-        are such.
+        which most samples have no answer, none has a finite loss, or none that has one at the other, have no
+        part in it, unless all are such.
         """
         finite, last = self.main.finite, len(self.main.checkpoints) - 1
-        for end in np.flatnonzero(finite.any(axis=1))[::-1].tolist():
-            start = self._start_of(end)
-            if (finite[start] & finite[end]).any():
-                return self.main.checkpoints[start], self.main.checkpoints[end]
+        scored, answering = finite.any(axis=1), enough_answers(self.main)
+        for ends in (scored & answering, scored & ~answering):
+            for end in np.flatnonzero(ends)[::-1].tolist():
+                start = self._start_of(end)
+                if (finite[start] & finite[end]).any():
+                    return self.main.checkpoints[start], self.main.checkpoints[end]
         return self.main.checkpoints[self._start_of(last)], self.main.checkpoints[last]
 
     def pair_ending_at(self, after: Checkpoint) -> tuple[Checkpoint, Checkpoint]:
@@ -200,9 +203,11 @@ class History:
 
     def _start_of(self, last: int) -> int:
         """Return the best position by loss up to the last one, or the first if that is the last one."""
-        scored = np.flatnonzero(self.main.finite[: last + 1].any(axis=1))
+        scored = self.main.finite[: last + 1].any(axis=1)
+        answering = scored & enough_answers(self.main)[: last + 1]
+        first = int(np.argmax(answering if answering.any() else scored))
         best = _best_position(self.main, "loss", end=last + 1)
-        return best if best != last else int(scored[0]) if len(scored) else 0
+        return best if best != last else first
 
 
 def summarize(

@@ -119,11 +119,14 @@ def _add_shares(rows: dict[str, dict[str, Any]], panel: Panel) -> None:
 
 
 def _share(part: float, whole: float) -> float:
-    """Return part / whole; 0 of a part that isn't positive, inf of a whole that isn't; 1 if both are inf."""
+    """Return part / whole; 0 of a part that isn't positive, inf of a whole that isn't.
+
+    An infinite part of an infinite whole is all of it; what a finite one is of it can't be said.
+    """
     if math.isnan(part):
         return math.nan
-    if math.isinf(part) and part == whole:
-        return 1.0
+    if whole == math.inf and part > 0:
+        return 1.0 if part == whole else math.nan
     return 0.0 if part <= 0 else part / whole if whole > 0 else math.inf
 
 

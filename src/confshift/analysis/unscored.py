@@ -12,7 +12,7 @@ from confshift.analysis.panel import Panel
 from confshift.analysis.persistence import TAIL
 from confshift.analysis.verdicts import STATUSES, Series
 
-__all__ = ["InUse", "in_use", "infinite_end", "judged_flat"]
+__all__ = ["InUse", "enough_answers", "in_use", "infinite_end", "judged_flat"]
 
 #: A checkpoint is judged where at least this share of the samples has an answer.
 _ENOUGH = 0.5
@@ -41,6 +41,11 @@ class InUse(NamedTuple):
         return bool(at_end and len(np.setdiff1d(self.positions, self.infinite)))
 
 
+def enough_answers(panel: Panel) -> NDArray[np.bool_]:
+    """Tell at which checkpoints enough samples have an answer to speak of the checkpoint at all."""
+    return np.asarray(panel.answered.mean(axis=1) >= _ENOUGH)
+
+
 def in_use(panel: Panel, *, losses: bool = True) -> InUse:
     """Choose what to judge: losses, whose means may be infinite, or answers.
 
@@ -48,7 +53,7 @@ def in_use(panel: Panel, *, losses: bool = True) -> InUse:
     against each other, over all samples with an answer; where none is, all of them are, over the samples
     whose loss is finite throughout.
     """
-    eligible = np.flatnonzero(panel.answered.mean(axis=1) >= _ENOUGH)
+    eligible = np.flatnonzero(enough_answers(panel))
     usable = panel.finite if losses else panel.answered
     infinite = eligible[panel.infinite[eligible].any(axis=1)] if losses else eligible[:0]
     positions = np.setdiff1d(eligible, infinite)

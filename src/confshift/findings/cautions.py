@@ -58,6 +58,7 @@ def _copies(panel: Panel) -> int:
             panel.margin[position],
         )
     table = pd.DataFrame(columns)
-    # A head that answers nothing, or no number at all, makes all samples alike.
-    speaking = (table.filter(like="margin").abs() > 0).any(axis=1)
+    # A head that answers nothing, no number at all or no more than its label makes all samples alike.
+    margins = table.filter(like="margin").abs()
+    speaking = ((margins > 0) & np.isfinite(margins)).any(axis=1)
     return int(table[speaking].duplicated().sum())

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pandas as pd
 
-from confshift.analysis.comparison import Comparison
+from confshift.analysis.comparison import SIDES, Comparison
 from confshift.analysis.significance import paired_interval
 from confshift.findings.carriers import about_carriers, told_rise
 from confshift.findings.finding import Finding, Verdict
@@ -81,7 +81,8 @@ def loss_change(comparison: Comparison, *, called: tuple[str, str] | None = None
     loss, accuracy = change.loc["loss"], change.loc["accuracy"]
     by = f" by {nats(abs(loss['change']))} nats" if abs(loss["change"]) > NOTHING else ""
     sentence = (
-        f"{_between(comparison, called)} the mean loss {rose_or_fell(loss['change'])}{by}, "
+        f"{_infinite_means(comparison)}{_between(comparison, called)} the mean loss{_of_finite(comparison)} "
+        f"{rose_or_fell(loss['change'])}{by}, "
         f"{' to '.join(apart(loss['before'], loss['after']))} nats "
         f"({interval(loss)}); accuracy went from {percent(accuracy['before'])} to "
         f"{percent(accuracy['after'])} ({interval(accuracy)}). {count(len(comparison.panel.targets))}; "
@@ -95,14 +96,24 @@ def loss_change(comparison: Comparison, *, called: tuple[str, str] | None = None
     return Finding("loss_change", "Did the loss change?", verdict, sentence, change, "")
 
 
+def _infinite_means(comparison: Comparison) -> str:
+    """Say which side's mean loss is infinite, before any number that is over the other samples."""
+    return "".join(
+        f"The mean loss {side} is infinite: {zero_samples(number)}. "
+        for number, side in zip(comparison.infinite_samples, SIDES, strict=True)
+        if number
+    )
+
+
+def _of_finite(comparison: Comparison) -> str:
+    return " of those with a finite one on both sides" if any(comparison.infinite_samples) else ""
+
+
 def _left_out(comparison: Comparison) -> str:
-    """Say which samples the numbers of a change are not over, and which side's mean loss is infinite."""
+    """Say which samples the numbers of a change are not over."""
     if not comparison.samples_left_out:
         return ""
     text = f" {count(comparison.samples_left_out)} without a finite loss left out of both sides."
-    for number, side in zip(comparison.infinite_samples, ("before", "after"), strict=True):
-        if number:
-            text += f" The whole mean {side} is infinite: {zero_samples(int(number))}."
     if comparison.samples_unanswered < comparison.samples_left_out:
         answered = count(len(comparison.answered.targets))
         text += f" The accuracy is over the {answered} with an answer on both sides."

@@ -239,6 +239,8 @@ def key_table(change: pd.DataFrame) -> Printed:
         known = not math.isnan(row["change"])
         interval = wording.interval(row).removeprefix("95 % interval ")
         unit = ", nats" if row["unit"] == "nats" else ""
+        if row["samples"] < change.loc["accuracy", "samples"]:  # some loss is infinite
+            unit += ", where finite"
         rows.append(
             [
                 name.replace("_", " ") + unit,

@@ -143,7 +143,9 @@ def _compared(first: Checkpoint, second: Checkpoint, names: tuple[str, str]) -> 
 def _about_the_worse(comparison: Comparison, names: tuple[str, str]) -> list[Finding]:
     """Ask why the run with the higher loss has it: the questions are about a rise."""
     rising = comparison
-    if comparison.change.loc["loss", "change"] < 0:
+    before, after = comparison.infinite_samples
+    falls = comparison.change.loc["loss", "change"] < 0
+    if bool(before) > bool(after) or (falls and bool(before) == bool(after)):
         rising, names = compare(comparison.after, comparison.before), names[::-1]
     sides = (rising.before, rising.after)
     lower, higher = (f"{name} (epoch {epoch(one.epoch)})" for name, one in zip(names, sides, strict=True))
