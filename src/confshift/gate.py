@@ -186,16 +186,15 @@ def check_names(class_names: Any, classes: int) -> tuple[str, ...]:
         raise ConfshiftError(
             f"class_names={class_names!r}: pass a list of {classes} strings, or a dict from each index to one"
         )
-    class_names = names
-    if len(class_names) != classes:
-        raise ConfshiftError(f"class_names has {len(class_names)} names for {classes} columns of logits")
-    for place, name in enumerate(class_names):
+    if len(names) != classes:
+        raise ConfshiftError(f"class_names has {len(names)} names for {classes} columns of logits")
+    for place, name in enumerate(names):
         if not name.isascii() and name.encode("utf-8", "replace").decode("utf-8") != name:
             raise ConfshiftError(
                 f"class_names[{place}]={name!r} can't be written as text (a file name in another encoding?); "
                 "pass it decoded"
             )
-    return tuple(class_names)
+    return names
 
 
 def are_numbers(class_names: tuple[str, ...]) -> bool:

@@ -29,16 +29,18 @@ class InUse(NamedTuple):
     usable: NDArray[np.bool_]  # (T, N): which numbers there are
     samples: NDArray[np.bool_]  # (N,): those with a number at all the positions
 
+    @property
+    def _infinite_at_end(self) -> bool:
+        return len(self.infinite) > 0 and bool(self.infinite[-1] == self.eligible[-1])
+
     def infinite_samples(self, panel: Panel) -> int:
         """Count the samples that make the last mean infinite."""
-        at_end = len(self.infinite) > 0 and self.infinite[-1] == self.eligible[-1]
-        return int(panel.infinite[self.eligible[-1]].sum()) if at_end else 0
+        return int(panel.infinite[self.eligible[-1]].sum()) if self._infinite_at_end else 0
 
     @property
     def ends_infinite(self) -> bool:
         """Whether the last mean is infinite, and some earlier one is not."""
-        at_end = len(self.infinite) > 0 and self.infinite[-1] == self.eligible[-1]
-        return bool(at_end and len(np.setdiff1d(self.positions, self.infinite)))
+        return self._infinite_at_end and len(np.setdiff1d(self.positions, self.infinite)) > 0
 
 
 def enough_answers(panel: Panel) -> NDArray[np.bool_]:

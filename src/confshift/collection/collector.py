@@ -35,8 +35,6 @@ __all__ = ["inspect"]
 _log = logging.getLogger("confshift")
 
 _OUTPUTS = ("logits", "probabilities")
-#: Room for more logits than this is made only once they are there.
-_MOST_BYTES = 1 << 28
 
 
 def inspect(
@@ -226,10 +224,12 @@ def _look(reader: Reader, given: tuple[Any, Any, Any, Any], run: str, **how: Any
     raise AssertionError("unreachable")
 
 
-def _expected_rows(logits: Tensor, batches: int | None) -> int:
-    """Return for how many rows to make room: a loader's length is a promise, and may be a wild one."""
-    most = _MOST_BYTES // (logits.shape[1] * logits.element_size())
-    return max(len(logits), min(len(logits) * (batches or 1), most))
+def _room_for(logits: Tensor, batches: int | None) -> Rows:
+    """Make room for so many batches like this one; for one, to grow, where the number is a wild promise."""
+    try:
+        return Rows(len(logits) * (batches or 1), logits)
+    except (MemoryError, ValueError):  # ValueError: more than an array can have
+        return Rows(len(logits), logits)
 
 
 def _pass(
@@ -245,7 +245,7 @@ def _pass(
             if rows is None:
                 first = batch
                 check_names(class_names, logits.shape[1])  # rather than after the whole pass
-                rows = Rows(_expected_rows(logits, batches), logits)
+                rows = _room_for(logits, batches)
             ids.add(batch, len(logits))
             rows.add(logits, targets)
         if rows is None:
