@@ -8,6 +8,7 @@ import logging
 import multiprocessing
 import os
 import re
+import shutil
 import threading
 import warnings
 from copy import deepcopy
@@ -150,22 +151,20 @@ def test_a_refusal_is_no_failure_of_the_disk(tmp_path, monkeypatch):
 # Whatever goes wrong with a disk or a machine, the training goes on
 
 
-def breaking_stat(monkeypatch, run):
-    def lstat(path, real=Path.lstat):
-        if str(path).startswith(str(run)):
-            raise OSError(errno.ESTALE, "Stale file handle", str(path))
-        return real(path)
+def breaking(method, error):
+    """Return a fault: the run's paths raise this error where the method is called."""
 
-    monkeypatch.setattr(Path, "lstat", lstat)
+    def break_it(monkeypatch, run):
+        real = getattr(Path, method)
 
+        def call(path, *arguments):
+            if str(path).startswith(str(run)):
+                raise OSError(error, os.strerror(error), str(path))
+            return real(path, *arguments)
 
-def breaking_listdir(monkeypatch, run):
-    def iterdir(path, real=Path.iterdir):
-        if str(path).startswith(str(run)):
-            raise OSError(errno.EIO, "Input/output error", str(path))
-        return real(path)
+        monkeypatch.setattr(Path, method, call)
 
-    monkeypatch.setattr(Path, "iterdir", iterdir)
+    return break_it
 
 
 def breaking_threads(monkeypatch, run):
@@ -188,10 +187,16 @@ def breaking_the_folder(monkeypatch, run):
     monkeypatch.setattr(files.Disk, "create", lambda *_: os.open(run / "no" / "such" / "folder", os.O_WRONLY))
 
 
-BREAKING = [breaking_stat, breaking_listdir, breaking_threads, breaking_memory, breaking_the_folder]
+BREAKING = {
+    "stat": breaking("lstat", errno.ESTALE),
+    "listdir": breaking("iterdir", errno.EIO),
+    "threads": breaking_threads,
+    "memory": breaking_memory,
+    "the folder": breaking_the_folder,
+}
 
 
-@pytest.mark.parametrize("break_it", BREAKING)
+@pytest.mark.parametrize("break_it", BREAKING.values(), ids=BREAKING)
 def test_a_training_survives_whatever_breaks_and_goes_on_saving_after_it(tmp_path, monkeypatch, break_it):
     model, run = make_model(), tmp_path / "run"
 
@@ -257,6 +262,18 @@ def test_a_working_folder_that_is_gone_costs_no_training(tmp_path, monkeypatch):
     assert (checkpoint.epoch, len(checkpoint)) == (3, SAMPLES)
 
 
+def test_a_working_folder_that_goes_costs_no_training_either_where_a_run_is_passed(tmp_path, monkeypatch):
+    gone, model = tmp_path / "gone", make_model()
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    run = Run("runs/x")
+    inspect(model, make_batches(), run=run)
+    run.flush()
+    shutil.rmtree(gone)
+    found = inspect(model, make_batches(), run=run)
+    assert (found.epoch, len(found)) == (2, SAMPLES)
+
+
 @pytest.mark.parametrize("name", ["a" * 300, "a\0b"])
 def test_a_name_that_no_folder_can_have_is_refused_before_the_pass(tmp_path, name):
     def forward(model, batch):
@@ -302,6 +319,16 @@ class TestAnotherModel:
             inspect(make_model(), make_batches(), run=tmp_path)
         Run(tmp_path).delete()  # as the message says
         assert inspect(make_model(), make_batches(), run=tmp_path).epoch == 1
+
+    def test_not_where_the_run_was_removed_by_hand_which_is_said_once(self, tmp_path, caplog):
+        inspect(make_model(), make_batches(), run=tmp_path / "run")
+        Run(tmp_path / "run").flush()
+        shutil.rmtree(tmp_path / "run")
+        model = make_model()
+        for _ in range(3):
+            inspect(model, make_batches(), run=tmp_path / "run")
+        assert len(Run(tmp_path / "run").epochs) == 3
+        assert len([one for one in caplog.messages if "was removed" in one]) == 1
 
     def test_so_is_one_that_begins_with_epoch_0(self, tmp_path):
         model = make_model()

@@ -5,6 +5,7 @@ import gc
 import logging
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -318,6 +319,21 @@ def test_a_save_asks_the_disk_as_much_beside_many_checkpoints_as_beside_two(run,
         needed.append(sum(calls.values()))
     assert len(set(needed[3:])) == 1
     assert needed[-1] < 60
+
+
+@pytest.mark.parametrize("records", [1, 2, 3])
+def test_a_run_made_anew_by_others_under_the_same_name_is_not_taken_for_the_old_one(run, records):
+    for epoch in (1, 2):
+        run.append(predictions(epoch), epoch=epoch)
+    run.flush()
+    writer = run._writer
+    shutil.rmtree(run.path)
+    other = another_process_beside(run.path)
+    for epoch in range(1, 1 + records):
+        other.append(predictions(9, samples=7), epoch=epoch)
+    another_process(run.path)
+    shelf = writer.catalog.growing_shelf("val", 3)
+    assert {one.shards[0].columns.shape for one in shelf.records.values()} == {(7,)}
 
 
 class TestTwoWriters:

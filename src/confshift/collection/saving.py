@@ -79,6 +79,8 @@ class Destination:
         self._split = split
         self._given = epoch
         self._strict = strict
+        self._reason = ""  # why the last attempt failed
+        self._run: Run | None = None
         self._run = self._attempt(lambda: open_run(run))
         #: The epoch it will have; NaN where that can't be known.
         self.epoch = math.nan if epoch is None else epoch
@@ -93,11 +95,11 @@ class Destination:
         split = self._split
         look = self._attempt(lambda: (run.check_epoch(self._given, split=split), run.holds(split)))
         if look is None:
-            self.epoch = run.expected_epoch(self._given, split=self._split)
+            self.epoch = run.expected_epoch(self._given, split=split)
             return
         self.epoch, present = look
         self.is_first = not present
-        _refuse_another(run, model, split=self._split, given=self._given, present=present)
+        self._attempt(lambda: _refuse_another(run, model, split=split, given=self._given, present=present))
 
     @property
     def path(self) -> str:
@@ -155,8 +157,9 @@ class Destination:
 
     def _warn(self, failure: ConfshiftError) -> None:
         _log.error("%s", failure)
-        if self._name not in _warned:
-            _warned.add(self._name)
+        key = self._name if self._run is None else self._run.home
+        if key not in _warned:
+            _warned.add(key)
             warnings.warn(
                 f"{failure}; the training goes on, and further failures of this run are only logged "
                 "(inspect(..., strict=True) raises them)",
@@ -182,7 +185,7 @@ def _refuse_another(run: Run, model: object, *, split: str, given: float | None,
 
     The model is remembered by what it is, not by what it holds: its weights may be loaded anew.
     """
-    key = os.path.realpath(run.path), split
+    key = run.home, split
     known = _models.get(key)
     before = None if known is None else known()
     again = known is not None and present

@@ -123,10 +123,10 @@ def _on_their_way(writer: Writer) -> list[Draft]:
     goes on although its checkpoints are gone.
     """
     waiting = writer.outstanding
-    if writer.started and not (waiting or writer.gaps or writer.catalog.exists()):
+    if writer.splits and not (waiting or writer.gaps or writer.catalog.exists()):
         _log.warning(
             "%s: the run was removed while this process saves to it; its checkpoints are gone, and the next "
-            "is counted on from epoch %g. To begin anew, use another run folder or Run(path).delete()",
+            "is counted on from epoch %g. To begin anew, use another run folder",
             *(writer.catalog.path, writer.latest or 0),
         )
         writer.begin_anew()

@@ -179,7 +179,7 @@ class Catalog:
         with self._turn:  # the training's thread asks, and the writer's
             names = names_in(self.path / split)
             known = self._growing.get((split, classes))
-            if known is not None and (known[0] == names or self._grow(known[1], classes, known[0], names)):
+            if known is not None and self._grow(known[1], classes, known[0], names):
                 shelf = known[1]
             else:
                 shelf = self.shelf(split, classes)
@@ -187,8 +187,11 @@ class Catalog:
             return replace(shelf, records=dict(shelf.records))
 
     def _grow(self, shelf: Shelf, classes: int, before: set[str], names: set[str]) -> bool:
-        """Add the new records to a shelf; False where it has to be read anew, a record gone or replaced."""
-        if any(RECORD.fullmatch(name) for name in before - names):
+        """Add the new records to a shelf; False where it has to be read anew.
+
+        That is where a record was replaced or its data is gone: the run may be another of the same name.
+        """
+        if any(RECORD.fullmatch(name) or name.endswith(".npy") for name in before - names):
             return False
         added = look_into(shelf.folder, names - before)
         for path in added.record_files:

@@ -300,18 +300,12 @@ def shows_sign(folder: Path, writer: str) -> bool:
 
 def is_shown(sign: Path) -> bool:
     """Tell whether the process that a lock file is of still lives."""
-    if not HAS_LOCKS:
-        return False
     try:
         descriptor = os.open(sign, os.O_RDWR | _PLAIN)
     except OSError:
         return False
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:
-        return False
+        with held(descriptor, wait=False) as dead:
+            return dead is False
     finally:
         os.close(descriptor)
-    return False

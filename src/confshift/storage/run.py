@@ -79,6 +79,11 @@ class Run:
     def __repr__(self) -> str:
         return f"Run({str(self.path)!r})"
 
+    @property
+    def home(self) -> str:
+        """Where the folder is, wherever the process moves to."""
+        return self._home
+
     def __bool__(self) -> bool:
         return True
 

@@ -52,7 +52,7 @@ class Writer:
         self.started = False  # this process has written to the run
         self.highest: float | None = None  # val epoch that this process appended
         self.latest: float | None = None  # val epoch that this process appended last
-        self.splits: set[str] = set()  # that this process appended to
+        self.splits: set[str] = set()  # that this process appended to, since the folder is there
         self._state = threading.Condition()
         self._saves: list[Save] = []  # the first is being saved
         self._failure: ConfshiftError | None = None
@@ -111,13 +111,13 @@ class Writer:
         """Begin anew: the run is gone."""
         with self._state:
             self.started, self.highest, self.latest = False, None, None
-            self.splits.clear()
             self._failure, self._gaps = None, []
         self.begin_anew()
 
     def begin_anew(self) -> None:
         """Take the folder for new: what was said of the one before may be said again."""
         self._warned = self._tidied = False
+        self.splits.clear()
         self.unscored.clear()
         self.give_up_sign()
 
