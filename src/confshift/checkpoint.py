@@ -229,6 +229,14 @@ class Checkpoint:
         )
 
     @property
+    def scored_logits(self) -> tuple[NDArray[np.floating[Any]], NDArray[np.int64]]:
+        """Logits (n, K) and targets (n,) of the samples with a finite loss; as stored where that is all."""
+        predictions, finite = self.predictions, self.columns["finite"].to_numpy()
+        if finite.all():
+            return predictions.logits, predictions.targets
+        return predictions.logits[finite], predictions.targets[finite]
+
+    @property
     def temperature(self) -> float:
         """The temperature with the least mean loss on this split, of the samples whose loss is finite.
 

@@ -27,11 +27,12 @@ def test_the_references_are_those_of_a_uniform_and_of_a_constant_prediction(labe
     known = references(targets, 5)
     share = np.bincount(targets, minlength=5) / len(targets)
     uniform = np.full((len(targets), 5), 0.2)
-    assert known.uniform_loss == pytest.approx(log_loss(targets, uniform, labels=range(5)))
-    assert known.uniform_accuracy == pytest.approx(0.2)
-    assert known.prior_entropy == pytest.approx(entropy(share), abs=1e-12)
+    assert known.loc["uniform guess", "loss"] == pytest.approx(log_loss(targets, uniform, labels=range(5)))
+    assert known.loc["uniform guess", "accuracy"] == pytest.approx(0.2)
+    assert known.loc["best constant", "loss"] == pytest.approx(entropy(share), abs=1e-12)
     guess = DummyClassifier(strategy="most_frequent").fit(targets[:, None], targets)
-    assert known.majority_accuracy == accuracy_score(targets, guess.predict(targets[:, None]))
+    constant = guess.predict(targets[:, None])
+    assert known.loc["best constant", "accuracy"] == accuracy_score(targets, constant)
 
 
 @pytest.mark.parametrize(

@@ -38,9 +38,7 @@ def run_of(logits, targets, *, rates=None):
 
 def causes_of(run):
     history = summarize(run)
-    return {
-        finding.code: finding for finding in about_causes(history, history.judgement, compare(*history.pair))
-    }
+    return {finding.code: finding for finding in about_causes(history, compare(*history.pair))}
 
 
 def growing(seed=0):
@@ -145,7 +143,8 @@ def test_whether_information_was_lost_is_answered_as_the_run_was_judged(refineme
     history = summarize(run_of([logits * scale for scale in np.linspace(1, 4, 12)], targets))
     rise = history.rise.copy()
     rise["status"] = ["systematic", refinement, errors]
-    finding = lost_information(history, Judgement(rise, history.candidates), compare(*history.pair))
+    history.__dict__["judgement"] = Judgement(rise, history.candidates)
+    finding = lost_information(history, compare(*history.pair))
     assert finding.verdict == verdict
     judged = f"judged {refinement.replace('_', ' ')}, the error rate {errors.replace('_', ' ')}."
     assert finding.sentence.endswith(judged)
@@ -159,8 +158,8 @@ def test_a_pair_that_does_not_end_where_the_run_was_judged_speaks_for_itself():
     run = run_of([logits + level * noise for level in levels], targets)
     history = summarize(run)
     assert "yes" not in set(history.rise["verdict"])
-    assert lost_information(history, history.judgement, compare(run[0], run[1])).verdict == "yes"
-    assert lost_information(history, history.judgement, compare(run[0], run[-1])).verdict == "no"
+    assert lost_information(history, compare(run[0], run[1])).verdict == "yes"
+    assert lost_information(history, compare(run[0], run[-1])).verdict == "no"
 
 
 @pytest.mark.parametrize(
@@ -340,7 +339,7 @@ def odd_runs():
 @pytest.mark.parametrize(("name", "run"), list(odd_runs()))
 def test_every_question_is_answered_in_words_without_unknown_numbers(name, run):
     history = summarize(run)
-    findings = [*about_causes(history, history.judgement, compare(*history.pair)), *about_start(history)]
+    findings = [*about_causes(history, compare(*history.pair)), *about_start(history)]
     assert len({finding.code for finding in findings}) == 12
     for finding in findings:
         text = f"{finding.title} {finding.sentence} {finding.next_step}"

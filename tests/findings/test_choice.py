@@ -16,7 +16,7 @@ def finding_of(logits, targets):
     history = summarize(
         Checkpoint.from_predictions(Predictions(z, targets), epoch=e) for e, z in enumerate(logits)
     )
-    return best_checkpoint(history, history.judgement), history
+    return best_checkpoint(history), history
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from confshift.findings.finding import VERDICTS, Finding
+from confshift.findings.finding import VERDICTS, Question
 
 EVIDENCE = pd.DataFrame(
     {"change": [0.5, math.nan, math.inf], "samples": np.array([1, 2, 3]), "name": ["a", "b", "c"]},
@@ -18,7 +18,7 @@ EVIDENCE = pd.DataFrame(
 
 
 def finding(evidence=EVIDENCE, next_step="Look."):
-    return Finding("code", "A question?", "yes", "A sentence.", evidence, next_step)
+    return Question("code", "A question?").answer("yes", "A sentence.", evidence, next_step)
 
 
 def test_it_is_strict_json():

@@ -38,7 +38,7 @@ class Judged(NamedTuple):
 
     @property
     def kind(self):
-        return kind_of(self.history.judgement)
+        return kind_of(self.history)
 
     @property
     def status(self):

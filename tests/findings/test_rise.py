@@ -84,7 +84,7 @@ def row(**changed):
         "share_of_fall": 0.18,
     }
     values.update(changed)
-    values["verdict"] = STATUSES[values["status"]]
+    values["verdict"] = STATUSES[values["status"]].verdict
     return values
 
 
@@ -185,7 +185,7 @@ def test_too_few_epochs_say_how_many_more_are_wanted(epochs, tail, more):
 
 
 def test_each_series_has_a_code_of_its_own_and_its_row_as_evidence(growing):
-    findings = about_rise(growing, growing.judgement)
+    findings = about_rise(growing)
     assert [one.code for one in findings] == CODES
     for finding, (name, expected) in zip(findings, growing.rise.iterrows(), strict=True):
         assert finding.verdict == expected["verdict"]
@@ -236,7 +236,7 @@ def test_a_run_that_only_grows_more_confident_is_a_confidence_problem_with_a_lat
     make_logits,
 ):
     history = history_of(*make_logits(1000, 4, 14, churn=0.2))
-    finding = run_kind(history, history.judgement)
+    finding = run_kind(history)
     assert finding.verdict == "no"
     assert finding.sentence.startswith("Purely a confidence problem")
     assert (finding.evidence["kind"] == "confidence").all()
@@ -248,7 +248,7 @@ def test_a_run_that_only_grows_more_confident_is_a_confidence_problem_with_a_lat
 
 def test_a_few_samples_of_it_are_mostly_a_confidence_problem_and_do_not_deny_the_rest(make_logits):
     history = history_of(*make_logits(150, 4, 14, churn=0.2))
-    finding = run_kind(history, history.judgement)
+    finding = run_kind(history)
     assert history.rise["status"].tolist() == ["systematic", "flat", "flat"]
     assert (finding.evidence["kind"].iloc[0], finding.verdict) == ("mostly_confidence", "cannot tell")
     assert finding.sentence.startswith("Mostly a confidence problem")
@@ -256,7 +256,7 @@ def test_a_few_samples_of_it_are_mostly_a_confidence_problem_and_do_not_deny_the
 
 
 def test_a_run_whose_shape_decays_is_real_overfitting(worsening):
-    finding = run_kind(worsening, worsening.judgement)
+    finding = run_kind(worsening)
     assert (finding.evidence["kind"].iloc[0], finding.verdict) == ("overfitting", "yes")
     assert "% of the loss's rise" in finding.sentence
 
@@ -269,7 +269,7 @@ def test_a_little_real_decay_beside_much_more_confidence_is_named_and_not_called
     part = history.rise.loc["refinement_loss"]
     assert part["status"] == "systematic"
     assert part["share_of_rise"] < 0.1 < part["share_of_fall"]
-    finding = run_kind(history, history.judgement)
+    finding = run_kind(history)
     assert (finding.evidence["kind"].iloc[0], finding.verdict) == ("confidence_and_more", "yes")
     assert finding.sentence.startswith("Mostly a confidence problem: the model itself gets worse too")
 
@@ -284,13 +284,13 @@ def test_growing_logits_repaired_at_each_epoch_hide_the_decay(make_logits):
     confidence = np.geomspace(6, 1, 16)
     history = history_of(mixed * (confidence / np.array(ratio))[:, None, None], targets)
     assert history.rise.loc["loss", "verdict"] == "no"
-    assert kind_of(history.judgement) == "hidden_overfitting"
+    assert kind_of(history) == "hidden_overfitting"
 
 
 def advised(history):
     """Return the finding about the best checkpoint, and the row of the one that it recommends."""
-    finding = best_checkpoint(history, history.judgement)
-    chosen = kept(history, history.judgement)
+    finding = best_checkpoint(history)
+    chosen = kept(history)
     return finding, history.table.set_index("epoch").loc[chosen.epoch], chosen
 
 
@@ -321,14 +321,14 @@ def test_every_sentence_recommends_the_same_checkpoint(make_logits):
         history = history_of(2 * logits, targets)
         finding, row, chosen = advised(history)
         sentence = headline(history, compare(*history.pair))
-        if chosen.calibrated and "confidence" in kind_of(history.judgement):
+        if chosen.calibrated and "confidence" in kind_of(history):
             assert f"so keep epoch {row.name:g} and calibrate it" in sentence
-            assert f"at epoch {row.name:g}" in run_kind(history, history.judgement).next_step
+            assert f"at epoch {row.name:g}" in run_kind(history).next_step
         assert f"Keep epoch {row.name:g}" in finding.next_step
 
 
 def test_a_temperature_that_gains_nothing_is_not_recommended(growing):
-    finding = best_checkpoint(growing, growing.judgement)
+    finding = best_checkpoint(growing)
     assert finding.next_step.startswith(
         f"Keep epoch {growing.best.loc['loss', 'epoch']:g}, the plain minimum"
     )
@@ -336,16 +336,16 @@ def test_a_temperature_that_gains_nothing_is_not_recommended(growing):
 
 
 def test_the_sets_stand_beside_the_best_epochs(growing):
-    finding = best_checkpoint(growing, growing.judgement)
+    finding = best_checkpoint(growing)
     held = growing.candidates.loc["accuracy", "in_set"].sum()
     assert f"not told from it: {held - 1} epochs" in finding.sentence
 
 
 def texts(history):
     findings = [
-        *about_rise(history, history.judgement),
-        run_kind(history, history.judgement),
-        best_checkpoint(history, history.judgement),
+        *about_rise(history),
+        run_kind(history),
+        best_checkpoint(history),
     ]
     return findings, " ".join(f"{one.sentence} {one.next_step}" for one in findings)
 

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from confshift import Checkpoint, Finding, Predictions, compare, summarize
+from confshift import Checkpoint, Predictions, compare, summarize
+from confshift.findings.finding import Question
 from confshift.reporting.characters import printable
 from confshift.reporting.text import (
     adding_up,
@@ -155,7 +156,7 @@ def test_the_history_has_a_line_for_each_checkpoint_and_a_table_for_each_split(m
     "evil", ["\x1b[2J", "\x9b2J", "\u202e", "\r", "\n", "\x00", "\x7f", "\ud800", "\u2028"]
 )
 def test_no_control_character_of_a_name_reaches_the_terminal(evil):
-    finding = Finding("c", f"t{evil}", "yes", f"s{evil}", pd.DataFrame(), f"n{evil}")
+    finding = Question("c", f"t{evil}").answer("yes", f"s{evil}", pd.DataFrame(), f"n{evil}")
     text = findings_text([finding, finding])
     assert evil not in text.replace("\n", "") if evil == "\n" else evil not in text
     assert len(text.splitlines()) == 7
@@ -167,5 +168,5 @@ def test_ordinary_text_is_printed_as_it_is():
 
 
 def test_a_finding_without_a_next_step_has_no_such_line():
-    text = findings_text([Finding("c", "Why?", "no", "So.", pd.DataFrame(), "")])
+    text = findings_text([Question("c", "Why?").answer("no", "So.", pd.DataFrame())])
     assert text == "[no] Why?\n  So."

@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 __all__ = [
     "PermutationTest",
-    "References",
     "column_permutation_test",
     "references",
     "untrained_loss",
@@ -26,27 +26,28 @@ _READ = 10_000_000
 _REACH = 9.0
 
 
-class References(NamedTuple):
-    """Loss (nats) and accuracy of predicting without looking."""
-
-    uniform_loss: float  # ln K
-    prior_entropy: float  # of the best constant prediction, the class frequencies
-    uniform_accuracy: float  # 1 / K
-    majority_accuracy: float
-
-
-def references(targets: NDArray[np.int64], classes: int) -> References:
+def references(targets: NDArray[np.int64], classes: int) -> pd.DataFrame:
     """Return what a uniform guess and the best constant prediction reach on these targets.
+
+    Returns
+    -------
+    DataFrame
+        Indexed by reference, "uniform guess" (ln K nats, accuracy 1/K) and "best constant" (the class
+        frequencies: their entropy in nats, the largest of them); columns loss, accuracy.
 
     Examples
     --------
-    >>> [round(value, 3) for value in references(np.array([0, 0, 0, 1]), 2)]
-    [0.693, 0.562, 0.5, 0.75]
+    >>> references(np.array([0, 0, 0, 1]), 2).round(3).to_numpy().tolist()
+    [[0.693, 0.5], [0.562, 0.75]]
     """
     share = np.bincount(targets, minlength=classes) / len(targets)
     present = share[share > 0]
-    return References(
-        math.log(classes), float(-(present * np.log(present)).sum()), 1 / classes, float(share.max())
+    return pd.DataFrame(
+        {
+            "loss": [math.log(classes), float(-(present * np.log(present)).sum())],
+            "accuracy": [1 / classes, float(share.max())],
+        },
+        index=pd.Index(["uniform guess", "best constant"], name="reference"),
     )
 
 

@@ -12,8 +12,11 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from confshift.analysis import competitors, decomposition, reliability
+from confshift.analysis.class_bias import ClassBias, class_bias_test
+from confshift.analysis.label_noise import label_noise_floor
 from confshift.analysis.panel import Panel, stack
 from confshift.analysis.quantities import change_of
+from confshift.analysis.significance import Switches, mcnemar
 from confshift.checkpoint import Checkpoint
 from confshift.errors import ConfshiftError
 from confshift.predictions import Predictions
@@ -223,6 +226,28 @@ class Comparison:
             counts.insert(0, "side", side)
             frames.append(counts)
         return pd.concat(frames, ignore_index=True)
+
+    @cached_property
+    def switches(self) -> Switches:
+        """How many samples were learned and forgotten, with McNemar's test; see `significance.mcnemar`."""
+        return mcnemar(*self.answered.correct)
+
+    @cached_property
+    def label_noise(self) -> pd.DataFrame:
+        """The share of labels that no logits explain, at both epochs; reads the logits.
+
+        Indexed by epoch; columns as in `label_noise.LabelNoise`.
+        """
+        sides = (self.before, self.after)
+        floors = [label_noise_floor(*side.scored_logits) for side in sides]
+        return pd.DataFrame(floors, index=pd.Index([side.epoch for side in sides], name="epoch"))
+
+    @cached_property
+    def class_bias(self) -> ClassBias:
+        """Whether the later side gives classes too much probability; reads its logits. See `class_bias`."""
+        after = self.after
+        fitted = after.fit_status == "ok"
+        return class_bias_test(*after.scored_logits, beta=1 / after.temperature, fitted=fitted)
 
     @cached_property
     def concentration(self) -> pd.DataFrame:

@@ -10,9 +10,12 @@ from functools import cached_property
 import numpy as np
 import pandas as pd
 
-from confshift.analysis import decomposition, dynamics, reliability
+from confshift.analysis import baseline, decomposition, dynamics, reliability
 from confshift.analysis.epoch_rows import assemble, cells_part, class_columns, row_of
 from confshift.analysis.judgement import Groups, Judgement, check_looks, judge
+from confshift.analysis.label_noise import label_suspects
+from confshift.analysis.label_order import LabelOrder, label_order
+from confshift.analysis.learning_rate import learning_rates, rate_drops
 from confshift.analysis.panel import Panel, stack
 from confshift.analysis.unscored import enough_answers
 from confshift.analysis.verdicts import Looks
@@ -40,6 +43,11 @@ class History:
     panels: tuple[tuple[str, Panel], ...]
     looks: Looks = "once"
     groups: Groups | None = None
+
+    @property
+    def split(self) -> str:
+        """The name of the main split."""
+        return self.panels[0][0]
 
     def __repr__(self) -> str:
         splits = ", ".join(f"{name}: {len(panel.checkpoints)} checkpoints" for name, panel in self.panels)
@@ -124,7 +132,7 @@ class History:
         another is not chosen: its mean is over the easier ones. Those that leave out as many, but not the
         same, are compared on the samples that none of them leaves out.
         """
-        table = self.table[self.table["split"] == self.panels[0][0]]
+        table = self.table[self.table["split"] == self.split]
         columns = [
             "epoch",
             *(name + end for name in CRITERIA for end in ("", "_se")),
@@ -176,6 +184,49 @@ class History:
     def dynamics(self) -> pd.DataFrame:
         """Each sample over the epochs of the main split; see `dynamics.dynamics_of`."""
         return dynamics.dynamics_of(self.main)
+
+    @cached_property
+    def references(self) -> pd.DataFrame:
+        """Loss and accuracy of a model that knows nothing, on the main split; see `baseline.references`."""
+        return baseline.references(self.main.targets, len(self.main.class_names))
+
+    @cached_property
+    def start_test(self) -> pd.DataFrame:
+        """Whether the first checkpoint's head is too good to be untrained; reads its logits.
+
+        Indexed by quantity (loss, accuracy); columns value, p_value, permutations, samples. See
+        `baseline.column_permutation_test`.
+        """
+        test = baseline.column_permutation_test(*self.main.checkpoints[0].scored_logits)
+        return pd.DataFrame(
+            {
+                "value": [test.loss, test.accuracy],
+                "p_value": [test.loss_p, test.accuracy_p],
+                "permutations": test.permutations,
+                "samples": test.samples,
+            },
+            index=pd.Index(["loss", "accuracy"], name="quantity"),
+        )
+
+    @cached_property
+    def label_order(self) -> LabelOrder:
+        """Whether the outputs of the last checkpoint would fit under other names; see `label_order`."""
+        panel = self.main
+        usable = panel.answered[-1]
+        return label_order(panel.predicted[-1][usable], panel.targets[usable], len(panel.class_names))
+
+    @cached_property
+    def label_suspects(self) -> pd.DataFrame:
+        """The samples of the main split, least plausible label first; see `label_noise.label_suspects`."""
+        return label_suspects(self.main, limit=None)
+
+    @cached_property
+    def rate_drops(self) -> pd.DataFrame:
+        """Drops of the learning rate and what the means did there; see `learning_rate.rate_drops`."""
+        table = self.table[(self.table["split"] == self.split) & np.isfinite(self.table["loss"])]
+        if table.empty:
+            return pd.DataFrame()
+        return rate_drops(table, learning_rates([self.main.checkpoints[at] for at in table.index]))
 
     @cached_property
     def pair(self) -> tuple[Checkpoint, Checkpoint]:

@@ -92,7 +92,7 @@ def _row(
     if used.ends_infinite:
         row |= infinite_end(panel, values, series, used)
     elif row["status"] == "flat" and not judged_flat(panel, used):
-        row |= {"status": "unscored", "verdict": STATUSES["unscored"]}
+        row |= {"status": "unscored", "verdict": STATUSES["unscored"].verdict}
     return row | {
         "samples": samples,
         "samples_left_out": len(used.samples) - samples,

@@ -106,7 +106,7 @@ def infinite_end(panel: Panel, values: NDArray[np.float64], series: Series, used
     return {
         **dict.fromkeys((*unknown, "autocorrelation"), math.nan),
         **dict.fromkeys(("amount", "lower_bound", "upper_bound", "last_value", "statistic"), math.inf),
-        "verdict": STATUSES[status],
+        "verdict": STATUSES[status].verdict,
         "status": status,
         "since": float(series.epochs[-1]),
         "best_epoch": float(series.epochs[best]),

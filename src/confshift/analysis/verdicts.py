@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -28,15 +28,36 @@ __all__ = ["ALPHA", "FEW", "STATUSES", "Looks", "Series", "judge_series", "serie
 #: The chance of calling a series rising that does not rise.
 ALPHA = 0.05
 
-#: What can be said of a series, and the verdict it stands for.
+
+class Status(NamedTuple):
+    """What can be said of a series: the verdict it stands for, and how two kinds of sentence put it."""
+
+    verdict: str
+    clause: str  # about the change between two epochs, in the headline
+    course: str = ""  # about where a run ends, against its best epoch; "" where that is not said
+
+
+#: Everything that can be said of a series, by its name in `History.rise`.
 STATUSES = {
-    "systematic": "yes",
-    "small": "yes",
-    "flat": "no",
-    "within_jitter": "cannot tell",
-    "below_resolution": "cannot tell",
-    "unscored": "cannot tell",
-    "too_few_epochs": "not applicable",
+    "systematic": Status("yes", "that is systematic", "a systematic rise"),
+    "small": Status("yes", "that is systematic, but little", "a systematic rise, but little"),
+    "flat": Status("no", "that is within noise", "within noise"),
+    "within_jitter": Status(
+        "cannot tell",
+        "that is real between these two, but within the jitter from epoch to epoch",
+        "within the jitter from epoch to epoch",
+    ),
+    "below_resolution": Status(
+        "cannot tell",
+        "this many samples can't tell whether that is systematic",
+        "too little for this many samples to tell",
+    ),
+    "unscored": Status(
+        "cannot tell",
+        "what was left out can't tell whether that is systematic",
+        "too much was left out to tell whether systematically",
+    ),
+    "too_few_epochs": Status("not applicable", "too few epochs to call it systematic or not"),
 }
 
 #: Below so many samples (or groups) a rise that isn't seen can't be called absent.
@@ -103,7 +124,12 @@ def judge_series(series: Series, *, looks: Looks = "once") -> dict[str, Any]:
     count = len(epochs)
     counts = {"epochs": count, "units": errors.units}
     if count < 2:
-        return {"verdict": STATUSES["too_few_epochs"], "status": "too_few_epochs", **_NO_NUMBERS, **counts}
+        return {
+            "verdict": STATUSES["too_few_epochs"].verdict,
+            "status": "too_few_epochs",
+            **_NO_NUMBERS,
+            **counts,
+        }
     once, planned = looks == "once", looks if isinstance(looks, int) else None
     share = spent(count - 1, planned=planned) - spent(count - 2, planned=planned)
     persistence = persistence_of(errors.means, alpha=ALPHA, look_alpha=None if once else ALPHA * share)
@@ -116,7 +142,7 @@ def judge_series(series: Series, *, looks: Looks = "once") -> dict[str, Any]:
     beyond = bool(numbers["statistic"] > critical)
     status = _status(count, beyond, persistence, numbers, errors.units)
     return {
-        "verdict": STATUSES[status],
+        "verdict": STATUSES[status].verdict,
         "status": status,
         **numbers,
         "since": series.last_candidate if beyond else math.nan,

@@ -6,13 +6,20 @@ import numpy as np
 
 from confshift.analysis.comparison import Comparison
 from confshift.analysis.decomposition import held_out_share
-from confshift.findings.finding import Finding, Verdict
-from confshift.findings.logits import without_logits
+from confshift.findings.finding import Finding, Question, Verdict
 from confshift.findings.wording import count, percent, signed
 
 __all__ = ["about_carriers", "no_rise", "told_rise"]
 
 _UNTOLD = " The rise is not told from zero, so its shares may be chance."
+
+_FEW_CLASSES = Question("few_classes", "Do a few classes carry the rise?", section="classes")
+_ONE_COMPETITOR = Question(
+    "one_competitor", "Does one wrong class take the mass?", section="classes", problem="yes"
+)
+_FEW_SAMPLES = Question(
+    "few_samples", "Do a handful of samples carry the rise?", section="concentration", problem="yes"
+)
 
 
 def about_carriers(comparison: Comparison) -> list[Finding]:
@@ -39,13 +46,12 @@ def few_classes(comparison: Comparison) -> Finding:
     """Which classes carry the rise?"""
     classes = comparison.classes.sort_values("contribution", ascending=False, kind="stable")
     total = comparison.change.loc["loss", "change"]
-    title = "Do a few classes carry the rise?"
     present = classes[classes["samples"] > 0]
     if not total > 0 or len(present) < 3:
         reason = (
             "Fewer than three classes have samples: there are no few." if total > 0 else no_rise(comparison)
         )
-        return Finding("few_classes", title, "not applicable", reason, classes, "")
+        return _FEW_CLASSES.not_applicable(reason, classes)
     few = max(1, round(len(present) / 5))
     top = present.head(few)
     share, size = top["contribution"].sum() / total, top["samples"].sum() / present["samples"].sum()
@@ -73,18 +79,17 @@ def few_classes(comparison: Comparison) -> Finding:
         if verdict == "yes"
         else ""
     )
-    return Finding("few_classes", title, verdict, sentence, classes, step)
+    return _FEW_CLASSES.answer(verdict, sentence, classes, step)
 
 
 def one_competitor(comparison: Comparison) -> Finding:
     """Which wrong class takes the mass, of which true class?"""
     total = comparison.change.loc["loss", "change"]
-    title = "Does one wrong class take the mass?"
-    if unread := without_logits("one_competitor", title, comparison.before, comparison.after):
+    if unread := _ONE_COMPETITOR.without_logits(comparison.before, comparison.after):
         return unread
     if not total > 0 or len(comparison.panel.class_names) < 3:
         reason = "With two classes there is one competitor." if total > 0 else no_rise(comparison)
-        return Finding("one_competitor", title, "not applicable", reason, comparison.competitors, "")
+        return _ONE_COMPETITOR.not_applicable(reason, comparison.competitors)
     pairs = comparison.competitors
     rising = pairs[(pairs["class"] >= 0) & (pairs["contribution"] > 0)]
     listed = "; ".join(
@@ -107,17 +112,16 @@ def one_competitor(comparison: Comparison) -> Finding:
             f"Compare the samples of {first['class_name']} with those of {first['competitor_name']}, side by "
             "side."
         )
-    return Finding("one_competitor", title, verdict, sentence, pairs, step)
+    return _ONE_COMPETITOR.answer(verdict, sentence, pairs, step)
 
 
 def few_samples(comparison: Comparison) -> Finding:
     """Do a handful of samples carry the rise?"""
     table = comparison.concentration
     value = table["value"]
-    title = "Do a handful of samples carry the rise?"
     total = len(comparison.panel.targets)
     if not comparison.change.loc["loss", "change"] > 0:
-        return Finding("few_samples", title, "not applicable", no_rise(comparison), table, "")
+        return _FEW_SAMPLES.not_applicable(no_rise(comparison), table)
     cancelling = int(value["cancelling_samples"])
     sentence = f"Without the {count(cancelling, 'worst sample')} of {total:,} there is no rise."
     if total >= 100:
@@ -134,4 +138,4 @@ def few_samples(comparison: Comparison) -> Finding:
         # Few are enough to cancel any rise that is small beside its scatter: they must also be most of it.
         verdict = "yes" if cancelling <= 0.01 * total and value["top_1_percent"] >= 0.5 else "no"
     step = "Look at these samples one by one before believing the mean." if verdict == "yes" else ""
-    return Finding("few_samples", title, verdict, sentence, table, step)
+    return _FEW_SAMPLES.answer(verdict, sentence, table, step)

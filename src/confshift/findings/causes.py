@@ -11,18 +11,17 @@ import reprlib
 import numpy as np
 import pandas as pd
 
-from confshift.analysis.class_bias import MAX_CLASSES, SAMPLES_PER_CLASS, class_bias_test
+from confshift.analysis.class_bias import MAX_CLASSES, SAMPLES_PER_CLASS
 from confshift.analysis.comparison import Comparison
 from confshift.analysis.history import History
-from confshift.analysis.judgement import SMALL, Judgement
-from confshift.analysis.learning_rate import FEWEST_CHECKPOINTS, learning_rates, rate_drops, unread_rates
-from confshift.analysis.significance import Switches, mcnemar
+from confshift.analysis.judgement import SMALL
+from confshift.analysis.learning_rate import FEWEST_CHECKPOINTS, learning_rates, unread_rates
+from confshift.analysis.significance import Switches
 from confshift.findings.carriers import no_rise
 from confshift.findings.change import ALONE
-from confshift.findings.finding import Finding, Verdict
+from confshift.findings.finding import Finding, Question, Verdict
 from confshift.findings.labels import about_labels
 from confshift.findings.left_out import over_finite
-from confshift.findings.logits import scored_logits, without_logits
 from confshift.findings.run_kind import kind_of
 from confshift.findings.wording import count, epoch, interval, nats, percent, points, signed
 
@@ -32,12 +31,25 @@ _LEVEL = 0.05
 #: Jitter is estimated from few epochs, and a fall is asked for, not any change: t, one-sided, 7 degrees.
 _TOLD = 1.9
 
+_SCALE_GROWTH = Question(
+    "scale_growth", "Is it mainly the scale of the logits that grew?", section="parts", problem="yes"
+)
+_LOST_INFORMATION = Question(
+    "lost_information", "Did the model lose information about the labels?", section="parts", problem="yes"
+)
+_LEARNING_RATE_DROP = Question(
+    "learning_rate_drop", "Did the learning rate drop, and the curves with it?", section="parts", problem=None
+)
+_CLASS_BIAS = Question(
+    "class_bias", "Does the model give some classes too much probability?", section="classes", problem="yes"
+)
 
-def about_causes(history: History, judgement: Judgement, comparison: Comparison) -> list[Finding]:
+
+def about_causes(history: History, comparison: Comparison) -> list[Finding]:
     """Hold each usual explanation of a rising loss against the logits."""
     return [
         over_finite(scale_growth(comparison), comparison),
-        lost_information(history, judgement, comparison),
+        lost_information(history, comparison),
         *about_labels(history, comparison),
         learning_rate_drop(history),
         class_bias(comparison),
@@ -46,8 +58,7 @@ def about_causes(history: History, judgement: Judgement, comparison: Comparison)
 
 def scale_growth(comparison: Comparison) -> Finding:
     """Did the logits grow, rather than the decisions change?"""
-    title = "Is it mainly the scale of the logits that grew?"
-    if unread := without_logits("scale_growth", title, comparison.before, comparison.after):
+    if unread := _SCALE_GROWTH.without_logits(comparison.before, comparison.after):
         return unread
     change, scale = comparison.change, comparison.scale
     parts, kappa = scale[["scale", "shape"]].sum(), float(scale["kappa"].iloc[0])
@@ -59,7 +70,7 @@ def scale_growth(comparison: Comparison) -> Finding:
     loss, calibration, refinement = (change.loc[name] for name in quantities[:3])
     if loss["change"] <= 0 or not math.isfinite(kappa):
         reason = no_rise(comparison) if loss["change"] <= 0 else "The logits before are all equal."
-        return Finding("scale_growth", title, "not applicable", reason, table, "")
+        return _SCALE_GROWTH.not_applicable(reason, table)
     sentence = (
         f"The logits became {kappa:.3g} times as large. Growing alone contributes "
         f"{signed(parts['scale'])} nats of {signed(loss['change'])}, another shape "
@@ -81,23 +92,22 @@ def scale_growth(comparison: Comparison) -> Finding:
     elif not grew and calibration["change_high"] < refinement["change_low"]:
         verdict = "no"
     step = "Calibrate after training; to prevent it, use weight decay or label smoothing, or stop earlier."
-    return Finding("scale_growth", title, verdict, sentence, table, step if verdict == "yes" else "")
+    return _SCALE_GROWTH.answer(verdict, sentence, table, step if verdict == "yes" else "")
 
 
-def lost_information(history: History, judgement: Judgement, comparison: Comparison) -> Finding:
+def lost_information(history: History, comparison: Comparison) -> Finding:
     """Say whether the model knows less than before, whatever its temperature.
 
     Where the comparison ends at the epoch that was judged, the verdict is that of the judgement: then this
     finding and `run_kind` do not contradict each other. Elsewhere the two checkpoints speak for themselves.
     """
-    title = "Did the model lose information about the labels?"
     change = comparison.change
     if comparison.before is comparison.after:
         table = change.loc[["refinement_loss", "error_rate", "loss"]]
         reason = ALONE
-        return Finding("lost_information", title, "not applicable", reason, table, "")
+        return _LOST_INFORMATION.not_applicable(reason, table)
     refinement, loss = change.loc["refinement_loss"], change.loc["loss"]
-    switched = mcnemar(*comparison.answered.correct)
+    switched = comparison.switches
     table = change.loc[["refinement_loss", "error_rate", "loss"]].assign(
         learned=switched.learned, forgotten=switched.forgotten, mcnemar_p=switched.p_value
     )
@@ -107,9 +117,9 @@ def lost_information(history: History, judgement: Judgement, comparison: Compari
         f"forgotten and {switched.learned:,} learned (McNemar p = {switched.p_value:.2g}); for these two "
         "epochs as chosen."
     )
-    series = judgement.rise.loc[["refinement_loss", "error_rate"]]
+    series = history.rise.loc[["refinement_loss", "error_rate"]]
     ends_there = comparison.after.epoch == series["last_epoch"].iloc[0]
-    judged = ends_there and kind_of(judgement) != "too_early"
+    judged = ends_there and kind_of(history) != "too_early"
     verdict, reason = _lost_over_run(series) if judged else _lost_between(refinement, loss, switched)
     best = history.best.loc["refinement_loss"]
     step = (
@@ -118,7 +128,7 @@ def lost_information(history: History, judgement: Judgement, comparison: Compari
         "this part."
     )
     sentence += reason
-    return Finding("lost_information", title, verdict, sentence, table, step if verdict == "yes" else "")
+    return _LOST_INFORMATION.answer(verdict, sentence, table, step if verdict == "yes" else "")
 
 
 def _lost_over_run(series: pd.DataFrame) -> tuple[Verdict, str]:
@@ -150,28 +160,24 @@ def learning_rate_drop(history: History) -> Finding:
     constant rate their jitter can collapse too. Where rates were recorded that can't be read,
     that is said, and the curves are not asked in their place.
     """
-    title = "Did the learning rate drop, and the curves with it?"
-    main = history.panels[0][0]
+    main = history.split
     table = history.table[(history.table["split"] == main) & np.isfinite(history.table["loss"])]
     checkpoints = [history.main.checkpoints[at] for at in table.index]
     rates = learning_rates(checkpoints)
     known = int(np.isfinite(rates).sum()) > len(rates) // 2
     unread = unread_rates(checkpoints)
     if len(unread) and not known:
-        return Finding(
-            "learning_rate_drop",
-            title,
-            "not applicable",
+        return _LEARNING_RATE_DROP.not_applicable(
             _unread_in_words(unread),
             unread.map(reprlib.repr).to_frame("recorded").rename_axis("epoch"),
             'Pass the learning rate as a number: metadata={"lr": ...}.',
         )
-    drops = rate_drops(table, rates) if len(table) else pd.DataFrame()
+    drops = history.rate_drops
     verdict, sentence = _dropped(drops, known) if len(drops) else _no_drop(known, len(checkpoints))
     if len(unread):
         sentence += f" {_unread_in_words(unread)}"
     step = "" if known else 'Pass metadata={"lr": ...} to inspect to have the drops by name.'
-    return Finding("learning_rate_drop", title, verdict, sentence, drops, step)
+    return _LEARNING_RATE_DROP.answer(verdict, sentence, drops, step)
 
 
 def _unread_in_words(unread: pd.Series) -> str:
@@ -223,21 +229,19 @@ def _drop_in_words(drop: pd.Series) -> str:
 
 def class_bias(comparison: Comparison) -> Finding:
     """Say whether the later checkpoint gives some classes more probability than they have."""
-    title = "Does the model give some classes too much probability?"
     after = comparison.after
-    if unread := without_logits("class_bias", title, after):
+    if unread := _CLASS_BIAS.without_logits(after):
         return unread
-    logits, targets = scored_logits(after)
-    samples, classes = logits.shape
+    samples, classes = int(after.columns["finite"].sum()), len(comparison.panel.class_names)
     if classes > MAX_CLASSES or samples < SAMPLES_PER_CLASS * classes:
         reason = f"{count(samples)} are too few for {classes:,} classes, or the classes too many."
-        return Finding("class_bias", title, "not applicable", reason, pd.DataFrame(), "")
-    found = class_bias_test(logits, targets, beta=1 / after.temperature, fitted=after.fit_status == "ok")
+        return _CLASS_BIAS.not_applicable(reason, pd.DataFrame())
+    found = comparison.class_bias
     table = found.classes.assign(class_name=comparison.panel.class_labels)
     table = table.sort_values("excess", key=np.abs, ascending=False, kind="stable")
     if math.isnan(found.p_value):
         sentence = "Every probability is 0 or 1 and right: no class can have too much."
-        return Finding("class_bias", title, "not applicable", sentence, table, "")
+        return _CLASS_BIAS.not_applicable(sentence, table)
     first = table.iloc[0]
     sentence = (
         f"At epoch {epoch(after.epoch)}, after temperature scaling, class {first['class_name']} has a mean "
@@ -254,4 +258,4 @@ def class_bias(comparison: Comparison) -> Finding:
         if verdict == "yes"
         else ""
     )
-    return Finding("class_bias", title, verdict, sentence, table, step)
+    return _CLASS_BIAS.answer(verdict, sentence, table, step)

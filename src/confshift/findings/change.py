@@ -10,7 +10,7 @@ import pandas as pd
 from confshift.analysis.comparison import SIDES, Comparison
 from confshift.analysis.significance import paired_interval
 from confshift.findings.carriers import about_carriers, told_rise
-from confshift.findings.finding import Finding, Verdict
+from confshift.findings.finding import Finding, Question, Verdict
 from confshift.findings.left_out import over_finite, zero_samples
 from confshift.findings.wording import (
     NOTHING,
@@ -28,6 +28,20 @@ __all__ = ["ALONE", "about_change"]
 
 _AS_CHOSEN = "for these two checkpoints as chosen; not corrected for having picked the best"
 ALONE = "There is one checkpoint only: nothing to compare it with."
+
+_LOSS_CHANGE = Question("loss_change", "Did the loss change?", section="account", problem=None)
+_DEARER_MISTAKES = Question(
+    "dearer_mistakes", "Is it dearer mistakes, rather than more of them?", section="account", problem="yes"
+)
+_WRONG_OR_RIGHT = Question(
+    "wrong_or_right",
+    "Did the wrong ones get worse, rather than the right ones less sure?",
+    section="cells",
+    problem=None,
+)
+_TEMPERATURE_REPAIRS = Question(
+    "temperature_repairs", "Would one temperature repair most of the rise?", section="parts", problem="no"
+)
 
 
 def about_change(
@@ -93,7 +107,7 @@ def loss_change(comparison: Comparison, *, called: tuple[str, str] | None = None
     told = loss["change_low"] > 0 or loss["change_high"] < 0 or bool(before) != bool(after)
     same = bool((comparison.samples["direction"] == "unchanged").all())
     verdict: Verdict = "no" if same else "yes" if told else "cannot tell"
-    return Finding("loss_change", "Did the loss change?", verdict, sentence, change, "")
+    return _LOSS_CHANGE.answer(verdict, sentence, change)
 
 
 def _infinite_means(comparison: Comparison) -> str:
@@ -137,8 +151,7 @@ def dearer_mistakes(comparison: Comparison, *, overfitting: bool = False) -> Fin
         sentence = (
             f"No sample is wrong on either side: the change of {signed(part.sum())} nats is all hedging."
         )
-    title = "Is it dearer mistakes, rather than more of them?"
-    return Finding("dearer_mistakes", title, verdict, sentence, account, step)
+    return _DEARER_MISTAKES.answer(verdict, sentence, account, step)
 
 
 def _costs(cost: pd.Series) -> str:
@@ -200,8 +213,7 @@ def wrong_or_right(comparison: Comparison) -> Finding:
         "yes": "Look at the worst samples: mislabelled, ambiguous, or of a kind the training set lacks?",
         "no": "The model hedges more on what it gets right: look at regularisation, label noise, shift.",
     }.get(verdict, "")
-    title = "Did the wrong ones get worse, rather than the right ones less sure?"
-    return Finding("wrong_or_right", title, verdict, sentence, cells, step)
+    return _WRONG_OR_RIGHT.answer(verdict, sentence, cells, step)
 
 
 def temperature_repairs(comparison: Comparison, *, called: tuple[str, str] | None = None) -> Finding:
@@ -241,5 +253,4 @@ def temperature_repairs(comparison: Comparison, *, called: tuple[str, str] | Non
         verdict, step = "no", "Information is lost: prefer the checkpoint with the best refinement loss."
     else:
         verdict = "cannot tell"
-    title = "Would one temperature repair most of the rise?"
-    return Finding("temperature_repairs", title, verdict, sentence, evidence, step)
+    return _TEMPERATURE_REPAIRS.answer(verdict, sentence, evidence, step)

@@ -9,25 +9,30 @@ import numpy as np
 import pandas as pd
 
 from confshift.analysis.history import History
-from confshift.analysis.judgement import Judgement
-from confshift.findings.finding import Finding, Verdict
+from confshift.findings.finding import Finding, Question, Verdict
 from confshift.findings.left_out import epochs_named
 from confshift.findings.run_kind import kind_of
 from confshift.findings.wording import count, epoch, nats, percent
 
 __all__ = ["Kept", "best_checkpoint", "kept"]
 
+_BEST_CHECKPOINT = Question(
+    "best_checkpoint",
+    "Do loss, refinement loss and accuracy agree on the best checkpoint?",
+    section="rise",
+    problem="no",
+)
 
-def best_checkpoint(history: History, judgement: Judgement) -> Finding:
+
+def best_checkpoint(history: History) -> Finding:
     """Do loss, refinement loss and accuracy choose the same checkpoint?"""
     best = history.best
-    title = "Do loss, refinement loss and accuracy agree on the best checkpoint?"
-    judged = judgement.rise.loc["loss", "epochs"]
+    judged = history.rise.loc["loss", "epochs"]
     if judged < 2:
         sentence = "There is one checkpoint only." if judged else "No checkpoint can be judged."
-        return Finding("best_checkpoint", title, "not applicable", sentence, best, "")
+        return _BEST_CHECKPOINT.not_applicable(sentence, best)
     loss, refinement, accuracy = (best.loc[name] for name in ("loss", "refinement_loss", "accuracy"))
-    sets = {criterion: _not_told(judgement, criterion) for criterion in best.index}
+    sets = {criterion: _not_told(history, criterion) for criterion in best.index}
     others = {name: _others(epochs - {best.loc[name, "epoch"]}) for name, epochs in sets.items()}
     sentence = (
         f"By loss epoch {epoch(loss['epoch'])} ({_loss(loss, 'loss')}, accuracy "
@@ -42,7 +47,7 @@ def best_checkpoint(history: History, judgement: Judgement) -> Finding:
     verdict: Verdict = "yes" if agree else "cannot tell" if shared else "no"
     if shared and not agree:
         sentence += f" {_listed(shared)} can't be told from the best by any of the three."
-    return Finding("best_checkpoint", title, verdict, sentence, best, _recommendation(history, judgement))
+    return _BEST_CHECKPOINT.answer(verdict, sentence, best, _recommendation(history))
 
 
 class Kept(NamedTuple):
@@ -52,7 +57,7 @@ class Kept(NamedTuple):
     calibrated: bool  # whether a temperature gains anything
 
 
-def kept(history: History, judgement: Judgement) -> Kept:
+def kept(history: History) -> Kept:
     """Choose the one checkpoint that every sentence recommends.
 
     By refinement loss, where a temperature gains something; but where the loss rises by confidence, and the
@@ -65,21 +70,21 @@ def kept(history: History, judgement: Judgement) -> Kept:
     if refinement["fit_status"] != "ok" or not refinement["refinement_loss"] < loss["loss"]:
         return Kept(float(loss["epoch"]), calibrated=False)
     last = _row(history, history.main.checkpoints[-1].epoch)
-    as_good = last["fit_status"] == "ok" and last["epoch"] in _not_told(judgement, "refinement_loss")
-    if "confidence" in kind_of(judgement) and as_good and last["refinement_loss"] < loss["loss"]:
+    as_good = last["fit_status"] == "ok" and last["epoch"] in _not_told(history, "refinement_loss")
+    if "confidence" in kind_of(history) and as_good and last["refinement_loss"] < loss["loss"]:
         return Kept(float(last["epoch"]), calibrated=True)
     return Kept(float(refinement["epoch"]), calibrated=True)
 
 
 def _row(history: History, epoch: float) -> pd.Series:
     table = history.table
-    return table[(table["split"] == history.panels[0][0]) & (table["epoch"] == epoch)].iloc[0]
+    return table[(table["split"] == history.split) & (table["epoch"] == epoch)].iloc[0]
 
 
-def _recommendation(history: History, judgement: Judgement) -> str:
+def _recommendation(history: History) -> str:
     """Name the checkpoint to keep, what else there is, and the code that applies the temperature."""
     loss, refinement = history.best.loc["loss"], history.best.loc["refinement_loss"]
-    chosen = kept(history, judgement)
+    chosen = kept(history)
     if math.isinf(loss["loss"]):
         return (
             f"Keep epoch {epoch(chosen.epoch)}, the best by accuracy: where every loss is infinite, no loss "
@@ -127,9 +132,9 @@ def _listed(epochs: list[float]) -> str:
     return f"{count(len(epochs), 'epoch')} from {epoch(epochs[0])} to {epoch(epochs[-1])}"
 
 
-def _not_told(judgement: Judgement, criterion: str) -> set[float]:
+def _not_told(history: History, criterion: str) -> set[float]:
     """Return the epochs that can't be told from the best by this criterion."""
-    candidates = judgement.candidates
+    candidates = history.candidates
     used = candidates[candidates["in_set"].astype(bool)]
     criteria, epochs = used.index.get_level_values("criterion"), used.index.get_level_values("epoch")
     return set(epochs[criteria == criterion])

@@ -64,16 +64,18 @@ def diagnose(
     if isinstance(run, Comparison):
         return about_change(run)
     history = _told(run, looks, groups)
-    judgement = history.judgement
-    sides = choose_pair(history, before=before, after=after)
-    overfitting = "overfitting" in kind_of(judgement)
-    comparison = compare(*sides)
+    return answers(history, compare(*choose_pair(history, before=before, after=after)))
+
+
+def answers(history: History, comparison: Comparison) -> list[Finding]:
+    """Answer every question, of a run and of two of its checkpoints."""
+    overfitting = "overfitting" in kind_of(history)
     return [
-        *about_rise(history, judgement),
-        run_kind(history, judgement),
+        *about_rise(history),
+        run_kind(history),
         *about_change(comparison, overfitting=overfitting),
-        *about_causes(history, judgement, comparison),
-        best_checkpoint(history, judgement),
+        *about_causes(history, comparison),
+        best_checkpoint(history),
         *about_start(history),
     ]
 

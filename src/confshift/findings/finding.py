@@ -1,4 +1,4 @@
-"""Finding: one question about a run, answered."""
+"""A question about a run, and the finding that answers it."""
 
 from __future__ import annotations
 
@@ -8,10 +8,64 @@ from typing import Any, Literal, get_args
 
 import pandas as pd
 
-__all__ = ["VERDICTS", "Finding", "Verdict"]
+from confshift.checkpoint import Checkpoint
+from confshift.errors import ConfshiftError
+from confshift.findings.wording import epoch
 
 Verdict = Literal["yes", "no", "cannot tell", "not applicable"]
 VERDICTS: tuple[str, ...] = get_args(Verdict)
+
+Severity = Literal["problem", "undecided", "fine", "not applicable"]
+SEVERITIES: tuple[str, ...] = get_args(Severity)
+
+
+@dataclass(frozen=True)
+class Question:
+    """A question that people ask of a run; it makes the findings that answer it.
+
+    Attributes
+    ----------
+    code : str
+        Stable name, for programs.
+    title : str
+        The question in words, to be answered by yes or no.
+    section : str
+        The anchor of the page's section in which the finding stands.
+    problem : {"yes", "no"} or None
+        The answer that is bad news; None where neither is.
+    """
+
+    code: str
+    title: str
+    section: str = "other"
+    problem: Literal["yes", "no"] | None = "yes"
+
+    def answer(self, verdict: Verdict, sentence: str, evidence: pd.DataFrame, next_step: str = "") -> Finding:
+        """Return the finding with this answer."""
+        return Finding(self, verdict, sentence, evidence, next_step)
+
+    def not_applicable(
+        self, reason: str, evidence: pd.DataFrame | None = None, next_step: str = ""
+    ) -> Finding:
+        """Return the finding that says why the question does not apply to this run."""
+        return self.answer(
+            "not applicable", reason, pd.DataFrame() if evidence is None else evidence, next_step
+        )
+
+    def without_logits(self, *checkpoints: Checkpoint) -> Finding | None:
+        """Return the finding that says that some logits can't be read; None where all can."""
+        for checkpoint in checkpoints:
+            try:
+                checkpoint.predictions  # noqa: B018
+            except ConfshiftError as error:
+                at = epoch(checkpoint.epoch)
+                sentence = (
+                    f"This needs the logits of epoch {at}, and they can't be used: {error}. Losses, "
+                    "accuracies and all that follows from them are stored apart."
+                )
+                step = f"Put that file back from a copy, or inspect epoch {at} again."
+                return self.answer("cannot tell", sentence, pd.DataFrame(), step)
+        return None
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,12 +74,9 @@ class Finding:
 
     Attributes
     ----------
-    code : str
-        Stable name, for programs.
-    title : str
-        The question.
+    question : Question
     verdict : {"yes", "no", "cannot tell", "not applicable"}
-        The answer to the title.
+        The answer to the question.
     sentence : str
         What was found in this run, with its numbers.
     evidence : DataFrame
@@ -34,12 +85,30 @@ class Finding:
         What to do about it; "" where there is nothing to do.
     """
 
-    code: str
-    title: str
+    question: Question
     verdict: Verdict
     sentence: str
     evidence: pd.DataFrame
-    next_step: str
+    next_step: str = ""
+
+    @property
+    def code(self) -> str:
+        """Stable name of the question, for programs."""
+        return self.question.code
+
+    @property
+    def title(self) -> str:
+        """The question in words."""
+        return self.question.title
+
+    @property
+    def severity(self) -> Severity:
+        """What the answer means: "problem", "undecided", "fine" or "not applicable"."""
+        if self.verdict == "not applicable":
+            return "not applicable"
+        if self.verdict == "cannot tell":
+            return "undecided"
+        return "problem" if self.verdict == self.question.problem else "fine"
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain Python values, for JSON; the evidence as a list of rows, None where not finite."""

@@ -9,6 +9,7 @@ import pandas as pd
 
 from confshift.analysis.comparison import Comparison
 from confshift.analysis.history import History
+from confshift.analysis.verdicts import STATUSES
 from confshift.findings.choice import kept
 from confshift.findings.left_out import opening, pair_opening, zero_samples
 from confshift.findings.run_kind import kind_of
@@ -17,16 +18,6 @@ from confshift.findings.wording import NOTHING, divisor, epoch, nats, percent, p
 __all__ = ["course", "difference", "headline"]
 
 _SPLITS = {"val": "validation", "train": "training"}
-
-_STATUSES = {
-    "systematic": "that is systematic",
-    "small": "that is systematic, but little",
-    "within_jitter": "that is real between these two, but within the jitter from epoch to epoch",
-    "below_resolution": "this many samples can't tell whether that is systematic",
-    "unscored": "what was left out can't tell whether that is systematic",
-    "flat": "that is within noise",
-    "too_few_epochs": "too few epochs to call it systematic or not",
-}
 
 _SAMPLES = {
     "stayed_right": "right samples that got less sure",
@@ -129,7 +120,7 @@ def _verdict(history: History, comparison: Comparison) -> str:
     """Quote the verdict, which is about the last checkpoint against the best of the earlier ones."""
     if not _is_judged(history, comparison):
         return ""
-    return _STATUSES[history.judgement.rise.loc["loss", "status"]]
+    return STATUSES[history.rise.loc["loss", "status"]].clause
 
 
 def _is_judged(history: History, comparison: Comparison) -> bool:
@@ -185,7 +176,7 @@ def _advice(history: History, comparison: Comparison) -> str:
     text = f"{one} {_beside(nats(scaled), nats(earlier), below=scaled < earlier)}"
     if not _is_judged(history, comparison):
         return text
-    kind, chosen = kind_of(history.judgement), kept(history, history.judgement)
+    kind, chosen = kind_of(history), kept(history)
     if "confidence" in kind and chosen.calibrated:
         return f"{text}, so keep epoch {epoch(chosen.epoch)} and calibrate it"
     if "overfitting" in kind:
@@ -245,16 +236,6 @@ def difference(comparison: Comparison, *, first: str, second: str) -> str:
     return "; ".join(clauses) + "."
 
 
-_COURSES = {
-    "systematic": "a systematic rise",
-    "small": "a systematic rise, but little",
-    "within_jitter": "within the jitter from epoch to epoch",
-    "below_resolution": "too little for this many samples to tell",
-    "unscored": "too much was left out to tell whether systematically",
-    "flat": "within noise",
-}
-
-
 def course(history: History, name: str) -> str:
     """Say in one sentence where a run ends, against its own best checkpoint."""
     row = history.rise.loc["loss"]
@@ -271,7 +252,7 @@ def course(history: History, name: str) -> str:
         return f"{name} ends at its best, epoch {epoch(row['last_epoch'])}."
     return (
         f"{name} ends, at epoch {epoch(row['last_epoch'])}, {nats(row['amount'])} nats above its best, epoch "
-        f"{epoch(row['best_epoch'])}: {_COURSES[row['status']]}."
+        f"{epoch(row['best_epoch'])}: {STATUSES[row['status']].course}."
     )
 
 

@@ -5,13 +5,10 @@ from __future__ import annotations
 import math
 
 import numpy as np
-import pandas as pd
 
 from confshift.analysis.comparison import Comparison
 from confshift.analysis.history import History
-from confshift.analysis.label_noise import label_noise_floor, label_suspects
-from confshift.findings.finding import Finding, Verdict
-from confshift.findings.logits import scored_logits, without_logits
+from confshift.findings.finding import Finding, Question, Verdict
 from confshift.findings.wording import count, epoch, nats, percent
 
 __all__ = ["about_labels"]
@@ -21,73 +18,79 @@ _ERRORS = 2.0
 _SHOWN = 100
 _FEWEST_CHECKPOINTS = 3
 
+_LABEL_NOISE = Question(
+    "label_noise", "Do some validation labels look wrong?", section="concentration", problem="yes"
+)
+_STUCK_SAMPLES = Question(
+    "stuck_samples",
+    "Do samples keep the same wrong label with great confidence?",
+    section="samples",
+    problem="yes",
+)
+
 
 def about_labels(history: History, comparison: Comparison) -> list[Finding]:
     """Answer whether labels of the inspected split look wrong."""
-    suspects = label_suspects(history.main, limit=None)
-    return [label_noise(comparison, suspects), stuck_samples(history, suspects)]
+    return [label_noise(history, comparison), stuck_samples(history)]
 
 
-def label_noise(comparison: Comparison, suspects: pd.DataFrame) -> Finding:
+def label_noise(history: History, comparison: Comparison) -> Finding:
     """Is there a share of labels that no logits explain?
 
     Asked of both checkpoints: an over-fitted model alone may be wrong in ways that look like noise.
     """
-    title = "Do some validation labels look wrong?"
     sides = [comparison.before, comparison.after]
-    if unread := without_logits("label_noise", title, *sides):
+    if unread := _LABEL_NOISE.without_logits(*sides):
         return unread
-    floors = [label_noise_floor(*scored_logits(side)) for side in sides]
-    table = pd.DataFrame(floors, index=pd.Index([side.epoch for side in sides], name="epoch"))
+    table = comparison.label_noise
     if table["floor_se"].isna().any():
         sentence = (
             "Nothing can be fitted at one of the two checkpoints: too few samples, all right, none better "
             "than a guess, or one that decides."
         )
-        return Finding("label_noise", title, "not applicable", sentence, table, "")
+        return _LABEL_NOISE.not_applicable(sentence, table)
     gains = table["gain"] > _ERRORS * table["gain_se"]
     told = table["floor"] > _ERRORS * table["floor_se"]
     verdict: Verdict = "yes" if gains.all() else "cannot tell" if gains.any() or told.any() else "no"
     at = int(table["gain"].to_numpy().argmax())
-    best = floors[at]
+    best = table.iloc[at]
     effect = (
-        f"lowers the loss after temperature scaling by {nats(best.gain)} nats (standard error "
-        f"{nats(best.gain_se)}, on samples left out of the fit)"
+        f"lowers the loss after temperature scaling by {nats(best['gain'])} nats (standard error "
+        f"{nats(best['gain_se'])}, on samples left out of the fit)"
         if gains.iloc[at]
         else "does not lower the loss after temperature scaling beyond its error"
     )
     sentence = (
-        f"If labels are wrong at random, it is {percent(best.wrong_labels)} of them (standard error "
-        f"{percent(best.wrong_labels_se)}; fitted at epoch {epoch(sides[at].epoch)}); to allow for that "
+        f"If labels are wrong at random, it is {percent(best['wrong_labels'])} of them (standard error "
+        f"{percent(best['wrong_labels_se'])}; fitted at epoch {epoch(sides[at].epoch)}); to allow for that "
         f"{effect}."
     )
     if verdict == "yes":
         sentence += (
             " Consistent with wrong labels in the validation set, or with samples that nobody could "
-            f"label from the input.{_carried(comparison, suspects, best.wrong_labels)}"
+            f"label from the input.{_carried(history, comparison, best['wrong_labels'])}"
         )
     step = "The next finding lists the samples: look at the most suspect first."
-    return Finding("label_noise", title, verdict, sentence, table, step if verdict == "yes" else "")
+    return _LABEL_NOISE.answer(verdict, sentence, table, step if verdict == "yes" else "")
 
 
-def _carried(comparison: Comparison, suspects: pd.DataFrame, share: float) -> str:
+def _carried(history: History, comparison: Comparison, share: float) -> str:
     """Say what part of a rise the most suspect samples carry, as many as labels look wrong."""
     change = comparison.samples["change"]
     number = max(1, round(share * len(change)))
     if not comparison.change.loc["loss", "change_low"] > 0:
         return ""
-    carried = float(change.reindex(suspects.index[:number]).sum() / change.sum())
+    carried = float(change.reindex(history.label_suspects.index[:number]).sum() / change.sum())
     return f" The {number:,} most suspect samples carry {percent(carried)} of the rise."
 
 
-def stuck_samples(history: History, suspects: pd.DataFrame) -> Finding:
+def stuck_samples(history: History) -> Finding:
     """Which samples keep the same wrong label for long?"""
-    title = "Do samples keep the same wrong label with great confidence?"
-    checkpoints = len(history.main.checkpoints)
+    suspects, checkpoints = history.label_suspects, len(history.main.checkpoints)
     table = suspects.head(_SHOWN)
     if checkpoints < _FEWEST_CHECKPOINTS:
         sentence = f"It takes {_FEWEST_CHECKPOINTS} checkpoints to say; there are {checkpoints}."
-        return Finding("stuck_samples", title, "not applicable", sentence, table, "")
+        return _STUCK_SAMPLES.not_applicable(sentence, table)
     long = max(_FEWEST_CHECKPOINTS, math.ceil(checkpoints / 4))
     stuck = suspects["sure_checkpoints"].to_numpy() >= long
     never = suspects["correctness"].to_numpy() == 0
@@ -108,7 +111,7 @@ def stuck_samples(history: History, suspects: pd.DataFrame) -> Finding:
         if verdict == "yes"
         else ""
     )
-    return Finding("stuck_samples", title, verdict, sentence, table, step)
+    return _STUCK_SAMPLES.answer(verdict, sentence, table, step)
 
 
 def _never_right(stuck: int, never: int) -> str:

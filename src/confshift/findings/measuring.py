@@ -13,7 +13,7 @@ from confshift.analysis.history import History
 from confshift.analysis.logged_loss import logged_loss_of, logged_losses, possible_causes
 from confshift.errors import ConfshiftError
 from confshift.findings.checks import check_of
-from confshift.findings.finding import Finding, Verdict
+from confshift.findings.finding import Finding, Question, Verdict
 from confshift.findings.wording import count, epoch, nats, percent, points, signed
 from confshift.gate import as_number
 
@@ -60,6 +60,22 @@ _LOGGED_STEPS = {
     "padded samples counted": "Count each sample once: a distributed sampler repeats the first ones.",
 }
 
+_EVALUATES_PLAINLY = Question(
+    "evaluates_plainly",
+    "Does the model evaluate each sample by itself, the same way each time?",
+    section="measuring",
+    problem="no",
+)
+_TRAIN_GAP = Question(
+    "train_gap",
+    "Is the validation loss above the train loss, both in eval mode?",
+    section="measuring",
+    problem=None,
+)
+_LOGGED_LOSS = Question(
+    "logged_loss", "Is the loss you logged the mean over the samples?", section="measuring", problem="no"
+)
+
 
 def about_measuring(history: History) -> list[Finding]:
     """Answer whether the numbers of the run mean what their names say."""
@@ -68,7 +84,6 @@ def about_measuring(history: History) -> list[Finding]:
 
 def evaluates_plainly(history: History) -> Finding:
     """Was the model in eval mode, all of it, and does it say the same twice?"""
-    title = "Does the model evaluate each sample by itself, the same way each time?"
     tried = [one for one in history.main.checkpoints if any(check_of(one, name) for name in _CHECKS)]
     rows = {name: check_of(tried[0], name) for name in _CHECKS} if tried else {}
     table = pd.DataFrame(
@@ -83,7 +98,7 @@ def evaluates_plainly(history: History) -> Finding:
     if made.empty:
         sentence = "The model was not tried on a batch: inspect(..., check=True) does it."
         step = "Pass check=True to inspect once." if not tried else ""
-        return Finding("evaluates_plainly", title, "not applicable", sentence, table, step)
+        return _EVALUATES_PLAINLY.not_applicable(sentence, table, step)
     failed = made[made["status"] == "failed"]
     left = sum(row.get("status") == "not made" for row in rows.values())
     results = [
@@ -94,7 +109,7 @@ def evaluates_plainly(history: History) -> Finding:
     sentence += f" {count(left, 'check')} could not be made." if left else ""
     verdict: Verdict = "yes" if failed.empty else "no"
     step = " ".join(_REPAIRS[str(name)] for name in failed.index)
-    return Finding("evaluates_plainly", title, verdict, sentence, table, step)
+    return _EVALUATES_PLAINLY.answer(verdict, sentence, table, step)
 
 
 def _detail(row: dict[str, Any]) -> str:
@@ -113,7 +128,6 @@ def _detail(row: dict[str, Any]) -> str:
 
 def train_gap(history: History) -> Finding:
     """How far are train and validation apart where both are measured alike?"""
-    title = "Is the validation loss above the train loss, both in eval mode?"
     names = [name for name, _ in history.panels]
     table = _gaps(history, names[0])
     if table.empty:
@@ -125,7 +139,7 @@ def train_gap(history: History) -> Finding:
             "weights of different ages, with dropout and batch statistics on."
         )
         step = 'Inspect a fixed part of the training set as well: inspect(model, loader, split="train", ...).'
-        return Finding("train_gap", title, "not applicable", sentence, table, step)
+        return _TRAIN_GAP.not_applicable(sentence, table, step)
     last, first = table.iloc[-1], table.iloc[0]
     gap, se = float(last["loss_gap"]), float(last["loss_gap_se"])
     sentence = (
@@ -142,7 +156,7 @@ def train_gap(history: History) -> Finding:
     if float(table.index[0]) <= 0 and abs(first["loss_gap"]) > 3 * first["loss_gap_se"]:
         sentence += f" Before training they already differ by {signed(first['loss_gap'])}."
         step = "An untrained model can't have overfitted: the two sets differ, in preprocessing or in kind."
-    return Finding("train_gap", title, verdict, sentence, table, step)
+    return _TRAIN_GAP.answer(verdict, sentence, table, step)
 
 
 def _gaps(history: History, main: str) -> pd.DataFrame:
@@ -170,16 +184,15 @@ def _unread_loss(history: History) -> str:
 
 def logged_loss(history: History) -> Finding:
     """Is the loss that the user's loop reports the mean over the samples?"""
-    title = "Is the loss you logged the mean over the samples?"
     table = logged_losses(history.main)
     if table.empty:
         sentence = _unread_loss(history) or "No loss of your own was given to compare with."
         step = 'Pass logged={"loss": ...} (or "val_loss") to inspect to have it compared.'
-        return Finding("logged_loss", title, "not applicable", sentence, table, step)
+        return _LOGGED_LOSS.not_applicable(sentence, table, step)
     differing = table[~table["equal"]]
     if differing.empty:
         sentence = f"It is, to the precision it was logged with, at {count(len(table), 'epoch')}."
-        return Finding("logged_loss", title, "yes", sentence, table, "")
+        return _LOGGED_LOSS.answer("yes", sentence, table)
     at = differing["relative_difference"].abs().idxmax()
     worst = differing.loc[at]
     sentence = (
@@ -191,7 +204,7 @@ def logged_loss(history: History) -> Finding:
         causes = possible_causes(history.main, table)
     except ConfshiftError as error:
         sentence += f"Why can't be said without the logits, and they can't be used: {error}."
-        return Finding("logged_loss", title, "no", sentence, table, "Put that file back from a copy.")
+        return _LOGGED_LOSS.answer("no", sentence, table, "Put that file back from a copy.")
     fitting = causes[causes["fits"]]
     if fitting.empty:
         sentence += "No way that can be recomputed gives what was logged so closely that chance is ruled out."
@@ -201,8 +214,8 @@ def logged_loss(history: History) -> Finding:
             "padding, or a lower precision. The report uses the "
             "mean over the samples, in eval mode."
         )
-        return Finding("logged_loss", title, "no", sentence, causes, step)
+        return _LOGGED_LOSS.answer("no", sentence, causes, step)
     ways = [f"{one.cause} ({one.detail})" for one in fitting.itertuples()]
     more = f" or {len(ways) - 3} other ways" if len(ways) > 3 else ""
     sentence += f"That is consistent with {', or '.join(ways[:3])}{more}."
-    return Finding("logged_loss", title, "no", sentence, causes, _LOGGED_STEPS[fitting.iloc[0]["cause"]])
+    return _LOGGED_LOSS.answer("no", sentence, causes, _LOGGED_STEPS[fitting.iloc[0]["cause"]])

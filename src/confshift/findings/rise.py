@@ -8,25 +8,26 @@ from dataclasses import replace
 import pandas as pd
 
 from confshift.analysis.history import History
-from confshift.analysis.judgement import Judgement
 from confshift.analysis.persistence import CORRELATED, TAIL
 from confshift.analysis.verdicts import ALPHA
 from confshift.findings.cautions import cautions, in_units
-from confshift.findings.finding import Finding
+from confshift.findings.finding import Finding, Question
 from confshift.findings.left_out import REPAIR_ZERO, opening, zero_samples
 from confshift.findings.wording import count, epoch, nats, percent
 
 __all__ = ["about_rise", "series_rise"]
 
-#: Finding code, question and name in a sentence of each series.
+#: The question about each series, and its name in a sentence.
 _SERIES = {
-    "loss": ("rise", "Does the loss rise systematically?", "the loss"),
+    "loss": (Question("rise", "Does the loss rise systematically?", section="rise"), "the loss"),
     "refinement_loss": (
-        "refinement_rise",
-        "Does what no temperature repairs get worse?",
+        Question("refinement_rise", "Does what no temperature repairs get worse?", section="rise"),
         "the refinement loss (what a temperature leaves)",
     ),
-    "error_rate": ("error_rise", "Does the error rate rise systematically?", "the error rate"),
+    "error_rate": (
+        Question("error_rise", "Does the error rate rise systematically?", section="rise"),
+        "the error rate",
+    ),
 }
 
 
@@ -34,20 +35,20 @@ _SERIES = {
 _NOTHING = 1e-9
 
 
-def about_rise(history: History, judgement: Judgement) -> list[Finding]:
-    """Say of each series whether it rises; `judgement` is the history's own or one with groups or looks.
+def about_rise(history: History) -> list[Finding]:
+    """Say of each series whether it rises.
 
     What has no finite output is said first of all, other cautions after the answer.
     """
-    first, *others = [series_rise(judgement.rise, series) for series in _SERIES]
-    said = [opening(history.main), first.sentence, *cautions(history.main, judgement.rise.loc["loss"])]
+    first, *others = [series_rise(history.rise, series) for series in _SERIES]
+    said = [opening(history.main), first.sentence, *cautions(history.main, history.rise.loc["loss"])]
     return [replace(first, sentence=" ".join(one for one in said if one)), *others]
 
 
 def series_rise(rise: pd.DataFrame, series: str) -> Finding:
     """Say whether one series rises beyond sampling error and beyond the jitter from epoch to epoch."""
     row = rise.loc[series]
-    code, title, name = _SERIES[series]
+    question, name = _SERIES[series]
     words = {
         "systematic": _systematic,
         "small": _systematic,
@@ -58,7 +59,7 @@ def series_rise(rise: pd.DataFrame, series: str) -> Finding:
         "too_few_epochs": _too_few_epochs,
     }[row["status"]]
     sentence, step = (_infinite if math.isinf(row["last_value"]) else words)(row, name)
-    return Finding(code, title, row["verdict"], sentence[0].upper() + sentence[1:], rise.loc[[series]], step)
+    return question.answer(row["verdict"], sentence[0].upper() + sentence[1:], rise.loc[[series]], step)
 
 
 def _amount(row: pd.Series, value: float) -> str:
@@ -101,7 +102,7 @@ def _systematic(row: pd.Series, name: str) -> tuple[str, str]:
     """Leave the step to `run_kind`, which follows: it depends on all three series."""
     fall, share = row["share_of_fall"], row["share_of_rise"]
     sizes = [f"{_part(fall)} the fall before it"] if math.isfinite(fall) else []
-    if name != _SERIES["loss"][2] and math.isfinite(share):
+    if name != _SERIES["loss"][1] and math.isfinite(share):
         sizes.append(f"{_part(share)} the rise of the loss")
     manner = "really, but little" if row["status"] == "small" else "systematically"
     size = f" That is {' and '.join(sizes)}." if sizes else ""

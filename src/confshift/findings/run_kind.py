@@ -8,8 +8,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from confshift.analysis.history import History
-from confshift.analysis.judgement import Judgement
-from confshift.findings.finding import Finding, Verdict
+from confshift.findings.finding import Finding, Question, Verdict
 from confshift.findings.left_out import REPAIR_ZERO
 from confshift.findings.wording import epoch, nats, percent
 
@@ -83,15 +82,19 @@ _MAIN = 0.5
 
 _NAMES = {"loss": "loss", "refinement_loss": "refinement loss", "error_rate": "error rate"}
 
+_RUN_KIND = Question(
+    "run_kind", "Is the model itself getting worse, not only its confidence?", section="rise", problem="yes"
+)
 
-def run_kind(history: History, judgement: Judgement) -> Finding:
+
+def run_kind(history: History) -> Finding:
     """Combine the verdicts on loss, refinement loss and error rate."""
-    rise = judgement.rise
-    kind = kind_of(judgement)
+    rise = history.rise
+    kind = kind_of(history)
     verdict, meaning, step = KINDS[kind]
     if (
         kind in ("confidence", "mostly_confidence")
-        and judgement.candidates.loc["refinement_loss", "in_set"].iloc[-1]
+        and history.candidates.loc["refinement_loss", "in_set"].iloc[-1]
     ):
         step = f"Keep the last checkpoint and calibrate it{_temperature(history, rise)}."
     lines = "; ".join(_line(rise.loc[series], series) for series in _NAMES)
@@ -99,8 +102,7 @@ def run_kind(history: History, judgement: Judgement) -> Finding:
         possible = percent(max(_possible_share(rise), 0.0))
         lines += f". With 95 % confidence the refinement loss is at most {possible} of the rise"
     sentence = f"{meaning} {lines[0].upper()}{lines[1:]}."
-    title = "Is the model itself getting worse, not only its confidence?"
-    return Finding("run_kind", title, verdict, sentence, rise.assign(kind=kind), step)
+    return _RUN_KIND.answer(verdict, sentence, rise.assign(kind=kind), step)
 
 
 def _temperature(history: History, rise: pd.DataFrame) -> str:
@@ -124,9 +126,9 @@ def _line(row: pd.Series, series: str) -> str:
     return text
 
 
-def kind_of(judgement: Judgement) -> str:
+def kind_of(history: History) -> str:
     """Return the kind of run, a key of `KINDS`."""
-    rise = judgement.rise
+    rise = history.rise
     status = rise["status"]
     if rise.loc["loss", "infinite_samples"] > 0:
         return "overfitting" if status["error_rate"] == "systematic" else "infinite"
@@ -140,7 +142,7 @@ def kind_of(judgement: Judgement) -> str:
         return "unscored"
     if status["loss"] != "flat":
         return "undecidable"
-    return "improving" if _improving(judgement.candidates) else "no_rise"
+    return "improving" if _improving(history.candidates) else "no_rise"
 
 
 def _kind_of_rise(rise: pd.DataFrame) -> str:

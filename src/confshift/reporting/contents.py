@@ -167,11 +167,12 @@ def _embedded(**parts: Any) -> str:
 
 
 def _sections(findings: Iterable[Finding], frame: Frame) -> list[dict[str, Any]]:
-    """Give every finding its place; those that no section names stand at the end."""
-    homes = {code: section.anchor for section in SECTIONS for code in section.codes}
+    """Give every finding its place; those of a section that the page lacks stand at the end."""
+    anchors = {section.anchor for section in SECTIONS}
     cards: dict[str, list[dict[str, Any]]] = {}
     for finding in findings:
-        cards.setdefault(homes.get(finding.code, OTHER.anchor), []).append(_card(finding))
+        anchor = finding.question.section
+        cards.setdefault(anchor if anchor in anchors else OTHER.anchor, []).append(_card(finding))
     filled = []
     for section in (*SECTIONS, OTHER):
         figures = [

@@ -7,7 +7,6 @@ import platform
 from collections.abc import Iterable, Sequence
 from importlib.metadata import version
 
-import numpy as np
 import pandas as pd
 
 from confshift.analysis.comparison import Comparison
@@ -34,7 +33,7 @@ def reconciliation(
     change = comparison.change.loc["loss", "change"]
     classes = len(history.main.class_names)
     facts = [
-        ("Samples", f"{samples:,} of {classes:,} classes, split {history.panels[0][0]}"),
+        ("Samples", f"{samples:,} of {classes:,} classes, split {history.split}"),
         ("Checkpoints", "; ".join(_checkpoints(one) for one in histories)),
         ("Compared", f"epoch {epoch(comparison.before.epoch)} with epoch {epoch(comparison.after.epoch)}"),
         ("Left out: no finite loss at one of them", f"{comparison.samples_left_out:,}"),
@@ -58,7 +57,7 @@ def reconciliation(
 
 
 def _main_rows(history: History) -> pd.DataFrame:
-    return history.table[history.table["split"] == history.panels[0][0]]
+    return history.table[history.table["split"] == history.split]
 
 
 def _checkpoints(history: History) -> str:
@@ -93,14 +92,9 @@ def _versions() -> str:
 
 def start_table(history: History) -> pd.DataFrame:
     """Return the first checkpoint beside models that know nothing, as text."""
-    panel, row = history.main, history.table.iloc[0]
-    classes = len(panel.class_names)
-    shares = np.bincount(panel.targets, minlength=classes) / len(panel.targets)
-    held = shares[shares > 0]
-    entropy = float(-(held * np.log(held)).sum())
-    losses = [row["loss"], math.log(classes), entropy]
+    row, known = history.table.iloc[0], history.references
+    losses, accuracies = ([row[name], *known[name]] for name in ("loss", "accuracy"))
     first = f"first checkpoint, epoch {epoch(row['epoch'])}"
-    accuracies = [row["accuracy"], 1 / classes, float(shares.max())]
     return pd.DataFrame(
         {"loss": [_nats(one) for one in losses], "accuracy": [percent(one) for one in accuracies]},
         index=pd.Index([first, "all classes alike", "always the class frequencies"], name="model"),

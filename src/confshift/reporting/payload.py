@@ -74,7 +74,7 @@ def carried_history(history: History, comparison: Comparison, rise: pd.DataFrame
     even = np.linspace(0, len(checkpoints) - 1, limit - len(wanted)).round().astype(int)
     keep = {checkpoints[place].epoch for place in even} | wanted
     chosen = [one for _, panel in history.panels for one in panel.checkpoints if one.epoch in keep]
-    return summarize(chosen, split=history.panels[0][0])
+    return summarize(chosen, split=history.split)
 
 
 def make_payload(
@@ -170,7 +170,7 @@ def _columns(table: pd.DataFrame) -> dict[str, list[Any]]:
 
 def _classes(history: History, classes: list[int]) -> dict[str, Any]:
     """Return accuracy and loss of the shown classes at every epoch."""
-    panel, table = history.main, history.classes.loc[history.panels[0][0]]
+    panel, table = history.main, history.classes.loc[history.split]
     wide = {
         name: table[name].to_numpy().reshape(len(panel.checkpoints), len(panel.class_names))
         for name in ("accuracy", "loss", "samples")

@@ -31,7 +31,6 @@ class Section:
     anchor: str
     title: str
     figures: tuple[Figure, ...] = ()
-    codes: tuple[str, ...] = ()  # of the findings shown here
 
 
 TOP = (
@@ -48,11 +47,7 @@ TOP = (
 )
 
 SECTIONS = (
-    Section(
-        "rise",
-        "Is it systematic, and which checkpoint is best?",
-        codes=("rise", "refinement_rise", "error_rise", "run_kind", "best_checkpoint"),
-    ),
+    Section("rise", "Is it systematic, and which checkpoint is best?"),
     Section(
         "account",
         "What changed",
@@ -67,7 +62,6 @@ SECTIONS = (
                 pair_only=True,
             ),
         ),
-        ("loss_change", "dearer_mistakes"),
     ),
     Section(
         "cells",
@@ -83,7 +77,6 @@ SECTIONS = (
                 pair_only=True,
             ),
         ),
-        ("wrong_or_right",),
     ),
     Section(
         "history",
@@ -116,7 +109,6 @@ SECTIONS = (
                 drag=True,
             ),
         ),
-        ("temperature_repairs", "scale_growth", "lost_information", "learning_rate_drop"),
     ),
     Section(
         "classes",
@@ -144,7 +136,6 @@ SECTIONS = (
                 pair_only=True,
             ),
         ),
-        ("few_classes", "one_competitor", "class_bias"),
     ),
     Section(
         "reliability",
@@ -191,7 +182,6 @@ SECTIONS = (
                 pair_only=True,
             ),
         ),
-        ("few_samples", "label_noise"),
     ),
     Section(
         "samples",
@@ -216,10 +206,9 @@ SECTIONS = (
                 half=True,
             ),
         ),
-        ("stuck_samples",),
     ),
-    Section("start", "Was the start sane?", codes=("start_loss", "too_good", "outputs_in_order")),
-    Section("measuring", "Is it measured right?", codes=("evaluates_plainly", "train_gap", "logged_loss")),
+    Section("start", "Was the start sane?"),
+    Section("measuring", "Is it measured right?"),
 )
 
 #: Findings that no section names stand here.

@@ -17,7 +17,7 @@ from confshift.analysis.panel import stack
 from confshift.checkpoint import Checkpoint
 from confshift.errors import ConfshiftError
 from confshift.findings.change import about_change
-from confshift.findings.diagnosis import choose_pair, diagnose
+from confshift.findings.diagnosis import answers, choose_pair
 from confshift.findings.finding import Finding
 from confshift.findings.headline import difference, headline
 from confshift.findings.left_out import opening, pair_opening
@@ -71,7 +71,7 @@ class Story:
         """The history of the checkpoints that the page carries."""
         if self.two_runs:
             panel = stack([self.comparison.before, self.comparison.after])
-            return History(((self.history.panels[0][0], panel),))
+            return History(((self.history.split, panel),))
         return carried_history(self.history, self.comparison, self.history.rise)
 
     @cached_property
@@ -99,7 +99,7 @@ def tell_run(
     """Tell the story of one run."""
     name = _name(run, "Run")
     comparison = compare(*choose_pair(history, before=before, after=after))
-    findings = tuple(diagnose(history, before=before, after=after))
+    findings = tuple(answers(history, comparison))
     verdict, problems = headline(history, comparison), _problems([run])
     return Story(title or name, verdict, (name,), (history,), comparison, findings, problems, thumbnail)
 

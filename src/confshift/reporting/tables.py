@@ -50,7 +50,7 @@ def epoch_table(history: History) -> pd.DataFrame:
     above SURE. An axis has no place for an infinite mean, which is NaN here; `infinite_samples` tells.
     """
     table = history.table
-    table = table[table["split"] == history.panels[0][0]].reset_index(drop=True)
+    table = table[table["split"] == history.split].reset_index(drop=True)
     panel = history.main
     means = ["loss", "refinement_loss", "mistake_cost"]
     return table.assign(
@@ -147,7 +147,7 @@ def _series(table: pd.DataFrame, names: Mapping[str, str]) -> pd.DataFrame:
 
 def _other_splits(history: History) -> dict[str, pd.DataFrame]:
     table = history.table
-    others = table[table["split"] != history.panels[0][0]]
+    others = table[table["split"] != history.split]
     lines = others[["split", "epoch", "loss"]].rename(columns={"loss": "mean"})
     lines["mean"] = lines["mean"].where(np.isfinite(lines["mean"]))
     # Named in the middle of its own line: a split may be inspected less often than the main one.
