@@ -58,7 +58,7 @@ JAGGED = np.concatenate([[1.0, 0.5], [0.30, 0.36] * 7])
 )
 def test_each_course_has_its_status(losses, status):
     row = judged(losses)
-    assert (row["status"], row["verdict"]) == (status, STATUSES[status])
+    assert (row["status"], row["verdict"]) == (status, STATUSES[status].verdict)
 
 
 def test_the_numbers_of_a_rise_are_those_of_the_paired_differences():
