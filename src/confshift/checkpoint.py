@@ -15,26 +15,16 @@ from numpy.typing import NDArray
 
 from confshift import temperature
 from confshift.predictions import Predictions
-from confshift.scoring import Scores, score
+from confshift.scoring import COLUMNS, SCORED, Scores, score
 
 __all__ = ["MEASURED", "Checkpoint", "Measurement", "Provenance", "measure"]
 
 #: The columns kept for each sample beside its id. Everything but a new temperature fit and the
 #: competitors follows from them, whatever K is. This is a stored format: add at the end, never change.
 MEASURED = np.dtype(
-    [
-        ("target", "<i4"),
-        ("predicted", "<i4"),
-        ("hedge", "<f8"),
-        ("mistake", "<f8"),
-        ("confidence", "<f8"),
-        ("margin", "<f8"),
-        ("tied", "?"),
-        ("curve_loss", "<f8"),
-        ("curve_slope", "<f8"),
-        ("curve_curvature", "<f8"),
-    ]
+    [*SCORED.descr, ("curve_loss", "<f8"), ("curve_slope", "<f8"), ("curve_curvature", "<f8")]
 )
+_CURVE = ("loss", "slope", "curvature")
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,13 +38,13 @@ class Measurement:
     @cached_property
     def curve(self) -> temperature.Curve:
         """Each sample's loss as a function of 1/T."""
-        rows = self.rows
-        return temperature.Curve(
-            self.beta,
-            np.ascontiguousarray(rows["curve_loss"]),
-            np.ascontiguousarray(rows["curve_slope"]),
-            np.ascontiguousarray(rows["curve_curvature"]),
-        )
+        columns = (self.rows[f"curve_{name}"] for name in _CURVE)
+        return temperature.Curve(self.beta, *map(np.ascontiguousarray, columns))
+
+    def column(self, name: str) -> NDArray[Any]:
+        """Return a column (N,): one that is stored, or `refinement`."""
+        column: NDArray[Any] = self.refinement if name == "refinement" else self.rows[name]
+        return column
 
     @property
     def refinement(self) -> NDArray[np.float64]:
@@ -151,7 +141,7 @@ class Checkpoint:
     @cached_property
     def scores(self) -> Scores:
         """Each sample's hedge, mistake and so on: known as soon as the pass over the samples is."""
-        return self.read_scores() if self.read_scores else _scores_of(self.measurement)
+        return self.read_scores() if self.read_scores else Scores(self.measurement.rows)
 
     @property
     def loss(self) -> float:
@@ -207,22 +197,18 @@ class Checkpoint:
         finite), answered (False where a logit is NaN or plus infinity: the sample counts nowhere), finite
         (False also where the loss is infinite).
         """
-        rows, refinement = self.measurement.rows, self.measurement.refinement
-        loss = rows["hedge"] + rows["mistake"]
+        scores, refinement = Scores(self.measurement.rows), self.measurement.refinement
+        loss, (target, predicted, *others) = scores.loss, COLUMNS
         return pd.DataFrame(
             {
-                "target": rows["target"],
-                "predicted": rows["predicted"],
-                "correct": rows["predicted"] == rows["target"],
+                target: scores.target,
+                predicted: scores.predicted,
+                "correct": scores.correct,
                 "loss": loss,
-                "hedge": rows["hedge"],
-                "mistake": rows["mistake"],
-                "confidence": rows["confidence"],
-                "margin": rows["margin"],
-                "tied": rows["tied"],
+                **{name: scores.rows[name] for name in others},
                 "calibration_loss": loss - refinement,
                 "refinement_loss": refinement,
-                "answered": rows["predicted"] >= 0,
+                "answered": scores.answered,
                 "finite": np.isfinite(loss),
             },
             index=pd.Index(self.measurement.sample_ids, name="sample_id"),
@@ -290,20 +276,13 @@ def _mean(values: NDArray[Any]) -> float:
     return float(values.mean()) if len(values) else math.nan
 
 
-def _scores_of(measurement: Measurement) -> Scores:
-    rows = measurement.rows
-    kept = {name: rows[name] for name in ("predicted", "hedge", "mistake", "confidence", "margin", "tied")}
-    return Scores(correct=rows["predicted"] == rows["target"], **kept)
-
-
 def measure(predictions: Predictions, scores: Scores | None = None) -> Measurement:
     """Score every sample and fit the temperature; `scores` saves the first pass where it was made already."""
     scores = scores or score(predictions.logits, predictions.targets)
     curve = temperature.fit(predictions.logits, predictions.targets)
     rows = np.empty(len(predictions), MEASURED)
-    rows["target"] = predictions.targets
-    for name in ("predicted", "hedge", "mistake", "confidence", "margin", "tied"):
-        rows[name] = getattr(scores, name)
-    for name in ("loss", "slope", "curvature"):
+    for name in COLUMNS:
+        rows[name] = scores.rows[name]
+    for name in _CURVE:
         rows[f"curve_{name}"] = getattr(curve, name)
     return Measurement(predictions.sample_ids, rows, curve.beta)

@@ -9,12 +9,28 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-__all__ = ["Block", "Scores", "Unscored", "blocks", "count_unscored", "score"]
+__all__ = ["COLUMNS", "SCORED", "Block", "Scores", "Unscored", "blocks", "count_unscored", "score"]
 
 #: Blocks of about this many bytes stay in a core's cache between the passes over them.
 _BLOCK_BYTES = 1 << 20
 #: Below this width a row is too short to reduce well: the block is turned, classes first.
 _NARROW = 32
+
+
+#: What the pass over the logits finds of each sample. This is a stored format: see `checkpoint.MEASURED`.
+SCORED = np.dtype(
+    [
+        ("target", "<i4"),
+        ("predicted", "<i4"),  # argmax, the first of ties
+        ("hedge", "<f8"),  # -log of the top probability, in nats
+        ("mistake", "<f8"),  # log-odds by which a wrong label beats the true one, in nats
+        ("confidence", "<f8"),  # the top label's probability
+        ("margin", "<f8"),  # z_y - max over the others
+        ("tied", "?"),  # more than one class attains the maximum
+    ]
+)
+
+COLUMNS: tuple[str, ...] = SCORED.names or ()
 
 
 class Block(NamedTuple):
@@ -34,20 +50,25 @@ class Block(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Scores:
-    """Columns of N samples, in float64. A row without an answer holds NaN, and its `predicted` is -1."""
+    """N samples by column: `scores.hedge`. A row without an answer holds NaN, and its `predicted` is -1."""
 
-    predicted: NDArray[np.int32]  # argmax, the first of ties
-    correct: NDArray[np.bool_]  # predicted is the true class
-    hedge: NDArray[np.float64]  # -log of the top probability, in nats
-    mistake: NDArray[np.float64]  # log-odds by which a wrong label beats the true one, in nats
-    confidence: NDArray[np.float64]  # the top label's probability
-    margin: NDArray[np.float64]  # z_y - max over the others
-    tied: NDArray[np.bool_]  # more than one class attains the maximum
+    rows: NDArray[Any]  # (N,) with the fields of SCORED, and perhaps others
+
+    def __getattr__(self, name: str) -> NDArray[Any]:
+        if name not in COLUMNS:
+            raise AttributeError(f"Scores has no column {name!r}")
+        column: NDArray[Any] = self.rows[name]
+        return column
+
+    @property
+    def correct(self) -> NDArray[np.bool_]:
+        """Whether the predicted class is the true one."""
+        return np.asarray(self.predicted == self.target)
 
     @property
     def loss(self) -> NDArray[np.float64]:
         """Cross-entropy of each sample, in nats."""
-        return self.hedge + self.mistake
+        return np.asarray(self.hedge + self.mistake)
 
     @property
     def answered(self) -> NDArray[np.bool_]:
@@ -133,25 +154,32 @@ def score(logits: NDArray[np.floating[Any]], targets: NDArray[np.int64]) -> Scor
     >>> scores.hedge.round(3).tolist(), scores.mistake.tolist()
     ([0.127, 0.127], [0.0, 2.0])
     """
-    samples = len(targets)
-    predicted = np.empty(samples, np.int32)
-    hedge, mistake, confidence, margin = (np.empty(samples) for _ in range(4))
-    tied, broken = np.empty(samples, bool), np.empty(samples, bool)
+    scored = np.empty(len(targets), SCORED)
+    scored["target"] = targets
+    broken = np.empty(len(targets), bool)
     for block in blocks(logits, targets):
-        rows, below = block.rows, block.below_top
-        predicted[rows] = block.top
-        mistake[rows] = np.abs(block.at_target)  # abs: -(-0.0) would print as a negative zero
+        part, below = scored[block.rows], block.below_top
+        part["predicted"] = block.top
+        part["mistake"] = np.abs(block.at_target)  # abs: -(-0.0) would print as a negative zero
         at_top = block.at(block.top)
-        broken[rows] = np.isnan(below[at_top])  # 0 in any row without NaN or plus infinity
+        broken[block.rows] = np.isnan(below[at_top])  # 0 in any row without NaN or plus infinity
         below[at_top] = -np.inf
         runner_up = below.max(axis=block.axis)
-        tied[rows] = runner_up == 0
-        margin[rows] = np.where(block.top == targets[rows], -runner_up, block.at_target)
+        part["tied"] = runner_up == 0
+        part["margin"] = np.where(block.top == part["target"], -runner_up, block.at_target)
         others = np.exp(below, out=below).sum(axis=block.axis)
-        hedge[rows] = np.log1p(others)
-        confidence[rows] = 1 / (1 + others)
-    predicted[broken] = -1
-    for column in (hedge, mistake, confidence, margin):
-        column[broken] = np.nan
-    tied[broken] = False
-    return Scores(predicted, predicted == targets, hedge, mistake, confidence, margin, tied)
+        part["hedge"] = np.log1p(others)
+        part["confidence"] = 1 / (1 + others)
+    _without_answer(scored, broken)
+    return Scores(scored)
+
+
+def _without_answer(scored: NDArray[Any], broken: NDArray[np.bool_]) -> None:
+    """Blank the rows without an answer: numbers are NaN, the predicted class is -1."""
+    if not broken.any():
+        return
+    for name in COLUMNS:
+        if SCORED[name].kind == "f":
+            scored[name][broken] = np.nan
+    scored["predicted"][broken] = -1
+    scored["tied"][broken] = False

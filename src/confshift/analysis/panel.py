@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import Any
 
@@ -90,18 +90,16 @@ class Panel:
         """Return the panel of some of the samples."""
         if samples.all():
             return self
-        return Panel(
-            self.checkpoints,
-            self.sample_ids[samples],
-            self.targets[samples],
-            self.class_names,
-            self.predicted[:, samples],
-            self.hedge[:, samples],
-            self.mistake[:, samples],
-            self.confidence[:, samples],
-            self.margin[:, samples],
-            self.refinement[:, samples],
+        return replace(
+            self,
+            sample_ids=self.sample_ids[samples],
+            targets=self.targets[samples],
+            **{name: getattr(self, name)[:, samples] for name in _STACKED},
         )
+
+
+#: The columns that a panel stacks, by their names in a measurement.
+_STACKED = [field.name for field in fields(Panel)][4:]
 
 
 def stack(checkpoints: Sequence[Checkpoint]) -> Panel:
@@ -121,21 +119,9 @@ def stack(checkpoints: Sequence[Checkpoint]) -> Panel:
     for other in checkpoints[1:]:
         _check_same_samples(first, other)
 
-    def column(name: str) -> NDArray[Any]:
-        return np.stack([checkpoint.measurement.rows[name] for checkpoint in checkpoints])
-
-    return Panel(
-        tuple(checkpoints),
-        ids,
-        targets,
-        names,
-        column("predicted"),
-        column("hedge"),
-        column("mistake"),
-        column("confidence"),
-        column("margin"),
-        np.stack([checkpoint.measurement.refinement for checkpoint in checkpoints]),
-    )
+    measured = [checkpoint.measurement for checkpoint in checkpoints]
+    columns = {name: np.stack([one.column(name) for one in measured]) for name in _STACKED}
+    return Panel(tuple(checkpoints), ids, targets, names, **columns)
 
 
 def _shared_names(checkpoints: Sequence[Checkpoint]) -> tuple[str, ...]:
