@@ -1,4 +1,4 @@
-"""The smaller rooms of the page: payload, bins, facts, sections."""
+"""The smaller rooms of the page: its data, bins, facts, sections."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from confshift.analysis.history import summarize
 from confshift.analysis.panel import stack
 from confshift.analysis.reliability import isotonic_curve
 from confshift.findings.diagnosis import diagnose
-from confshift.reporting import binning, facts, payload, sections
+from confshift.reporting import binning, facts, page_data, sections
 
 
 # ------------------------------------------------------------------------------------------------ payload
 def test_a_long_run_is_thinned_evenly_with_the_compared_and_the_best_in_it(make_run, monkeypatch):
-    monkeypatch.setattr(payload, "_MAX_EPOCHS", 20)
+    monkeypatch.setattr(page_data, "_MAX_EPOCHS", 20)
     history = summarize(make_run(40, 3, 60))
     comparison = compare(history.main.checkpoints[7], history.main.checkpoints[31])
-    carried = payload.carried_history(history, comparison, history.rise)
+    carried = page_data.carried_history(history, comparison, history.rise)
     epochs = carried.main.epochs.tolist()
     assert len(epochs) <= 20
     assert {0, 7, 31, 59, *history.best["epoch"]} <= set(epochs)
@@ -30,19 +30,22 @@ def test_a_long_run_is_thinned_evenly_with_the_compared_and_the_best_in_it(make_
 
 
 def test_a_large_validation_set_is_thinned_by_the_work_of_its_pairs(make_run, monkeypatch):
-    monkeypatch.setattr(payload, "_MAX_PAIR_CELLS", 40 * 25 * 25 // 2)
+    monkeypatch.setattr(page_data, "_MAX_PAIR_CELLS", 40 * 25 * 25 // 2)
     history = summarize(make_run(40, 3, 30))
     comparison = compare(*history.pair)
-    assert len(payload.carried_history(history, comparison, history.rise).main.epochs) <= 25
+    assert len(page_data.carried_history(history, comparison, history.rise).main.epochs) <= 25
 
 
 def test_a_run_that_fits_is_carried_as_it_is(history, comparison):
-    assert payload.carried_history(history, comparison, history.rise) is history
+    assert page_data.carried_history(history, comparison, history.rise) is history
 
 
 def test_the_series_of_a_class_are_those_of_the_history(history, comparison):
-    made = payload.make_payload(history, comparison, {}, ("epoch 3", "epoch 6"))
-    classes = made.parts["classes"]
+    shown = list(range(len(history.main.class_names)))
+    data, _ = page_data.page_data(
+        history, comparison, tables={}, specs={}, classes=shown, values={}, two_runs=False
+    )
+    classes = data.classes
     table = history.classes.loc["val"]
     for place, code in enumerate(classes["shown"]):
         part = table.xs(code, level="class")

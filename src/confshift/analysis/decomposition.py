@@ -62,15 +62,7 @@ def account_of(panel: Panel, before: int, after: int) -> pd.DataFrame:
     hedge = panel.hedge[[before, after]].mean(axis=1)
     rate = 1 - panel.correct[[before, after]].mean(axis=1)
     mistake = panel.mistake[[before, after]].mean(axis=1)
-    # A tie that holds the true class is wrong at no cost, so the rate is of the samples called wrong.
-    cost = np.divide(mistake, rate, out=np.full(2, np.nan), where=rate > 0)
-    known = np.where(np.isnan(cost), cost[::-1], cost)
-    known = np.where(np.isnan(known), 0.0, known)
-    contribution = [
-        hedge[1] - hedge[0],
-        known.mean() * (rate[1] - rate[0]),
-        rate.mean() * (known[1] - known[0]),
-    ]
+    cost, contribution = kitagawa(hedge, rate, mistake)
     return pd.DataFrame(
         {
             "before": [hedge[0], rate[0], cost[0]],
@@ -79,6 +71,28 @@ def account_of(panel: Panel, before: int, after: int) -> pd.DataFrame:
         },
         index=pd.Index(["hedging", "error_rate", "mistake_cost"], name="part"),
     )
+
+
+def kitagawa(
+    hedge: NDArray[np.float64], rate: NDArray[np.float64], mistake: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the costs (2, ...) of a mistake and the three contributions (3, ...) of `account_of`.
+
+    Parameters
+    ----------
+    hedge, rate, mistake : ndarray, shape (2, ...)
+        Mean hedge, error rate and mean mistake, before and after.
+    """
+    # A tie that holds the true class is wrong at no cost, so the rate is of the samples called wrong.
+    cost = np.divide(mistake, rate, out=np.full(rate.shape, np.nan), where=rate > 0)
+    known = np.where(np.isnan(cost), cost[::-1], cost)
+    known = np.where(np.isnan(known), 0.0, known)
+    parts = [
+        hedge[1] - hedge[0],
+        known.mean(axis=0) * (rate[1] - rate[0]),
+        rate.mean(axis=0) * (known[1] - known[0]),
+    ]
+    return cost, np.stack(parts)
 
 
 def cell_codes(panel: Panel, before: int, after: int) -> NDArray[np.intp]:

@@ -16,6 +16,7 @@ from confshift.analysis.judgement import Groups, Judgement, check_looks, judge
 from confshift.analysis.label_noise import label_suspects
 from confshift.analysis.label_order import LabelOrder, label_order
 from confshift.analysis.learning_rate import learning_rates, rate_drops
+from confshift.analysis.pairs import pairs_of
 from confshift.analysis.panel import Panel, stack
 from confshift.analysis.unscored import enough_answers
 from confshift.analysis.verdicts import Looks
@@ -184,6 +185,11 @@ class History:
     def dynamics(self) -> pd.DataFrame:
         """Each sample over the epochs of the main split; see `dynamics.dynamics_of`."""
         return dynamics.dynamics_of(self.main)
+
+    @cached_property
+    def pairs(self) -> pd.DataFrame:
+        """Every pair of checkpoints of the main split: means, intervals, account; see `pairs.pairs_of`."""
+        return pairs_of(self.main)
 
     @cached_property
     def references(self) -> pd.DataFrame:

@@ -6,7 +6,7 @@ import math
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 __all__ = ["Interval", "Switches", "mcnemar", "paired_interval"]
 
@@ -59,23 +59,43 @@ def paired_interval(differences: NDArray[Any], *, level: float = 0.95) -> Interv
     se = spread / math.sqrt(samples)
     if spread <= 1e-15 * abs(mean) or spread == 0:
         return Interval(mean, 0.0, mean, mean)
-    k = float(np.mean((centred / spread) ** 3)) / math.sqrt(samples)
-    q = t_quantile(samples, level=level)
-    bounds = [mean - se * _unskew(signed, k) for signed in (q, -q)]
-    return Interval(mean, se, bounds[0], bounds[1])
+    skewness = float(np.mean((centred / spread) ** 3))
+    low, high = skewed_bounds(mean, spread, skewness, samples, level=level)
+    return Interval(mean, se, float(low), float(high))
 
 
-def t_quantile(samples: int, *, level: float = 0.95) -> float:
-    """Return the two-sided quantile of Student's t for the mean of so many differences."""
+def skewed_bounds(
+    mean: ArrayLike, spread: ArrayLike, skewness: ArrayLike, samples: ArrayLike, *, level: float = 0.95
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the bounds of `paired_interval` from the moments of the differences; arrays are broadcast.
+
+    Parameters
+    ----------
+    mean, spread, skewness : array_like
+        Of the differences; the spread with N - 1 in its denominator, the skewness about it.
+    samples : array_like
+        N; the bounds are NaN where it is below 3, and the mean where the spread is 0.
+    level : float
+        Two-sided coverage.
+    """
     from scipy.special import stdtrit
 
-    return float(stdtrit(max(1, samples - 1), 0.5 + level / 2))
+    mean, spread, skewness, samples = (np.asarray(one, float) for one in (mean, spread, skewness, samples))
+    q = stdtrit(np.maximum(1, samples - 1), 0.5 + level / 2)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        se, k = spread / np.sqrt(samples), skewness / np.sqrt(samples)
+    known, spread_out = samples >= 3, spread > 0
+    bounds = [
+        np.where(known, np.where(spread_out, mean - se * _unskew(signed, k), mean), np.nan)
+        for signed in (q, -q)
+    ]
+    return bounds[0], bounds[1]
 
 
-def _unskew(q: float, k: float) -> float:
-    if abs(k) < 1e-9:
-        return q
-    return float(3 / k * (np.cbrt(1 + k * (q - k / 6)) - 1))
+def _unskew(q: NDArray[np.float64], k: NDArray[np.float64]) -> NDArray[np.float64]:
+    skewed = np.abs(k) >= 1e-9
+    divisor = np.where(skewed, k, 1.0)
+    return np.where(skewed, 3 / divisor * (np.cbrt(1 + k * (q - k / 6)) - 1), q)
 
 
 class Switches(NamedTuple):

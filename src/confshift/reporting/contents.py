@@ -4,27 +4,27 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from confshift.analysis.comparison import Comparison
 from confshift.analysis.history import History
 from confshift.findings import wording
 from confshift.findings.finding import Finding
 from confshift.findings.headline import course
-from confshift.reporting import facts, tables
+from confshift.reporting import binning, facts, tables
 from confshift.reporting.charts import Frame, chart_specs
 from confshift.reporting.document import document
 from confshift.reporting.drawing import compiled, pictures
-from confshift.reporting.payload import Payload, carry_samples, make_payload
+from confshift.reporting.page_data import PageData, SampleData, page_data, places_of, sample_data
+from confshift.reporting.pair_values import pair_values
 from confshift.reporting.readings import READINGS, fill
 from confshift.reporting.sections import OTHER, SECTIONS, TOP
 from confshift.reporting.story import Story
 from confshift.reporting.theme import CELL_LABELS
-from confshift.reporting.thumbnails import TILE
 
 __all__ = ["contents", "key_table", "sample_contents", "sample_limit"]
 
@@ -32,6 +32,8 @@ __all__ = ["contents", "key_table", "sample_contents", "sample_limit"]
 _MAX_CELLS, _MAX_SAMPLES = 2_000_000, 20_000
 #: Rows of a table that are printed; a page is no spreadsheet.
 _MAX_ROWS = 20
+#: Classes shown one by one; the others are summed up.
+_MAX_CLASSES = 20
 #: A class filter with more entries is no help.
 _MAX_FILTER = 2_000
 #: Samples in the table of those that rose most.
@@ -55,65 +57,72 @@ def contents(story: Story) -> dict[str, Any]:
         over_epochs = tables.two_run_tables(story.histories, story.names)
     else:
         over_epochs = tables.run_tables(story.carried, story.history.rise)
-    payload = make_payload(story.carried, story.comparison, over_epochs, story.called)
-    parts, frame = payload.parts, _frame(story, payload.parts)
+    history, comparison = story.carried, story.comparison
+    classes = tables.shown_classes(comparison.classes, _MAX_CLASSES)
+    drawn = {**over_epochs, **tables.pair_tables(comparison, classes=classes, at=story.called)}
+    values, frame = _values(story, classes), _frame(story, len(classes))
     specs = chart_specs(frame)
-    highest = payload.tables["epochs"]["loss"].max()
+    data, arrays = page_data(
+        history,
+        comparison,
+        tables=drawn,
+        specs=compiled(specs),
+        classes=classes,
+        values=values,
+        two_runs=story.two_runs,
+    )
+    highest = drawn["epochs"]["loss"].max()
     return {
-        **_words(story, payload),
+        **_words(story, values),
         "top": TOP,
         "sections": _sections(story.findings, frame),
-        "pictures": pictures(specs, payload.tables, paired=frame.paired),
+        "pictures": pictures(specs, drawn, paired=frame.paired),
         "paired": frame.paired,
         "two_runs": story.two_runs,
         "names": story.names,
         "courses": [
             course(history, name) for history, name in zip(story.histories, story.names, strict=True)
         ],
-        "pair": parts["pair"],
-        "scale": parts["scale"],
+        "pair": data.pair,
+        "scale": data.scale,
         "falls": bool(highest > frame.limits["loss_near"].get("domainMax", highest)),
         "epochs": [wording.epoch(one) for one in frame.epochs],
         "classes": _class_options(story.carried),
-        "data": _embedded(tables=payload.tables, specs=compiled(specs), two_runs=story.two_runs, **parts),
-        "pair_arrays": payload.arrays,
+        "data": _embedded(data),
+        "pair_arrays": arrays,
     }
 
 
 def sample_contents(story: Story, *, limit: int) -> tuple[int, dict[str, Any]]:
     """Return how many samples the page carries one by one, and what the template names of them."""
-    samples = carry_samples(story.carried, story.comparison, limit=limit)
-    count = len(samples.positions)
-    epochs = len(story.carried.main.checkpoints)
+    shown, thumbnails = story.inputs
+    samples, arrays = sample_data(
+        story.carried, story.comparison, limit=limit, shown=shown, thumbnails=thumbnails
+    )
+    count, epochs = samples.carried, len(story.carried.main.checkpoints)
     return count, {
         "sampled": count < len(story.history.main.targets),
         "facts": facts.reconciliation(
             story.histories, story.comparison, carried_epochs=epochs, carried_samples=count
         ),
-        "samples": _embedded(**samples.parts, inputs=_inputs(story, samples.positions)),
-        "sprite": story.inputs[1].sprite,
-        "sample_arrays": samples.arrays,
+        "samples": _embedded(samples),
+        "sprite": thumbnails.sprite,
+        "sample_arrays": arrays,
     }
 
 
-def _inputs(story: Story, carried: NDArray[np.intp]) -> dict[str, Any]:
-    """Return the inputs of carried samples, by their place among these."""
-    shown, thumbnails = story.inputs
-    place = {int(one): at for at, one in enumerate(carried)}
-    known = [(place[one], at) for at, one in enumerate(shown.tolist()) if one in place]
-    return {
-        "tiles": {i: thumbnails.tiles[at] for i, at in known if thumbnails.tiles[at] >= 0},
-        "texts": {i: thumbnails.texts[at] for i, at in known if thumbnails.tiles[at] < 0},
-        "side": TILE,
-        "columns": thumbnails.columns,
-    }
+def _values(story: Story, classes: list[int]) -> dict[str, Any]:
+    """Return the numbers of the sentences, for the pair of the report."""
+    by_epoch = tables.epoch_table(story.carried)
+    before, after = (by_epoch.iloc[at] for at in places_of(story.carried, story.comparison))
+    return pair_values(story.comparison, classes, story.called, before=before, after=after)
 
 
-def _frame(story: Story, parts: Mapping[str, Any]) -> Frame:
+def _frame(story: Story, classes: int) -> Frame:
     return Frame(
-        epochs=parts["epochs"]["epoch"],
-        classes=len(parts["classes"]["shown"]),
-        odds_ticks=parts["odds_ticks"],
+        epochs=story.carried.main.epochs.tolist(),
+        classes=classes,
+        odds_ticks=binning.odds_ticks(story.carried.main).tolist(),
         limits=tables.limits(story.histories),
         splits=len(story.carried.panels) > 1,
         rises=not story.two_runs and bool(tables.rise_starts(story.history.rise)),
@@ -123,14 +132,14 @@ def _frame(story: Story, parts: Mapping[str, Any]) -> Frame:
     )
 
 
-def _words(story: Story, payload: Payload) -> dict[str, Any]:
+def _words(story: Story, values: Mapping[str, Any]) -> dict[str, Any]:
     sentences = {key: text for key, text in READINGS.items() if not key.startswith("cell_")}
     return {
         "title": story.title,
         "verdict": story.verdict,
         "findings": [_card(one) for one in story.findings],
         "steps": _steps(story.findings),
-        "readings": {key: fill(text, payload.values) for key, text in sentences.items()},
+        "readings": {key: fill(text, values) for key, text in sentences.items()},
         "cell_sentences": _cell_sentences(story.comparison),
         "key_table": key_table(story.comparison.change),
         "movers": _movers(story.comparison),
@@ -158,9 +167,9 @@ def _urgency(finding: Finding) -> int:
     return len(_ABOUT_THE_RUN) + ("yes", "no", "cannot tell", "not applicable").index(finding.verdict)
 
 
-def _embedded(**parts: Any) -> str:
+def _embedded(data: PageData | SampleData) -> str:
     """Write data as JSON that can't end a script element."""
-    text = document(**parts)
+    text = document(**{field.name: getattr(data, field.name) for field in fields(data)})
     for sign in "<>&":
         text = text.replace(sign, f"\\u{ord(sign):04x}")
     return text

@@ -17,7 +17,6 @@ __all__ = [
     "Selection",
     "pack",
     "pack_losses",
-    "pack_pair_means",
     "pack_pairs",
     "pack_predicted",
     "select_samples",
@@ -95,25 +94,3 @@ def pack_pairs(panel: Panel) -> tuple[str, str]:
         contributions[:, place] = sums
         samples[:, place] = counts
     return pack(contributions), pack(samples)
-
-
-def pack_pair_means(panel: Panel) -> str:
-    """Pack each checkpoint's means over the samples whose loss is finite at it and at another one.
-
-    Only where some loss is not finite somewhere: elsewhere the means of all samples serve every pair.
-
-    Returns
-    -------
-    str
-        float32 (9, T, T): loss, correct, hedge, mistake, refinement; of the checkpoint in the row, over the
-        samples that it shares with the one in the column; how many these are. Over those with an answer at
-        both: accuracy, how many, and how many are right at the row and wrong at the column.
-    """
-    shared, answered = panel.finite.astype(np.float64), panel.answered.astype(np.float64)
-    counts, answers = shared @ shared.T, answered @ answered.T
-    quantities = (panel.loss, panel.correct, panel.hedge, panel.mistake, panel.refinement)
-    means = [np.where(panel.finite, values, 0.0) @ shared.T / np.maximum(counts, 1) for values in quantities]
-    right = panel.correct.astype(np.float64)  # what has no answer is not right
-    forgotten = right @ (answered - right).T
-    means += [counts, right @ answered.T / np.maximum(answers, 1), answers, forgotten]
-    return pack(np.stack(means).astype(np.float32))

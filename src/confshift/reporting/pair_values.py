@@ -49,7 +49,7 @@ def pair_values(
         "N": len(comparison.panel.targets),
         **_of_samples(comparison),
         "temperature_after": min(comparison.after.temperature, ENDLESS),
-        "calibration_margin": 1.96 * after["calibration_loss_se"],
+        "calibration_margin": after["calibration_margin"],
         **{part: account.loc[part, "contribution"] for part in account.index},
         "cost_before": account.loc["mistake_cost", "before"],
         "cost_after": account.loc["mistake_cost", "after"],

@@ -22,7 +22,7 @@ from confshift.findings.finding import Finding
 from confshift.findings.headline import difference, headline
 from confshift.findings.left_out import opening, pair_opening
 from confshift.findings.wording import epoch
-from confshift.reporting.payload import carried_history, places_of
+from confshift.reporting.page_data import carried_history, places_of
 from confshift.reporting.thumbnails import Thumbnail, Thumbnails, show_inputs
 from confshift.storage.run import Run
 

@@ -47,7 +47,8 @@ def epoch_table(history: History) -> pd.DataFrame:
     """Return the main split's rows of `history.table`, with the shares of answers given surely.
 
     `sure_right` and `sure_wrong` are the shares of the right and of the wrong answers with a confidence
-    above SURE. An axis has no place for an infinite mean, which is NaN here; `infinite_samples` tells.
+    above SURE, `calibration_margin` is the 95 % margin of the calibration loss. An axis has no place for an
+    infinite mean, which is NaN here; `infinite_samples` tells.
     """
     table = history.table
     table = table[table["split"] == history.split].reset_index(drop=True)
@@ -55,6 +56,7 @@ def epoch_table(history: History) -> pd.DataFrame:
     means = ["loss", "refinement_loss", "mistake_cost"]
     return table.assign(
         **{name: table[name].where(np.isfinite(table[name])) for name in means},
+        calibration_margin=_MARGIN * table["calibration_loss_se"],
         infinite_samples=table["nonfinite_samples"] - table["unanswered_samples"],
         sure_right=_sure(panel, panel.correct & panel.answered),
         sure_wrong=_sure(panel, ~panel.correct & panel.answered),

@@ -3,6 +3,13 @@
 const TRANSITIONS = ["stayed_right", "forgotten", "learned", "stayed_wrong"];
 const [UP, DOWN, UNCHANGED] = [0, 1, 2];
 
+// What a sentence names of one epoch, and the column of epochs that holds it.
+const OF_EPOCH = {
+  loss: "loss", accuracy: "accuracy", refinement: "refinement_loss", calibration: "calibration_loss", cost: "mistake_cost",
+  gap: "confidence_gap", ece: "ece", ece_null: "ece_null", sure_right: "sure_right", sure_wrong: "sure_wrong",
+  nonfinite: "nonfinite_samples", infinite: "infinite_samples",
+};
+
 // As Python rounds: half a unit goes to the even number.
 const evenly = value => Math.abs(value % 1) === 0.5 ? 2 * Math.round(value / 2) : Math.round(value);
 
@@ -25,8 +32,8 @@ class Model {
 
   async decode() {
     const {carried, span, floor, bits, weights} = this.samples;
-    const [losses, predicted, contributions, counts] =
-      await Promise.all(["losses", "predicted", "pair_contributions", "pair_samples"].map(unpack));
+    const [losses, predicted, contributions, counts, table] =
+      await Promise.all(["losses", "predicted", "pair_contributions", "pair_samples", "pair_table"].map(unpack));
     const codes = new Uint16Array(losses);
     this.loss = new Float32Array(codes.length);
     this.predicted = new {8: Uint8Array, 16: Uint16Array, 32: Uint32Array}[bits](predicted);
@@ -36,36 +43,25 @@ class Model {
     this.contributions = new Float32Array(contributions);
     this.counts = new Uint32Array(counts);
     this.pairs = this.contributions.length / 12;
-    if (this.data.gaps) this.means = new Float32Array(await unpack("pair_means"));
+    this.table = new Float32Array(table);
   }
 
-  // A checkpoint's mean over the samples that it shares with the other, or their number; see pack_pair_means.
-  shared(quantity, at, other) {
-    const count = this.epochs.length;
-    return this.means[(quantity * count + at) * count + other];
+  // Where a pair stands in the arrays of pairs.
+  place(first, last) { return first * this.epochs.length - first * (first + 1) / 2 + last - first - 1; }
+
+  // What Python computed of a pair in the order of time, by column of `pair_table`.
+  computed(before, after) {
+    const at = this.place(before, after);
+    return Object.fromEntries(this.data.pair_columns.map((name, row) => [name, this.table[row * this.pairs + at]]));
   }
 
-  // The means that a pair is compared by: of all samples, or of those with a finite loss (an answer) at both.
-  pairMeans(at, other) {
-    const columns = ["loss", "accuracy", "refinement_loss", "calibration_loss", "hedge", "error_rate", "mistake_cost"];
-    if (!this.data.gaps) return Object.fromEntries(columns.map(name => [name, this.columns[name][at]]));
-    const [loss, correct, hedge, mistake, refinement, , accuracy] = [0, 1, 2, 3, 4, 5, 6].map(quantity => this.shared(quantity, at, other));
-    return {loss, accuracy, hedge, refinement_loss: refinement, calibration_loss: loss - refinement, error_rate: 1 - correct, mistake_cost: correct < 1 ? mistake / (1 - correct) : NaN};
-  }
-
-  // What the numbers of a pair are over, and what is left out of them.
-  sampleValues(before, after) {
-    const c = this.columns, all = this.samples.all, counted = (quantity, at, other) => this.data.gaps ? this.shared(quantity, at, other) : all;
-    const {counts} = this.cells(before, after), switched = at => sum([...counts.slice(3 * at, 3 * at + 3)]);
-    const values = {
-      scored: counted(5, before, after), answered: counted(7, before, after),
-      forgotten_answers: this.data.gaps ? this.shared(8, before, after) : switched(1),
-      learned_answers: this.data.gaps ? this.shared(8, after, before) : switched(2),
-    };
-    for (const [side, at] of [["before", before], ["after", after]]) {
-      values[`nonfinite_${side}`] = c.nonfinite_samples[at];
-      values[`infinite_${side}`] = c.infinite_samples[at];
-    }
+  // The epochs' own means, and what the numbers of a pair are over; where losses are not finite Python's replace them.
+  ofEpochs(before, after) {
+    const c = this.columns, all = this.samples.all, {counts} = this.cells(before, after);
+    const switched = at => sum([...counts.slice(3 * at, 3 * at + 3)]);
+    const values = {scored: all, answered: all, forgotten_answers: switched(1), learned_answers: switched(2)};
+    for (const [side, at] of [["before", before], ["after", after]])
+      for (const [name, column] of Object.entries(OF_EPOCH)) values[`${name}_${side}`] = c[column][at];
     return values;
   }
 
@@ -82,7 +78,7 @@ class Model {
     const sums = new Float64Array(12), counts = new Float64Array(12);
     if (before === after) return {sums, counts};
     const [first, last] = [Math.min(before, after), Math.max(before, after)];
-    const pair = first * this.epochs.length - first * (first + 1) / 2 + last - first - 1;
+    const pair = this.place(first, last);
     for (let cell = 0; cell < 12; cell++) {
       const [transition, direction] = [Math.floor(cell / 3), cell % 3];
       // Looked at backwards, learned is forgotten and up is down.
@@ -111,29 +107,16 @@ class Model {
     const chosen = this.data.pair;
     if (before === chosen[0] && after === chosen[1])  // as Python computed them
       return Object.fromEntries(Object.entries(this.data.values).map(([name, value]) => [name, number(value)]));
-    const change = this.changes(before, after), c = this.columns;
-    const called = at => `epoch ${FORMATS.epoch(this.epochs[at])}`;
+    const c = this.columns, called = at => `epoch ${FORMATS.epoch(this.epochs[at])}`;
     const values = {A: this.epochs[before], B: this.epochs[after], at_A: called(before), at_B: called(after), temperature_after: c.temperature[after]};
-    const [first, second] = [this.pairMeans(before, after), this.pairMeans(after, before)];
-    for (const [name, column] of Object.entries({loss: "loss", accuracy: "accuracy", refinement: "refinement_loss", calibration: "calibration_loss"})) {
-      values[`${name}_before`] = first[column];
-      values[`${name}_after`] = second[column];
-      values[`${name}_change`] = second[column] - first[column];
-    }
-    [values.cost_before, values.cost_after] = [first.mistake_cost, second.mistake_cost];
-    for (const [name, column] of Object.entries({gap: "confidence_gap", ece: "ece", ece_null: "ece_null", sure_right: "sure_right", sure_wrong: "sure_wrong"})) {
-      values[`${name}_before`] = c[column][before];
-      values[`${name}_after`] = c[column][after];
-    }
+    Object.assign(values, this.ofEpochs(before, after), this.computed(before, after));
+    for (const name of ["loss", "accuracy", "refinement", "calibration"])
+      values[`${name}_change`] = values[`${name}_after`] - values[`${name}_before`];
     [values.loss_from, values.loss_to] = apart(values.loss_before, values.loss_after);
     [values.refinement_from, values.refinement_to] = apart(values.refinement_before, values.refinement_after);
     [values.unscaled, values.scaled] = apart(values.loss_after, values.refinement_after);
-    values.calibration_margin = 1.96 * c.calibration_loss_se[after];
-    const turned = Float64Array.from(change, (_, i) => this.answered(before, i) && this.answered(after, i) ? this.right(after, i) - this.right(before, i) : NaN);
-    [values.loss_low, values.loss_high] = this.interval(change, values.loss_change);
-    [values.accuracy_low, values.accuracy_high] = this.interval(turned, values.accuracy_change);
-    Object.assign(values, this.sampleValues(before, after), this.account(first, second), this.cellValues(before, after),
-      this.classValues(before, after), this.concentration(before, after));
+    values.calibration_margin = c.calibration_margin[after];
+    Object.assign(values, this.cellValues(before, after), this.classValues(before, after), this.concentration(before, after));
     return Object.assign(values, this.texts(values));
   }
 
@@ -148,18 +131,6 @@ class Model {
       carried: values.cancelling > 0 ? "rise" : "none",
     };
     return Object.fromEntries(Object.entries(keys).map(([name, key]) => [name, fill(this.data.choices[name][key], values)]));
-  }
-
-  // Kitagawa's split of H + e C; where nobody is wrong on one side, C is taken from the other.
-  account(...both) {
-    const hedge = both.map(one => one.hedge), rate = both.map(one => one.error_rate);
-    let cost = both.map(one => one.mistake_cost);
-    cost = cost.map((one, at) => Number.isNaN(one) ? cost[1 - at] : one).map(one => Number.isNaN(one) ? 0 : one);
-    return {
-      hedging: hedge[1] - hedge[0],
-      error_rate: (cost[0] + cost[1]) / 2 * (rate[1] - rate[0]),
-      mistake_cost: (rate[0] + rate[1]) / 2 * (cost[1] - cost[0]),
-    };
   }
 
   cellValues(before, after) {
@@ -217,7 +188,7 @@ class Model {
   }
 
   // How many samples of the run some carried ones stand for.
-  weightOf(samples) { return sum(samples.map(i => this.weight[i])); }
+  weightOf(members) { return sum(members.map(i => this.weight[i])); }
 
   // Carried samples with a change, those that rose most first.
   ranked(before, after) {
@@ -250,31 +221,5 @@ class Model {
       cancelling += this.weight[i];
     }
     return {top_1: share(1), top_10: share(10), cancelling: Math.round(cancelling)};
-  }
-
-  // Student's t at 97.5 % with n - 1 degrees of freedom; where a pair shares fewer samples, by Cornish and Fisher.
-  quantile(n) {
-    if (!this.data.gaps) return this.data.quantile;
-    const z = 1.959963984540054, f = n - 1;
-    return z + (z ** 3 + z) / (4 * f) + (5 * z ** 5 + 16 * z ** 3 + 3 * z) / (96 * f ** 2) +
-      (3 * z ** 7 + 19 * z ** 5 + 17 * z ** 3 - 15 * z) / (384 * f ** 3);
-  }
-
-  // Hall's skewness-adjusted interval of a mean difference (significance.py), about the exact mean.
-  interval(values, mean) {
-    let n = 0, centre = 0, second = 0, third = 0;
-    values.forEach((value, i) => { if (!Number.isNaN(value)) { n += this.weight[i]; centre += this.weight[i] * value; } });
-    if (n < 3) return [NaN, NaN];
-    centre /= n;
-    values.forEach((value, i) => {
-      if (Number.isNaN(value)) return;
-      second += this.weight[i] * (value - centre) ** 2;
-      third += this.weight[i] * (value - centre) ** 3;
-    });
-    const spread = Math.sqrt(second / (n - 1)), se = spread / Math.sqrt(n);
-    if (!(spread > 0)) return [mean, mean];
-    const k = third / n / spread ** 3 / Math.sqrt(n), q = this.quantile(n);
-    const unskew = at => Math.abs(k) < 1e-9 ? at : 3 / k * (Math.cbrt(1 + k * (at - k / 6)) - 1);
-    return [mean - se * unskew(q), mean - se * unskew(-q)];
   }
 }

@@ -1,0 +1,149 @@
+"""Every pair of a run's checkpoints at once: means, intervals and accounts, by products of matrices."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from confshift.analysis.decomposition import kitagawa
+from confshift.analysis.panel import Panel
+from confshift.analysis.significance import skewed_bounds
+
+#: Samples in a block of the products: more would not be faster, and take memory.
+_BLOCK = 8192
+#: The relative rounding of a sum of so many products.
+_EPS = 1e-13
+
+
+def pairs_of(panel: Panel) -> pd.DataFrame:
+    """Return means, intervals and the account of every pair of checkpoints, the earlier one before.
+
+    Parameters
+    ----------
+    panel : Panel
+
+    Returns
+    -------
+    DataFrame
+        Indexed by the positions before and after. Over the samples with a finite loss on both sides
+        (`scored` of them): loss, refinement, calibration (nats, each `_before` and `_after`), cost_before
+        and cost_after (of a mistake, NaN where none is wrong), loss_low and loss_high (the 95 % interval of
+        the change of the loss), and hedging, error_rate, mistake_cost, which add up to that change (nats).
+        Over those with an answer on both sides (`answered`): accuracy_before, accuracy_after, accuracy_low,
+        accuracy_high (fractions), learned_answers and forgotten_answers.
+
+    Notes
+    -----
+    Intervals as in `significance.paired_interval`: they need the first three moments of each sample's
+    change, which are sums of products of two checkpoints' losses.
+    """
+    first, second = np.triu_indices(len(panel.checkpoints), 1)
+
+    def sides(values: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return (2, pairs) of (T, T), whose row is the checkpoint and whose column is the other one."""
+        return np.stack([values[first, second], values[second, first]])
+
+    finite, answered = _Shared(panel.finite), _Shared(panel.answered)
+    loss, refinement = sides(finite.mean(panel.loss)), sides(finite.mean(panel.refinement))
+    rate = 1 - sides(finite.mean(panel.correct))
+    hedge, mistake = sides(finite.mean(panel.hedge)), sides(finite.mean(panel.mistake))
+    cost, account = kitagawa(hedge, rate, mistake)
+    forgotten, learned = sides(_sums(panel.correct, panel.answered & ~panel.correct))
+    answers, accuracy = sides(answered.counts)[0], sides(answered.mean(panel.correct))
+    columns: dict[str, NDArray[Any]] = {
+        "scored": sides(finite.counts)[0].astype(int),
+        "answered": answers.astype(int),
+        "learned_answers": learned.astype(int),
+        "forgotten_answers": forgotten.astype(int),
+    }
+    named = {"loss": loss, "accuracy": accuracy, "refinement": refinement, "cost": cost}
+    for name, values in {**named, "calibration": loss - refinement}.items():
+        columns[f"{name}_before"], columns[f"{name}_after"] = values
+    columns["loss_low"], columns["loss_high"] = _loss_bounds(panel, loss[1] - loss[0], first, second)
+    sums = (learned - forgotten, learned + forgotten, learned - forgotten)
+    columns["accuracy_low"], columns["accuracy_high"] = _bounds(accuracy[1] - accuracy[0], answers, *sums)
+    columns |= dict(zip(("hedging", "error_rate", "mistake_cost"), account, strict=True))
+    return pd.DataFrame(columns, index=pd.MultiIndex.from_arrays([first, second], names=["before", "after"]))
+
+
+class _Shared:
+    """Means of each checkpoint over the samples that it shares with each other one."""
+
+    def __init__(self, members: NDArray[np.bool_]) -> None:
+        self.members, self.whole = members, bool(members.all())
+        count = len(members)
+        samples = float(members.shape[1])
+        self.counts = np.full((count, count), samples) if self.whole else _sums(members, members)
+
+    def mean(self, values: NDArray[Any]) -> NDArray[np.float64]:
+        """Return (T, T): of the checkpoint in the row, over what it shares with the one in the column."""
+        if self.whole:
+            return np.broadcast_to(values.mean(axis=1)[:, None], self.counts.shape)
+        used = np.where(self.members, values, 0.0)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            means: NDArray[np.float64] = _sums(used, self.members) / self.counts
+        return means
+
+
+def _sums(rows: NDArray[Any], columns: NDArray[Any]) -> NDArray[np.float64]:
+    """Return the products (T, T) of two arrays (T, N), summed over the samples block by block."""
+    total = np.zeros((len(rows), len(columns)))
+    for start in range(0, rows.shape[1], _BLOCK):
+        block = slice(start, start + _BLOCK)
+        total += rows[:, block].astype(np.float64) @ columns[:, block].astype(np.float64).T
+    return total
+
+
+def _loss_bounds(
+    panel: Panel, change: NDArray[np.float64], first: NDArray[np.intp], second: NDArray[np.intp]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the interval of the mean change of the loss of every pair."""
+    count = len(panel.checkpoints)
+    shared, sums, squares, cubes, sizes = (np.zeros((count, count)) for _ in range(5))
+    for start in range(0, len(panel.targets), _BLOCK):
+        block = slice(start, start + _BLOCK)
+        members = panel.finite[:, block]
+        losses = np.where(members, panel.loss[:, block], np.nan)
+        # What a sample has in common at most epochs would only cost digits: a change does not know of it.
+        a = np.where(members, losses - _typical(losses), 0.0)
+        m = members.astype(np.float64)
+        a2 = a * a
+        shared += m @ m.T
+        sums += m @ a.T - a @ m.T
+        sizes += a2 @ m.T + m @ a2.T
+        squares += a2 @ m.T + m @ a2.T - 2 * a @ a.T
+        cubes += m @ (a2 * a).T - (a2 * a) @ m.T + 3 * (a2 @ a.T - a @ a2.T)
+    parts = (each[first, second] for each in (shared, sums, squares, cubes))
+    return _bounds(change, *parts, rounding=_EPS * sizes[first, second])
+
+
+def _typical(losses: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return each sample's median over the epochs at which its loss is finite, 0 where there is none."""
+    ranked = np.sort(losses, axis=0)  # NaN last
+    middle = np.maximum((np.isfinite(losses).sum(axis=0) - 1) // 2, 0)
+    return np.asarray(np.nan_to_num(ranked[middle, np.arange(losses.shape[1])]))
+
+
+def _bounds(
+    change: NDArray[np.float64],
+    samples: NDArray[np.float64],
+    sums: NDArray[np.float64],
+    squares: NDArray[np.float64],
+    cubes: NDArray[np.float64],
+    *,
+    rounding: NDArray[np.float64] | float = 0.0,
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return Hall's interval of a mean change, from sums of the changes, of their squares and cubes.
+
+    A sum of squares about the mean that is within `rounding` is that of equal changes.
+    """
+    with np.errstate(invalid="ignore", divide="ignore"):
+        mean = sums / samples
+        central = squares - samples * mean**2
+        spread = np.sqrt(np.where(central > rounding, central, 0.0) / (samples - 1))
+        third = cubes / samples - 3 * mean * squares / samples + 2 * mean**3
+        skewness = np.where(spread > 0, third / spread**3, 0.0)
+    return skewed_bounds(change, spread, skewness, samples)

@@ -1,0 +1,245 @@
+"""What the page carries: every table and array once, for the script to compare any two epochs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from confshift.analysis.comparison import Comparison
+from confshift.analysis.history import History, summarize
+from confshift.reporting import binning, packing
+from confshift.reporting.pair_values import ENDLESS
+from confshift.reporting.readings import CHOICES, READINGS
+from confshift.reporting.tables import epoch_table, rise_starts
+from confshift.reporting.theme import CELL_LABELS, TRANSITION_LABELS
+from confshift.reporting.thumbnails import TILE, Thumbnails
+
+#: The cells of every pair are computed for at most this many checkpoints ...
+_MAX_EPOCHS = 200
+#: ... and at most this many pairs times samples; but never for fewer checkpoints than this.
+_MAX_PAIR_CELLS, _MIN_EPOCHS = 100_000_000, 20
+
+#: What the script needs of `History.pairs` where every loss is finite: the rest are the epochs' own means.
+_PAIR_COLUMNS = [
+    *("loss_low", "loss_high", "accuracy_low", "accuracy_high"),
+    *("hedging", "error_rate", "mistake_cost"),
+]
+
+
+@dataclass(frozen=True, eq=False)
+class PageData:
+    """What the page's script reads as `data`, by the names that it uses; a test compares the two sets.
+
+    Positions are those of the carried epochs. What is not finite becomes null.
+    """
+
+    tables: dict[str, pd.DataFrame]  # rows that the charts draw for the report's own pair, by table
+    specs: dict[str, Any]  # Vega's, by the chart's id
+    two_runs: bool  # whether A and B are of two runs: then there is no other pair
+    pair: list[int]  # the positions of A and B that the report is made for
+    paired: bool  # whether they differ
+    gaps: bool  # whether some loss is not finite: then a pair's means are over the samples that it shares
+    epochs: dict[str, list[Any]]  # a list over the epochs for each numeric column of `epoch_table`
+    pair_columns: list[str]  # the rows of the array `pair_table`, whose columns are the pairs
+    classes: dict[str, Any]  # shown, names, samples; accuracy and loss as lists over the epochs
+    reliability: dict[str, Any]  # dots and isotonic: for each epoch the rows that a curve is drawn from
+    bands: dict[str, Any]  # for A and for B: confidence, low, high
+    bins: dict[str, Any]  # for each scale: edges; right and wrong, counts for each epoch
+    odds_ticks: list[float]  # of the axis of log-odds, the ends among them
+    scale: str  # of confidences, on opening: "probability" or "odds"
+    values: dict[str, Any]  # `pair_values` of the report's own pair
+    readings: Mapping[str, str]  # templates of sentences
+    choices: Mapping[str, Mapping[str, str]]  # templates of those that are chosen by the numbers
+    labels: dict[str, Any]  # transitions: names; cells: transition, direction, name
+
+
+@dataclass(frozen=True, eq=False)
+class SampleData:
+    """What the script reads as `data.samples`: the samples that a page carries one by one."""
+
+    all: int  # how many samples the run has
+    carried: int  # how many of them the page carries
+    ids: list[str]  # as text
+    targets: list[int]  # the true classes
+    weights: list[float]  # how many samples each stands for; empty where all are carried
+    class_names: dict[str, str]  # by class, of those that occur
+    span: float  # the logarithm of the largest loss; see `pack_losses`
+    floor: float  # added to a loss before its logarithm is taken
+    bits: int  # of a predicted class
+    inputs: dict[str, Any]  # tiles, texts, side, columns: what is shown of a sample's input
+
+
+def carried_history(history: History, comparison: Comparison, rise: pd.DataFrame) -> History:
+    """Return the history of the checkpoints that the page carries: all, or an even choice of them.
+
+    The compared ones, the best ones and the one where a rise began are always among them.
+    """
+    checkpoints = history.main.checkpoints
+    room = math.isqrt(2 * _MAX_PAIR_CELLS // max(1, len(history.main.targets)))
+    limit = max(_MIN_EPOCHS, min(_MAX_EPOCHS, room))
+    if len(checkpoints) <= limit:
+        return history
+    wanted = {
+        comparison.before.epoch,
+        comparison.after.epoch,
+        *history.best["epoch"],
+        *rise_starts(rise),
+    }
+    even = np.linspace(0, len(checkpoints) - 1, limit - len(wanted)).round().astype(int)
+    keep = {checkpoints[place].epoch for place in even} | wanted
+    chosen = [one for _, panel in history.panels for one in panel.checkpoints if one.epoch in keep]
+    return summarize(chosen, split=history.split)
+
+
+def page_data(
+    history: History,
+    comparison: Comparison,
+    *,
+    tables: dict[str, pd.DataFrame],
+    specs: dict[str, Any],
+    classes: list[int],
+    values: dict[str, Any],
+    two_runs: bool,
+) -> tuple[PageData, dict[str, str]]:
+    """Gather what the page carries but for single samples: what the script reads, and packed arrays.
+
+    Parameters
+    ----------
+    history : History
+        Of the carried checkpoints.
+    comparison : Comparison
+        Of the pair that the report is made for, both carried.
+    tables : dict of str to DataFrame
+        What the charts draw where it is not made by the script.
+    specs : dict
+        Vega's, by the chart's id.
+    classes : list of int
+        Those shown one by one.
+    values : dict
+        `pair_values` of the pair.
+    two_runs : bool
+    """
+    panel, pair = history.main, places_of(history, comparison)
+    gaps = not panel.finite.all()
+    columns = list(history.pairs) if gaps else _PAIR_COLUMNS
+    numbers = epoch_table(history).select_dtypes("number").replace(math.inf, ENDLESS)
+    data = PageData(
+        tables=tables,
+        specs=specs,
+        two_runs=two_runs,
+        pair=pair,
+        paired=pair[0] != pair[1],
+        gaps=gaps,
+        epochs={str(name): numbers[name].tolist() for name in numbers},
+        pair_columns=columns,
+        classes=_classes(history, classes),
+        **_confidences(history, comparison),
+        values=values,
+        readings=READINGS,
+        choices=CHOICES,
+        labels={
+            "transitions": TRANSITION_LABELS,
+            "cells": [[*cell, label] for cell, label in CELL_LABELS.items()],
+        },
+    )
+    contributions, counts = packing.pack_pairs(panel)
+    arrays = {"pair_contributions": contributions, "pair_samples": counts}
+    return data, {**arrays, "pair_table": packing.pack(history.pairs[columns].to_numpy(np.float32).T)}
+
+
+def sample_data(
+    history: History, comparison: Comparison, *, limit: int, shown: NDArray[np.intp], thumbnails: Thumbnails
+) -> tuple[SampleData, dict[str, str]]:
+    """Gather what the page carries of single samples, of at most `limit` of them.
+
+    Parameters
+    ----------
+    history, comparison
+        As in `page_data`.
+    limit : int
+    shown : ndarray of int
+        The samples, as positions in the panel, whose inputs are shown by `thumbnails`, in its order.
+    thumbnails : Thumbnails
+    """
+    panel, (before, after) = history.main, places_of(history, comparison)
+    chosen = packing.select_samples(panel.changes(before, after), limit=limit)
+    positions, names = chosen.positions, panel.class_labels
+    used = np.unique(np.r_[panel.targets[positions], panel.predicted[:, positions].ravel()])
+    losses, span = packing.pack_losses(panel, positions)
+    predicted, bits = packing.pack_predicted(panel, positions)
+    data = SampleData(
+        all=len(panel.targets),
+        carried=len(positions),
+        ids=[str(one) for one in panel.sample_ids[positions]],
+        targets=panel.targets[positions].tolist(),
+        weights=chosen.weights.tolist() if len(positions) < len(panel.targets) else [],
+        class_names={str(one): names[one] for one in used if one >= 0},
+        span=span,
+        floor=packing.LOSS_FLOOR,
+        bits=bits,
+        inputs=_inputs(positions, shown, thumbnails),
+    )
+    return data, {"losses": losses, "predicted": predicted}
+
+
+def _inputs(carried: NDArray[np.intp], shown: NDArray[np.intp], thumbnails: Thumbnails) -> dict[str, Any]:
+    """Return the inputs of carried samples, by their place among these."""
+    place = {int(one): at for at, one in enumerate(carried)}
+    known = [(place[one], at) for at, one in enumerate(shown.tolist()) if one in place]
+    return {
+        "tiles": {i: thumbnails.tiles[at] for i, at in known if thumbnails.tiles[at] >= 0},
+        "texts": {i: thumbnails.texts[at] for i, at in known if thumbnails.tiles[at] < 0},
+        "side": TILE,
+        "columns": thumbnails.columns,
+    }
+
+
+def places_of(history: History, comparison: Comparison) -> list[int]:
+    """Return where the two compared checkpoints stand among the carried ones."""
+    checkpoints = history.main.checkpoints
+    return [checkpoints.index(comparison.before), checkpoints.index(comparison.after)]
+
+
+def _confidences(history: History, comparison: Comparison) -> dict[str, Any]:
+    panel, ticks = history.main, binning.odds_ticks(history.main)
+    curves = binning.isotonic_curves(panel)
+    return {
+        "reliability": {"dots": binning.reliability_dots(panel), "isotonic": curves},
+        "bands": _bands(comparison),
+        "bins": {
+            scale: {"edges": edges.tolist(), **binning.confidence_bins(panel, edges)}
+            for scale, edges in binning.bin_edges(ticks).items()
+        },
+        "odds_ticks": ticks.tolist(),
+        "scale": "odds" if binning.crowded(comparison.answered.confidence[1]) else "probability",
+    }
+
+
+def _classes(history: History, classes: list[int]) -> dict[str, Any]:
+    """Return accuracy and loss of the shown classes at every epoch."""
+    panel, table = history.main, history.classes.loc[history.split]
+    wide = {
+        name: table[name].to_numpy().reshape(len(panel.checkpoints), len(panel.class_names))
+        for name in ("accuracy", "loss", "samples")
+    }
+    return {
+        "shown": classes,
+        "names": [panel.class_labels[one] for one in classes],
+        "samples": [int(wide["samples"][-1, one]) for one in classes],
+        "accuracy": [wide["accuracy"][:, one].tolist() for one in classes],
+        "loss": [wide["loss"][:, one].tolist() for one in classes],
+    }
+
+
+def _bands(comparison: Comparison) -> dict[str, list[list[float]]]:
+    table = comparison.reliability_band
+    return {
+        str(side): part[["confidence", "low", "high"]].to_numpy().tolist()
+        for side, part in table.groupby("side", sort=False)
+    }
