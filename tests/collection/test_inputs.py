@@ -12,11 +12,11 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional
-from torch.utils.data import DataLoader, DistributedSampler, IterableDataset, Subset, TensorDataset
+from torch.utils.data import DataLoader, DistributedSampler, IterableDataset, Sampler, Subset, TensorDataset
 from toy_training import CLASSES, FEATURES, INPUTS, SAMPLES, TARGETS, make_batches, make_loader, make_model
 
 from confshift import ConfshiftError, Predictions, inspect
-from confshift.collection import batches
+from confshift.collection import batches, loaders
 
 RANDOM = np.random.default_rng(0)
 BINARY = RANDOM.integers(0, 2, 60)
@@ -446,6 +446,25 @@ def test_a_loaders_length_is_only_a_hint(tmp_path, length):
             return Promising.__len__(Promising(length))
 
     assert len(inspect(make_model(), Loader(), run=tmp_path)) == SAMPLES
+
+
+@pytest.mark.parametrize("length", [ValueError("x"), RuntimeError(), 2.5, -3, "many", 10**30])
+def test_a_length_that_a_sampler_or_dataset_gets_wrong_is_not_known(tmp_path, length):
+    class Odd(Sampler):
+        drop_last, batch_size, num_replicas = True, 16, 2
+
+        def __iter__(self):
+            return iter(range(SAMPLES))
+
+        def __len__(self):
+            return Promising.__len__(Promising(length))
+
+    class Data(TensorDataset):
+        __len__ = Odd.__len__
+
+    loader = DataLoader(Data(INPUTS, TARGETS), 16, sampler=Odd(), drop_last=True)
+    loaders.warn_of_dropped(loader, run=str(tmp_path), split="val")
+    loaders.warn_of_shard(loader, run=str(tmp_path), split="val")
 
 
 def test_lightnings_sanity_check_is_not_an_epoch(tmp_path):

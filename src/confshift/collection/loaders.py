@@ -31,9 +31,14 @@ def batch_count(loader: Any) -> int | None:
     inner = torch_loader(loader)
     if inner is not None and isinstance(inner.dataset, IterableDataset):
         return None  # asking makes torch warn later, when the dataset was wrong about its length
+    return _length_of(loader)
+
+
+def _length_of(sized: Any) -> int | None:
+    """Return a length, None where there is none: what a user's own `__len__` raises or returns is a hint."""
     try:
-        return len(loader)
-    except Exception:  # whatever a loader of the user's own raises, its length is only a hint
+        return len(sized)
+    except Exception:  # len() itself refuses a float, a negative number and one beyond an index
         return None
 
 
@@ -47,16 +52,15 @@ def warn_of_dropped(loader: Any, *, run: str, split: str) -> None:
     batches = getattr(inner, "batch_sampler" if batched else "sampler", None)
     size: Any = getattr(batches, "batch_size", None)
     sampler: Any = getattr(batches, "sampler", None)
-    drops = getattr(batches, "drop_last", False) and isinstance(size, int)
-    if not drops or not hasattr(sampler, "__len__"):
-        return
-    left_out = len(sampler) % size
+    drops = getattr(batches, "drop_last", False) and isinstance(size, int) and size > 0
+    total = _length_of(sampler) if drops else None
+    left_out = (total or 0) % size if drops else 0
     if left_out and (run, split) not in _warned:
         _warned.add((run, split))
         _log.warning(
             "%s: the loader has drop_last=True, so %d of %d samples (%s) are never inspected; "
             "give inspect a loader with drop_last=False",
-            *(run, left_out, len(sampler), split),
+            *(run, left_out, total, split),
         )
 
 
@@ -95,9 +99,8 @@ def _ranks_of(part: Any) -> int:
 
 def _share_of(part: Any, loader: DataLoader[Any], ranks: int) -> str:
     """Say how many samples of how many a rank gets, padding included, where that is known."""
-    try:
-        total = len(loader.dataset)  # type: ignore[arg-type]
-    except (TypeError, NotImplementedError):
+    total = _length_of(loader.dataset)
+    if total is None:
         return f"every {ranks}th of an unknown number of"
     given = getattr(part, "num_samples", None)
     return f"{given if type(given) is int else -(-total // ranks)} of {total}"
