@@ -136,3 +136,22 @@ def test_numbers_are_written_as_in_the_findings(name):
 
 def test_text_is_not_taken_for_a_template():
     assert fill("{x:text}", {"x": "{y:nats}"}) == "{y:nats}"
+
+
+@pytest.mark.parametrize(
+    ("infinite", "course"),
+    [
+        ((False, True), "rose to ∞; over the 59 samples with a finite loss at both it fell from"),
+        ((True, False), "fell from ∞; over the 59 samples with a finite loss at both it fell from"),
+        ((True, True), "is ∞ at both; over the 59 samples with a finite loss at both it fell from"),
+        ((False, False), "the loss fell from"),
+    ],
+)
+def test_a_loss_that_is_infinite_is_not_said_to_fall_as_the_finite_ones_do(infinite, course):
+    targets = np.arange(60) % 3
+    sides = [scale * np.eye(3)[targets] + np.random.default_rng(0).normal(size=(60, 3)) for scale in (1, 3)]
+    for side, masked in zip(sides, infinite, strict=True):
+        side[0, targets[0]] = -np.inf if masked else side[0, targets[0]]
+    assert course in reading("loss", *sides, targets)
+    prefix = "Over the samples with a finite loss at both: "
+    assert reading("loss_detail", *sides, targets).startswith(prefix) == any(infinite)

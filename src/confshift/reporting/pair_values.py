@@ -74,7 +74,7 @@ def _chosen_texts(values: Mapping[str, Any]) -> dict[str, str]:
     infinite = values["infinite_before"] > 0, values["infinite_after"] > 0
     moves = {(False, False): "finite", (False, True): "rose", (True, False): "fell", (True, True): "stayed"}
     keys = {
-        "loss_moved": moves[infinite],
+        **dict.fromkeys(("loss_moved", "loss_course", "finite_part"), moves[infinite]),
         "left_out": "some" if values["nonfinite_before"] + values["nonfinite_after"] > 0 else "none",
         "costs": "wrong" if math.isfinite(values["cost_before"] + values["cost_after"]) else "right",
         "class_fall": "fell" if values["fell_before"] - values["fell_after"] > wording.NOTHING else "none",

@@ -16,7 +16,7 @@ READINGS = {
     "pair": ("Epoch {A:epoch} to {B:epoch}: loss {loss_moved:text}, accuracy {accuracy_change:points}."),
     "loss_figure": "{loss_moved:text}",
     "loss_detail": (
-        "{loss_from:text} at {at_A:text}, {loss_to:text} at {at_B:text}. "
+        "{finite_part:text}{loss_from:text} at {at_A:text}, {loss_to:text} at {at_B:text}. "
         "95 % interval {loss_low:signed} to {loss_high:signed}{left_out:text}"
     ),
     "accuracy_figure": "{accuracy_change:points}",
@@ -30,7 +30,7 @@ READINGS = {
         "{unscaled:text} to {scaled:text} (95 % margin {calibration_margin:nats})"
     ),
     "loss": (
-        "Between {at_A:text} and {at_B:text} the loss {loss_change:rose} from {loss_from:text} to "
+        "Between {at_A:text} and {at_B:text} the loss {loss_course:text} from {loss_from:text} to "
         "{loss_to:text} nats; after temperature scaling it went from {refinement_from:text} to "
         "{refinement_to:text}{left_out:text}."
     ),
@@ -97,6 +97,16 @@ CHOICES: dict[str, dict[str, str]] = {
         "rose": "up to ∞ nats",
         "fell": "down from ∞ nats",
         "stayed": "∞ at both",
+    },
+    "loss_course": {
+        "finite": "{loss_change:rose}",
+        "rose": "rose to ∞; over the {scored:samples} with a finite loss at both it {loss_change:rose}",
+        "fell": "fell from ∞; over the {scored:samples} with a finite loss at both it {loss_change:rose}",
+        "stayed": "is ∞ at both; over the {scored:samples} with a finite loss at both it {loss_change:rose}",
+    },
+    "finite_part": {
+        "finite": "",
+        **dict.fromkeys(("rose", "fell", "stayed"), "Over the samples with a finite loss at both: "),
     },
     "left_out": {
         "none": "",

@@ -122,8 +122,9 @@ class Model {
 
   // The sentences that are chosen by the numbers; readings.py chooses by the same.
   texts(values) {
+    const moved = values.infinite_before > 0 ? values.infinite_after > 0 ? "stayed" : "fell" : values.infinite_after > 0 ? "rose" : "finite";
     const keys = {
-      loss_moved: values.infinite_before > 0 ? values.infinite_after > 0 ? "stayed" : "fell" : values.infinite_after > 0 ? "rose" : "finite",
+      loss_moved: moved, loss_course: moved, finite_part: moved,
       left_out: values.nonfinite_before + values.nonfinite_after > 0 ? "some" : "none",
       costs: Number.isFinite(values.cost_before + values.cost_after) ? "wrong" : "right",
       class_fall: values.fell_before - values.fell_after > NOTHING ? "fell" : "none",
