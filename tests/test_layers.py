@@ -43,7 +43,7 @@ MAY_IMPORT = {
 }
 
 #: The room of the charts is the one that knows altair.
-CHART_FILES = ("__init__", "change", "classes", "confidence", "epochs", "pieces", "runs", "samples")
+CHART_FILES = ("__init__", "change", "classes", "confidence", "epochs", "parts", "runs", "samples")
 
 #: A third-party package and the rooms or files that may import it; `integrations` may import anything.
 MAY_USE = {
@@ -288,7 +288,7 @@ def test_a_call_that_writes_is_told_from_one_that_reads(code, found):
 def test_no_module_is_named_like_a_public_function_or_like_nothing(name):
     parts = set(Path(name).with_suffix("").parts)
     functions = {public for public in confshift.__all__ if public.islower()}
-    assert functions == {"inspect", "compare", "summarize", "diagnose", "report"}
+    assert functions == {"inspect", "compare", "summarize", "diagnose", "report", "plot"}
     assert not parts & functions, "such a module shadows the function of that name"
     assert not parts & {"utils", "util", "helpers", "helper", "base", "common", "misc"}
 

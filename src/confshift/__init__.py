@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from confshift.findings.finding import Finding
     from confshift.predictions import Predictions
     from confshift.reporting.page import Report, report
+    from confshift.reporting.plotting import plot
     from confshift.storage.run import Run
 
 __version__ = "0.1.0"
@@ -31,6 +32,7 @@ __all__ = [
     "compare",
     "diagnose",
     "inspect",
+    "plot",
     "report",
     "summarize",
 ]
@@ -47,6 +49,7 @@ _HOMES = {
     "compare": "analysis.comparison",
     "diagnose": "findings.diagnosis",
     "inspect": "collection.collector",
+    "plot": "reporting.plotting",
     "report": "reporting.page",
     "summarize": "analysis.history",
 }

@@ -68,7 +68,7 @@ def load(browser: Any, path: Path) -> float:
 def follow(browser: Any) -> tuple[float, float]:
     """Choose other epochs with each part of the page in sight; return the slowest part's medians."""
     slowest = (0.0, 0.0)
-    epochs = browser.execute_script("return window.confshift.model.epochs.length")  # those that it carries
+    epochs = browser.execute_script("return window.confshift.pairs.epochs.length")  # those that it carries
     for place in PLACES:
         browser.execute_script("document.querySelector(arguments[0]).scrollIntoView()", place)
         time.sleep(0.3)

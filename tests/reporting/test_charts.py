@@ -12,8 +12,9 @@ import pytest
 from jsonschema import ValidationError
 from jsonschema.validators import validator_for
 
-from confshift.reporting import sections
-from confshift.reporting.charts import Frame, chart_specs
+from confshift.reporting import layout
+from confshift.reporting.charts import CHARTS, chart_specs
+from confshift.reporting.charts.parts import ChartContext
 from confshift.reporting.drawing import compiled, pictures
 
 LIMITS = {
@@ -21,14 +22,14 @@ LIMITS = {
     "accuracy_near": {"domainMin": 0.5},
     "accuracy_whole": {},
 }
-#: Tables that the script makes for the chosen pair: the methods of Views in views.js.
-SCRIPT = (files("confshift.reporting") / "assets" / "views.js").read_text(encoding="utf-8")
+#: Tables that the script makes for the chosen pair: the methods of Views in rows.js.
+SCRIPT = (files("confshift.reporting") / "assets" / "rows.js").read_text(encoding="utf-8")
 STYLE = (files("confshift.reporting") / "assets" / "style.css").read_text(encoding="utf-8")
 
 
 def frame(epochs=5, classes=4):
     ticks = (-2.2, 0.0, 2.2, 4.6)
-    return Frame(list(range(epochs)), classes, ticks, LIMITS, splits=True, rises=True)
+    return ChartContext(list(range(epochs)), classes, ticks, LIMITS, splits=True, rises=True)
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +73,8 @@ def test_no_spec_holds_data_or_an_address(specs):
 
 
 def test_every_table_is_known_to_python_or_to_the_script(specs, history, comparison):
-    from confshift.reporting.tables import pair_tables, run_tables
+    from confshift.reporting.epoch_tables import run_tables
+    from confshift.reporting.pair_tables import pair_tables
 
     known = {*run_tables(history, history.rise), *pair_tables(comparison, classes=[0, 1], at=("A", "B"))}
     methods = set(re.findall(r"^  (\w+)\(.*\) \{", SCRIPT, re.MULTILINE))
@@ -89,11 +91,9 @@ def test_every_colour_is_defined_for_light_dark_and_print(specs):
         assert used <= set(re.findall(r"--(\w+):", block))
 
 
-def test_every_figure_has_its_specs(specs):
-    figures = [*sections.TOP, *(one for section in sections.SECTIONS for one in section.figures)]
-    variants = {"": [""], "span": ["_near", "_whole"], "scale": ["_probability", "_odds"]}
-    expected = {figure.chart + end for figure in figures for end in variants[figure.variant]}
-    assert expected == set(specs)
+def test_every_chart_has_its_specs_and_a_place_on_the_page(specs):
+    assert {name for chart in CHARTS.values() for name, _ in chart.variants()} == set(specs)
+    assert {chart.section for chart in CHARTS.values()} <= {"top", *layout.SECTIONS}
 
 
 def test_two_runs_have_their_own_curves_and_no_chart_of_one_run():
@@ -119,7 +119,8 @@ def test_amounts_are_written_where_there_is_room():
 
 
 def test_pictures_are_drawn_in_the_colours_of_the_style_sheet(specs, history, comparison):
-    from confshift.reporting.tables import pair_tables, run_tables
+    from confshift.reporting.epoch_tables import run_tables
+    from confshift.reporting.pair_tables import pair_tables
 
     made = {
         **run_tables(history, history.rise),

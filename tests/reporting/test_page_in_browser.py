@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import csv
+import io
 import time
 
 import numpy as np
 import pytest
 from hostile_names import HOSTILE_NAMES
+from PIL import Image
 from reading_pages import Page
 from visiting import CATCH_DOWNLOAD, Visit, messages, requests
 
@@ -15,11 +17,12 @@ from confshift.analysis.comparison import compare
 from confshift.checkpoint import Checkpoint
 from confshift.predictions import Predictions
 from confshift.reporting.binning import odds_ticks
+from confshift.reporting.epoch_tables import epoch_table
 from confshift.reporting.page import report
-from confshift.reporting.pair_figures import pair_figures
+from confshift.reporting.pair_tables import paper_tables, shown_classes
 from confshift.reporting.pair_values import pair_values
 from confshift.reporting.readings import FORMATS, READINGS, fill
-from confshift.reporting.tables import epoch_table, shown_classes
+from confshift.reporting.vega import to_png
 
 pytestmark = pytest.mark.browser
 
@@ -125,7 +128,7 @@ def test_the_script_makes_the_tables_that_python_makes_for_pictures(visit, histo
     classes = shown_classes(comparison.classes, 20)
     for scale in ("probability", "odds"):
         visit.run("document.querySelector(`button[value='${arguments[0]}']`).click()", scale)
-        made = pair_figures(history, comparison, classes=classes, ticks=ticks, scale=scale)
+        made = paper_tables(comparison, classes=classes, ticks=ticks, scale=scale)
         for name in set(made) - {"samples", "pinned", "even", "concentration", "tops"}:
             rows = visit.run("return window.confshift.rows(arguments[0])", name)
             assert len(rows) == len(made[name]), name
@@ -246,6 +249,18 @@ def test_both_axes_and_both_ranges_can_be_drawn(browser, tmp_path, make_logits):
     for figure, axis in axes.items():
         visit.wait(f"const drawn = {axis}; return drawn && drawn !== '{drawn[figure]}'")
     assert not messages(browser)
+
+
+@pytest.mark.parametrize("chart", ["scatter", "history", "reliability_after"])
+def test_a_chart_is_saved_as_a_picture_in_colours_of_its_own(visit, tmp_path, chart):
+    visit.wait(f"return document.querySelector('#figure-{chart} .live svg') !== null")
+    visit.run(f"{CATCH_DOWNLOAD} document.querySelector('#figure-{chart} .svg').click()")
+    svg = visit.wait("return window.saved")
+    assert "var(" not in svg
+    picture = to_png(svg, scale=1)
+    pixels = np.asarray(Image.open(io.BytesIO(picture)).convert("RGB")).reshape(-1, 3)
+    assert (pixels[0] == 255).all()
+    assert len(np.unique(pixels, axis=0)) > 20
 
 
 def test_the_table_behind_a_chart_opens_and_downloads(visit):

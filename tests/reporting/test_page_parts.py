@@ -13,7 +13,7 @@ from confshift.analysis.history import summarize
 from confshift.analysis.panel import stack
 from confshift.analysis.reliability import isotonic_curve
 from confshift.findings.diagnosis import diagnose
-from confshift.reporting import binning, facts, page_data, sections
+from confshift.reporting import binning, facts, layout, page_data
 
 
 # ------------------------------------------------------------------------------------------------ payload
@@ -133,14 +133,6 @@ def test_the_start_stands_beside_models_that_know_nothing(history):
 
 # ----------------------------------------------------------------------------------------------- sections
 def test_every_finding_of_diagnose_has_a_section_of_its_own(run):
-    anchors = {section.anchor for section in sections.SECTIONS}
     findings = diagnose(run)
-    assert {one.question.section for one in findings} <= anchors
+    assert {one.question.section for one in findings} <= {*layout.SECTIONS} - {"other"}
     assert len({one.code for one in findings}) == len(findings)
-
-
-def test_anchors_and_charts_are_used_once():
-    anchors = [section.anchor for section in (*sections.SECTIONS, sections.OTHER)]
-    assert len(anchors) == len(set(anchors))
-    charts = [figure.chart for section in sections.SECTIONS for figure in section.figures]
-    assert len(charts) == len(set(charts))

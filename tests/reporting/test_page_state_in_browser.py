@@ -247,7 +247,7 @@ def test_a_report_that_looks_back_in_time_stays_that_way(browser, tmp_path, back
 def test_of_a_report_that_looks_back_other_pairs_look_forward(browser, tmp_path, backwards):
     visit = Visit(browser, backwards.save(tmp_path / "back.html").path).open("#A=5&B=1")
     assert visit.chosen() == [1, 5]
-    back = "return window.confshift.model.values(6, 2)"
+    back = "return window.confshift.pairs.values(6, 2)"
     forward = visit.run(
         "return window.confshift.choose({before: 2, after: 6}).then(() => window.confshift.values())"
     )
@@ -270,15 +270,15 @@ FORMULAS = [
 
 @pytest.mark.parametrize("names", FORMULAS)
 def test_no_text_is_a_formula_in_the_download_wherever_a_spreadsheet_splits_it(visit, names):
-    old = visit.run("return window.confshift.model.data.classes.names")
+    old = visit.run("return window.confshift.pairs.data.classes.names")
     visit.run(
-        f"{CATCH_DOWNLOAD} window.confshift.model.data.classes.names = arguments[0];"
+        f"{CATCH_DOWNLOAD} window.confshift.pairs.data.classes.names = arguments[0];"
         "window.confshift.choose({}); window.saved = null;"
         "document.querySelector('#figure-class_accuracy .csv').click()",
         names,
     )
     saved = visit.wait("return window.saved")
-    visit.run("window.confshift.model.data.classes.names = arguments[0]; window.confshift.choose({})", old)
+    visit.run("window.confshift.pairs.data.classes.names = arguments[0]; window.confshift.choose({})", old)
     for delimiter in ",;\t":
         lines = csv.reader(io.StringIO(saved, ""), delimiter=delimiter)
         texts = [one for line in lines for one in line if not re.fullmatch(r"[-+.0-9e,]+", one)]

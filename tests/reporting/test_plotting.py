@@ -8,13 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from confshift.analysis.comparison import compare
-from confshift.analysis.history import summarize
 from confshift.errors import ConfshiftError
 from confshift.reporting.binning import odds_ticks
-from confshift.reporting.pair_figures import pair_figures
-from confshift.reporting.plotting import FIGURES, plot
-from confshift.reporting.tables import shown_classes
+from confshift.reporting.pair_tables import paper_tables, shown_classes
+from confshift.reporting.plotting import SHORT_NAMES, figures, plot
 
 
 @pytest.fixture(scope="module")
@@ -22,12 +19,12 @@ def made(history, comparison):
     classes = shown_classes(comparison.classes, 20)
     ticks = odds_ticks(history.main)
     return {
-        scale: pair_figures(history, comparison, classes=classes, ticks=ticks, scale=scale)
+        scale: paper_tables(comparison, classes=classes, ticks=ticks, scale=scale)
         for scale in ("probability", "odds")
     }
 
 
-@pytest.mark.parametrize("figure", [*FIGURES, "reliability", "confidence"])
+@pytest.mark.parametrize("figure", [*figures(), *SHORT_NAMES])
 def test_every_figure_is_a_picture_with_colours_of_its_own(run, tmp_path, figure):
     path = plot(run, figure, tmp_path / "figure.svg")
     svg = path.read_text(encoding="utf-8")
@@ -68,6 +65,7 @@ def test_a_whole_range_reaches_the_first_loss(run, tmp_path):
     [
         (("nothing", "a.svg"), "figure='nothing': give one of loss,"),
         (("reliabilty", "a.svg"), "did you mean 'reliability'"),
+        (("scatter", "a.svg"), "figure='scatter' is drawn by the page only: write it with report"),
         (("loss", "a.jpg"), r"ends in \.svg, \.png, \.pdf"),
         (("loss", "missing/a.svg"), "folder that exists"),
     ],
@@ -87,7 +85,7 @@ def test_one_checkpoint_has_no_picture_of_a_change(make_run, tmp_path):
     one = make_run(checkpoints=1)
     with pytest.raises(ConfshiftError, match="compares two checkpoints"):
         plot(one, "account", tmp_path / "a.svg")
-    for figure in ("loss", "reliability", "confidence"):
+    for figure in ("loss", "reliability"):
         assert plot(one, figure, tmp_path / "a.svg").exists()
 
 
@@ -108,35 +106,6 @@ def test_every_split_in_a_picture_adds_up_to_the_change(made, comparison):
     tables = made["probability"]
     assert tables["class_cells"]["contribution"].sum() == pytest.approx(change)
     assert tables["class_totals"]["contribution"].sum() == pytest.approx(change)
-    assert tables["concentration"]["cumulative"].iloc[-1] == pytest.approx(change)
-    last = tables["history_total"].set_index("epoch")["change"]
-    assert last[comparison.after.epoch] == pytest.approx(change)
-    assert last[comparison.before.epoch] == 0
-
-
-def test_the_counts_of_confidence_hold_every_answer(made, comparison):
-    for side, at in (("before", 0), ("after", 1)):
-        for kind, members in (
-            ("right", comparison.panel.correct[at]),
-            ("wrong", ~comparison.panel.correct[at]),
-        ):
-            table = made["odds"][f"confidence_{kind}"]
-            assert table[table["side"] == side]["samples"].sum() == members.sum()
-
-
-def test_the_initial_fall_is_left_out_of_the_history(make_run, make_logits):
-    run = make_run(200, 3, 8, churn=0.2)
-    falling = type(run[0]).from_predictions(
-        type(run[0].predictions)(run[0].predictions.logits * -3, run[0].predictions.targets), epoch=-1
-    )
-    history = summarize([falling, *run])
-    comparison = compare(run[1], run[-1])
-    ticks = odds_ticks(history.main)
-    made = pair_figures(history, comparison, classes=[0], ticks=ticks, scale="odds")
-    assert made["history_total"]["epoch"].min() == 0
-    last = compare(run[-1], run[-1])
-    whole = pair_figures(history, last, classes=[0], ticks=ticks, scale="odds")
-    assert whole["history_total"]["epoch"].min() == -1
 
 
 def test_a_class_that_is_named_like_a_colour_keeps_its_name(make_run, tmp_path):

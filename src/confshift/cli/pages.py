@@ -100,7 +100,18 @@ def _write_page(
     remark(f"wrote {path}")
 
 
-@main.command()
+class _ListingFigures(click.Command):
+    """A command whose help names the charts: they are looked up when it is shown, which takes a second."""
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        from confshift.reporting.plotting import SHORT_NAMES, figures
+
+        short = {long: f"{long} ({name})" for name, long in SHORT_NAMES.items()}
+        with formatter.section("Figures"):
+            formatter.write_dl([(short.get(name, name), title) for name, title in figures().items()])
+
+
+@main.command(cls=_ListingFigures)
 @run_argument(required=True)
 @click.argument("figure")
 @_out_option("Ends in .svg, .png or .pdf. Default: FIGURE.svg")
@@ -124,13 +135,11 @@ def plot(
 ) -> None:
     """Draw one chart of the page as a picture of its own, for papers and slides.
 
-    FIGURE is one of loss, accuracy, parts, history, account, cells, class_accuracy, class_contributions,
-    competitors, reliability_before, reliability_after (or reliability), confidence_right, confidence_wrong
-    (or confidence), concentration, scatter.
+    The charts of single samples have a button on the page instead.
     """
-    from confshift.reporting.plotting import plot as draw
+    import confshift
 
-    path = draw(
+    path = confshift.plot(
         open_run(run),
         figure,
         out or Path(f"{figure}.svg"),

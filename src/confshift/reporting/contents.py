@@ -15,14 +15,17 @@ from confshift.analysis.history import History
 from confshift.findings import wording
 from confshift.findings.finding import Finding
 from confshift.findings.headline import course
-from confshift.reporting import binning, facts, tables
-from confshift.reporting.charts import Frame, chart_specs
+from confshift.reporting import facts
+from confshift.reporting.charts import CHARTS, chart_specs
+from confshift.reporting.charts.parts import Chart, ChartContext
 from confshift.reporting.document import document
 from confshift.reporting.drawing import compiled, pictures
+from confshift.reporting.epoch_tables import chart_context, epoch_table, run_tables, two_run_tables
+from confshift.reporting.layout import SECTIONS
 from confshift.reporting.page_data import PageData, SampleData, page_data, places_of, sample_data
+from confshift.reporting.pair_tables import pair_tables, shown_classes
 from confshift.reporting.pair_values import pair_values
 from confshift.reporting.readings import READINGS, fill
-from confshift.reporting.sections import OTHER, SECTIONS, TOP
 from confshift.reporting.story import Story
 from confshift.reporting.theme import CELL_LABELS
 
@@ -54,14 +57,17 @@ def sample_limit(story: Story) -> int:
 def contents(story: Story) -> dict[str, Any]:
     """Return what the template names, but for `sample_contents`."""
     if story.two_runs:
-        over_epochs = tables.two_run_tables(story.histories, story.names)
+        over_epochs = two_run_tables(story.histories, story.names)
     else:
-        over_epochs = tables.run_tables(story.carried, story.history.rise)
+        over_epochs = run_tables(story.carried, story.history.rise)
     history, comparison = story.carried, story.comparison
-    classes = tables.shown_classes(comparison.classes, _MAX_CLASSES)
-    drawn = {**over_epochs, **tables.pair_tables(comparison, classes=classes, at=story.called)}
-    values, frame = _values(story, classes), _frame(story, len(classes))
-    specs = chart_specs(frame)
+    classes = shown_classes(comparison.classes, _MAX_CLASSES)
+    drawn = {**over_epochs, **pair_tables(comparison, classes=classes, at=story.called)}
+    values = _values(story, classes)
+    context = chart_context(
+        story.histories, history, classes=len(classes), names=story.names if story.two_runs else ()
+    )
+    specs = chart_specs(context)
     data, arrays = page_data(
         history,
         comparison,
@@ -74,10 +80,10 @@ def contents(story: Story) -> dict[str, Any]:
     highest = drawn["epochs"]["loss"].max()
     return {
         **_words(story, values),
-        "top": TOP,
-        "sections": _sections(story.findings, frame),
-        "pictures": pictures(specs, drawn, paired=frame.paired),
-        "paired": frame.paired,
+        "top": _charts("top", context),
+        "sections": _sections(story.findings, context),
+        "pictures": pictures(specs, drawn, paired=context.paired),
+        "paired": context.paired,
         "two_runs": story.two_runs,
         "names": story.names,
         "courses": [
@@ -85,8 +91,8 @@ def contents(story: Story) -> dict[str, Any]:
         ],
         "pair": data.pair,
         "scale": data.scale,
-        "falls": bool(highest > frame.limits["loss_near"].get("domainMax", highest)),
-        "epochs": [wording.epoch(one) for one in frame.epochs],
+        "falls": bool(highest > context.limits["loss_near"].get("domainMax", highest)),
+        "epochs": [wording.epoch(one) for one in context.epochs],
         "classes": _class_options(story.carried),
         "data": _embedded(data),
         "pair_arrays": arrays,
@@ -113,23 +119,9 @@ def sample_contents(story: Story, *, limit: int) -> tuple[int, dict[str, Any]]:
 
 def _values(story: Story, classes: list[int]) -> dict[str, Any]:
     """Return the numbers of the sentences, for the pair of the report."""
-    by_epoch = tables.epoch_table(story.carried)
+    by_epoch = epoch_table(story.carried)
     before, after = (by_epoch.iloc[at] for at in places_of(story.carried, story.comparison))
     return pair_values(story.comparison, classes, story.called, before=before, after=after)
-
-
-def _frame(story: Story, classes: int) -> Frame:
-    return Frame(
-        epochs=story.carried.main.epochs.tolist(),
-        classes=classes,
-        odds_ticks=binning.odds_ticks(story.carried.main).tolist(),
-        limits=tables.limits(story.histories),
-        splits=len(story.carried.panels) > 1,
-        rises=not story.two_runs and bool(tables.rise_starts(story.history.rise)),
-        runs=tables.run_labels(story.names) if story.two_runs else (),
-        infinite=any(history.main.infinite.any() for history in story.histories),
-        lone=any(len(history.main.checkpoints) == 1 for history in story.histories),
-    )
 
 
 def _words(story: Story, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -175,23 +167,27 @@ def _embedded(data: PageData | SampleData) -> str:
     return text
 
 
-def _sections(findings: Iterable[Finding], frame: Frame) -> list[dict[str, Any]]:
+def _sections(findings: Iterable[Finding], context: ChartContext) -> list[dict[str, Any]]:
     """Give every finding its place; those of a section that the page lacks stand at the end."""
-    anchors = {section.anchor for section in SECTIONS}
-    cards: dict[str, list[dict[str, Any]]] = {}
+    cards: dict[str, list[dict[str, Any]]] = {anchor: [] for anchor in SECTIONS}
     for finding in findings:
-        anchor = finding.question.section
-        cards.setdefault(anchor if anchor in anchors else OTHER.anchor, []).append(_card(finding))
-    filled = []
-    for section in (*SECTIONS, OTHER):
-        figures = [
-            one
-            for one in section.figures
-            if (frame.paired or not one.pair_only) and not (frame.two_runs and one.one_run)
-        ]
-        if figures or section.anchor in cards:
-            filled.append({"section": section, "figures": figures, "cards": cards.get(section.anchor, [])})
-    return filled
+        cards.get(finding.question.section, cards["other"]).append(_card(finding))
+    filled = [
+        {"anchor": anchor, "title": title, "charts": _charts(anchor, context), "cards": cards[anchor]}
+        for anchor, title in SECTIONS.items()
+    ]
+    return [one for one in filled if one["charts"] or one["cards"]]
+
+
+def _charts(section: str, context: ChartContext) -> list[Chart]:
+    """Return the charts of a section that this page can show."""
+    return [
+        one
+        for one in CHARTS.values()
+        if one.section == section
+        and (context.paired or not one.pair_only)
+        and not (context.two_runs and one.one_run)
+    ]
 
 
 def _card(finding: Finding) -> dict[str, Any]:

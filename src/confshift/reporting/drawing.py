@@ -8,14 +8,11 @@ from typing import Any
 
 import pandas as pd
 
+from confshift.reporting.charts import CHARTS
 from confshift.reporting.document import rows
 from confshift.reporting.vega import to_svg, to_vega
 
 __all__ = ["compiled", "pictures", "with_data"]
-
-#: Charts that also stand in the page as pictures, and the width in which they are drawn.
-_PICTURED = {"loss": 780, "accuracy": 780, "account": 700, "cells": 700, "parts": 700}
-_PAIR_ONLY = {"account", "cells"}
 
 Specs = Mapping[str, dict[str, Any]]
 
@@ -34,10 +31,10 @@ def pictures(specs: Specs, tables: Mapping[str, pd.DataFrame], *, paired: bool) 
         By the figure; scales with the width it is given.
     """
     pictured = {}
-    for name, width in _PICTURED.items():
-        spec = specs.get(name) or specs.get(f"{name}_near")
-        if spec and (paired or name not in _PAIR_ONLY):
-            pictured[name] = with_data(spec, tables, width=width)
+    for chart in CHARTS.values():
+        spec = specs.get(chart.variants()[0][0])
+        if spec and chart.still and (paired or not chart.pair_only):
+            pictured[chart.name] = with_data(spec, tables, width=chart.still)
     drawn = to_svg(list(pictured.values()))
     return {name: svg[svg.index("<svg") :] for name, svg in zip(pictured, drawn, strict=True)}
 

@@ -21,10 +21,9 @@ from confshift.findings.finding import Finding
 from confshift.reporting.characters import encodable
 from confshift.reporting.contents import contents, key_table, sample_contents, sample_limit
 from confshift.reporting.saving import save_file
-from confshift.reporting.story import Source, Story, tell_run, tell_two_runs
+from confshift.reporting.story import Source, Story, opened, tell_run, tell_two_runs
 from confshift.reporting.thumbnails import Thumbnail
 from confshift.reporting.vega import check_drawing, vega_bundle
-from confshift.storage.run import Run
 
 __all__ = ["MAX_BYTES", "Report", "report"]
 
@@ -33,7 +32,7 @@ MAX_BYTES = 8_000_000
 #: Fewer samples than this are carried whatever the size is.
 _FEWEST_SAMPLES = 100
 _STYLE = "style.css"
-_SCRIPTS = ("words.js", "model.js", "views.js", "frame.js", "charts.js", "tables.js", "app.js")
+_SCRIPTS = ("format.js", "pairs.js", "rows.js", "state.js", "charts.js", "page.js", "app.js")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -126,7 +125,7 @@ def report(
         `looks` or `groups` can't be used, or the file can't be written.
     """
     check_drawing()
-    run, other = _opened(run), None if other is None else _opened(other)
+    run, other = opened(run), None if other is None else opened(other)
     if other is None:
         history = summarize(run, looks=looks, groups=groups)
         story = tell_run(run, history, before=before, after=after, title=title, thumbnail=thumbnail)
@@ -137,10 +136,6 @@ def report(
         story = tell_two_runs(run, other, before=before, after=after, title=title, thumbnail=thumbnail)
     made = Report(_page(story), story.findings, story.verdict, story.comparison.change, None)
     return made if path is None else made.save(path)
-
-
-def _opened(run: Source | str | os.PathLike[str]) -> Source:
-    return Run(run) if isinstance(run, (str, os.PathLike)) else run
 
 
 def _page(story: Story) -> str:

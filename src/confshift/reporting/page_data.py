@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from confshift.analysis.comparison import Comparison
 from confshift.analysis.history import History, summarize
 from confshift.reporting import binning, packing
+from confshift.reporting.epoch_tables import epoch_table, rise_starts
 from confshift.reporting.pair_values import ENDLESS
 from confshift.reporting.readings import CHOICES, READINGS
-from confshift.reporting.tables import epoch_table, rise_starts
 from confshift.reporting.theme import CELL_LABELS, TRANSITION_LABELS
 from confshift.reporting.thumbnails import TILE, Thumbnails
 

@@ -37,7 +37,7 @@ def pair_values(
     at : tuple of str
         What the two checkpoints are called: "epoch 12".
     before, after : mapping
-        The rows of `tables.epoch_table` of the two checkpoints.
+        The rows of `epoch_tables.epoch_table` of the two checkpoints.
     """
     change, account = comparison.change, comparison.account
     top = comparison.concentration["value"]

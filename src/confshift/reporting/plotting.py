@@ -10,6 +10,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from confshift.analysis.comparison import compare
@@ -17,39 +18,20 @@ from confshift.analysis.history import History, summarize
 from confshift.errors import ConfshiftError
 from confshift.findings.diagnosis import choose_pair
 from confshift.findings.wording import epoch
-from confshift.reporting import binning, tables
-from confshift.reporting.charts import Frame, chart_specs
+from confshift.reporting import binning
+from confshift.reporting.charts import CHARTS, chart_specs
+from confshift.reporting.charts.parts import Chart
 from confshift.reporting.drawing import with_data
-from confshift.reporting.pair_figures import pair_figures
+from confshift.reporting.epoch_tables import chart_context, run_tables
+from confshift.reporting.pair_tables import pair_tables, paper_tables, shown_classes
 from confshift.reporting.saving import save_file
-from confshift.reporting.story import Source
+from confshift.reporting.story import Source, opened
 from confshift.reporting.vega import check_drawing, to_pdf, to_png, to_svg
 
-__all__ = ["FIGURES", "FORMATS", "SHORT_NAMES", "plot"]
-
-#: What can be drawn, and whether it needs two checkpoints.
-FIGURES = {
-    "loss": False,
-    "accuracy": False,
-    "parts": False,
-    "history": True,
-    "account": True,
-    "cells": True,
-    "class_accuracy": True,
-    "class_contributions": True,
-    "competitors": True,
-    "reliability_before": True,
-    "reliability_after": False,
-    "confidence_right": False,
-    "confidence_wrong": False,
-    "concentration": True,
-    "scatter": True,
-}
 #: What people say who mean one of a pair.
-SHORT_NAMES = {"reliability": "reliability_after", "confidence": "confidence_wrong"}
+SHORT_NAMES = {"reliability": "reliability_after"}
 FORMATS = ("svg", "png", "pdf")
 
-_WIDTH, _NARROW = 640, {"reliability_before": 300, "reliability_after": 300, "scatter": 380}
 _MAX_CLASSES = 20
 #: Names stay readable where a line passes behind them; the page's style sheet says the same.
 _HALO = (
@@ -59,8 +41,13 @@ _HALO = (
 _PNG_SCALE = 3
 
 
+def figures() -> dict[str, str]:
+    """Return the charts that can be drawn: their names, and their titles."""
+    return {chart.name: chart.title for chart in CHARTS.values() if chart.paper}
+
+
 def plot(
-    run: Source,
+    run: Source | str | os.PathLike[str],
     figure: str,
     path: str | os.PathLike[str],
     *,
@@ -73,10 +60,10 @@ def plot(
 
     Parameters
     ----------
-    run : Run or iterable of Checkpoint
+    run : Run, iterable of Checkpoint, or the path of a run
     figure : str
-        One of FIGURES; "reliability" and "confidence" mean those of the later checkpoint and of the wrong
-        answers.
+        One of `figures()`; "reliability" means that of the later checkpoint. Of the other charts, which show
+        single samples, the page itself has a button that saves them.
     path : str or path-like
         Ends in .svg, .png or .pdf.
     before, after : float, optional
@@ -95,29 +82,33 @@ def plot(
     ConfshiftError
         Where the figure, the format or an epoch is unknown, or the file can't be written.
     """
-    name, target = _known(figure), Path(path)
+    chart, target = _known(figure), Path(path)
     suffix = target.suffix.lower().removeprefix(".")
     if suffix not in FORMATS:
         raise ConfshiftError(f"path={str(path)!r}: give a file that ends in .{', .'.join(FORMATS)}")
     check_drawing()
-    spec = _spec(summarize(run), name, before=before, after=after, scale=scale, whole=whole)
-    save_file(target, _drawn(spec, suffix, haloed=name != "competitors"))
+    spec = _spec(summarize(opened(run)), chart, before=before, after=after, scale=scale, whole=whole)
+    save_file(target, _drawn(spec, suffix, haloed=chart.name != "competitors"))
     return target
 
 
-def _known(figure: str) -> str:
-    name = SHORT_NAMES.get(figure, figure)
-    known = [*FIGURES, *SHORT_NAMES]
-    if name not in FIGURES:
-        near = get_close_matches(figure, known, n=1)
-        hint = f"did you mean {near[0]!r}? There are" if near else "give one of"
-        raise ConfshiftError(f"figure={figure!r}: {hint} {', '.join(known)}")
-    return name
+def _known(figure: str) -> Chart:
+    name, known = SHORT_NAMES.get(figure, figure), [*figures(), *SHORT_NAMES]
+    if name in known:
+        return CHARTS[name]
+    if name in CHARTS:
+        raise ConfshiftError(
+            f"figure={figure!r} is drawn by the page only: write it with report() and press SVG below the "
+            f"chart. Here there are {', '.join(known)}"
+        )
+    near = get_close_matches(figure, known, n=1)
+    hint = f"did you mean {near[0]!r}? There are" if near else "give one of"
+    raise ConfshiftError(f"figure={figure!r}: {hint} {', '.join(known)}")
 
 
 def _spec(
     history: History,
-    name: str,
+    chart: Chart,
     *,
     before: float | None,
     after: float | None,
@@ -126,33 +117,25 @@ def _spec(
 ) -> dict[str, Any]:
     """Return the chart's spec with its data in it."""
     comparison = compare(*choose_pair(history, before=before, after=after))
-    if FIGURES[name] and comparison.before is comparison.after:
-        raise ConfshiftError(f"figure={name!r} compares two checkpoints; the run has one")
-    if name == "competitors":
+    if chart.pair_only and comparison.before is comparison.after:
+        raise ConfshiftError(f"figure={chart.name!r} compares two checkpoints; the run has one")
+    if chart.name == "competitors":
         comparison.competitors  # noqa: B018 - an error here, where a page goes without
     axis = scale or ("odds" if binning.crowded(comparison.answered.confidence[1]) else "probability")
     if axis not in ("probability", "odds"):
         raise ConfshiftError(f"scale={scale!r}: give 'probability' or 'odds'")
-    ticks = binning.odds_ticks(history.main)
-    classes = tables.shown_classes(comparison.classes, _MAX_CLASSES)
-    frame = Frame(
-        epochs=[float(one) for one in history.main.epochs],
-        classes=len(classes),
-        odds_ticks=ticks.tolist(),
-        limits=tables.limits([history]),
-        splits=len(history.panels) > 1,
-        rises=bool(tables.rise_starts(history.rise)),
-        infinite=bool(history.main.infinite.any()),
-    )
-    variants = {name, f"{name}_{'whole' if whole else 'near'}", f"{name}_{axis}"}
-    (spec,) = chart_specs(frame, only=variants).values()
+    classes = shown_classes(comparison.classes, _MAX_CLASSES)
+    context = chart_context([history], history, classes=len(classes))
+    variant = {"span": "whole" if whole else "near", "scale": axis}.get(chart.variant, "")
+    (wanted,) = (name for name, one in chart.variants() if one == variant)
     at = (f"epoch {epoch(comparison.before.epoch)}", f"epoch {epoch(comparison.after.epoch)}")
+    ticks = np.array(context.odds_ticks)
     data: dict[str, pd.DataFrame] = {
-        **tables.run_tables(history, history.rise),
-        **tables.pair_tables(comparison, classes=classes, at=at),
-        **pair_figures(history, comparison, classes=classes, ticks=ticks, scale=axis),
+        **run_tables(history, history.rise),
+        **pair_tables(comparison, classes=classes, at=at),
+        **paper_tables(comparison, classes=classes, ticks=ticks, scale=axis),
     }
-    return with_data(spec, data, width=_NARROW.get(name, _WIDTH))
+    return with_data(chart_specs(context, only=[wanted])[wanted], data, width=chart.paper)
 
 
 def _drawn(spec: dict[str, Any], suffix: str, *, haloed: bool) -> bytes:

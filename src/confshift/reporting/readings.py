@@ -11,7 +11,7 @@ from confshift.findings import wording
 
 __all__ = ["CHOICES", "FORMATS", "READINGS", "fill"]
 
-#: `{name:format}`: a value of `pair_values` in one of the formats below. words.js has the same formats.
+#: `{name:format}`: a value of `pair_values` in one of the formats below. format.js has the same formats.
 READINGS = {
     "pair": ("Epoch {A:epoch} to {B:epoch}: loss {loss_moved:text}, accuracy {accuracy_change:points}."),
     "loss_figure": "{loss_moved:text}",
@@ -143,7 +143,7 @@ CHOICES: dict[str, dict[str, str]] = {
     },
 }
 
-#: How a value is written; words.js has the same.
+#: How a value is written; format.js has the same.
 FORMATS: dict[str, Callable[[Any], str]] = {
     "nats": wording.nats,
     "signed": wording.signed,

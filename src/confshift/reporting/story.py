@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from copy import copy
 from dataclasses import dataclass
@@ -33,6 +34,11 @@ _MAX_THUMBNAILS = 2_000
 
 #: Where checkpoints come from.
 Source = Run | Iterable[Checkpoint]
+
+
+def opened(run: Source | str | os.PathLike[str]) -> Source:
+    """Return a run that is given by its path as one that can be read; any other as it is."""
+    return Run(run) if isinstance(run, (str, os.PathLike)) else run
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,7 +11,7 @@ function settled({before, after}) {
 function choose(change) {
   const next = {...state, ...change};
   Object.assign(next, settled(next));
-  next.values = model.values(next.before, next.after);
+  next.values = pairs.values(next.before, next.after);
   state = next;
   write();
   writeAddress();
@@ -25,14 +25,14 @@ function chooseClass(text) {
 }
 
 function nearest(epoch) {
-  const distance = model.epochs.map(one => Math.abs(one - epoch));
+  const distance = pairs.epochs.map(one => Math.abs(one - epoch));
   return distance.indexOf(Math.min(...distance));
 }
 
 // The position of an epoch that is written as text; undefined where the run has none such.
 function placeOf(text) {
   const epoch = text.trim() === "" ? NaN : Number(text), at = nearest(epoch);
-  return Number.isFinite(epoch) && Math.abs(model.epochs[at] - epoch) <= 1e-9 * Math.abs(epoch) ? at : undefined;
+  return Number.isFinite(epoch) && Math.abs(pairs.epochs[at] - epoch) <= 1e-9 * Math.abs(epoch) ? at : undefined;
 }
 
 // The epochs that the address names, where the run has them; null where it speaks of none.
@@ -49,7 +49,7 @@ function fromAddress() {
 function writeAddress() {
   if (!data.paired || data.two_runs) return;
   try {
-    history.replaceState(null, "", `#A=${model.epochs[state.before]}&B=${model.epochs[state.after]}`);
+    history.replaceState(null, "", `#A=${pairs.epochs[state.before]}&B=${pairs.epochs[state.after]}`);
   } catch (error) {
     if (error.name !== "SecurityError") throw error;  // a page inside another (srcdoc) has no address of its own
   }
@@ -82,7 +82,8 @@ function listen() {
   for (const button of all("[data-variant][value]"))
     button.addEventListener("click", () => redraw(button.dataset.variant, button.value));
   for (const details of all("details.rows")) details.addEventListener("toggle", () => { if (details.open) fillTable(details); });
-  for (const button of all("button.csv")) button.addEventListener("click", () => download(button.closest(".figure")));
+  for (const kind of ["csv", "svg"])
+    for (const button of all(`button.${kind}`)) button.addEventListener("click", () => download(button.closest(".figure"), kind));
   // A link inside the page must not overwrite the epochs in the address.
   for (const link of all('a[href^="#"]')) link.addEventListener("click", event => {
     event.preventDefault();
@@ -122,11 +123,11 @@ async function start() {
   document.documentElement.classList.add("scripted");
   tip.hidden = true;
   document.body.append(tip);
-  await model.decode();
+  await pairs.decode();
   const asked = fromAddress();
   Object.assign(state, settled({...state, ...asked}));
-  state.values = model.values(state.before, state.after);
-  state.pinned = data.paired ? views.rows("movers", state)[0]?.i ?? null : model.worst(state.after);
+  state.values = pairs.values(state.before, state.after);
+  state.pinned = data.paired ? views.rows("movers", state)[0]?.i ?? null : pairs.worst(state.after);
   state = {...state};
   listen();
   write();
@@ -139,5 +140,5 @@ async function start() {
   await refreshAll();
 }
 
-window.confshift = {model, fill, rows: name => views.rows(name, state), values: () => state.values, choose};
+window.confshift = {pairs, fill, rows: name => views.rows(name, state), values: () => state.values, choose};
 start();

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import altair as alt
 
-from confshift.reporting.charts.pieces import (
+from confshift.reporting.charts.parts import (
     COUNT,
     SIGNED,
+    Chart,
+    ChartContext,
     Spec,
     bare_axis,
     layered,
     room_layer,
+    steps,
     table,
     tip,
     transition_colour,
@@ -18,10 +21,8 @@ from confshift.reporting.charts.pieces import (
 )
 from confshift.reporting.theme import CELL_LABELS, colour
 
-__all__ = ["account_chart", "cells_chart", "concentration_chart"]
 
-
-def account_chart() -> Spec:
+def account_chart(_: ChartContext, __: str) -> Spec:
     """Draw the waterfall from the loss before to the loss after."""
     y = alt.Y("label:N", sort=alt.EncodingSortField("order", op="min"), title=None, axis=bare_axis())
     kinds = alt.Scale(domain=["total", "up", "down"], range=[colour(one) for one in ("total", "up", "down")])
@@ -37,7 +38,7 @@ def account_chart() -> Spec:
     return layered(joins, bars, texts.encode(x=alt.X("right:Q"), text=alt.Text("text:N")), room_layer(base))
 
 
-def cells_chart() -> Spec:
+def cells_chart(_: ChartContext, __: str) -> Spec:
     """Draw what each of the eight cells adds to the change."""
     base = table("cells").encode(
         y=alt.Y("label:N", sort=list(CELL_LABELS.values()), title=None, axis=bare_axis())
@@ -57,7 +58,7 @@ def cells_chart() -> Spec:
     return layered(bars, zero_rule(vertical=True), texts, room_layer(base))
 
 
-def concentration_chart() -> Spec:
+def concentration_chart(_: ChartContext, __: str) -> Spec:
     """Draw the change summed up over the samples, largest rise first."""
     title = "share of the samples, those that rose most first"
     x = alt.X("share:Q", title=title, axis=alt.Axis(format=".0%"))
@@ -78,3 +79,41 @@ def concentration_chart() -> Spec:
         points.encode(x=x, y=y, tooltip=told),
         texts.encode(x=x, y=y, text=alt.Text("label:N")),
     )
+
+
+CHARTS = (
+    Chart(
+        "account",
+        "From the loss before to the loss after, in three steps that add up",
+        "account",
+        account_chart,
+        steps(34),
+        note="Loss = mean hedge (how unsure the model is of its own answer, right or wrong) + error rate × "
+        "mean cost of a mistake.",
+        pair_only=True,
+        still=700,
+        paper=640,
+    ),
+    Chart(
+        "cells",
+        "The same change, by what became of the samples",
+        "cells",
+        cells_chart,
+        steps(27),
+        note="Every sample is in one bar; the bars add up to the change. Forgotten: right before, wrong "
+        "after; learned: the other way round.",
+        pair_only=True,
+        still=700,
+        paper=640,
+    ),
+    Chart(
+        "concentration",
+        "The change summed up, samples that rose most first",
+        "concentration",
+        concentration_chart,
+        240,
+        note="The curve climbs while losses rose, falls where they fell, and ends at the mean's change.",
+        follows="samples",
+        pair_only=True,
+    ),
+)

@@ -6,14 +6,17 @@ from typing import Any
 
 import altair as alt
 
-from confshift.reporting.charts.pieces import (
+from confshift.reporting.charts.parts import (
     COUNT,
     SHARE,
     SIGNED,
+    Chart,
+    ChartContext,
     Spec,
     bare_axis,
     layered,
     side_scale,
+    steps,
     table,
     tip,
     transition_colour,
@@ -21,10 +24,8 @@ from confshift.reporting.charts.pieces import (
 )
 from confshift.reporting.theme import SIDES, colour
 
-__all__ = ["LABELLED", "class_accuracy_chart", "class_contributions_chart", "competitors_chart"]
-
 #: So many columns leave room for amounts; so few, for level names.
-LABELLED, _FEW = 12, 5
+_LABELLED, _FEW = 12, 5
 
 
 def _class_axis() -> alt.Y:
@@ -32,7 +33,7 @@ def _class_axis() -> alt.Y:
     return alt.Y("class_name:N", sort=order, title=None, axis=bare_axis())
 
 
-def class_accuracy_chart() -> Spec:
+def class_accuracy_chart(_: ChartContext, __: str) -> Spec:
     """Draw the accuracy of each class before and after."""
     told = [
         tip("class_name:N", "class"),
@@ -59,7 +60,7 @@ def class_accuracy_chart() -> Spec:
     )
 
 
-def class_contributions_chart() -> Spec:
+def class_contributions_chart(_: ChartContext, __: str) -> Spec:
     """Draw what each class adds to the change, by what became of its samples."""
     x = alt.X("contribution:Q", title="contribution to the change, nats", axis=alt.Axis(grid=True))
     told = [tip("class_name:N", "class"), tip("transition:N"), tip("contribution:Q", "nats", SIGNED)]
@@ -83,9 +84,9 @@ def class_contributions_chart() -> Spec:
 _BOTH_AXES = "columns: wrong class, rows: true class"
 
 
-def competitors_chart(classes: int) -> Spec:
+def competitors_chart(context: ChartContext, _: str) -> Spec:
     """Draw which wrong class gained on which true class; with the amounts where they fit."""
-    few = classes <= _FEW
+    few = context.classes <= _FEW
     turned: dict[str, Any] = {"labelAngle": -45, "labelAlign": "left", "labelLimit": 90}
     level: dict[str, Any] = {"labelAngle": 0, "labelLimit": 150}
     top = alt.Axis(orient="top", domain=False, ticks=False, **(level if few else turned))
@@ -106,4 +107,40 @@ def competitors_chart(classes: int) -> Spec:
         opacity=alt.Opacity("size:Q", scale=strength, legend=None),
     )
     texts = base.mark_text(fontSize=10).encode(text=alt.Text("text:N"))
-    return layered(squares, texts) if classes <= LABELLED else layered(squares)
+    return layered(squares, texts) if context.classes <= _LABELLED else layered(squares)
+
+
+CHARTS = (
+    Chart(
+        "class_contributions",
+        "Which classes the change comes from",
+        "classes",
+        class_contributions_chart,
+        steps(20),
+        source="class_cells",
+        note="Diamond: a class's whole contribution; all classes add up to the change.",
+        follows="samples",
+        pair_only=True,
+        paper=640,
+    ),
+    Chart(
+        "class_accuracy",
+        "Accuracy by true class",
+        "classes",
+        class_accuracy_chart,
+        steps(20),
+        pair_only=True,
+        paper=640,
+    ),
+    Chart(
+        "competitors",
+        "True classes (rows) and the wrong classes that gained on them (columns)",
+        "classes",
+        competitors_chart,
+        lambda context: alt.Step(26 if context.classes <= _LABELLED else 20),
+        note="Nats of the change. Vermilion, +: the wrong class gained on the true one; blue, −: it lost.",
+        follows="fixed",
+        pair_only=True,
+        paper=640,
+    ),
+)

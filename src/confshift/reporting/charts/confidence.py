@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import altair as alt
 
-from confshift.reporting.charts.pieces import (
+from confshift.reporting.charts.parts import (
     COUNT,
     LEFT,
     SHARE,
+    Chart,
+    ChartContext,
     Spec,
     filtered,
     layered,
@@ -19,9 +22,6 @@ from confshift.reporting.charts.pieces import (
 )
 from confshift.reporting.theme import SIDES, colour
 
-__all__ = ["confidence_chart", "reliability_chart"]
-
-
 _ODDS_LABEL = "format(1 / (1 + exp(-datum.value)), '.4~%')"
 
 
@@ -30,8 +30,9 @@ def _probability_axis(scale: str, ticks: Sequence[float], extent: int = 0) -> al
     return alt.Axis(values=list(ticks), labelExpr=label, grid=True, labelOverlap="greedy", minExtent=extent)
 
 
-def reliability_chart(side: str, scale: str, ticks: Sequence[float]) -> Spec:
+def reliability_chart(side: str, context: ChartContext, scale: str) -> Spec:
     """Draw accuracy against confidence on one side, with its uncertainty."""
+    ticks = context.ticks(scale)
     limits = alt.Scale(domain=[ticks[0], ticks[-1]], nice=False, clamp=True)
     x = alt.X("x:Q", title="confidence", scale=limits, axis=_probability_axis(scale, ticks))
     axis = _probability_axis(scale, ticks, LEFT)
@@ -64,8 +65,9 @@ def reliability_chart(side: str, scale: str, ticks: Sequence[float]) -> Spec:
     )
 
 
-def confidence_chart(kind: str, scale: str, ticks: Sequence[float], *, paired: bool) -> Spec:
+def confidence_chart(kind: str, context: ChartContext, scale: str) -> Spec:
     """Draw the confidences of the right or of the wrong answers, before and after."""
+    ticks = context.ticks(scale)
     limits = alt.Scale(domain=[ticks[0], ticks[-1]], nice=False, clamp=True)
     y = alt.Y(
         "samples:Q",
@@ -81,10 +83,41 @@ def confidence_chart(kind: str, scale: str, ticks: Sequence[float], *, paired: b
         tooltip=[tip("side:N"), tip("from:N"), tip("to:N"), tip("samples:Q", number=COUNT)],
     )
     filled = filtered(base, "datum.side == 'after'").mark_bar(orient="vertical", opacity=0.75)
-    if not paired:
+    if not context.paired:
         return layered(filled)
     outline = filtered(base, "datum.side == 'before'").mark_bar(
         orient="vertical", fillOpacity=0.1, strokeWidth=1.6
     )
     stroke = alt.Stroke("side:N", scale=side_scale())
     return layered(filled, outline.encode(stroke=stroke))
+
+
+CHARTS = (
+    *(
+        Chart(
+            f"reliability_{side}",
+            f"Reliability at {letter}",
+            "reliability",
+            partial(reliability_chart, side),
+            280,
+            source=f"bins_{side}",
+            variant="scale",
+            pair_only=side == "before",
+            half=True,
+            paper=300,
+        )
+        for side, letter in (("before", "A"), ("after", "B"))
+    ),
+    *(
+        Chart(
+            f"confidence_{kind}",
+            f"Confidence of {kind} answers",
+            "reliability",
+            partial(confidence_chart, kind),
+            130,
+            variant="scale",
+            half=True,
+        )
+        for kind in ("right", "wrong")
+    ),
+)

@@ -7,13 +7,14 @@ from typing import Any
 
 import altair as alt
 
-from confshift.reporting.charts.frame import Frame
-from confshift.reporting.charts.pieces import (
+from confshift.reporting.charts.parts import (
     LEFT,
     LOSS,
     SHARE,
     SIGNED,
     WHOLE_ROW,
+    Chart,
+    ChartContext,
     Spec,
     epoch_axis,
     infinite_layer,
@@ -24,16 +25,15 @@ from confshift.reporting.charts.pieces import (
     transition_colour,
     zero_rule,
 )
+from confshift.reporting.charts.runs import run_accuracy_chart, run_loss_chart
 from confshift.reporting.theme import LOSSES, MARKS, PARTS, SERIES, colour
-
-__all__ = ["accuracy_chart", "history_chart", "loss_chart", "parts_chart"]
 
 #: On which side of a mark its name stands, and how far.
 _ASIDE: tuple[tuple[Any, int], ...] = (("left", -4), ("right", 4))
 
 
 def _curves(
-    name: str, series: Mapping[str, str], frame: Frame, *, unit: str, number: str, span: str
+    name: str, series: Mapping[str, str], context: ChartContext, *, unit: str, number: str, span: str
 ) -> list[alt.Chart]:
     """Means over epochs with bands of 1.96 standard errors, and the two chosen epochs."""
     chart = name.removesuffix("_series")
@@ -46,18 +46,18 @@ def _curves(
     )
     dashes = alt.Scale(domain=labels, range=[SERIES[key][1] for key in keys])
     dash = alt.StrokeDash("series:N", scale=dashes, legend=legend)
-    limits: Any = frame.limits[f"{chart}_{span}"]
+    limits: Any = context.limits[f"{chart}_{span}"]
     scale = alt.Scale(zero=False, **limits)
     axis = alt.Axis(format=number, minExtent=LEFT, tickCount=5)
     y = alt.Y("mean:Q", title=unit, scale=scale, axis=axis)
-    base = table(name).encode(x=epoch_axis(frame.ends), color=tint)
+    base = table(name).encode(x=epoch_axis(context.ends), color=tint)
     low = alt.Y("low:Q", title=unit, scale=scale, axis=axis)
     band = base.mark_area(opacity=0.18, clip=True).encode(y=low, y2=alt.Y2("high:Q"))
     line = base.mark_line(strokeWidth=2, clip=True).encode(y=y, strokeDash=dash)
-    layers: list[alt.Chart] = [*(pair_layers() if frame.paired else []), band, line]
-    if not frame.paired:
+    layers: list[alt.Chart] = [*(pair_layers() if context.paired else []), band, line]
+    if not context.paired:
         layers.append(base.mark_rule(strokeWidth=1.5, opacity=1).encode(y=low, y2=alt.Y2("high:Q")))
-    if len(frame.epochs) <= 40:
+    if len(context.epochs) <= 40:
         layers.append(base.mark_point(filled=True, size=20, opacity=1, clip=True).encode(y=y))
     return [*layers, _hover()]
 
@@ -78,16 +78,18 @@ def _hover() -> alt.Chart:
     return rule
 
 
-def loss_chart(frame: Frame, span: str) -> Spec:
+def loss_chart(context: ChartContext, span: str) -> Spec:
     """Draw the loss and the loss after temperature scaling over epochs."""
-    layers = _curves("loss_series", LOSSES, frame, unit="nats", number=".4~f", span=span)
-    if frame.splits:
+    if context.two_runs:
+        return run_loss_chart(context, span)
+    layers = _curves("loss_series", LOSSES, context, unit="nats", number=".4~f", span=span)
+    if context.splits:
         layers += _other_splits()
-    if frame.rises:
+    if context.rises:
         layers += _rise()
-    if frame.paired:
+    if context.paired:
         layers += _marks()
-    if frame.infinite:
+    if context.infinite:
         layers.append(infinite_layer())
     return layered(*layers)
 
@@ -135,21 +137,23 @@ def _marks() -> list[alt.Chart]:
     return layers
 
 
-def accuracy_chart(frame: Frame, span: str) -> Spec:
+def accuracy_chart(context: ChartContext, span: str) -> Spec:
     """Draw the accuracy over epochs."""
+    if context.two_runs:
+        return run_accuracy_chart(context, span)
     return layered(
         *_curves(
-            "accuracy_series", {"accuracy": "accuracy"}, frame, unit="accuracy", number=".3~%", span=span
+            "accuracy_series", {"accuracy": "accuracy"}, context, unit="accuracy", number=".3~%", span=span
         )
     )
 
 
-def parts_chart(frame: Frame, span: str) -> Spec:
+def parts_chart(context: ChartContext, span: str) -> Spec:
     """Draw calibration and refinement loss over epochs."""
-    return layered(*_curves("part_series", PARTS, frame, unit="nats", number=".4~f", span=span))
+    return layered(*_curves("part_series", PARTS, context, unit="nats", number=".4~f", span=span))
 
 
-def history_chart() -> Spec:
+def history_chart(_: ChartContext, __: str) -> Spec:
     """Draw what every epoch adds against epoch A, by what became of the samples."""
     x = alt.X(
         "epoch:O",
@@ -168,3 +172,57 @@ def history_chart() -> Spec:
     points = total.mark_point(filled=True, size=16, fill="var(--text)", opacity=1)
     whole = [tip("epoch:O"), tip("change:Q", "change of the loss", SIGNED)]
     return layered(bars, zero_rule(vertical=False), line, points.encode(tooltip=whole, key="epoch:Q"))
+
+
+CHARTS = (
+    Chart(
+        "loss",
+        "Validation loss, as it is and after temperature scaling",
+        "top",
+        loss_chart,
+        250,
+        source="epochs",
+        note="Bands: 95 % of each mean.",
+        variant="span",
+        drag=True,
+        still=780,
+        paper=640,
+    ),
+    Chart(
+        "accuracy",
+        "Accuracy",
+        "top",
+        accuracy_chart,
+        130,
+        source="epochs",
+        variant="span",
+        drag=True,
+        still=780,
+        paper=640,
+    ),
+    Chart(
+        "history",
+        "Every epoch against epoch A, by what became of the samples",
+        "history",
+        history_chart,
+        240,
+        note="The bars of an epoch add up to the line, the change of the loss since epoch A. The epochs of "
+        "the initial fall are left out.",
+        pair_only=True,
+        one_run=True,
+    ),
+    Chart(
+        "parts",
+        "The loss in two parts: what one temperature repairs, and the rest",
+        "parts",
+        parts_chart,
+        240,
+        source="part_series",
+        note="The two add up to the loss.",
+        variant="span",
+        one_run=True,
+        drag=True,
+        still=700,
+        paper=640,
+    ),
+)

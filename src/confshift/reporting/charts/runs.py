@@ -6,11 +6,11 @@ from typing import Any
 
 import altair as alt
 
-from confshift.reporting.charts.frame import Frame
-from confshift.reporting.charts.pieces import (
+from confshift.reporting.charts.parts import (
     LEFT,
     LOSS,
     SHARE,
+    ChartContext,
     Spec,
     end_layers,
     epoch_axis,
@@ -22,29 +22,36 @@ from confshift.reporting.charts.pieces import (
 )
 from confshift.reporting.theme import LOSSES, RUNS, SERIES, colour
 
-__all__ = ["run_accuracy_chart", "run_loss_chart"]
 
-
-def run_loss_chart(frame: Frame, span: str) -> Spec:
+def run_loss_chart(context: ChartContext, span: str) -> Spec:
     """Draw the losses of both runs, as they are and after temperature scaling."""
     scale = alt.Scale(domain=list(LOSSES.values()), range=[SERIES[key][1] for key in LOSSES])
     dash = alt.StrokeDash("series:N", scale=scale, legend=alt.Legend(symbolType="stroke", symbolSize=400))
-    made = _curves(frame, "run_losses", frame.limits[f"loss_{span}"], "nats", ".4~f", LOSS, dash)
-    if frame.infinite:
+    limits = context.limits[f"loss_{span}"]
+    made = _curves(context, "run_losses", limits, "nats", ".4~f", LOSS, dash)
+    if context.infinite:
         made["layer"] += layered(infinite_layer(tip("run:N")))["layer"]
     return made
 
 
-def run_accuracy_chart(frame: Frame, span: str) -> Spec:
+def run_accuracy_chart(context: ChartContext, span: str) -> Spec:
     """Draw the accuracies of both runs."""
-    return _curves(frame, "run_accuracies", frame.limits[f"accuracy_{span}"], "accuracy", ".3~%", SHARE, None)
+    return _curves(
+        context, "run_accuracies", context.limits[f"accuracy_{span}"], "accuracy", ".3~%", SHARE, None
+    )
 
 
 def _curves(
-    frame: Frame, name: str, limits: Any, unit: str, number: str, told: str, dash: alt.StrokeDash | None
+    context: ChartContext,
+    name: str,
+    limits: Any,
+    unit: str,
+    number: str,
+    told: str,
+    dash: alt.StrokeDash | None,
 ) -> Spec:
     tints = [colour(role) for role in RUNS.values()]
-    tint = alt.Color("run:N", scale=alt.Scale(domain=list(frame.runs), range=tints))
+    tint = alt.Color("run:N", scale=alt.Scale(domain=list(context.runs), range=tints))
     scale = alt.Scale(zero=False, **limits)
     y = alt.Y("mean:Q", title=unit, scale=scale, axis=alt.Axis(format=number, minExtent=LEFT, tickCount=5))
     base = table(name).encode(x=epoch_axis(), color=tint, detail=alt.Detail("series:N"))
@@ -55,7 +62,7 @@ def _curves(
         y=y, tooltip=[tip("run:N"), tip("epoch:Q"), tip("series:N"), tip("mean:Q", unit, told)]
     )
     layers: list[alt.Chart] = [*end_layers(), band, lines]
-    if frame.lone:
+    if context.lone:
         alone = filtered(base, "datum.alone")
         low, high = alt.Y("low:Q", title=unit), alt.Y2("high:Q")
         layers.append(alone.mark_rule(strokeWidth=1.5, opacity=1).encode(y=low, y2=high))

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import altair as alt
 
-from confshift.reporting.charts.frame import Frame
-from confshift.reporting.charts.pieces import (
+from confshift.reporting.charts.parts import (
     LOSS,
     WHOLE_ROW,
+    Chart,
+    ChartContext,
     Spec,
     epoch_axis,
     layered,
@@ -19,10 +20,8 @@ from confshift.reporting.charts.pieces import (
 )
 from confshift.reporting.theme import TRANSITION_LABELS, colour
 
-__all__ = ["scatter_chart", "trajectory_chart"]
 
-
-def scatter_chart() -> Spec:
+def scatter_chart(_: ChartContext, __: str) -> Spec:
     """Draw each sample's loss before and after."""
     x = alt.X("before:Q", **log_axis("loss before, nats"))
     y = alt.Y("after:Q", **log_axis("loss after, nats"))
@@ -38,10 +37,10 @@ def scatter_chart() -> Spec:
     )
 
 
-def trajectory_chart(frame: Frame) -> Spec:
+def trajectory_chart(context: ChartContext, _: str) -> Spec:
     """Draw one sample over the epochs."""
     y = alt.Y("loss:Q", **log_axis("loss of this sample, nats"))
-    base = table("trajectory").encode(x=epoch_axis(frame.ends), y=y)
+    base = table("trajectory").encode(x=epoch_axis(context.ends), y=y)
     kinds = ["right", "wrong"]
     tints = [colour("stayed_right"), colour("stayed_wrong")]
     points = base.mark_point(filled=True, size=40, opacity=1).encode(
@@ -53,5 +52,31 @@ def trajectory_chart(frame: Frame) -> Spec:
     named = level.mark_text(align="left", x=4, dy=-7, fill="var(--soft)").encode(text=alt.Text("label:N"))
     line = base.mark_line(stroke="var(--soft)", strokeWidth=1.2)
     return layered(
-        *(pair_layers() if frame.paired else []), line, level.mark_rule(strokeDash=[4, 3]), named, points
+        *(pair_layers() if context.paired else []), line, level.mark_rule(strokeDash=[4, 3]), named, points
     )
+
+
+CHARTS = (
+    Chart(
+        "scatter",
+        "Each sample's loss, before and after",
+        "samples",
+        scatter_chart,
+        340,
+        source="samples",
+        note="Hover for the sample, click to follow it. Losses below 0.001 stand at the edge.",
+        follows="samples",
+        pair_only=True,
+        half=True,
+    ),
+    Chart(
+        "trajectory",
+        "The chosen sample over the epochs",
+        "samples",
+        trajectory_chart,
+        340,
+        follows="samples",
+        one_run=True,
+        half=True,
+    ),
+)

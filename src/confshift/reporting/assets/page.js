@@ -16,7 +16,7 @@ function input(i, size) {
 
 const tip = make("div", undefined, {id: "tip", role: "status"});
 
-// What is told of a row, where the chart gives the row itself: see WHOLE_ROW in charts/pieces.py.
+// What is told of a row, where the chart gives the row itself: see WHOLE_ROW in charts/parts.py.
 const TOLD = {
   sample: "sample", true: "true class", said_before: "predicted at A", said: "predicted at B", loss_before: "loss at A", loss_after: "loss at B",
   epoch: "epoch", transition: "transition", contribution: "nats",
@@ -133,10 +133,23 @@ function csvCell(value) {
   return `"${(/^\s*[=+\-@＝＋－＠]|^[\t\r\n]/.test(text) ? `'${text}` : text).replaceAll('"', '""')}"`;
 }
 
-function download(figure) {
+function csvOf(figure) {
   const {head, rows} = tableOf(figure);
-  const text = [head, ...rows].map(line => line.map(csvCell).join(",")).join("\r\n");
-  const address = URL.createObjectURL(new Blob([text], {type: "text/csv"}));
-  make("a", "", {href: address, download: `${figure.dataset.chart}.csv`}).click();
+  return [head, ...rows].map(line => line.map(csvCell).join(",")).join("\r\n");
+}
+
+// The chart as a picture of its own: without the style sheet, so in its light colours, on white.
+async function svgOf(figure) {
+  const svg = await charts.get(figure.id)?.view.toSVG();
+  const light = Array.from(document.styleSheets[0].cssRules).find(rule => rule.selectorText === ":root").style;
+  return svg?.replace(/="var\(--(\w+)\)"/g, (_, name) => `="${light.getPropertyValue(`--${name}`).trim()}"`)
+    .replace(">", '><rect width="100%" height="100%" fill="white"/>');
+}
+
+async function download(figure, kind) {
+  const [text, type] = kind === "csv" ? [csvOf(figure), "text/csv"] : [await svgOf(figure), "image/svg+xml"];
+  if (text === undefined) return;  // not drawn yet
+  const address = URL.createObjectURL(new Blob([text], {type}));
+  make("a", "", {href: address, download: `${figure.dataset.chart}.${kind}`}).click();
   setTimeout(() => URL.revokeObjectURL(address), 1000);
 }

@@ -1,36 +1,14 @@
-"""What the charts are made of: named tables, tooltips, axes, the two chosen epochs."""
+"""What a chart is, and what charts are made of: named tables, tooltips, axes, the two chosen epochs."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import altair as alt
 
 from confshift.reporting.theme import SIDES, TRANSITION_LABELS, colour
-
-__all__ = [
-    "COUNT",
-    "LEFT",
-    "LOSS",
-    "SHARE",
-    "SIGNED",
-    "WHOLE_ROW",
-    "Spec",
-    "bare_axis",
-    "end_layers",
-    "epoch_axis",
-    "filtered",
-    "infinite_layer",
-    "layered",
-    "log_axis",
-    "pair_layers",
-    "room_layer",
-    "side_scale",
-    "table",
-    "tip",
-    "transition_colour",
-    "zero_rule",
-]
 
 #: A Vega-Lite spec, or a part of one.
 Spec: TypeAlias = dict[str, Any]
@@ -45,6 +23,82 @@ LEFT = 40
 WHOLE_ROW = alt.TooltipContent("data")
 
 _LOSS_TICKS = [0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100, 300, 1000]
+
+_PROBABILITY_TICKS = (0, 0.2, 0.4, 0.6, 0.8, 1)
+#: The two ways in which a chart can be drawn: by the span of losses, or by the scale of confidences.
+VARIANTS = {"": ("",), "span": ("near", "whole"), "scale": ("probability", "odds")}
+
+
+@dataclass(frozen=True)
+class ChartContext:
+    """What decides how the charts are drawn; the data itself comes later."""
+
+    epochs: Sequence[float]  # ascending
+    classes: int  # shown one by one
+    odds_ticks: Sequence[float]  # the first and the last bound the axis of log-odds
+    limits: Mapping[str, Mapping[str, float]]  # of the charts over epochs: the scale of each span
+    splits: bool  # whether there is another split
+    rises: bool  # whether the begin of a rise is known
+    infinite: bool = False  # whether the loss is infinite at some epoch
+    runs: Sequence[str] = ()  # what two runs are called; then there is a checkpoint of each
+    lone: bool = False  # whether one of the two has no other checkpoint
+
+    def ticks(self, scale: str) -> Sequence[float]:
+        """Return the ticks of an axis of confidences, the ends among them."""
+        return self.odds_ticks if scale == "odds" else _PROBABILITY_TICKS
+
+    @property
+    def two_runs(self) -> bool:
+        """Whether two runs are compared."""
+        return len(self.runs) > 1
+
+    @property
+    def ends(self) -> tuple[float, float] | None:
+        """The first and the last epoch of one run; the other split's lie between them."""
+        return (self.epochs[0], self.epochs[-1]) if self.paired and not self.two_runs else None
+
+    @property
+    def paired(self) -> bool:
+        """Whether there are two checkpoints to compare."""
+        return len(self.epochs) > 1
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A chart: how it is drawn, where it stands, what it does when another pair is chosen.
+
+    Its caption is the reading of the same name, where there is one.
+    """
+
+    name: str  # of the picture, and of the spec, to which the variant is added
+    title: str
+    section: str  # the anchor of its place on the page; "top" is the first screen
+    draw: Callable[[ChartContext, str], Spec]  # in a variant
+    height: int | Callable[[ChartContext], alt.Step]
+    source: str = ""  # the table behind it, where that has another name
+    note: str = ""  # how to read it
+    follows: str = "exact"  # another pair: "exact", "samples" (from the samples carried), "fixed"
+    variant: str = ""  # a key of VARIANTS
+    pair_only: bool = False  # needs two checkpoints
+    one_run: bool = False  # follows the epochs of one run
+    drag: bool = False  # dragging on it chooses two epochs
+    half: bool = False  # two of them share a row
+    still: int = 0  # the width in which it also stands in the page as a picture; 0 where it does not
+    paper: int = 0  # the width in which `plot` draws it; 0 where only the page's script has its rows
+
+    @property
+    def table(self) -> str:
+        """The table behind it."""
+        return self.source or self.name
+
+    def variants(self) -> list[tuple[str, str]]:
+        """Return the id of each spec and the variant that it is drawn in."""
+        return [("_".join(filter(None, (self.name, one))), one) for one in VARIANTS[self.variant]]
+
+
+def steps(size: int) -> Callable[[ChartContext], alt.Step]:
+    """Return a height of so many pixels for each row."""
+    return lambda context: alt.Step(size)
 
 
 def table(name: str) -> alt.Chart:

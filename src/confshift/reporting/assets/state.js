@@ -2,7 +2,7 @@
 
 const embedded = id => JSON.parse(document.getElementById(id).textContent);
 const data = {...embedded("data"), samples: embedded("sample-data")};
-const model = new Model(data), views = new Views(model);
+const pairs = new Pairs(data), views = new Views(pairs);
 const charts = new Map();  // by figure id: {figure, view, rows: those drawn, by table; drawn: the state they are of}
 const find = (selector, root = document) => root.querySelector(selector);
 const all = (selector, root = document) => Array.from(root.querySelectorAll(selector));

@@ -22,7 +22,7 @@ async function unpack(id) {
   return new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"))).arrayBuffer();
 }
 
-class Model {
+class Pairs {
   constructor(data) {
     this.data = data;
     this.epochs = data.epochs.epoch;
@@ -42,7 +42,7 @@ class Model {
     this.weight = weights.length ? Float64Array.from(weights) : new Float64Array(carried).fill(1);
     this.contributions = new Float32Array(contributions);
     this.counts = new Uint32Array(counts);
-    this.pairs = this.contributions.length / 12;
+    this.count = this.contributions.length / 12;
     this.table = new Float32Array(table);
   }
 
@@ -52,7 +52,7 @@ class Model {
   // What Python computed of a pair in the order of time, by column of `pair_table`.
   computed(before, after) {
     const at = this.place(before, after);
-    return Object.fromEntries(this.data.pair_columns.map((name, row) => [name, this.table[row * this.pairs + at]]));
+    return Object.fromEntries(this.data.pair_columns.map((name, row) => [name, this.table[row * this.count + at]]));
   }
 
   // The epochs' own means, and what the numbers of a pair are over; where losses are not finite Python's replace them.
@@ -84,8 +84,8 @@ class Model {
       // Looked at backwards, learned is forgotten and up is down.
       const turned = 3 * [0, 2, 1, 3][transition] + [DOWN, UP, UNCHANGED][direction];
       const source = before < after ? cell : turned;
-      sums[cell] = (before < after ? 1 : -1) * this.contributions[source * this.pairs + pair];
-      counts[cell] = this.counts[source * this.pairs + pair];
+      sums[cell] = (before < after ? 1 : -1) * this.contributions[source * this.count + pair];
+      counts[cell] = this.counts[source * this.count + pair];
     }
     return {sums, counts};
   }

@@ -6,11 +6,11 @@ const MOST_POINTS = 2000, MOVERS = 300, SMALLEST = 1e-3, CURVE_POINTS = 200;
 const DEPENDS = {history: state => state.before, history_total: state => state.before, trajectory: state => state.pinned};
 
 class Views {
-  constructor(model) {
-    this.model = model;
-    this.data = model.data;
-    this.fixed = model.data.tables;
-    this.transitions = Object.values(model.data.labels.transitions);
+  constructor(pairs) {
+    this.pairs = pairs;
+    this.data = pairs.data;
+    this.fixed = pairs.data.tables;
+    this.transitions = Object.values(pairs.data.labels.transitions);
     this.state = {};
     this.kept = new Map();
   }
@@ -39,11 +39,11 @@ class Views {
   name(code) { return this.data.samples.class_names[code] ?? "?"; }
 
   pair({before, after}) {
-    return before === after ? [] : [{start: this.model.epochs[before], end: this.model.epochs[after]}];
+    return before === after ? [] : [{start: this.pairs.epochs[before], end: this.pairs.epochs[after]}];
   }
 
   ends({before, after}) {
-    const ends = [[before, "A"], [after, "B"]].map(([at, label]) => ({epoch: this.model.epochs[at], label}));
+    const ends = [[before, "A"], [after, "B"]].map(([at, label]) => ({epoch: this.pairs.epochs[at], label}));
     return before === after ? [] : ends;
   }
 
@@ -62,7 +62,7 @@ class Views {
   }
 
   cells({before, after}) {
-    const {sums, counts} = this.model.cells(before, after);
+    const {sums, counts} = this.pairs.cells(before, after);
     const room = Math.max(...sums) + 0.3 * Math.max(...sums.map(Math.abs));
     return this.data.labels.cells.map(([transition, direction, label]) => {
       const at = 3 * TRANSITIONS.indexOf(transition) + (direction === "up" ? UP : DOWN);
@@ -75,27 +75,27 @@ class Views {
 
   // Epochs from A on, and those before it whose loss is no further away: the initial fall would dwarf the rest.
   inReach(before) {
-    const {finite_loss: losses} = this.model.columns, change = losses.map(one => Math.abs(one - losses[before]));
+    const {finite_loss: losses} = this.pairs.columns, change = losses.map(one => Math.abs(one - losses[before]));
     const reach = 1.5 * Math.max(...change.slice(before).filter(one => !Number.isNaN(one)));
     let first = before;
     while (first > 0 && change[first - 1] <= reach) first--;
-    return this.model.epochs.map((epoch, at) => [epoch, at]).slice(before === change.length - 1 ? 0 : first);
+    return this.pairs.epochs.map((epoch, at) => [epoch, at]).slice(before === change.length - 1 ? 0 : first);
   }
 
   history({before}) {
     return this.inReach(before).flatMap(([epoch, at]) => {
-      const {sums} = this.model.cells(before, at);
+      const {sums} = this.pairs.cells(before, at);
       return this.transitions.map((transition, k) => ({epoch, transition, contribution: sum(sums.slice(3 * k, 3 * k + 3)), key: `${epoch} ${k}`}));
     });
   }
 
   history_total({before}) {
-    return this.inReach(before).map(([epoch, at]) => ({epoch, change: sum(this.model.cells(before, at).sums)}));
+    return this.inReach(before).map(([epoch, at]) => ({epoch, change: sum(this.pairs.cells(before, at).sums)}));
   }
 
   ordered({before, after}) {
     const size = row => Math.abs(row.contribution);
-    return this.model.classes(before, after).sort((a, b) => size(b) - size(a)).map((row, order) => ({...row, order}));
+    return this.pairs.classes(before, after).sort((a, b) => size(b) - size(a)).map((row, order) => ({...row, order}));
   }
 
   class_accuracy(state) { return this.ordered(state); }
@@ -103,13 +103,13 @@ class Views {
   class_totals(state) { return this.ordered(state); }
 
   class_cells(state) {
-    const {model} = this, {shown, names} = this.data.classes, {targets} = this.data.samples;
-    const all = model.weightOf(model.ranked(state.before, state.after));
+    const {pairs} = this, {shown, names} = this.data.classes, {targets} = this.data.samples;
+    const all = pairs.weightOf(pairs.ranked(state.before, state.after));
     const place = new Map(shown.map((code, at) => [code, names[at]])), table = new Map(names.map(name => [name, new Float64Array(4)]));
-    model.changes(state.before, state.after).forEach((change, i) => {
+    pairs.changes(state.before, state.after).forEach((change, i) => {
       const name = place.get(targets[i]);
       if (name === undefined || Number.isNaN(change)) return;
-      table.get(name)[model.transition(state.before, state.after, i)] += model.weight[i] * change / all;
+      table.get(name)[pairs.transition(state.before, state.after, i)] += pairs.weight[i] * change / all;
     });
     return this.ordered(state).flatMap(({class_name, order}) => this.transitions.map((transition, k) =>
       ({class_name, order, transition, contribution: table.get(class_name)[k]})));
@@ -159,13 +159,13 @@ class Views {
   }
 
   concentration(state) {
-    const {model} = this, change = model.changes(state.before, state.after);
-    const order = model.ranked(state.before, state.after).filter(this.selected(state)), all = model.weightOf(order);
+    const {pairs} = this, change = pairs.changes(state.before, state.after);
+    const order = pairs.ranked(state.before, state.after).filter(this.selected(state)), all = pairs.weightOf(order);
     const step = Math.max(1, Math.floor(order.length / CURVE_POINTS)), rows = [{share: 0, cumulative: 0}];
     let seen = 0, total = 0;
     order.forEach((i, rank) => {
-      seen += model.weight[i];
-      total += model.weight[i] * change[i] / all;
+      seen += pairs.weight[i];
+      total += pairs.weight[i] * change[i] / all;
       if (rank % step === step - 1 || rank < 50 || rank === order.length - 1) rows.push({share: seen / all, cumulative: total});
     });
     return rows;
@@ -182,18 +182,18 @@ class Views {
   }
 
   sample(i, {before, after}) {
-    const {model} = this, {ids, targets, carried} = this.data.samples;
-    const said = at => this.name(model.predicted[at * carried + i]);
-    const [a, b] = [model.lossAt(before, i), model.lossAt(after, i)];
+    const {pairs} = this, {ids, targets, carried} = this.data.samples;
+    const said = at => this.name(pairs.predicted[at * carried + i]);
+    const [a, b] = [pairs.lossAt(before, i), pairs.lossAt(after, i)];
     return {
       i, sample: ids[i], true: this.name(targets[i]), said_before: said(before), said: said(after),
       loss_before: a, loss_after: b, change: b - a, before: Math.max(a, SMALLEST), after: Math.max(b, SMALLEST),
-      transition: this.transitions[model.transition(before, after, i)],
+      transition: this.transitions[pairs.transition(before, after, i)],
     };
   }
 
   samples(state) {
-    const {model} = this, change = model.changes(state.before, state.after);
+    const {pairs} = this, change = pairs.changes(state.before, state.after);
     const members = Array.from(change.keys()).filter(i => !Number.isNaN(change[i])).filter(this.selected(state));
     const size = i => Math.abs(change[i]), stride = Math.ceil(members.length / MOST_POINTS);
     const movers = stride > 1 ? [...members].sort((i, j) => size(j) - size(i)).slice(0, MOVERS) : [];
@@ -202,8 +202,8 @@ class Views {
   }
 
   movers(state) {
-    const {model} = this;
-    return model.ranked(state.before, state.after).filter(this.selected(state)).slice(0, 12).map(i => this.sample(i, state));
+    const {pairs} = this;
+    return pairs.ranked(state.before, state.after).filter(this.selected(state)).slice(0, 12).map(i => this.sample(i, state));
   }
 
   even(state) {
@@ -221,10 +221,10 @@ class Views {
 
   trajectory({pinned}) {
     if (pinned === null) return [];
-    const {model} = this;
-    return model.epochs.map((epoch, at) => ({
-      epoch, exact: model.lossAt(at, pinned), loss: Math.max(model.lossAt(at, pinned), SMALLEST),
-      verdict: model.right(at, pinned) ? "right" : "wrong", said: this.name(model.predicted[at * this.data.samples.carried + pinned]),
+    const {pairs} = this;
+    return pairs.epochs.map((epoch, at) => ({
+      epoch, exact: pairs.lossAt(at, pinned), loss: Math.max(pairs.lossAt(at, pinned), SMALLEST),
+      verdict: pairs.right(at, pinned) ? "right" : "wrong", said: this.name(pairs.predicted[at * this.data.samples.carried + pinned]),
     })).filter(row => Number.isFinite(row.loss));
   }
 }

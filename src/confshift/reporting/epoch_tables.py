@@ -1,4 +1,4 @@
-"""The tables that the charts read: from results to rows with the columns a chart names."""
+"""The tables of the charts over epochs, and what decides how charts are drawn."""
 
 from __future__ import annotations
 
@@ -8,29 +8,15 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from confshift.analysis.comparison import Comparison
 from confshift.analysis.history import History
 from confshift.analysis.panel import Panel
-from confshift.errors import ConfshiftError
 from confshift.findings.wording import epoch as epoch_text
-from confshift.findings.wording import nats, signed
-from confshift.reporting.theme import CELL_LABELS, LOSSES, MARKS, PARTS, RUNS, TRANSITION_LABELS
-
-__all__ = [
-    "SURE",
-    "epoch_table",
-    "limits",
-    "pair_tables",
-    "rise_starts",
-    "run_labels",
-    "run_tables",
-    "shown_classes",
-    "two_run_tables",
-]
+from confshift.reporting import binning
+from confshift.reporting.charts.parts import ChartContext
+from confshift.reporting.theme import LOSSES, MARKS, PARTS, RUNS
 
 #: A 95 % margin is this many standard errors.
 _MARGIN = 1.96
-_NUMBERS_OF_PAIR = ("class", "competitor", "contribution")
 #: What a chart over epochs tells of each.
 _SHOWN = ["epoch", "loss", "refinement_loss", "calibration_loss", "accuracy", "temperature"]
 #: The same where some sample has no finite loss.
@@ -230,110 +216,30 @@ def _reach(table: pd.DataFrame, keys: list[str], sign: int) -> float:
     return sign * float(max(one.max() for one in ends))
 
 
-def pair_tables(
-    comparison: Comparison, *, classes: list[int], at: tuple[str, str]
-) -> dict[str, pd.DataFrame]:
-    """Return the tables of the pair that the report was made for."""
-    return {
-        **_pair(comparison),
-        "account": _account(comparison, at),
-        "cells": _cells(comparison),
-        "competitors": _competitors(comparison, classes),
-    }
+def chart_context(
+    histories: Sequence[History], carried: History, *, classes: int, names: Sequence[str] = ()
+) -> ChartContext:
+    """Return what decides how the charts are drawn.
 
-
-def _pair(comparison: Comparison) -> dict[str, pd.DataFrame]:
-    start, end = comparison.before.epoch, comparison.after.epoch
-    return {
-        "pair": pd.DataFrame({"start": [start], "end": [end]}),
-        "ends": pd.DataFrame({"epoch": [start, end], "label": ["A", "B"]}),
-    }
-
-
-def _account(comparison: Comparison, at: tuple[str, str]) -> pd.DataFrame:
-    """Return the bars of the waterfall: the loss before, three steps, the loss after."""
-    loss, part = comparison.change.loc["loss"], comparison.account["contribution"]
-    labels = [f"loss at {at[0]}", "hedging", "number of mistakes", "cost of a mistake", f"loss at {at[1]}"]
-    starts = [0.0, *(loss["before"] + np.r_[0.0, part.cumsum()])[:3], 0.0]
-    ends = [loss["before"], *(loss["before"] + part.cumsum()), loss["after"]]
-    values = [loss["before"], *part, loss["after"]]
-    kinds = ["total", *("up" if one > 0 else "down" for one in part), "total"]
-    return pd.DataFrame(
-        {
-            "order": range(5),
-            "label": labels,
-            "next": [*labels[1:], labels[-1]],
-            "start": starts,
-            "end": ends,
-            "right": np.maximum(starts, ends),
-            "room": 1.12 * np.max(ends),
-            "value": values,
-            "kind": kinds,
-            "text": [
-                nats(one) if kind == "total" else signed(one) for one, kind in zip(values, kinds, strict=True)
-            ],
-        }
-    )
-
-
-def _cells(comparison: Comparison) -> pd.DataFrame:
-    table = comparison.cells.loc[list(CELL_LABELS)].reset_index()
-    contribution = table["contribution"]
-    return pd.DataFrame(
-        {
-            "label": list(CELL_LABELS.values()),
-            "transition": table["transition"].map(TRANSITION_LABELS),
-            "direction": table["direction"],
-            "samples": table["samples"],
-            "contribution": contribution,
-            "right": contribution.clip(lower=0),
-            "room": contribution.max() + 0.3 * contribution.abs().max(),
-            "text": contribution.map(signed),
-        }
-    )
-
-
-def shown_classes(classes: pd.DataFrame, limit: int) -> list[int]:
-    """Return the classes that are shown one by one: those that contribute most, largest first."""
-    held = classes[classes["samples"] > 0]
-    order = held["contribution"].abs().sort_values(ascending=False, kind="stable")
-    return [int(one) for one in order.index[:limit]]
-
-
-def _competitors(comparison: Comparison, classes: list[int]) -> pd.DataFrame:
-    """Return the pairs of the shown classes with the competitors that matter most to them.
-
-    None of them where the logits can't be read: the finding beside the chart says so.
+    Parameters
+    ----------
+    histories : sequence of History
+        Of one run, or of two.
+    carried : History
+        Of the checkpoints whose epochs can be chosen.
+    classes : int
+        How many are shown one by one.
+    names : sequence of str
+        Of two runs; empty for one.
     """
-    try:
-        table = comparison.competitors
-    except ConfshiftError:
-        table = pd.DataFrame(columns=[*_NUMBERS_OF_PAIR, "class_name", "competitor_name"])
-        table = table.astype(dict.fromkeys(_NUMBERS_OF_PAIR, float))
-    table = table[table["class"].isin(classes)]
-    sizes = table["contribution"].abs().groupby(table["competitor"]).sum()
-    columns = sizes.sort_values(ascending=False, kind="stable").index[: len(classes)]
-    if len(comparison.panel.class_names) <= len(classes):  # all of them: rows and columns alike
-        columns = pd.Index(classes)
-    table = table[table["competitor"].isin(columns)]
-    rank: Mapping[int, int] = {one: place for place, one in enumerate(columns)}
-    return pd.DataFrame(
-        {
-            "class_name": table["class_name"],
-            "competitor_name": table["competitor_name"],
-            "row": table["class"].map({one: place for place, one in enumerate(classes)}),
-            "column": table["competitor"].map(rank),
-            "contribution": table["contribution"],
-            "direction": np.where(table["contribution"] > 0, "up", "down"),
-            "size": table["contribution"].abs(),
-            "text": [_short(value, of=table["contribution"].abs().max()) for value in table["contribution"]],
-        }
+    return ChartContext(
+        epochs=carried.main.epochs.tolist(),
+        classes=classes,
+        odds_ticks=binning.odds_ticks(carried.main).tolist(),
+        limits=limits(histories),
+        splits=len(carried.panels) > 1,
+        rises=not names and bool(rise_starts(histories[0].rise)),
+        runs=run_labels(names) if names else (),
+        infinite=any(history.main.infinite.any() for history in histories),
+        lone=any(len(history.main.checkpoints) == 1 for history in histories),
     )
-
-
-def _short(value: float, *, of: float) -> str:
-    """Write an amount where it matters, as short as it can be: +.014."""
-    if abs(value) < 0.1 * of:
-        return ""
-    text = f"{abs(value):.3f}" if of < 1 else f"{abs(value):.2f}"
-    return ("−" if value < 0 else "+") + text.removeprefix("0")

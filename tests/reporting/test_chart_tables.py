@@ -10,23 +10,23 @@ import pytest
 
 from confshift.analysis.comparison import compare
 from confshift.analysis.history import summarize
-from confshift.reporting import tables
+from confshift.reporting import epoch_tables, pair_tables
 
 AT = ("epoch 3", "epoch 6")
 
 
 @pytest.fixture(scope="module")
 def by_run(history):
-    return tables.run_tables(history, history.rise)
+    return epoch_tables.run_tables(history, history.rise)
 
 
 @pytest.fixture(scope="module")
 def by_pair(comparison):
-    return tables.pair_tables(comparison, classes=[2, 0, 1, 3], at=AT)
+    return pair_tables.pair_tables(comparison, classes=[2, 0, 1, 3], at=AT)
 
 
 def test_the_table_of_epochs_is_that_of_the_main_split(history):
-    table = tables.epoch_table(history)
+    table = epoch_tables.epoch_table(history)
     assert table["split"].unique().tolist() == ["val"]
     panel = history.main
     wrong = ~panel.correct
@@ -43,7 +43,7 @@ def test_a_share_of_no_answers_does_not_exist(make_run):
     perfect = type(run[0]).from_predictions(
         type(run[0].predictions)(logits, run[0].predictions.targets), epoch=0
     )
-    table = tables.epoch_table(summarize([perfect]))
+    table = epoch_tables.epoch_table(summarize([perfect]))
     assert math.isnan(table["sure_wrong"][0])
     assert table["sure_right"][0] == 1
 
@@ -79,13 +79,13 @@ def test_the_best_checkpoints_are_named_on_one_side_of_their_mark(by_run, histor
 )
 def test_the_begin_of_a_rise_is_marked_only_where_there_is_one(status, starts):
     rise = pd.DataFrame({"status": [status], "since": [12.0]}, index=["loss"])
-    assert tables.rise_starts(rise) == starts
+    assert epoch_tables.rise_starts(rise) == starts
 
 
 def test_the_near_range_holds_every_band_after_the_initial_fall(make_run):
     run = make_run(200, 3, 12, churn=0.1)
     history = summarize(run)
-    limits, table = tables.limits([history]), tables.epoch_table(history)
+    limits, table = epoch_tables.limits([history]), epoch_tables.epoch_table(history)
     settled = int(
         np.argmax(table["loss"] <= table["loss"].min() + 0.1 * (table["loss"][0] - table["loss"].min()))
     )
@@ -97,7 +97,7 @@ def test_the_near_range_holds_every_band_after_the_initial_fall(make_run):
 
 def test_a_split_that_is_inspected_now_and_then_is_named_too(make_run):
     run = [*make_run(60, 3, 9), *make_run(40, 3, 9, split="train", seed=1)[::4]]
-    made = tables.run_tables(summarize(run), summarize(run).rise)
+    made = epoch_tables.run_tables(summarize(run), summarize(run).rise)
     assert made["other_ends"][["epoch", "label"]].to_numpy().tolist() == [[4, "loss on train"]]
 
 
@@ -111,13 +111,13 @@ def test_the_scale_of_the_losses_holds_the_lines_of_other_splits(make_run):
         for one in make_run(40, 3, 4, seed=1)
     ]
     history = summarize([*make_run(60, 3, 4), *low])
-    assert tables.limits([history])["loss_near"]["domainMin"] <= history.table["loss"].min()
+    assert epoch_tables.limits([history])["loss_near"]["domainMin"] <= history.table["loss"].min()
 
 
 @pytest.mark.parametrize("span", ["near", "whole"])
 def test_below_the_lowest_mark_there_is_room_for_its_name(make_run, span):
     history = summarize(make_run(200, 3, 12, churn=0.1))
-    ends, table = tables.limits([history])[f"loss_{span}"], tables.epoch_table(history)
+    ends, table = epoch_tables.limits([history])[f"loss_{span}"], epoch_tables.epoch_table(history)
     lowest = table[["loss", "refinement_loss"]].min().min()
     height = 250  # pixels, of which a name takes 22
     assert (lowest - ends["domainMin"]) / (ends["domainMax"] - ends["domainMin"]) * height > 22
@@ -128,21 +128,21 @@ def test_losses_that_are_all_alike_have_no_limits(make_run):
     still = type(one).from_predictions(
         type(one.predictions)(np.zeros((50, 3)), one.predictions.targets), epoch=0
     )
-    assert tables.limits([summarize([still])])["loss_near"] == {}
+    assert epoch_tables.limits([summarize([still])])["loss_near"] == {}
 
 
 @pytest.mark.parametrize("size", [1e-12, 1.0, 1e12])
 def test_losses_that_are_alike_up_to_rounding_have_no_limits(make_run, monkeypatch, size):
     history = summarize(make_run(50, 3, 6))
-    table = tables.epoch_table(history)
+    table = epoch_tables.epoch_table(history)
     numbers = table.select_dtypes("number").columns.difference(["epoch"])
     errors = [name for name in numbers if name.endswith("_se")]
     noise = 1 + 1e-15 * np.random.default_rng(0).normal(size=(len(table), len(numbers)))
     alike = table.assign(**dict(zip(numbers, (size * noise).T, strict=True))).assign(
         **dict.fromkeys(errors, 0.0)
     )
-    monkeypatch.setattr(tables, "epoch_table", lambda _: alike)
-    found = tables.limits([history])
+    monkeypatch.setattr(epoch_tables, "epoch_table", lambda _: alike)
+    found = epoch_tables.limits([history])
     assert found["accuracy_near"] == found["part_near"] == found["part_whole"] == {}
 
 
@@ -181,10 +181,10 @@ def test_all_competitors_of_few_classes_add_up_to_the_change(by_pair, comparison
 def test_of_many_classes_the_largest_contributions_are_shown(make_run):
     run = make_run(300, 30, 2)
     comparison = compare(*run)
-    shown = tables.shown_classes(comparison.classes, 5)
+    shown = pair_tables.shown_classes(comparison.classes, 5)
     sizes = comparison.classes["contribution"].abs()
     assert sizes[shown].min() >= sizes.drop(shown).max()
-    competitors = tables.pair_tables(comparison, classes=shown, at=AT)["competitors"]
+    competitors = pair_tables.pair_tables(comparison, classes=shown, at=AT)["competitors"]
     assert set(competitors["row"]) <= set(range(5))
     assert competitors["column"].max() < 5
 
@@ -192,20 +192,20 @@ def test_of_many_classes_the_largest_contributions_are_shown(make_run):
 def test_a_class_without_samples_is_not_shown(make_run):
     run = make_run(3, 10, 2)
     comparison = compare(*run)
-    shown = tables.shown_classes(comparison.classes, 20)
+    shown = pair_tables.shown_classes(comparison.classes, 20)
     assert set(shown) == set(comparison.panel.targets)
 
 
 def test_the_range_of_two_runs_holds_both(make_run):
     histories = [summarize(make_run(100, 3, 8, seed=seed)) for seed in (0, 1)]
-    both, each = tables.limits(histories), [tables.limits([one]) for one in histories]
+    both, each = epoch_tables.limits(histories), [epoch_tables.limits([one]) for one in histories]
     assert both["loss_near"]["domainMax"] == max(one["loss_near"]["domainMax"] for one in each)
     assert both["accuracy_near"]["domainMin"] == min(one["accuracy_near"]["domainMin"] for one in each)
 
 
 def test_the_curves_of_two_runs_are_theirs(make_run):
     histories = [summarize(make_run(60, 3, checkpoints)) for checkpoints in (3, 5)]
-    made = tables.two_run_tables(histories, ("one", "two"))
+    made = epoch_tables.two_run_tables(histories, ("one", "two"))
     for run, history in zip(("A: one", "B: two"), histories, strict=True):
         table = made["run_losses"]
         curve = table[(table["run"] == run) & (table["series"] == "loss")]
@@ -224,4 +224,4 @@ def test_the_curves_of_two_runs_are_theirs(make_run):
     ],
 )
 def test_an_amount_in_a_small_field_is_short_and_true(value, of, text):
-    assert tables._short(value, of=of) == text
+    assert pair_tables._short(value, of=of) == text
