@@ -322,3 +322,50 @@ def test_a_sum_in_single_precision_is_named(seed):
         checkpoints.append(replace(plain, provenance=Provenance(logged={"loss": total})))
     causes = possible_causes(panel := stack(checkpoints), logged_losses(panel))
     assert causes["cause"][causes["fits"]].tolist() == ["a sum in place of a mean"]
+
+
+def logged_one_behind(first):
+    """A run whose loop logged the loss of the epoch before; `first` at the first one."""
+    panel = run_of(3, cross_entropy, epochs=4)
+    means = panel.loss.mean(axis=1)
+    logged = [first, *means[:-1]]
+    return stack(
+        [
+            replace(one, provenance=Provenance(logged={"loss": float(value)}))
+            for one, value in zip(panel.checkpoints, logged, strict=True)
+        ]
+    )
+
+
+def test_a_loss_of_the_checkpoint_before_is_named_where_the_first_one_has_a_logged_loss_too():
+    panel = logged_one_behind(first=3.7)
+    causes = possible_causes(panel, logged_losses(panel))
+    assert causes["cause"][causes["fits"]].unique().tolist() == ["the checkpoint before"]
+
+
+@pytest.mark.parametrize("digits", [1, 2])
+def test_a_mean_that_was_logged_with_few_decimals_is_equal_to_their_precision(digits):
+    table = logged_losses(run_of(3, cross_entropy, digits=digits))
+    assert table["equal"].all()
+    assert table["tolerance"].tolist() == [0.5 * 10.0**-digits] * 3
+
+
+def test_a_way_fits_two_decimals_where_the_epochs_rule_out_chance():
+    panel = run_of(3, lambda z, y: cross_entropy(z, y, label_smoothing=0.2), epochs=12, digits=2)
+    causes = possible_causes(panel, logged_losses(panel)).set_index(["cause", "detail"])
+    assert causes.loc[("label smoothing", "0.2"), ["epochs", "agreeing", "fits"]].tolist() == [12, 12, True]
+
+
+def test_ways_that_agree_at_one_rounded_number_are_not_told_from_chance():
+    panel = panel_with(lambda z, y: round(1.02 * cross_entropy(z, y).item(), 2), epochs=(1,))
+    causes = possible_causes(panel, logged_losses(panel))
+    assert causes["chance"].iloc[0] > 0.05
+    assert not causes["fits"].any()
+
+
+def test_what_is_not_the_same_at_every_epoch_fits_at_none_however_many_agree():
+    panel = run_of(3, lambda z, y: cross_entropy(z, y, label_smoothing=0.1), epochs=5)
+    odd = replace(panel.checkpoints[3], provenance=Provenance(logged={"loss": 9.0}))
+    panel = stack([*panel.checkpoints[:3], odd, panel.checkpoints[4]])
+    causes = possible_causes(panel, logged_losses(panel)).set_index(["cause", "detail"])
+    assert causes.loc[("label smoothing", "0.1"), ["epochs", "agreeing", "fits"]].tolist() == [5, 4, False]

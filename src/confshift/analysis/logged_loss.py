@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from confshift.analysis.loss_ways import recomputed_losses
 from confshift.analysis.panel import Panel
@@ -20,10 +21,11 @@ __all__ = ["logged_loss_of", "logged_losses", "possible_causes"]
 _TOLERANCE = 1e-5
 #: A loss printed with so many decimals or more is not rounded for our purpose.
 _EXACT_DECIMALS = 7
-_FEWEST_DECIMALS = 3
 #: Ways are named only where no more of all that are tried would fit an unrelated number.
 _MOST_BY_CHANCE = 0.05
-_UNRELATED = 0.3
+#: The ways are recomputed at no more epochs than this, nor over more logits, but always at three.
+_MOST_EPOCHS, _MOST_LOGITS = 20, 50_000_000
+_COLUMNS = ("cause", "detail", "error", "epochs", "agreeing", "chance", "fits")
 
 
 def logged_loss_of(checkpoint: Checkpoint) -> Any:
@@ -47,7 +49,7 @@ def logged_losses(panel: Panel) -> pd.DataFrame:
     DataFrame
         Indexed by epoch, a row for each checkpoint with a finite logged loss and samples that can be
         scored: position (in the panel), logged, sample_mean (nats), relative_difference (logged over
-        sample mean, minus 1), tolerance (1e-5 of the larger, or half a unit of the last decimal logged) and
+        sample mean, minus 1), tolerance (1e-5 of the larger, or half a unit of the last decimal shown) and
         equal (within it).
     """
     rows = []
@@ -64,22 +66,17 @@ def logged_losses(panel: Panel) -> pd.DataFrame:
     return table
 
 
-def _chance(probed: pd.DataFrame) -> float:
-    """Return how likely an unrelated way comes as near at every probed epoch, within 30 % of the mean."""
-    width = 2 * probed["tolerance"] / (2 * _UNRELATED * probed["sample_mean"].abs())
-    return float(np.prod(np.minimum(width, 1)))
-
-
 def _half_unit(values: pd.Series) -> float:
     """Return half a unit of the last decimal that any of the values shows; 0 where they are not rounded."""
     decimals = max((-int(Decimal(repr(float(value))).as_tuple().exponent) for value in values), default=0)
-    return 0.5 * 10.0**-decimals if _FEWEST_DECIMALS <= decimals < _EXACT_DECIMALS else 0.0
+    return 0.5 * 10.0**-decimals if decimals < _EXACT_DECIMALS else 0.0
 
 
 def possible_causes(panel: Panel, table: pd.DataFrame) -> pd.DataFrame:
     """Recompute the loss in the ways that training loops differ by, and see which gives what was logged.
 
-    Tried at up to three of the checkpoints: the first, the last and the one with the largest difference.
+    Tried at the epochs with a logged loss: all of them, or as many as are cheap, with the first, the last
+    and the one with the largest difference.
 
     Parameters
     ----------
@@ -91,23 +88,60 @@ def possible_causes(panel: Panel, table: pd.DataFrame) -> pd.DataFrame:
     -------
     DataFrame
         A row for each way that can be recomputed (see :mod:`confshift.analysis.loss_ways`): cause, detail
-        (the value tried), error (the largest relative difference from what was logged) and fits (within the
-        tolerance at all of them), the best first. A fit is no proof: other ways may give the same. Where
-        the logged numbers are so few and so rounded that some way would fit by chance, none fits.
+        (the value tried), error (the largest relative difference from what was logged), epochs (at which it
+        can be recomputed), agreeing (of these, within the tolerance), chance (how likely some way would
+        agree with an unrelated number) and fits (it agrees at all of them, and chance is ruled out), the
+        best first. A fit is no proof: other ways may give the same.
     """
-    largest = int(table["relative_difference"].abs().to_numpy().argmax())
-    probed = table.iloc[sorted({0, largest, len(table) - 1})]
-    tried: dict[tuple[str, str], list[float]] = {}
-    for position in probed["position"]:
+    probed = _probed(panel, table)
+    tried: dict[tuple[str, str], NDArray[np.float64]] = {}
+    for row, position in enumerate(probed["position"]):
         for cause, detail, value in recomputed_losses(panel, int(position)):
-            tried.setdefault((cause, detail), []).append(value)
-    logged = probed["logged"].to_numpy()
-    rows = []
-    for (cause, detail), values in tried.items():
-        if len(values) == len(probed):
-            difference = np.abs(np.array(values) - logged)
-            fits = bool((difference <= probed["tolerance"].to_numpy()).all())
-            rows.append((cause, detail, float((difference / np.abs(logged)).max()), fits))
-    causes = pd.DataFrame(rows, columns=["cause", "detail", "error", "fits"])
-    causes["fits"] &= len(rows) * _chance(probed) <= _MOST_BY_CHANCE
+            tried.setdefault((cause, detail), np.full(len(probed), math.nan))[row] = value
+    if not tried:
+        return pd.DataFrame(columns=_COLUMNS)
+    values = np.array(list(tried.values()))
+    logged, tolerance = (probed[name].to_numpy() for name in ("logged", "tolerance"))
+    known = (~np.isnan(values)).sum(axis=1)
+    # What has no value at the first checkpoint alone looks back to the one before it.
+    required = known.max() - int(probed["position"].iloc[0] == 0)
+    ways = (known > 0) & (known >= required)
+    named = [way for way, kept in zip(tried, ways, strict=True) if kept]
+    values, known = values[ways], known[ways]
+    difference = np.abs(values - logged)
+    causes = pd.DataFrame(named, columns=["cause", "detail"])
+    causes["error"] = np.nanmax(difference / np.abs(logged), axis=1)
+    causes["epochs"], causes["agreeing"] = known, (difference <= tolerance).sum(axis=1)
+    causes["chance"] = _chance(values, probed)
+    causes["fits"] = (causes["agreeing"] == causes["epochs"]) & (causes["chance"] <= _MOST_BY_CHANCE)
     return causes.sort_values("error", ignore_index=True, kind="stable")
+
+
+def _probed(panel: Panel, table: pd.DataFrame) -> pd.DataFrame:
+    """Choose the epochs at which the ways are tried, evenly."""
+    work = len(panel.targets) * len(panel.class_names)
+    most = max(3, min(_MOST_EPOCHS, _MOST_LOGITS // work))
+    largest = int(table["relative_difference"].abs().to_numpy().argmax())
+    even = np.linspace(0, len(table) - 1, min(len(table), most - 1)).round().astype(int)
+    return table.iloc[sorted({*even.tolist(), largest})]
+
+
+def _chance(values: NDArray[np.float64], probed: pd.DataFrame) -> float:
+    """Return how likely some way agrees with an unrelated number at every epoch where it is known.
+
+    Such a number lies anywhere within twice its distance from the mean over the samples, so ways that lie
+    close together count by how many of them the resolution tells apart there. A logged loss that is the
+    same multiple of the mean at each epoch says at all of them what it says at one.
+    """
+    logged, mean, tolerance = (probed[name].to_numpy() for name in ("logged", "sample_mean", "tolerance"))
+    reach = np.maximum(2 * np.abs(logged - mean), tolerance)
+    within = np.minimum(tolerance / reach, 1)
+    ratio, precision = logged / mean, tolerance / np.abs(mean)
+    finest = int(within.argmin())
+    constant = bool((np.abs(ratio - ratio[finest]) <= precision + precision[finest]).all())
+    near = np.abs(values - mean) <= reach
+    each = np.where(near, within, np.where(np.isnan(values), 1.0, 0.0))
+    by_way = each.min(axis=1) if constant else each.prod(axis=1)
+    cells = np.nan_to_num(values / (2 * tolerance), posinf=0.0, neginf=0.0).round()
+    _, first = np.unique(cells, axis=0, return_index=True)
+    return float(min(1.0, by_way[first].sum()))

@@ -48,8 +48,7 @@ def recomputed_losses(panel: Panel, position: int) -> Iterator[_Way]:
         counted = len(losses) + provenance.ignored_samples
         yield "ignored samples counted", f"{provenance.ignored_samples}", float(losses.sum()) / counted
     if position and panel.finite[position - 1].all() and usable.all():
-        before = panel.checkpoints[position - 1].epoch
-        yield "the checkpoint before", f"epoch {before:g}", float(panel.loss[position - 1].mean())
+        yield "the checkpoint before", "of those inspected", float(panel.loss[position - 1].mean())
 
 
 def _of_losses(losses: NDArray[np.float64]) -> Iterator[_Way]:
