@@ -32,7 +32,7 @@ def with_ids(ids):
 # -------------------------------------------------------------------------------------------- refused
 REFUSED = {
     "a vector of logits": (with_logits, LOGITS[:, 0], ["logits", "(3,)", "two columns", "column_stack"]),
-    "a batch of sequences": (with_logits, LOGITS[None], ["logits", "(1, 3, 3)", "reshape(-1, K)"]),
+    "a batch of sequences": (with_logits, LOGITS[None], ["logits", "(1, 3, 3)", "do not say which axis"]),
     "one column": (with_logits, LOGITS[:, :1], ["logits", "(3, 1)", "np.column_stack"]),
     "no columns": (with_logits, LOGITS[:, :0], ["logits", "(3, 0)", "one for each class"]),
     "no rows": (lambda z: Predictions(z, []), LOGITS[:0], ["logits", "(0, 3)"]),

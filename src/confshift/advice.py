@@ -7,7 +7,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["class_axes", "on_columns", "on_labels", "on_one_output", "on_sums", "within_unit"]
+__all__ = [
+    "are_signs",
+    "class_axes",
+    "on_columns",
+    "on_labels",
+    "on_one_label",
+    "on_one_output",
+    "on_range",
+    "on_sums",
+    "one_hot_axes",
+    "within_unit",
+]
 
 
 def within_unit(values: NDArray[Any]) -> bool:
@@ -16,43 +27,102 @@ def within_unit(values: NDArray[Any]) -> bool:
     return bool(finite.size) and bool(((finite >= 0) & (finite <= 1)).all())
 
 
-def on_one_output(values: NDArray[Any], *, logit: str, probability: str) -> str:
+def on_one_output(values: NDArray[Any], *, logit: str, probability: str, each: str = "sample") -> str:
     """Say what to do with one output for each sample, given the code for a logit and for a probability."""
     if values.dtype.kind in "iub":
-        return "one whole number for each sample: predicted classes, without confidence; pass scores"
+        return f"one whole number for each {each}: predicted classes, without confidence; pass scores"
     if not within_unit(values):
-        return f"one logit for each sample; pass two columns: {logit}"
+        return f"one logit for each {each}; pass two columns: {logit}"
     return (
-        "one output for each sample, all in 0..1. If they are probabilities (the model ends in a sigmoid), "
-        f"pass both: {probability}. If they are logits, pass two columns: {logit}"
+        f"one output for each {each}, all in 0..1. If they are probabilities (the model ends in a sigmoid), "
+        f"pass both: {probability}\nIf they are logits, pass two columns: {logit}"
     )
 
 
-def on_columns(targets: NDArray[Any]) -> str:
-    """Say what targets with a column for each class are: one-hot, multi-label, soft, or none of these."""
+def on_one_label(values: NDArray[Any], *, logit: str, probability: str) -> str:
+    """Say how one label of several becomes two classes, given the code for a logit and for a probability."""
+    if not within_unit(values):
+        return logit
+    return (
+        f"if the outputs are probabilities (a sigmoid for each), {probability}\nIf they are logits, {logit}"
+    )
+
+
+def are_signs(values: NDArray[Any]) -> bool:
+    """Tell whether targets are -1 and 1, as of a hinge loss: both occur, and nothing else."""
+    return bool(np.array_equal(np.unique(values), [-1, 1]))
+
+
+_FEW = 8  # rows: fewer of several labels may have one each by chance
+
+
+def on_columns(targets: NDArray[Any], *, one_hot: str, each: str) -> str:
+    """Say what targets with a column for each class are, given the code for one-hot and for one label.
+
+    One-hot, multi-label, soft, or none of these; few rows can be one-hot by chance.
+    """
+    if targets.dtype.kind not in "biuf":
+        return f"they are {targets.dtype}, not numbers; pass the index of each true class"
+    if not targets.size:
+        return "no rows; pass one class index for each sample"
     low, high = float(targets.min()), float(targets.max())
     sums = targets.sum(axis=1, dtype=np.float64)
     hard = bool(((targets == 0) | (targets == 1)).all())
+    several = (
+        "multi-label targets: confshift takes one class for each sample, and no index stands for several; "
+        f"inspect one label at a time, as two classes: {each}"
+    )
     if hard and (sums == 1).all():
-        return "one-hot labels; pass class indices: targets.argmax(1)"
-    if hard:
+        if len(targets) >= _FEW:
+            return f"one-hot labels; pass class indices: {one_hot}"
         return (
-            f"multi-label targets (rows sum to {sums.min():g}..{sums.max():g}): confshift takes one class "
-            "for each sample, and no index stands for several; inspect one label at a time, as two classes"
+            f"one label in each of {len(targets)} rows. If every sample has exactly one (one-hot labels), "
+            f"pass class indices: {one_hot}\nIf a sample may have several or none: {several}"
         )
+    if hard:
+        return f"rows sum to {sums.min():g}..{sums.max():g}: {several}"
     if low >= 0 and high <= 1 and np.allclose(sums, 1, atol=1e-2):
         return (
             "soft labels (rows sum to 1): confshift measures the loss against one class for each sample; "
             "pass the class indices from before mixing or smoothing"
         )
-    return f"no labels of classes (values {low:g}..{high:g}); pass one class index for each sample"
+    return f"not labels of classes (values {low:g}..{high:g}); pass one class index for each sample"
 
 
-def on_labels(targets: NDArray[Any]) -> str:
-    """Say how targets that are not integers become class indices, if they do."""
+def on_labels(targets: NDArray[Any], *, code: str) -> str:
+    """Say how targets that are not integers become class indices, if they do, given the code."""
     if targets.dtype.kind == "b" or (np.isfinite(targets).all() and (targets == np.floor(targets)).all()):
-        return "whole numbers: pass them as integers, targets.astype(int) (a tensor's .long())"
-    return "not whole numbers, so they are no class indices (regression or soft targets?)"
+        return f"whole numbers: pass them as integers, {code}"
+    return "not whole numbers, so they are not class indices (regression or soft targets?)"
+
+
+def on_range(used: NDArray[Any], classes: int, ignored: int | None) -> str:
+    """Say how targets outside 0..K-1 become class indices, given the label that is already left out.
+
+    What the values alone can't tell is said as the choice of the user.
+    """
+    values = np.unique(used).tolist()
+    low, high = values[0], values[-1]
+    if low == 1 and high == classes:
+        return "they count from 1: pass targets - 1"
+    if classes == 2 and are_signs(used):
+        return "they are -1 and 1: pass (targets + 1) // 2"
+    outside = [value for value in values if not 0 <= value < classes]
+    ways = []
+    if classes == 2 and low == 0 and len(values) == 2:
+        ways.append(f"where {high} is the second class, as in a mask: pass targets // {high}")
+    if low < 0 and high - low < classes:
+        ways.append(f"where classes count from {low}: pass targets + {-low}")
+    if len(outside) == 1:
+        leave = f"pass ignore_index={outside[0]}"
+        if ignored is not None:
+            leave = f"set targets[targets == {outside[0]}] = {ignored}, which is left out already"
+        ways.append(f"to leave {outside[0]} out: {leave}")
+    else:
+        ways.append("to leave them out: give them all one index and pass it as ignore_index=")
+    if high >= classes:
+        ways.append(f"where they are all classes: the model lacks columns, {high + 1} at least are needed")
+    return "; ".join(ways)
 
 
 def on_sums(rows: NDArray[Any]) -> str:
@@ -74,3 +144,14 @@ def on_sums(rows: NDArray[Any]) -> str:
 def class_axes(shape: tuple[int, ...], targets: tuple[int, ...]) -> list[int]:
     """Return the axes of the logits that can be the classes: without it, the shape is the targets'."""
     return [axis for axis in range(1, len(shape)) if shape[:axis] + shape[axis + 1 :] == targets]
+
+
+def one_hot_axes(targets: NDArray[Any]) -> list[int]:
+    """Return the axes along which targets of the logits' shape are one-hot."""
+    if targets.dtype.kind not in "biuf" or not ((targets == 0) | (targets == 1)).all():
+        return []
+    return [
+        axis
+        for axis in range(1, targets.ndim)
+        if targets.shape[axis] > 1 and (targets.sum(axis=axis) == 1).all()
+    ]

@@ -54,16 +54,21 @@ def _as_array(values: Any, name: str) -> tuple[NDArray[Any], str]:
     return array, given or array.dtype.name
 
 
-def check_logits(logits: ArrayLike, name: str = "logits") -> tuple[NDArray[np.floating[Any]], str]:
-    """Return the logits as rows of contiguous floats, kept to the bit, and the dtype they were given in."""
+def check_logits(
+    logits: ArrayLike, name: str = "logits", *, targets: ArrayLike = ()
+) -> tuple[NDArray[np.floating[Any]], str]:
+    """Return the logits as rows of contiguous floats, kept to the bit, and the dtype they were given in.
+
+    The targets are for the advice on logits of another shape.
+    """
     array, given = _as_array(logits, name)
     if array.ndim == 1 or (array.ndim == 2 and array.shape[1] == 1):
-        raise ConfshiftError(f"{name} has shape {array.shape}, {_advice_on_one_output(array, name)}")
+        said = _advice_on_one_output(array, name, _as_array(targets, "targets")[0], _flat(logits, name))
+        raise ConfshiftError(f"{name} has shape {array.shape}, {said}")
     if array.ndim != 2:
+        said = _advice_on_places(array.shape, name, _as_array(targets, "targets")[0].shape)
         raise ConfshiftError(
-            f"{name} has shape {array.shape}, expected (N, K): one row per sample, one column per class; "
-            f"tokens or pixels go in as rows, the classes last: {name}.reshape(-1, K), after "
-            f"np.moveaxis({name}, 1, -1) where the classes are axis 1"
+            f"{name} has shape {array.shape}, expected (N, K): one row per sample, one column per class{said}"
         )
     if array.dtype.kind in "iu":
         exact = array.astype(np.float32)
@@ -80,34 +85,84 @@ def check_logits(logits: ArrayLike, name: str = "logits") -> tuple[NDArray[np.fl
     return np.ascontiguousarray(array), given
 
 
-def _advice_on_one_output(values: NDArray[Any], name: str) -> str:
+def _flat(values: Any, name: str) -> str:
+    """Return the code that makes a flat array of what was given, an array, a list or a tensor."""
+    if not hasattr(values, "detach"):
+        return f"np.ravel({name})"
+    wide = ".float()" if "bfloat16" in str(values.dtype) else ""
+    return f"{name}.detach().cpu(){wide}.numpy().ravel()"
+
+
+def _advice_on_one_output(values: NDArray[Any], name: str, targets: NDArray[Any], flat: str) -> str:
     if values.dtype.kind not in "fiub":
         return f"expected (N, K) numbers, not {values.dtype}"
+    if values.ndim == 1 and targets.ndim == 1 and 0 < len(targets) < len(values):
+        columns, rest = divmod(len(values), len(targets))
+        if not rest:
+            rows = f"{flat}.reshape({len(targets)}, {columns})"
+            return f"for {len(targets)} targets; if these are the rows one after the other, pass {rows}"
     both = "np.column_stack([1 - p, p])"
     if name == "probabilities":
-        return f"one for each sample; pass two columns: {both} with p = np.ravel({name})"
+        return f"one for each sample; pass two columns: {both} with p = {flat}"
     return advice.on_one_output(
         values,
-        logit=f"np.column_stack([np.zeros(z.size), z]) with z = np.ravel({name})",
-        probability=f"Predictions.from_probabilities({both}, targets) with p = np.ravel({name})",
+        logit=f"np.column_stack([-z / 2, z / 2]) with z = {flat}",
+        probability=f"Predictions.from_probabilities({both}, targets) with p = {flat}",
     )
 
 
-def check_targets(targets: ArrayLike, shape: tuple[int, ...]) -> NDArray[np.int64]:
-    """Return one class index per row, of logits of this shape; whether they are in range is not yet asked."""
+def _advice_on_places(shape: tuple[int, ...], name: str, targets: tuple[int, ...]) -> str:
+    """Say how tokens or pixels become rows, by the axis of the classes that the targets' shape tells."""
+    ways = [
+        f"np.moveaxis(np.asarray({name}), {axis}, -1).reshape(-1, {shape[axis]})"
+        for axis in advice.class_axes(shape, targets)
+    ]
+    if not ways:
+        return f"; targets of shape {targets} do not say which axis holds the classes"
+    either = " or, by which axis holds the classes, ".join(ways)
+    shift = (
+        f"; where the targets are the inputs of a model of the next token, take {name}[:, :-1] and "
+        "targets[:, 1:] first"
+        if len(shape) == 3
+        else ""
+    )
+    return f"; tokens or pixels go in as rows: pass {either}, and np.ravel(targets){shift}"
+
+
+def check_targets(targets: ArrayLike, logits: NDArray[Any]) -> NDArray[np.int64]:
+    """Return one class index per row of these logits; whether they are in range is not yet asked."""
     array, given = _as_array(targets, "targets")
+    shape = logits.shape
     if array.ndim == 2 and array.shape == shape:
-        raise ConfshiftError(f"targets has the shape of the logits, {shape}: {advice.on_columns(array)}")
+        raise ConfshiftError(f"targets has the shape of the logits, {shape}: {_on_columns(array, logits)}")
     if array.ndim == 2 and array.shape[1] == 1:
         array = array[:, 0]
     if array.ndim != 1 or len(array) != shape[0]:
         raise ConfshiftError(f"targets has shape {array.shape}, expected ({shape[0]},) for {shape[0]} logits")
     if array.dtype.kind not in "iu":
-        kind = advice.on_labels(array) if array.dtype.kind in "bf" else "pass the index of each true class"
+        code = "targets.long()" if hasattr(targets, "detach") else "np.asarray(targets).astype(int)"
+        known = array.dtype.kind in "bf"
+        kind = advice.on_labels(array, code=code) if known else "pass the index of each true class"
         raise ConfshiftError(f"targets has dtype {given}: {kind}")
     if array.dtype.kind == "u" and array.dtype.itemsize == 8 and (array > np.iinfo(np.int64).max).any():
         raise ConfshiftError(f"targets go up to {array.max()}: out of range for {shape[1]} classes")
     return np.ascontiguousarray(array, dtype=np.int64)
+
+
+def _on_columns(targets: NDArray[Any], logits: NDArray[Any]) -> str:
+    label = "for one label k, with labels = np.asarray(targets)[:, k].astype(int), "
+    z, p = "[-z / 2, z / 2]", "[1 - p, p]"
+    return advice.on_columns(
+        targets,
+        one_hot="np.asarray(targets).argmax(1)",
+        each=label
+        + advice.on_one_label(
+            logits,
+            logit=f"Predictions(np.column_stack({z}), labels) with z = np.asarray(logits)[:, k]",
+            probability=f"Predictions.from_probabilities(np.column_stack({p}), labels) with "
+            "p = np.asarray(logits)[:, k]",
+        ),
+    )
 
 
 def check_range(targets: NDArray[np.int64], kept: NDArray[np.bool_], ids: NDArray[Any], classes: int) -> None:
@@ -115,11 +170,8 @@ def check_range(targets: NDArray[np.int64], kept: NDArray[np.bool_], ids: NDArra
     outside = np.flatnonzero(kept & ((targets < 0) | (targets >= classes)))
     if len(outside):
         first = outside[0]
-        used = targets[kept]
-        counted = used.min() == 1 and used.max() == classes
-        remedy = (
-            "they count from 1: pass targets - 1" if counted else "to leave a label out pass ignore_index="
-        )
+        ignored = None if kept.all() else int(targets[~kept][0])
+        remedy = advice.on_range(targets[kept], classes, ignored)
         raise ConfshiftError(
             f"targets: {len(outside)} are outside 0..{classes - 1}, first {targets[first]} at sample "
             f"{ids[first]}; the logits have {classes} columns ({remedy})"

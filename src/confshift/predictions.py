@@ -96,8 +96,8 @@ class Predictions:
         id_source: str | None = None,
         source_dtype: str | None = None,
     ) -> None:
-        scores, given = check_logits(logits)
-        labels = check_targets(targets, scores.shape)
+        scores, given = check_logits(logits, targets=targets)
+        labels = check_targets(targets, scores)
         ids = check_ids(sample_ids, len(labels))
         if id_source is None:
             id_source = "order" if sample_ids is None else "user"
@@ -173,7 +173,7 @@ class Predictions:
         >>> p.logits.round(2).tolist()
         [[-0.11, -2.3], [-0.92, -0.51]]
         """
-        shares, given = check_logits(probabilities, name="probabilities")
+        shares, given = check_logits(probabilities, "probabilities", targets=targets)
         finite = np.isfinite(shares).all(axis=1)
         with np.errstate(invalid="ignore"):  # inf - inf, in a row that is not finite anyway
             sums = shares.sum(axis=1, dtype=np.float64)

@@ -188,9 +188,9 @@ def test_a_batch_that_is_not_understood_is_refused_and_forward_is_named(batch, m
         ((), "no logits"),
         ((torch.ones(4, 9), torch.ones(4, 3)), "parts of shapes (4, 9), (4, 3): which are the logits?"),
         (2 * torch.ones(4), "one logit for each sample; pass two columns"),
-        (torch.ones(4, 1), "torch.stack([torch.zeros_like(z), z], 1)"),
+        (torch.ones(4, 1), "torch.stack([-z / 2, z / 2], 1)"),
         (torch.ones(4, 7, 5), "do not say which axis holds the classes"),
-        (torch.ones(4, 7, 1, 1), "with logits.flatten(1)"),
+        (torch.ones(4, 7, 1, 1), "return logits.flatten(1), targets"),
         (torch.ones(4, 3, dtype=torch.int64), "the logits are torch.int64"),
         (torch.ones(4, 3, dtype=torch.complex64), "the logits are torch.complex64"),
         (torch.ones(5, 3), "targets of shape (4,) for logits of shape (5, 3)"),
@@ -205,11 +205,11 @@ def test_an_output_that_is_not_one_row_of_logits_for_each_sample_is_refused(outp
 @pytest.mark.parametrize(
     ("targets", "says"),
     [
-        (torch.ones(4, 3), "multi-label targets (rows sum to 3..3)"),
-        (torch.eye(3)[[0, 1, 2, 0]], "one-hot labels; pass class indices: targets.argmax(1)"),
+        (torch.ones(4, 3), "rows sum to 3..3: multi-label targets"),
+        (torch.eye(3)[[0, 1, 2, 0]], "(one-hot labels), pass class indices"),
         (torch.ones(4, 7, dtype=torch.int64), "targets of shape (4, 7)"),
         (torch.ones(4), "the targets are torch.float32"),
-        (torch.ones(4, dtype=torch.bool), "a tensor's .long()"),
+        (torch.ones(4, dtype=torch.bool), "return logits, targets.long()"),
     ],
 )
 def test_targets_that_are_not_one_class_index_for_each_sample_are_refused(targets, says):

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import re
+import textwrap
 from collections import OrderedDict, namedtuple
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -99,7 +101,7 @@ def test_percentages_are_no_logits():
         ((RANDOM.random((20, 3)) > 0.5).astype(float), "multi-label", False),
         (np.zeros((20, 3), int), "multi-label", False),
         (RANDOM.dirichlet(np.ones(3), 20), "soft labels", False),
-        (RANDOM.normal(size=(20, 3)), "no labels of classes", False),
+        (RANDOM.normal(size=(20, 3)), "not labels of classes", False),
     ],
 )
 def test_only_one_hot_targets_are_advised_to_take_the_argmax(targets, says, argmax):
@@ -120,6 +122,73 @@ def test_labels_that_count_from_1_are_told_so_and_others_are_not():
     assert "targets - 1" in refused(Predictions, logits, [1, 2, 3, 1, 2, 3])
     assert "targets - 1" not in refused(Predictions, logits, [0, 2, 3, 1, 2, 3])
     assert "targets - 1" not in refused(Predictions, logits, [1, 2, 4, 1, 2, 3])
+
+
+@pytest.mark.parametrize(
+    ("classes", "targets", "code", "right"),
+    [
+        (2, [-1, 1, 1], "(targets + 1) // 2", [0, 1, 1]),
+        (2, [0, 255, 0], "targets // 255", [0, 1, 0]),
+        (3, [-1, 1, 0], "targets + 1", [0, 2, 1]),
+        (3, [1, 3, 2], "targets - 1", [0, 2, 1]),
+    ],
+)
+def test_the_code_for_targets_out_of_range_gives_the_class_indices(classes, targets, code, right):
+    logits = RANDOM.normal(size=(3, classes))
+    assert f"pass {code}" in refused(Predictions, logits, targets)
+    assert Predictions(logits, eval(code, {"targets": np.array(targets)})).targets.tolist() == right
+
+
+def test_a_label_is_left_out_by_the_code_for_it():
+    logits = RANDOM.normal(size=(4, 3))
+    assert "pass ignore_index=255" in refused(Predictions, logits, [0, 2, 255, 1])
+    assert Predictions(logits, [0, 2, 255, 1], ignore_index=255).ignored_samples == 1
+    targets = np.array([0, -100, 255, 1])
+    message = refused(Predictions, logits, targets)
+    exec(re.search(r"targets\[.*?= -100", message)[0])
+    assert Predictions(logits, targets).ignored_samples == 2
+    assert "ignore_index=-1" not in refused(Predictions, logits[:, :2], [-1, 1, 1, -1])
+
+
+@pytest.mark.parametrize("targets", [[["a", "b"]] * 4, np.zeros((4, 2), complex), np.zeros((4, 2), object)])
+def test_columns_of_no_numbers_are_refused(targets):
+    assert "not numbers" in refused(Predictions, RANDOM.normal(size=(4, 2)), targets)
+
+
+@pytest.mark.parametrize("axis", [1, 2])
+def test_the_code_for_arrays_of_tokens_gives_torchs_loss(axis):
+    logits = torch.randn(4, 3, 5, generator=torch.Generator().manual_seed(0))
+    targets = torch.arange(20).reshape(4, 5) % 3
+    right = functional.cross_entropy(logits, targets).item()
+    logits = logits.movedim(1, axis).numpy()
+    message = refused(Predictions, logits, targets)
+    code = eval(code_in(message, "np.moveaxis"), {"np": np, "logits": logits})
+    assert loss(Predictions(code, np.ravel(targets))) == pytest.approx(right, rel=1e-5)
+
+
+@pytest.mark.parametrize("share", [False, True])
+def test_the_code_for_arrays_of_several_labels_gives_the_binary_cross_entropy(share):
+    hot, logits = RANDOM.random((20, 3)) > 0.5, RANDOM.normal(size=(20, 3))
+    given = 1 / (1 + np.exp(-logits)) if share else logits
+    message = refused(Predictions, given, hot)
+    k = 1
+    known = {"np": np, "labels": hot[:, k].astype(int), "z": given[:, k], "p": given[:, k]}
+    made = "Predictions.from_probabilities(" if share else "Predictions("
+    found = eval(code_in(message, made), known | {"Predictions": Predictions})
+    right = functional.binary_cross_entropy_with_logits(
+        torch.tensor(logits[:, k]), torch.tensor(hot[:, k] * 1.0)
+    )
+    assert loss(found) == pytest.approx(right.item())
+
+
+def test_a_tensor_of_one_logit_gets_code_for_tensors():
+    logits = torch.tensor(LOGIT, dtype=torch.bfloat16, requires_grad=True)
+    message = refused(Predictions, logits, BINARY)
+    z = eval(re.search(r"logits\.detach.*ravel\(\)", message)[0])
+    assert len(Predictions(eval(code_in(message, "np.column_stack"), {"np": np, "z": z}), BINARY)) == 60
+    flat = RANDOM.normal(size=12)
+    rows = eval(code_in(refused(Predictions, flat, [0, 1, 2, 0]), "np.ravel"), {"np": np, "logits": flat})
+    assert np.array_equal(rows, flat.reshape(4, 3))
 
 
 @pytest.mark.parametrize("ids", [[None, "a"], ["a", None], [None, None]])
@@ -147,15 +216,13 @@ def test_tensors_without_values_or_with_their_sign_apart():
 # Messages of inspect, followed
 
 
-def forward_of(code, **names):
-    """Return the forward= that a message's statements make."""
-
-    def forward(model, batch):
-        known = {"torch": torch, "model": model, "inputs": batch[0], "targets": batch[1]} | names
-        exec(code, known)
-        return known["logits"], known["targets"]
-
-    return forward
+def forwards_in(message):
+    """Return each forward= that a message prints."""
+    found = []
+    for block in re.findall(r"(?m)^    def forward\(model, batch\):(?:\n {8}.*)+", message):
+        exec(textwrap.dedent(block), known := {"torch": torch})
+        found.append(known["forward"])
+    return found
 
 
 class Single(nn.Module):
@@ -173,9 +240,10 @@ def test_the_code_for_one_output_gives_the_binary_cross_entropy(tmp_path, shape,
     data = [(torch.from_numpy(LOGIT)[:, None], torch.from_numpy(BINARY))]
     model = Single(shape, torch.sigmoid if sigmoid else lambda z: z)
     message = refused(inspect, model, data, run=tmp_path)
-    start, outputs = ("p = ", "probabilities") if sigmoid else ("z = ", "logits")
-    code = re.search(rf"{start}.*?, 1\)", message)[0]
-    found = inspect(model, data, run=tmp_path, forward=forward_of(code), outputs=outputs)
+    forward, *others = forwards_in(message)
+    outputs = "probabilities" if others else "logits"
+    assert bool(others) == sigmoid
+    found = inspect(model, data, run=tmp_path, forward=forward, outputs=outputs)
     assert found.loss == pytest.approx(TRUE_BINARY, rel=1e-6)
     assert found.accuracy == ((LOGIT > 0) == BINARY).mean()
 
@@ -188,12 +256,12 @@ def test_the_code_for_tokens_and_pixels_gives_torchs_loss(tmp_path, shape):
     right = functional.cross_entropy(logits.movedim(axis, 1), targets).item()
     message = refused(inspect, nn.Identity(), [(logits, targets)], run=tmp_path)
     assert ("movedim" in message) == (axis != len(shape) - 1)
-    code = re.search(r"logits(\.movedim\(\d, -1\))?\.reshape\(-1, 3\)", message)[0]
+    (forward,) = forwards_in(message)
     found = inspect(
         nn.Identity(),
         [(logits, targets)],
         run=tmp_path,
-        forward=lambda model, batch: (eval(code, {"logits": batch[0]}), batch[1].reshape(-1)),
+        forward=forward,
         sample_ids=np.arange(targets.numel()),
     )
     assert found.loss == pytest.approx(right, rel=1e-5)
@@ -203,8 +271,8 @@ def test_where_both_axes_can_be_the_classes_both_ways_are_named(tmp_path):
     message = refused(
         inspect, nn.Identity(), [(torch.randn(4, 3, 3), torch.zeros(4, 3).long())], run=tmp_path
     )
-    assert "logits.movedim(1, -1).reshape(-1, 3) or" in message
-    assert "logits.reshape(-1, 3), and" in message
+    assert "return logits.movedim(1, -1).reshape(-1, 3), targets.reshape(-1)\nor, by" in message
+    assert "return logits.reshape(-1, 3), targets.reshape(-1)\n" in message
 
 
 def test_the_code_for_a_function_works(tmp_path):
@@ -237,13 +305,15 @@ Outputs = namedtuple("Outputs", ["logits", "aux_logits"])
 TAKEN = {
     "a loss, the logits": lambda z: (z.sum(), z),
     "the logits, attention maps": lambda z: (z, torch.zeros(len(z), 2, 5, 5)),
-    "the logits, one value each": lambda z: (z, z[:, 0]),
     "two heads alike": lambda z: [z, z + 1],
     "Inception's": lambda z: Outputs(z, z[:, :2]),
     "a dict with logits": lambda z: OrderedDict(features=torch.zeros(len(z), 9), logits=z),
     "a tuple of one": lambda z: (z,),
 }
 LEFT = {
+    "the logits or features, one value or logit each": lambda z: (z, z[:, 0]),
+    "features, one logit in a column": lambda z: (torch.zeros(len(z), 32), z[:, :1]),
+    "features, one logit within": lambda z: (torch.zeros(len(z), 32), (z[:, 0],)),
     "one value each, features": lambda z: (z[:, 0], torch.zeros(len(z), 32)),
     "features, the logits": lambda z: (torch.zeros(len(z), 9), z),
     "the logits, features": lambda z: (z, torch.zeros(len(z), 9)),
@@ -270,6 +340,189 @@ def test_what_could_be_either_is_refused_with_every_shape(tmp_path, name):
     output = LEFT[name](torch.zeros(SAMPLES, CLASSES))
     for part in output.values() if isinstance(output, dict) else output:
         assert isinstance(part, tuple | dict) or str(tuple(part.shape)) in message
+
+
+NAMED = {
+    "features, the logits": lambda z: (torch.zeros(len(z), 9), z),
+    "the logits, features": lambda z: (z, torch.zeros(len(z), 9)),
+    "one loss each, the logits": lambda z: (z.logsumexp(1), z),
+    "the logits, one value each": lambda z: (z, z[:, 0]),
+    "features, a pair with features, the logits": lambda z: (z[:, :2], (z[:, :2], z[:, 1:]), z),
+}
+
+
+@pytest.mark.parametrize("name", NAMED)
+@pytest.mark.parametrize("given", ["class_names", "dataset.classes"])
+def test_as_many_columns_as_class_names_tell_the_logits(tmp_path, name, given):
+    model = Returning(NAMED[name])
+    data = TensorDataset(INPUTS, TARGETS)
+    names = ["a", "b", "c"]
+    if given == "dataset.classes":
+        data.classes = names
+    found = inspect(
+        model, DataLoader(data, 50), run=tmp_path, class_names=names if given == "class_names" else None
+    )
+    right = functional.cross_entropy(model.head(INPUTS), TARGETS).item()
+    assert (found.loss, found.class_names) == (pytest.approx(right, rel=1e-5), tuple(names))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda z: (torch.zeros(len(z), 32), z[:, 0]),
+        lambda z: (torch.zeros(len(z), 32), z[:, :1]),
+        lambda z: (torch.zeros(len(z), 32), (z, z)),
+    ],
+)
+def test_features_are_not_the_logits_of_as_many_classes_as_have_names(tmp_path, make):
+    message = refused(inspect, Returning(make), make_batches(), run=tmp_path, class_names=["a", "b", "c"])
+    assert "which are the logits?" in message
+    assert "3 class names" in message
+
+
+def test_the_code_that_chooses_a_part_or_a_field_takes_it(tmp_path):
+    for place, make in ((1, LEFT["features, the logits"]), ("out", LEFT["segmentation's dict"])):
+        model = Returning(make)
+        message = refused(inspect, model, make_batches(SAMPLES), run=tmp_path)
+        code = re.search(r"lambda model, batch: \(.*?\[(i|name)\], batch\[1\]\)", message)
+        forward = eval(code[0], {code[1]: place})
+        found = inspect(model, make_batches(SAMPLES), run=tmp_path / str(place), forward=forward)
+        right = functional.cross_entropy(model.head(INPUTS), TARGETS).item()
+        assert found.loss == pytest.approx(right, rel=1e-5)
+
+
+# One output, signs, several labels, tokens: in whatever a model returns
+
+SIGNS = 2 * BINARY - 1
+WRAPPED = {
+    "object": lambda z: SimpleNamespace(logits=z),
+    "dict": lambda z: {"logits": z},
+    "tuple": lambda z: (z.sum(), z),
+}
+
+
+def asked(tmp_path, output, targets, inputs=None):
+    """Return the message about a model that returns this, and what inspect makes of each forward= in it."""
+    inputs = torch.zeros(len(targets), 1) if inputs is None else inputs
+
+    class Constant(nn.Module):
+        def forward(self, x):
+            return output
+
+    def followed(number, **more):
+        forward = forwards_in(message)[number]
+        _, rows = forward(Constant(), (inputs, targets))
+        ids = np.arange(len(rows))
+        where = tmp_path / f"followed{number}"
+        data = [(inputs, targets)]
+        return inspect(Constant(), data, run=where, forward=forward, sample_ids=ids, check=False, **more).loss
+
+    message = refused(inspect, Constant(), [(inputs, targets)], run=tmp_path / "refused")
+    return message, followed
+
+
+@pytest.mark.parametrize("kind", WRAPPED)
+@pytest.mark.parametrize("labels", [BINARY, SIGNS, BINARY * 1.0, SIGNS * 1.0, BINARY > 0, BINARY[:, None]])
+def test_the_code_for_one_output_fits_the_models_output_and_the_labels(tmp_path, kind, labels):
+    _, followed = asked(tmp_path, WRAPPED[kind](torch.from_numpy(LOGIT)), torch.from_numpy(labels))
+    assert followed(0) == pytest.approx(TRUE_BINARY)
+
+
+def test_logits_within_the_unit_interval_are_not_refused_after_the_code_for_logits(tmp_path):
+    inside = torch.from_numpy(PROBABILITY)
+    right = functional.binary_cross_entropy_with_logits(inside, torch.from_numpy(BINARY).double()).item()
+    _, followed = asked(tmp_path, inside, torch.from_numpy(BINARY))
+    assert followed(0, outputs="probabilities") == pytest.approx(TRUE_BINARY)
+    assert followed(1) == pytest.approx(right)
+
+
+@pytest.mark.parametrize("shape", [(5, 1, 3, 4), (5, 3, 4), (5, 3, 4, 1)])
+@pytest.mark.parametrize("wanted", [(5, 3, 4), (5, 1, 3, 4)])
+def test_the_code_for_masks_of_one_logit_gives_the_binary_cross_entropy(tmp_path, shape, wanted):
+    output, targets = torch.from_numpy(LOGIT).reshape(shape), torch.from_numpy(BINARY * 1.0).reshape(wanted)
+    _, followed = asked(tmp_path, output, targets)
+    assert followed(0) == pytest.approx(TRUE_BINARY)
+
+
+@pytest.mark.parametrize("axis", [1, -1])
+def test_the_code_for_one_hot_masks_gives_torchs_loss(tmp_path, axis):
+    logits = torch.randn(5, 3, 4, 6, generator=torch.Generator().manual_seed(0))
+    classes = torch.arange(5 * 4 * 6).reshape(5, 4, 6) % 3
+    hot = functional.one_hot(classes).movedim(-1, axis)
+    _, followed = asked(tmp_path, logits.movedim(1, axis), hot)
+    assert followed(0) == pytest.approx(functional.cross_entropy(logits, classes).item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("rows", [4, 60])
+def test_the_code_for_one_label_of_several_gives_its_binary_cross_entropy(tmp_path, rows):
+    hot = torch.eye(3)[torch.arange(rows) % 3]
+    hot[0] = torch.tensor([1.0, 0.0, 0.0]) if rows == 4 else torch.ones(3)
+    logits = torch.randn(rows, 3, generator=torch.Generator().manual_seed(0))
+    message, followed = asked(tmp_path, logits, hot)
+    assert ("(one-hot labels)" in message) == (rows == 4)  # few rows may have one label each by chance
+    right = functional.binary_cross_entropy_with_logits(logits[:, 0], hot[:, 0]).item()
+    assert followed(-1) == pytest.approx(right, rel=1e-5)
+    if rows == 4:
+        assert followed(0) == pytest.approx(functional.cross_entropy(logits, hot).item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("padded", [False, True])
+def test_a_language_model_whose_targets_are_its_inputs_is_shifted_by_the_users_choice(tmp_path, padded):
+    words = torch.randint(0, 7, (6, 5), generator=torch.Generator().manual_seed(0))
+    targets = words.clone()
+    if padded:
+        targets[:, -1] = -100
+    logits = torch.randn(6, 5, 7, generator=torch.Generator().manual_seed(1))
+    message, followed = asked(tmp_path, SimpleNamespace(logits=logits), targets, words)
+    assert "causal language model" in message
+    right = functional.cross_entropy(logits[:, :-1].reshape(-1, 7), targets[:, 1:].reshape(-1)).item()
+    assert followed(0) == pytest.approx(right, rel=1e-5)
+    own = functional.cross_entropy(logits.reshape(-1, 7), targets.reshape(-1)).item()
+    assert followed(1) == pytest.approx(own, rel=1e-5)
+    assert "causal" not in asked(tmp_path / "tags", logits, (words + 1) % 7, words)[0]
+
+
+def test_flattened_rows_and_a_loss_are_named_as_such(tmp_path):
+    logits = torch.randn(12, 3, generator=torch.Generator().manual_seed(0))
+    targets = torch.arange(12) % 3
+    _, followed = asked(tmp_path, logits.flatten(), targets)
+    assert followed(0) == pytest.approx(functional.cross_entropy(logits, targets).item(), rel=1e-5)
+    message, _ = asked(tmp_path / "loss", logits.sum(), targets)
+    assert "as a loss is; return the logits" in message
+
+
+def test_the_printed_call_is_the_one_that_was_made(tmp_path):
+    class Named(nn.Module):
+        def forward(self, image, mask):
+            return image * mask
+
+    z = torch.from_numpy(LOGIT)
+    for fields in ({"image": z, "mask": torch.ones(60)}, {"image": z, "mask": torch.ones(60), "id": 1}):
+        data = [fields | {"label": torch.from_numpy(BINARY)}]
+        message = refused(inspect, Named(), data, run=tmp_path / "refused")
+        (forward,) = forwards_in(message)
+        found = inspect(Named(), data, run=tmp_path / str(len(fields)), forward=forward)
+        assert found.loss == pytest.approx(TRUE_BINARY)
+
+
+@pytest.mark.parametrize(
+    ("output", "targets", "says"),
+    [
+        (torch.zeros(9, 3, device="meta"), torch.zeros(9).long(), "to_empty"),
+        (torch.zeros(9, device="meta"), torch.zeros(9).long(), "to_empty"),
+        (torch.ones(9, 3), torch.zeros(9, device="meta").long(), "to_empty"),
+        (torch.ones(9, 3).to_sparse(), torch.zeros(9).long(), "logits.to_dense()"),
+        (torch.ones(9, dtype=torch.complex64), torch.zeros(9).long(), "real numbers"),
+        (torch.ones(9, 3), torch.zeros(9, dtype=torch.complex64), "complex"),
+        (torch.ones(9, 3), torch.zeros(9, 3, dtype=torch.complex64), "one class index"),
+        (torch.complex(torch.ones(9), torch.ones(9)).conj().imag, torch.zeros(9).long(), "one logit"),
+        (torch.ones(9, 1).to(torch.float8_e5m2), torch.zeros(9).long(), "one output"),
+        (torch.ones(0, 3), torch.ones(0, 3), "one class index"),
+        (torch.ones(0), torch.ones(0), "one logit"),
+    ],
+)
+def test_tensors_of_odd_kinds_are_refused_with_what_to_do(tmp_path, output, targets, says):
+    assert says in asked(tmp_path, output, targets)[0]
 
 
 @pytest.mark.parametrize("size", [1, 16, 34])

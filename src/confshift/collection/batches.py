@@ -14,12 +14,15 @@ import torch
 from torch import Tensor, nn
 
 from confshift.collection.calls import call_model
-from confshift.collection.outputs import FORWARD_ADVICE, checked_rows, logits_of
+from confshift.collection.outputs import FORWARD_ADVICE, Source, logits_of
+from confshift.collection.row_checks import checked_rows
 from confshift.errors import ConfshiftError
 
 __all__ = ["Reader", "fields_of", "to_device", "unwrapped"]
 
 _log = logging.getLogger("confshift")
+
+_Split = tuple[tuple[Any, ...], dict[str, Any], Any, Source]
 
 LABEL_FIELDS = ("labels", "label", "target", "targets", "y", "label_ids", "class_id", "class_idx")
 
@@ -35,11 +38,14 @@ class Reader:
         `forward(model, batch) -> (logits, targets)`, in place of everything this module knows.
     skip : str, optional
         A field of the batch that is not for the model (the sample ids).
+    classes : int, optional
+        The number of class names, which tells the logits among the parts of an output.
     """
 
     model: nn.Module
     forward: Callable[[Any, Any], Any] | None = None
     skip: str | None = None
+    classes: int | None = None
 
     def read(self, batch: Any) -> tuple[Tensor, Tensor]:
         """Return the logits, shape (n, K), and the targets, shape (n,), of one batch.
@@ -56,12 +62,11 @@ class Reader:
                 raise ConfshiftError(
                     f"forward returned a {type(given).__name__}; return the pair (logits, targets)"
                 )
-            logits, targets = given
-        else:
-            arguments, fields, targets = self._split(batch)
-            output = call_model(self.model, to_device(arguments, device), to_device(fields, device))
-            logits = logits_of(output)
-        return checked_rows(logits, targets)
+            return checked_rows(*given)
+        arguments, fields, targets, source = self._split(batch)
+        output = call_model(self.model, to_device(arguments, device), to_device(fields, device))
+        logits, source = logits_of(output, source, self.classes)
+        return checked_rows(logits, targets, source)
 
     @cached_property
     def _device(self) -> torch.device | None:
@@ -71,19 +76,19 @@ class Reader:
     def _parameters(self) -> tuple[list[str], set[str] | None]:
         return _parameters_of(self.model)
 
-    def _split(self, batch: Any) -> tuple[tuple[Any, ...], dict[str, Any], Any]:
-        """Return positional arguments, keyword arguments and targets."""
+    def _split(self, batch: Any) -> _Split:
+        """Return positional arguments, keyword arguments, targets, and the code for them."""
         if isinstance(batch, list | tuple) and len(batch) >= 2:
             return self._split_tuple(batch)
         fields = fields_of(batch)
         if fields is not None:
-            return self._split_fields(fields)
+            return self._split_fields(batch, fields)
         size = f" of {len(batch)}" if isinstance(batch, list | tuple) else ""
         raise ConfshiftError(
             f"no targets in a batch that is a {type(batch).__name__}{size}; {FORWARD_ADVICE}"
         )
 
-    def _split_tuple(self, batch: Any) -> tuple[tuple[Any, ...], dict[str, Any], Any]:
+    def _split_tuple(self, batch: Any) -> _Split:
         """Take (inputs, targets, ...): what follows is not for the model, unless that wants more than one."""
         required, _ = self._parameters
         if len(batch) > 2 and len(required) > 1:
@@ -95,9 +100,11 @@ class Reader:
         label = names.index(_label_among(names)) if _label_among(names) else 1
         if not names and sum(map(_could_be_targets, batch[1:])) > 1:
             _warn_of_choice(len(batch))
-        return (batch[1 if label == 0 else 0],), {}, batch[label]
+        place = 1 if label == 0 else 0
+        inputs = (batch[place],)
+        return inputs, {}, batch[label], Source(f"model(batch[{place}])", f"batch[{label}]", inputs)
 
-    def _split_fields(self, fields: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any], Any]:
+    def _split_fields(self, batch: Any, fields: Mapping[str, Any]) -> _Split:
         label = _label_among(fields)
         if label is None:
             raise ConfshiftError(
@@ -108,7 +115,9 @@ class Reader:
         required, accepted = self._parameters
         if accepted is not None:
             if len(inputs) == 1 and not set(inputs) & accepted:
-                return tuple(inputs.values()), {}, fields[label]  # one input, whatever it is called
+                # One input, whatever it is called.
+                source = _source_of(batch, inputs, label, by_name=False)
+                return tuple(inputs.values()), {}, fields[label], source
             inputs = {name: value for name, value in inputs.items() if name in accepted}
         missing = [name for name in required if name not in inputs]
         if missing or not inputs:
@@ -116,7 +125,19 @@ class Reader:
                 f"the model wants {', '.join(missing) or 'an input'}, and the batch has the fields "
                 f"{list(fields)}; {FORWARD_ADVICE}"
             )
-        return (), inputs, fields[label]
+        return (), inputs, fields[label], _source_of(batch, inputs, label, by_name=True)
+
+
+def _source_of(batch: Any, inputs: Mapping[str, Any], label: str, *, by_name: bool) -> Source:
+    """Return the code that calls the model with these fields of a batch."""
+    taken = "batch.{}" if dataclasses.is_dataclass(batch) else "batch[{!r}]"
+    if not by_name:
+        given = ", ".join(taken.format(name) for name in inputs)
+    elif all(str(name).isidentifier() for name in inputs):
+        given = ", ".join(f"{name}={taken.format(name)}" for name in inputs)
+    else:
+        given = "**{" + ", ".join(f"{name!r}: {taken.format(name)}" for name in inputs) + "}"
+    return Source(f"model({given})", taken.format(label), tuple(inputs.values()))
 
 
 def _could_be_targets(part: Any) -> bool:

@@ -25,7 +25,7 @@ from confshift.collection.sample_checks import check_samples
 from confshift.collection.sample_ids import IdSource, UnevenBatchError, identified
 from confshift.collection.saving import Destination
 from confshift.errors import ConfshiftError
-from confshift.gate import check_names
+from confshift.gate import check_names, listed_names
 from confshift.predictions import Predictions
 from confshift.storage.run import Run
 from confshift.storage.signed_json import plain
@@ -119,8 +119,10 @@ def inspect(
     place = Destination(run, split=split, epoch=epoch, strict=strict, model=unwrapped(model))
     warn_of_dropped(loader, run=place.path, split=split)
     warn_of_shard(loader, run=place.path, split=split)
+    known = class_names_of(loader) if class_names is None else listed_names(class_names)
+    skip = sample_ids if isinstance(sample_ids, str) else None
     seen = _look(
-        Reader(_without_ddp(model), forward, sample_ids if isinstance(sample_ids, str) else None),
+        Reader(_without_ddp(model), forward, skip, None if known is None else len(known)),
         (model, loader, forward, sample_ids),
         place.path,
         split=split,

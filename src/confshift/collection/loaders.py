@@ -106,11 +106,14 @@ def _share_of(part: Any, loader: DataLoader[Any], ranks: int) -> str:
     return f"{given if type(given) is int else -(-total // ranks)} of {total}"
 
 
-def class_names_of(loader: Any, classes: int) -> tuple[str, ...] | None:
-    """Return `loader.dataset.classes` (also through Subsets) where it names `classes` classes in order."""
+def class_names_of(loader: Any, classes: int | None = None) -> tuple[str, ...] | None:
+    """Return `loader.dataset.classes` (also through Subsets) where it names classes in order.
+
+    Only as many as `classes`, where that is given.
+    """
     inner = torch_loader(loader)
     dataset: Any = None if inner is None else inner.dataset
     while not hasattr(dataset, "classes") and hasattr(dataset, "dataset"):
         dataset = dataset.dataset
     names = listed_names(getattr(dataset, "classes", None))
-    return names if names is not None and len(names) == classes else None
+    return names if names is not None and classes in (None, len(names)) else None

@@ -1,59 +1,120 @@
-"""Outputs: the logits in whatever a model returns, one row for each target."""
+"""Outputs: the logits in whatever a model returns, and the code that takes them out."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor
 
-from confshift import advice
 from confshift.errors import ConfshiftError
 
-__all__ = ["FORWARD_ADVICE", "checked_rows", "logits_of"]
+__all__ = ["FORWARD_ADVICE", "Source", "logits_of"]
 
 FORWARD_ADVICE = "pass forward=, a function (model, batch) -> (logits, targets)"
-_FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
-def logits_of(output: Any) -> Tensor:
-    """Return the logits in a model's output: never chosen by a guess.
+class Source(NamedTuple):
+    """Where logits and targets come from, as code, for the forward= that a message prints.
 
-    They are the output itself; what it calls `logits`; or the first part of a tuple or list, after a scalar
-    loss. Where the first part has no row of several columns for each sample, or a later part of another
-    width could be meant just as well, nothing is chosen.
+    Empty where the user's own forward= returned them.
+    """
+
+    logits: str = ""
+    targets: str = ""
+    inputs: tuple[Any, ...] = ()
+
+    def code(self, *lines: str) -> str:
+        """Return a forward= that ends with these lines about `logits` and `targets`."""
+        if not self.logits:
+            return "\n".join(["forward= that ends with", *(f"    {line}" for line in lines)])
+        first = f"logits, targets = {self.logits}, {self.targets}"
+        body = [f"        {line}" for line in (first, *lines)]
+        return "\n".join(["forward=forward with", "    def forward(model, batch):", *body])
+
+
+def logits_of(output: Any, source: Source, classes: int | None = None) -> tuple[Tensor, Source]:
+    """Return the logits in a model's output, and the code that takes them: never chosen by a guess.
+
+    They are the output itself; what it calls `logits`; or a part of a tuple or list. Where the number of
+    class names is known, that is the first part with as many columns; else the first part, after a scalar
+    loss, unless another one could be meant just as well.
+
+    Parameters
+    ----------
+    output : object
+        What the model returned.
+    source : Source
+        The code of the call.
+    classes : int, optional
+        The number of class names.
 
     Raises
     ------
     ConfshiftError
         Naming the shapes of all parts.
     """
+    call = source.logits
     if isinstance(output, Tensor):
-        return output
+        return output, source
     named = output.get("logits") if isinstance(output, Mapping) else getattr(output, "logits", None)
     if isinstance(named, Tensor):
-        return named
+        field = "['logits']" if isinstance(output, Mapping) else ".logits"
+        return named, source._replace(logits=f"{call}{field}")
     if isinstance(output, list | tuple):
-        parts = [one for one in output if not (isinstance(one, Tensor) and one.ndim == 0)]
-        if parts and isinstance(parts[0], Tensor) and (len(parts) == 1 or _is_plainly_first(parts)):
-            return parts[0]
-        if any(isinstance(one, Tensor) for one in parts):
-            raise ConfshiftError(
-                f"the model returned {_described(output)}: which are the logits? {FORWARD_ADVICE}"
-            )
-    shapes = f" with {_described(output)}" if isinstance(output, Mapping) else ""
-    raise ConfshiftError(
-        f"no logits in what the model returned, a {type(output).__name__}{shapes}; {FORWARD_ADVICE}"
+        place = _place_of_logits(output, classes)
+        if place is not None:
+            return output[place], source._replace(logits=f"{call}[{place}]")
+        if any(isinstance(one, Tensor) and one.ndim for one in output):
+            raise ConfshiftError(_which_part(output, source, classes))
+    choice = ""
+    if isinstance(output, Mapping | list | tuple):
+        choice = f" with {_described(output)}"
+    if isinstance(output, Mapping):
+        choice += f"; {_choosing(source, 'name', 'the name of the logits')}"
+    else:
+        choice += f"; {FORWARD_ADVICE}"
+    raise ConfshiftError(f"no logits in what the model returned, a {type(output).__name__}{choice}")
+
+
+def _which_part(output: Any, source: Source, classes: int | None) -> str:
+    names = (
+        "or class_names=: the part with as many columns is taken"
+        if classes is None
+        else f"no part of shape (n, {classes}) comes first, and there are {classes} class names"
+    )
+    choosing = _choosing(source, "i", "the number of the logits, from 0")
+    return f"the model returned {_described(output)}: which are the logits? {choosing}; {names}"
+
+
+def _choosing(source: Source, index: str, meaning: str) -> str:
+    return (
+        f"pass forward=lambda model, batch: ({source.logits}[{index}], {source.targets}) with {meaning}, "
+        f"for {index}"
     )
 
 
-def _is_plainly_first(parts: list[Any]) -> bool:
-    """Tell whether the first of several parts can be the logits, and no other part is of their form."""
-    if not _is_rows(parts[0]):
-        return False
-    others = [one for part in parts[1:] for one in _tensors_in(part)]
-    return all(one.shape == parts[0].shape for one in others if _is_rows(one))
+def _place_of_logits(parts: Sequence[Any], classes: int | None) -> int | None:
+    """Return which part is the logits; None where that can't be known."""
+    places = [place for place, one in enumerate(parts) if not (isinstance(one, Tensor) and one.ndim == 0)]
+    if not places or (len(places) > 1 and classes is not None):
+        return _place_of_width(parts, classes)
+    first = parts[places[0]]
+    if len(places) == 1:
+        return places[0] if isinstance(first, Tensor) else None
+    if not _is_rows(first):
+        return None
+    others = [one for place in places[1:] for one in _tensors_in(parts[place])]
+    rivals = [one for one in others if _is_rows(one) or _is_column(one, len(first))]
+    return places[0] if all(one.shape == first.shape for one in rivals) else None
+
+
+def _place_of_width(parts: Sequence[Any], classes: int | None) -> int | None:
+    """Return the first part of this width; None where there is none, or it is within another part."""
+    for place, part in enumerate(parts):
+        if any(_is_rows(one) and one.shape[1] == classes for one in _tensors_in(part)):
+            return place if isinstance(part, Tensor) else None
+    return None
 
 
 def _tensors_in(part: Any) -> list[Tensor]:
@@ -68,6 +129,11 @@ def _is_rows(part: Any) -> bool:
     return isinstance(part, Tensor) and part.is_floating_point() and part.ndim == 2 and part.shape[1] > 1
 
 
+def _is_column(part: Tensor, samples: int) -> bool:
+    """Tell whether a part has one number for each sample, as one logit for two classes has."""
+    return part.is_floating_point() and 0 < part.ndim < 3 and part.shape[0] == part.numel() == samples
+
+
 def _described(output: Any) -> str:
     """Name the shape of each part."""
     parts = (
@@ -80,77 +146,3 @@ def _described(output: Any) -> str:
     ]
     kind = "fields" if isinstance(output, Mapping) else "parts of shapes"
     return f"{kind} {', '.join(shown)}"
-
-
-def checked_rows(logits: Any, targets: Any) -> tuple[Tensor, Tensor]:
-    """Check what can be checked of one batch, shapes (n, K) and (n,); the rest is checked on the whole set.
-
-    A batch of one sample that the model squeezed to (K,) is a row.
-    """
-    try:
-        logits, targets = torch.as_tensor(logits), torch.as_tensor(targets)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise ConfshiftError(
-            f"logits or targets can't be made a tensor ({error}); {FORWARD_ADVICE}"
-        ) from error
-    if logits.ndim == 1 and len(logits) > 1 and targets.numel() == 1:
-        logits, targets = logits[None], targets.reshape(1)
-    if logits.ndim != 2 or logits.shape[1] < 2:
-        raise ConfshiftError(_shape_advice(logits, targets))
-    if logits.dtype not in _FLOATS:
-        raise ConfshiftError(f"the logits are {logits.dtype}; pass forward= that returns floating point")
-    if targets.ndim == 2 and targets.shape[1] == 1:
-        targets = targets[:, 0]
-    if targets.shape != logits.shape[:1]:
-        shapes = f"targets of shape {tuple(targets.shape)} for logits of shape {tuple(logits.shape)}"
-        if targets.shape == logits.shape:
-            raise ConfshiftError(f"{shapes}: {advice.on_columns(_numbers(targets))}: {FORWARD_ADVICE}")
-        raise ConfshiftError(f"{shapes}; one class index for each row is expected: {FORWARD_ADVICE}")
-    if targets.is_floating_point() or targets.is_complex() or targets.dtype is torch.bool:
-        kind = "complex" if targets.is_complex() else advice.on_labels(_numbers(targets))
-        raise ConfshiftError(
-            f"the targets are {targets.dtype}, class indices are integers; {kind}: {FORWARD_ADVICE}"
-        )
-    return logits, targets
-
-
-def _numbers(tensor: Tensor) -> Any:
-    tensor = tensor.detach().cpu()
-    return (tensor.float() if tensor.dtype is torch.bfloat16 else tensor).numpy()
-
-
-def _shape_advice(logits: Tensor, targets: Tensor) -> str:
-    """Say how what was returned becomes rows of K logits, by its values and by the targets' shape."""
-    shape = f"the model returned shape {tuple(logits.shape)}"
-    if logits.ndim < 2 or (logits.ndim == 2 and logits.shape[1] == 1):
-        said = advice.on_one_output(
-            _numbers(logits),
-            logit="z = model(inputs).flatten(); logits = torch.stack([torch.zeros_like(z), z], 1)",
-            probability=(
-                "p = model(inputs).flatten(); logits = torch.stack([1 - p, p], 1), with "
-                "outputs='probabilities'"
-            ),
-        )
-        return f"{shape}, {said}. To do so, {FORWARD_ADVICE}"
-    start = f"{shape}, and one row of K logits for each sample is expected"
-    if logits.ndim > 2 and all(size == 1 for size in logits.shape[2:]):
-        return f"{start}: {FORWARD_ADVICE}, with logits.flatten(1)"
-    ways = [
-        f"{_moved(axis, logits.ndim)}.reshape(-1, {logits.shape[axis]})"
-        for axis in advice.class_axes(tuple(logits.shape), tuple(targets.shape))
-    ]
-    if not ways:
-        return (
-            f"{start}; targets of shape {tuple(targets.shape)} do not say which axis holds the classes: "
-            f"{FORWARD_ADVICE} with one row for each target"
-        )
-    either = " or, by which axis holds the classes, ".join(ways)
-    return (
-        f"{start}; tokens or pixels go in as rows: {FORWARD_ADVICE}, with {either}, and "
-        "targets.reshape(-1); and sample_ids= with one id for each row of the whole pass (np.arange of their "
-        "number, where the loader does not shuffle)"
-    )
-
-
-def _moved(axis: int, axes: int) -> str:
-    return "logits" if axis == axes - 1 else f"logits.movedim({axis}, -1)"
