@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from hostile_names import HOSTILE_NAMES, HOSTILE_TITLE
+from visiting import Visit
 
 from confshift.analysis.comparison import compare
 from confshift.analysis.history import summarize
@@ -35,6 +36,18 @@ def run(make_run):
 @pytest.fixture(scope="session")
 def page(run):
     return report(run, title="a run")
+
+
+@pytest.fixture(scope="session")
+def path(tmp_path_factory, page):
+    return page.save(tmp_path_factory.mktemp("page") / "page.html").path
+
+
+@pytest.fixture
+def visit(browser, path):
+    """Return the page as it opens; most tests find it open, and put back to that."""
+    browser.set_window_size(1280, 1000)
+    return Visit(browser, path).reopen()
 
 
 @pytest.fixture(scope="session")

@@ -40,20 +40,8 @@ EXACT = [
 ]
 
 
-@pytest.fixture(scope="module")
-def paths(tmp_path_factory, page, hostile_page):
-    folder = tmp_path_factory.mktemp("pages")
-    made = {"page": page, "hostile": hostile_page}
-    return {name: one.save(folder / f"{name}.html").path for name, one in made.items()}
-
-
-@pytest.fixture
-def visit(browser, paths):
-    browser.set_window_size(1280, 1000)
-    return Visit(browser, paths["page"]).open()
-
-
 def test_every_chart_is_drawn_in_silence_and_without_a_network(visit, record_property):
+    visit.open()  # what is asked for is asked for while it opens
     figures = visit.run("return document.querySelectorAll('.figure').length")
     drawn = visit.run("return document.querySelectorAll('.figure .live svg').length")
     record_property("drawn after, ms", visit.run("return document.body.dataset.ready"))
@@ -63,6 +51,7 @@ def test_every_chart_is_drawn_in_silence_and_without_a_network(visit, record_pro
 
 
 def test_the_script_writes_the_sentences_that_python_wrote(visit, page):
+    visit.open()  # as it is before anything was chosen
     before = visit.readings()
     visit.choose(0, 3)
     visit.run("document.querySelector('#back').click()")
@@ -276,10 +265,10 @@ def test_the_table_behind_a_chart_opens_and_downloads(visit):
     visit.wait("return document.querySelectorAll('#figure-cells details td').length >= 8 * 5")
 
 
-def test_hostile_names_run_nothing_and_stay_text(browser, paths):
+def test_hostile_names_run_nothing_and_stay_text(browser, tmp_path, hostile_page):
     trap = "window.alert = text => { window.trapped = text; };"
     trapped = browser.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": trap})
-    visit = Visit(browser, paths["hostile"]).open()
+    visit = Visit(browser, hostile_page.save(tmp_path / "hostile.html").path).open()
     visit.choose(0, 2)
     visit.run(
         "for (const one of document.querySelectorAll('.live svg *, td, li'))"
@@ -382,10 +371,10 @@ def test_every_dot_stays_with_its_sample_when_another_pair_is_chosen(visit):
         assert kept == [True, number]
 
 
-def test_without_scripts_the_answer_is_readable(browser, paths, page):
+def test_without_scripts_the_answer_is_readable(browser, path, page):
     browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": True})
     try:
-        browser.get(f"file://{paths['page']}")
+        browser.get(f"file://{path}")
         assert browser.find_element("css selector", "h1").text == page.verdict
         pictures = browser.find_elements("css selector", ".chart svg")
         assert len(pictures) == 5
@@ -401,13 +390,13 @@ def test_without_scripts_the_answer_is_readable(browser, paths, page):
 @pytest.mark.parametrize(
     ("scheme", "rules", "passes"), [("light", None, 20), ("dark", ["color-contrast"], 0)]
 )
-def test_accessibility_rules_find_nothing(browser, paths, scheme, rules, passes):
+def test_accessibility_rules_find_nothing(browser, path, scheme, rules, passes):
     from importlib.resources import files
 
     feature = {"name": "prefers-color-scheme", "value": scheme}
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [feature]})
     try:
-        visit = Visit(browser, paths["page"]).open()
+        visit = Visit(browser, path).open()
         background = visit.run("return getComputedStyle(document.body).backgroundColor")
         assert (sum(int(one) for one in background[4:-1].split(",")) < 150) == (scheme == "dark")
         visit.run((files("axe_core_python") / "axe.min.js").read_text(encoding="utf-8"))
@@ -420,11 +409,11 @@ def test_accessibility_rules_find_nothing(browser, paths, scheme, rules, passes)
         browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
 
 
-def test_a_narrow_screen_does_not_scroll_sideways(browser, paths):
+def test_a_narrow_screen_does_not_scroll_sideways(browser, path):
     metrics = {"width": 390, "height": 800, "deviceScaleFactor": 1, "mobile": True}
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
     try:
-        visit = Visit(browser, paths["page"]).open()
+        visit = Visit(browser, path).open()
         assert visit.run("return document.documentElement.scrollWidth") <= 390
     finally:
         browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})

@@ -43,17 +43,6 @@ CHOOSE_CLASS = (
 
 
 @pytest.fixture(scope="module")
-def path(tmp_path_factory, page):
-    return page.save(tmp_path_factory.mktemp("state") / "page.html").path
-
-
-@pytest.fixture
-def visit(browser, path):
-    browser.set_window_size(1280, 1000)
-    return Visit(browser, path).open()
-
-
-@pytest.fixture(scope="module")
 def backwards(make_run):
     return report(make_run(), before=6, after=2)
 

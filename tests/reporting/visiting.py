@@ -14,6 +14,35 @@ CATCH_DOWNLOAD = (
 )
 
 
+#: What the reader sees of the choice, where a page is as it opened.
+LOOKS = (
+    "JSON.stringify([window.confshift.values(), window.confshift.model.data.classes.names,"
+    " ...['A', 'B'].map(side => document.querySelector(`#epoch-${side}`)?.value),"
+    " ...Array.from(document.querySelectorAll('[data-reading], #pinned, output'), one => one.textContent),"
+    " ...Array.from(document.querySelectorAll('#movers button, button[data-variant], details'),"
+    " one => [one.getAttribute('aria-pressed'), one.open])])"
+)
+#: Put everything back that a reader, or a test, may have chosen.
+PUT_BACK = """
+    const done = arguments[0];
+    const {data} = window.confshift.model;
+    delete HTMLAnchorElement.prototype.click;
+    window.saved = null;
+    document.activeElement?.blur();
+    for (const details of document.querySelectorAll('details')) details.open = false;
+    for (const [variant, value] of [['scale', data.scale], ['span', 'near']])
+      document.querySelector(`button[data-variant=${variant}][value=${value}][aria-pressed=false]`)?.click();
+    const only = document.querySelector('#only');
+    if (only) only.value = '';
+    const [before, after] = data.pair;
+    window.confshift.choose({before, after, only: null, pinned: window.pinnedAtFirst}).then(() => {
+      history.replaceState(null, '', location.pathname);
+      scrollTo({top: 0, behavior: 'instant'});
+      done(true);
+    });
+"""
+
+
 class Visit:
     """A page opened in the browser."""
 
@@ -26,6 +55,23 @@ class Visit:
             self.browser.get_log(kind)
         self.browser.get(f"file://{self.path}{address}")
         self.wait("return document.body.dataset.shown && document.body.dataset.ready")
+        return self
+
+    def reopen(self):
+        """Show the page as it opens: put back what was chosen on it, or open it where that is not enough."""
+        if self.browser.current_url.partition("#")[0] == f"file://{self.path}" and self.run(
+            "return Boolean(window.looksAtFirst)"
+        ):
+            self.browser.execute_async_script(PUT_BACK)
+            for kind in ("browser", "performance"):
+                self.browser.get_log(kind)
+            if self.run(f"return {LOOKS} === window.looksAtFirst"):
+                return self
+        self.open()
+        self.run(
+            "window.pinnedAtFirst = window.confshift.rows('pinned')[0]?.i ?? null;"
+            f"window.looksAtFirst = {LOOKS}"
+        )
         return self
 
     def run(self, script, *arguments):
