@@ -124,7 +124,7 @@ def test_the_sdist_holds_what_a_build_and_the_tests_need_and_no_pages(built):
     assert tracked("src", "tests", "examples", "docs") <= names
     assert {name.split("/")[0] for name in names} == {
         *("src", "tests", "examples", "docs", "README.md", "LICENSE", "CHANGELOG.md", "Makefile"),
-        *("constraints.txt", "pyproject.toml", "PKG-INFO", ".gitignore"),
+        *("CONTRIBUTING.md", "constraints.txt", "pyproject.toml", "PKG-INFO", ".gitignore"),
     }
     assert sdist.stat().st_size < 4_000_000
 

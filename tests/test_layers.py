@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import io
+import re
 import subprocess
 import sys
 import tokenize
@@ -223,6 +224,29 @@ def test_arrows_point_one_way(name):
     assert here in MAY_IMPORT, f"{here} is a new room: write down here what it may import"
     wrong = {there or FACADE for there in own_imports(name) if room(there) not in MAY_IMPORT[here] | {here}}
     assert not wrong, f"{name} must not import {wrong}"
+
+
+def test_the_architecture_document_shows_the_same_floors():
+    text = (Path(__file__).parents[1] / "docs" / "architecture.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (\w+) \| ([\w, ]*)\|$", text, re.MULTILINE)
+    shown = {room: {one.strip() for one in rooms.split(",") if one.strip()} for room, rooms in rows}
+    inside = {
+        name: rooms - {name} for name, rooms in MAY_IMPORT.items() if not {FACADE, "demo"} & {name, *rooms}
+    }
+    assert {name: rooms for name, rooms in shown.items() if name != "room"} == {
+        name: rooms for name, rooms in inside.items() if name != "integrations"
+    }
+
+
+@pytest.mark.parametrize("name", ["architecture", "statistics"])
+def test_a_document_names_only_files_that_there_are(name):
+    text = (Path(__file__).parents[1] / "docs" / f"{name}.md").read_text(encoding="utf-8")
+    files = {path.name for path in SOURCE.rglob("*")} | {
+        path.name for path in Path(__file__).parent.glob("*.py")
+    }
+    named = set(re.findall(r"`(?:[\w/]+/)?(\w+\.(?:py|js))`", text))
+    assert named
+    assert named <= files
 
 
 def test_no_module_imports_itself_by_a_detour():
