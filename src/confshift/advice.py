@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 __all__ = [
     "are_signs",
+    "are_whole",
     "class_axes",
     "on_columns",
     "on_labels",
@@ -91,9 +92,16 @@ def on_columns(targets: NDArray[Any], *, one_hot: str, each: str) -> str:
 
 def on_labels(targets: NDArray[Any], *, code: str) -> str:
     """Say how targets that are not integers become class indices, if they do, given the code."""
-    if targets.dtype.kind == "b" or (np.isfinite(targets).all() and (targets == np.floor(targets)).all()):
+    if are_whole(targets):
         return f"whole numbers: pass them as integers, {code}"
+    if targets.dtype.kind == "f" and are_whole(targets[~np.isnan(targets)]):
+        return "NaN among whole numbers: give those samples the ignore_index (-100), and pass integers"
     return "not whole numbers, so they are not class indices (regression or soft targets?)"
+
+
+def are_whole(values: NDArray[Any]) -> bool:
+    """Tell whether numbers of any dtype are whole, finite ones."""
+    return values.dtype.kind in "biu" or bool((np.isfinite(values) & (values == np.floor(values))).all())
 
 
 def on_range(used: NDArray[Any], classes: int, ignored: int | None) -> str:
@@ -104,15 +112,16 @@ def on_range(used: NDArray[Any], classes: int, ignored: int | None) -> str:
     values = np.unique(used).tolist()
     low, high = values[0], values[-1]
     if low == 1 and high == classes:
-        return "they count from 1: pass targets - 1"
+        return f"they count from 1: pass {_renumbered('targets - 1', ignored)}"
     if classes == 2 and are_signs(used):
-        return "they are -1 and 1: pass (targets + 1) // 2"
+        return f"they are -1 and 1: pass {_renumbered('(targets + 1) // 2', ignored)}"
     outside = [value for value in values if not 0 <= value < classes]
     ways = []
     if classes == 2 and low == 0 and len(values) == 2:
-        ways.append(f"where {high} is the second class, as in a mask: pass targets // {high}")
+        code = _renumbered(f"targets // {high}", ignored)
+        ways.append(f"where {high} is the second class, as in a mask: pass {code}")
     if low < 0 and high - low < classes:
-        ways.append(f"where classes count from {low}: pass targets + {-low}")
+        ways.append(f"where classes count from {low}: pass {_renumbered(f'targets + {-low}', ignored)}")
     if len(outside) == 1:
         leave = f"pass ignore_index={outside[0]}"
         if ignored is not None:
@@ -123,6 +132,13 @@ def on_range(used: NDArray[Any], classes: int, ignored: int | None) -> str:
     if high >= classes:
         ways.append(f"where they are all classes: the model lacks columns, {high + 1} at least are needed")
     return "; ".join(ways)
+
+
+def _renumbered(code: str, ignored: int | None) -> str:
+    """Return code for class indices that keeps out what is left out: its index may become that of a class."""
+    if ignored is None:
+        return code
+    return f"np.where(targets == {ignored}, -100, {code}) with ignore_index=-100"
 
 
 def on_sums(rows: NDArray[Any]) -> str:
@@ -142,8 +158,9 @@ def on_sums(rows: NDArray[Any]) -> str:
 
 
 def class_axes(shape: tuple[int, ...], targets: tuple[int, ...]) -> list[int]:
-    """Return the axes of the logits that can be the classes: without it, the shape is the targets'."""
-    return [axis for axis in range(1, len(shape)) if shape[:axis] + shape[axis + 1 :] == targets]
+    """Return the axes of the logits that can be the classes: without it, or with one, it is the targets'."""
+    without = {axis: (shape[:axis], shape[axis + 1 :]) for axis in range(1, len(shape))}
+    return [axis for axis, (a, b) in without.items() if targets in (a + b, (*a, 1, *b))]
 
 
 def one_hot_axes(targets: NDArray[Any]) -> list[int]:

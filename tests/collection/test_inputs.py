@@ -139,6 +139,38 @@ def test_the_code_for_targets_out_of_range_gives_the_class_indices(classes, targ
     assert Predictions(logits, eval(code, {"targets": np.array(targets)})).targets.tolist() == right
 
 
+@pytest.mark.parametrize(
+    ("classes", "targets", "ignored", "right"),
+    [
+        (2, [-1, 0, 1, 1], 0, [0, 1, 1]),
+        (3, [3, 0, 1, 2], 0, [2, 0, 1]),
+        (2, [-1, -100, 1, 1], -100, [0, 1, 1]),
+    ],
+)
+def test_what_is_left_out_stays_out_when_the_classes_are_renumbered(classes, targets, ignored, right):
+    logits, targets = RANDOM.normal(size=(4, classes)), np.array(targets)
+    message = refused(Predictions, logits, targets, ignore_index=ignored)
+    renumbered = eval(code_in(message, "np.where"), {"np": np, "targets": targets})
+    assert Predictions(logits, renumbered, ignore_index=-100).targets.tolist() == right
+
+
+@pytest.mark.parametrize("shape", [(4,), (4, 1)])
+@pytest.mark.parametrize(
+    ("targets", "says"),
+    [
+        (np.array([0.05, 0.95, 0.95, 0.05]), "soft targets"),
+        (np.array([0.0, 1.0, np.nan, 1.0]), "NaN among whole numbers"),
+        (np.array([0.0, 1.0, np.inf, 1.0]), "not whole numbers"),
+    ],
+)
+def test_targets_that_are_not_whole_are_never_cut_to_class_indices(tmp_path, shape, targets, says):
+    output = torch.from_numpy(LOGIT[:4]).reshape(shape)
+    message, _ = asked(tmp_path, output, torch.from_numpy(targets))
+    assert says in message
+    assert "long()" not in message
+    assert says in refused(Predictions, RANDOM.normal(size=(4, 2)), targets)
+
+
 def test_a_label_is_left_out_by_the_code_for_it():
     logits = RANDOM.normal(size=(4, 3))
     assert "pass ignore_index=255" in refused(Predictions, logits, [0, 2, 255, 1])
@@ -309,6 +341,9 @@ TAKEN = {
     "Inception's": lambda z: Outputs(z, z[:, :2]),
     "a dict with logits": lambda z: OrderedDict(features=torch.zeros(len(z), 9), logits=z),
     "a tuple of one": lambda z: (z,),
+    "no loss, the logits, no states": lambda z: (None, z, None),
+    "the logits, their softmax": lambda z: (z, z.softmax(1)),
+    "the logits, the answers": lambda z: (z, z.argmax(1)),
 }
 LEFT = {
     "the logits or features, one value or logit each": lambda z: (z, z[:, 0]),
@@ -317,6 +352,10 @@ LEFT = {
     "one value each, features": lambda z: (z[:, 0], torch.zeros(len(z), 32)),
     "features, the logits": lambda z: (torch.zeros(len(z), 9), z),
     "the logits, features": lambda z: (z, torch.zeros(len(z), 9)),
+    "features, the logits as maps": lambda z: (torch.zeros(len(z), 9), z[:, :, None, None]),
+    "features as maps, the logits": lambda z: (torch.zeros(len(z), 9, 1, 1), z),
+    "a code, its mean, its variance": lambda z: (torch.zeros(len(z), 9), z, z),
+    "heads of two tasks": lambda z: [z[:, :2], z],
     "hidden states, the logits": lambda z: (torch.zeros(len(z), 4, 9), z),
     "features, a pair with the logits": lambda z: (torch.zeros(len(z), 9), (z, z)),
     "features, a dict with the logits": lambda z: (torch.zeros(len(z), 9), {"logits": z}),
@@ -381,10 +420,15 @@ def test_features_are_not_the_logits_of_as_many_classes_as_have_names(tmp_path, 
 
 
 def test_the_code_that_chooses_a_part_or_a_field_takes_it(tmp_path):
-    for place, make in ((1, LEFT["features, the logits"]), ("out", LEFT["segmentation's dict"])):
+    makes = {
+        1: LEFT["features, the logits"],
+        "out": LEFT["segmentation's dict"],
+        "scores": lambda z: SimpleNamespace(scores=z),
+    }
+    for place, make in makes.items():
         model = Returning(make)
         message = refused(inspect, model, make_batches(SAMPLES), run=tmp_path)
-        code = re.search(r"lambda model, batch: \(.*?\[(i|name)\], batch\[1\]\)", message)
+        code = re.search(r"lambda model, batch: \(.*?\b(i|name)\b.*?, batch\[1\]\)", message)
         forward = eval(code[0], {code[1]: place})
         found = inspect(model, make_batches(SAMPLES), run=tmp_path / str(place), forward=forward)
         right = functional.cross_entropy(model.head(INPUTS), TARGETS).item()
@@ -437,7 +481,7 @@ def test_logits_within_the_unit_interval_are_not_refused_after_the_code_for_logi
 
 
 @pytest.mark.parametrize("shape", [(5, 1, 3, 4), (5, 3, 4), (5, 3, 4, 1)])
-@pytest.mark.parametrize("wanted", [(5, 3, 4), (5, 1, 3, 4)])
+@pytest.mark.parametrize("wanted", [(5, 3, 4), (5, 1, 3, 4), (5, 3, 4, 1)])
 def test_the_code_for_masks_of_one_logit_gives_the_binary_cross_entropy(tmp_path, shape, wanted):
     output, targets = torch.from_numpy(LOGIT).reshape(shape), torch.from_numpy(BINARY * 1.0).reshape(wanted)
     _, followed = asked(tmp_path, output, targets)
@@ -445,12 +489,14 @@ def test_the_code_for_masks_of_one_logit_gives_the_binary_cross_entropy(tmp_path
 
 
 @pytest.mark.parametrize("axis", [1, -1])
-def test_the_code_for_one_hot_masks_gives_torchs_loss(tmp_path, axis):
+def test_the_code_for_masks_with_an_axis_for_the_classes_gives_torchs_loss(tmp_path, axis):
     logits = torch.randn(5, 3, 4, 6, generator=torch.Generator().manual_seed(0))
     classes = torch.arange(5 * 4 * 6).reshape(5, 4, 6) % 3
     hot = functional.one_hot(classes).movedim(-1, axis)
-    _, followed = asked(tmp_path, logits.movedim(1, axis), hot)
-    assert followed(0) == pytest.approx(functional.cross_entropy(logits, classes).item(), rel=1e-5)
+    right = pytest.approx(functional.cross_entropy(logits, classes).item(), rel=1e-5)
+    for targets in (hot, classes.unsqueeze(axis)):
+        where = tmp_path / str(targets.shape[axis])
+        assert asked(where, logits.movedim(1, axis), targets)[1](0) == right
 
 
 @pytest.mark.parametrize("rows", [4, 60])

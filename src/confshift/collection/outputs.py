@@ -12,6 +12,7 @@ from confshift.errors import ConfshiftError
 __all__ = ["FORWARD_ADVICE", "Source", "logits_of"]
 
 FORWARD_ADVICE = "pass forward=, a function (model, batch) -> (logits, targets)"
+_SHOWN = 8  # parts of an output
 
 
 class Source(NamedTuple):
@@ -67,14 +68,20 @@ def logits_of(output: Any, source: Source, classes: int | None = None) -> tuple[
             return output[place], source._replace(logits=f"{call}[{place}]")
         if any(isinstance(one, Tensor) and one.ndim for one in output):
             raise ConfshiftError(_which_part(output, source, classes))
-    choice = ""
-    if isinstance(output, Mapping | list | tuple):
-        choice = f" with {_described(output)}"
+    fields = output if isinstance(output, Mapping | list | tuple) else _tensor_fields(output)
+    shapes = f" with {_described(fields)}" if fields else ""
     if isinstance(output, Mapping):
-        choice += f"; {_choosing(source, 'name', 'the name of the logits')}"
+        remedy = _choosing(source, f"{call}[name]", "name", "the name of the logits")
+    elif isinstance(fields, Mapping) and fields:
+        remedy = _choosing(source, f"getattr({call}, name)", "name", "the name of the logits")
     else:
-        choice += f"; {FORWARD_ADVICE}"
-    raise ConfshiftError(f"no logits in what the model returned, a {type(output).__name__}{choice}")
+        remedy = FORWARD_ADVICE
+    raise ConfshiftError(f"no logits in what the model returned, a {type(output).__name__}{shapes}; {remedy}")
+
+
+def _tensor_fields(output: Any) -> dict[str, Tensor]:
+    """Return the tensors among the attributes of an object."""
+    return {name: one for name, one in getattr(output, "__dict__", {}).items() if isinstance(one, Tensor)}
 
 
 def _which_part(output: Any, source: Source, classes: int | None) -> str:
@@ -83,20 +90,17 @@ def _which_part(output: Any, source: Source, classes: int | None) -> str:
         if classes is None
         else f"no part of shape (n, {classes}) comes first, and there are {classes} class names"
     )
-    choosing = _choosing(source, "i", "the number of the logits, from 0")
+    choosing = _choosing(source, f"{source.logits}[i]", "i", "the place of the logits, 0 for the first,")
     return f"the model returned {_described(output)}: which are the logits? {choosing}; {names}"
 
 
-def _choosing(source: Source, index: str, meaning: str) -> str:
-    return (
-        f"pass forward=lambda model, batch: ({source.logits}[{index}], {source.targets}) with {meaning}, "
-        f"for {index}"
-    )
+def _choosing(source: Source, code: str, index: str, meaning: str) -> str:
+    return f"pass forward=lambda model, batch: ({code}, {source.targets}) with {meaning} for {index}"
 
 
 def _place_of_logits(parts: Sequence[Any], classes: int | None) -> int | None:
     """Return which part is the logits; None where that can't be known."""
-    places = [place for place, one in enumerate(parts) if not (isinstance(one, Tensor) and one.ndim == 0)]
+    places = [place for place, one in enumerate(parts) if not _is_loss(one)]
     if not places or (len(places) > 1 and classes is not None):
         return _place_of_width(parts, classes)
     first = parts[places[0]]
@@ -125,8 +129,16 @@ def _tensors_in(part: Any) -> list[Tensor]:
     return [one for within in inner for one in _tensors_in(within)]
 
 
+def _is_loss(part: Any) -> bool:
+    """Tell whether a part is a scalar loss, or stands for one that was not asked for."""
+    return part is None or (isinstance(part, Tensor) and part.ndim == 0)
+
+
 def _is_rows(part: Any) -> bool:
-    return isinstance(part, Tensor) and part.is_floating_point() and part.ndim == 2 and part.shape[1] > 1
+    """Tell whether a part has several columns for each sample; a map of one pixel is the same."""
+    if not isinstance(part, Tensor) or not part.is_floating_point() or part.ndim < 2:
+        return False
+    return part.shape[1] > 1 and all(size == 1 for size in part.shape[2:])
 
 
 def _is_column(part: Tensor, samples: int) -> bool:
@@ -144,5 +156,7 @@ def _described(output: Any) -> str:
     shown = [
         f"{name}{tuple(one.shape) if isinstance(one, Tensor) else type(one).__name__}" for name, one in parts
     ]
+    if len(shown) > _SHOWN:
+        shown[_SHOWN:] = [f"... ({len(shown)} in all)"]
     kind = "fields" if isinstance(output, Mapping) else "parts of shapes"
     return f"{kind} {', '.join(shown)}"

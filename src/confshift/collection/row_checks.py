@@ -46,13 +46,16 @@ def checked_rows(logits: Any, targets: Any, source: Source = _OWN) -> tuple[Tens
     if targets.shape != logits.shape[:1]:
         raise ConfshiftError(_targets_advice(logits, targets, source))
     if targets.is_floating_point() or targets.is_complex() or targets.dtype is torch.bool:
-        kind = (
-            "complex; return real integers"
-            if targets.is_complex()
-            else advice.on_labels(_numbers(targets), code=f"\n{source.code('return logits, targets.long()')}")
+        raise ConfshiftError(
+            f"the targets are {targets.dtype}, class indices are integers; {_on_labels(targets, source)}"
         )
-        raise ConfshiftError(f"the targets are {targets.dtype}, class indices are integers; {kind}")
     return logits, targets
+
+
+def _on_labels(targets: Tensor, source: Source) -> str:
+    if targets.is_complex():
+        return "complex; return real integers"
+    return advice.on_labels(_numbers(targets), code=source.code("return logits, targets.long()"))
 
 
 def _check_storage(tensor: Tensor, name: str) -> None:
@@ -80,7 +83,7 @@ def _labels_code(targets: Tensor) -> str:
     """Return the code for the class indices in targets that belong to one output."""
     flat = "targets" if targets.ndim == 1 else "targets.flatten()"
     whole = flat if targets.dtype is torch.long else f"{flat}.long()"
-    signs = targets.numel() and not targets.is_complex() and advice.are_signs(_numbers(targets))
+    signs = targets.numel() and advice.are_signs(_numbers(targets))
     return f"({whole} + 1) // 2" if signs else whole
 
 
@@ -118,6 +121,8 @@ def _same_places(logits: Tensor, targets: Tensor) -> bool:
 
 
 def _on_one_output(logits: Tensor, targets: Tensor, source: Source) -> str:
+    if targets.is_complex() or not advice.are_whole(_numbers(targets)):
+        return f"for targets that are {_on_labels(targets, source)}"
     labels = _labels_code(targets)
     logit = source.code("z = logits.flatten()", f"return torch.stack([-z / 2, z / 2], 1), {labels}")
     probability = source.code("p = logits.flatten()", f"return torch.stack([1 - p, p], 1), {labels}")
