@@ -19,9 +19,8 @@ from click.testing import CliRunner
 import confshift
 from confshift import Predictions, Run
 from confshift.cli import main
-from confshift.reporting.document import document
+from confshift.reporting.output import comparison_text, document, findings_text, history_text
 from confshift.reporting.plotting import SHORT_NAMES, figures, plot
-from confshift.reporting.text import comparison_text, findings_text, history_text
 from confshift.storage.signed_json import encode
 
 EVIL = "evil\x1b[2J\u202e\n</script>"

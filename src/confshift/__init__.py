@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from confshift.collection.collector import inspect
     from confshift.errors import ConfshiftError
     from confshift.findings.diagnosis import diagnose
-    from confshift.findings.finding import Finding
+    from confshift.findings.question import Finding
     from confshift.predictions import Predictions
     from confshift.reporting.page import Report, report
     from confshift.reporting.plotting import plot
@@ -41,7 +41,7 @@ _HOMES = {
     "Checkpoint": "checkpoint",
     "Comparison": "analysis.comparison",
     "ConfshiftError": "errors",
-    "Finding": "findings.finding",
+    "Finding": "findings.question",
     "History": "analysis.history",
     "Predictions": "predictions",
     "Report": "reporting.page",

@@ -84,7 +84,7 @@ def judge(path):
 
 def _judge(path):
     from confshift.findings.diagnosis import diagnose
-    from confshift.reporting.text import comparison_text, findings_text, history_text
+    from confshift.reporting.output import comparison_text, findings_text, history_text
 
     run = Run(path)
     attempt(lambda: (len(run), run.epochs, run.splits, run.verify()))

@@ -13,7 +13,7 @@ from confshift.analysis.history import summarize
 from confshift.analysis.judgement import Judgement
 from confshift.checkpoint import Checkpoint, Provenance
 from confshift.findings.causes import about_causes, lost_information
-from confshift.findings.finding import VERDICTS
+from confshift.findings.question import VERDICTS
 from confshift.findings.start import about_start
 from confshift.predictions import Predictions
 

@@ -13,7 +13,7 @@ from confshift.analysis.comparison import compare
 from confshift.checkpoint import Checkpoint
 from confshift.errors import ConfshiftError
 from confshift.findings.change import about_change
-from confshift.findings.finding import VERDICTS
+from confshift.findings.question import VERDICTS
 from confshift.findings.wording import interval, nats, percent, signed
 from confshift.predictions import Predictions
 

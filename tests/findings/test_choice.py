@@ -7,7 +7,7 @@ import pytest
 
 from confshift.analysis.history import summarize
 from confshift.checkpoint import Checkpoint
-from confshift.findings.choice import best_checkpoint
+from confshift.findings.best_checkpoint import best_checkpoint
 from confshift.findings.wording import nats, percent
 from confshift.predictions import Predictions
 

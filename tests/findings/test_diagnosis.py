@@ -11,7 +11,7 @@ from confshift.checkpoint import Checkpoint
 from confshift.errors import ConfshiftError
 from confshift.findings.change import about_change
 from confshift.findings.diagnosis import choose_pair, diagnose
-from confshift.findings.finding import VERDICTS
+from confshift.findings.question import VERDICTS
 from confshift.predictions import Predictions
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from confshift.checkpoint import Checkpoint
 from confshift.findings.diagnosis import diagnose
-from confshift.findings.finding import VERDICTS
+from confshift.findings.question import VERDICTS
 from confshift.predictions import Predictions
 
 CLASSES = 3

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from confshift.findings.finding import VERDICTS, Question
+from confshift.findings.question import VERDICTS, Question
 
 EVIDENCE = pd.DataFrame(
     {"change": [0.5, math.nan, math.inf], "samples": np.array([1, 2, 3]), "name": ["a", "b", "c"]},

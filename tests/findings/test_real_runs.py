@@ -22,7 +22,7 @@ from confshift.analysis.significance import paired_interval
 from confshift.checkpoint import Checkpoint
 from confshift.findings.causes import learning_rate_drop
 from confshift.findings.diagnosis import diagnose
-from confshift.findings.finding import VERDICTS, Finding
+from confshift.findings.question import VERDICTS, Finding
 from confshift.findings.run_kind import kind_of
 from confshift.predictions import Predictions
 

@@ -12,7 +12,7 @@ from confshift.analysis.judgement import Judgement, judge
 from confshift.analysis.verdicts import STATUSES
 from confshift.checkpoint import Checkpoint
 from confshift.errors import ConfshiftError
-from confshift.findings.choice import best_checkpoint, kept
+from confshift.findings.best_checkpoint import best_checkpoint, kept
 from confshift.findings.diagnosis import diagnose
 from confshift.findings.headline import headline
 from confshift.findings.rise import about_rise, series_rise

@@ -8,7 +8,7 @@ import pytest
 
 from confshift.analysis import baseline, comparison, competitors, history
 from confshift.checkpoint import Checkpoint
-from confshift.findings.finding import SEVERITIES
+from confshift.findings.question import SEVERITIES
 from confshift.predictions import Predictions
 from confshift.reporting.page import report
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from confshift.reporting.document import SCHEMA, document, rows
+from confshift.reporting.output import SCHEMA, document, rows
 
 #: What st.text() draws by default, without the table of the utf-8 codec, which takes seconds to make.
 texts = st.text(st.characters(exclude_categories=["Cs"]))

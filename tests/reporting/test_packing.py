@@ -15,7 +15,7 @@ from confshift.analysis.history import summarize
 from confshift.analysis.panel import stack
 from confshift.checkpoint import Checkpoint
 from confshift.predictions import Predictions
-from confshift.reporting import packing
+from confshift.reporting import page_data
 
 
 def unpack(text, dtype):
@@ -25,27 +25,27 @@ def unpack(text, dtype):
 @given(st.lists(st.floats(allow_nan=False, width=32), min_size=1), st.sampled_from(["<f4", ">f4", "<f8"]))
 def test_an_array_comes_back_as_it_was_whatever_its_byte_order(values, dtype):
     array = np.array(values, dtype)
-    assert unpack(packing.pack(array), np.dtype(dtype).newbyteorder("<")).tolist() == array.tolist()
+    assert unpack(page_data.pack(array), np.dtype(dtype).newbyteorder("<")).tolist() == array.tolist()
 
 
 def test_the_same_array_is_packed_the_same_way():
     array = np.arange(1000)
-    assert packing.pack(array) == packing.pack(array.copy())
+    assert page_data.pack(array) == page_data.pack(array.copy())
 
 
 @pytest.mark.parametrize("scale", [1e-4, 1.0, 50.0])
 def test_losses_keep_three_digits_and_small_ones_their_size(make_run, scale):
     logits = make_run(200, 5, 1)[0].predictions.logits * scale
     panel = stack([Checkpoint.from_predictions(Predictions(logits, np.arange(200) % 5), epoch=0)])
-    text, span = packing.pack_losses(panel, np.arange(200))
+    text, span = page_data.pack_losses(panel, np.arange(200))
     codes = unpack(text, "<u2")
-    losses = packing.LOSS_FLOOR * np.expm1(codes / 65534 * span)
+    losses = page_data.LOSS_FLOOR * np.expm1(codes / 65534 * span)
     np.testing.assert_allclose(losses, panel.loss[0], rtol=3e-4, atol=2e-7)
 
 
 def test_losses_of_zero_are_packed_without_a_division_by_zero():
     panel = stack([Checkpoint.from_predictions(Predictions([[800.0, 0.0], [0.0, 800.0]], [0, 1]), epoch=0)])
-    text, span = packing.pack_losses(panel, np.arange(2))
+    text, span = page_data.pack_losses(panel, np.arange(2))
     assert span == 1
     assert unpack(text, "<u2").tolist() == [0, 0]
 
@@ -54,9 +54,9 @@ def test_a_loss_that_is_no_number_has_the_largest_code(make_run):
     logits = make_run(20, 3, 1)[0].predictions.logits.copy()
     logits[4] = np.nan
     panel = stack([Checkpoint.from_predictions(Predictions(logits, np.zeros(20, int)), epoch=0)])
-    text, _ = packing.pack_losses(panel, np.arange(20))
+    text, _ = page_data.pack_losses(panel, np.arange(20))
     assert np.flatnonzero(unpack(text, "<u2") == 65535).tolist() == [4]
-    text, bits = packing.pack_predicted(panel, np.arange(20))
+    text, bits = page_data.pack_predicted(panel, np.arange(20))
     assert bits == 8
     assert np.flatnonzero(unpack(text, "<u1") == 255).tolist() == [4]
 
@@ -64,14 +64,14 @@ def test_a_loss_that_is_no_number_has_the_largest_code(make_run):
 @pytest.mark.parametrize(("classes", "bits"), [(2, 8), (255, 8), (256, 16), (300, 16)])
 def test_predicted_classes_take_as_many_bits_as_they_need(make_run, classes, bits):
     panel = stack(make_run(30, classes, 2))
-    text, given_bits = packing.pack_predicted(panel, np.arange(30))
+    text, given_bits = page_data.pack_predicted(panel, np.arange(30))
     assert given_bits == bits
     assert unpack(text, f"<u{bits // 8}").reshape(2, 30).tolist() == panel.predicted.tolist()
 
 
 def test_every_pair_holds_the_cells_of_compare(make_run):
     history = summarize(make_run(150, 3, 4))
-    contributions, samples = packing.pack_pairs(history.main)
+    contributions, samples = page_data.pack_pairs(history.main)
     contributions = unpack(contributions, "<f4").reshape(12, 6)
     samples = unpack(samples, "<u4").reshape(12, 6)
     checkpoints = history.main.checkpoints
@@ -83,13 +83,13 @@ def test_every_pair_holds_the_cells_of_compare(make_run):
 
 
 def test_one_checkpoint_has_no_pair(make_run):
-    contributions, samples = packing.pack_pairs(stack(make_run(checkpoints=1)))
+    contributions, samples = page_data.pack_pairs(stack(make_run(checkpoints=1)))
     assert not len(unpack(contributions, "<f4"))
     assert not len(unpack(samples, "<u4"))
 
 
 def test_all_samples_are_kept_while_they_fit():
-    chosen = packing.select_samples(np.arange(10.0), limit=10)
+    chosen = page_data.select_samples(np.arange(10.0), limit=10)
     assert chosen.positions.tolist() == list(range(10))
     assert chosen.weights.tolist() == [1.0] * 10
 
@@ -98,7 +98,7 @@ def test_all_samples_are_kept_while_they_fit():
 def test_a_subset_keeps_the_largest_changes_and_stands_for_all(limit, seed):
     changes = np.random.default_rng(seed).normal(size=1000)
     changes[3] = np.nan
-    chosen = packing.select_samples(changes, limit=limit)
+    chosen = page_data.select_samples(changes, limit=limit)
     movers = min(500, limit // 2)
     largest = np.argsort(-np.abs(np.nan_to_num(changes)))[:movers]
     assert len(chosen.positions) == len(set(chosen.positions)) == limit
@@ -112,7 +112,7 @@ def test_the_means_of_subsets_are_right_on_average():
     changes = np.random.default_rng(0).standard_cauchy(2000)
     means = []
     for seed in range(300):
-        chosen = packing.select_samples(changes, limit=600, seed=seed)
+        chosen = page_data.select_samples(changes, limit=600, seed=seed)
         means.append((changes[chosen.positions] * chosen.weights).sum() / 2000)
     spread = np.std(means) / np.sqrt(len(means))
     assert np.mean(means) == pytest.approx(changes.mean(), abs=4 * spread)

@@ -20,10 +20,10 @@ from confshift.errors import ConfshiftError
 from confshift.findings.diagnosis import diagnose
 from confshift.findings.headline import headline
 from confshift.predictions import Predictions
-from confshift.reporting import contents
 from confshift.reporting import page as page_module
+from confshift.reporting.captions import READINGS
 from confshift.reporting.page import MAX_BYTES, Report, report
-from confshift.reporting.readings import READINGS
+from confshift.reporting.template_context import key_table
 from confshift.storage.run import Run
 
 
@@ -108,7 +108,7 @@ def test_what_has_no_value_is_a_dash_in_the_table_of_changes(make_run):
         )
         for each in one
     ]
-    row = [cells for cells in contents.key_table(compare(*right).change)["rows"] if cells[0] == "temperature"]
+    row = [cells for cells in key_table(compare(*right).change)["rows"] if cells[0] == "temperature"]
     assert row == [["temperature", "–", "–", "–", "–", "30"]]
 
 
@@ -116,7 +116,7 @@ def test_losses_that_are_not_over_all_answers_say_so_in_the_table_of_changes(mak
     shares = np.full((2, 40, 4), 0.25)
     shares[1, :3] = [0, 1, 0, 0]
     made = compare(*(Predictions.from_probabilities(one, np.zeros(40, int)) for one in shares))
-    rows = {cells[0]: cells for cells in contents.key_table(made.change)["rows"]}
+    rows = {cells[0]: cells for cells in key_table(made.change)["rows"]}
     assert rows["loss, nats, where finite"][-1] == "37"
     assert rows["accuracy"][-1] == "40"
 

@@ -17,11 +17,11 @@ from confshift.analysis.comparison import compare
 from confshift.checkpoint import Checkpoint
 from confshift.predictions import Predictions
 from confshift.reporting.binning import odds_ticks
+from confshift.reporting.captions import FORMATS, READINGS, fill
 from confshift.reporting.epoch_tables import epoch_table
 from confshift.reporting.page import report
 from confshift.reporting.pair_tables import paper_tables, shown_classes
 from confshift.reporting.pair_values import pair_values
-from confshift.reporting.readings import FORMATS, READINGS, fill
 from confshift.reporting.vega import to_png
 
 pytestmark = pytest.mark.browser

@@ -13,7 +13,7 @@ from confshift.analysis.history import summarize
 from confshift.analysis.panel import stack
 from confshift.analysis.reliability import isotonic_curve
 from confshift.findings.diagnosis import diagnose
-from confshift.reporting import binning, facts, layout, page_data
+from confshift.reporting import binning, footer, page_data, template_context
 
 
 # ------------------------------------------------------------------------------------------------ payload
@@ -108,21 +108,21 @@ def written_by(run, names):
 def test_writers_that_alternate_are_pointed_out(make_run, names, told):
     history = summarize(written_by(make_run(40, 3, 4), names))
     known = dict(
-        facts.reconciliation([history], compare(*history.pair), carried_epochs=4, carried_samples=40)
+        footer.reconciliation([history], compare(*history.pair), carried_epochs=4, carried_samples=40)
     )
     assert told in known["Written by"]
 
 
 def test_what_is_not_carried_is_said(history, comparison):
-    known = dict(facts.reconciliation([history], comparison, carried_epochs=5, carried_samples=100))
+    known = dict(footer.reconciliation([history], comparison, carried_epochs=5, carried_samples=100))
     assert known["Epochs on this page"].startswith("5 of 7")
     assert known["Samples on this page"].startswith("100 of 240")
-    whole = dict(facts.reconciliation([history], comparison, carried_epochs=7, carried_samples=240))
+    whole = dict(footer.reconciliation([history], comparison, carried_epochs=7, carried_samples=240))
     assert not {"Epochs on this page", "Samples on this page"} & set(whole)
 
 
 def test_the_start_stands_beside_models_that_know_nothing(history):
-    table = facts.start_table(history)
+    table = footer.start_table(history)
     shares = np.bincount(history.main.targets) / len(history.main.targets)
     assert table.loc["all classes alike", "loss"] == f"{math.log(4):.3f} nats"
     entropy = -(shares * np.log(shares)).sum()
@@ -134,5 +134,5 @@ def test_the_start_stands_beside_models_that_know_nothing(history):
 # ----------------------------------------------------------------------------------------------- sections
 def test_every_finding_of_diagnose_has_a_section_of_its_own(run):
     findings = diagnose(run)
-    assert {one.question.section for one in findings} <= {*layout.SECTIONS} - {"other"}
+    assert {one.question.section for one in findings} <= {*template_context.SECTIONS} - {"other"}
     assert len({one.code for one in findings}) == len(findings)

@@ -14,7 +14,7 @@ from visiting import CATCH_DOWNLOAD, PATIENCE, Visit, messages
 
 from confshift.checkpoint import Checkpoint
 from confshift.predictions import Predictions
-from confshift.reporting import contents
+from confshift.reporting import template_context
 from confshift.reporting.page import report
 
 pytestmark = pytest.mark.browser
@@ -91,7 +91,7 @@ def test_a_class_of_which_no_sample_is_carried_cannot_be_picked(browser, tmp_pat
     targets = np.r_[np.zeros(200, int), np.ones(200, int), 2]
     logits = np.random.default_rng(0).normal(size=(2, 401, 3)) + 2 * np.eye(3)[targets]
     logits[1, 400] = logits[0, 400]  # it does not change: not carried for its change
-    monkeypatch.setattr(contents, "_MAX_SAMPLES", 40)
+    monkeypatch.setattr(template_context, "_MAX_SAMPLES", 40)
     made = report(
         [Checkpoint.from_predictions(Predictions(one, targets), epoch=at) for at, one in enumerate(logits)]
     )

@@ -13,10 +13,10 @@ from confshift.analysis.history import summarize
 from confshift.checkpoint import Checkpoint
 from confshift.findings import wording
 from confshift.predictions import Predictions
+from confshift.reporting.captions import CHOICES, FORMATS, READINGS, fill
 from confshift.reporting.epoch_tables import epoch_table
 from confshift.reporting.pair_tables import shown_classes
 from confshift.reporting.pair_values import pair_values
-from confshift.reporting.readings import CHOICES, FORMATS, READINGS, fill
 
 
 @pytest.fixture(scope="module")

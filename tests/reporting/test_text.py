@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from confshift import Checkpoint, Predictions, compare, summarize
-from confshift.findings.finding import Question
+from confshift.findings.question import Question
 from confshift.reporting.characters import printable
-from confshift.reporting.text import (
+from confshift.reporting.output import (
     adding_up,
     comparison_text,
     findings_text,

@@ -8,14 +8,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = [
-    "CalibrationErrors",
-    "calibration_errors",
-    "cumulative_differences",
-    "expected_calibration_error",
-    "smooth_calibration_error",
-]
-
 _GRID = 2000
 _FIRST_WIDTH = 1e-4
 _WIDTH_TOLERANCE = 1e-6

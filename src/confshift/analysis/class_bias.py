@@ -9,8 +9,6 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-__all__ = ["ClassBias", "class_bias_test"]
-
 #: The covariance is K by K, and needs several samples for each class.
 MAX_CLASSES = 1000
 SAMPLES_PER_CLASS = 5

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,13 +16,78 @@ from confshift.analysis import competitors, decomposition, reliability
 from confshift.analysis.class_bias import ClassBias, class_bias_test
 from confshift.analysis.label_noise import label_noise_floor
 from confshift.analysis.panel import Panel, stack
-from confshift.analysis.quantities import change_of
-from confshift.analysis.significance import Switches, mcnemar
+from confshift.analysis.significance import Interval, Switches, mcnemar, paired_interval
 from confshift.checkpoint import Checkpoint
 from confshift.errors import ConfshiftError
 from confshift.predictions import Predictions
 
-__all__ = ["SIDES", "Comparison", "compare"]
+
+def change_of(before: Checkpoint, after: Checkpoint, panel: Panel, answered: Panel) -> pd.DataFrame:
+    """Return the table `Comparison.change`.
+
+    Parameters
+    ----------
+    before, after : Checkpoint
+    panel, answered : Panel
+        Both sides in this order, over the samples with a finite loss on both, and with an answer on both.
+    """
+    each: dict[str, tuple[NDArray[Any], str]] = {
+        "loss": (panel.loss, "nats"),
+        "calibration_loss": (panel.calibration, "nats"),
+        "refinement_loss": (panel.refinement, "nats"),
+        "hedge": (panel.hedge, "nats"),
+        "error_rate": (1.0 - answered.correct, "fraction"),
+        "mistake_cost": (_mistake_cost_terms(panel), "nats"),
+        "accuracy": (answered.correct.astype(np.float64), "fraction"),
+        "confidence": (answered.confidence, "fraction"),
+        "confidence_gap": (answered.confidence - answered.correct, "fraction"),
+        "temperature": (_temperature_terms((before, after), panel), "ratio"),
+    }
+    rows = {name: _change_row(values, unit) for name, (values, unit) in each.items()}
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("quantity")
+
+
+def _temperature_terms(sides: tuple[Checkpoint, Checkpoint], panel: Panel) -> NDArray[np.float64]:
+    """Return numbers whose mean is the temperature and whose spread is that of its estimate.
+
+    The estimate solves sum of slopes = 0, so a sample moves 1/beta by slope / (beta^2 mean curvature).
+    """
+    terms = []
+    usable = np.isin(sides[0].measurement.sample_ids, panel.sample_ids, assume_unique=True)
+    for side in sides:
+        curve, temperature = side.measurement.curve, side.temperature
+        curvature = curve.curvature[usable].mean()
+        slope = curve.slope[usable] - curve.slope[usable].mean()
+        if side.fit_status == "ok" and curvature > 0:
+            terms.append(temperature + slope * temperature**2 / curvature)
+        else:
+            terms.append(np.full(len(slope), math.nan))
+    return np.stack(terms)
+
+
+def _change_row(values: NDArray[Any], unit: str) -> dict[str, Any]:
+    interval: Interval = paired_interval(values[1] - values[0])
+    before, after = values.mean(axis=1)
+    return {
+        "before": float(before),
+        "after": float(after),
+        "change": interval.estimate,
+        "change_se": interval.se,
+        "change_low": interval.low,
+        "change_high": interval.high,
+        "unit": unit,
+        "samples": values.shape[1],
+    }
+
+
+def _mistake_cost_terms(panel: Panel) -> NDArray[np.float64]:
+    """Return C + (m - C wrong) / e: numbers whose mean is C and whose spread is that of its estimate."""
+    wrong = (~panel.correct).astype(np.float64)
+    rate = wrong.mean(axis=1, keepdims=True)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        cost = panel.mistake.mean(axis=1, keepdims=True) / rate
+        return np.asarray(cost + (panel.mistake - cost * wrong) / rate)
+
 
 SIDES = ("before", "after")
 _BEFORE, _AFTER = 0, 1

@@ -14,8 +14,6 @@ from numpy.typing import NDArray
 
 from confshift.scoring import blocks
 
-__all__ = ["competitor_contributions", "competitors_of", "scale_parts"]
-
 #: Pairs (class, competitor) kept by name; the others are summed in one row "rest".
 _MAX_PAIRS = 10_000
 

@@ -14,20 +14,6 @@ from numpy.typing import NDArray
 
 from confshift.analysis.panel import Panel
 
-__all__ = [
-    "CELLS",
-    "DIRECTIONS",
-    "TRANSITIONS",
-    "account_of",
-    "cell_codes",
-    "cell_columns",
-    "cells_of",
-    "classes_of",
-    "concentration_of",
-    "held_out_share",
-    "pairwise_cells",
-]
-
 #: By whether a sample was right before and is right after. Order: 2 * wrong before + wrong after.
 TRANSITIONS = ("stayed_right", "forgotten", "learned", "stayed_wrong")
 #: By the sign of the change of a sample's loss.

@@ -10,8 +10,6 @@ from numpy.typing import NDArray
 
 from confshift.analysis.panel import Panel
 
-__all__ = ["dynamics_of"]
-
 
 def dynamics_of(panel: Panel) -> pd.DataFrame:
     """Follow each sample over the checkpoints.

@@ -13,8 +13,6 @@ from confshift.analysis import decomposition
 from confshift.analysis.calibration import calibration_errors
 from confshift.analysis.panel import Panel
 
-__all__ = ["Part", "assemble", "cells_part", "class_columns", "row_of"]
-
 #: A small table: keys that hold for all its rows, and columns.
 Part = tuple[dict[str, Any], dict[str, Any]]
 

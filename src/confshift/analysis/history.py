@@ -11,10 +11,10 @@ import numpy as np
 import pandas as pd
 
 from confshift.analysis import baseline, decomposition, dynamics, reliability
+from confshift.analysis.baseline import LabelOrder, label_order
 from confshift.analysis.epoch_rows import assemble, cells_part, class_columns, row_of
 from confshift.analysis.judgement import Groups, Judgement, check_looks, judge
 from confshift.analysis.label_noise import label_suspects
-from confshift.analysis.label_order import LabelOrder, label_order
 from confshift.analysis.learning_rate import learning_rates, rate_drops
 from confshift.analysis.pairs import pairs_of
 from confshift.analysis.panel import Panel, stack
@@ -22,8 +22,6 @@ from confshift.analysis.unscored import enough_answers
 from confshift.analysis.verdicts import Looks
 from confshift.checkpoint import Checkpoint
 from confshift.errors import ConfshiftError
-
-__all__ = ["CRITERIA", "History", "summarize"]
 
 #: What a checkpoint can be best by, and whether more is better.
 CRITERIA = {"loss": False, "refinement_loss": False, "accuracy": True}

@@ -15,8 +15,6 @@ from confshift.analysis.unscored import InUse, in_use, infinite_end, judged_flat
 from confshift.analysis.verdicts import STATUSES, Looks, Series, judge_series, series_of
 from confshift.errors import ConfshiftError
 
-__all__ = ["SMALL", "Groups", "Judgement", "check_looks", "judge"]
-
 Groups = Sequence[Any] | NDArray[Any] | Mapping[Any, Any]
 
 #: A rise below this share of the loss's rise, and of the fall before it, is real but small.

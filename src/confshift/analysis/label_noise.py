@@ -13,8 +13,6 @@ from confshift import temperature
 from confshift.analysis.dynamics import dynamics_of
 from confshift.analysis.panel import Panel
 
-__all__ = ["LabelNoise", "label_noise_floor", "label_suspects"]
-
 _FOLDS = 5
 #: Logits read by one fit; the floor needs some forty passes over them.
 _READ = 4_000_000

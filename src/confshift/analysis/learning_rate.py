@@ -13,8 +13,6 @@ from numpy.typing import NDArray
 from confshift.checkpoint import Checkpoint
 from confshift.gate import as_number
 
-__all__ = ["FEWEST_CHECKPOINTS", "learning_rates", "rate_drops", "unread_rates"]
-
 #: What the rate is called in a checkpoint's metadata or logged values.
 _NAMES = ("lr", "learning_rate")
 #: Jitter is measured in this many checkpoints on each side of a break.

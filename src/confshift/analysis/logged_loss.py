@@ -16,8 +16,6 @@ from confshift.analysis.panel import Panel
 from confshift.checkpoint import Checkpoint
 from confshift.gate import as_number
 
-__all__ = ["logged_loss_of", "logged_losses", "possible_causes"]
-
 _TOLERANCE = 1e-5
 #: A loss printed with so many decimals or more is not rounded for our purpose.
 _EXACT_DECIMALS = 7

@@ -17,8 +17,6 @@ from confshift.analysis.panel import Panel
 from confshift.gate import as_number
 from confshift.scoring import blocks
 
-__all__ = ["recomputed_losses"]
-
 _SMOOTHING = (0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3)
 _BATCH_SIZES = tuple(sorted({*(2**k for k in range(1, 14)), 10, 20, 25, 50, 96, 100, 200, 250, 500, 1000}))
 _FOCAL = (0.5, 1.0, 2.0, 3.0, 5.0)

@@ -16,8 +16,6 @@ from confshift.errors import ConfshiftError
 from confshift.gate import are_numbers
 from confshift.predictions import describe_difference
 
-__all__ = ["Panel", "stack"]
-
 
 @dataclass(frozen=True, eq=False)
 class Panel:

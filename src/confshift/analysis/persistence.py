@@ -9,8 +9,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["CORRELATED", "TAIL", "Persistence", "mann_kendall", "persistence_of"]
-
 #: So many epochs after the minimum are needed before a rise can be called lasting.
 TAIL = 4
 

@@ -8,15 +8,6 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-__all__ = [
-    "BINNINGS",
-    "bin_columns",
-    "consistency_band",
-    "isotonic_curve",
-    "reliability_bins",
-    "wilson_interval",
-]
-
 BINNINGS = ("equal_mass", "equal_width")
 
 

@@ -8,8 +8,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["Interval", "Switches", "mcnemar", "paired_interval"]
-
 
 class Interval(NamedTuple):
     """An estimate with its standard error and two-sided interval."""

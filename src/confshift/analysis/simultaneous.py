@@ -9,8 +9,6 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["EpochMeans", "Maxima", "critical_value", "maxima", "mean_errors", "sequential_values", "spent"]
-
 #: Two checkpoints whose difference varies less than this, relative to their own variance, are identical:
 #: what is left is rounding.
 _IDENTICAL = 1e-12

@@ -12,8 +12,6 @@ from confshift.analysis.panel import Panel
 from confshift.analysis.persistence import TAIL
 from confshift.analysis.verdicts import STATUSES, Series
 
-__all__ = ["InUse", "enough_answers", "in_use", "infinite_end", "judged_flat"]
-
 #: A checkpoint is judged where at least this share of the samples has an answer.
 _ENOUGH = 0.5
 #: "Does not rise" is not said where more of the samples than this were never judged.

@@ -23,8 +23,6 @@ from confshift.analysis.simultaneous import (
     spent,
 )
 
-__all__ = ["ALPHA", "FEW", "STATUSES", "Looks", "Series", "judge_series", "series_of"]
-
 #: The chance of calling a series rising that does not rise.
 ALPHA = 0.05
 

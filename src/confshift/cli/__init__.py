@@ -4,7 +4,5 @@ Exit codes: 0 it ran, 1 a gate that the user asked for failed, 2 wrong usage or 
 but click is imported by the command that needs it, so that `confshift --help` is quick.
 """
 
-from confshift.cli import pages, questions, runs
-from confshift.cli.frame import main
-
-__all__ = ["main", "pages", "questions", "runs"]
+from confshift.cli import pages, questions, runs  # noqa: F401 - each adds its commands
+from confshift.cli.group import main as main

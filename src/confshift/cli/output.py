@@ -15,9 +15,6 @@ import click
 from confshift.errors import ConfshiftError
 from confshift.reporting.characters import printable
 
-__all__ = ["answer", "answer_text", "clear_endings", "remark", "remarks_of_the_library", "take_any_text"]
-
-
 #: What click ends with where there is no command: the help, as it is.
 _HELP: Any = getattr(click.exceptions, "NoArgsIsHelpError", ())
 

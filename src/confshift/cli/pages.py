@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from confshift.cli.frame import (
+from confshift.cli.group import (
     RUNS,
     PathType,
     json_option,
@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from confshift.analysis.verdicts import Looks
     from confshift.reporting.thumbnails import Thumbnail
     from confshift.storage.run import Run
-
-__all__ = ["demo", "plot", "report"]
 
 
 def _in_a_folder(context: click.Context, parameter: click.Parameter, value: Path | None) -> Path | None:

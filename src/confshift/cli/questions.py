@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from confshift.cli.frame import (
+from confshift.cli.group import (
     json_option,
     looks_option,
     main,
@@ -21,8 +21,6 @@ from confshift.cli.output import answer, answer_text, remark
 if TYPE_CHECKING:
     from confshift.analysis.verdicts import Looks
 
-__all__ = ["compare", "diagnose", "history"]
-
 
 @main.command()
 @run_argument(required=True)
@@ -33,8 +31,7 @@ __all__ = ["compare", "diagnose", "history"]
 def compare(run: Path, before: float, after: float, split: str, as_json: bool) -> None:
     """Print what changed from epoch BEFORE to epoch AFTER, and in which samples."""
     import confshift
-    from confshift.reporting.document import document
-    from confshift.reporting.text import comparison_text
+    from confshift.reporting.output import comparison_text, document
 
     opened = open_run(run)
     sides = [opened.checkpoint(epoch, split=split) for epoch in (before, after)]
@@ -60,8 +57,7 @@ def compare(run: Path, before: float, after: float, split: str, as_json: bool) -
 def history(run: Path | None, looks: Looks, as_json: bool) -> None:
     """Print one line per checkpoint, and which is best by what."""
     import confshift
-    from confshift.reporting.document import document
-    from confshift.reporting.text import history_text
+    from confshift.reporting.output import document, history_text
 
     opened = open_run(run)
     result = confshift.summarize(opened, looks=looks)

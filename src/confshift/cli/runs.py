@@ -6,10 +6,8 @@ from pathlib import Path
 
 import click
 
-from confshift.cli.frame import PathType, json_option, main, newest_run_folder, run_argument
+from confshift.cli.group import PathType, json_option, main, newest_run_folder, run_argument
 from confshift.cli.output import answer
-
-__all__ = ["add", "repair", "verify"]
 
 
 @main.command()
@@ -25,8 +23,7 @@ def add(run: Path, file: Path, epoch: float, split: str, as_json: bool) -> None:
     `class_names` (K,).
     """
     from confshift import Run
-    from confshift.reporting.document import document
-    from confshift.reporting.text import metrics_text
+    from confshift.reporting.output import document, metrics_text
     from confshift.storage.npz import read_npz
 
     opened = Run(run)
@@ -45,7 +42,7 @@ def add(run: Path, file: Path, epoch: float, split: str, as_json: bool) -> None:
 def verify(run: Path | None, as_json: bool) -> None:
     """Read every file of a run and compare it with its checksum; exit with 1 where one is damaged."""
     from confshift import Run
-    from confshift.reporting.document import document
+    from confshift.reporting.output import document
 
     opened = Run(run if run is not None else newest_run_folder())
     files = opened.verify()
@@ -70,7 +67,7 @@ def repair(run: Path, dry_run: bool, as_json: bool) -> None:
     Nothing that can be read is removed or changed, and no file that is not the run's own. Where a record
     can't be read, the data that may belong to it stays. Refused while a training saves in the run.
     """
-    from confshift.reporting.document import document
+    from confshift.reporting.output import document
     from confshift.storage.catalog import Catalog
     from confshift.storage.cleaning import repair as clean
 

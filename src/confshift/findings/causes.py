@@ -17,15 +17,13 @@ from confshift.analysis.history import History
 from confshift.analysis.judgement import SMALL
 from confshift.analysis.learning_rate import FEWEST_CHECKPOINTS, learning_rates, unread_rates
 from confshift.analysis.significance import Switches
-from confshift.findings.carriers import no_rise
 from confshift.findings.change import ALONE
-from confshift.findings.finding import Finding, Question, Verdict
+from confshift.findings.concentration import no_rise
 from confshift.findings.labels import about_labels
 from confshift.findings.left_out import over_finite
+from confshift.findings.question import Finding, Question, Verdict
 from confshift.findings.run_kind import kind_of
 from confshift.findings.wording import count, epoch, interval, nats, percent, points, signed
-
-__all__ = ["about_causes"]
 
 _LEVEL = 0.05
 #: Jitter is estimated from few epochs, and a fall is asked for, not any change: t, one-sided, 7 degrees.

@@ -9,9 +9,9 @@ import pandas as pd
 
 from confshift.analysis.comparison import SIDES, Comparison
 from confshift.analysis.significance import paired_interval
-from confshift.findings.carriers import about_carriers, told_rise
-from confshift.findings.finding import Finding, Question, Verdict
+from confshift.findings.concentration import about_carriers, told_rise
 from confshift.findings.left_out import over_finite, zero_samples
+from confshift.findings.question import Finding, Question, Verdict
 from confshift.findings.wording import (
     NOTHING,
     apart,
@@ -23,8 +23,6 @@ from confshift.findings.wording import (
     rose_or_fell,
     signed,
 )
-
-__all__ = ["ALONE", "about_change"]
 
 _AS_CHOSEN = "for these two checkpoints as chosen; not corrected for having picked the best"
 ALONE = "There is one checkpoint only: nothing to compare it with."

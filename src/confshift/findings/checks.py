@@ -8,8 +8,6 @@ from typing import Any
 from confshift.checkpoint import Checkpoint
 from confshift.gate import as_number
 
-__all__ = ["check_of"]
-
 _STATUSES = ("passed", "failed", "measured", "not made")
 _TEXTS = ("reason", "module", "where")
 _NUMBERS = ("difference", "count", "samples", "in_features", "mean_squared_norm")

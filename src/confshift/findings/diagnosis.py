@@ -12,15 +12,13 @@ from confshift.analysis.judgement import Groups
 from confshift.analysis.verdicts import Looks
 from confshift.checkpoint import Checkpoint
 from confshift.errors import ConfshiftError
+from confshift.findings.best_checkpoint import best_checkpoint
 from confshift.findings.causes import about_causes
 from confshift.findings.change import about_change
-from confshift.findings.choice import best_checkpoint
-from confshift.findings.finding import Finding
+from confshift.findings.question import Finding
 from confshift.findings.rise import about_rise
 from confshift.findings.run_kind import kind_of, run_kind
 from confshift.findings.start import about_start
-
-__all__ = ["choose_pair", "diagnose"]
 
 
 def diagnose(

@@ -10,12 +10,10 @@ import pandas as pd
 from confshift.analysis.comparison import Comparison
 from confshift.analysis.history import History
 from confshift.analysis.verdicts import STATUSES
-from confshift.findings.choice import kept
+from confshift.findings.best_checkpoint import kept
 from confshift.findings.left_out import opening, pair_opening, zero_samples
 from confshift.findings.run_kind import kind_of
 from confshift.findings.wording import NOTHING, divisor, epoch, nats, percent, points, rose_or_fell
-
-__all__ = ["course", "difference", "headline"]
 
 _SPLITS = {"val": "validation", "train": "training"}
 

@@ -8,10 +8,8 @@ import numpy as np
 
 from confshift.analysis.comparison import Comparison
 from confshift.analysis.history import History
-from confshift.findings.finding import Finding, Question, Verdict
+from confshift.findings.question import Finding, Question, Verdict
 from confshift.findings.wording import count, epoch, nats, percent
-
-__all__ = ["about_labels"]
 
 #: A gain or a floor of this many standard errors is told from nothing.
 _ERRORS = 2.0

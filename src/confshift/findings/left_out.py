@@ -9,20 +9,8 @@ from numpy.typing import NDArray
 
 from confshift.analysis.comparison import Comparison
 from confshift.analysis.panel import Panel
-from confshift.findings.finding import Finding
+from confshift.findings.question import Finding
 from confshift.findings.wording import count, epoch, percent
-
-__all__ = [
-    "REPAIR_ZERO",
-    "ZERO",
-    "epochs_named",
-    "few_infinite",
-    "left_out_of",
-    "opening",
-    "over_finite",
-    "pair_opening",
-    "zero_samples",
-]
 
 #: What makes a loss infinite.
 ZERO = "give their true class a probability of 0"

@@ -13,11 +13,9 @@ from confshift.analysis.history import History
 from confshift.analysis.logged_loss import logged_loss_of, logged_losses, possible_causes
 from confshift.errors import ConfshiftError
 from confshift.findings.checks import check_of
-from confshift.findings.finding import Finding, Question, Verdict
+from confshift.findings.question import Finding, Question, Verdict
 from confshift.findings.wording import count, epoch, nats, percent, points, signed
 from confshift.gate import as_number
-
-__all__ = ["about_measuring"]
 
 _TOLD = 1.96
 _CHECKS = {

@@ -8,11 +8,9 @@ from typing import NamedTuple
 import pandas as pd
 
 from confshift.analysis.history import History
-from confshift.findings.finding import Finding, Question, Verdict
 from confshift.findings.left_out import REPAIR_ZERO
+from confshift.findings.question import Finding, Question, Verdict
 from confshift.findings.wording import epoch, nats, percent
-
-__all__ = ["KINDS", "kind_of", "run_kind"]
 
 
 class _Kind(NamedTuple):

@@ -11,11 +11,9 @@ from confshift.analysis.baseline import untrained_loss
 from confshift.analysis.history import History
 from confshift.checkpoint import Checkpoint
 from confshift.findings.checks import check_of
-from confshift.findings.finding import Finding, Question, Verdict
 from confshift.findings.measuring import about_measuring
+from confshift.findings.question import Finding, Question, Verdict
 from confshift.findings.wording import count, epoch, nats, percent
-
-__all__ = ["about_start"]
 
 #: A random head with features of a usual size stays within this of ln K.
 _TOO_HIGH = 1.0

@@ -6,20 +6,6 @@ import math
 
 import pandas as pd
 
-__all__ = [
-    "apart",
-    "count",
-    "divisor",
-    "epoch",
-    "interval",
-    "nats",
-    "percent",
-    "points",
-    "rose_or_fell",
-    "signed",
-]
-
-
 #: What is smaller than this is the rounding of a sum.
 NOTHING = 1e-9
 #: Below it, and above its inverse, a temperature is a bound rather than a fit.

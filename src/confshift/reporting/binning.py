@@ -11,8 +11,6 @@ from numpy.typing import NDArray
 from confshift.analysis.panel import Panel
 from confshift.analysis.reliability import isotonic_curve, reliability_bins
 
-__all__ = ["bin_edges", "confidence_bins", "crowded", "isotonic_curves", "odds_ticks", "reliability_dots"]
-
 _PLACES = np.array([0.001, 0.01, 0.1, 0.5, 0.9, 0.99, 0.999, 0.9999, 0.99999, 0.999999])
 #: The axis of log-odds reaches from 10 % to 99 % at least.
 _LOWEST, _HIGHEST = 2, 5

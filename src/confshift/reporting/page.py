@@ -17,15 +17,13 @@ from confshift.analysis.history import summarize
 from confshift.analysis.judgement import Groups
 from confshift.analysis.verdicts import Looks
 from confshift.errors import ConfshiftError
-from confshift.findings.finding import Finding
+from confshift.findings.question import Finding
 from confshift.reporting.characters import encodable
-from confshift.reporting.contents import contents, key_table, sample_contents, sample_limit
 from confshift.reporting.saving import save_file
-from confshift.reporting.story import Source, Story, opened, tell_run, tell_two_runs
+from confshift.reporting.subject import Source, Story, opened, tell_run, tell_two_runs
+from confshift.reporting.template_context import contents, key_table, sample_contents, sample_limit
 from confshift.reporting.thumbnails import Thumbnail
 from confshift.reporting.vega import check_drawing, vega_bundle
-
-__all__ = ["MAX_BYTES", "Report", "report"]
 
 #: No page is larger than this.
 MAX_BYTES = 8_000_000

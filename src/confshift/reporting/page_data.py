@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import base64
+import gzip
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from confshift.analysis.comparison import Comparison
+from confshift.analysis.decomposition import CELLS, pairwise_cells
 from confshift.analysis.history import History, summarize
-from confshift.reporting import binning, packing
+from confshift.analysis.panel import Panel
+from confshift.reporting import binning
+from confshift.reporting.captions import CHOICES, READINGS
 from confshift.reporting.epoch_tables import epoch_table, rise_starts
 from confshift.reporting.pair_values import ENDLESS
-from confshift.reporting.readings import CHOICES, READINGS
 from confshift.reporting.theme import CELL_LABELS, TRANSITION_LABELS
 from confshift.reporting.thumbnails import TILE, Thumbnails
 
@@ -148,9 +152,9 @@ def page_data(
             "cells": [[*cell, label] for cell, label in CELL_LABELS.items()],
         },
     )
-    contributions, counts = packing.pack_pairs(panel)
+    contributions, counts = pack_pairs(panel)
     arrays = {"pair_contributions": contributions, "pair_samples": counts}
-    return data, {**arrays, "pair_table": packing.pack(history.pairs[columns].to_numpy(np.float32).T)}
+    return data, {**arrays, "pair_table": pack(history.pairs[columns].to_numpy(np.float32).T)}
 
 
 def sample_data(
@@ -168,11 +172,11 @@ def sample_data(
     thumbnails : Thumbnails
     """
     panel, (before, after) = history.main, places_of(history, comparison)
-    chosen = packing.select_samples(panel.changes(before, after), limit=limit)
+    chosen = select_samples(panel.changes(before, after), limit=limit)
     positions, names = chosen.positions, panel.class_labels
     used = np.unique(np.r_[panel.targets[positions], panel.predicted[:, positions].ravel()])
-    losses, span = packing.pack_losses(panel, positions)
-    predicted, bits = packing.pack_predicted(panel, positions)
+    losses, span = pack_losses(panel, positions)
+    predicted, bits = pack_predicted(panel, positions)
     data = SampleData(
         all=len(panel.targets),
         carried=len(positions),
@@ -181,7 +185,7 @@ def sample_data(
         weights=chosen.weights.tolist() if len(positions) < len(panel.targets) else [],
         class_names={str(one): names[one] for one in used if one >= 0},
         span=span,
-        floor=packing.LOSS_FLOOR,
+        floor=LOSS_FLOOR,
         bits=bits,
         inputs=_inputs(positions, shown, thumbnails),
     )
@@ -243,3 +247,77 @@ def _bands(comparison: Comparison) -> dict[str, list[list[float]]]:
         str(side): part[["confidence", "low", "high"]].to_numpy().tolist()
         for side, part in table.groupby("side", sort=False)
     }
+
+
+#: Losses are kept as log(loss + this), in 16 bits: 0.03 % of a large loss, 1e-7 of a small one.
+LOSS_FLOOR = 1e-3
+#: The code of a loss that is not finite.
+_MISSING = 65535
+#: Of a subset, so many are those whose loss changed most.
+_MOVERS = 500
+
+
+class Selection(NamedTuple):
+    """The samples that the page carries one by one."""
+
+    positions: NDArray[np.intp]  # in the panel, ascending
+    weights: NDArray[np.float64]  # how many samples of the panel each stands for
+
+
+def select_samples(changes: NDArray[np.float64], *, limit: int, seed: int = 0) -> Selection:
+    """Choose samples to carry: all, or those that changed most and a random part of the others.
+
+    Parameters
+    ----------
+    changes : ndarray, shape (N,)
+        NaN where a sample can't be compared.
+    limit : int
+        Most samples to keep.
+    """
+    samples = len(changes)
+    if samples <= limit:
+        return Selection(np.arange(samples), np.ones(samples))
+    order = np.argsort(-np.abs(np.nan_to_num(changes)), kind="stable")
+    movers = order[: min(_MOVERS, limit // 2)]
+    others = np.random.default_rng(seed).choice(order[len(movers) :], limit - len(movers), replace=False)
+    positions = np.sort(np.concatenate([movers, others]))
+    weight = (samples - len(movers)) / len(others)
+    return Selection(positions, np.where(np.isin(positions, movers), 1.0, weight))
+
+
+def pack(values: NDArray[Any]) -> str:
+    """Write an array's bytes, little-endian, gzipped, as base64."""
+    little = np.ascontiguousarray(values, dtype=values.dtype.newbyteorder("<"))
+    return base64.b64encode(gzip.compress(little.tobytes(), 6, mtime=0)).decode("ascii")
+
+
+def pack_losses(panel: Panel, positions: NDArray[np.intp]) -> tuple[str, float]:
+    """Pack the losses (T, n), 16 bits each, and the largest code's logarithm.
+
+    65535 is no finite loss: an infinite one where there is a prediction, none where there is not.
+    """
+    losses = panel.loss[:, positions]
+    finite = np.isfinite(losses)
+    largest = float(losses[finite].max()) if finite.any() else 0.0
+    span = float(np.log1p(largest / LOSS_FLOOR)) or 1.0
+    codes = np.full(losses.shape, _MISSING, np.uint16)
+    codes[finite] = np.round(np.log1p(losses[finite] / LOSS_FLOOR) / span * (_MISSING - 1))
+    return pack(codes), span
+
+
+def pack_predicted(panel: Panel, positions: NDArray[np.intp]) -> tuple[str, int]:
+    """Pack the predicted classes (T, n), and say in how many bits; the largest code can't be scored."""
+    classes = len(panel.class_names)
+    bits = 8 if classes < 2**8 else 16 if classes < 2**16 else 32
+    return pack(panel.predicted[:, positions].astype(f"u{bits // 8}")), bits
+
+
+def pack_pairs(panel: Panel) -> tuple[str, str]:
+    """Pack the contributions (pairs, 12) and the samples (pairs, 12) of every pair of checkpoints."""
+    count = len(panel.checkpoints) * (len(panel.checkpoints) - 1) // 2
+    contributions = np.zeros((len(CELLS), count), np.float32)
+    samples = np.zeros((len(CELLS), count), np.uint32)
+    for place, (_, _, sums, counts) in enumerate(pairwise_cells(panel)):
+        contributions[:, place] = sums
+        samples[:, place] = counts
+    return pack(contributions), pack(samples)

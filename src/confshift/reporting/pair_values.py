@@ -11,9 +11,7 @@ import pandas as pd
 from confshift.analysis.comparison import SIDES, Comparison
 from confshift.analysis.decomposition import TRANSITIONS
 from confshift.findings import wording
-from confshift.reporting.readings import CHOICES, fill
-
-__all__ = ["ENDLESS", "pair_values"]
+from confshift.reporting.captions import CHOICES, fill
 
 #: Stands for a temperature without end: JSON has no infinity.
 ENDLESS = 1e300

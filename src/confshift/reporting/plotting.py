@@ -21,12 +21,11 @@ from confshift.findings.wording import epoch
 from confshift.reporting import binning
 from confshift.reporting.charts import CHARTS, chart_specs
 from confshift.reporting.charts.parts import Chart
-from confshift.reporting.drawing import with_data
 from confshift.reporting.epoch_tables import chart_context, run_tables
 from confshift.reporting.pair_tables import pair_tables, paper_tables, shown_classes
 from confshift.reporting.saving import save_file
-from confshift.reporting.story import Source, opened
-from confshift.reporting.vega import check_drawing, to_pdf, to_png, to_svg
+from confshift.reporting.subject import Source, opened
+from confshift.reporting.vega import check_drawing, to_pdf, to_png, to_svg, with_data
 
 #: What people say who mean one of a pair.
 SHORT_NAMES = {"reliability": "reliability_after"}

@@ -13,8 +13,6 @@ from pathlib import Path
 from confshift.errors import ConfshiftError
 from confshift.storage import files
 
-__all__ = ["is_stdout", "save_file"]
-
 _NO_FOLDER = "give a file in a folder that exists"
 _NOT_ALLOWED = "give a file that you may write, in a folder that you may write to"
 _FULL = "give a file on a disk with space left"

@@ -4,19 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = [
-    "CELL_LABELS",
-    "CONFIG",
-    "LOSSES",
-    "MARKS",
-    "PARTS",
-    "RUNS",
-    "SERIES",
-    "SIDES",
-    "TRANSITION_LABELS",
-    "colour",
-]
-
 #: Okabe-Ito colours by their role; the style sheet gives each a value for light, dark and print.
 _ROLES = {
     "stayed_right": "blue",

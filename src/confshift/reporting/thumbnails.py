@@ -14,8 +14,6 @@ from numpy.typing import NDArray
 
 from confshift.errors import ConfshiftError
 
-__all__ = ["TILE", "Dataset", "Thumbnail", "Thumbnails", "show_inputs"]
-
 #: Pixels of one image's side on the sprite, and images in a row of it.
 TILE, _COLUMNS = 32, 50
 _MAX_TEXT = 300

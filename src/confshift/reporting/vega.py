@@ -8,23 +8,26 @@ parent has. There another process converts, in which neither is so.
 from __future__ import annotations
 
 import json
+import math
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from types import ModuleType
 from typing import Any
 
+import pandas as pd
+
 from confshift.errors import ConfshiftError
 from confshift.reporting.characters import encodable
+from confshift.reporting.charts import CHARTS
+from confshift.reporting.output import rows
 
 try:
     import resource
 except ImportError:  # not a POSIX system: no such limits
     resource = None  # type: ignore[assignment]
-
-__all__ = ["VEGA_LITE", "check_drawing", "to_pdf", "to_png", "to_svg", "to_vega", "vega_bundle"]
 
 #: The Vega-Lite version that altair's specs are written for.
 VEGA_LITE = "6.4"
@@ -138,3 +141,54 @@ def _reason(done: subprocess.CompletedProcess[bytes]) -> str:
         )
     lines = [line for line in done.stderr.decode(errors="replace").splitlines() if line[:1].strip()]
     return f"the process that draws ended with {done.returncode}: {lines[-1] if lines else 'no reason given'}"
+
+
+Specs = Mapping[str, dict[str, Any]]
+
+
+def compiled(specs: Specs) -> dict[str, dict[str, Any]]:
+    """Return the specs in Vega, so that the reader's browser need not compile them."""
+    return dict(zip(specs, to_vega(list(specs.values())), strict=True))
+
+
+def pictures(specs: Specs, tables: Mapping[str, pd.DataFrame], *, paired: bool) -> dict[str, str]:
+    """Draw the main charts as SVG, with the colours of the style sheet.
+
+    Returns
+    -------
+    dict of str to str
+        By the figure; scales with the width it is given.
+    """
+    pictured = {}
+    for chart in CHARTS.values():
+        spec = specs.get(chart.variants()[0][0])
+        if spec and chart.still and (paired or not chart.pair_only):
+            pictured[chart.name] = with_data(spec, tables, width=chart.still)
+    drawn = to_svg(list(pictured.values()))
+    return {name: svg[svg.index("<svg") :] for name, svg in zip(pictured, drawn, strict=True)}
+
+
+def with_data(spec: dict[str, Any], tables: Mapping[str, pd.DataFrame], *, width: int) -> dict[str, Any]:
+    """Return a spec that holds its data and has a width of its own."""
+    return {**spec, "width": width, "datasets": _datasets(spec, tables)}
+
+
+def _datasets(spec: Any, tables: Mapping[str, pd.DataFrame]) -> dict[str, Any]:
+    return {name: rows(_known(tables[name])) for name in _names(spec)}
+
+
+def _known(table: pd.DataFrame) -> pd.DataFrame:
+    """Write what JSON has no word for as None."""
+    plain = table.astype(object)
+    return plain.where(plain.notna() & ~plain.isin([math.inf, -math.inf]), None)
+
+
+def _names(spec: Any) -> set[str]:
+    """Return the names of the tables that a spec reads."""
+    if isinstance(spec, list):
+        return set[str]().union(*map(_names, spec))
+    if not isinstance(spec, dict):
+        return set()
+    data = spec.get("data")
+    own = {data["name"]} if isinstance(data, dict) and "name" in data else set[str]()
+    return own.union(*map(_names, spec.values()))

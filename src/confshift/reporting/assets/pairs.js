@@ -120,7 +120,7 @@ class Pairs {
     return Object.assign(values, this.texts(values));
   }
 
-  // The sentences that are chosen by the numbers; readings.py chooses by the same.
+  // The sentences that are chosen by the numbers; pair_values.py chooses by the same.
   texts(values) {
     const moved = values.infinite_before > 0 ? values.infinite_after > 0 ? "stayed" : "fell" : values.infinite_after > 0 ? "rose" : "finite";
     const keys = {

@@ -19,15 +19,13 @@ from confshift.checkpoint import Checkpoint
 from confshift.errors import ConfshiftError
 from confshift.findings.change import about_change
 from confshift.findings.diagnosis import answers, choose_pair
-from confshift.findings.finding import Finding
 from confshift.findings.headline import difference, headline
 from confshift.findings.left_out import opening, pair_opening
+from confshift.findings.question import Finding
 from confshift.findings.wording import epoch
 from confshift.reporting.page_data import carried_history, places_of
 from confshift.reporting.thumbnails import Thumbnail, Thumbnails, show_inputs
 from confshift.storage.run import Run
-
-__all__ = ["Source", "Story", "tell_run", "tell_two_runs"]
 
 #: Samples whose inputs are shown.
 _MAX_THUMBNAILS = 2_000

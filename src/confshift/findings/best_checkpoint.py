@@ -9,12 +9,10 @@ import numpy as np
 import pandas as pd
 
 from confshift.analysis.history import History
-from confshift.findings.finding import Finding, Question, Verdict
 from confshift.findings.left_out import epochs_named
+from confshift.findings.question import Finding, Question, Verdict
 from confshift.findings.run_kind import kind_of
 from confshift.findings.wording import count, epoch, nats, percent
-
-__all__ = ["Kept", "best_checkpoint", "kept"]
 
 _BEST_CHECKPOINT = Question(
     "best_checkpoint",

@@ -6,10 +6,8 @@ import numpy as np
 
 from confshift.analysis.comparison import Comparison
 from confshift.analysis.decomposition import held_out_share
-from confshift.findings.finding import Finding, Question, Verdict
+from confshift.findings.question import Finding, Question, Verdict
 from confshift.findings.wording import count, percent, signed
-
-__all__ = ["about_carriers", "no_rise", "told_rise"]
 
 _UNTOLD = " The rise is not told from zero, so its shares may be chance."
 

@@ -13,23 +13,37 @@ import pandas as pd
 from confshift.analysis.comparison import Comparison
 from confshift.analysis.history import History
 from confshift.findings import wording
-from confshift.findings.finding import Finding
 from confshift.findings.headline import course
-from confshift.reporting import facts
+from confshift.findings.question import Finding
+from confshift.reporting import footer
+from confshift.reporting.captions import READINGS, fill
 from confshift.reporting.charts import CHARTS, chart_specs
 from confshift.reporting.charts.parts import Chart, ChartContext
-from confshift.reporting.document import document
-from confshift.reporting.drawing import compiled, pictures
 from confshift.reporting.epoch_tables import chart_context, epoch_table, run_tables, two_run_tables
-from confshift.reporting.layout import SECTIONS
+from confshift.reporting.output import document
 from confshift.reporting.page_data import PageData, SampleData, page_data, places_of, sample_data
 from confshift.reporting.pair_tables import pair_tables, shown_classes
 from confshift.reporting.pair_values import pair_values
-from confshift.reporting.readings import READINGS, fill
-from confshift.reporting.story import Story
+from confshift.reporting.subject import Story
 from confshift.reporting.theme import CELL_LABELS
+from confshift.reporting.vega import compiled, pictures
 
-__all__ = ["contents", "key_table", "sample_contents", "sample_limit"]
+#: The title of each section, by its anchor.
+SECTIONS = {
+    "rise": "Is it systematic, and which checkpoint is best?",
+    "account": "What changed",
+    "cells": "In which samples",
+    "history": "How it came about",
+    "parts": "Calibration or information",
+    "classes": "Where: classes",
+    "reliability": "Can the confidence be believed?",
+    "concentration": "How many samples carry it",
+    "samples": "Single samples",
+    "start": "Was the start sane?",
+    "measuring": "Is it measured right?",
+    "other": "Further questions",
+}
+
 
 #: Samples times epochs that are carried one by one.
 _MAX_CELLS, _MAX_SAMPLES = 2_000_000, 20_000
@@ -108,7 +122,7 @@ def sample_contents(story: Story, *, limit: int) -> tuple[int, dict[str, Any]]:
     count, epochs = samples.carried, len(story.carried.main.checkpoints)
     return count, {
         "sampled": count < len(story.history.main.targets),
-        "facts": facts.reconciliation(
+        "facts": footer.reconciliation(
             story.histories, story.comparison, carried_epochs=epochs, carried_samples=count
         ),
         "samples": _embedded(samples),
@@ -135,7 +149,7 @@ def _words(story: Story, values: Mapping[str, Any]) -> dict[str, Any]:
         "cell_sentences": _cell_sentences(story.comparison),
         "key_table": key_table(story.comparison.change),
         "movers": _movers(story.comparison),
-        "start": _printed(facts.start_table(story.history)),
+        "start": _printed(footer.start_table(story.history)),
         "problems": _printed(story.problems),
     }
 

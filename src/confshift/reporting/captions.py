@@ -9,8 +9,6 @@ from typing import Any
 
 from confshift.findings import wording
 
-__all__ = ["CHOICES", "FORMATS", "READINGS", "fill"]
-
 #: `{name:format}`: a value of `pair_values` in one of the formats below. format.js has the same formats.
 READINGS = {
     "pair": ("Epoch {A:epoch} to {B:epoch}: loss {loss_moved:text}, accuracy {accuracy_change:points}."),

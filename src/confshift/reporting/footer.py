@@ -14,8 +14,6 @@ from confshift.analysis.history import History
 from confshift.checkpoint import Checkpoint
 from confshift.findings.wording import epoch, percent, signed
 
-__all__ = ["reconciliation", "start_table"]
-
 _CHOSEN = (
     "those that changed most and a random part of the others. For pairs of epochs other than the report's, "
     "intervals, concentration and classes by transition are estimated from them"

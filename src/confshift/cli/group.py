@@ -19,21 +19,8 @@ from confshift.cli.output import (
 )
 
 if TYPE_CHECKING:
-    from confshift.findings.finding import Finding
+    from confshift.findings.question import Finding
     from confshift.storage.run import Run
-
-__all__ = [
-    "RUNS",
-    "PathType",
-    "json_option",
-    "looks_option",
-    "main",
-    "newest_run_folder",
-    "open_run",
-    "pair_options",
-    "print_findings",
-    "run_argument",
-]
 
 #: Where `inspect` puts a run that was given no folder.
 RUNS = Path("runs")
@@ -132,8 +119,7 @@ def main() -> None:
 
 def print_findings(findings: Iterable[Finding], as_json: bool, *, aside: bool = False, **about: Any) -> None:
     """Print findings as text, or with what they are about as JSON."""
-    from confshift.reporting.document import document
-    from confshift.reporting.text import findings_text
+    from confshift.reporting.output import document, findings_text
 
     if as_json:
         answer(document(**about, findings=[finding.to_dict() for finding in findings]), aside=aside)
