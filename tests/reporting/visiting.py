@@ -16,7 +16,7 @@ CATCH_DOWNLOAD = (
 
 #: What the reader sees of the choice, where a page is as it opened.
 LOOKS = (
-    "JSON.stringify([window.confshift.values(), window.confshift.model.data.classes.names,"
+    "JSON.stringify([window.confshift.values(), window.confshift.pairs.data.classes.names,"
     " ...['A', 'B'].map(side => document.querySelector(`#epoch-${side}`)?.value),"
     " ...Array.from(document.querySelectorAll('[data-reading], #pinned, output'), one => one.textContent),"
     " ...Array.from(document.querySelectorAll('#movers button, button[data-variant], details'),"
@@ -25,7 +25,7 @@ LOOKS = (
 #: Put everything back that a reader, or a test, may have chosen.
 PUT_BACK = """
     const done = arguments[0];
-    const {data} = window.confshift.model;
+    const {data} = window.confshift.pairs;
     delete HTMLAnchorElement.prototype.click;
     window.saved = null;
     document.activeElement?.blur();
