@@ -2,7 +2,7 @@
 
 Run as a script; their short forms are tests, in tests/attacks.
 
-    python tests/benchmarks/attacks.py --long [flips npz forgery kills interrupts] [--seed 0] [--factor 1.0]
+    python tests/benchmarks/attacks.py --long [--seed 0] [flips npz forgery kills rivals interrupts]
 
 Without `--long` a hundredth of it, so that `make bench` shows in seconds that they still run.
 """
@@ -45,6 +45,12 @@ def kills(folder, count, seed):
     return kills(folder, count, seed)
 
 
+def rivals(folder, count, seed):
+    from rivals import rivals
+
+    return rivals(folder, count, seed)
+
+
 def interrupts(folder, count, seed):
     from interrupts import strikes_at_random
 
@@ -54,7 +60,7 @@ def interrupts(folder, count, seed):
 
 
 #: Each attack, and how often in the long form.
-ATTACKS = {flips: 3000, npz: 600, forgery: 5000, kills: 200, interrupts: 200}
+ATTACKS = {flips: 3000, npz: 600, forgery: 5000, kills: 300, rivals: 30, interrupts: 200}
 NAMES = [attack.__name__ for attack in ATTACKS]
 
 

@@ -4,13 +4,10 @@ import errno
 import gc
 import logging
 import os
-import random
 import shutil
-import signal
 import subprocess
 import sys
 import threading
-import time
 import warnings
 import weakref
 from collections import Counter
@@ -21,7 +18,6 @@ import pytest
 from stored_runs import another_process, failure, litter, names, predictions, stored_logits
 
 from confshift import Run
-from confshift.predictions import Predictions
 from confshift.storage import files
 from confshift.storage.files import Disk
 
@@ -497,64 +493,6 @@ class TestWithoutLinksOrLocks:
         resumed.append(predictions(2), epoch=2)
         assert resumed.epochs == (1, 2)
         assert left.exists()
-
-
-class TestKilled:
-    @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
-    def test_thirty_kills_during_saves_lose_and_tear_nothing(self, run):
-        draw, acknowledged, killed_in_a_save, first = random.Random(0), set(), 0, 1
-        for _ in range(30):
-            pid, pipe = child_that_saves(run.path, first)
-            said = b""
-            while said.count(b"+") < draw.choice([1, 1, 2]):  # it is about to save, for the so many-th time
-                said += os.read(pipe, 1)
-            time.sleep(draw.uniform(0.0, 0.02))
-            os.kill(pid, signal.SIGKILL)
-            os.waitpid(pid, 0)
-            with os.fdopen(pipe, "rb") as stream:
-                said += stream.read()
-            done = said.count(b"-")
-            killed_in_a_save += said.count(b"+") > done
-            acknowledged.update(range(first, first + done))
-            after = another_process(run.path)
-            if after.exists():
-                assert after.problems.empty
-                assert after.verify()["sound"].all()
-                assert acknowledged <= set(after.epochs)
-                first = int(max(after.epochs, default=0)) + 1
-        assert len(acknowledged) >= 5
-        for one in after.checkpoints():
-            assert one.predictions.logits.tobytes() == big(int(one.epoch)).logits.tobytes()
-        assert killed_in_a_save >= 20
-        resumed = another_process(run.path)
-        resumed.append(big(first), epoch=first)
-        resumed.flush()
-        assert litter(run.path) == []
-
-
-def big(seed):
-    logits = np.random.default_rng(seed).normal(size=(500, 100)).astype(np.float32)
-    return Predictions(logits, np.arange(500) % 100)
-
-
-def child_that_saves(path, epoch):
-    """Fork a child that saves epoch after epoch; it writes + before and - after each to the pipe."""
-    reading, writing = os.pipe()
-    child = os.fork()
-    if child:
-        os.close(writing)
-        return child, reading
-    try:
-        run = another_process(path)
-        while True:
-            given = big(epoch)
-            os.write(writing, b"+")
-            run.append(given, epoch=epoch)
-            run.flush()
-            os.write(writing, b"-")
-            epoch += 1
-    finally:
-        os._exit(9)
 
 
 def another_process_beside(path):
