@@ -51,7 +51,7 @@ MAY_USE = {
     "numpy": {*TOWERS, "demo", "cli"},
     "pandas": {*TOWERS, "demo", "cli"},
     "scipy": {"analysis", "demo"},
-    "sklearn": {"analysis", "demo"},
+    "sklearn": {"demo"},
     "torch": {"collection", "demo"},
     "tqdm": {"collection", "demo"},
     "altair": {f"reporting/charts/{name}.py" for name in CHART_FILES},

@@ -54,7 +54,7 @@ def class_bias_test(
     samples' own covariance, so that it holds for a model that no temperature calibrates; beta's error
     enters by its influence function. P-value by Hotelling's F, which pays for the estimated covariance.
     """
-    from scipy.stats import f as f_distribution
+    from scipy.special import fdtrc
 
     samples, classes = logits.shape
     sums, products, probability = _residual_moments(logits, targets, beta, fitted=fitted)
@@ -78,7 +78,7 @@ def class_bias_test(
         return ClassBias(math.nan, degrees, math.nan, 0.0, table)
     statistic = float(samples * ((vectors[:, usable].T @ mean) ** 2 / values[usable]).sum())
     ratio = statistic * (samples - degrees) / (degrees * (samples - 1))
-    p_value = float(f_distribution.sf(ratio, degrees, samples - degrees))
+    p_value = float(fdtrc(degrees, samples - degrees, ratio))
     return ClassBias(statistic, degrees, p_value, max(statistic - degrees, 0.0) / (2 * samples), table)
 
 

@@ -113,11 +113,15 @@ def isotonic_curve(confidence: NDArray[np.float64], correct: NDArray[np.bool_]) 
 
 
 def _pool(sorted_confidence: NDArray[np.float64], correct: NDArray[np.generic]) -> NDArray[np.float64]:
-    from sklearn.isotonic import IsotonicRegression
+    """Return the best non-decreasing fit; equal confidences get one value."""
+    from scipy.optimize import isotonic_regression  # scikit-learn's would import all of scipy.stats, a second
 
-    model = IsotonicRegression(y_min=0, y_max=1, out_of_bounds="clip")
-    fitted: NDArray[np.float64] = model.fit_transform(sorted_confidence, correct.astype(np.float64))
-    return fitted
+    new = np.r_[True, sorted_confidence[1:] != sorted_confidence[:-1]]
+    first = np.flatnonzero(new)
+    samples = np.diff(np.r_[first, len(sorted_confidence)])
+    shares = np.add.reduceat(correct.astype(np.float64), first) / samples
+    fitted: NDArray[np.float64] = isotonic_regression(shares, weights=samples).x
+    return np.repeat(fitted, samples)
 
 
 def consistency_band(

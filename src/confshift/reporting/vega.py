@@ -61,9 +61,20 @@ def vega_bundle() -> str:
     return bundle
 
 
+#: What was compiled before, by its text: most charts of one report are those of the next.
+_compiled: dict[str, dict[str, Any]] = {}
+_MOST_COMPILED = 200
+
+
 def to_vega(specs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Compile specs of Vega-Lite."""
-    return _converted("vegalite_to_vega", specs)
+    """Compile specs of Vega-Lite; the results are shared, so leave them as they are."""
+    texts = [json.dumps(spec, sort_keys=True) for spec in specs]
+    new = {text: spec for text, spec in zip(texts, specs, strict=True) if text not in _compiled}
+    if len(_compiled) + len(new) > _MOST_COMPILED:
+        _compiled.clear()
+        new = dict(zip(texts, specs, strict=True))
+    _compiled.update(zip(new, _converted("vegalite_to_vega", list(new.values())), strict=True))
+    return [_compiled[text] for text in texts]
 
 
 def to_svg(specs: Sequence[dict[str, Any]]) -> list[str]:
@@ -92,7 +103,7 @@ def check_drawing() -> None:
         Where the limit on address space leaves too little for V8.
     """
     if _address_space() is not None:
-        to_vega([{"mark": "point"}])
+        _converted("vegalite_to_vega", [{"mark": "point"}])
 
 
 def _converted(name: str, specs: Sequence[dict[str, Any]]) -> list[Any]:

@@ -34,7 +34,7 @@ _ASIDE: tuple[tuple[Any, int], ...] = (("left", -4), ("right", 4))
 
 def _curves(
     name: str, series: Mapping[str, str], context: ChartContext, *, unit: str, number: str, span: str
-) -> list[alt.Chart]:
+) -> list[alt.Chart | Spec]:
     """Means over epochs with bands of 1.96 standard errors, and the two chosen epochs."""
     chart = name.removesuffix("_series")
     keys, labels = list(series), list(series.values())
@@ -54,7 +54,7 @@ def _curves(
     low = alt.Y("low:Q", title=unit, scale=scale, axis=axis)
     band = base.mark_area(opacity=0.18, clip=True).encode(y=low, y2=alt.Y2("high:Q"))
     line = base.mark_line(strokeWidth=2, clip=True).encode(y=y, strokeDash=dash)
-    layers: list[alt.Chart] = [*(pair_layers() if context.paired else []), band, line]
+    layers: list[alt.Chart | Spec] = [*(pair_layers() if context.paired else []), band, line]
     if not context.paired:
         layers.append(base.mark_rule(strokeWidth=1.5, opacity=1).encode(y=low, y2=alt.Y2("high:Q")))
     if len(context.epochs) <= 40:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, TypeAlias
 
 import altair as alt
@@ -112,13 +113,17 @@ def filtered(chart: alt.Chart, condition: str) -> alt.Chart:
     return kept
 
 
-def layered(*layers: alt.Chart) -> Spec:
+def layered(*layers: alt.Chart | Spec) -> Spec:
     """Draw charts above each other, the first at the bottom.
 
     As `alt.layer` does, which copies every part several times over: that took half of the time of a page.
     """
-    plain = {"top_level": False}
-    return {"layer": [one.to_dict(validate=False, context=dict(plain)) for one in layers]}
+    return {"layer": [one if isinstance(one, dict) else _plain(one) for one in layers]}
+
+
+def _plain(chart: alt.Chart) -> Spec:
+    spec: Spec = chart.to_dict(validate=False, context={"top_level": False})
+    return spec
 
 
 def tip(field: str, title: str | None = None, number: str | None = None) -> alt.Tooltip:
@@ -188,13 +193,15 @@ def infinite_layer(*extra: alt.Tooltip) -> alt.Chart:
     return made
 
 
-def pair_layers() -> list[alt.Chart]:
-    """Return the two chosen epochs: a shade between two rules, A and B."""
+@cache
+def pair_layers() -> tuple[Spec, ...]:
+    """Return the two chosen epochs: a shade between two rules, A and B. Many charts have them."""
     shade = table("pair").mark_rect(fill="var(--text)", opacity=0.06, clip=True)
-    return [shade.encode(x=alt.X("start:Q"), x2=alt.X2("end:Q")), *end_layers()]
+    return _plain(shade.encode(x=alt.X("start:Q"), x2=alt.X2("end:Q"))), *end_layers()
 
 
-def end_layers() -> list[alt.Chart]:
+@cache
+def end_layers() -> tuple[Spec, ...]:
     """Return the rules at the two chosen epochs, with their names."""
     ends = table("ends")
     layers: list[alt.Chart] = [
@@ -205,4 +212,4 @@ def end_layers() -> list[alt.Chart]:
         name = filtered(ends, f"datum.label == '{label}'")
         text = name.mark_text(baseline="top", dx=dx, align=align, fontWeight="bold")
         layers.append(text.encode(x=alt.X("epoch:Q"), y=alt.value(0), text=alt.Text("label:N")))
-    return layers
+    return tuple(map(_plain, layers))

@@ -61,7 +61,7 @@ def _curves(
     points = base.mark_point(filled=True, size=60, opacity=0, clip=True).encode(
         y=y, tooltip=[tip("run:N"), tip("epoch:Q"), tip("series:N"), tip("mean:Q", unit, told)]
     )
-    layers: list[alt.Chart] = [*end_layers(), band, lines]
+    layers: list[alt.Chart | Spec] = [*end_layers(), band, lines]
     if context.lone:
         alone = filtered(base, "datum.alone")
         low, high = alt.Y("low:Q", title=unit), alt.Y2("high:Q")
