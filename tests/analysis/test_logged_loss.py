@@ -369,3 +369,37 @@ def test_what_is_not_the_same_at_every_epoch_fits_at_none_however_many_agree():
     panel = stack([*panel.checkpoints[:3], odd, panel.checkpoints[4]])
     causes = possible_causes(panel, logged_losses(panel)).set_index(["cause", "detail"])
     assert causes.loc[("label smoothing", "0.1"), ["epochs", "agreeing", "fits"]].tolist() == [5, 4, False]
+
+
+def logged_as(values, mean=1.2345678):
+    """A table of logged losses beside means of about `mean`."""
+    panel = panel_with(lambda z, y: 0.0, epochs=tuple(range(1, len(values) + 1)))
+    checkpoints = [
+        replace(one, provenance=Provenance(logged={"loss": value}))
+        for one, value in zip(panel.checkpoints, values, strict=True)
+    ]
+    return logged_losses(stack(checkpoints))["tolerance"].tolist()
+
+
+@pytest.mark.parametrize(
+    ("values", "tolerance"),
+    [
+        ([1.5], 0.005),
+        ([1.5, 1.5, 1.5], 0.005),
+        ([3.0], 0.005),
+        ([1.5, 1.6, 1.7], 0.05),
+        ([1.25], 0.005),
+        ([1.5, 1.25, 1.125], 0.0005),
+        ([float(np.float32(1.07))], 0.005),
+        ([float(np.float32(one)) for one in (1.0712, 1.1313, 1.2517)], 0.00005),
+    ],
+)
+def test_a_round_number_is_rounded_to_two_decimals_unless_other_epochs_confirm_fewer(values, tolerance):
+    assert logged_as(values) == pytest.approx([tolerance] * len(values))
+
+
+@pytest.mark.parametrize(("dtype", "bits"), [(torch.float16, 11), (torch.bfloat16, 8)])
+def test_losses_of_16_bits_are_equal_to_the_step_of_their_kind(dtype, bits):
+    table = logged_losses(panel_with(lambda z, y: cross_entropy(z, y).to(dtype)))
+    assert table["equal"].all()
+    np.testing.assert_allclose(table["tolerance"], table["logged"] * 2.0**-bits)

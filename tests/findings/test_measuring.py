@@ -1,4 +1,4 @@
-"""Is it measured right? What the collector tried, train against validation, and the logged loss."""
+"""Is it measured right? What the collector tried, and train against validation."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, TensorDataset
 import confshift
 from confshift.analysis.history import summarize
 from confshift.checkpoint import Checkpoint, Provenance
-from confshift.findings.measuring import evaluates_plainly, logged_loss, train_gap
+from confshift.findings.measuring import evaluates_plainly, train_gap
 from confshift.findings.start import start_loss
 from confshift.predictions import Predictions
 
@@ -142,38 +142,6 @@ def test_without_the_train_split_the_gap_is_not_known(run, said):
     assert finding.verdict == "not applicable"
     assert said in finding.sentence
     assert 'split="train"' in finding.next_step
-
-
-def with_logged(*values):
-    return summarize([checkpoint(epoch, logged={"loss": value}) for epoch, value in enumerate(values, 1)])
-
-
-def test_the_exact_mean_is_recognised():
-    exact = checkpoint(1).metrics()["loss"]
-    finding = logged_loss(with_logged(exact, exact))
-    assert (finding.verdict, finding.next_step) == ("yes", "")
-    assert "2 epochs" in finding.sentence
-
-
-def test_a_mean_of_batch_means_is_named_with_its_remedy():
-    losses = checkpoint(1).columns["loss"].to_numpy()
-    logged = np.mean([losses[start : start + 64].mean() for start in range(0, 300, 64)])
-    finding = logged_loss(with_logged(logged))
-    assert finding.verdict == "no"
-    assert "consistent with mean of batch means (batches of 64)" in finding.sentence
-    assert "reduction='sum'" in finding.next_step
-
-
-def test_a_difference_that_nothing_explains_is_said_so():
-    finding = logged_loss(with_logged(checkpoint(1).metrics()["loss"] * 1.5))
-    assert finding.verdict == "no"
-    assert "No way that can be recomputed" in finding.sentence
-    assert "+50 %" in finding.sentence
-    assert not finding.evidence["fits"].any()
-
-
-def test_without_a_logged_loss_there_is_nothing_to_compare():
-    assert logged_loss(summarize([checkpoint(1)])).verdict == "not applicable"
 
 
 class Net(nn.Module):

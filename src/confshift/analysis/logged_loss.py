@@ -14,16 +14,20 @@ from numpy.typing import NDArray
 from confshift.analysis.loss_ways import recomputed_losses
 from confshift.analysis.panel import Panel
 from confshift.checkpoint import Checkpoint
+from confshift.errors import ConfshiftError
 from confshift.gate import as_number
 
 _TOLERANCE = 1e-5
 #: A loss printed with so many decimals or more is not rounded for our purpose.
 _EXACT_DECIMALS = 7
+#: Numbers rounded to fewer decimals than this are rare, and so few different ones may be round by chance.
+_LIKELY_DECIMALS, _CONFIRMING = 2, 3
+#: The significant bits of a bfloat16 and of a float16.
+_HALF_BITS = (8, 11)
 #: Ways are named only where no more of all that are tried would fit an unrelated number.
 _MOST_BY_CHANCE = 0.05
 #: The ways are recomputed at no more epochs than this, nor over more logits, but always at three.
 _MOST_EPOCHS, _MOST_LOGITS = 20, 50_000_000
-_COLUMNS = ("cause", "detail", "error", "epochs", "agreeing", "chance", "fits")
 
 
 def logged_loss_of(checkpoint: Checkpoint) -> Any:
@@ -47,8 +51,8 @@ def logged_losses(panel: Panel) -> pd.DataFrame:
     DataFrame
         Indexed by epoch, a row for each checkpoint with a finite logged loss and samples that can be
         scored: position (in the panel), logged, sample_mean (nats), relative_difference (logged over
-        sample mean, minus 1), tolerance (1e-5 of the larger, or half a unit of the last decimal shown) and
-        equal (within it).
+        sample mean, minus 1), tolerance (1e-5 of the larger, half a unit of the last decimal shown, or the
+        step of a float of 16 bits) and equal (within it).
     """
     rows = []
     for position, checkpoint in enumerate(panel.checkpoints):
@@ -59,14 +63,27 @@ def logged_losses(panel: Panel) -> pd.DataFrame:
     table = pd.DataFrame(rows, columns=["epoch", "position", "logged", "sample_mean"]).set_index("epoch")
     table["relative_difference"] = table["logged"] / table["sample_mean"] - 1
     larger = table[["logged", "sample_mean"]].abs().max(axis=1)  # a float32 sum is as exact as it is large
-    table["tolerance"] = np.maximum(_TOLERANCE * larger, _half_unit(table["logged"]))
+    table["tolerance"] = np.maximum(_TOLERANCE * larger, _rounding(table["logged"]))
     table["equal"] = (table["logged"] - table["sample_mean"]).abs() <= table["tolerance"]
     return table
 
 
-def _half_unit(values: pd.Series) -> float:
-    """Return half a unit of the last decimal that any of the values shows; 0 where they are not rounded."""
-    decimals = max((-int(Decimal(repr(float(value))).as_tuple().exponent) for value in values), default=0)
+def _rounding(values: pd.Series) -> Any:
+    """Return how far each value may have been rounded: in decimals, or to a float of 16 bits.
+
+    Half a unit of the last decimal that any of them shows. A single number may be round by chance (1.5 for
+    1.5004), so that fewer decimals than two, or so few bits, take three different values to be believed.
+    """
+    numbers = values.to_numpy(np.float64)
+    confirmed = values.nunique() >= _CONFIRMING
+    shortest = [min(repr(float(one)), str(np.float32(one)), key=len) for one in numbers]
+    decimals = max((-int(Decimal(one).as_tuple().exponent) for one in shortest), default=0)
+    decimals = decimals if confirmed else max(decimals, _LIKELY_DECIMALS)
+    for bits in _HALF_BITS if confirmed else ():
+        steps = np.frexp(numbers)[0] * 2**bits
+        coarser = steps / 16
+        if (steps == steps.round()).all() and (coarser != coarser.round()).any():
+            return np.abs(numbers) * 2.0**-bits
     return 0.5 * 10.0**-decimals if decimals < _EXACT_DECIMALS else 0.0
 
 
@@ -89,15 +106,19 @@ def possible_causes(panel: Panel, table: pd.DataFrame) -> pd.DataFrame:
         (the value tried), error (the largest relative difference from what was logged), epochs (at which it
         can be recomputed), agreeing (of these, within the tolerance), chance (how likely some way would
         agree with an unrelated number) and fits (it agrees at all of them, and chance is ruled out), the
-        best first. A fit is no proof: other ways may give the same.
+        best first. A fit is no proof: other ways may give the same. Its attrs hold how many epochs were
+        "tried", and by epoch why the logits of others were "unreadable".
+
+    Raises
+    ------
+    ConfshiftError
+        If no epoch's logits can be read.
     """
-    probed = _probed(panel, table)
+    probed, unreadable = _readable(panel, _probed(panel, table))
     tried: dict[tuple[str, str], NDArray[np.float64]] = {}
     for row, position in enumerate(probed["position"]):
         for cause, detail, value in recomputed_losses(panel, int(position)):
             tried.setdefault((cause, detail), np.full(len(probed), math.nan))[row] = value
-    if not tried:
-        return pd.DataFrame(columns=_COLUMNS)
     values = np.array(list(tried.values()))
     logged, tolerance = (probed[name].to_numpy() for name in ("logged", "tolerance"))
     known = (~np.isnan(values)).sum(axis=1)
@@ -112,7 +133,9 @@ def possible_causes(panel: Panel, table: pd.DataFrame) -> pd.DataFrame:
     causes["epochs"], causes["agreeing"] = known, (difference <= tolerance).sum(axis=1)
     causes["chance"] = _chance(values, probed)
     causes["fits"] = (causes["agreeing"] == causes["epochs"]) & (causes["chance"] <= _MOST_BY_CHANCE)
-    return causes.sort_values("error", ignore_index=True, kind="stable")
+    causes = causes.sort_values("error", ignore_index=True, kind="stable")
+    causes.attrs.update(tried=len(probed), unreadable=unreadable)
+    return causes
 
 
 def _probed(panel: Panel, table: pd.DataFrame) -> pd.DataFrame:
@@ -122,6 +145,19 @@ def _probed(panel: Panel, table: pd.DataFrame) -> pd.DataFrame:
     largest = int(table["relative_difference"].abs().to_numpy().argmax())
     even = np.linspace(0, len(table) - 1, min(len(table), most - 1)).round().astype(int)
     return table.iloc[sorted({*even.tolist(), largest})]
+
+
+def _readable(panel: Panel, probed: pd.DataFrame) -> tuple[pd.DataFrame, dict[float, str]]:
+    """Leave out the epochs whose logits can't be read; return why, by epoch, too."""
+    errors: dict[float, ConfshiftError] = {}
+    for at, position in probed["position"].items():
+        try:
+            panel.checkpoints[int(position)].predictions  # noqa: B018
+        except ConfshiftError as error:
+            errors[float(at)] = error
+    if len(errors) == len(probed):
+        raise next(iter(errors.values()))
+    return probed.drop(index=list(errors)), {at: str(error) for at, error in errors.items()}
 
 
 def _chance(values: NDArray[np.float64], probed: pd.DataFrame) -> float:

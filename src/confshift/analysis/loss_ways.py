@@ -1,7 +1,7 @@
 """The ways in which an evaluation loop's loss differs from the mean over the samples, recomputed.
 
 A way is a cause and a detail (the value tried, such as a batch size). What is added here needs a remedy in
-:mod:`confshift.findings.measuring`.
+:mod:`confshift.findings.logged`.
 """
 
 from __future__ import annotations

@@ -1,21 +1,18 @@
-"""Is it measured right? Eval mode, train against validation, and the loss that the user's loop reports."""
+"""Is it measured right? Eval mode, train against validation."""
 
 from __future__ import annotations
 
 import math
-import reprlib
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from confshift.analysis.history import History
-from confshift.analysis.logged_loss import logged_loss_of, logged_losses, possible_causes
-from confshift.errors import ConfshiftError
 from confshift.findings.checks import check_of
+from confshift.findings.logged import logged_loss
 from confshift.findings.question import Finding, Question, Verdict
 from confshift.findings.wording import count, epoch, nats, percent, points, signed
-from confshift.gate import as_number
 
 _TOLD = 1.96
 _CHECKS = {
@@ -30,34 +27,6 @@ _REPAIRS = {
     "alone": "Samples of a batch influence each other: look for BatchNorm in training mode.",
     "samples": "Each epoch is measured on other inputs: give inspect a loader that draws nothing at random.",
 }
-_LOGGED_STEPS = {
-    "label smoothing": "Evaluate with a plain cross-entropy; smoothing belongs to the training loss.",
-    "mean of batch means": "Add up losses over the samples (reduction='sum') and divide by their number.",
-    "class weights": "Evaluate without the class weights, or expect another number.",
-    "class weights, divided by the samples": "Divide by the sum of the weights, or evaluate without them.",
-    "a sum in place of a mean": "Divide by the number of samples.",
-    "another logarithm": "Compare in nats: cross-entropies here use the natural logarithm.",
-    "the mean of -p, the true class's probability": "nll_loss takes log-probabilities: use log_softmax.",
-    "focal loss": "Evaluate with a plain cross-entropy; a focal loss weighs the samples.",
-    "a sum over ranks": "Divide by the number of ranks after all_reduce.",
-    "a division by the ranks too many": "Divide by the number of ranks once.",
-    "a softmax applied twice": (
-        "cross_entropy takes logits: remove the model's softmax, or use nll_loss on its log. As it is, the "
-        "loss can't fall below ln(1 + (K - 1)/e)."
-    ),
-    "nll_loss on logits": "nll_loss takes log-probabilities: use cross_entropy.",
-    "a binary cross-entropy against one-hot labels": "Evaluate with cross_entropy, or expect another number.",
-    "the sum of a batch, averaged over batches": "Divide the sum of the losses by the number of samples.",
-    "batch means added up": "Divide by the number of samples, each batch weighted by its size.",
-    "batch means divided by the number of samples": "Weight each batch's mean by its size before dividing.",
-    "the last batch only": "Add up the batches' losses: what was logged is that of the last one.",
-    "drop_last": "Evaluate with drop_last=False: the last samples are left out.",
-    "sums divided by full batches": "Divide by the number of samples: the last batch is not full.",
-    "the checkpoint before": "Log the loss of the epoch that is inspected: what was logged is one behind.",
-    "ignored samples counted": "Divide by the number of samples that have a label.",
-    "padded samples counted": "Count each sample once: a distributed sampler repeats the first ones.",
-}
-
 _EVALUATES_PLAINLY = Question(
     "evaluates_plainly",
     "Does the model evaluate each sample by itself, the same way each time?",
@@ -69,9 +38,6 @@ _TRAIN_GAP = Question(
     "Is the validation loss above the train loss, both in eval mode?",
     section="measuring",
     problem=None,
-)
-_LOGGED_LOSS = Question(
-    "logged_loss", "Is the loss you logged the mean over the samples?", section="measuring", problem="no"
 )
 
 
@@ -168,52 +134,3 @@ def _gaps(history: History, main: str) -> pd.DataFrame:
     both["loss_gap"] = both["loss_val"] - both["loss_train"]
     both["loss_gap_se"] = np.hypot(both["loss_se_train"], both["loss_se_val"])
     return both
-
-
-def _unread_loss(history: History) -> str:
-    """Say what was logged as a loss and isn't a number; "" where nothing was."""
-    for checkpoint in history.main.checkpoints:
-        logged = logged_loss_of(checkpoint)
-        if logged is not None and logged == logged and math.isnan(as_number(logged)):
-            at = epoch(checkpoint.epoch)
-            return f"The loss logged at epoch {at} can't be read as a number: {reprlib.repr(logged)}."
-    return ""
-
-
-def logged_loss(history: History) -> Finding:
-    """Is the loss that the user's loop reports the mean over the samples?"""
-    table = logged_losses(history.main)
-    if table.empty:
-        sentence = _unread_loss(history) or "No loss of your own was given to compare with."
-        step = 'Pass logged={"loss": ...} (or "val_loss") to inspect to have it compared.'
-        return _LOGGED_LOSS.not_applicable(sentence, table, step)
-    differing = table[~table["equal"]]
-    if differing.empty:
-        sentence = f"It is, to the precision it was logged with, at {count(len(table), 'epoch')}."
-        return _LOGGED_LOSS.answer("yes", sentence, table)
-    at = differing["relative_difference"].abs().idxmax()
-    worst = differing.loc[at]
-    sentence = (
-        f"It differs at {len(differing)} of {count(len(table), 'epoch')}, most at epoch "
-        f"{epoch(float(at))}: {worst['logged']:.6g} logged, {worst['sample_mean']:.6g} over the samples "
-        f"({100 * worst['relative_difference']:+.2g} %). "
-    )
-    try:
-        causes = possible_causes(history.main, table)
-    except ConfshiftError as error:
-        sentence += f"Why can't be said without the logits, and they can't be used: {error}."
-        return _LOGGED_LOSS.answer("no", sentence, table, "Put that file back from a copy.")
-    fitting = causes[causes["fits"]]
-    if fitting.empty:
-        sentence += "No way that can be recomputed gives what was logged so closely that chance is ruled out."
-        step = (
-            "Look first whether your loop calls model.eval() before it validates; then for a mean over "
-            "batches in another order, class weights (metadata={'class_weights': ...} has them tried), "
-            "padding, or a lower precision. The report uses the "
-            "mean over the samples, in eval mode."
-        )
-        return _LOGGED_LOSS.answer("no", sentence, causes, step)
-    ways = [f"{one.cause} ({one.detail})" for one in fitting.itertuples()]
-    more = f" or {len(ways) - 3} other ways" if len(ways) > 3 else ""
-    sentence += f"That is consistent with {', or '.join(ways[:3])}{more}."
-    return _LOGGED_LOSS.answer("no", sentence, causes, _LOGGED_STEPS[fitting.iloc[0]["cause"]])

@@ -1,0 +1,142 @@
+"""Is the loss that the user's own loop reports the mean over the samples, and if not, which other one?"""
+
+from __future__ import annotations
+
+import math
+import reprlib
+
+import pandas as pd
+
+from confshift.analysis.history import History
+from confshift.analysis.logged_loss import logged_loss_of, logged_losses, possible_causes
+from confshift.errors import ConfshiftError
+from confshift.findings.question import Finding, Question
+from confshift.findings.wording import count, epoch
+from confshift.gate import as_number
+
+_STEPS = {
+    "label smoothing": "Evaluate with a plain cross-entropy; smoothing belongs to the training loss.",
+    "mean of batch means": "Add up losses over the samples (reduction='sum') and divide by their number.",
+    "class weights": "Evaluate without the class weights, or expect another number.",
+    "class weights, divided by the samples": "Divide by the sum of the weights, or evaluate without them.",
+    "a sum in place of a mean": "Divide by the number of samples.",
+    "another logarithm": "Compare in nats: cross-entropies here use the natural logarithm.",
+    "the mean of -p, the true class's probability": "nll_loss takes log-probabilities: use log_softmax.",
+    "focal loss": "Evaluate with a plain cross-entropy; a focal loss weighs the samples.",
+    "a sum over ranks": "Divide by the number of ranks after all_reduce.",
+    "a division by the ranks too many": "Divide by the number of ranks once.",
+    "a softmax applied twice": (
+        "cross_entropy takes logits: remove the model's softmax, or use nll_loss on its log. As it is, the "
+        "loss can't fall below ln(1 + (K - 1)/e)."
+    ),
+    "nll_loss on logits": "nll_loss takes log-probabilities: use cross_entropy.",
+    "a binary cross-entropy against one-hot labels": "Evaluate with cross_entropy, or expect another number.",
+    "the sum of a batch, averaged over batches": "Divide the sum of the losses by the number of samples.",
+    "batch means added up": "Divide by the number of samples, each batch weighted by its size.",
+    "batch means divided by the number of samples": "Weight each batch's mean by its size before dividing.",
+    "the last batch only": "Add up the batches' losses: what was logged is that of the last one.",
+    "drop_last": "Evaluate with drop_last=False: the last samples are left out.",
+    "sums divided by full batches": "Divide by the number of samples: the last batch is not full.",
+    "the checkpoint before": "Log the loss of the epoch that is inspected: what was logged is one behind.",
+    "ignored samples counted": "Divide by the number of samples that have a label.",
+    "padded samples counted": "Count each sample once: a distributed sampler repeats the first ones.",
+}
+
+_NOTHING_FITS = (
+    "Look first whether your loop calls model.eval() before it validates; then for a mean over batches in "
+    "another order, class weights (metadata={'class_weights': ...} has them tried), padding, or a lower "
+    "precision. The report uses the mean over the samples, in eval mode."
+)
+_QUESTION = Question(
+    "logged_loss", "Is the loss you logged the mean over the samples?", section="measuring", problem="no"
+)
+
+
+def logged_loss(history: History) -> Finding:
+    """Is the loss that the user's loop reports the mean over the samples?"""
+    table = logged_losses(history.main)
+    if table.empty:
+        sentence = _unread_loss(history) or "No loss of your own was given to compare with."
+        step = 'Pass logged={"loss": ...} (or "val_loss") to inspect to have it compared.'
+        return _QUESTION.not_applicable(sentence, table, step)
+    differing = table[~table["equal"]]
+    if differing.empty:
+        return _QUESTION.answer("yes", _equal(table), table)
+    sentence = _difference(table, differing)
+    try:
+        causes = possible_causes(history.main, table)
+    except ConfshiftError as error:
+        sentence += f"Why can't be said without the logits, and they can't be used: {error}."
+        return _QUESTION.answer("no", sentence, table, "Put that file back from a copy.")
+    fitting = causes[causes["fits"]]
+    step = _STEPS[fitting.iloc[0]["cause"]] if len(fitting) else _NOTHING_FITS
+    sentence += _explained(fitting) if len(fitting) else _unexplained(causes)
+    return _QUESTION.answer("no", sentence + _tried(causes, len(table)), causes, step)
+
+
+def _unread_loss(history: History) -> str:
+    """Say what was logged as a loss and isn't a number; "" where nothing was."""
+    for checkpoint in history.main.checkpoints:
+        logged = logged_loss_of(checkpoint)
+        if logged is not None and logged == logged and math.isnan(as_number(logged)):
+            at = epoch(checkpoint.epoch)
+            return f"The loss logged at epoch {at} can't be read as a number: {reprlib.repr(logged)}."
+    return ""
+
+
+def _equal(table: pd.DataFrame) -> str:
+    tolerance = float(table["tolerance"].max())
+    return (
+        f"It is, to the precision it was logged with ({tolerance:.1g} or better), at "
+        f"{count(len(table), 'epoch')}."
+    )
+
+
+def _difference(table: pd.DataFrame, differing: pd.DataFrame) -> str:
+    at = differing["relative_difference"].abs().idxmax()
+    worst = differing.loc[at]
+    return (
+        f"It differs at {len(differing)} of {count(len(table), 'epoch')}, most at epoch "
+        f"{epoch(float(at))}: {worst['logged']:.6g} logged, {worst['sample_mean']:.6g} over the samples "
+        f"({100 * worst['relative_difference']:+.2g} %). "
+    )
+
+
+def _explained(fitting: pd.DataFrame) -> str:
+    ways = [_way(row) for _, row in fitting.iterrows()]
+    more = f" or {len(ways) - 3} other ways" if len(ways) > 3 else ""
+    return f"That is consistent with {', or '.join(ways[:3])}{more}, {_agreement(fitting.iloc[0])}."
+
+
+def _unexplained(causes: pd.DataFrame) -> str:
+    """Say what comes closest, which is either not close enough or may be so by chance."""
+    sentence = "No way that can be recomputed gives what was logged so closely that chance is ruled out."
+    if causes.empty or not causes["agreeing"].any():
+        return sentence
+    closest = causes.loc[causes["agreeing"].idxmax()]
+    return f"{sentence} The closest is {_way(closest)}, {_agreement(closest)}."
+
+
+def _way(row: pd.Series) -> str:
+    return f"{row['cause']} ({row['detail']})"
+
+
+def _agreement(row: pd.Series) -> str:
+    """Say at how many epochs a way agrees, and how likely some way would with any number."""
+    chance = float(row["chance"])
+    percentage = "less than 0.1 %" if chance < 1e-3 else f"{100 * chance:.2g} %"
+    return (
+        f"which agrees at {row['agreeing']} of {count(row['epochs'], 'epoch')} (an unrelated number would "
+        f"agree with some way with a probability of {percentage})"
+    )
+
+
+def _tried(causes: pd.DataFrame, logged: int) -> str:
+    """Say at how many of the epochs with a logged loss the ways were tried, where not at all of them."""
+    tried, unreadable = causes.attrs["tried"], causes.attrs["unreadable"]
+    some = f" Tried at {tried} of the {count(logged, 'epoch')} with a logged loss." if tried < logged else ""
+    if not unreadable:
+        return some
+    at, reason = next(iter(unreadable.items()))
+    more = f", nor at {count(len(unreadable) - 1, 'other epoch')}" if len(unreadable) > 1 else ""
+    return f"{some} The logits of epoch {epoch(at)} can't be used{more}: {reason}."

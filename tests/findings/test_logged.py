@@ -1,0 +1,109 @@
+"""The loss that was logged: what is said of it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+import confshift
+from confshift.analysis.history import summarize
+from confshift.checkpoint import Checkpoint, Provenance
+from confshift.findings.logged import logged_loss
+from confshift.predictions import Predictions
+from confshift.storage.writer import _forget_writers
+
+
+def checkpoint(epoch, *, samples=300, seed=0, metadata=None, split="val", **provenance):
+    targets = np.random.default_rng(0).integers(0, 4, samples)
+    logits = np.random.default_rng(seed).normal(size=(samples, 4))
+    logits[np.arange(samples), targets] += 1.5
+    plain = Checkpoint.from_predictions(
+        Predictions(logits, targets), epoch=epoch, split=split, metadata=metadata
+    )
+    return replace(plain, provenance=Provenance(**provenance))
+
+
+def with_logged(*values):
+    return summarize([checkpoint(epoch, logged={"loss": value}) for epoch, value in enumerate(values, 1)])
+
+
+def test_the_exact_mean_is_recognised():
+    exact = checkpoint(1).metrics()["loss"]
+    finding = logged_loss(with_logged(exact, exact))
+    assert (finding.verdict, finding.next_step) == ("yes", "")
+    assert "2 epochs" in finding.sentence
+
+
+def test_a_mean_of_batch_means_is_named_with_its_remedy():
+    losses = checkpoint(1).columns["loss"].to_numpy()
+    logged = np.mean([losses[start : start + 64].mean() for start in range(0, 300, 64)])
+    finding = logged_loss(with_logged(logged))
+    assert finding.verdict == "no"
+    assert "consistent with mean of batch means (batches of 64)" in finding.sentence
+    assert "reduction='sum'" in finding.next_step
+
+
+def test_a_difference_that_nothing_explains_is_said_so():
+    finding = logged_loss(with_logged(checkpoint(1).metrics()["loss"] * 1.5))
+    assert finding.verdict == "no"
+    assert "No way that can be recomputed" in finding.sentence
+    assert "+50 %" in finding.sentence
+    assert not finding.evidence["fits"].any()
+
+
+def test_without_a_logged_loss_there_is_nothing_to_compare():
+    assert logged_loss(summarize([checkpoint(1)])).verdict == "not applicable"
+
+
+def smoothed(one, eps=0.1):
+    predictions = one.predictions
+    z = predictions.logits
+    log_p = z - np.log(np.exp(z).sum(axis=1, keepdims=True))
+    own = log_p[np.arange(len(z)), predictions.targets]
+    return float(-((1 - eps) * own + eps * log_p.mean(axis=1)).mean())
+
+
+def with_smoothed(epochs):
+    plain = [checkpoint(epoch, seed=epoch) for epoch in range(1, epochs + 1)]
+    return [replace(one, provenance=Provenance(logged={"loss": smoothed(one)})) for one in plain]
+
+
+def test_the_sentence_says_at_how_many_epochs_a_way_agrees_and_the_chance_of_a_match():
+    finding = logged_loss(summarize(with_smoothed(3)))
+    assert "label smoothing (0.1), which agrees at 3 of 3 epochs" in finding.sentence
+    assert "an unrelated number would agree with some way with a probability of less than 0.1 %" in (
+        finding.sentence
+    )
+    assert "Tried at" not in finding.sentence
+
+
+def test_the_sentence_says_that_only_some_epochs_were_tried():
+    finding = logged_loss(summarize(with_smoothed(24)))
+    tried = finding.evidence["epochs"].max()
+    assert tried < 24
+    assert f"Tried at {tried} of the 24 epochs with a logged loss." in finding.sentence
+
+
+def test_ways_that_agree_by_chance_are_named_as_the_closest_with_the_chance():
+    finding = logged_loss(with_logged(round(1.02 * checkpoint(1).metrics()["loss"], 2)))
+    assert "chance is ruled out. The closest is" in finding.sentence
+    assert "which agrees at 1 of 1 epoch (an unrelated number" in finding.sentence
+
+
+def test_a_damaged_logits_file_leaves_the_other_epochs_usable(tmp_path):
+    run = confshift.Run(tmp_path / "run")
+    for one in with_smoothed(4):
+        run.append(one.predictions, epoch=one.epoch, logged=one.provenance.logged)
+    run.flush()
+    file = sorted(run.path.glob("val/*.logits.npy"))[1]
+    content = bytearray(file.read_bytes())
+    content[-2] ^= 64
+    file.write_bytes(content)
+    _forget_writers()
+    finding = logged_loss(summarize(confshift.Run(run.path)))
+    assert "label smoothing (0.1), which agrees at 3 of 3 epochs" in finding.sentence
+    assert "Tried at 3 of the 4 epochs" in finding.sentence
+    assert f"The logits of epoch 2 can't be used: {file.name} is damaged" in finding.sentence.replace(
+        str(file.parent) + "/", ""
+    )
