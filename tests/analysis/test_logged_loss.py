@@ -16,7 +16,7 @@ from torch.nn.functional import (
 )
 from torch.nn.functional import one_hot as one_hot_of
 
-from confshift.analysis.logged_loss import logged_losses, possible_causes
+from confshift.analysis.logged_loss import logged_accuracies, logged_losses, possible_causes
 from confshift.analysis.panel import stack
 from confshift.checkpoint import Checkpoint, Provenance
 from confshift.predictions import Predictions
@@ -168,7 +168,10 @@ def test_without_a_finite_logged_loss_there_is_nothing_to_compare(logged):
         ["a", "b", "c"],
         [1, 2, None],
         [1, 2, 10**400],
-        [[1], [2], [3]],
+        [[1, 2], [3, 4], [5, 6]],
+        [[1, 2, 3], [1, 2, 3]],
+        {"0": 1, "1": 2},
+        {"a": 1, "b": 2, "c": 3},
         [math.nan, 1, 1],
         [0, 0, 0],
         [-1, -1, -1],
@@ -403,3 +406,77 @@ def test_losses_of_16_bits_are_equal_to_the_step_of_their_kind(dtype, bits):
     table = logged_losses(panel_with(lambda z, y: cross_entropy(z, y).to(dtype)))
     assert table["equal"].all()
     np.testing.assert_allclose(table["tolerance"], table["logged"] * 2.0**-bits)
+
+
+@pytest.mark.parametrize(
+    "weights",
+    [
+        [WEIGHTS],
+        [[one] for one in WEIGHTS],
+        {str(index): one for index, one in enumerate(WEIGHTS)},
+        dict(zip("edcba", WEIGHTS[::-1], strict=True)),
+    ],
+    ids=["a row", "a column", "by index", "by name, in another order"],
+)
+def test_class_weights_are_read_in_any_plain_form(weights):
+    checkpoints = []
+    for epoch in (1, 2, 3):
+        z, y = data(epoch)
+        plain = Checkpoint.from_predictions(
+            Predictions(z.numpy(), y.numpy(), class_names=list("abcde")),
+            epoch=epoch,
+            metadata={"class_weights": weights},
+        )
+        loss = float(cross_entropy(z, y, weight=torch.tensor(WEIGHTS).double()))
+        checkpoints.append(replace(plain, provenance=Provenance(logged={"loss": loss})))
+    panel = stack(checkpoints)
+    first = possible_causes(panel, logged_losses(panel)).iloc[0]
+    assert first[["cause", "detail", "fits"]].tolist() == [
+        "class weights",
+        'metadata["class_weights"]',
+        True,
+    ]
+
+
+def only_checkpoint(logged, *, split="val"):
+    z, y = data(1)
+    plain = Checkpoint.from_predictions(Predictions(z.numpy(), y.numpy()), epoch=1, split=split)
+    return replace(plain, provenance=Provenance(logged=logged))
+
+
+@pytest.mark.parametrize(
+    ("split", "logged"),
+    [
+        ("val", {"loss": 9.0, "eval_loss": 1.25}),
+        ("val", {"loss": 9.0, "val_loss": 1.25, "test_loss": 8.0}),
+        ("val", {"loss": 1.25, "train_loss": 9.0, "test_loss": 8.0}),
+        ("val", {"loss": 9.0, "eval_loss": None, "validation/loss": 1.25}),
+        ("test", {"loss": 1.25, "val_loss": 9.0}),
+        ("test", {"loss": 9.0, "eval_loss": 1.25}),
+        ("train", {"loss": 9.0, "train_loss": 1.25, "val_loss": 8.0}),
+        ("Probe", {"loss": 9.0, "probe_loss": 1.25}),
+    ],
+)
+def test_the_clearest_of_several_losses_is_the_one_compared(split, logged):
+    table = logged_losses(stack([only_checkpoint(logged, split=split)]))
+    assert table["logged"].tolist() == [1.25]
+
+
+@pytest.mark.parametrize(
+    ("name", "of_saved", "equal"),
+    [
+        ("accuracy", lambda share: share, True),
+        ("val_acc", lambda share: round(share, 3), True),
+        ("eval_accuracy", lambda share: round(100 * share, 2), True),
+        ("top1", lambda share: 100 * share, True),
+        ("val/acc@1", lambda share: share, True),
+        ("acc", lambda share: share + 2 / SAMPLES, False),
+        ("Acc", lambda share: round(100 * share + 0.3, 1), False),
+    ],
+)
+def test_a_logged_accuracy_is_compared_as_a_share_or_in_percent(name, of_saved, equal):
+    z, y = data(1)
+    share = (z.argmax(1) == y).double().mean().item()
+    table = logged_accuracies(stack([only_checkpoint({name: of_saved(share)})]))
+    assert table["equal"].tolist() == [equal]
+    assert table["saved"].tolist() == [pytest.approx(share)]

@@ -107,3 +107,30 @@ def test_a_damaged_logits_file_leaves_the_other_epochs_usable(tmp_path):
     assert f"The logits of epoch 2 can't be used: {file.name} is damaged" in finding.sentence.replace(
         str(file.parent) + "/", ""
     )
+
+
+def test_an_accuracy_that_differs_is_said_whatever_the_loss_is():
+    one = checkpoint(1)
+    right = one.metrics()["accuracy"]
+    for logged in ({}, {"loss": one.metrics()["loss"]}, {"loss": 7.0}):
+        finding = logged_loss(summarize([checkpoint(1, logged={**logged, "val_acc": right + 0.02})]))
+        assert (
+            "The accuracy you logged differs from that of the answers saved at 1 of 1 epoch"
+            in finding.sentence
+        )
+        same = logged_loss(summarize([checkpoint(1, logged={**logged, "val_acc": right})]))
+        assert "accuracy" not in same.sentence
+
+
+def test_names_that_are_not_understood_are_named_with_those_that_would_be():
+    finding = logged_loss(summarize([checkpoint(1, logged={"val_ce": 1.0, "ce": 1.0, "acc": 0.5})]))
+    assert finding.verdict == "not applicable"
+    assert "is read as the loss of val: 'ce', 'val_ce'; 'loss' or 'val_loss' would be." in finding.sentence
+
+
+def test_class_weights_that_can_not_be_read_are_named():
+    for weights, named in (([1, 2], True), ({"0": 1.0}, True), ("balanced", True), ([1, 2, 3, 4], False)):
+        finding = logged_loss(
+            summarize([checkpoint(1, logged={"loss": 7.0}, metadata={"class_weights": weights})])
+        )
+        assert ("metadata['class_weights'] of epoch 1 can't be read" in finding.sentence) == named

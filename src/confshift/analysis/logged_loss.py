@@ -26,6 +26,18 @@ _LIKELY_DECIMALS, _CONFIRMING = 2, 3
 _HALF_BITS = (8, 11)
 #: Ways are named only where no more of all that are tried would fit an unrelated number.
 _MOST_BY_CHANCE = 0.05
+_VALIDATION = ("val", "valid", "validation", "eval")
+_ACCURACIES = (
+    "accuracy",
+    "acc",
+    "top1",
+    "top_1",
+    "acc1",
+    "acc_1",
+    "accuracy_top1",
+    "top1_accuracy",
+    "top1_acc",
+)
 #: The ways are recomputed at no more epochs than this, nor over more logits, but always at three.
 _MOST_EPOCHS, _MOST_LOGITS = 20, 50_000_000
 
@@ -33,14 +45,39 @@ _MOST_EPOCHS, _MOST_LOGITS = 20, 50_000_000
 def logged_loss_of(checkpoint: Checkpoint) -> Any:
     """Return what was logged as the loss, under any of its usual names; None where nothing was.
 
-    "loss" first; then, with the split's own name or without: "val_loss", "valid_loss", "validation_loss",
-    "eval_loss", "test_loss", and "train_loss" for the split train. The names may be written as in "val/loss".
+    With the split's own name first ("probe_loss"); for the split val then "val_loss", "valid_loss",
+    "validation_loss", "eval_loss", and "loss" and "test_loss" last, since beside them "loss" is often that of
+    the training; "eval_loss", "loss" and the others for any other split. The names may be written as in
+    "val/loss".
     """
-    given = checkpoint.provenance.logged
-    logged = {re.sub(r"[^a-z0-9]+", "_", name.lower()): value for name, value in given.items()}
-    others = ("train",) if checkpoint.split == "train" else ("val", "valid", "validation", "eval", "test")
-    names = ["loss", *(f"{prefix}_loss" for prefix in (checkpoint.split.lower(), *others))]
+    return _logged(checkpoint, ("loss",))
+
+
+def unread_names(checkpoint: Checkpoint) -> list[str]:
+    """Return the names in `logged` that are understood neither as a loss nor as an accuracy of this split."""
+    known = {*_names(checkpoint.split, ("loss",)), *_names(checkpoint.split, _ACCURACIES)}
+    return [name for name in checkpoint.provenance.logged if _plain(name) not in known]
+
+
+def _logged(checkpoint: Checkpoint, nouns: tuple[str, ...]) -> Any:
+    logged = {_plain(name): value for name, value in checkpoint.provenance.logged.items()}
+    names = _names(checkpoint.split, nouns)
     return next((logged[name] for name in names if logged.get(name) is not None), None)
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "_", name.lower())
+
+
+def _names(split: str, nouns: tuple[str, ...]) -> list[str]:
+    """Return the names of a split's number, the clearest first."""
+    own = _plain(split)
+    prefixes = (
+        [own, *_VALIDATION, "", "test"] if own in _VALIDATION else [own, "eval", "", *_VALIDATION, "test"]
+    )
+    if own == "train":
+        prefixes = [own, ""]
+    return [f"{prefix}_{noun}" if prefix else noun for prefix in prefixes for noun in nouns]
 
 
 def logged_losses(panel: Panel) -> pd.DataFrame:
@@ -85,6 +122,28 @@ def _rounding(values: pd.Series) -> Any:
         if (steps == steps.round()).all() and (coarser != coarser.round()).any():
             return np.abs(numbers) * 2.0**-bits
     return 0.5 * 10.0**-decimals if decimals < _EXACT_DECIMALS else 0.0
+
+
+def logged_accuracies(panel: Panel) -> pd.DataFrame:
+    """Compare the accuracy that was logged ("val_acc" and the like) with that of the samples' answers.
+
+    Returns
+    -------
+    DataFrame
+        Indexed by epoch: logged and saved (shares; what was logged is in percent where any is above 1) and
+        equal (to the precision it was logged with).
+    """
+    rows = []
+    for position, checkpoint in enumerate(panel.checkpoints):
+        logged, answered = as_number(_logged(checkpoint, _ACCURACIES)), panel.answered[position]
+        if math.isfinite(logged) and answered.any():
+            rows.append((checkpoint.epoch, logged, float(panel.correct[position][answered].mean())))
+    table = pd.DataFrame(rows, columns=["epoch", "logged", "saved"]).set_index("epoch")
+    unit = 100.0 if (table["logged"] > 1).any() else 1.0
+    tolerance = np.maximum(_TOLERANCE, _rounding(table["logged"]) / unit)
+    table["logged"] /= unit
+    table["equal"] = (table["logged"] - table["saved"]).abs() <= tolerance * (1 + _TOLERANCE)
+    return table
 
 
 def possible_causes(panel: Panel, table: pd.DataFrame) -> pd.DataFrame:

@@ -33,7 +33,7 @@ def recomputed_losses(panel: Panel, position: int) -> Iterator[_Way]:
     logits = given if usable.all() else given[usable]
     yield from _of_losses(losses)
     yield from _of_logits(logits, targets, losses)
-    for name, weights in _class_weights(checkpoint.metadata, targets, len(panel.class_names)):
+    for name, weights in _class_weights(checkpoint.metadata, targets, panel.class_names):
         weight = weights[targets]
         yield "class weights", name, float((weight * losses).sum() / weight.sum())
         yield "class weights, divided by the samples", name, float((weight * losses).mean())
@@ -132,13 +132,30 @@ def _of_padding(losses: NDArray[np.float64], padded: int) -> Iterator[_Way]:
 
 
 def _class_weights(
-    metadata: Any, targets: NDArray[np.int64], classes: int
+    metadata: Any, targets: NDArray[np.int64], names: tuple[str, ...]
 ) -> Iterator[tuple[str, NDArray[np.float64]]]:
-    counts = np.bincount(targets, minlength=classes)
+    counts = np.bincount(targets, minlength=len(names))
     if len(set(counts[counts > 0].tolist())) > 1:
         yield "inverse to the class's samples", 1 / np.maximum(counts, 1)
-    given = metadata.get("class_weights")
-    if isinstance(given, list | tuple) and len(given) == classes:
-        weights = np.array([as_number(one) for one in given])
-        if np.isfinite(weights).all() and weights[targets].sum() > 0:
-            yield 'metadata["class_weights"]', weights
+    weights = given_weights(metadata, names)
+    if weights is not None and weights[targets].sum() > 0:
+        yield 'metadata["class_weights"]', weights
+
+
+def given_weights(metadata: Any, names: tuple[str, ...]) -> NDArray[np.float64] | None:
+    """Return `metadata["class_weights"]`, a number for each class; None where they can't be read as that.
+
+    A list, also as one row or one column, or a dict by the classes' names or indices.
+    """
+    given: Any = metadata.get("class_weights")
+    if isinstance(given, dict):
+        by_name = [given.get(name) for name in names]
+        given = [given.get(str(index)) for index in range(len(names))] if None in by_name else by_name
+    elif isinstance(given, list | tuple) and len(given) == 1:
+        given = given[0]
+    elif isinstance(given, list | tuple) and all(isinstance(one, list) and len(one) == 1 for one in given):
+        given = [one[0] for one in given]
+    if not isinstance(given, list | tuple) or len(given) != len(names):
+        return None
+    weights = np.array([as_number(one) for one in given])
+    return weights if np.isfinite(weights).all() and (weights >= 0).all() and weights.any() else None

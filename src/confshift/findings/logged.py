@@ -8,7 +8,14 @@ import reprlib
 import pandas as pd
 
 from confshift.analysis.history import History
-from confshift.analysis.logged_loss import logged_loss_of, logged_losses, possible_causes
+from confshift.analysis.logged_loss import (
+    logged_accuracies,
+    logged_loss_of,
+    logged_losses,
+    possible_causes,
+    unread_names,
+)
+from confshift.analysis.loss_ways import given_weights
 from confshift.errors import ConfshiftError
 from confshift.findings.question import Finding, Question
 from confshift.findings.wording import count, epoch
@@ -54,24 +61,26 @@ _QUESTION = Question(
 
 def logged_loss(history: History) -> Finding:
     """Is the loss that the user's loop reports the mean over the samples?"""
-    table = logged_losses(history.main)
+    table, accuracy = logged_losses(history.main), _accuracy(history)
     if table.empty:
         sentence = _unread_loss(history) or "No loss of your own was given to compare with."
+        sentence += accuracy
         step = 'Pass logged={"loss": ...} (or "val_loss") to inspect to have it compared.'
         return _QUESTION.not_applicable(sentence, table, step)
     differing = table[~table["equal"]]
     if differing.empty:
-        return _QUESTION.answer("yes", _equal(table), table)
+        return _QUESTION.answer("yes", _equal(table) + accuracy, table)
     sentence = _difference(table, differing)
     try:
         causes = possible_causes(history.main, table)
     except ConfshiftError as error:
-        sentence += f"Why can't be said without the logits, and they can't be used: {error}."
+        sentence += f"Why can't be said without the logits, and they can't be used: {error}.{accuracy}"
         return _QUESTION.answer("no", sentence, table, "Put that file back from a copy.")
     fitting = causes[causes["fits"]]
     step = _STEPS[fitting.iloc[0]["cause"]] if len(fitting) else _NOTHING_FITS
     sentence += _explained(fitting) if len(fitting) else _unexplained(causes)
-    return _QUESTION.answer("no", sentence + _tried(causes, len(table)), causes, step)
+    sentence += _tried(causes, len(table)) + _unread_weights(history) + accuracy
+    return _QUESTION.answer("no", sentence, causes, step)
 
 
 def _unread_loss(history: History) -> str:
@@ -81,7 +90,43 @@ def _unread_loss(history: History) -> str:
         if logged is not None and logged == logged and math.isnan(as_number(logged)):
             at = epoch(checkpoint.epoch)
             return f"The loss logged at epoch {at} can't be read as a number: {reprlib.repr(logged)}."
+    unread = sorted({name for one in history.main.checkpoints for name in unread_names(one)})
+    if not unread:
+        return ""
+    more = f" and {count(len(unread) - 5, 'other')}" if len(unread) > 5 else ""
+    return (
+        f"None of the names logged is read as the loss of {history.split}: "
+        f"{', '.join(map(reprlib.repr, unread[:5]))}{more}; 'loss' or '{history.split}_loss' would be."
+    )
+
+
+def _unread_weights(history: History) -> str:
+    """Say that class weights were given and can't be read; "" where they can, or none were."""
+    names = history.main.class_names
+    for checkpoint in history.main.checkpoints:
+        weights = checkpoint.metadata.get("class_weights")
+        if weights is not None and given_weights(checkpoint.metadata, names) is None:
+            return (
+                f" metadata['class_weights'] of epoch {epoch(checkpoint.epoch)} can't be read: "
+                f"{reprlib.repr(weights)} is not {len(names)} numbers of at least 0, a list or a dict by "
+                "class name or index."
+            )
     return ""
+
+
+def _accuracy(history: History) -> str:
+    """Say where the accuracy that was logged differs from the saved one; "" where it does not."""
+    table = logged_accuracies(history.main)
+    differing = table[~table["equal"]]
+    if differing.empty:
+        return ""
+    at = (differing["logged"] - differing["saved"]).abs().idxmax()
+    logged, saved = (100 * float(differing.loc[at, name]) for name in ("logged", "saved"))
+    return (
+        f" The accuracy you logged differs from that of the answers saved at {len(differing)} of "
+        f"{count(len(table), 'epoch')}, most at epoch {epoch(float(at))}: {logged:.4g} % logged, "
+        f"{saved:.4g} % saved."
+    )
 
 
 def _equal(table: pd.DataFrame) -> str:
