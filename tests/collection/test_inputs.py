@@ -17,7 +17,7 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, DistributedSampler, IterableDataset, Sampler, Subset, TensorDataset
 from toy_training import CLASSES, FEATURES, INPUTS, SAMPLES, TARGETS, make_batches, make_loader, make_model
 
-from confshift import ConfshiftError, Predictions, inspect
+from confshift import ConfshiftError, Predictions, Run, inspect
 from confshift.collection import batches, loaders
 
 RANDOM = np.random.default_rng(0)
@@ -766,12 +766,44 @@ def test_a_length_that_a_sampler_or_dataset_gets_wrong_is_not_known(tmp_path, le
     loaders.warn_of_shard(loader, run=str(tmp_path), split="val")
 
 
-def test_lightnings_sanity_check_is_not_an_epoch(tmp_path):
-    class Trainer:
-        sanity_checking = True
+class Trainer:
+    """As a LightningModule sees Lightning's."""
 
+    def __init__(self, model, folder):
+        self.model, self.folder, self.sanity_checking = model, folder, False
+        model._trainer = self
+
+    def fit(self, epochs=(None, None), sanity=None):
+        found = []
+        for epoch, self.sanity_checking in [(sanity, True), *((epoch, False) for epoch in epochs)]:
+            found.append(inspect(self.model, make_batches(), run=self.folder, epoch=epoch).epoch)
+        return found
+
+
+def test_lightnings_sanity_check_is_not_an_epoch(tmp_path):
+    assert Trainer(make_model(), tmp_path / "run").fit() == [0, 1, 2]
+
+
+def test_the_sanity_check_of_a_second_fit_stays_in_memory(tmp_path):
     model = make_model()
-    model._trainer = Trainer()
-    assert inspect(model, make_batches(), run=tmp_path).epoch == 0
-    model._trainer.sanity_checking = False
-    assert [inspect(model, make_batches(), run=tmp_path).epoch for _ in range(2)] == [1, 2]
+    assert Trainer(model, tmp_path / "run").fit() == [0, 1, 2]
+    assert Trainer(model, tmp_path / "run").fit() == [0, 3, 4]
+    assert Run(tmp_path / "run").epochs == (0, 1, 2, 3, 4)
+
+
+def test_a_sanity_check_with_the_next_epochs_number_leaves_no_checkpoint_in_a_later_fit(tmp_path):
+    trainer = Trainer(make_model(), tmp_path / "run")
+    trainer.fit((1, 2), sanity=1)
+    assert trainer.fit((), sanity=3) == [3]
+    assert Run(tmp_path / "run").epochs == (1, 2)
+
+
+def test_what_would_refuse_the_training_does_so_in_its_sanity_check(tmp_path):
+    Trainer(make_model(), tmp_path / "run").fit()
+    assert "another model" in refused(Trainer(make_model(), tmp_path / "run").fit)
+
+
+def test_the_sanity_check_is_known_through_a_wrapper(tmp_path):
+    trainer = Trainer(make_model(), tmp_path / "run")
+    trainer.model = nn.DataParallel(trainer.model)
+    assert trainer.fit() == [0, 1, 2]

@@ -112,7 +112,6 @@ def inspect(
         through as they are, those of the model with a note of what it was called with.
     """
     _check_arguments(model, loader, outputs)
-    epoch = _epoch_of(model) if epoch is None else epoch
     for name, notes in (("metadata", metadata), ("logged", logged)):
         plain(name, notes)  # refused before the pass
     # Refuses before the pass, not after.
@@ -166,12 +165,6 @@ def _check_arguments(model: Any, loader: Any, outputs: str) -> None:
             "model has parameters that no batch has given a shape yet (a Lazy module); pass one batch "
             "through it before the inspection, as for an optimizer"
         )
-
-
-def _epoch_of(model: nn.Module) -> float | None:
-    """Return 0 in Lightning's sanity check, a pass before the training; else None: epochs are counted."""
-    trainer = getattr(model, "_trainer", None)
-    return 0.0 if getattr(trainer, "sanity_checking", False) is True else None
 
 
 def _without_ddp(model: nn.Module) -> nn.Module:

@@ -58,7 +58,9 @@ class Destination:
     strict : bool
         Whether a failure to save is raised.
     model : object
-        What is inspected: another one in the same process needs a run of its own.
+        What is inspected: another one in the same process needs a run of its own. Lightning's sanity check
+        of it is epoch 0 where it comes first; where the split has checkpoints already, as when a training
+        goes on, it stays in memory.
 
     Raises
     ------
@@ -92,6 +94,16 @@ class Destination:
 
     def _look(self, run: Run, model: object) -> None:
         self._attempt(run.raise_failure)
+        sanity_check = _in_sanity_check(model)
+        rehearsed = sanity_check and bool(self._attempt(lambda: run.holds(self._split)))
+        if sanity_check and not rehearsed and self._given is None:
+            self._given = 0.0
+        self._check(run, model)  # what will refuse the training's own checkpoints had better do it now
+        if rehearsed:
+            self._run = None
+            self.epoch = 0.0 if self._given is None else self._given
+
+    def _check(self, run: Run, model: object) -> None:
         split = self._split
         look = self._attempt(lambda: (run.check_epoch(self._given, split=split), run.holds(split)))
         if look is None:
@@ -178,6 +190,12 @@ class Destination:
         )
         provenance = replace(checkpoint.provenance, logged=dict(logged or {}), checks=dict(checks))
         return replace(checkpoint, provenance=provenance)
+
+
+def _in_sanity_check(model: object) -> bool:
+    """Tell whether this is Lightning's sanity check, a pass before the training."""
+    trainer = getattr(model, "_trainer", None)
+    return getattr(trainer, "sanity_checking", False) is True
 
 
 def _refuse_another(run: Run, model: object, *, split: str, given: float | None, present: bool) -> None:
