@@ -19,7 +19,7 @@ SOURCE = Path(confshift.__file__).parent
 FILES = {path.relative_to(SOURCE).as_posix(): path for path in sorted(SOURCE.rglob("*.py"))}
 TREES = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in FILES.items()}
 
-FOUNDATION = {"errors", "advice", "gate", "predictions", "scoring", "temperature", "checkpoint"}
+FOUNDATION = {"errors", "advice", "input_checks", "predictions", "scoring", "temperature", "checkpoint"}
 TOWERS = FOUNDATION | {"analysis", "findings", "storage", "reporting", "collection"}
 FACADE = "confshift"  # the public names, lazily imported
 
@@ -27,8 +27,8 @@ FACADE = "confshift"  # the public names, lazily imported
 MAY_IMPORT = {
     "errors": set(),
     "advice": set(),
-    "gate": {"errors", "advice"},
-    "predictions": {"errors", "advice", "gate"},
+    "input_checks": {"errors", "advice"},
+    "predictions": {"errors", "advice", "input_checks"},
     "scoring": {"errors", "predictions"},
     "temperature": {"errors", "predictions", "scoring"},
     "checkpoint": FOUNDATION,
@@ -87,7 +87,6 @@ MIN_FILE = 60
 SMALL_BY_NAME = {
     *("errors.py", "reporting/charts/runs.py"),
     *(f"collection/{name}.py" for name in ("calls", "guards", "progress", "turns")),
-    *(f"storage/{name}.py" for name in ("health", "newest", "warning")),
 }
 MAX_FUNCTION = 45
 

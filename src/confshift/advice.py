@@ -7,20 +7,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = [
-    "are_signs",
-    "are_whole",
-    "class_axes",
-    "on_columns",
-    "on_labels",
-    "on_one_label",
-    "on_one_output",
-    "on_range",
-    "on_sums",
-    "one_hot_axes",
-    "within_unit",
-]
-
 
 def within_unit(values: NDArray[Any]) -> bool:
     """Tell whether all finite values are in 0..1, as probabilities are."""

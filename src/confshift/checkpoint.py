@@ -17,8 +17,6 @@ from confshift import temperature
 from confshift.predictions import Predictions
 from confshift.scoring import COLUMNS, SCORED, Scores, score
 
-__all__ = ["MEASURED", "Checkpoint", "Measurement", "Provenance", "measure"]
-
 #: The columns kept for each sample beside its id. Everything but a new temperature fit and the
 #: competitors follows from them, whatever K is. This is a stored format: add at the end, never change.
 MEASURED = np.dtype(

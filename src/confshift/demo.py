@@ -31,8 +31,6 @@ from confshift.collection.collector import inspect
 from confshift.errors import ConfshiftError
 from confshift.storage.run import Run
 
-__all__ = ["EPOCHS", "SEED", "train", "validation_images"]
-
 EPOCHS = 60
 SEED = 5
 _IMAGES = 100

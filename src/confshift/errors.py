@@ -1,7 +1,5 @@
 """The one exception class of the package, and the kind of it that a training must not survive."""
 
-__all__ = ["ConfshiftError", "Refusal"]
-
 
 class ConfshiftError(Exception):
     """Something confshift was given can't be used; the message names it, its value and the remedy."""

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from confshift.advice import on_sums
 from confshift.errors import ConfshiftError
-from confshift.gate import (
+from confshift.input_checks import (
     check_ids,
     check_logits,
     check_names,
@@ -22,8 +22,6 @@ from confshift.gate import (
     refuse_probabilities,
     sum_tolerance,
 )
-
-__all__ = ["ID_SOURCES", "Predictions", "describe_difference"]
 
 #: How it is known which sample is which, from the surest to the weakest.
 ID_SOURCES = ("user", "sampler", "content", "order")

@@ -9,8 +9,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-__all__ = ["COLUMNS", "SCORED", "Block", "Scores", "Unscored", "blocks", "count_unscored", "score"]
-
 #: Blocks of about this many bytes stay in a core's cache between the passes over them.
 _BLOCK_BYTES = 1 << 20
 #: Below this width a row is too short to reduce well: the block is turned, classes first.

@@ -11,8 +11,6 @@ from numpy.typing import NDArray
 
 from confshift.scoring import Block, blocks
 
-__all__ = ["MAX_BETA", "Curve", "curve_at", "expand", "fit", "left_out_betas", "optimum"]
-
 #: Where separable data (no sample wrong at any temperature) ends, whose loss falls with 1/T for ever.
 MAX_BETA = math.exp(10)
 

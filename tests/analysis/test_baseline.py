@@ -15,8 +15,8 @@ from scipy.stats import entropy
 from sklearn.dummy import DummyClassifier
 from sklearn.metrics import accuracy_score, log_loss
 
-from confshift.analysis import baseline
-from confshift.analysis.baseline import column_permutation_test, references, untrained_loss
+from confshift.analysis.causes import baseline
+from confshift.analysis.causes.baseline import column_permutation_test, references, untrained_loss
 
 LEVEL = 0.05
 

@@ -9,7 +9,7 @@ from scipy.special import log_softmax, softmax
 from scipy.stats import kstest
 
 from confshift import temperature
-from confshift.analysis.class_bias import class_bias_test
+from confshift.analysis.causes.class_bias import class_bias_test
 
 
 def calibrated(samples, classes, *, seed, scale=2.0):

@@ -6,10 +6,10 @@ import pytest
 from pairs import checkpoints
 
 from confshift.analysis.history import summarize
-from confshift.analysis.judgement import judge
 from confshift.analysis.panel import stack
+from confshift.analysis.rise import judge
+from confshift.analysis.series import STATUSES, judge_series, series_of
 from confshift.analysis.significance import paired_interval
-from confshift.analysis.verdicts import STATUSES, judge_series, series_of
 from confshift.errors import ConfshiftError
 from simulated_runs import simulated_losses
 

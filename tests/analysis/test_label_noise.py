@@ -10,8 +10,8 @@ from scipy.optimize import minimize
 from scipy.special import log_softmax
 from sklearn.metrics import roc_auc_score
 
-from confshift.analysis import label_noise
-from confshift.analysis.label_noise import label_noise_floor, label_suspects
+from confshift.analysis.causes import label_noise
+from confshift.analysis.causes.label_noise import label_noise_floor, label_suspects
 from confshift.analysis.panel import stack
 from confshift.checkpoint import Checkpoint
 from confshift.predictions import Predictions

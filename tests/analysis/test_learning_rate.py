@@ -12,7 +12,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from confshift.analysis.learning_rate import FEWEST_CHECKPOINTS, learning_rates, rate_drops, unread_rates
+from confshift.analysis.causes.learning_rate import (
+    FEWEST_CHECKPOINTS,
+    learning_rates,
+    rate_drops,
+    unread_rates,
+)
 from confshift.checkpoint import Checkpoint, Provenance
 from confshift.predictions import Predictions
 

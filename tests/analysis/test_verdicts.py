@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from confshift.analysis.persistence import persistence_of
+from confshift.analysis.series import ALPHA, STATUSES, Series, judge_series, series_of
 from confshift.analysis.simultaneous import EpochMeans, Maxima, critical_value, maxima, sequential_values
-from confshift.analysis.verdicts import ALPHA, STATUSES, Series, judge_series, series_of
 from simulated_runs import simulated_losses
 
 

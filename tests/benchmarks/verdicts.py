@@ -31,8 +31,8 @@ import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from confshift.analysis.persistence import mann_kendall
+from confshift.analysis.series import ALPHA, Looks, Series, judge_series, series_of
 from confshift.analysis.simultaneous import EpochMeans, Maxima, critical_value, sequential_values
-from confshift.analysis.verdicts import ALPHA, Looks, Series, judge_series, series_of
 from simulated_runs import simulated_losses
 
 EPOCHS = 40

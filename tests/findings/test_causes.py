@@ -10,7 +10,7 @@ import pytest
 
 from confshift.analysis.comparison import compare
 from confshift.analysis.history import summarize
-from confshift.analysis.judgement import Judgement
+from confshift.analysis.rise import Judgement
 from confshift.checkpoint import Checkpoint, Provenance
 from confshift.findings.causes import about_causes, lost_information
 from confshift.findings.question import VERDICTS

@@ -8,8 +8,8 @@ import pytest
 
 from confshift.analysis.comparison import compare
 from confshift.analysis.history import summarize
-from confshift.analysis.judgement import Judgement, judge
-from confshift.analysis.verdicts import STATUSES
+from confshift.analysis.rise import Judgement, judge
+from confshift.analysis.series import STATUSES
 from confshift.checkpoint import Checkpoint
 from confshift.errors import ConfshiftError
 from confshift.findings.best_checkpoint import best_checkpoint, kept

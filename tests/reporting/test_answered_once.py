@@ -6,7 +6,8 @@ from collections import Counter
 
 import pytest
 
-from confshift.analysis import baseline, comparison, competitors, history
+from confshift.analysis import comparison, competitors, history
+from confshift.analysis.causes import baseline
 from confshift.checkpoint import Checkpoint
 from confshift.findings.question import SEVERITIES
 from confshift.predictions import Predictions

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from confshift import Predictions, Run
-from confshift.storage.newest import newest_run
+from confshift.storage.finding_runs import newest_run
 
 
 @pytest.fixture

@@ -13,8 +13,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from confshift.analysis import competitors, decomposition, reliability
-from confshift.analysis.class_bias import ClassBias, class_bias_test
-from confshift.analysis.label_noise import label_noise_floor
+from confshift.analysis.causes.class_bias import ClassBias, class_bias_test
+from confshift.analysis.causes.label_noise import label_noise_floor
 from confshift.analysis.panel import Panel, stack
 from confshift.analysis.significance import Interval, Switches, mcnemar, paired_interval
 from confshift.checkpoint import Checkpoint

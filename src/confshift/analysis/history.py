@@ -10,16 +10,17 @@ from functools import cached_property
 import numpy as np
 import pandas as pd
 
-from confshift.analysis import baseline, decomposition, dynamics, reliability
-from confshift.analysis.baseline import LabelOrder, label_order
+from confshift.analysis import decomposition, dynamics, reliability
+from confshift.analysis.causes import baseline
+from confshift.analysis.causes.baseline import LabelOrder, label_order
+from confshift.analysis.causes.label_noise import label_suspects
+from confshift.analysis.causes.learning_rate import learning_rates, rate_drops
 from confshift.analysis.epoch_rows import assemble, cells_part, class_columns, row_of
-from confshift.analysis.judgement import Groups, Judgement, check_looks, judge
-from confshift.analysis.label_noise import label_suspects
-from confshift.analysis.learning_rate import learning_rates, rate_drops
 from confshift.analysis.pairs import pairs_of
 from confshift.analysis.panel import Panel, stack
+from confshift.analysis.rise import Groups, Judgement, check_looks, judge
+from confshift.analysis.series import Looks
 from confshift.analysis.unscored import enough_answers
-from confshift.analysis.verdicts import Looks
 from confshift.checkpoint import Checkpoint
 from confshift.errors import ConfshiftError
 
@@ -36,7 +37,7 @@ class History:
     panels : tuple of (str, Panel)
         The checkpoints of each split, in order of epoch; the main split first.
     looks, groups
-        What `judgement.judge` is told about the question; see :func:`summarize`.
+        What `rise.judge` knows of the question; see :func:`summarize`.
     """
 
     panels: tuple[tuple[str, Panel], ...]

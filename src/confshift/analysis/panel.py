@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from confshift.checkpoint import Checkpoint
 from confshift.errors import ConfshiftError
-from confshift.gate import are_numbers
+from confshift.input_checks import are_numbers
 from confshift.predictions import describe_difference
 
 

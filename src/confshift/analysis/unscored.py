@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from confshift.analysis.panel import Panel
 from confshift.analysis.persistence import TAIL
-from confshift.analysis.verdicts import STATUSES, Series
+from confshift.analysis.series import STATUSES, Series
 
 #: A checkpoint is judged where at least this share of the samples has an answer.
 _ENOUGH = 0.5

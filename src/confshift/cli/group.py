@@ -44,7 +44,7 @@ class _Commands(click.Group):
 
 def newest_run_folder() -> Path:
     """Return the run written to last, and name it on stderr; where there is none, say what to give."""
-    from confshift.storage.newest import newest_run
+    from confshift.storage.finding_runs import newest_run
 
     newest = newest_run(RUNS)
     if newest is None:

@@ -23,7 +23,7 @@ from confshift.cli.group import (
 from confshift.cli.output import answer, remark
 
 if TYPE_CHECKING:
-    from confshift.analysis.verdicts import Looks
+    from confshift.analysis.series import Looks
     from confshift.reporting.thumbnails import Thumbnail
     from confshift.storage.run import Run
 

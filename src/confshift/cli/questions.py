@@ -19,7 +19,7 @@ from confshift.cli.group import (
 from confshift.cli.output import answer, answer_text, remark
 
 if TYPE_CHECKING:
-    from confshift.analysis.verdicts import Looks
+    from confshift.analysis.series import Looks
 
 
 @main.command()

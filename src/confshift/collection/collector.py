@@ -25,7 +25,7 @@ from confshift.collection.sample_checks import check_samples
 from confshift.collection.sample_ids import IdSource, UnevenBatchError, identified
 from confshift.collection.saving import Destination
 from confshift.errors import ConfshiftError
-from confshift.gate import check_names, listed_names
+from confshift.input_checks import check_names, listed_names
 from confshift.predictions import Predictions
 from confshift.storage.run import Run
 from confshift.storage.signed_json import plain

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch.utils.data import DataLoader, IterableDataset
 
-from confshift.gate import listed_names
+from confshift.input_checks import listed_names
 
 __all__ = ["batch_count", "class_names_of", "torch_loader", "warn_of_dropped", "warn_of_shard"]
 

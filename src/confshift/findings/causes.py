@@ -11,11 +11,11 @@ import reprlib
 import numpy as np
 import pandas as pd
 
-from confshift.analysis.class_bias import MAX_CLASSES, SAMPLES_PER_CLASS
+from confshift.analysis.causes.class_bias import MAX_CLASSES, SAMPLES_PER_CLASS
+from confshift.analysis.causes.learning_rate import FEWEST_CHECKPOINTS, learning_rates, unread_rates
 from confshift.analysis.comparison import Comparison
 from confshift.analysis.history import History
-from confshift.analysis.judgement import SMALL
-from confshift.analysis.learning_rate import FEWEST_CHECKPOINTS, learning_rates, unread_rates
+from confshift.analysis.rise import SMALL
 from confshift.analysis.significance import Switches
 from confshift.findings.change import ALONE
 from confshift.findings.concentration import no_rise

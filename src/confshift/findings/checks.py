@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from confshift.checkpoint import Checkpoint
-from confshift.gate import as_number
+from confshift.input_checks import as_number
 
 _STATUSES = ("passed", "failed", "measured", "not made")
 _TEXTS = ("reason", "module", "where")

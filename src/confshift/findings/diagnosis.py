@@ -8,8 +8,8 @@ from numbers import Real
 
 from confshift.analysis.comparison import Comparison, compare
 from confshift.analysis.history import History, summarize
-from confshift.analysis.judgement import Groups
-from confshift.analysis.verdicts import Looks
+from confshift.analysis.rise import Groups
+from confshift.analysis.series import Looks
 from confshift.checkpoint import Checkpoint
 from confshift.errors import ConfshiftError
 from confshift.findings.best_checkpoint import best_checkpoint

@@ -9,7 +9,7 @@ import pandas as pd
 
 from confshift.analysis.comparison import Comparison
 from confshift.analysis.history import History
-from confshift.analysis.verdicts import STATUSES
+from confshift.analysis.series import STATUSES
 from confshift.findings.best_checkpoint import kept
 from confshift.findings.left_out import opening, pair_opening, zero_samples
 from confshift.findings.run_kind import kind_of

@@ -7,19 +7,19 @@ import reprlib
 
 import pandas as pd
 
-from confshift.analysis.history import History
-from confshift.analysis.logged_loss import (
+from confshift.analysis.causes.logged_loss import (
     logged_accuracies,
     logged_loss_of,
     logged_losses,
     possible_causes,
     unread_names,
 )
-from confshift.analysis.loss_ways import given_weights
+from confshift.analysis.causes.loss_ways import given_weights
+from confshift.analysis.history import History
 from confshift.errors import ConfshiftError
 from confshift.findings.question import Finding, Question
 from confshift.findings.wording import count, epoch
-from confshift.gate import as_number
+from confshift.input_checks import as_number
 
 _STEPS = {
     "label smoothing": "Evaluate with a plain cross-entropy; smoothing belongs to the training loss.",

@@ -11,7 +11,7 @@ import pandas as pd
 from confshift.analysis.history import History
 from confshift.analysis.panel import Panel
 from confshift.analysis.persistence import CORRELATED, TAIL
-from confshift.analysis.verdicts import ALPHA, FEW
+from confshift.analysis.series import ALPHA, FEW
 from confshift.findings.left_out import REPAIR_ZERO, few_infinite, opening, zero_samples
 from confshift.findings.question import Finding, Question
 from confshift.findings.wording import count, epoch, nats, percent

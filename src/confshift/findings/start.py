@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pandas as pd
 
-from confshift.analysis.baseline import untrained_loss
+from confshift.analysis.causes.baseline import untrained_loss
 from confshift.analysis.history import History
 from confshift.checkpoint import Checkpoint
 from confshift.findings.checks import check_of

@@ -14,8 +14,8 @@ import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from confshift.analysis.history import summarize
-from confshift.analysis.judgement import Groups
-from confshift.analysis.verdicts import Looks
+from confshift.analysis.rise import Groups
+from confshift.analysis.series import Looks
 from confshift.errors import ConfshiftError
 from confshift.findings.question import Finding
 from confshift.reporting.characters import encodable

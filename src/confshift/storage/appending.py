@@ -16,9 +16,9 @@ import numpy as np
 from confshift import __version__
 from confshift.checkpoint import Checkpoint, Provenance
 from confshift.errors import Refusal
-from confshift.gate import are_numbers
+from confshift.input_checks import are_numbers
 from confshift.predictions import Predictions, describe_difference
-from confshift.scoring import count_unscored
+from confshift.scoring import Unscored, count_unscored
 from confshift.storage.catalog import Catalog
 from confshift.storage.commit import Draft
 from confshift.storage.files import shows_sign
@@ -26,10 +26,7 @@ from confshift.storage.loading import make_checkpoint, read_measurement, read_pr
 from confshift.storage.record import Record
 from confshift.storage.shelf import Shelf, check_split
 from confshift.storage.signed_json import plain
-from confshift.storage.warning import warn_of_unscored
 from confshift.storage.writer import Save, Writer
-
-__all__ = ["append", "check_epoch", "expected_epoch", "holds"]
 
 _log = logging.getLogger("confshift")
 
@@ -248,4 +245,30 @@ def _check_first_write(writer: Writer, epoch: float | None) -> None:
             f"{catalog.path} already holds checkpoints, and epoch={epoch!r} does not say that this training "
             "goes on from them. Use another run folder, or pass epoch= (greater than 0) where a training is "
             f"resumed, or remove the old run first: Run({str(catalog.path)!r}).delete()"
+        )
+
+
+_log = logging.getLogger("confshift")
+
+_UNANSWERED = "give no answer (their outputs are NaN or infinite): they count for neither loss nor accuracy"
+_INFINITE = "give their true class a probability of 0: the loss is infinite (finite_loss leaves them out)"
+
+
+def warn_of_unscored(found: Unscored, writer: Writer, record: Record, *, samples: int) -> None:
+    """Log a warning for each kind of unscored samples, once for each run and split.
+
+    That a model no longer gives any answer is said even where some samples had none before.
+    """
+    silent = found.unanswered == samples
+    for kind, number, text in (
+        ("silent" if silent else "unanswered", found.unanswered, _UNANSWERED),
+        ("infinite", found.infinite, _INFINITE),
+    ):
+        about = (record.split, kind)
+        if not number or about in writer.unscored:
+            continue
+        writer.unscored.add(about)
+        _log.warning(
+            "%s: at epoch %g (%s), %d of %d samples %s. Further epochs are not warned about",
+            *(writer.catalog.path, record.epoch, record.split, number, samples, text),
         )

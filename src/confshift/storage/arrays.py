@@ -18,19 +18,6 @@ from confshift.errors import ConfshiftError
 from confshift.storage import files, reading
 from confshift.storage.files import Bytes
 
-__all__ = [
-    "MAX_READ",
-    "PIECE_BYTES",
-    "StoredFile",
-    "check_size",
-    "damage",
-    "from_bfloat16",
-    "is_bfloat16",
-    "read_array",
-    "same_bytes",
-    "write_array",
-]
-
 #: Data is written, and summed up by a checksum, in pieces of this size.
 PIECE_BYTES = 1 << 22
 

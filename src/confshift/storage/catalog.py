@@ -12,16 +12,14 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from confshift.errors import ConfshiftError
-from confshift.gate import are_numbers, check_names
+from confshift.input_checks import are_numbers, check_names
 from confshift.storage import arrays
+from confshift.storage.finding_runs import RUN_FILE, did_you_mean
 from confshift.storage.loading import columns_damage
-from confshift.storage.nearby import RUN_FILE, did_you_mean
 from confshift.storage.reading import entries_of, is_folder, names_in, read_bytes, status_of
 from confshift.storage.record import Record, read_record
 from confshift.storage.shelf import RECORD, SPLIT, Problem, Shelf, is_data, look_into
 from confshift.storage.signed_json import MAX_JSON, check_schema, decode, is_ours, readable
-
-__all__ = ["NAMES_FILE", "Catalog"]
 
 #: Class names, if they are more than the default numbers: those given after the first checkpoint, since
 #: run.json, like every file, is never changed; and a copy of those in run.json, for when that is damaged.

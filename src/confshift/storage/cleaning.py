@@ -12,12 +12,10 @@ from pathlib import Path
 from confshift.errors import ConfshiftError
 from confshift.storage import files
 from confshift.storage.catalog import NAMES_FILE, Catalog
-from confshift.storage.nearby import RUN_FILE
+from confshift.storage.finding_runs import RUN_FILE
 from confshift.storage.reading import entries_of, open_plain
 from confshift.storage.record import Record
 from confshift.storage.shelf import Shelf
-
-__all__ = ["Repaired", "delete", "remove_unneeded", "repair", "tidy"]
 
 _RUN_DRAFT = re.compile(r"(run|class_names)(-[0-9a-f]{32}\.tmp|\.json\.claim)")
 _PAGE_DRAFT = re.compile(r".+-[0-9a-f]{32}\.tmp")

@@ -10,18 +10,16 @@ from typing import Any
 
 from confshift.checkpoint import Measurement
 from confshift.errors import ConfshiftError
-from confshift.gate import are_numbers
+from confshift.input_checks import are_numbers
 from confshift.predictions import Predictions
 from confshift.storage import arrays, files
 from confshift.storage.catalog import NAMES_FILE, Catalog
 from confshift.storage.cleaning import remove_unneeded
+from confshift.storage.finding_runs import RUN_FILE
 from confshift.storage.loading import columns_array
-from confshift.storage.nearby import RUN_FILE
 from confshift.storage.record import Gap, Record, Shard
 from confshift.storage.shelf import Shelf
 from confshift.storage.signed_json import encode
-
-__all__ = ["Draft", "commit"]
 
 
 @dataclass(frozen=True)

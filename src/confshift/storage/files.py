@@ -20,28 +20,6 @@ except ImportError:  # not a POSIX system: nothing is locked there, so litter st
 #: Whether this system has locks at all.
 HAS_LOCKS = fcntl is not None
 
-__all__ = [
-    "DISK",
-    "HAS_LOCKS",
-    "LOCK",
-    "SIGN",
-    "Bytes",
-    "Disk",
-    "held",
-    "hide_sign",
-    "is_shown",
-    "lock",
-    "make_folders",
-    "make_new_folder",
-    "put",
-    "remove",
-    "show_sign",
-    "shows_sign",
-    "sign_of",
-    "unique_name",
-    "write_file",
-]
-
 Bytes: TypeAlias = bytes | memoryview
 
 #: The lock file of a run; it is empty and stays.

@@ -21,15 +21,6 @@ from confshift.storage import arrays
 from confshift.storage.memory import check_room
 from confshift.storage.record import Record, columns_dtype
 
-__all__ = [
-    "checkpoint_from",
-    "columns_array",
-    "columns_damage",
-    "make_checkpoint",
-    "read_measurement",
-    "read_predictions",
-]
-
 #: So many bytes of logits are kept for who asks again, but always those of the last two asked for.
 _MAX_KEPT = 1 << 29
 #: Reading columns takes so many times their size: the file, ids and numbers apart, and what is made of them.

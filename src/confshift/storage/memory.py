@@ -11,8 +11,6 @@ try:
 except ImportError:  # not a POSIX system
     resource = None  # type: ignore[assignment]
 
-__all__ = ["check_room", "free_memory"]
-
 _MEMINFO, _STATM = Path("/proc/meminfo"), Path("/proc/self/statm")
 _GROUP = Path("/sys/fs/cgroup")
 _GIB = 1 << 30

@@ -14,8 +14,6 @@ from confshift.predictions import Predictions
 from confshift.storage.memory import check_room
 from confshift.storage.reading import open_plain
 
-__all__ = ["read_npz"]
-
 #: The arrays that are read, by the names that Hugging Face and others give them too.
 _KNOWN = {
     **{name: name for name in ("logits", "probabilities", "targets", "sample_ids", "class_names")},

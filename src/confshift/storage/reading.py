@@ -12,8 +12,6 @@ from typing import BinaryIO
 
 from confshift.errors import ConfshiftError, Refusal
 
-__all__ = ["entries_of", "is_folder", "names_in", "open_plain", "read_bytes", "size_of", "status_of"]
-
 _ABSENT = (FileNotFoundError, NotADirectoryError)
 _KINDS = {
     stat.S_IFLNK: "a symbolic link",

@@ -19,8 +19,6 @@ from confshift.predictions import ID_SOURCES
 from confshift.storage.arrays import StoredFile
 from confshift.storage.signed_json import check_schema, decode, encode, readable
 
-__all__ = ["LOGITS", "Gap", "Record", "Shard", "columns_dtype", "read_record"]
-
 #: The forms logits are stored in, and numpy's name of each. bfloat16 is kept as its 16 bits.
 LOGITS = MappingProxyType({"float16": "<f2", "float32": "<f4", "float64": "<f8", "bfloat16": "<u2"})
 

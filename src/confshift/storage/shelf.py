@@ -11,8 +11,6 @@ from confshift.errors import ConfshiftError, Refusal
 from confshift.storage.reading import entries_of, status_of
 from confshift.storage.record import Record
 
-__all__ = ["RECORD", "SPLIT", "Problem", "Shelf", "check_split", "is_data", "look_into"]
-
 SPLIT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _RESERVED = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?|.*\.", re.IGNORECASE)  # by Windows
 RECORD = re.compile(r"([0-9]{6,12})\.json")

@@ -12,9 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from confshift.errors import ConfshiftError, Refusal
-from confshift.gate import as_number
-
-__all__ = ["MAX_JSON", "SCHEMA", "check_schema", "decode", "encode", "is_ours", "plain", "readable"]
+from confshift.input_checks import as_number
 
 #: The version of what is written. Older ones are read for ever.
 SCHEMA = 1

@@ -21,8 +21,6 @@ from confshift.storage.cleaning import tidy
 from confshift.storage.commit import Draft, commit
 from confshift.storage.record import Gap, Record
 
-__all__ = ["Save", "Writer", "writer_of"]
-
 _log = logging.getLogger("confshift")
 
 #: So many logits buffers may be on their way: one being saved, one waiting.

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from confshift.analysis.panel import Panel
-from confshift.gate import as_number
+from confshift.input_checks import as_number
 from confshift.scoring import blocks
 
 _SMOOTHING = (0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3)

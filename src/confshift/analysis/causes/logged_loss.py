@@ -11,11 +11,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from confshift.analysis.loss_ways import recomputed_losses
+from confshift.analysis.causes.loss_ways import recomputed_losses
 from confshift.analysis.panel import Panel
 from confshift.checkpoint import Checkpoint
 from confshift.errors import ConfshiftError
-from confshift.gate import as_number
+from confshift.input_checks import as_number
 
 _TOLERANCE = 1e-5
 #: A loss printed with so many decimals or more is not rounded for our purpose.
@@ -161,7 +161,7 @@ def possible_causes(panel: Panel, table: pd.DataFrame) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        A row for each way that can be recomputed (see :mod:`confshift.analysis.loss_ways`): cause, detail
+        A row for each way that can be recomputed (see `loss_ways`): cause, detail
         (the value tried), error (the largest relative difference from what was logged), epochs (at which it
         can be recomputed), agreeing (of these, within the tolerance), chance (how likely some way would
         agree with an unrelated number) and fits (it agrees at all of them, and chance is ruled out), the

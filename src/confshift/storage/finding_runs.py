@@ -1,11 +1,9 @@
-"""Which runs a folder holds, and which of them a path may have meant."""
+"""Which runs a folder holds, which was written to last, and which of them a path may have meant."""
 
 from __future__ import annotations
 
 import difflib
 from pathlib import Path
-
-__all__ = ["RUN_FILE", "did_you_mean", "runs_in"]
 
 RUN_FILE = "run.json"
 
@@ -28,3 +26,19 @@ def did_you_mean(path: Path) -> str:
         return ""
     more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
     return f"; did you mean {', '.join(map(str, found[:_SHOWN]))}{more}?"
+
+
+def newest_run(folder: Path) -> Path | None:
+    """Return the run in a folder that got its newest checkpoint last; None where there is no run.
+
+    A split's folder changes with each checkpoint, `run.json` only once. The name decides between equals.
+    """
+    return max(runs_in(folder), key=_written, default=None)
+
+
+def _written(run: Path) -> tuple[int, str]:
+    try:
+        splits = [one for one in run.iterdir() if one.is_dir()]
+        return max(one.stat().st_mtime_ns for one in (run / RUN_FILE, *splits)), run.name
+    except OSError:  # it can't be read, or is being deleted: any other is newer
+        return 0, run.name

@@ -13,19 +13,6 @@ from numpy.typing import ArrayLike, NDArray
 from confshift import advice
 from confshift.errors import ConfshiftError
 
-__all__ = [
-    "are_numbers",
-    "as_number",
-    "check_ids",
-    "check_logits",
-    "check_names",
-    "check_range",
-    "check_targets",
-    "listed_names",
-    "refuse_probabilities",
-    "sum_tolerance",
-]
-
 _MAX_ID_LENGTH = 256
 _HALF = ("float16", "bfloat16")
 

@@ -11,7 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from confshift.checkpoint import Checkpoint
-from confshift.gate import as_number
+from confshift.input_checks import as_number
 
 #: What the rate is called in a checkpoint's metadata or logged values.
 _NAMES = ("lr", "learning_rate")

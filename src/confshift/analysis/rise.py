@@ -11,8 +11,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from confshift.analysis.panel import Panel
+from confshift.analysis.series import STATUSES, Looks, Series, judge_series, series_of
 from confshift.analysis.unscored import InUse, in_use, infinite_end, judged_flat
-from confshift.analysis.verdicts import STATUSES, Looks, Series, judge_series, series_of
 from confshift.errors import ConfshiftError
 
 Groups = Sequence[Any] | NDArray[Any] | Mapping[Any, Any]
