@@ -204,10 +204,10 @@ def test_the_error_of_a_cause_is_its_largest_relative_difference():
 # Each way as a loop would go it, by torch
 
 
-def batched(size, reduction="mean"):
+def batched(size, reduction="mean", **settings):
     def losses(z, y):
         parts = zip(z.split(size), y.split(size), strict=True)
-        return [cross_entropy(a, b, reduction=reduction).item() for a, b in parts]
+        return [cross_entropy(a, b, reduction=reduction, **settings).item() for a, b in parts]
 
     return losses
 
@@ -218,6 +218,13 @@ def focal(gamma):
         return ((1 - (-each).exp()) ** gamma * each).mean()
 
     return log
+
+
+def moving_average(values, decay):
+    average = values[0]
+    for value in values[1:]:
+        average = decay * average + (1 - decay) * value
+    return average
 
 
 def one_hot(z):
@@ -241,6 +248,14 @@ WAYS = {
     "the last batch only": lambda z, y: batched(64)(z, y)[-1],
     "drop_last": lambda z, y: np.mean(batched(64)(z, y)[: len(y) // 64]),
     "sums divided by full batches": lambda z, y: sum(batched(64, "sum")(z, y)) / (64 * -(-len(y) // 64)),
+    "batch means divided by a wrong number of batches": lambda z, y: (
+        sum(batched(32)(z, y)) / (len(batched(32)(z, y)) - 1)
+    ),
+    "a moving average over batches": lambda z, y: moving_average(batched(32)(z, y), 0.9),
+    "mean of batch means of a smoothed loss": lambda z, y: np.mean(batched(32, label_smoothing=0.1)(z, y)),
+    "mean of weighted batch means": lambda z, y: np.mean(
+        batched(32, weight=torch.arange(1.0, 1 + z.shape[1]).double())(z, y)
+    ),
     "class weights, divided by the samples": lambda z, y: (
         cross_entropy(z, y, weight=torch.arange(1.0, 1 + z.shape[1]).double(), reduction="sum") / len(y)
     ),
@@ -480,3 +495,67 @@ def test_a_logged_accuracy_is_compared_as_a_share_or_in_percent(name, of_saved, 
     table = logged_accuracies(stack([only_checkpoint({name: of_saved(share)})]))
     assert table["equal"].tolist() == [equal]
     assert table["saved"].tolist() == [pytest.approx(share)]
+
+
+def test_a_moving_average_that_is_corrected_for_its_start_is_named():
+    def log(z, y):
+        average, values = 0.0, batched(20)(z, y)
+        for value in values:
+            average = 0.98 * average + 0.02 * value
+        return average / (1 - 0.98 ** len(values))
+
+    first = possible_causes(panel := run_of(3, log), logged_losses(panel)).iloc[0]
+    assert (first["cause"], first["fits"]) == ("a moving average over batches", True)
+    assert first["detail"] == "batches of 20, decay 0.98, corrected for its start"
+
+
+def test_weighted_batch_means_counted_by_size_are_named():
+    def log(z, y):
+        weight = torch.arange(1.0, 4).double()
+        parts = list(zip(z.split(32), y.split(32), strict=True))
+        return sum(cross_entropy(a, b, weight=weight).item() * len(b) for a, b in parts) / len(y)
+
+    first = possible_causes(panel := run_of(3, log), logged_losses(panel)).iloc[0]
+    assert (first["cause"], first["fits"]) == ("mean of weighted batch means", True)
+    assert "batches of 32 by size" in first["detail"]
+
+
+@pytest.mark.parametrize("kind", ["mean", "sum"])
+def test_a_meter_that_is_never_reset_between_epochs_is_named(kind):
+    panel = run_of(3, cross_entropy, epochs=4)
+    means = panel.loss.mean(axis=1)
+    logged = np.cumsum(means) / (np.arange(1, 5) if kind == "mean" else 1)
+    panel = stack(
+        [
+            replace(one, provenance=Provenance(logged={"loss": float(value)}))
+            for one, value in zip(panel.checkpoints, logged, strict=True)
+        ]
+    )
+    causes = possible_causes(panel, logged_losses(panel))
+    fitting = causes[causes["fits"]]
+    assert fitting[["cause", "detail"]].to_numpy().tolist() == [
+        ["a meter never reset between epochs", f"its {kind}"]
+    ]
+
+
+@pytest.mark.parametrize("way", ["mean of batch means", "drop_last", "the last batch only"])
+def test_batches_are_those_of_the_loader_where_some_of_its_rows_have_no_label(way):
+    random, checkpoints = np.random.default_rng(3), []
+    targets = random.integers(0, 3, 301)
+    targets[random.permutation(301)[:40]] = -100
+    for epoch in (1, 2, 3):
+        logits = random.normal(size=(301, 3)) * 2
+        parts = zip(torch.from_numpy(logits).split(64), torch.from_numpy(targets).split(64), strict=True)
+        parts = [(cross_entropy(z, y).item(), int((y >= 0).sum())) for z, y in parts]
+        full = [mean * count for mean, count in parts[:-1]]
+        value = {
+            "mean of batch means": np.mean([mean for mean, _ in parts]),
+            "drop_last": sum(full) / sum(count for _, count in parts[:-1]),
+            "the last batch only": parts[-1][0],
+        }[way]
+        plain = Checkpoint.from_predictions(Predictions(logits, targets), epoch=epoch)
+        provenance = replace(plain.provenance, logged={"loss": float(value)})
+        assert provenance.ignored_samples == 40
+        checkpoints.append(replace(plain, provenance=provenance))
+    causes = possible_causes(panel := stack(checkpoints), logged_losses(panel))
+    assert causes.loc[0, ["cause", "detail", "fits"]].tolist() == [way, "batches of 64", True]

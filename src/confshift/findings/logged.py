@@ -41,6 +41,18 @@ _STEPS = {
     "the sum of a batch, averaged over batches": "Divide the sum of the losses by the number of samples.",
     "batch means added up": "Divide by the number of samples, each batch weighted by its size.",
     "batch means divided by the number of samples": "Weight each batch's mean by its size before dividing.",
+    "batch means divided by a wrong number of batches": "Divide by the number of samples, not of batches.",
+    "a moving average over batches": (
+        "Add up losses over the samples: a moving average is mostly that of the last batches."
+    ),
+    "mean of batch means of a smoothed loss": (
+        "Evaluate with a plain cross-entropy, and add up losses over the samples (reduction='sum')."
+    ),
+    "mean of weighted batch means": (
+        "Evaluate without the class weights, or divide once by the sum of all samples' weights: each batch "
+        "divides by its own."
+    ),
+    "a meter never reset between epochs": "Set the running sum and count back to 0 before each validation.",
     "the last batch only": "Add up the batches' losses: what was logged is that of the last one.",
     "drop_last": "Evaluate with drop_last=False: the last samples are left out.",
     "sums divided by full batches": "Divide by the number of samples: the last batch is not full.",
@@ -172,7 +184,7 @@ def _agreement(row: pd.Series) -> str:
     percentage = "less than 0.1 %" if chance < 1e-3 else f"{100 * chance:.2g} %"
     return (
         f"which agrees at {row['agreeing']} of {count(row['epochs'], 'epoch')} (an unrelated number would "
-        f"agree with some way with a probability of {percentage})"
+        f"agree with some way as simple with a probability of {percentage})"
     )
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from confshift.analysis.causes.loss_ways import recomputed_losses
+from confshift.analysis.causes.loss_ways import ELABORATE, recomputed_losses
 from confshift.analysis.panel import Panel
 from confshift.checkpoint import Checkpoint
 from confshift.errors import ConfshiftError
@@ -163,10 +163,10 @@ def possible_causes(panel: Panel, table: pd.DataFrame) -> pd.DataFrame:
     DataFrame
         A row for each way that can be recomputed (see `loss_ways`): cause, detail
         (the value tried), error (the largest relative difference from what was logged), epochs (at which it
-        can be recomputed), agreeing (of these, within the tolerance), chance (how likely some way would
-        agree with an unrelated number) and fits (it agrees at all of them, and chance is ruled out), the
-        best first. A fit is no proof: other ways may give the same. Its attrs hold how many epochs were
-        "tried", and by epoch why the logits of others were "unreadable".
+        can be recomputed), agreeing (of these, within the tolerance), chance (how likely some way as
+        simple would agree with an unrelated number) and fits (it agrees at all of them, chance is ruled out,
+        and no simpler way fits), the best first. A fit is no proof: other ways may give the same. Its attrs
+        hold how many epochs were "tried", and by epoch why the logits of others were "unreadable".
 
     Raises
     ------
@@ -175,8 +175,9 @@ def possible_causes(panel: Panel, table: pd.DataFrame) -> pd.DataFrame:
     """
     probed, unreadable = _readable(panel, _probed(panel, table))
     tried: dict[tuple[str, str], NDArray[np.float64]] = {}
+    means = panel.loss.mean(axis=1)
     for row, position in enumerate(probed["position"]):
-        for cause, detail, value in recomputed_losses(panel, int(position)):
+        for cause, detail, value in recomputed_losses(panel, int(position), means):
             tried.setdefault((cause, detail), np.full(len(probed), math.nan))[row] = value
     values = np.array(list(tried.values()))
     logged, tolerance = (probed[name].to_numpy() for name in ("logged", "tolerance"))
@@ -190,8 +191,10 @@ def possible_causes(panel: Panel, table: pd.DataFrame) -> pd.DataFrame:
     causes = pd.DataFrame(named, columns=["cause", "detail"])
     causes["error"] = np.nanmax(difference / np.abs(logged), axis=1)
     causes["epochs"], causes["agreeing"] = known, (difference <= tolerance).sum(axis=1)
-    causes["chance"] = _chance(values, probed)
-    causes["fits"] = (causes["agreeing"] == causes["epochs"]) & (causes["chance"] <= _MOST_BY_CHANCE)
+    simple = ~causes["cause"].isin(ELABORATE).to_numpy()
+    causes["chance"] = np.where(simple, _chance(values[simple], probed), _chance(values, probed))
+    fits = (causes["agreeing"] == causes["epochs"]) & (causes["chance"] <= _MOST_BY_CHANCE)
+    causes["fits"] = fits & simple if (fits & simple).any() else fits
     causes = causes.sort_values("error", ignore_index=True, kind="stable")
     causes.attrs.update(tried=len(probed), unreadable=unreadable)
     return causes

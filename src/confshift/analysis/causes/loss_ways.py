@@ -21,32 +21,70 @@ _SMOOTHING = (0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3)
 _BATCH_SIZES = tuple(sorted({*(2**k for k in range(1, 14)), 10, 20, 25, 50, 96, 100, 200, 250, 500, 1000}))
 _FOCAL = (0.5, 1.0, 2.0, 3.0, 5.0)
 _RANKS = (2, 4, 8)
+_DECAYS = (0.9, 0.95, 0.98, 0.99)  # of a moving average
+
+#: Ways of many values each: tried by the side of the others, they would make any number agree with something.
+ELABORATE = frozenset(
+    {
+        "batch means divided by a wrong number of batches",
+        "a moving average over batches",
+        "mean of batch means of a smoothed loss",
+        "mean of weighted batch means",
+    }
+)
 
 _Way: TypeAlias = tuple[str, str, float]  # cause, detail, the mean loss computed that way
 
 
-def recomputed_losses(panel: Panel, position: int) -> Iterator[_Way]:
-    """Yield cause, detail and value of each way in which the loss of a checkpoint can be recomputed."""
+def recomputed_losses(panel: Panel, position: int, means: NDArray[np.float64]) -> Iterator[_Way]:
+    """Yield cause, detail and value of each way in which the loss of a checkpoint can be recomputed.
+
+    `means` are those of all checkpoints' losses, not finite where some sample's is not.
+    """
     checkpoint, usable = panel.checkpoints[position], panel.finite[position]
     losses, targets = panel.loss[position][usable], panel.targets[usable]
     given = checkpoint.predictions.logits
     logits = given if usable.all() else given[usable]
+    sums = _sums(logits, targets, losses)
+    weighted = {
+        name: weights[targets]
+        for name, weights in _class_weights(checkpoint.metadata, targets, panel.class_names)
+    }
     yield from _of_losses(losses)
-    yield from _of_logits(logits, targets, losses)
-    for name, weights in _class_weights(checkpoint.metadata, targets, panel.class_names):
-        weight = weights[targets]
+    yield from _of_sums(sums, losses, logits.shape[1])
+    for name, weight in weighted.items():
         yield "class weights", name, float((weight * losses).sum() / weight.sum())
         yield "class weights, divided by the samples", name, float((weight * losses).mean())
     provenance = checkpoint.provenance
     if provenance.id_source in ("order", "sampler") and panel.sample_ids.dtype.kind == "i":
         # The rows are then in the order of an unshuffled loader.
-        yield from _of_batches(losses)
+        places, rows = _places(panel.sample_ids, provenance.ignored_samples)
+        for size in _BATCH_SIZES:
+            if size < rows:
+                starts = np.flatnonzero(np.diff(places[usable] // size, prepend=-1))
+                yield from _of_batches(losses, starts, size, rows)
+                yield from _of_batches_of_others(losses, sums[0], weighted, starts, size)
         yield from _of_padding(losses, provenance.duplicate_samples)
     if provenance.ignored_samples:
         counted = len(losses) + provenance.ignored_samples
         yield "ignored samples counted", f"{provenance.ignored_samples}", float(losses.sum()) / counted
-    if position and panel.finite[position - 1].all() and usable.all():
-        yield "the checkpoint before", "of those inspected", float(panel.loss[position - 1].mean())
+    yield from _of_checkpoints(means[: position + 1])
+
+
+def _places(ids: NDArray[np.int64], ignored: int) -> tuple[NDArray[np.int64], int]:
+    """Return the rows' places in the loader, and how many rows that has: some may have no label."""
+    rows = len(ids) + ignored
+    counted = bool(ids.min() >= 0 and ids.max() < rows)
+    return (ids, rows) if counted else (np.arange(len(ids)), len(ids))
+
+
+def _of_checkpoints(means: NDArray[np.float64]) -> Iterator[_Way]:
+    """Yield what looks back to the checkpoints before the last of these."""
+    if len(means) > 1 and math.isfinite(means[-2]):
+        yield "the checkpoint before", "of those inspected", float(means[-2])
+    if np.isfinite(means).all():
+        yield "a meter never reset between epochs", "its mean", float(means.mean())
+        yield "a meter never reset between epochs", "its sum", float(means.sum())
 
 
 def _of_losses(losses: NDArray[np.float64]) -> Iterator[_Way]:
@@ -63,12 +101,11 @@ def _of_losses(losses: NDArray[np.float64]) -> Iterator[_Way]:
         yield "a division by the ranks too many", f"{ranks} ranks", mean / ranks
 
 
-def _of_logits(
-    logits: NDArray[Any], targets: NDArray[np.int64], losses: NDArray[np.float64]
+def _of_sums(
+    sums: tuple[NDArray[np.float64], ...], losses: NDArray[np.float64], classes: int
 ) -> Iterator[_Way]:
     """Yield what needs every class's logit."""
-    classes = logits.shape[1]
-    uniform, twice, binary, of_shares, picked = _sums(logits, targets, losses)
+    uniform, twice, binary, of_shares, picked = sums
     for eps in _SMOOTHING:
         yield "label smoothing", f"{eps:g}", float((1 - eps) * losses.mean() + eps * uniform.mean())
     yield "a softmax applied twice", "cross_entropy on probabilities", float(twice.mean())
@@ -105,23 +142,59 @@ def _sums(
     return uniform, twice, binary, of_shares, picked
 
 
-def _of_batches(losses: NDArray[np.float64]) -> Iterator[_Way]:
-    """Yield what depends on the batches of a loader that does not shuffle."""
-    samples = len(losses)
-    for size in _BATCH_SIZES:
-        if size >= samples:
+def _of_batches(
+    losses: NDArray[np.float64], starts: NDArray[np.intp], size: int, rows: int
+) -> Iterator[_Way]:
+    """Yield what depends on the batches of a loader that does not shuffle: they begin at `starts`."""
+    detail, batches = f"batches of {size}", len(starts)
+    sums, counts = np.add.reduceat(losses, starts), np.diff([*starts, len(losses)])
+    means = sums / counts
+    total = float(means.sum())
+    yield "the sum of a batch, averaged over batches", detail, float(sums.mean())
+    yield "batch means added up", detail, total
+    yield "batch means divided by the number of samples", detail, total / rows
+    yield "the last batch only", detail, float(means[-1])
+    if (counts != counts[0]).any():
+        yield "mean of batch means", detail, float(means.mean())
+    if rows % size and batches > 1:
+        yield "drop_last", detail, float(sums[:-1].sum()) / float(counts[:-1].sum())
+        yield "sums divided by full batches", detail, float(losses.sum()) / (size * -(-rows // size))
+    for more, divisor in (("one too few", batches - 1), ("one too many", batches + 1)):
+        if divisor:
+            yield "batch means divided by a wrong number of batches", f"{detail}, {more}", total / divisor
+    for decay in _DECAYS:
+        shares = (1 - decay) * decay ** np.arange(batches - 1, -1, -1.0)
+        of_all = float(shares @ means)
+        first = float(means[0]) * decay**batches
+        corrected = of_all / float(shares.sum())
+        cause, each = "a moving average over batches", f"{detail}, decay {decay:g}"
+        yield cause, f"{each}, begun with the first", of_all + first
+        yield cause, f"{each}, corrected for its start", corrected
+
+
+def _of_batches_of_others(
+    losses: NDArray[np.float64],
+    uniform: NDArray[np.float64],
+    weighted: dict[str, NDArray[np.float64]],
+    starts: NDArray[np.intp],
+    size: int,
+) -> Iterator[_Way]:
+    """Yield the batch means of a smoothed loss, and of weighted ones, whose weights each batch divides by."""
+    detail, counts = f"batches of {size}", np.diff([*starts, len(losses)])
+    plain, smooth = (np.add.reduceat(values, starts) / counts for values in (losses, uniform))
+    if (counts != counts[0]).any():
+        for eps in _SMOOTHING:
+            value = float(((1 - eps) * plain + eps * smooth).mean())
+            yield "mean of batch means of a smoothed loss", f"{detail}, label smoothing {eps:g}", value
+    for name, weight in weighted.items():
+        of_batches = np.add.reduceat(weight, starts)
+        if not of_batches.all():  # a batch without any weight has no mean
             continue
-        detail, starts = f"batches of {size}", np.arange(0, samples, size)
-        sums = np.add.reduceat(losses, starts)
-        means = sums / np.diff([*starts, samples])
-        yield "the sum of a batch, averaged over batches", detail, float(sums.mean())
-        yield "batch means added up", detail, float(means.sum())
-        yield "batch means divided by the number of samples", detail, float(means.sum()) / samples
-        yield "the last batch only", detail, float(means[-1])
-        if samples % size:
-            yield "mean of batch means", detail, float(means.mean())
-            yield "drop_last", detail, float(sums[:-1].sum()) / (samples - samples % size)
-            yield "sums divided by full batches", detail, float(losses.sum()) / (size * len(starts))
+        means = np.add.reduceat(weight * losses, starts) / of_batches
+        yield "mean of weighted batch means", f"{detail}, {name}", float(means.mean())
+        if (counts != counts[0]).any():
+            by_size = float((means * counts).sum()) / len(losses)
+            yield "mean of weighted batch means", f"{detail} by size, {name}", by_size
 
 
 def _of_padding(losses: NDArray[np.float64], padded: int) -> Iterator[_Way]:
