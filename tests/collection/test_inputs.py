@@ -6,6 +6,8 @@ import logging
 import re
 import textwrap
 from collections import OrderedDict, namedtuple
+from copy import deepcopy
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
@@ -307,13 +309,69 @@ def test_where_both_axes_can_be_the_classes_both_ways_are_named(tmp_path):
     assert "return logits.reshape(-1, 3), targets.reshape(-1)\n" in message
 
 
-def test_the_code_for_a_function_works(tmp_path):
-    net = make_model().eval()
-    f = lambda inputs: net(inputs)  # noqa: E731
+class Holder:
+    """Calls a net of its own, as the trainers that people write do."""
+
+    def __init__(self, net):
+        self.net = net
+
+    def predict(self, inputs):
+        return self.net(inputs)
+
+
+def functions_of(net):
+    """Return functions of the inputs that call a net, by how they hold it."""
+    return {
+        "closure": lambda inputs: net(inputs),
+        "bound method of the net": net.forward,
+        "bound method of its holder": Holder(net).predict,
+        "partial": partial(nn.Module.__call__, net),
+        "default": lambda inputs, net=net: net(inputs),
+    }
+
+
+def train_mode_net():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(FEATURES, 16), nn.BatchNorm1d(16), nn.Dropout(0.5), nn.Linear(16, CLASSES))
+
+
+def loss_in_eval_mode(net):
+    return functional.cross_entropy(deepcopy(net).eval()(INPUTS), TARGETS).item()
+
+
+@pytest.mark.parametrize("how", functions_of(nn.Identity()))
+def test_the_code_for_a_function_evaluates_the_net_in_it(tmp_path, how):
+    net = train_mode_net()
+    f = functions_of(net)[how]
     message = refused(inspect, f, make_batches(), run=tmp_path)
+    assert "it uses a Sequential: pass that as the model" in message
     forward = eval(code_in(message, "lambda model").rstrip(";"), {"f": f})
-    found = inspect(torch.nn.Identity(), make_batches(), run=tmp_path, forward=forward)
-    assert found.loss == pytest.approx(functional.cross_entropy(net(INPUTS), TARGETS).item(), rel=1e-5)
+    found = inspect(net, make_batches(), run=tmp_path, forward=forward)
+    assert found.loss == pytest.approx(loss_in_eval_mode(net), rel=1e-5)
+
+
+@pytest.mark.parametrize("how", functions_of(nn.Identity()))
+def test_a_net_that_only_forward_knows_is_evaluated_too_and_left_as_it_was(tmp_path, how):
+    net = train_mode_net()
+    net[1].eval()
+    f, before = functions_of(net)[how], deepcopy(net)
+    found = inspect(
+        nn.Identity(), make_batches(), run=tmp_path, forward=lambda model, batch: (f(batch[0]), batch[1])
+    )
+    assert found.loss == pytest.approx(loss_in_eval_mode(net), rel=1e-5)
+    assert [one.training for one in net.modules()] == [one.training for one in before.modules()]
+    for name, value in net.state_dict().items():
+        assert torch.equal(value, before.state_dict()[name])
+
+
+def test_a_function_of_several_nets_names_them(tmp_path):
+    first, second = nn.Linear(FEATURES, 8), nn.GELU()
+    message = refused(inspect, lambda inputs: second(first(inputs)), make_batches(), run=tmp_path)
+    assert "it uses modules (Linear, GELU): pass torch.nn.ModuleList([...]) of them" in message
+
+
+def test_a_function_in_which_no_net_is_found_asks_for_it(tmp_path):
+    assert "pass the module that it uses" in refused(inspect, torch.relu, make_batches(), run=tmp_path)
 
 
 @pytest.mark.parametrize("several", [[make_loader(), make_loader()], {"a": make_loader()}])

@@ -21,6 +21,7 @@ from confshift.collection.guards import undisturbed
 from confshift.collection.interrupts import Interrupts
 from confshift.collection.loaders import batch_count, class_names_of, warn_of_dropped, warn_of_shard
 from confshift.collection.progress import shown
+from confshift.collection.random_states import modules_in
 from confshift.collection.sample_checks import check_samples
 from confshift.collection.sample_ids import IdSource, UnevenBatchError, identified
 from confshift.collection.saving import Destination
@@ -141,12 +142,7 @@ def inspect(
 
 def _check_arguments(model: Any, loader: Any, outputs: str) -> None:
     if not isinstance(model, nn.Module):
-        function = (
-            "for a function f of the inputs pass torch.nn.Identity() as the model and "
-            "forward=lambda model, batch: (f(batch[0]), batch[1]); "
-            if callable(model)
-            else ""
-        )
+        function = _advice_for_function(model) if callable(model) else ""
         raise ConfshiftError(
             f"model is a {type(model).__name__}, not a torch.nn.Module; {function}from another framework "
             "pass arrays: Run(path).append(Predictions(logits, targets))"
@@ -165,6 +161,22 @@ def _check_arguments(model: Any, loader: Any, outputs: str) -> None:
             "model has parameters that no batch has given a shape yet (a Lazy module); pass one batch "
             "through it before the inspection, as for an optimizer"
         )
+
+
+def _advice_for_function(function: Any) -> str:
+    """Say which module to pass in place of a function: what isn't passed may stay in training mode."""
+    modules = modules_in(function)
+    names = ", ".join(type(module).__name__ for module in modules[:3]) + (", ..." if modules[3:] else "")
+    if len(modules) == 1:
+        which = f"it uses a {names}: pass that"
+    elif modules:
+        which = f"it uses modules ({names}): pass torch.nn.ModuleList([...]) of them, made once,"
+    else:
+        which = "pass the module that it uses (torch.nn.Identity(), made once, where it uses none)"
+    return (
+        f"{which} as the model, for inspect to put it in eval mode, and for a function f of the inputs "
+        "forward=lambda model, batch: (f(batch[0]), batch[1]); "
+    )
 
 
 def _without_ddp(model: nn.Module) -> nn.Module:

@@ -12,7 +12,7 @@ from torch import nn
 
 from confshift.collection.interrupts import Interrupts
 from confshift.collection.model_state import saved_model_state
-from confshift.collection.random_states import generators_in, saved_random_states
+from confshift.collection.random_states import generators_in, modules_in, saved_random_states
 from confshift.collection.turns import one_at_a_time
 
 __all__ = ["undisturbed"]
@@ -32,11 +32,14 @@ def undisturbed(model: nn.Module, loader: Any, *functions: Any, interrupts: Inte
     model : torch.nn.Module
     loader : iterable
     *functions : Any
-        What else the pass calls, or None.
+        What else the pass calls, or None. Modules found in these are treated as the model is.
     interrupts : Interrupts
         Hold signals back on the way in and out, but not while this waits for another thread that inspects
         the same model or loader.
     """
+    present = set(model.modules())
+    others = [module for module in modules_in(*functions) if module not in present]
+    model = nn.ModuleList([model, *others]) if others else model
     generators = [*generators_in(model), *generators_in(loader, *functions)]
     shared = [*model.modules(), *model.parameters(), *model.buffers(), loader, *generators]
     with one_at_a_time(shared, interrupts), ExitStack() as stack:

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import nn
 
-__all__ = ["generators_in", "saved_random_states"]
+__all__ = ["generators_in", "modules_in", "saved_random_states"]
 
 #: Where the search for generators ends: so many objects, and so many members of one container.
 _MAX_OBJECTS = 5000
@@ -86,6 +86,15 @@ def generators_in(*roots: Any) -> list[Any]:
     globals that a function names: a dataset's transforms, a sampler's sampler, a `collate_fn`, the layers
     and hooks of a model. The search ends after 5,000 objects, the nearest first.
     """
+    return _reached(roots, _GENERATORS)
+
+
+def modules_in(*roots: Any) -> list[nn.Module]:
+    """Return the modules that are found in the same way, but not those inside them."""
+    return _reached(roots, (nn.Module,))
+
+
+def _reached(roots: Iterable[Any], kinds: tuple[type, ...]) -> list[Any]:
     found: list[Any] = []
     seen: dict[int, Any] = {}
     waiting = deque(roots)
@@ -94,7 +103,7 @@ def generators_in(*roots: Any) -> list[Any]:
         if id(value) in seen:
             continue
         seen[id(value)] = value
-        if isinstance(value, _GENERATORS):
+        if isinstance(value, kinds):
             found.append(value)
         else:
             waiting.extend(part for part in _parts(value) if _is_worth_a_look(part))
@@ -145,7 +154,7 @@ def _parts_of_function(function: types.FunctionType) -> Iterator[Any]:
     for name in function.__code__.co_names:
         value = function.__globals__.get(name)
         beside = isinstance(value, types.FunctionType) and value.__module__ == function.__module__
-        if beside or isinstance(value, _GENERATORS):
+        if beside or isinstance(value, (*_GENERATORS, nn.Module)):
             yield value
 
 
