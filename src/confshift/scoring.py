@@ -74,24 +74,6 @@ class Scores:
         return np.asarray(self.predicted >= 0)
 
 
-class Unscored(NamedTuple):
-    """How many rows have no finite loss, by why."""
-
-    unanswered: int  # NaN or plus infinity among the logits: no answer
-    infinite: int  # an answer that gives the true class a probability of 0
-
-
-def count_unscored(logits: NDArray[np.floating[Any]], targets: NDArray[np.int64]) -> Unscored:
-    """Count the rows without a finite loss, without scoring them: what can be said while the user waits.
-
-    >>> count_unscored(np.array([[0.0, np.nan], [0.0, -np.inf], [0.0, 1.0]]), np.array([0, 1, 1]))
-    Unscored(unanswered=1, infinite=1)
-    """
-    answered = np.isfinite(logits.max(axis=1))  # NaN and plus infinity come through; so does a row of -inf
-    zero = np.isneginf(logits[np.arange(len(targets)), targets])
-    return Unscored(int((~answered).sum()), int((answered & zero).sum()))
-
-
 def blocks(
     logits: NDArray[np.floating[Any]], targets: NDArray[np.int64], dtype: DTypeLike = np.float64
 ) -> Iterator[Block]:

@@ -28,7 +28,7 @@ def appended(tmp_path, caplog):
     def append(logits, **given):
         caplog.clear()
         with caplog.at_level(logging.WARNING, logger="confshift"):
-            run.append(Predictions(logits, TARGETS), **given)
+            run.append(Predictions(logits, TARGETS), **given).loss  # noqa: B018  # known once it was warned
         return caplog.messages
 
     yield append
@@ -65,6 +65,7 @@ def test_a_run_begun_anew_is_warned_about_anew(tmp_path, caplog):
         run = Run(tmp_path / "run")
         caplog.clear()
         run.append(Predictions(logits_with(np.nan, [1]), TARGETS))
+        run.flush()
         assert len(caplog.messages) == 1
         run.delete()
 
@@ -74,3 +75,10 @@ def test_float16_that_overflows_gives_no_answer(appended):
         logits = (1e4 * logits_with(12.0, [8])).astype(np.float16)
     (message,) = appended(logits)
     assert "give no answer" in message
+
+
+def test_the_rows_are_counted_behind_the_training_where_they_are_scored(tmp_path, caplog):
+    run = Run(tmp_path / "run")
+    run.append(Predictions(logits_with(np.nan, [1]), TARGETS))
+    run.flush()
+    assert [record.threadName for record in caplog.records] == ["confshift-writer"]

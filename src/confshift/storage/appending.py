@@ -18,7 +18,6 @@ from confshift.checkpoint import Checkpoint, Provenance
 from confshift.errors import Refusal
 from confshift.input_checks import are_numbers
 from confshift.predictions import Predictions, describe_difference
-from confshift.scoring import Unscored, count_unscored
 from confshift.storage.catalog import Catalog
 from confshift.storage.commit import Draft
 from confshift.storage.files import shows_sign
@@ -48,7 +47,6 @@ def append(
     kept = {name: plain(name, values) for name, values in notes.items()}
     fingerprint = _fingerprint(predictions)
     provenance = _provenance(writer, predictions, logged=kept["logged"], checks=kept["checks"])
-    unscored = count_unscored(predictions.logits, predictions.targets)  # here: later the buffer may be gone
     with writer.appending:
         writer.raise_failure()
         drafts = _on_their_way(writer)
@@ -62,7 +60,6 @@ def append(
         save = Save(draft, split, chosen, release)
         writer.submit(save)
         writer.note(split, chosen)
-        warn_of_unscored(unscored, writer, record, samples=len(predictions))
     return make_checkpoint(
         record,
         names,
@@ -249,26 +246,3 @@ def _check_first_write(writer: Writer, epoch: float | None) -> None:
 
 
 _log = logging.getLogger("confshift")
-
-_UNANSWERED = "give no answer (their outputs are NaN or infinite): they count for neither loss nor accuracy"
-_INFINITE = "give their true class a probability of 0: the loss is infinite (finite_loss leaves them out)"
-
-
-def warn_of_unscored(found: Unscored, writer: Writer, record: Record, *, samples: int) -> None:
-    """Log a warning for each kind of unscored samples, once for each run and split.
-
-    That a model no longer gives any answer is said even where some samples had none before.
-    """
-    silent = found.unanswered == samples
-    for kind, number, text in (
-        ("silent" if silent else "unanswered", found.unanswered, _UNANSWERED),
-        ("infinite", found.infinite, _INFINITE),
-    ):
-        about = (record.split, kind)
-        if not number or about in writer.unscored:
-            continue
-        writer.unscored.add(about)
-        _log.warning(
-            "%s: at epoch %g (%s), %d of %d samples %s. Further epochs are not warned about",
-            *(writer.catalog.path, record.epoch, record.split, number, samples, text),
-        )

@@ -12,6 +12,8 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+
 from confshift.checkpoint import Measurement, measure
 from confshift.errors import ConfshiftError
 from confshift.scoring import Scores, score
@@ -22,6 +24,9 @@ from confshift.storage.commit import Draft, commit
 from confshift.storage.record import Gap, Record
 
 _log = logging.getLogger("confshift")
+
+_UNANSWERED = "give no answer (their outputs are NaN or infinite): they count for neither loss nor accuracy"
+_INFINITE = "give their true class a probability of 0: the loss is infinite (finite_loss leaves them out)"
 
 #: So many logits buffers may be on their way: one being saved, one waiting.
 _MAX_OUTSTANDING = 2
@@ -60,7 +65,7 @@ class Writer:
         self._tidied = False
         self._sign: int | None = None  # of life: an open, locked file in the run's folder
         self._warned = False  # that another process's checkpoint was replaced
-        self.unscored: set[tuple[str, str]] = set()  # the splits and kinds of samples warned about
+        self._unscored: set[tuple[str, str]] = set()  # the splits and kinds of samples warned about
 
     @property
     def outstanding(self) -> list[Save]:
@@ -116,7 +121,7 @@ class Writer:
         """Take the folder for new: what was said of the one before may be said again."""
         self._warned = self._tidied = False
         self.splits.clear()
-        self.unscored.clear()
+        self._unscored.clear()
         self.give_up_sign()
 
     def give_up_sign(self) -> None:
@@ -176,8 +181,10 @@ class Writer:
         assert draft is not None
         try:
             given = draft.predictions
-            save.scored.set_result(score(given.logits, given.targets))  # loss and accuracy need no more
-            save.measured.set_result(measure(given, save.scored.result()))
+            scores = score(given.logits, given.targets)
+            self._warn_of_unscored(scores, save)  # before anybody can read the loss
+            save.scored.set_result(scores)  # loss and accuracy need no more
+            save.measured.set_result(measure(given, scores))
             if not self._tidied:
                 tidy(self.catalog)
                 self._tidied = True
@@ -200,6 +207,26 @@ class Writer:
         self._warn_of_replacing(draft.replaces, saved)
         save.committed.set_result(saved)
         return None
+
+    def _warn_of_unscored(self, scores: Scores, save: Save) -> None:
+        """Log a warning for each kind of unscored samples, once for each run and split.
+
+        That a model no longer gives any answer is said even where some samples had none before.
+        """
+        answered, samples = scores.answered, len(scores.rows)
+        unanswered = samples - int(answered.sum())
+        for kind, number, text in (
+            ("silent" if unanswered == samples else "unanswered", unanswered, _UNANSWERED),
+            ("infinite", int((answered & np.isinf(scores.loss)).sum()), _INFINITE),
+        ):
+            about = (save.split, kind)
+            if not number or about in self._unscored:
+                continue
+            self._unscored.add(about)
+            _log.warning(
+                "%s: at epoch %g (%s), %d of %d samples %s. Further epochs are not warned about",
+                *(self.catalog.path, save.epoch, save.split, number, samples, text),
+            )
 
     def _warn_of_replacing(self, replaced: Record | None, saved: Record) -> None:
         """Say once that a checkpoint of another process is gone: it may be of another training."""
