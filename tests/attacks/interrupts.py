@@ -1,7 +1,7 @@
 """Ctrl-C at every moment of an inspection: whatever it strikes, the training must be able to go on.
 
 `strikes_at_lines` is deterministic: a signal arrives just before a line of the collector. `strikes_at_random`
-sends real ones, from another thread, at random moments. Both may be asked for as many as wanted.
+sends real ones, from another process, at random moments. Both may be asked for as many as wanted.
 """
 
 from __future__ import annotations
@@ -9,9 +9,10 @@ from __future__ import annotations
 import os
 import random
 import signal
+import struct
+import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -157,29 +158,53 @@ def _traced(
 def strikes_at_random(count: int, *, seed: int = 0) -> Iterator[tuple[str, bool, list[str]]]:
     """Interrupt `count` inspections by a real SIGINT each, at random moments; yield as for lines."""
     draws = random.Random(seed)
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, _Sender() as sender:
         target = Target(folder)
-        start = time.perf_counter()
-        for _ in range(5):
-            target.inspect()
-        lasts = (time.perf_counter() - start) / 5
-        for _ in range(count):
+        target.inspect()  # the first is much longer
+        for number in range(count):
+            if number % 20 == 0:
+                lasts = min(_seconds(target.inspect) for _ in range(5))
             delay = draws.uniform(0, lasts)
-            sender = threading.Timer(delay, os.kill, (os.getpid(), signal.SIGINT))
             inside, came_out = False, False
-            patience = time.perf_counter() + 60
             try:
-                sender.start()
+                sender.send_in(delay)
                 inside = True
                 target.inspect()
                 inside = False
-                while sender.is_alive() or time.perf_counter() < patience:
-                    time.sleep(0.001)  # a signal that another thread took ends no sleep of this one
+                time.sleep(60)  # until it comes
             except KeyboardInterrupt:
                 came_out = inside
-            sender.join()
             yield f"{1e3 * delay:.2f} ms", came_out, target.problems()
         target.run.flush()
+
+
+def _seconds(action: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    action()
+    return time.perf_counter() - start
+
+
+class _Sender:
+    """A process that interrupts this one: a thread would wait for the lock that the inspection holds."""
+
+    _CODE = """
+import os, signal, struct, time
+while raw := os.read(0, 8):
+    time.sleep(struct.unpack("d", raw)[0])
+    os.kill(os.getppid(), signal.SIGINT)
+"""
+
+    def __enter__(self) -> _Sender:
+        command = [sys.executable, "-S", "-c", self._CODE]
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
+        return self
+
+    def send_in(self, seconds: float) -> None:
+        assert self._process.stdin is not None
+        os.write(self._process.stdin.fileno(), struct.pack("d", seconds))
+
+    def __exit__(self, *_: object) -> None:
+        self._process.communicate()
 
 
 #: Where an interrupt could do harm.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import signal
 import subprocess
 import sys
@@ -9,7 +11,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from interrupts import strikes_at_lines
+from interrupts import Target, strikes_at_lines
 
 from confshift.collection.interrupts import Interrupts
 
@@ -39,6 +41,33 @@ def test_a_real_interrupt_at_any_moment_leaves_everything_as_it_was():
         check=False,
     )
     assert (done.stdout, done.returncode) == ("[]\n", 0), done.stderr[-2000:]
+
+
+def test_an_interrupt_while_a_save_is_handed_over_leaves_no_thread_waiting(tmp_path):
+    target, moments = Target(tmp_path), itertools.count()
+    for strike in range(0, 160, 8):
+        events = itertools.count()
+
+        def trace(frame, event, _, events=events, strike=strike):
+            if Path(frame.f_code.co_filename).name in ("threading.py", "writer.py"):
+                if event != "call" and next(events) == strike:
+                    next(moments)
+                    signal.raise_signal(signal.SIGINT)
+                return trace
+            return trace if "confshift" in frame.f_code.co_filename else None
+
+        tracing = sys.gettrace()
+        sys.settrace(trace)
+        try:
+            with contextlib.suppress(KeyboardInterrupt):
+                target.inspect()
+        finally:
+            sys.settrace(tracing)
+        waiting = threading.Thread(target=target.run.flush, daemon=True)
+        waiting.start()
+        waiting.join(30)
+        assert not waiting.is_alive()
+    assert next(moments) > 5
 
 
 def test_a_signal_is_held_back_and_then_delivered():

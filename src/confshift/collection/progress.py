@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
 from collections.abc import Iterable
 from typing import Any
@@ -21,6 +22,9 @@ class Bar(tqdm):  # type: ignore[type-arg]
 
 def shown(batches: Iterable[Any], title: str, count: int | None) -> Iterable[Any]:
     """Iterate over batches, with a bar on a terminal."""
+    on_terminal = getattr(sys.stderr, "isatty", None)
+    if on_terminal is None or not on_terminal():  # no bar either: an interrupt in its destructor is lost
+        return batches
     return Bar(batches, title, count, leave=False, disable=None, delay=_PATIENCE, unit="batch")
 
 

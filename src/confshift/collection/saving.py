@@ -15,6 +15,7 @@ from functools import lru_cache
 from typing import Any, TypeVar
 
 from confshift.checkpoint import Checkpoint
+from confshift.collection.interrupts import Interrupts
 from confshift.errors import ConfshiftError, Refusal
 from confshift.predictions import Predictions
 from confshift.storage.run import Run
@@ -142,8 +143,10 @@ class Destination:
                     release=release,
                 )
 
+            self._attempt(run.wait_for_room)
             for _ in range(2):  # the first error may be that of the save before
-                checkpoint = self._attempt(append)
+                with Interrupts():  # one that strikes while a thread starts would leave that waiting for ever
+                    checkpoint = self._attempt(append)
                 if checkpoint is not None:
                     return checkpoint
             run.miss(self.epoch, split=self._split, reason=self._reason)

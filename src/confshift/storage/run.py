@@ -235,6 +235,10 @@ class Run:
         """Return the epoch that :meth:`append` would take, from memory alone: the disk may be unreadable."""
         return expected_epoch(self._writer, epoch=epoch, split=split)
 
+    def wait_for_room(self) -> None:
+        """Wait until :meth:`append` would not wait for an earlier save."""
+        self._writer.wait_for_room()
+
     def miss(self, epoch: float, *, split: str, reason: str) -> None:
         """Note that a checkpoint could not be handed over: a gap, and the epochs are counted on."""
         self._writer.miss(split, epoch, reason)

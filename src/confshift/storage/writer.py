@@ -32,6 +32,12 @@ _INFINITE = "give their true class a probability of 0: the loss is infinite (fin
 _MAX_OUTSTANDING = 2
 
 
+def _taken_lock() -> threading.Lock:
+    lock = threading.Lock()
+    lock.acquire()
+    return lock
+
+
 @dataclass(eq=False)
 class Save:
     """A checkpoint handed to the writer."""
@@ -43,6 +49,16 @@ class Save:
     scored: Future[Scores] = field(default_factory=Future)
     measured: Future[Measurement] = field(default_factory=Future)
     committed: Future[Record] = field(default_factory=Future)
+    _unfinished: threading.Lock = field(default_factory=_taken_lock)
+
+    def wait(self) -> None:
+        """Wait until the writer is done with it."""
+        with self._unfinished:
+            pass
+
+    def finish(self) -> None:
+        """Let those go on that wait."""
+        self._unfinished.release()
 
 
 class Writer:
@@ -56,7 +72,8 @@ class Writer:
         self.highest: float | None = None  # val epoch that this process appended
         self.latest: float | None = None  # val epoch that this process appended last
         self.splits: set[str] = set()  # that this process appended to, since the folder is there
-        self._state = threading.Condition()
+        # Not a Condition: an interrupt inside its `__enter__` leaves it locked for ever.
+        self._state = threading.Lock()
         self._saves: list[Save] = []  # the first is being saved
         self._failure: ConfshiftError | None = None
         self._gaps: list[Gap] = []
@@ -85,8 +102,8 @@ class Writer:
         The thread is no daemon: an interpreter waits for it, also in a child process of multiprocessing,
         which ends without exit handlers.
         """
+        self.wait_for_room()
         with self._state:
-            self._state.wait_for(lambda: len(self._saves) < _MAX_OUTSTANDING)
             if not self._running:
                 thread = threading.Thread(target=self._work, name="confshift-writer", daemon=False)
                 try:
@@ -95,6 +112,11 @@ class Writer:
                     raise ConfshiftError(f"{self.catalog.path}: no thread to write in: {error}") from error
                 self._thread, self._running = thread, True
             self._saves.append(save)
+
+    def wait_for_room(self) -> None:
+        """Wait until fewer than two saves are on their way."""
+        while len(waiting := self.outstanding) >= _MAX_OUTSTANDING:
+            waiting[0].wait()
 
     def miss(self, split: str, epoch: float, reason: str) -> None:
         """Remember a save that could not even be queued; the epochs are counted on."""
@@ -138,8 +160,8 @@ class Writer:
 
     def wait(self) -> None:
         """Wait until nothing is on its way."""
-        with self._state:
-            self._state.wait_for(lambda: not self._saves)
+        while waiting := self.outstanding:
+            waiting[-1].wait()
 
     def join(self) -> None:
         """Wait until the thread is gone too: stopped while it frees a tensor, it would abort the process."""
@@ -173,7 +195,7 @@ class Writer:
                     self._gaps.append(Gap(save.split, save.epoch, _reason(failure)))
                     self._failure = self._failure or failure
                 del self._saves[0]
-                self._state.notify_all()
+            save.finish()
 
     def _save(self, save: Save) -> ConfshiftError | None:
         """Measure and commit; whatever goes wrong comes back as the error to raise later."""
