@@ -16,7 +16,17 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional
-from torch.utils.data import DataLoader, DistributedSampler, IterableDataset, Sampler, Subset, TensorDataset
+from torch.utils.data import (
+    DataLoader,
+    DistributedSampler,
+    IterableDataset,
+    RandomSampler,
+    Sampler,
+    Subset,
+    SubsetRandomSampler,
+    TensorDataset,
+    default_collate,
+)
 from toy_training import CLASSES, FEATURES, INPUTS, SAMPLES, TARGETS, make_batches, make_loader, make_model
 
 from confshift import ConfshiftError, Predictions, Run, inspect
@@ -865,3 +875,49 @@ def test_the_sanity_check_is_known_through_a_wrapper(tmp_path):
     trainer = Trainer(make_model(), tmp_path / "run")
     trainer.model = nn.DataParallel(trainer.model)
     assert trainer.fit() == [0, 1, 2]
+
+
+# Samples that a loader leaves out
+
+
+class EveryThird(Sampler):
+    def __iter__(self):
+        return iter(range(0, SAMPLES, 3))
+
+    def __len__(self):
+        return len(range(0, SAMPLES, 3))
+
+
+DATA = TensorDataset(INPUTS, TARGETS)
+
+
+@pytest.mark.parametrize(
+    ("loader", "different"),
+    [
+        (DataLoader(DATA, 16, sampler=EveryThird()), 35),
+        (DataLoader(DATA, 16, sampler=SubsetRandomSampler(range(40))), 40),
+        (DataLoader(DATA, 16, sampler=RandomSampler(DATA, num_samples=50)), 50),
+        (DataLoader(DATA, batch_sampler=[[1, 2], [2, 3], [4]]), 4),
+        (DataLoader(DATA, 16, collate_fn=lambda samples: default_collate(samples[1:])), SAMPLES - 7),
+        (DataLoader(DATA, 16, shuffle=True), SAMPLES),
+        (DataLoader(Subset(DATA, range(7)), 4), 7),
+    ],
+)
+def test_a_loader_that_leaves_samples_out_is_warned_of_once_with_both_numbers(
+    tmp_path, caplog, loader, different
+):
+    model = make_model()
+    for _ in range(2):
+        inspect(model, loader, run=tmp_path / "run", check=False)
+    found = [one.getMessage() for one in caplog.records if "different samples" in one.getMessage()]
+    assert len(found) == (different < len(loader.dataset))
+    assert all(f"gave {different} different samples, and its dataset has {SAMPLES}" in one for one in found)
+
+
+@pytest.mark.parametrize("name", ["num_replicas", "num_processes", "world_size"])
+def test_a_sampler_of_a_ranks_share_is_known_by_any_of_its_usual_attributes(tmp_path, caplog, name):
+    sampler = EveryThird()
+    setattr(sampler, name, 3)
+    inspect(make_model(), DataLoader(DATA, 16, sampler=sampler), run=tmp_path / "run", check=False)
+    assert f"35 of {SAMPLES} samples (val)" in caplog.text
+    assert "different samples" not in caplog.text

@@ -19,7 +19,13 @@ from confshift.collection.buffers import Rows
 from confshift.collection.checks import check_model
 from confshift.collection.guards import undisturbed
 from confshift.collection.interrupts import Interrupts
-from confshift.collection.loaders import batch_count, class_names_of, warn_of_dropped, warn_of_shard
+from confshift.collection.loaders import (
+    batch_count,
+    class_names_of,
+    warn_of_dropped,
+    warn_of_missing,
+    warn_of_shard,
+)
 from confshift.collection.progress import shown
 from confshift.collection.random_states import modules_in
 from confshift.collection.sample_checks import check_samples
@@ -129,6 +135,8 @@ def inspect(
         class_names=class_names,
         checked=place.is_first if check is None else check,
     )
+    if sample_ids is None:
+        warn_of_missing(loader, seen.ids, run=place.path, split=split)
     try:
         names = class_names_of(loader, seen.rows.classes) if class_names is None else class_names
         predictions = seen.predictions(outputs, names, ignore_index)

@@ -5,11 +5,20 @@ from __future__ import annotations
 import logging
 from typing import Any
 
+import numpy as np
+from numpy.typing import ArrayLike
 from torch.utils.data import DataLoader, IterableDataset
 
 from confshift.input_checks import listed_names
 
-__all__ = ["batch_count", "class_names_of", "torch_loader", "warn_of_dropped", "warn_of_shard"]
+__all__ = [
+    "batch_count",
+    "class_names_of",
+    "torch_loader",
+    "warn_of_dropped",
+    "warn_of_missing",
+    "warn_of_shard",
+]
 
 _log = logging.getLogger("confshift")
 
@@ -88,9 +97,36 @@ def warn_of_shard(loader: Any, *, run: str, split: str) -> None:
             return
 
 
+def warn_of_missing(loader: Any, ids: ArrayLike | None, *, run: str, split: str) -> None:
+    """Say, once for each run and split, that a pass gave fewer different samples than the dataset has.
+
+    Whatever leaves them out: a sampler that chooses or draws with replacement, a rank's share that no
+    attribute tells of, a `collate_fn` that filters.
+
+    Parameters
+    ----------
+    ids : array_like, shape (N,), or None
+        By the sampler or by content: ids of the user's own may be those of groups.
+    """
+    inner = torch_loader(loader)
+    told = {(run, split), (run, f"{split} shard"), (run, f"{split} missing")} & _warned
+    if ids is None or inner is None or isinstance(inner.dataset, IterableDataset) or told:
+        return
+    different, total = len(np.unique(ids)), _length_of(inner.dataset)
+    if total is not None and different < total:
+        _warned.add((run, f"{split} missing"))
+        _log.warning(
+            "%s: the loader gave %d different samples, and its dataset has %d (%s, sampler: %s). What is "
+            "saved, loss and accuracy are of these only. Where the others belong to this split too, give "
+            "inspect a loader of all of them, with a collate_fn that keeps them: "
+            "DataLoader(loader.dataset, batch_size=...)",
+            *(run, different, total, split, type(inner.sampler).__name__),
+        )
+
+
 def _ranks_of(part: Any) -> int:
     """Return among how many ranks a sampler or dataset shares its samples out."""
-    for name in ("num_replicas", "num_processes"):  # torch's name, accelerate's
+    for name in ("num_replicas", "num_processes", "world_size"):  # torch's name, accelerate's, many others'
         ranks = getattr(part, name, None)
         if type(ranks) is int:
             return ranks
@@ -101,7 +137,7 @@ def _share_of(part: Any, loader: DataLoader[Any], ranks: int) -> str:
     """Say how many samples of how many a rank gets, padding included, where that is known."""
     total = _length_of(loader.dataset)
     if total is None:
-        return f"every {ranks}th of an unknown number of"
+        return f"1 of every {ranks}"
     given = getattr(part, "num_samples", None)
     return f"{given if type(given) is int else -(-total // ranks)} of {total}"
 
