@@ -13,6 +13,9 @@ BIN := .venv/bin
 # Without --no-compile, pip would byte-compile thousands of files that are never imported, for half a minute.
 PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --no-compile -q -c constraints.txt
 
+# The tests start some forty interpreters, whose modules are compiled once, even where the environment says never.
+suite: export PYTHONDONTWRITEBYTECODE =
+
 # Each worker begins with one half of the files, so most of what a file's tests share is made once; whoever is
 # done first takes from the other, so that both end together.
 PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal

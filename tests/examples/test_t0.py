@@ -81,7 +81,7 @@ def test_the_faults_that_are_told_have_the_numbers_on_disk(quick):
         f"validation loss {logged['val']:.3f} by the loop and {seen['val']:.3f} in eval mode at epoch "
         f"{EPOCHS}, training loss {logged['train']:.3f} and {seen['train']:.3f}" in lines[-3]
     )
-    assert logged["val"] > 1.2 * seen["val"]
+    assert logged["val"] > 1.1 * seen["val"]  # with ten other seeds at least 1.18 times
     order = loss_and_accuracy(runs["label order"], EPOCHS)[1]
     assert f"label order (outputs_in_order): accuracy {order:.1%} after training" in lines[-3]
 
@@ -100,7 +100,11 @@ def test_the_picture_of_the_thread_is_found_where_the_numbers_on_disk_show_it(qu
         if accuracies[0] - accuracies[1] > 0.1 and losses[-1] > 1.2 * losses[0]:
             alike.append(name)
     assert alike == ["label order"]
-    assert "only the run with label order is" in lines[-2]
+    trained = [one for one in runs_in(folder)["label order"].checkpoints() if one.epoch > 0]
+    rise = confshift.summarize(trained).rise.loc["loss"]
+    certain = rise["status"] == "systematic" and rise["best_epoch"] == 1  # seven epochs may be too few
+    opening = "only the run with label order is" if certain else "none of these runs is"
+    assert opening in lines[-2]
 
 
 def test_the_tables_are_those_of_the_runs(quick):
