@@ -248,6 +248,8 @@ WAYS = {
     "the last batch only": lambda z, y: batched(64)(z, y)[-1],
     "drop_last": lambda z, y: np.mean(batched(64)(z, y)[: len(y) // 64]),
     "sums divided by full batches": lambda z, y: sum(batched(64, "sum")(z, y)) / (64 * -(-len(y) // 64)),
+    "a division by ranks or steps too many": lambda z, y: cross_entropy(z, y) / 16,
+    "another measure": lambda z, y: ((z.softmax(1) - one_hot(z)(y)) ** 2).sum(1).mean(),
     "batch means divided by a wrong number of batches": lambda z, y: (
         sum(batched(32)(z, y)) / (len(batched(32)(z, y)) - 1)
     ),
@@ -559,3 +561,22 @@ def test_batches_are_those_of_the_loader_where_some_of_its_rows_have_no_label(wa
         checkpoints.append(replace(plain, provenance=provenance))
     causes = possible_causes(panel := stack(checkpoints), logged_losses(panel))
     assert causes.loc[0, ["cause", "detail", "fits"]].tolist() == [way, "batches of 64", True]
+
+
+@pytest.mark.parametrize(
+    ("detail", "log"),
+    [
+        ("perplexity", lambda z, y: cross_entropy(z, y).exp()),
+        ("the loss with its sign turned", lambda z, y: -cross_entropy(z, y)),
+        ("the median", lambda z, y: np.median(cross_entropy(z, y, reduction="none").numpy())),
+        ("error rate", lambda z, y: (z.argmax(1) != y).double().mean()),
+        ("accuracy in percent", lambda z, y: 100 * (z.argmax(1) == y).double().mean()),
+        (
+            "mean squared error against one-hot labels",
+            lambda z, y: ((z.softmax(1) - one_hot(z)(y)) ** 2).mean(),
+        ),
+    ],
+)
+def test_another_measure_that_was_logged_as_a_loss_is_named(detail, log):
+    causes = possible_causes(panel := run_of(4, log), logged_losses(panel))
+    assert causes[causes["fits"]][["cause", "detail"]].to_numpy().tolist() == [["another measure", detail]]

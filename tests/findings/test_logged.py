@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import pytest
 
 import confshift
 from confshift.analysis.history import summarize
@@ -150,3 +151,16 @@ def test_each_way_that_is_tried_has_a_remedy():
     ]
     causes = set(logged_loss(summarize(checkpoints)).evidence["cause"])
     assert causes == set(_STEPS)
+
+
+@pytest.mark.parametrize(("agreeing", "named"), [(3, True), (1, False)])
+def test_a_way_that_agrees_at_some_epochs_is_named_where_these_are_half_of_them(agreeing, named):
+    checkpoints = with_smoothed(5)
+    checkpoints[agreeing:] = [
+        replace(one, provenance=Provenance(logged={"loss": 9.0 + one.epoch**2}))
+        for one in checkpoints[agreeing:]
+    ]
+    sentence = logged_loss(summarize(checkpoints)).sentence
+    closest = f"The closest is label smoothing (0.1), which agrees at {agreeing} of 5 epochs only."
+    assert (closest in sentence) == named
+    assert ("The closest" in sentence) == named

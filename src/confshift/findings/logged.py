@@ -31,7 +31,10 @@ _STEPS = {
     "the mean of -p, the true class's probability": "nll_loss takes log-probabilities: use log_softmax.",
     "focal loss": "Evaluate with a plain cross-entropy; a focal loss weighs the samples.",
     "a sum over ranks": "Divide by the number of ranks after all_reduce.",
-    "a division by the ranks too many": "Divide by the number of ranks once.",
+    "a division by ranks or steps too many": (
+        "Divide by the number of ranks once, and not by the steps of gradient accumulation."
+    ),
+    "another measure": "Log the mean cross-entropy: what was logged as a loss is another measure.",
     "a softmax applied twice": (
         "cross_entropy takes logits: remove the model's softmax, or use nll_loss on its log. As it is, the "
         "loss can't fall below ln(1 + (K - 1)/e)."
@@ -168,10 +171,13 @@ def _explained(fitting: pd.DataFrame) -> str:
 def _unexplained(causes: pd.DataFrame) -> str:
     """Say what comes closest, which is either not close enough or may be so by chance."""
     sentence = "No way that can be recomputed gives what was logged so closely that chance is ruled out."
-    if causes.empty or not causes["agreeing"].any():
-        return sentence
     closest = causes.loc[causes["agreeing"].idxmax()]
-    return f"{sentence} The closest is {_way(closest)}, {_agreement(closest)}."
+    if closest["agreeing"] == closest["epochs"]:
+        return f"{sentence} The closest is {_way(closest)}, {_agreement(closest)}."
+    if 2 * closest["agreeing"] < closest["epochs"]:
+        return sentence
+    at = f"which agrees at {closest['agreeing']} of {count(closest['epochs'], 'epoch')} only"
+    return f"{sentence} The closest is {_way(closest)}, {at}."
 
 
 def _way(row: pd.Series) -> str:

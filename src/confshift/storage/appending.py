@@ -243,6 +243,3 @@ def _check_first_write(writer: Writer, epoch: float | None) -> None:
             "goes on from them. Use another run folder, or pass epoch= (greater than 0) where a training is "
             f"resumed, or remove the old run first: Run({str(catalog.path)!r}).delete()"
         )
-
-
-_log = logging.getLogger("confshift")

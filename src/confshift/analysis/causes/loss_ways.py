@@ -20,7 +20,7 @@ from confshift.scoring import blocks
 _SMOOTHING = (0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3)
 _BATCH_SIZES = tuple(sorted({*(2**k for k in range(1, 14)), 10, 20, 25, 50, 96, 100, 200, 250, 500, 1000}))
 _FOCAL = (0.5, 1.0, 2.0, 3.0, 5.0)
-_RANKS = (2, 4, 8)
+_RANKS = (2, 4, 8, 16, 32)
 _DECAYS = (0.9, 0.95, 0.98, 0.99)  # of a moving average
 
 #: Ways of many values each: tried by the side of the others, they would make any number agree with something.
@@ -52,6 +52,7 @@ def recomputed_losses(panel: Panel, position: int, means: NDArray[np.float64]) -
     }
     yield from _of_losses(losses)
     yield from _of_sums(sums, losses, logits.shape[1])
+    yield from _of_answers(float(panel.correct[position][panel.answered[position]].mean()))
     for name, weight in weighted.items():
         yield "class weights", name, float((weight * losses).sum() / weight.sum())
         yield "class weights, divided by the samples", name, float((weight * losses).mean())
@@ -98,18 +99,29 @@ def _of_losses(losses: NDArray[np.float64]) -> Iterator[_Way]:
         yield "focal loss", f"gamma {gamma:g}", float(((1 - p) ** gamma * losses).mean())
     for ranks in _RANKS:
         yield "a sum over ranks", f"{ranks} ranks", mean * ranks
-        yield "a division by the ranks too many", f"{ranks} ranks", mean / ranks
+        yield "a division by ranks or steps too many", f"{ranks} ranks or accumulation steps", mean / ranks
+    yield "another measure", "perplexity", float(np.exp(min(mean, 700.0)))
+    yield "another measure", "the loss with its sign turned", -mean
+    yield "another measure", "the median", float(np.median(losses))
+
+
+def _of_answers(accuracy: float) -> Iterator[_Way]:
+    for unit, in_unit in ((1.0, ""), (100.0, " in percent")):
+        yield "another measure", f"accuracy{in_unit}", unit * accuracy
+        yield "another measure", f"error rate{in_unit}", unit * (1 - accuracy)
 
 
 def _of_sums(
     sums: tuple[NDArray[np.float64], ...], losses: NDArray[np.float64], classes: int
 ) -> Iterator[_Way]:
     """Yield what needs every class's logit."""
-    uniform, twice, binary, of_shares, picked = sums
+    uniform, twice, binary, of_shares, picked, squared = sums
     for eps in _SMOOTHING:
         yield "label smoothing", f"{eps:g}", float((1 - eps) * losses.mean() + eps * uniform.mean())
     yield "a softmax applied twice", "cross_entropy on probabilities", float(twice.mean())
     yield "nll_loss on logits", "without a log_softmax", -float(picked.mean())
+    yield "another measure", "Brier score", float(squared.mean())
+    yield "another measure", "mean squared error against one-hot labels", float(squared.mean()) / classes
     for name, values in (("binary_cross_entropy_with_logits", binary), ("binary_cross_entropy", of_shares)):
         yield "a binary cross-entropy against one-hot labels", f"{name}, mean", float(values.mean()) / classes
         yield "a binary cross-entropy against one-hot labels", f"{name}, sum", float(values.mean())
@@ -118,12 +130,12 @@ def _of_sums(
 def _sums(
     logits: NDArray[Any], targets: NDArray[np.int64], losses: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], ...]:
-    """Return five losses of each sample.
+    """Return six losses of each sample.
 
     The cross-entropy against the uniform distribution; that of the probabilities taken for logits; the sum of
-    the classes' binary ones, of logits and of probabilities; the true class's logit.
+    the classes' binary ones, of logits and of probabilities; the true class's logit; the Brier score.
     """
-    uniform, twice, binary, of_shares, picked = (np.empty(len(targets)) for _ in range(5))
+    uniform, twice, binary, of_shares, picked, squared = (np.empty(len(targets)) for _ in range(6))
     for block in blocks(logits, targets):
         rows, axis = block.rows, block.axis
         raw = np.asarray(logits[rows], np.float64)
@@ -134,12 +146,13 @@ def _sums(
         shares = shares / shares.sum(axis=axis, keepdims=True)
         shares = shares.T if axis == 0 else shares
         mine = shares[each, own]
+        squared[rows] = (shares**2).sum(axis=1) - 2 * mine + 1
         twice[rows] = np.log(np.exp(shares).sum(axis=1)) - mine
         binary[rows] = np.logaddexp(0, raw).sum(axis=1) - picked[rows]
         with np.errstate(divide="ignore", invalid="ignore"):
             others = np.log1p(-shares)
             of_shares[rows] = losses[rows] - (others.sum(axis=1) - others[each, own])
-    return uniform, twice, binary, of_shares, picked
+    return uniform, twice, binary, of_shares, picked, squared
 
 
 def _of_batches(
