@@ -189,7 +189,7 @@ def _check_text_ids(array: NDArray[Any], original: ArrayLike, given: str) -> NDA
         raise ConfshiftError(f"sample_ids has dtype {given}; pass integers or text")
     # A list is looked at as it was given: numpy would turn ["a", 1] into text.
     members = original if isinstance(original, (list, tuple)) else array.tolist()
-    odd = [one for one in members if not isinstance(one, (str, bytes))]
+    odd = [member for member in members if not isinstance(member, (str, bytes))]
     if odd:
         raise ConfshiftError(f"sample_ids: {odd[0]!r} among text; pass all integers or all text")
     array = array.astype(str)

@@ -253,7 +253,7 @@ def test_a_real_kill_leaves_the_old_page_and_the_next_report_removes_the_draft(t
 def test_a_draft_that_is_being_written_stays(tmp_path):
     page = tmp_path / "page.html"
     draft = draft_of(page)
-    with draft.open("wb") as stream, files.held(stream.fileno(), wait=True):
+    with draft.open("wb") as stream, files.hold_lock(stream.fileno(), wait=True):
         save_file(page, b"new")
     assert names(tmp_path) == sorted([draft.name, "page.html"])
 

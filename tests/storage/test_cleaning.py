@@ -135,7 +135,7 @@ class TestRepair:
         for file in (old, new):
             file.write_text("")
         other.symlink_to(new)
-        with new.open("rb") as stream, files.held(stream.fileno(), wait=True):
+        with new.open("rb") as stream, files.hold_lock(stream.fileno(), wait=True):
             assert repaired(run) == {
                 old.name: (True, "a draft of a page"),
                 new.name: (False, "a page is being written"),

@@ -73,15 +73,15 @@ def bin_columns(
     upto = np.searchsorted(ordered, edges, side="right")
     upto[0] = 0  # a confidence of exactly 0 is in the first bin
     samples = np.diff(upto)
-    held = np.flatnonzero(samples)
-    samples = samples[held]
-    right = np.add.reduceat(correct[order].astype(np.float64), upto[held])
+    filled = np.flatnonzero(samples)
+    samples = samples[filled]
+    right = np.add.reduceat(correct[order].astype(np.float64), upto[filled])
     low, high = wilson_interval(right, samples)
     return {
-        "bin": held,
-        "edge_low": edges[held],
-        "edge_high": edges[held + 1],
-        "confidence": np.add.reduceat(ordered, upto[held]) / samples,
+        "bin": filled,
+        "edge_low": edges[filled],
+        "edge_high": edges[filled + 1],
+        "confidence": np.add.reduceat(ordered, upto[filled]) / samples,
         "accuracy": right / samples,
         "accuracy_low": low,
         "accuracy_high": high,

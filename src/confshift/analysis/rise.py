@@ -155,13 +155,13 @@ def check_looks(looks: Looks) -> None:
 def _group_codes(groups: Groups, sample_ids: NDArray[Any], used: NDArray[np.bool_]) -> NDArray[np.intp]:
     """Return a group code for each sample in use, without gaps."""
     if isinstance(groups, (Mapping, pd.Series)):
-        missing = [one for one in sample_ids.tolist() if one not in groups]
+        missing = [sample_id for sample_id in sample_ids.tolist() if sample_id not in groups]
         if missing:
             raise ConfshiftError(
                 f"groups has no entry for {len(missing)} of {len(sample_ids)} sample ids, such as "
                 f"{missing[0]!r}; give every sample a group"
             )
-        groups = [groups[one] for one in sample_ids.tolist()]
+        groups = [groups[sample_id] for sample_id in sample_ids.tolist()]
     labels = np.asarray(groups)
     if labels.shape != sample_ids.shape:
         raise ConfshiftError(

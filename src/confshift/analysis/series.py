@@ -172,12 +172,14 @@ def _numbers(series: Series, critical: float) -> dict[str, float]:
     means, error = series.errors.means, series.errors.standard_errors[-1, :-1]
     best = series.baseline
     rises = means[-1] - means[:-1]
-    told = error > 0
+    spread_known = error > 0
     return {
         "amount": float(rises[best]),
-        "lower_bound": float((rises - critical * error)[told].max()) if told.any() else math.nan,
+        "lower_bound": float((rises - critical * error)[spread_known].max())
+        if spread_known.any()
+        else math.nan,
         "upper_bound": float((rises + critical * error).max()),
-        "resolution": float((critical + _POWER_80) * error[best]) if told[best] else math.nan,
+        "resolution": float((critical + _POWER_80) * error[best]) if spread_known[best] else math.nan,
         "best_epoch": float(series.epochs[best]),
         "best_value": float(means[best]),
         "last_epoch": float(series.epochs[-1]),

@@ -22,7 +22,7 @@ def call_model(model: nn.Module, arguments: tuple[Any, ...], fields: Mapping[str
         return model(*arguments, **fields)
     except Exception as error:
         if sys.version_info >= (3, 11):
-            passed = [_described(one) for one in arguments]
+            passed = [_described(argument) for argument in arguments]
             passed += [f"{name}={_described(one)}" for name, one in fields.items()]
             error.add_note(
                 f"confshift called model({', '.join(passed)}). Where the model wants its inputs otherwise, "

@@ -154,7 +154,7 @@ def _head(reader: Reader, batch: Any) -> dict[str, Any]:
         "in_features": head.in_features,
         "out_features": head.out_features,
         "bias": head.bias is not None,
-        "zero_weights": not any(bool(one.any()) for one in weights),
+        "zero_weights": not any(bool(weight.any()) for weight in weights),
         "mean_squared_norm": _finite(features.double().square().sum(dim=-1).mean().item()),
     }
 

@@ -108,15 +108,15 @@ def _place_of_logits(parts: Sequence[Any], classes: int | None) -> int | None:
         return places[0] if isinstance(first, Tensor) else None
     if not _is_rows(first):
         return None
-    others = [one for place in places[1:] for one in _tensors_in(parts[place])]
-    rivals = [one for one in others if _is_rows(one) or _is_column(one, len(first))]
-    return places[0] if all(one.shape == first.shape for one in rivals) else None
+    others = [tensor for place in places[1:] for tensor in _tensors_in(parts[place])]
+    rivals = [other for other in others if _is_rows(other) or _is_column(other, len(first))]
+    return places[0] if all(rival.shape == first.shape for rival in rivals) else None
 
 
 def _place_of_width(parts: Sequence[Any], classes: int | None) -> int | None:
     """Return the first part of this width; None where there is none, or it is within another part."""
     for place, part in enumerate(parts):
-        if any(_is_rows(one) and one.shape[1] == classes for one in _tensors_in(part)):
+        if any(_is_rows(tensor) and tensor.shape[1] == classes for tensor in _tensors_in(part)):
             return place if isinstance(part, Tensor) else None
     return None
 
@@ -126,7 +126,7 @@ def _tensors_in(part: Any) -> list[Tensor]:
     if isinstance(part, Tensor):
         return [part]
     inner = part.values() if isinstance(part, Mapping) else part if isinstance(part, list | tuple) else ()
-    return [one for within in inner for one in _tensors_in(within)]
+    return [tensor for within in inner for tensor in _tensors_in(within)]
 
 
 def _is_loss(part: Any) -> bool:

@@ -30,7 +30,7 @@ def best_checkpoint(history: History) -> Finding:
         sentence = "There is one checkpoint only." if judged else "No checkpoint can be judged."
         return _BEST_CHECKPOINT.not_applicable(sentence, best)
     loss, refinement, accuracy = (best.loc[name] for name in ("loss", "refinement_loss", "accuracy"))
-    sets = {criterion: _not_told(history, criterion) for criterion in best.index}
+    sets = {criterion: _tied_with_best(history, criterion) for criterion in best.index}
     others = {name: _others(epochs - {best.loc[name, "epoch"]}) for name, epochs in sets.items()}
     sentence = (
         f"By loss epoch {epoch(loss['epoch'])} ({_loss(loss, 'loss')}, accuracy "
@@ -68,7 +68,7 @@ def kept(history: History) -> Kept:
     if refinement["fit_status"] != "ok" or not refinement["refinement_loss"] < loss["loss"]:
         return Kept(float(loss["epoch"]), calibrated=False)
     last = _row(history, history.main.checkpoints[-1].epoch)
-    as_good = last["fit_status"] == "ok" and last["epoch"] in _not_told(history, "refinement_loss")
+    as_good = last["fit_status"] == "ok" and last["epoch"] in _tied_with_best(history, "refinement_loss")
     if "confidence" in kind_of(history) and as_good and last["refinement_loss"] < loss["loss"]:
         return Kept(float(last["epoch"]), calibrated=True)
     return Kept(float(refinement["epoch"]), calibrated=True)
@@ -130,7 +130,7 @@ def _listed(epochs: list[float]) -> str:
     return f"{count(len(epochs), 'epoch')} from {epoch(epochs[0])} to {epoch(epochs[-1])}"
 
 
-def _not_told(history: History, criterion: str) -> set[float]:
+def _tied_with_best(history: History, criterion: str) -> set[float]:
     """Return the epochs that can't be told from the best by this criterion."""
     candidates = history.candidates
     used = candidates[candidates["in_set"].astype(bool)]

@@ -9,7 +9,7 @@ import pandas as pd
 
 from confshift.analysis.comparison import SIDES, Comparison
 from confshift.analysis.significance import paired_interval
-from confshift.findings.concentration import about_carriers, told_rise
+from confshift.findings.concentration import about_carriers, significant_rise
 from confshift.findings.left_out import over_finite, zero_samples
 from confshift.findings.question import Finding, Question, Verdict
 from confshift.findings.wording import (
@@ -64,10 +64,12 @@ def about_change(
     ]
     findings = [
         loss_change(comparison, called=called),
-        *(over_finite(one, comparison) for one in about_parts),
+        *(over_finite(part, comparison) for part in about_parts),
     ]
     if comparison.before is comparison.after:
-        return [replace(one, verdict="not applicable", sentence=ALONE, next_step="") for one in findings]
+        return [
+            replace(finding, verdict="not applicable", sentence=ALONE, next_step="") for finding in findings
+        ]
     return findings
 
 
@@ -102,9 +104,9 @@ def loss_change(comparison: Comparison, *, called: tuple[str, str] | None = None
     )
     sentence += _left_out(comparison)
     before, after = comparison.infinite_samples
-    told = loss["change_low"] > 0 or loss["change_high"] < 0 or bool(before) != bool(after)
+    significant = loss["change_low"] > 0 or loss["change_high"] < 0 or bool(before) != bool(after)
     same = bool((comparison.samples["direction"] == "unchanged").all())
-    verdict: Verdict = "no" if same else "yes" if told else "cannot tell"
+    verdict: Verdict = "no" if same else "yes" if significant else "cannot tell"
     return _LOSS_CHANGE.answer(verdict, sentence, change)
 
 
@@ -168,11 +170,11 @@ def _dearer(comparison: Comparison, *, overfitting: bool) -> tuple[Verdict, str]
         return "not applicable", ""
     largest = part.idxmax()  # of those that rose: a loss that rises while the hedge falls is the rule
     if largest == "error_rate":
-        told = comparison.change.loc["error_rate", "change_low"] > 0
-        return "no", "The model is wrong more often: keep the earlier checkpoint." if told else ""
+        significant = comparison.change.loc["error_rate", "change_low"] > 0
+        return "no", "The model is wrong more often: keep the earlier checkpoint." if significant else ""
     if largest == "hedging":
         return "no", ""
-    if told_rise(comparison) != "yes" or not comparison.change.loc["mistake_cost", "change_low"] > 0:
+    if significant_rise(comparison) != "yes" or not comparison.change.loc["mistake_cost", "change_low"] > 0:
         return "cannot tell", ""
     if overfitting or _mostly_refinement(comparison):
         return "yes", ""
@@ -205,7 +207,7 @@ def wrong_or_right(comparison: Comparison) -> Finding:
     verdict: Verdict = "yes" if gap.low > 0 else "no" if gap.high < 0 else "cannot tell"
     if not comparison.change.loc["loss", "change"] > 0:
         verdict = "not applicable"
-    elif told_rise(comparison) != "yes":
+    elif significant_rise(comparison) != "yes":
         verdict = "cannot tell"
     step = {
         "yes": "Look at the worst samples: mislabelled, ambiguous, or of a kind the training set lacks?",
@@ -240,7 +242,7 @@ def temperature_repairs(comparison: Comparison, *, called: tuple[str, str] | Non
     step = ""
     if not loss["change"] > 0:
         verdict = "not applicable"
-    elif not fitted or told_rise(comparison) != "yes":
+    elif not fitted or significant_rise(comparison) != "yes":
         verdict = "cannot tell"
     elif refinement["change_high"] < loss["change"] / 2:
         verdict = "yes"

@@ -27,5 +27,5 @@ def check_of(checkpoint: Checkpoint, name: str) -> dict[str, Any]:
     found |= {key: entry[key] for key in _SWITCHES if isinstance(entry.get(key), bool)}
     modules = entry.get("modules")
     if isinstance(modules, list):
-        found["modules"] = [one for one in modules if isinstance(one, str)]
+        found["modules"] = [module for module in modules if isinstance(module, str)]
     return found

@@ -32,7 +32,7 @@ def no_rise(comparison: Comparison) -> str:
     return "The loss did not rise."
 
 
-def told_rise(comparison: Comparison) -> Verdict:
+def significant_rise(comparison: Comparison) -> Verdict:
     """Whether there is a rise to speak of: the shares of one that is not told from zero may be chance."""
     loss = comparison.change.loc["loss"]
     if not loss["change"] > 0:
@@ -64,7 +64,7 @@ def few_classes(comparison: Comparison) -> Finding:
     enough = max(0.5, 2 * size)
     held_out = held_out_share(comparison.samples["change"].to_numpy(), comparison.panel.targets, few)
     verdict: Verdict = "yes" if min(share, held_out) > enough else "cannot tell" if share > enough else "no"
-    if told_rise(comparison) != "yes":
+    if significant_rise(comparison) != "yes":
         verdict, sentence = "cannot tell", sentence + _UNTOLD
     elif verdict == "cannot tell":
         sentence += (
@@ -101,7 +101,7 @@ def one_competitor(comparison: Comparison) -> Finding:
     # With few classes a pair has a large share anyway.
     possible = len(np.unique(comparison.panel.targets)) * (len(comparison.panel.class_names) - 1)
     verdict: Verdict = "yes" if rising["contribution"].max() / total > max(0.25, 3 / possible) else "no"
-    if told_rise(comparison) != "yes":
+    if significant_rise(comparison) != "yes":
         verdict, sentence = "cannot tell", sentence + _UNTOLD
     step = ""
     if verdict == "yes":
@@ -130,7 +130,7 @@ def few_samples(comparison: Comparison) -> Finding:
     # A mean over fewer than about seven effective samples is an anecdote, whatever N is.
     if value["effective_samples"] < 7:
         verdict: Verdict = "yes"
-    elif told_rise(comparison) != "yes":
+    elif significant_rise(comparison) != "yes":
         verdict, sentence = "cannot tell", sentence + _UNTOLD
     else:
         # Few are enough to cancel any rise that is small beside its scatter: they must also be most of it.

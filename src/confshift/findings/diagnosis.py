@@ -61,7 +61,7 @@ def diagnose(
     """
     if isinstance(run, Comparison):
         return about_change(run)
-    history = _told(run, looks, groups)
+    history = _history_of(run, looks, groups)
     return answers(history, compare(*choose_pair(history, before=before, after=after)))
 
 
@@ -78,7 +78,7 @@ def answers(history: History, comparison: Comparison) -> list[Finding]:
     ]
 
 
-def _told(run: Iterable[Checkpoint] | History, looks: Looks | None, groups: Groups | None) -> History:
+def _history_of(run: Iterable[Checkpoint] | History, looks: Looks | None, groups: Groups | None) -> History:
     """Return the history of a run that knows how the question is asked."""
     if not isinstance(run, History):
         return summarize(run, looks="once" if looks is None else looks, groups=groups)
@@ -111,5 +111,5 @@ def _at_epoch(history: History, asked: float, name: str) -> Checkpoint:
     for checkpoint in history.main.checkpoints:
         if checkpoint.epoch == asked:
             return checkpoint
-    epochs = ", ".join(f"{one:g}" for one in history.main.epochs)
+    epochs = ", ".join(f"{at:g}" for at in history.main.epochs)
     raise ConfshiftError(f"{name}={asked:g}: the run has no such epoch; it has {epochs}")

@@ -73,7 +73,7 @@ def _scored(comparison: Comparison) -> str:
 
 def _infinite_change(comparison: Comparison) -> str:
     """Say that a loss is infinite, and what it did over the samples where it is not."""
-    before, after = (int(one) for one in comparison.infinite_samples)
+    before, after = (int(sample) for sample in comparison.infinite_samples)
     start, end = epoch(comparison.before.epoch), epoch(comparison.after.epoch)
     change = _amount(comparison)
     size = "" if change == 0 else f" by {nats(abs(change))} nats"
@@ -223,7 +223,7 @@ def difference(comparison: Comparison, *, first: str, second: str) -> str:
     ]
     if infinite:
         return "; ".join(clauses) + "."
-    if _told(change.loc["loss"]):
+    if _significant(change.loc["loss"]):
         shares = _net(comparison) / change.loc["loss", "change"]
         main = str(shares.idxmax())
         clauses.append(f"{_part(shares[main], 'difference in loss')} is in {names[main]}")
@@ -254,13 +254,13 @@ def course(history: History, name: str) -> str:
     )
 
 
-def _told(row: pd.Series) -> bool:
+def _significant(row: pd.Series) -> bool:
     return bool(row["change_low"] > 0 or row["change_high"] < 0)
 
 
 def _other_than(row: pd.Series) -> str:
     """Say by how much a number is higher or lower, where that is told from sampling error."""
-    if not _told(row):
+    if not _significant(row):
         return "not measurably different"
     amount = abs(row["change"])
     by = points(amount).lstrip("+") if row["unit"] == "fraction" else f"{nats(amount)} nats"

@@ -48,8 +48,8 @@ def label_noise(history: History, comparison: Comparison) -> Finding:
         )
         return _LABEL_NOISE.not_applicable(sentence, table)
     gains = table["gain"] > _ERRORS * table["gain_se"]
-    told = table["floor"] > _ERRORS * table["floor_se"]
-    verdict: Verdict = "yes" if gains.all() else "cannot tell" if gains.any() or told.any() else "no"
+    significant = table["floor"] > _ERRORS * table["floor_se"]
+    verdict: Verdict = "yes" if gains.all() else "cannot tell" if gains.any() or significant.any() else "no"
     at = int(table["gain"].to_numpy().argmax())
     best = table.iloc[at]
     effect = (

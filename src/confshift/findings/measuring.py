@@ -48,7 +48,11 @@ def about_measuring(history: History) -> list[Finding]:
 
 def evaluates_plainly(history: History) -> Finding:
     """Was the model in eval mode, all of it, and does it say the same twice?"""
-    tried = [one for one in history.main.checkpoints if any(check_of(one, name) for name in _CHECKS)]
+    tried = [
+        checkpoint
+        for checkpoint in history.main.checkpoints
+        if any(check_of(checkpoint, name) for name in _CHECKS)
+    ]
     rows = {name: check_of(tried[0], name) for name in _CHECKS} if tried else {}
     table = pd.DataFrame(
         {

@@ -105,7 +105,7 @@ def run_kind(history: History) -> Finding:
 
 def _temperature(history: History, rise: pd.DataFrame) -> str:
     judged = rise.loc["loss", "last_epoch"]
-    last = next(one for one in history.main.checkpoints if one.epoch == judged)
+    last = next(checkpoint for checkpoint in history.main.checkpoints if checkpoint.epoch == judged)
     return f" (T = {last.temperature:.3g} at epoch {epoch(last.epoch)})" if last.fit_status == "ok" else ""
 
 

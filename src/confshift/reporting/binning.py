@@ -30,11 +30,11 @@ def odds_ticks(panel: Panel) -> NDArray[np.float64]:
     """
     with np.errstate(invalid="ignore"):
         confidence = np.where(panel.answered, panel.confidence, np.nan)
-    held = confidence[panel.answered.any(axis=1)]
-    if not len(held):
-        held = np.array([[0.5]])
-    low = int(np.searchsorted(_PLACES, np.nanquantile(held, 0.01), side="right")) - 1
-    high = int(np.searchsorted(_PLACES, np.nanquantile(held, 0.9, axis=1).max()))
+    confidences = confidence[panel.answered.any(axis=1)]
+    if not len(confidences):
+        confidences = np.array([[0.5]])
+    low = int(np.searchsorted(_PLACES, np.nanquantile(confidences, 0.01), side="right")) - 1
+    high = int(np.searchsorted(_PLACES, np.nanquantile(confidences, 0.9, axis=1).max()))
     places = _PLACES[max(0, min(low, _LOWEST)) : max(high, _HIGHEST) + 1]
     return np.asarray(np.log(places / (1 - places)))
 

@@ -190,7 +190,7 @@ def limits(histories: Sequence[History]) -> dict[str, Mapping[str, float]]:
         "accuracy_whole": {},
     }
     losses = [one.table["loss"] for one in histories]  # the lines of other splits reach as low
-    others = [low for one in losses if np.isfinite(low := one.min())]
+    others = [low for loss in losses if np.isfinite(low := loss.min())]
     for span, table in spans.items():
         for chart, keys in {"loss": list(LOSSES), "part": list(PARTS)}.items():
             top, bottom = (_reach(table, keys, sign) for sign in (1, -1))
@@ -213,7 +213,7 @@ def _after_fall(table: pd.DataFrame) -> pd.DataFrame:
 def _reach(table: pd.DataFrame, keys: list[str], sign: int) -> float:
     """Return how far up (sign 1) or down (-1) the bands of the series reach."""
     ends = [sign * table[key] + _MARGIN * table[f"{key}_se"].fillna(0) for key in keys]
-    return sign * float(max(one.max() for one in ends))
+    return sign * float(max(end.max() for end in ends))
 
 
 def chart_context(

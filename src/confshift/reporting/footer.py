@@ -72,7 +72,7 @@ def _range(values: pd.Series) -> str:
 
 def _writers(checkpoints: Iterable[Checkpoint]) -> str:
     """Name the processes that saved; two that alternate wrote two trainings into one run."""
-    names = [one.provenance.writer for one in checkpoints if one.provenance.writer]
+    names = [checkpoint.provenance.writer for checkpoint in checkpoints if checkpoint.provenance.writer]
     if not names:
         return "not recorded"
     switches = sum(a != b for a, b in zip(names[1:], names[:-1], strict=True))
@@ -94,7 +94,10 @@ def start_table(history: History) -> pd.DataFrame:
     losses, accuracies = ([row[name], *known[name]] for name in ("loss", "accuracy"))
     first = f"first checkpoint, epoch {epoch(row['epoch'])}"
     return pd.DataFrame(
-        {"loss": [_nats(one) for one in losses], "accuracy": [percent(one) for one in accuracies]},
+        {
+            "loss": [_nats(loss) for loss in losses],
+            "accuracy": [percent(accuracy) for accuracy in accuracies],
+        },
         index=pd.Index([first, "all classes alike", "always the class frequencies"], name="model"),
     )
 

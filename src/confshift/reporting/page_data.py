@@ -97,7 +97,12 @@ def carried_history(history: History, comparison: Comparison, rise: pd.DataFrame
     }
     even = np.linspace(0, len(checkpoints) - 1, limit - len(wanted)).round().astype(int)
     keep = {checkpoints[place].epoch for place in even} | wanted
-    chosen = [one for _, panel in history.panels for one in panel.checkpoints if one.epoch in keep]
+    chosen = [
+        checkpoint
+        for _, panel in history.panels
+        for checkpoint in panel.checkpoints
+        if checkpoint.epoch in keep
+    ]
     return summarize(chosen, split=history.split)
 
 
@@ -180,7 +185,7 @@ def sample_data(
     data = SampleData(
         all=len(panel.targets),
         carried=len(positions),
-        ids=[str(one) for one in panel.sample_ids[positions]],
+        ids=[str(sample_id) for sample_id in panel.sample_ids[positions]],
         targets=panel.targets[positions].tolist(),
         weights=chosen.weights.tolist() if len(positions) < len(panel.targets) else [],
         class_names={str(one): names[one] for one in used if one >= 0},
@@ -234,10 +239,10 @@ def _classes(history: History, classes: list[int]) -> dict[str, Any]:
     }
     return {
         "shown": classes,
-        "names": [panel.class_labels[one] for one in classes],
-        "samples": [int(wide["samples"][-1, one]) for one in classes],
-        "accuracy": [wide["accuracy"][:, one].tolist() for one in classes],
-        "loss": [wide["loss"][:, one].tolist() for one in classes],
+        "names": [panel.class_labels[cls] for cls in classes],
+        "samples": [int(wide["samples"][-1, cls]) for cls in classes],
+        "accuracy": [wide["accuracy"][:, cls].tolist() for cls in classes],
+        "loss": [wide["loss"][:, cls].tolist() for cls in classes],
     }
 
 

@@ -82,8 +82,8 @@ def _cells(comparison: Comparison) -> pd.DataFrame:
 
 def shown_classes(classes: pd.DataFrame, limit: int) -> list[int]:
     """Return the classes that are shown one by one: those that contribute most, largest first."""
-    held = classes[classes["samples"] > 0]
-    order = held["contribution"].abs().sort_values(ascending=False, kind="stable")
+    present = classes[classes["samples"] > 0]
+    order = present["contribution"].abs().sort_values(ascending=False, kind="stable")
     return [int(one) for one in order.index[:limit]]
 
 

@@ -110,7 +110,7 @@ def _replace(path: Path, content: bytes, like: os.stat_result | None) -> None:
     draft = path.with_name(files.unique_name(_draft_prefix(path), ".tmp"))
     descriptor = files.DISK.create(draft, 0o666 if like is None else 0o600)
     try:
-        with files.held(descriptor, wait=True):  # who finds the draft knows that it isn't dead
+        with files.hold_lock(descriptor, wait=True):  # who finds the draft knows that it isn't dead
             if taken_for_dead := not draft.exists():
                 files.DISK.close(descriptor)
             else:
@@ -145,6 +145,6 @@ def _remove_dead_drafts(path: Path) -> None:
     for draft in path.parent.glob(f"{_draft_prefix(path)}-*.tmp"):
         with contextlib.suppress(OSError):
             if stat.S_ISREG(draft.lstat().st_mode):
-                with draft.open("rb") as stream, files.held(stream.fileno(), wait=False) as dead:
+                with draft.open("rb") as stream, files.hold_lock(stream.fileno(), wait=False) as dead:
                     if dead:
                         files.DISK.unlink(draft)

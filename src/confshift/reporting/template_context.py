@@ -106,7 +106,7 @@ def contents(story: Story) -> dict[str, Any]:
         "pair": data.pair,
         "scale": data.scale,
         "falls": bool(highest > context.limits["loss_near"].get("domainMax", highest)),
-        "epochs": [wording.epoch(one) for one in context.epochs],
+        "epochs": [wording.epoch(epoch) for epoch in context.epochs],
         "classes": _class_options(story.carried),
         "data": _embedded(data),
         "pair_arrays": arrays,
@@ -143,7 +143,7 @@ def _words(story: Story, values: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "title": story.title,
         "verdict": story.verdict,
-        "findings": [_card(one) for one in story.findings],
+        "findings": [_card(finding) for finding in story.findings],
         "steps": _steps(story.findings),
         "readings": {key: fill(text, values) for key, text in sentences.items()},
         "cell_sentences": _cell_sentences(story.comparison),
@@ -196,11 +196,11 @@ def _sections(findings: Iterable[Finding], context: ChartContext) -> list[dict[s
 def _charts(section: str, context: ChartContext) -> list[Chart]:
     """Return the charts of a section that this page can show."""
     return [
-        one
-        for one in CHARTS.values()
-        if one.section == section
-        and (context.paired or not one.pair_only)
-        and not (context.two_runs and one.one_run)
+        chart
+        for chart in CHARTS.values()
+        if chart.section == section
+        and (context.paired or not chart.pair_only)
+        and not (context.two_runs and chart.one_run)
     ]
 
 
@@ -245,8 +245,8 @@ def _movers(comparison: Comparison) -> list[list[str]]:
 def _class_options(history: History) -> list[tuple[int, str]]:
     """Return the classes that have samples, for the filter."""
     panel = history.main
-    held = np.unique(panel.targets)
-    return [(int(one), panel.class_labels[one]) for one in held] if len(held) <= _MAX_FILTER else []
+    present = np.unique(panel.targets)
+    return [(int(one), panel.class_labels[one]) for one in present] if len(present) <= _MAX_FILTER else []
 
 
 def key_table(change: pd.DataFrame) -> Printed:

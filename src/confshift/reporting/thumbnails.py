@@ -63,8 +63,8 @@ def show_inputs(thumbnail: Thumbnail, sample_ids: Sequence[Any]) -> Thumbnails:
     """
     images: list[NDArray[np.uint8]] = []
     tiles, texts = [], []
-    for one in sample_ids:
-        value = _ask(thumbnail, one)
+    for sample_id in sample_ids:
+        value = _ask(thumbnail, sample_id)
         pixels = None if isinstance(value, str) else _pixels(value)
         tiles.append(-1 if pixels is None else len(images))
         texts.append(_text(value) if pixels is None else "")

@@ -150,9 +150,9 @@ def _shelf_as_is(catalog: Catalog, split: str) -> Shelf:
 def _class_names(catalog: Catalog, drafts: list[Draft], predictions: Predictions) -> tuple[str, ...]:
     """Return the run's class names, which those given must be; default numbers give way to names."""
     given = predictions.class_names
-    held = [catalog.class_names()] if catalog.exists() else []
-    held += [draft.class_names for draft in drafts]
-    known = next((names for names in held if not are_numbers(names)), held[0] if held else given)
+    listed = [catalog.class_names()] if catalog.exists() else []
+    listed += [draft.class_names for draft in drafts]
+    known = next((names for names in listed if not are_numbers(names)), listed[0] if listed else given)
     if len(known) != len(given):
         raise Refusal(
             f"{catalog.path}: the run has {len(known)} classes and these logits have {len(given)} columns; "

@@ -62,7 +62,7 @@ def _remove(shelf: Shelf, records: list[Record], others: Iterable[Path]) -> None
         return
     files.remove(shelf.folder / record.name for record in records)
     gone = {record.name for record in records}
-    needed = {one.name for record in shelf.readable if record.name not in gone for one in record.files}
+    needed = {file.name for record in shelf.readable if record.name not in gone for file in record.files}
     files.remove(path for path in others if path.name not in needed)
 
 
@@ -126,7 +126,7 @@ def _page_drafts(catalog: Catalog) -> Iterator[Repaired]:
         if not _PAGE_DRAFT.fullmatch(path.name) or _RUN_DRAFT.fullmatch(path.name):
             continue
         with contextlib.suppress(ConfshiftError), open_plain(path) as stream:
-            with files.held(stream.fileno(), wait=False) as dead:
+            with files.hold_lock(stream.fileno(), wait=False) as dead:
                 reason = "a draft of a page" if dead else "a page is being written"
             yield Repaired(path, bool(dead), reason)
 
@@ -140,9 +140,9 @@ def _litter(catalog: Catalog, folder: Path, classes: int) -> Iterator[Repaired]:
     except ConfshiftError as error:
         yield Repaired(folder, False, str(error))
         return
-    unread = [one.file for one in shelf.problems if one.epoch is None]
-    for one in shelf.problems:
-        yield Repaired(folder / one.file, False, one.reason)
+    unread = [problem.file for problem in shelf.problems if problem.epoch is None]
+    for problem in shelf.problems:
+        yield Repaired(folder / problem.file, False, problem.reason)
     why = f"{', '.join(unread[:3])} can't be read and may need it"
     for record in shelf.replaced:
         reason = (
@@ -150,7 +150,7 @@ def _litter(catalog: Catalog, folder: Path, classes: int) -> Iterator[Repaired]:
         )
         yield Repaired(folder / record.name, not unread, reason)
     replaced = {record.name for record in shelf.replaced}
-    needed = {one.name for record in shelf.readable if record.name not in replaced for one in record.files}
+    needed = {file.name for record in shelf.readable if record.name not in replaced for file in record.files}
     for path in shelf.other_files:
         if path.suffix != ".npy":
             yield Repaired(path, True, _DRAFT)

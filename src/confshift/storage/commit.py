@@ -53,19 +53,19 @@ def commit(catalog: Catalog, draft: Draft, measurement: Measurement, gaps: tuple
         _put_run_file(catalog, draft)
         try:
             while True:
-                shelf, held = _look(catalog, draft)
-                if held is not None and _holds_same(shelf.folder, held, draft):
+                shelf, existing = _look(catalog, draft)
+                if existing is not None and _holds_same(shelf.folder, existing, draft):
                     files.DISK.sync_folder(shelf.folder)  # the save before may have failed at just this
-                    return held
-                _refuse_stranger(catalog, shelf, held, draft)
+                    return existing
+                _refuse_stranger(catalog, shelf, existing, draft)
                 if written is None:
                     shard = _write_files(shelf, draft.predictions, measurement)
                     written = replace(draft.record, beta=measurement.beta, gaps=gaps, shards=(shard,))
                     unneeded = [written]  # until its record is there
-                numbered = _number(written, shelf, held)
+                numbered = _number(written, shelf, existing)
                 with contextlib.suppress(FileExistsError):  # another writer took the number: look again
                     files.put(shelf.folder / numbered.name, numbered.to_bytes())
-                    unneeded = [held] if held else []
+                    unneeded = [existing] if existing else []
                     return numbered
         finally:
             if unneeded:
@@ -101,30 +101,30 @@ def _look(catalog: Catalog, draft: Draft) -> tuple[Shelf, Record | None]:
     return shelf, shelf.records.get(draft.record.epoch)
 
 
-def _refuse_stranger(catalog: Catalog, shelf: Shelf, held: Record | None, draft: Draft) -> None:
+def _refuse_stranger(catalog: Catalog, shelf: Shelf, existing: Record | None, draft: Draft) -> None:
     """Refuse to replace what was not there when this save was asked for, unless it is our own.
 
     Nor what a process saved that still lives: only a training that has ended can be resumed.
     """
-    if held is None or held.provenance.writer == draft.record.provenance.writer:
+    if existing is None or existing.provenance.writer == draft.record.provenance.writer:
         return
-    known = draft.replaces is not None and held.to_bytes() == draft.replaces.to_bytes()
-    if not known or files.shows_sign(catalog.path, held.provenance.writer):
+    known = draft.replaces is not None and existing.to_bytes() == draft.replaces.to_bytes()
+    if not known or files.shows_sign(catalog.path, existing.provenance.writer):
         raise ConfshiftError(
-            f"{shelf.folder}: writer {held.provenance.writer} saved epoch {held.epoch:g} meanwhile; "
+            f"{shelf.folder}: writer {existing.provenance.writer} saved epoch {existing.epoch:g} meanwhile; "
             "two trainings need two run folders"
         )
 
 
-def _number(record: Record, shelf: Shelf, held: Record | None) -> Record:
+def _number(record: Record, shelf: Shelf, existing: Record | None) -> Record:
     """Return the record with the next free number; it takes over the gaps of the one it replaces."""
-    if held is None:
+    if existing is None:
         return replace(record, sequence=shelf.last + 1)
     return replace(
         record,
         sequence=shelf.last + 1,
-        generation=held.generation + 1,
-        gaps=(*held.gaps, *record.gaps),
+        generation=existing.generation + 1,
+        gaps=(*existing.gaps, *record.gaps),
     )
 
 
@@ -160,11 +160,11 @@ def _encoding(predictions: Predictions) -> str:
     return predictions.logits.dtype.name
 
 
-def _holds_same(folder: Path, held: Record, draft: Draft) -> bool:
+def _holds_same(folder: Path, existing: Record, draft: Draft) -> bool:
     """Tell whether a record holds just what is to be saved: then nothing is done."""
-    if _said(held) != _said(draft.record):
+    if _said(existing) != _said(draft.record):
         return False
-    shard, encoding = held.shards[0], _encoding(draft.predictions)
+    shard, encoding = existing.shards[0], _encoding(draft.predictions)
     if shard.encoding != encoding or shard.logits.shape != draft.predictions.logits.shape:
         return False
     try:

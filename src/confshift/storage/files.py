@@ -156,7 +156,7 @@ def write_file(path: Path, pieces: Iterable[Bytes]) -> None:
 
 
 @contextlib.contextmanager
-def held(descriptor: int, *, wait: bool) -> Iterator[bool | None]:
+def hold_lock(descriptor: int, *, wait: bool) -> Iterator[bool | None]:
     """Lock an open file until this ends, though the descriptor be closed before.
 
     Gives False where another process holds the lock, None where locks don't exist.
@@ -283,7 +283,7 @@ def is_shown(sign: Path) -> bool:
     except OSError:
         return False
     try:
-        with held(descriptor, wait=False) as dead:
+        with hold_lock(descriptor, wait=False) as dead:
             return dead is False
     finally:
         os.close(descriptor)

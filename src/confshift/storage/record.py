@@ -133,7 +133,7 @@ def _read(content: dict[str, Any]) -> Record:
     epoch, beta = (float(content.pop(name)) for name in ("epoch", "beta"))
     shards = tuple(_read_shard(shard) for shard in content.pop("shards"))
     gaps = tuple(_read_gap(gap) for gap in content.pop("gaps"))
-    provenance = Provenance(**{one.name: content.pop(one.name) for one in fields(Provenance)})
+    provenance = Provenance(**{field.name: content.pop(field.name) for field in fields(Provenance)})
     return Record(shards=shards, gaps=gaps, provenance=provenance, epoch=epoch, beta=beta, **content)
 
 
@@ -179,7 +179,7 @@ def _contradiction(record: Record, path: Path, classes: int | None) -> str:
     if record.split != path.parent.name or record.name != path.name:
         return f"it says it is {record.split}/{record.name}"
     numbers = (record.epoch, record.beta)
-    if not all(math.isfinite(one) and one >= 0 for one in numbers):
+    if not all(math.isfinite(number) and number >= 0 for number in numbers):
         return f"epoch {record.epoch}, beta {record.beta}"
     if record.provenance.id_source not in ID_SOURCES:
         return f"its samples were matched by {record.provenance.id_source!r}"

@@ -298,11 +298,11 @@ def list_problems(found: list[Problem], gaps: list[Gap]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["split", "epoch", "kind", "file", "reason"])
 
 
-def open_gaps(shelves: list[Shelf], untold: list[Gap]) -> list[Gap]:
+def open_gaps(shelves: list[Shelf], unrecorded: list[Gap]) -> list[Gap]:
     """Return the saves that failed and were not made up for since; `untold` are in no record yet."""
     saved = {(shelf.folder.name, epoch) for shelf in shelves for epoch in shelf.records}
-    told = [gap for shelf in shelves for record in shelf.readable for gap in record.gaps]
-    return [gap for gap in dict.fromkeys([*told, *untold]) if (gap.split, gap.epoch) not in saved]
+    recorded = [gap for shelf in shelves for record in shelf.readable for gap in record.gaps]
+    return [gap for gap in dict.fromkeys([*recorded, *unrecorded]) if (gap.split, gap.epoch) not in saved]
 
 
 def explain_missing(epoch: float, shelf: Shelf, gaps: list[Gap]) -> str:
@@ -311,7 +311,7 @@ def explain_missing(epoch: float, shelf: Shelf, gaps: list[Gap]) -> str:
     reasons = [one.reason for one in shelf.problems if one.epoch == epoch]
     reasons += [gap.reason for gap in gaps if (gap.split, gap.epoch) == (split, epoch)]
     because = f" ({'; '.join(reasons)})" if reasons else ""
-    known = ", ".join(f"{one:g}" for one in shelf.records) or "none"
+    known = ", ".join(f"{at:g}" for at in shelf.records) or "none"
     return f"{shelf.folder.parent} has no epoch {epoch:g} of split {split!r}{because}; its epochs: {known}"
 
 

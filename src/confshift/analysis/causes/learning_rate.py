@@ -35,15 +35,15 @@ def learning_rates(checkpoints: Sequence[Checkpoint]) -> NDArray[np.float64]:
     one of numpy or torch. Of several (the parameter groups, as `scheduler.get_last_lr()` gives them) the
     largest is taken.
     """
-    return np.array([_rate(one) for one in checkpoints])
+    return np.array([_rate(checkpoint) for checkpoint in checkpoints])
 
 
 def unread_rates(checkpoints: Sequence[Checkpoint]) -> pd.Series:
     """Return what is recorded as a learning rate and can't be read as one, by epoch."""
     unread = {
-        one.epoch: recorded[0]
-        for one in checkpoints
-        if (recorded := _recorded(one)) and math.isnan(_rate(one))
+        checkpoint.epoch: recorded[0]
+        for checkpoint in checkpoints
+        if (recorded := _recorded(checkpoint)) and math.isnan(_rate(checkpoint))
     }
     return pd.Series(list(unread.values()), index=list(unread), dtype=object)
 

@@ -113,7 +113,7 @@ def _rounding(values: pd.Series) -> Any:
     """
     numbers = values.to_numpy(np.float64)
     confirmed = values.nunique() >= _CONFIRMING
-    shortest = [min(repr(float(one)), str(np.float32(one)), key=len) for one in numbers]
+    shortest = [min(repr(float(number)), str(np.float32(number)), key=len) for number in numbers]
     decimals = max((-int(Decimal(one).as_tuple().exponent) for one in shortest), default=0)
     decimals = decimals if confirmed else max(decimals, _LIKELY_DECIMALS)
     for bits in _HALF_BITS if confirmed else ():

@@ -63,7 +63,7 @@ def concentration_chart(_: ChartContext, __: str) -> Spec:
     title = "share of the samples, those that rose most first"
     x = alt.X("share:Q", title=title, axis=alt.Axis(format=".0%"))
     y = alt.Y("cumulative:Q", title="nats of change, summed up")
-    told = [tip("share:Q", "share of the samples", ".1%"), tip("cumulative:Q", "nats", SIGNED)]
+    tooltip = [tip("share:Q", "share of the samples", ".1%"), tip("cumulative:Q", "nats", SIGNED)]
     area = table("concentration").mark_area(
         fill=colour("up"), opacity=0.15, line={"color": colour("up"), "strokeWidth": 2}
     )
@@ -73,10 +73,10 @@ def concentration_chart(_: ChartContext, __: str) -> Spec:
     points = table("tops").mark_point(filled=True, size=60, fill="var(--text)", opacity=1)
     texts = table("tops").mark_text(align="left", dx=8, dy=5)
     return layered(
-        area.encode(x=x, y=y, tooltip=told),
+        area.encode(x=x, y=y, tooltip=tooltip),
         net.encode(y=level),
         named.encode(y=level, x=alt.XDatum(0.5), text=alt.Text("label:N")),
-        points.encode(x=x, y=y, tooltip=told),
+        points.encode(x=x, y=y, tooltip=tooltip),
         texts.encode(x=x, y=y, text=alt.Text("label:N")),
     )
 

@@ -35,13 +35,13 @@ def _class_axis() -> alt.Y:
 
 def class_accuracy_chart(_: ChartContext, __: str) -> Spec:
     """Draw the accuracy of each class before and after."""
-    told = [
+    tooltip = [
         tip("class_name:N", "class"),
         tip("samples:Q", number=COUNT),
         tip("before:Q", number=SHARE),
         tip("after:Q", number=SHARE),
     ]
-    base = table("class_accuracy").encode(y=_class_axis(), tooltip=told)
+    base = table("class_accuracy").encode(y=_class_axis(), tooltip=tooltip)
     scale, axis = alt.Scale(zero=False), alt.Axis(format=".3~%", grid=True)
     joins = base.mark_rule(strokeWidth=2).encode(
         x=alt.X("before:Q", title="accuracy", scale=scale, axis=axis), x2=alt.X2("after:Q")
@@ -63,11 +63,13 @@ def class_accuracy_chart(_: ChartContext, __: str) -> Spec:
 def class_contributions_chart(_: ChartContext, __: str) -> Spec:
     """Draw what each class adds to the change, by what became of its samples."""
     x = alt.X("contribution:Q", title="contribution to the change, nats", axis=alt.Axis(grid=True))
-    told = [tip("class_name:N", "class"), tip("transition:N"), tip("contribution:Q", "nats", SIGNED)]
+    tooltip = [tip("class_name:N", "class"), tip("transition:N"), tip("contribution:Q", "nats", SIGNED)]
     bars = (
         table("class_cells")
         .mark_bar()
-        .encode(y=_class_axis(), x=x, color=transition_colour(alt.Legend(columns=2, offset=8)), tooltip=told)
+        .encode(
+            y=_class_axis(), x=x, color=transition_colour(alt.Legend(columns=2, offset=8)), tooltip=tooltip
+        )
     )
     total = table("class_totals").mark_point(
         shape="diamond", filled=True, size=50, fill="var(--text)", opacity=1

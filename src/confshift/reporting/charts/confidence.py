@@ -38,7 +38,7 @@ def reliability_chart(side: str, context: ChartContext, scale: str) -> Spec:
     axis = _probability_axis(scale, ticks, LEFT)
     y = alt.Y("y:Q", title="accuracy", scale=limits, axis=axis)
     low = alt.Y("low:Q", title="accuracy", scale=limits, axis=axis)
-    told = [
+    tooltip = [
         tip("confidence:Q", number=SHARE),
         tip("accuracy:Q", number=SHARE),
         tip("samples:Q", number=COUNT),
@@ -46,7 +46,7 @@ def reliability_chart(side: str, context: ChartContext, scale: str) -> Spec:
     band = table(f"band_{side}").mark_area(fill="var(--soft)", opacity=0.2)
     diagonal = table("diagonal").mark_line(strokeDash=[3, 3], stroke="var(--soft)", strokeWidth=1)
     curve = table(f"isotonic_{side}").mark_line(stroke=colour(side), strokeWidth=2)
-    dots = table(f"bins_{side}").encode(x=x, tooltip=told)
+    dots = table(f"bins_{side}").encode(x=x, tooltip=tooltip)
     points = dots.mark_point(
         filled=True,
         size=46,

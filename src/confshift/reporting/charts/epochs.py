@@ -64,7 +64,7 @@ def _curves(
 
 def _hover() -> alt.Chart:
     """Return an invisible rule at every epoch that tells its numbers."""
-    told = [
+    tooltip = [
         tip("epoch:Q"),
         tip("loss:Q", "loss, nats", LOSS),
         tip("refinement_loss:Q", "after temperature scaling", LOSS),
@@ -73,7 +73,7 @@ def _hover() -> alt.Chart:
         tip("temperature:Q", "temperature", ".3f"),
     ]
     rule: alt.Chart = (
-        table("epochs").mark_rule(strokeWidth=8, opacity=0).encode(x=alt.X("epoch:Q"), tooltip=told)
+        table("epochs").mark_rule(strokeWidth=8, opacity=0).encode(x=alt.X("epoch:Q"), tooltip=tooltip)
     )
     return rule
 
@@ -97,12 +97,12 @@ def loss_chart(context: ChartContext, span: str) -> Spec:
 def _other_splits() -> list[alt.Chart]:
     x, y = alt.X("epoch:Q"), alt.Y("mean:Q")
     line = table("other_splits").mark_line(stroke=colour("other"), strokeWidth=1.3, clip=True)
-    told = [tip("split:N"), tip("epoch:Q"), tip("mean:Q", "loss, nats", LOSS)]
+    tooltip = [tip("split:N"), tip("epoch:Q"), tip("mean:Q", "loss, nats", LOSS)]
     named = table("other_ends").mark_text(
         align="center", baseline="bottom", dy=-4, fill="var(--soft)", clip=True
     )
     return [
-        line.encode(x=x, y=y, detail=alt.Detail("split:N"), tooltip=told),
+        line.encode(x=x, y=y, detail=alt.Detail("split:N"), tooltip=tooltip),
         named.encode(x=x, y=y, text=alt.Text("label:N")),
     ]
 

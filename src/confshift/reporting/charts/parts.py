@@ -94,7 +94,7 @@ class Chart:
 
     def variants(self) -> list[tuple[str, str]]:
         """Return the id of each spec and the variant that it is drawn in."""
-        return [("_".join(filter(None, (self.name, one))), one) for one in VARIANTS[self.variant]]
+        return [("_".join(filter(None, (self.name, variant))), variant) for variant in VARIANTS[self.variant]]
 
 
 def steps(size: int) -> Callable[[ChartContext], alt.Step]:
@@ -118,7 +118,7 @@ def layered(*layers: alt.Chart | Spec) -> Spec:
 
     As `alt.layer` does, which copies every part several times over: that took half of the time of a page.
     """
-    return {"layer": [one if isinstance(one, dict) else _plain(one) for one in layers]}
+    return {"layer": [layer if isinstance(layer, dict) else _plain(layer) for layer in layers]}
 
 
 def _plain(chart: alt.Chart) -> Spec:
@@ -158,7 +158,7 @@ def log_axis(title: str) -> dict[str, Any]:
 
 def transition_colour(legend: alt.Legend | None) -> alt.Color:
     """Return the colour of what became of a sample."""
-    labels, range_ = list(TRANSITION_LABELS.values()), [colour(one) for one in TRANSITION_LABELS]
+    labels, range_ = list(TRANSITION_LABELS.values()), [colour(label) for label in TRANSITION_LABELS]
     return alt.Color("transition:N", scale=alt.Scale(domain=labels, range=range_), legend=legend)
 
 
@@ -182,14 +182,14 @@ def room_layer(chart: alt.Chart) -> alt.Chart:
 
 def infinite_layer(*extra: alt.Tooltip) -> alt.Chart:
     """Return a sign at the top of each epoch whose loss is infinite: no axis has a place for it."""
-    told = [
+    tooltip = [
         *extra,
         tip("epoch:Q"),
         tip("infinite_samples:Q", "samples with an infinite loss", COUNT),
         tip("finite_loss:Q", "loss of the others, nats", LOSS),
     ]
     sign = table("infinite").mark_text(text="\u221e", fontSize=15, fontWeight="bold", baseline="top")
-    made: alt.Chart = sign.encode(x=alt.X("epoch:Q"), y=alt.value(28), tooltip=told)
+    made: alt.Chart = sign.encode(x=alt.X("epoch:Q"), y=alt.value(28), tooltip=tooltip)
     return made
 
 

@@ -47,7 +47,7 @@ def _curves(
     limits: Any,
     unit: str,
     number: str,
-    told: str,
+    tooltip: str,
     dash: alt.StrokeDash | None,
 ) -> Spec:
     tints = [colour(role) for role in RUNS.values()]
@@ -59,7 +59,7 @@ def _curves(
     line = base.mark_line(strokeWidth=2, clip=True).encode(y=y)
     lines = line.encode(strokeDash=dash) if dash else line
     points = base.mark_point(filled=True, size=60, opacity=0, clip=True).encode(
-        y=y, tooltip=[tip("run:N"), tip("epoch:Q"), tip("series:N"), tip("mean:Q", unit, told)]
+        y=y, tooltip=[tip("run:N"), tip("epoch:Q"), tip("series:N"), tip("mean:Q", unit, tooltip)]
     )
     layers: list[alt.Chart | Spec] = [*end_layers(), band, lines]
     if context.lone:
