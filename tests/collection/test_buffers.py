@@ -99,3 +99,10 @@ def test_a_batch_of_another_width_or_dtype_is_refused(other):
     rows.add(torch.ones(2, 3), torch.tensor([1, 2]))
     with pytest.raises(ConfshiftError, match="after 2 samples"):
         rows.add(other, torch.tensor([0, 0]))
+
+
+def test_an_array_made_in_inference_mode_can_be_filled_outside_it():
+    with torch.inference_mode():
+        array = take(7, 1237, torch.float32)  # of a shape that no other test leaves behind
+    array.copy_(torch.zeros(7, 1237))
+    assert not array.is_inference()

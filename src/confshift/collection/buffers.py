@@ -32,8 +32,8 @@ def take(rows: int, classes: int, dtype: torch.dtype) -> Tensor:
             fits = rows <= len(array) <= 2 * rows
             if fits and array.shape[1] == classes and array.dtype is dtype:
                 return _free.pop(position)
-    # Made by numpy: where the caller is in inference mode, another pass could not write a tensor of torch's.
-    return torch.from_numpy(np.empty((rows, classes), str(dtype).removeprefix("torch.")))
+    with torch.inference_mode(False):  # the next pass, outside the caller's inference mode, writes it too
+        return torch.from_numpy(np.empty((rows, classes), str(dtype).removeprefix("torch.")))
 
 
 def give_back(array: Tensor) -> None:
