@@ -16,7 +16,7 @@ from confshift import Predictions, Run
 from confshift.checkpoint import MEASURED, Provenance, measure
 from confshift.storage import arrays
 from confshift.storage.record import Gap, Record
-from confshift.storage.signed_json import decode, encode, plain
+from confshift.storage.signed_json import check_schema, decode, encode, plain
 
 GOLDEN = Path(__file__).parent / "golden"
 IDS = ["a", "b/é", "x y", "猫"]
@@ -197,3 +197,13 @@ def test_every_bfloat16_there_is_survives(tmp_path_factory, halves):
 def test_a_float32_with_one_more_bit_is_no_bfloat16():
     assert not arrays.is_bfloat16(np.array([[1.0, 1 + 2**-20]], np.float32))
     assert not arrays.is_bfloat16(np.ones((1, 2)))
+
+
+@pytest.mark.parametrize(
+    ("versions", "remedy"),
+    [({"confshift": "9.1"}, "'confshift>=9.1'"), ({}, "--upgrade confshift"), ([9], "--upgrade confshift")],
+)
+def test_a_newer_schema_names_the_version_that_reads_it_or_else_the_newest(versions, remedy):
+    message = failure(check_schema, {"schema": 10**3000, "versions": versions}, "run.json")
+    assert remedy in message
+    assert len(message) < 300

@@ -18,6 +18,7 @@ from confshift import Predictions, Run
 from confshift.checkpoint import MEASURED, measure
 from confshift.scoring import score
 from confshift.storage import catalog
+from confshift.storage.writer import Writer
 
 
 @pytest.fixture
@@ -536,6 +537,18 @@ class TestRefusing:
     def test_a_split_that_can_not_name_a_folder_is_refused(self, run, split):
         assert "split=" in failure(run.append, predictions(), split=split)
         assert not run.path.exists()
+
+    def test_splits_that_differ_by_case_only_are_refused_while_the_first_is_on_its_way(
+        self, run, monkeypatch
+    ):
+        waiting = run._writer._saves  # their folder is not there yet
+        monkeypatch.setattr(Writer, "submit", lambda _, save: waiting.append(save))
+        run.append(predictions())
+        told = [
+            failure(*call, epoch=1, split="Val") for call in ([run.append, predictions()], [run.check_epoch])
+        ]
+        waiting.clear()
+        assert all("the run has 'val'" in one for one in told)
 
     def test_splits_that_differ_by_case_only_are_refused(self, run):
         add(run, 1)

@@ -50,6 +50,7 @@ def append(
     with writer.appending:
         writer.raise_failure()
         drafts = _on_their_way(writer)
+        check_split(split, tuple(writer.splits))  # their folders may not be there yet
         names = _class_names(writer.catalog, drafts, predictions)
         shelf = _shelf(writer.catalog, split, len(names))
         _check_samples(shelf, drafts, predictions, fingerprint)
@@ -93,6 +94,7 @@ def check_epoch(writer: Writer, *, epoch: float | None, split: str) -> float:
     check_split(split)
     with writer.appending:
         _on_their_way(writer)
+        check_split(split, tuple(writer.splits))
         if writer.started:
             return _choose_epoch(writer, epoch, split)
         shelf = _shelf_as_is(writer.catalog, split)  # refuses what can't be a run's folder

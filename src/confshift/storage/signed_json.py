@@ -78,9 +78,14 @@ def check_schema(content: Mapping[str, Any], path: Path) -> None:
     if content["schema"] > SCHEMA:
         versions = content.get("versions")
         version = versions.get("confshift") if isinstance(versions, dict) else None
+        remedy = (
+            f"the version that wrote it: pip install 'confshift>={readable(version)}'"
+            if isinstance(version, str)
+            else "the newest: pip install --upgrade confshift"
+        )
         raise Refusal(
-            f"{path} has schema {content['schema']}, and this confshift reads up to {SCHEMA}; install the "
-            f"version that wrote it: pip install 'confshift>={readable(str(version))}'"
+            f"{path} has schema {reprlib.repr(content['schema'])}, and this confshift reads up to {SCHEMA}; "
+            f"install {remedy}"
         )
 
 
