@@ -106,7 +106,7 @@ def test_a_demo_replaces_an_earlier_one(tmp_path):
 def test_a_demo_deletes_no_run_that_is_not_its_own(tmp_path):
     logits, targets = np.array([[2.0, 0.0], [0.0, 3.0]]), np.array([0, 1])
     Run(tmp_path / "mine").append(Predictions(logits, targets), epoch=1)
-    with pytest.raises(ConfshiftError, match=r"mine.* is no demo; give the demo another folder"):
+    with pytest.raises(ConfshiftError, match=r"mine.* is not a demo run; give the demo another folder"):
         train(tmp_path / "mine", epochs=1)
     assert Run(tmp_path / "mine").epochs == (1,)
 

@@ -64,7 +64,7 @@ def train(path: str | Path, *, epochs: int = EPOCHS, seed: int = SEED) -> Run:
     Raises
     ------
     ConfshiftError
-        Where `path` holds a run that is no demo.
+        Where `path` holds a run that is not a demo run.
     """
     run = _replaced(path)
     training, validation = _halves(seed)
@@ -115,7 +115,7 @@ def _replaced(path: str | Path) -> Run:
     if run.exists():
         if any(checkpoint.metadata.get("made_by") != _NOTES["made_by"] for checkpoint in run):
             raise ConfshiftError(
-                f"run={str(path)!r} holds a run that is no demo; give the demo another folder"
+                f"run={str(path)!r} holds a run that is not a demo run; give the demo another folder"
             )
         run.delete()
     return run

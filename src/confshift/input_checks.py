@@ -1,4 +1,4 @@
-"""The gate: every check of what comes in from outside, one array at a time."""
+"""Every check of what comes in from outside, one array at a time."""
 
 from __future__ import annotations
 
@@ -237,7 +237,7 @@ def check_names(class_names: Any, classes: int) -> tuple[str, ...]:
 
 
 def are_numbers(class_names: tuple[str, ...]) -> bool:
-    """Tell whether class names are the default ones, the indices: nobody gave any."""
+    """Tell whether class names are the default ones, the indices: none were given."""
     return all(name == str(k) for k, name in enumerate(class_names))
 
 

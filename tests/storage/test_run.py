@@ -69,9 +69,9 @@ class TestReading:
             (26.0, "has no epoch 26 of split 'val'; its epochs: 1"),
             (0.5, "has no epoch 0.5 of split 'val'"),
             (np.float64(7), "has no epoch 7 of split 'val'"),
-            ("train", "epoch='train' is no number: pass run.checkpoint(epoch, split='train')"),
-            (None, "epoch=None is no number: pass one of run.epochs"),
-            ([1], "epoch=[1] is no number: pass one of run.epochs"),
+            ("train", "epoch='train' is not a number: pass run.checkpoint(epoch, split='train')"),
+            (None, "epoch=None is not a number: pass one of run.epochs"),
+            ([1], "epoch=[1] is not a number: pass one of run.epochs"),
         ],
     )
     def test_an_epoch_that_is_not_there_is_named_as_people_write_it(self, run, epoch, says):

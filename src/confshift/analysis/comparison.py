@@ -164,7 +164,7 @@ class Comparison:
         change_high, unit (nats, fraction, ratio), samples (how many it is over). For these two checkpoints
         as chosen: the interval is not corrected for having picked the best. Means by Hall's interval; mistake
         cost and temperature by their influence functions. NaN where a quantity is not defined: the mistake
-        cost where nobody is wrong, the temperature where none is best.
+        cost where no sample is wrong, the temperature where none is best.
         """
         return change_of(self.before, self.after, self.panel, self.answered)
 

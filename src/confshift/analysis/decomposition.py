@@ -43,7 +43,7 @@ def account_of(panel: Panel, before: int, after: int) -> pd.DataFrame:
     Notes
     -----
     E. M. Kitagawa, "Components of a Difference Between Two Rates", JASA 50 (1955), 1168-1194. Where
-    nobody is wrong on one side, C is unknown there and taken from the other: all goes to the rate.
+    no sample is wrong on one side, C is unknown there and taken from the other: all goes to the rate.
     """
     hedge = panel.hedge[[before, after]].mean(axis=1)
     rate = 1 - panel.correct[[before, after]].mean(axis=1)

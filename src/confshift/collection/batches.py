@@ -89,11 +89,11 @@ class Reader:
         )
 
     def _split_tuple(self, batch: Any) -> _Split:
-        """Take (inputs, targets, ...): what follows is not for the model, unless that wants more than one."""
+        """Take (inputs, targets, ...): what follows is not for the model, unless that takes more than one."""
         required, _ = self._parameters
         if len(batch) > 2 and len(required) > 1:
             raise ConfshiftError(
-                f"a batch of {len(batch)} things, and the model wants {', '.join(required)}: which are the "
+                f"a batch of {len(batch)} things, and the model takes {', '.join(required)}: which are the "
                 f"inputs, which the targets? {FORWARD_ADVICE}"
             )
         names = list(getattr(batch, "_fields", ()))
@@ -122,7 +122,7 @@ class Reader:
         missing = [name for name in required if name not in inputs]
         if missing or not inputs:
             raise ConfshiftError(
-                f"the model wants {', '.join(missing) or 'an input'}, and the batch has the fields "
+                f"the model takes {', '.join(missing) or 'an input'}, and the batch has the fields "
                 f"{list(fields)}; {FORWARD_ADVICE}"
             )
         return (), inputs, fields[label], _source_of(batch, inputs, label, by_name=True)

@@ -107,5 +107,5 @@ class Rows:
         return self._targets.numpy()[: self.filled]
 
     def release(self) -> None:
-        """Say that nobody looks at :attr:`logits` any more."""
+        """Say that :attr:`logits` is no longer in use."""
         give_back(self._logits)

@@ -88,7 +88,7 @@ def _compared(loader: Any) -> dict[str, Any]:
 
 
 def _first_keys(batch_sampler: Any) -> list[Any]:
-    """Return what the sampler gave first; it is asked anew only where nobody has watched it."""
+    """Return what the sampler gave first; it is asked anew only where its first answers were not watched."""
     handed_out = getattr(batch_sampler, "handed_out", None)
     return list(handed_out[0] if handed_out else next(iter(batch_sampler)))[:_MAX_SAMPLES]
 

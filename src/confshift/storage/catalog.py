@@ -1,4 +1,4 @@
-"""What a run folder holds: the records that count, what is damaged, and what nobody needs any more."""
+"""What a run folder holds: the records that count, what is damaged, and what no longer has a use."""
 
 from __future__ import annotations
 

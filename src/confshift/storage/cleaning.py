@@ -27,7 +27,7 @@ _LIVES = "a process that saves in this run is still running"
 def tidy(catalog: Catalog) -> None:
     """Remove what no record needs, left by a crash.
 
-    Only while nobody saves in the run: another writer's files have no record yet either. What can't be
+    Only while no process saves in the run: another writer's files have no record yet either. What can't be
     removed now stays until the next time.
     """
     if not catalog.path.is_dir():
@@ -121,7 +121,7 @@ def _found_signs(catalog: Catalog) -> Iterator[Repaired]:
 
 
 def _page_drafts(catalog: Catalog) -> Iterator[Repaired]:
-    """Yield what a report that was killed left of a page in the run's folder: nobody holds its lock."""
+    """Yield what a report that was killed left of a page in the run's folder: no process holds its lock."""
     for path in entries_of(catalog.path):
         if not _PAGE_DRAFT.fullmatch(path.name) or _RUN_DRAFT.fullmatch(path.name):
             continue

@@ -108,7 +108,7 @@ DISK = Disk()
 
 
 def unique_name(prefix: str, suffix: str) -> str:
-    """Return a file name that nobody else uses."""
+    """Return a file name that no other process uses."""
     return f"{prefix}-{uuid.uuid4().hex}{suffix}"
 
 
@@ -122,7 +122,7 @@ def make_folders(path: Path) -> None:
 
 
 def make_new_folder(parent: Path, name: str) -> Path:
-    """Make a folder that nobody else has: `parent/name`, or `parent/name-2`, ... where that is taken."""
+    """Make a folder that no other process has: `parent/name`, or `parent/name-2`, ... where that is taken."""
     make_folders(parent)
     for number in itertools.count(1):
         path = parent / (name if number == 1 else f"{name}-{number}")
@@ -249,7 +249,7 @@ def _locked(path: Path, exclusive: bool) -> int | None:
             if isinstance(error, BlockingIOError) or error.errno in _NO_LOCKS:
                 return None
             raise
-        os.close(descriptor)  # the run was deleted while this waited: that lock is nobody's
+        os.close(descriptor)  # the run was deleted while this waited: nothing uses that lock
 
 
 def sign_of(writer: str) -> str:

@@ -63,7 +63,7 @@ class Run:
 
     @classmethod
     def create(cls, parent: str | os.PathLike[str], name: str) -> Run:
-        """Make a folder that nobody else has, `parent/name` or `parent/name-2`, ..., for a new run.
+        """Make a folder that no other process has, `parent/name` or `parent/name-2`, ..., for a new run.
 
         Raises
         ------
@@ -151,7 +151,7 @@ class Run:
             advice = (
                 f"run.checkpoint(epoch, split={epoch!r})" if isinstance(epoch, str) else "one of run.epochs"
             )
-            raise ConfshiftError(f"epoch={epoch!r} is no number: pass {advice}")
+            raise ConfshiftError(f"epoch={epoch!r} is not a number: pass {advice}")
         check_split(split)
         names = self.class_names
         shelf = self._writer.catalog.shelf(split, len(names), only=epoch)
@@ -270,7 +270,7 @@ class Run:
         Raises
         ------
         ConfshiftError
-            Where the folder is no run, or another process is saving in it.
+            Where the folder is not a run, or another process is saving in it.
         """
         writer = self._writer
         with writer.appending:

@@ -44,7 +44,7 @@ class Shelf:
 
     @property
     def unreadable(self) -> bool:
-        """Whether some record can't be read: then nobody knows which files are its own."""
+        """Whether some record can't be read: then which files are its own is not known."""
         return any(problem.epoch is None for problem in self.problems)
 
 
