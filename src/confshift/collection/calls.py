@@ -25,7 +25,7 @@ def call_model(model: nn.Module, arguments: tuple[Any, ...], fields: Mapping[str
             passed = [_described(argument) for argument in arguments]
             passed += [f"{name}={_described(one)}" for name, one in fields.items()]
             error.add_note(
-                f"confshift called model({', '.join(passed)}). If the model takes its inputs in another form, "
+                f"confshift called model({', '.join(passed)}). If the model takes its inputs otherwise, "
                 "pass forward=, a function (model, batch) -> (logits, targets)"
             )
         raise

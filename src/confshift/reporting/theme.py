@@ -69,7 +69,7 @@ def colour(role: str) -> str:
 
 CONFIG: dict[str, Any] = {
     "background": "transparent",
-    # Each chart is one image with a name and a table behind it; a label at each of 2,000 dots helps no reader.
+    # Each chart is one image with a name and a table behind it; labels at 2,000 dots help no reader.
     "aria": False,
     "font": "system-ui, -apple-system, 'Segoe UI', Roboto, 'DejaVu Sans', sans-serif",
     "view": {"stroke": None},

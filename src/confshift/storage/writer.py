@@ -295,7 +295,7 @@ def _forget_writers() -> None:
 
 
 def _finish() -> None:
-    """Save what is on its way before the interpreter ends, and log the failures that were not reported yet."""
+    """Save what is on its way before the interpreter ends, and log the failures not reported yet."""
     for writer in list(_writers.values()):
         writer.join()
         try:
