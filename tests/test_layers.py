@@ -84,10 +84,7 @@ HARMLESS_OS = {
 MAX_FILE = 250
 #: A file under this that one other imports belongs into that one; adapters and charts stand alone by design.
 MIN_FILE = 60
-SMALL_BY_NAME = {
-    *("errors.py", "reporting/charts/runs.py"),
-    *(f"collection/{name}.py" for name in ("calls", "guards", "progress", "turns")),
-}
+SMALL_BY_NAME = {"errors.py", "reporting/charts/runs.py"}
 MAX_FUNCTION = 45
 
 

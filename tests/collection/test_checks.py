@@ -13,7 +13,7 @@ from torch import nn
 from toy_training import CLASSES, FEATURES, INPUTS, TARGETS, make_model
 
 from confshift.collection.batches import Reader
-from confshift.collection.checks import check_model
+from confshift.collection.model_checks import check_model
 
 BATCH = INPUTS[:16], TARGETS[:16]
 

@@ -28,7 +28,7 @@ from toy_training import (
 )
 
 from confshift import Checkpoint, ConfshiftError, Run, inspect
-from confshift.collection import progress
+from confshift.collection import collector
 from confshift.storage.writer import _forget_writers
 
 
@@ -393,13 +393,13 @@ def test_a_long_pass_shows_its_progress_and_a_short_one_nothing(run, monkeypatch
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
     inspect(make_model(), make_loader(), run=run)
     assert capsys.readouterr().err == ""
-    monkeypatch.setattr(progress, "_PATIENCE", 0)
+    monkeypatch.setattr(collector, "_PATIENCE", 0)
     inspect(make_model(), make_loader(), run=run, split="train")
     assert "inspect train" in capsys.readouterr().err
 
 
 def test_nothing_is_shown_where_nobody_looks(run, monkeypatch, capsys):
-    monkeypatch.setattr(progress, "_PATIENCE", 0)
+    monkeypatch.setattr(collector, "_PATIENCE", 0)
     inspect(make_model(), make_loader(), run=run)
     assert capsys.readouterr() == ("", "")
 

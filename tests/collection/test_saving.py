@@ -19,7 +19,7 @@ import torch
 from toy_training import SAMPLES, make_batches, make_loader, make_model, true_logits
 
 from confshift import ConfshiftError, Run, inspect
-from confshift.collection import saving
+from confshift.collection import destination
 from confshift.errors import Refusal
 from confshift.storage import files, writer
 
@@ -27,9 +27,9 @@ from confshift.storage import files, writer
 @pytest.fixture(autouse=True)
 def fresh_process(monkeypatch):
     """Make each test a process of its own, as far as this module remembers anything."""
-    saving._run_of_process.cache_clear()
-    monkeypatch.setattr(saving, "_warned", set())
-    monkeypatch.setattr(saving, "_models", {})
+    destination._run_of_process.cache_clear()
+    monkeypatch.setattr(destination, "_warned", set())
+    monkeypatch.setattr(destination, "_models", {})
 
 
 def test_without_a_name_all_goes_to_one_new_run_of_the_process(tmp_path, monkeypatch, caplog):
@@ -47,15 +47,15 @@ def test_without_a_name_all_goes_to_one_new_run_of_the_process(tmp_path, monkeyp
 def test_two_processes_that_start_in_one_second_get_two_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
-    class Stopped(saving.datetime):
+    class Stopped(destination.datetime):
         @classmethod
         def now(cls, tz=None):
             return cls(2026, 1, 2, 3, 4, 5, tzinfo=tz)
 
-    monkeypatch.setattr(saving, "datetime", Stopped)
+    monkeypatch.setattr(destination, "datetime", Stopped)
     for _ in range(2):
         inspect(make_model(), make_batches())
-        saving._run_of_process.cache_clear()
+        destination._run_of_process.cache_clear()
     assert sorted(one.name for one in (tmp_path / "runs").iterdir()) == [
         "2026-01-02-030405",
         "2026-01-02-030405-2",

@@ -13,9 +13,9 @@ from torch import nn
 from toy_training import CLASSES, FEATURES, INPUTS, SAMPLES, make_batches, make_loader, make_model
 
 from confshift import Run, inspect
-from confshift.collection import buffers, progress, turns
+from confshift.collection import buffers, collector, guards
+from confshift.collection.guards import one_at_a_time
 from confshift.collection.interrupts import Interrupts
-from confshift.collection.turns import one_at_a_time
 
 pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 
@@ -87,7 +87,7 @@ def test_two_threads_take_turns_where_they_share_something(tmp_path, make_models
     assert all(module.training for model in models for module in model.modules())
     assert all(parameter.grad is not None for model in models for parameter in model.parameters())
     assert [loader.batch_sampler for loader in loaders] == batch_samplers
-    assert not turns._taken
+    assert not guards._taken
 
 
 def test_an_inspection_within_an_inspection_does_not_wait(tmp_path):
@@ -103,7 +103,7 @@ def test_an_inspection_within_an_inspection_does_not_wait(tmp_path):
     in_threads(lambda: inspect(model, make_batches(), run=tmp_path / "outer", forward=forward))
     assert len(inner[1]) == 16
     assert all(module.training for module in model.modules())
-    assert not turns._taken
+    assert not guards._taken
 
 
 def test_ctrl_c_ends_the_waiting_for_another_thread():
@@ -125,11 +125,11 @@ def test_ctrl_c_ends_the_waiting_for_another_thread():
     over.set()
     holder.join(PATIENCE)
     sender.join()
-    assert not turns._taken
+    assert not guards._taken
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
-@pytest.mark.parametrize("lock", [lambda: turns._changed, lambda: buffers._lock, progress.Bar.get_lock])
+@pytest.mark.parametrize("lock", [lambda: guards._changed, lambda: buffers._lock, collector.Bar.get_lock])
 def test_a_child_that_is_forked_while_a_thread_holds_a_lock_inspects(tmp_path, lock):
     model, begun, over = make_model(), threading.Event(), threading.Event()
     buffers.give_back(buffers.take(SAMPLES, CLASSES, torch.float32))

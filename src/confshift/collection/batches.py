@@ -6,6 +6,7 @@ import copy
 import dataclasses
 import inspect
 import logging
+import sys
 from collections.abc import Callable, Collection, Mapping
 from functools import cached_property, lru_cache
 from typing import Any, cast
@@ -13,12 +14,9 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from confshift.collection.calls import call_model
 from confshift.collection.outputs import FORWARD_ADVICE, Source, logits_of
 from confshift.collection.row_checks import checked_rows
 from confshift.errors import ConfshiftError
-
-__all__ = ["Reader", "fields_of", "to_device", "unwrapped"]
 
 _log = logging.getLogger("confshift")
 
@@ -223,3 +221,39 @@ def _move_builtin(value: Any, device: torch.device) -> Any:
     if hasattr(value, "_fields"):
         return type(value)(*moved)
     return moved if isinstance(value, list) else tuple(moved)
+
+
+_SHOWN = 8
+
+
+def call_model(model: nn.Module, arguments: tuple[Any, ...], fields: Mapping[str, Any]) -> Any:
+    """Return what the model makes of its inputs; an error of its own keeps its type and gets a note.
+
+    The note (Python 3.11 and later) names the call, the shapes and types that were passed, and `forward=`.
+    """
+    try:
+        return model(*arguments, **fields)
+    except Exception as error:
+        if sys.version_info >= (3, 11):
+            passed = [_described(argument) for argument in arguments]
+            passed += [f"{name}={_described(one)}" for name, one in fields.items()]
+            error.add_note(
+                f"confshift called model({', '.join(passed)}). If the model takes its inputs otherwise, "
+                "pass forward=, a function (model, batch) -> (logits, targets)"
+            )
+        raise
+
+
+def _described(value: Any) -> str:
+    if isinstance(value, Tensor):
+        return f"{str(value.dtype).removeprefix('torch.')} tensor {tuple(value.shape)}"
+    if isinstance(value, Mapping):
+        shown = [f"{name}: {_described(one)}" for name, one in list(value.items())[:_SHOWN]]
+        return f"{type(value).__name__} {{{_listed(shown, len(value))}}}"
+    if isinstance(value, list | tuple):
+        return f"{type(value).__name__} of {_listed([_described(one) for one in value[:_SHOWN]], len(value))}"
+    return type(value).__name__
+
+
+def _listed(shown: list[str], count: int) -> str:
+    return ", ".join([*shown, "..."] if count > len(shown) else shown)

@@ -17,8 +17,6 @@ from torch import Tensor
 
 from confshift.errors import ConfshiftError
 
-__all__ = ["Rows", "give_back", "take"]
-
 #: Free arrays that are kept, whatever the number of runs: two of one split, two of another.
 _KEPT = 4
 _free: list[Tensor] = []

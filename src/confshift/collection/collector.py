@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+import os
+import sys
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,11 +15,12 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
+from tqdm import tqdm
 
 from confshift.checkpoint import Checkpoint
 from confshift.collection.batches import Reader, unwrapped
 from confshift.collection.buffers import Rows
-from confshift.collection.checks import check_model
+from confshift.collection.destination import Destination
 from confshift.collection.guards import undisturbed
 from confshift.collection.interrupts import Interrupts
 from confshift.collection.loaders import (
@@ -26,18 +30,15 @@ from confshift.collection.loaders import (
     warn_of_missing,
     warn_of_shard,
 )
-from confshift.collection.progress import shown
+from confshift.collection.model_checks import check_model
 from confshift.collection.random_states import modules_in
 from confshift.collection.sample_checks import check_samples
 from confshift.collection.sample_ids import IdSource, UnevenBatchError, identified
-from confshift.collection.saving import Destination
 from confshift.errors import ConfshiftError
 from confshift.input_checks import check_names, listed_names
 from confshift.predictions import Predictions
 from confshift.storage.run import Run
 from confshift.storage.signed_json import plain
-
-__all__ = ["inspect"]
 
 _log = logging.getLogger("confshift")
 
@@ -272,3 +273,23 @@ def _pass(
         if rows is not None:
             rows.release()
         raise
+
+
+#: A pass that takes longer than this shows its progress, in seconds.
+_PATIENCE = 5
+
+
+class Bar(tqdm):  # type: ignore[type-arg]
+    """A bar whose lock is made anew in a forked process: a thread of the parent may have held tqdm's."""
+
+
+def shown(batches: Iterable[Any], title: str, count: int | None) -> Iterable[Any]:
+    """Iterate over batches, with a bar on a terminal."""
+    on_terminal = getattr(sys.stderr, "isatty", None)
+    if on_terminal is None or not on_terminal():  # no bar either: an interrupt in its destructor is lost
+        return batches
+    return Bar(batches, title, count, leave=False, disable=None, delay=_PATIENCE, unit="batch")
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=lambda: Bar.set_lock(threading.RLock()))

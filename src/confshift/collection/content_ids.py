@@ -15,8 +15,6 @@ from numpy.typing import NDArray
 from confshift.collection.batches import fields_of
 from confshift.errors import ConfshiftError
 
-__all__ = ["SAMPLE_IDS_ADVICE", "ContentIds"]
-
 _log = logging.getLogger("confshift")
 
 SAMPLE_IDS_ADVICE = (

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import os
+import threading
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from itertools import chain
 from typing import Any
@@ -13,9 +15,6 @@ from torch import nn
 from confshift.collection.interrupts import Interrupts
 from confshift.collection.model_state import saved_model_state
 from confshift.collection.random_states import generators_in, modules_in, saved_random_states
-from confshift.collection.turns import one_at_a_time
-
-__all__ = ["undisturbed"]
 
 
 @contextmanager
@@ -72,3 +71,43 @@ def _call_backwards(functions: list[Callable[[], object]]) -> None:
 
 def _is_inference(model: nn.Module) -> bool:
     return any(tensor.is_inference() for tensor in chain(model.parameters(), model.buffers()))
+
+
+#: The thread that inspects an object, by the object's id. An id is not used again while a pass holds it.
+_taken: dict[int, int] = {}
+_changed = threading.Condition()
+
+
+@contextmanager
+def one_at_a_time(things: Iterable[Any], interrupts: Interrupts) -> Iterator[None]:
+    """Wait until no other thread inspects any of these objects, and take them all for this one.
+
+    They are taken together, so that two threads can't wait for each other. A thread that inspects within
+    its own inspection doesn't wait.
+    """
+    me = threading.get_ident()
+    objects = list(things)
+    with _changed:
+        while any(_taken.get(id(thing), me) != me for thing in objects):
+            with interrupts.delivered():
+                _changed.wait()
+        fresh = {id(thing) for thing in objects} - _taken.keys()
+        _taken.update(dict.fromkeys(fresh, me))
+    try:
+        yield
+    finally:
+        with _changed:
+            for key in fresh:
+                _taken.pop(key, None)
+            _changed.notify_all()
+
+
+def _start_anew() -> None:
+    """In a forked process the other threads are gone, and may have held the lock."""
+    global _changed
+    _changed = threading.Condition()
+    _taken.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_start_anew)

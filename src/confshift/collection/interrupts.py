@@ -8,8 +8,6 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
-__all__ = ["Interrupts"]
-
 #: Signals for which programs set handlers that raise: Ctrl-C, the end of a job, a time limit.
 _SIGNALS = [
     getattr(signal, name)

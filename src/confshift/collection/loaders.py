@@ -11,15 +11,6 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from confshift.input_checks import listed_names
 
-__all__ = [
-    "batch_count",
-    "class_names_of",
-    "torch_loader",
-    "warn_of_dropped",
-    "warn_of_missing",
-    "warn_of_shard",
-]
-
 _log = logging.getLogger("confshift")
 
 #: Runs and splits already warned about.

@@ -12,8 +12,6 @@ from weakref import WeakSet
 import torch
 from torch import Tensor, nn
 
-__all__ = ["saved_model_state"]
-
 _log = logging.getLogger("confshift")
 
 #: So much of a model is copied, in bytes, buffers first; of the rest a change is only noticed.

@@ -9,8 +9,6 @@ from torch import Tensor
 
 from confshift.errors import ConfshiftError
 
-__all__ = ["FORWARD_ADVICE", "Source", "logits_of"]
-
 FORWARD_ADVICE = "pass forward=, a function (model, batch) -> (logits, targets)"
 _SHOWN = 8  # parts of an output
 

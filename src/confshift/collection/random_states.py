@@ -15,8 +15,6 @@ import numpy as np
 import torch
 from torch import nn
 
-__all__ = ["generators_in", "modules_in", "saved_random_states"]
-
 #: Where the search for generators ends: so many objects, and so many members of one container.
 _MAX_OBJECTS = 5000
 _MAX_MEMBERS = 100

@@ -12,8 +12,6 @@ from confshift import advice
 from confshift.collection.outputs import FORWARD_ADVICE, Source
 from confshift.errors import ConfshiftError
 
-__all__ = ["checked_rows"]
-
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 _OWN = Source()  # of a forward= of the user's
 _IDS = (

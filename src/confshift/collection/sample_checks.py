@@ -15,8 +15,6 @@ from torch.utils.data import DataLoader, IterableDataset, default_collate
 from confshift.collection.batches import fields_of
 from confshift.collection.loaders import torch_loader
 
-__all__ = ["check_samples"]
-
 _log = logging.getLogger("confshift")
 
 _MAX_SAMPLES = 4

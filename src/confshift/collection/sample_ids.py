@@ -17,9 +17,6 @@ from confshift.collection.content_ids import SAMPLE_IDS_ADVICE, ContentIds
 from confshift.collection.loaders import torch_loader
 from confshift.errors import ConfshiftError
 
-__all__ = ["IdSource", "UnevenBatchError", "identified"]
-
-
 #: Loaders whose sampler's indices do not tell what a batch holds, as a pass has shown.
 _uneven: weakref.WeakSet[DataLoader[Any]] = weakref.WeakSet()
 

@@ -14,8 +14,6 @@ from torch import Tensor, nn
 from confshift.collection.batches import Reader, fields_of, unwrapped
 from confshift.collection.interrupts import Interrupts
 
-__all__ = ["check_model"]
-
 _log = logging.getLogger("confshift")
 
 #: Relative to the largest logit: other batch sizes mean other kernels and another order of the sums.

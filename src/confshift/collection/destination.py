@@ -20,8 +20,6 @@ from confshift.errors import ConfshiftError, Refusal
 from confshift.predictions import Predictions
 from confshift.storage.run import Run
 
-__all__ = ["Destination", "open_run"]
-
 _T = TypeVar("_T")
 _log = logging.getLogger("confshift")
 
