@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -16,6 +17,10 @@ from chromium import missing_chromium, start_chromium
 # Examples are drawn the same way on every machine, and no test is judged by a clock.
 settings.register_profile("confshift", deadline=None, derandomize=True, database=None, max_examples=60)
 settings.load_profile("confshift")
+
+# A job in the background ignores Ctrl-C, and hands that on; the tests of interrupts want Python's own handler.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 MakeLogits = Callable[..., tuple[NDArray[np.float64], NDArray[np.int64]]]
 

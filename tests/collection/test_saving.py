@@ -12,7 +12,6 @@ import shutil
 import threading
 import warnings
 from copy import deepcopy
-from pathlib import Path
 
 import pytest
 import torch
@@ -155,14 +154,14 @@ def breaking(method, error):
     """Return a fault: the run's paths raise this error where the method is called."""
 
     def break_it(monkeypatch, run):
-        real = getattr(Path, method)
+        real = getattr(files.DISK, method)
 
-        def call(path, *arguments):
+        def call(path, *arguments, **options):
             if str(path).startswith(str(run)):
                 raise OSError(error, os.strerror(error), str(path))
-            return real(path, *arguments)
+            return real(path, *arguments, **options)
 
-        monkeypatch.setattr(Path, method, call)
+        monkeypatch.setattr(files.DISK, method, call)
 
     return break_it
 
@@ -188,8 +187,8 @@ def breaking_the_folder(monkeypatch, run):
 
 
 BREAKING = {
-    "stat": breaking("lstat", errno.ESTALE),
-    "listdir": breaking("iterdir", errno.EIO),
+    "stat": breaking("status", errno.ESTALE),
+    "listdir": breaking("names", errno.EIO),
     "threads": breaking_threads,
     "memory": breaking_memory,
     "the folder": breaking_the_folder,
@@ -226,15 +225,15 @@ def test_a_training_survives_whatever_breaks_and_goes_on_saving_after_it(tmp_pat
 def test_one_call_of_the_system_that_fails_once_costs_at_most_one_checkpoint(tmp_path, monkeypatch):
     model, run, left = make_model(), tmp_path / "run", [1]
 
-    def lstat(path, real=Path.lstat):
+    def status(path, *, follow=False, real=files.DISK.status):
         if left and str(path).startswith(str(run)):
             left.pop()
             raise OSError(errno.EIO, "Input/output error", str(path))
-        return real(path)
+        return real(path, follow=follow)
 
     inspect(model, make_batches(), run=run)
     Run(run).flush()
-    monkeypatch.setattr(Path, "lstat", lstat)
+    monkeypatch.setattr(files.DISK, "status", status)
     with pytest.warns(UserWarning, match="Input/output error"):
         assert inspect(model, make_batches(), run=run).epoch == 2
     assert not left

@@ -9,7 +9,7 @@ import pytest
 from stored_runs import another_process, failure, predictions
 
 from confshift import ConfshiftError, Run
-from confshift.storage import catalog, reading
+from confshift.storage import catalog, files, reading
 from confshift.storage.signed_json import encode
 
 NAMES = ["cat", "dog", "猫"]
@@ -229,20 +229,20 @@ class TestNoPermission:
     @pytest.fixture
     def denied(self, monkeypatch):
         def deny(folder):
-            real_iterdir, real_lstat = Path.iterdir, Path.lstat
+            names, status = files.DISK.names, files.DISK.status
 
-            def iterdir(path):
+            def names_or_denied(path):
                 if path == folder:
                     raise PermissionError(13, "Permission denied", str(path))
-                return real_iterdir(path)
+                return names(path)
 
-            def lstat(path):
+            def status_or_denied(path, **options):
                 if folder in path.parents:
                     raise PermissionError(13, "Permission denied", str(path))
-                return real_lstat(path)
+                return status(path, **options)
 
-            monkeypatch.setattr(Path, "iterdir", iterdir)
-            monkeypatch.setattr(Path, "lstat", lstat)
+            monkeypatch.setattr(files.DISK, "names", names_or_denied)
+            monkeypatch.setattr(files.DISK, "status", status_or_denied)
 
         return deny
 

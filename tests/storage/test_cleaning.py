@@ -235,14 +235,14 @@ class TestDelete:
 
     def test_a_split_that_cant_be_read_is_refused_before_anything_goes(self, run, monkeypatch):
         (run.path / "zoo").mkdir()
-        before, real = names(run.path), type(run.path).iterdir
+        before, real = names(run.path), files.DISK.names
 
-        def iterdir(path):
+        def denied(path):
             if path.name == "zoo":
                 raise PermissionError(13, "Permission denied")
             return real(path)
 
         with monkeypatch.context() as patch:
-            patch.setattr(type(run.path), "iterdir", iterdir)
+            patch.setattr(files.DISK, "names", denied)
             assert "Permission denied" in failure(run.delete)
         assert set(names(run.path)) == {*before, os.fspath(files.LOCK)}

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 import pytest
 
 from confshift import Predictions, Run
+from confshift.storage import files
 from confshift.storage.finding_runs import newest_run
 
 
@@ -52,12 +52,12 @@ def test_other_files_in_a_run_make_it_no_newer(runs):
 
 
 def test_a_run_that_cant_be_read_is_older_than_any_other(runs, monkeypatch):
-    real = Path.iterdir
+    real = files.DISK.names
 
-    def iterdir(path):
+    def names(path):
         if path == runs / "c":
             raise PermissionError(13, "Permission denied", str(path))
         return real(path)
 
-    monkeypatch.setattr(Path, "iterdir", iterdir)
+    monkeypatch.setattr(files.DISK, "names", names)
     assert newest_run(runs) == runs / "b"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import mmap
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from numpy.typing import NDArray
 
 from confshift.errors import ConfshiftError
 from confshift.storage import files, reading
-from confshift.storage.files import Bytes
+from confshift.storage.disk import Bytes
 
 #: Data is written, and summed up by a checksum, in pieces of this size.
 PIECE_BYTES = 1 << 22
@@ -167,7 +166,7 @@ def read_array(folder: Path, stored: StoredFile) -> NDArray[Any]:
 
 def _mapped(stream: BinaryIO, path: Path, stored: StoredFile) -> NDArray[Any]:
     try:
-        mapped = mmap.mmap(stream.fileno(), stored.size, access=mmap.ACCESS_READ)
+        mapped = files.DISK.map(stream, stored.size)
     except (OSError, ValueError) as error:  # it shrank since
         raise ConfshiftError(f"{path} can't be mapped: {error}") from error
     return np.frombuffer(mapped, stored.layout, offset=stored.offset).reshape(stored.shape)

@@ -1,4 +1,4 @@
-"""Files that survive: write, sync, put in place, lock. Every system call that writes is here."""
+"""Files that survive: write, sync, put in place, lock."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import re
 import uuid
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TypeAlias
+
+from confshift.storage.disk import PLAIN, Bytes, Disk
 
 try:
     import fcntl
@@ -20,8 +21,6 @@ except ImportError:  # not a POSIX system: nothing is locked there, so litter st
 #: Whether this system has locks at all.
 HAS_LOCKS = fcntl is not None
 
-Bytes: TypeAlias = bytes | memoryview
-
 #: The lock file of a run; it is empty and stays.
 LOCK = ".lock"
 
@@ -30,80 +29,9 @@ SIGN = re.compile(r"\.writer-[0-9a-f]{16}\.lock")
 
 _NO_LINKS = {errno.EPERM, errno.EACCES, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK}
 _NO_LOCKS = {errno.ENOLCK, errno.EBADF, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL}
-_PLAIN = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
-_OF_OTHERS = getattr(os, "O_NOCTTY", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
 
 
-class Disk:
-    """The system calls that write, one method each, so that a test can make any of them fail."""
-
-    def make_folder(self, path: Path) -> None:
-        """Make one folder."""
-        path.mkdir()
-
-    def create(self, path: Path, mode: int = 0o666) -> int:
-        """Open a new file for writing; an existing name is an error."""
-        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _PLAIN, mode)
-
-    def open_existing(self, path: Path) -> int:
-        """Open a pipe or a device for writing."""
-        return os.open(path, os.O_WRONLY | _OF_OTHERS)
-
-    def open_target(self, path: Path) -> int:
-        """Open an ordinary file for writing as it is, through links, or make it."""
-        return os.open(path, os.O_WRONLY | os.O_CREAT | getattr(os, "O_NONBLOCK", 0) | _OF_OTHERS, 0o666)
-
-    def make_like(self, descriptor: int, like: os.stat_result) -> None:
-        """Give a file the permissions of another, and its owner and group as far as that is allowed."""
-        if os.name != "nt":  # Windows has no such permissions
-            with contextlib.suppress(OSError):
-                os.fchown(descriptor, like.st_uid, like.st_gid)
-            os.fchmod(descriptor, like.st_mode & 0o777)
-
-    def write(self, descriptor: int, piece: Bytes) -> None:
-        """Write all of a piece."""
-        rest = memoryview(piece).cast("B")
-        while len(rest):
-            rest = rest[os.write(descriptor, rest) :]
-
-    def sync(self, descriptor: int) -> None:
-        """Wait until a file's bytes are on the disk."""
-        os.fsync(descriptor)
-
-    def close(self, descriptor: int) -> None:
-        """Close a file; some systems report a full disk only here."""
-        os.close(descriptor)
-
-    def sync_folder(self, path: Path) -> None:
-        """Wait until a folder's names are on the disk."""
-        if os.name != "nt":  # Windows can't open a folder, and journals its names
-            descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
-
-    def link(self, source: Path, target: Path) -> None:
-        """Give a file a second name; an existing name is an error."""
-        os.link(source, target)
-
-    def rename(self, source: Path, target: Path) -> None:
-        """Move a file to another name."""
-        source.replace(target)
-
-    def unlink(self, path: Path) -> None:
-        """Remove a file."""
-        path.unlink()
-
-    def remove_folder(self, path: Path) -> None:
-        """Remove an empty folder."""
-        path.rmdir()
-
-    def open_lock(self, path: Path) -> int:
-        """Open the lock file, making it where there is none."""
-        return os.open(path, os.O_RDWR | os.O_CREAT | _PLAIN, 0o666)
-
-
+#: The one that everything goes through.
 DISK = Disk()
 
 
@@ -240,7 +168,7 @@ def _locked(path: Path, exclusive: bool) -> int | None:
         descriptor = DISK.open_lock(path)
         try:
             fcntl.flock(descriptor, how)
-            if os.path.samestat(os.fstat(descriptor), path.stat()):
+            if os.path.samestat(os.fstat(descriptor), DISK.status(path, follow=True)):
                 return descriptor
         except FileNotFoundError:
             pass  # as below
@@ -279,7 +207,7 @@ def shows_sign(folder: Path, writer: str) -> bool:
 def is_shown(sign: Path) -> bool:
     """Tell whether the process that a lock file is of still lives."""
     try:
-        descriptor = os.open(sign, os.O_RDWR | _PLAIN)
+        descriptor = os.open(sign, os.O_RDWR | PLAIN)
     except OSError:
         return False
     try:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import stat
 from pathlib import Path
+
+from confshift.storage import files
 
 RUN_FILE = "run.json"
 
@@ -12,7 +15,15 @@ _SHOWN = 5
 
 def runs_in(folder: Path) -> list[Path]:
     """Return the runs that lie in a folder, by name."""
-    return sorted(path.parent for path in folder.glob(f"*/{RUN_FILE}"))
+    return sorted(folder / name for name in _names(folder) if RUN_FILE in _names(folder / name))
+
+
+def _names(folder: Path) -> list[str]:
+    """Return the names in a folder; none where it can't be read, or is no folder."""
+    try:
+        return files.DISK.names(folder)
+    except (OSError, ValueError):
+        return []
 
 
 def did_you_mean(path: Path) -> str:
@@ -38,7 +49,8 @@ def newest_run(folder: Path) -> Path | None:
 
 def _written(run: Path) -> tuple[int, str]:
     try:
-        splits = [one for one in run.iterdir() if one.is_dir()]
-        return max(one.stat().st_mtime_ns for one in (run / RUN_FILE, *splits)), run.name
+        found = {name: files.DISK.status(run / name, follow=True) for name in files.DISK.names(run)}
+        used = (one for name, one in found.items() if name == RUN_FILE or stat.S_ISDIR(one.st_mode))
+        return max(one.st_mtime_ns for one in used), run.name
     except OSError:  # it can't be read, or is being deleted: any other is newer
         return 0, run.name

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from confshift.errors import ConfshiftError, Refusal
+from confshift.storage import files
 
 _ABSENT = (FileNotFoundError, NotADirectoryError)
 _KINDS = {
@@ -32,7 +33,7 @@ def status_of(path: Path) -> os.stat_result | None:
         Where that can't be found out: no permission, a name that is too long, a disk that fails.
     """
     try:
-        return path.lstat()
+        return files.DISK.status(path)
     except _ABSENT:
         return None
     except (OSError, ValueError) as error:
@@ -42,7 +43,7 @@ def status_of(path: Path) -> os.stat_result | None:
 def is_folder(path: Path) -> bool:
     """Tell whether a path leads to a folder, also through links; errors as in :func:`status_of`."""
     try:
-        return stat.S_ISDIR(path.stat().st_mode)
+        return stat.S_ISDIR(files.DISK.status(path, follow=True).st_mode)
     except _ABSENT:
         return False
     except (OSError, ValueError) as error:
@@ -52,7 +53,7 @@ def is_folder(path: Path) -> bool:
 def entries_of(folder: Path) -> list[Path]:
     """Return what is in a folder, nothing where there is none; errors as in :func:`status_of`."""
     try:
-        return list(folder.iterdir())
+        return [folder / name for name in files.DISK.names(folder)]
     except _ABSENT:
         return []
     except (OSError, ValueError) as error:
@@ -62,7 +63,7 @@ def entries_of(folder: Path) -> list[Path]:
 def names_in(folder: Path) -> set[str]:
     """Return the names of what is in a folder; as :func:`entries_of`, for folders of thousands of files."""
     try:
-        return set(os.listdir(folder))  # noqa: PTH208 - names only, a third of the time
+        return set(files.DISK.names(folder))
     except _ABSENT:
         return set()
     except (OSError, ValueError) as error:
@@ -82,7 +83,7 @@ def size_of(path: Path) -> int:
 
 def _ordinary(path: Path, *, follow: bool) -> os.stat_result:
     try:
-        status = path.stat(follow_symlinks=follow)
+        status = files.DISK.status(path, follow=follow)
     except (OSError, ValueError) as error:
         raise _unreadable(path, error) from error
     if not stat.S_ISREG(status.st_mode):
@@ -96,7 +97,7 @@ def open_plain(path: Path, *, follow: bool = False) -> Iterator[BinaryIO]:
     """Open an ordinary file for reading, as :func:`size_of` allows; with `follow` also through links."""
     status = _ordinary(path, follow=follow)
     try:
-        stream = path.open("rb")
+        stream = files.DISK.open_reading(path)
     except OSError as error:
         raise _unreadable(path, error) from error
     with stream:
