@@ -18,7 +18,7 @@ from chromium import missing_chromium, start_chromium
 settings.register_profile("confshift", deadline=None, derandomize=True, database=None, max_examples=60)
 settings.load_profile("confshift")
 
-# A job in the background ignores Ctrl-C, and hands that on; the tests of interrupts want Python's own handler.
+# A job in the background ignores Ctrl-C and hands that on; the tests of interrupts need Python's own handler.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
