@@ -707,6 +707,55 @@ def test_a_stream_that_each_worker_yields_whole_counts_once(tmp_path, caplog, wo
     assert inspect(model, DataLoader(Stream(), 16), run=tmp_path).epoch == 2  # the same samples
 
 
+class Repeating(IterableDataset):
+    """Yields its samples several times, each time in an order of its own."""
+
+    def __init__(self, orders):
+        self.orders = orders
+
+    def __iter__(self):
+        for order in self.orders:
+            yield from ((INPUTS[number], TARGETS[number]) for number in order)
+
+
+SHUFFLED = np.random.default_rng(0).permutation(SAMPLES)
+
+
+class Iterable:
+    def __init__(self, loader):
+        self.loader = loader
+
+    def __iter__(self):
+        return iter(self.loader)
+
+
+@pytest.mark.parametrize("kind", [lambda loader: loader, Iterable], ids=["DataLoader", "iterable"])
+@pytest.mark.parametrize(
+    ("orders", "drop_last", "kept", "said"),
+    [
+        ([range(SAMPLES)], False, SAMPLES, ""),
+        (
+            [range(SAMPLES)] * 2,
+            False,
+            SAMPLES,
+            f"each of {SAMPLES} samples came 2 times ({2 * SAMPLES} rows)",
+        ),
+        ([SHUFFLED, range(SAMPLES), SHUFFLED], False, SAMPLES, f"came 3 times ({3 * SAMPLES} rows)"),
+        ([SHUFFLED, range(SAMPLES)], True, 192, f"gave 192 rows, and only {SAMPLES} of them are different"),
+        ([SHUFFLED, range(5)], False, SAMPLES + 5, f"gave {SAMPLES + 5} rows, and only {SAMPLES}"),
+    ],
+    ids=["once", "twice", "three times, shuffled", "twice, drop_last", "cut off"],
+)
+def test_a_stream_that_repeats_is_warned_of_once_with_both_numbers(
+    tmp_path, caplog, kind, orders, drop_last, kept, said
+):
+    model, loader = make_model(), kind(DataLoader(Repeating(orders), 16, drop_last=drop_last))
+    for _ in range(2):
+        assert len(inspect(model, loader, run=tmp_path / "run", check=False)) == kept
+    assert caplog.text.count(f"{tmp_path / 'run'} (val): ") == bool(said)
+    assert said in caplog.text
+
+
 # One rank of several
 
 
@@ -901,6 +950,7 @@ DATA = TensorDataset(INPUTS, TARGETS)
         (DataLoader(DATA, 16, collate_fn=lambda samples: default_collate(samples[1:])), SAMPLES - 7),
         (DataLoader(DATA, 16, shuffle=True), SAMPLES),
         (DataLoader(Subset(DATA, range(7)), 4), 7),
+        (DataLoader(Subset(DATA, [1, 2, 2, 1]), 4), 2),
     ],
 )
 def test_a_loader_that_leaves_samples_out_is_warned_of_once_with_both_numbers(
@@ -910,7 +960,7 @@ def test_a_loader_that_leaves_samples_out_is_warned_of_once_with_both_numbers(
     for _ in range(2):
         inspect(model, loader, run=tmp_path / "run", check=False)
     found = [one.getMessage() for one in caplog.records if "different samples" in one.getMessage()]
-    assert len(found) == (different < len(loader.dataset))
+    assert len(found) == (different < len(loader.dataset) and not isinstance(loader.dataset, Subset))
     assert all(f"gave {different} different samples, and its dataset has {SAMPLES}" in one for one in found)
 
 

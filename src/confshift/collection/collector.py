@@ -229,7 +229,7 @@ def _look(reader: Reader, given: tuple[Any, Any, Any, Any], run: str, **how: Any
             with (
                 Interrupts() as interrupts,
                 undisturbed(*given, interrupts=interrupts),
-                identified(loader, sample_ids) as ids,
+                identified(loader, sample_ids, f"{run} ({how['split']})") as ids,
                 interrupts.delivered(),
             ):
                 return _pass(reader, loader, ids, **how)

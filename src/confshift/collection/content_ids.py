@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import math
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -23,13 +24,26 @@ SAMPLE_IDS_ADVICE = (
 )
 
 
+#: Runs and splits already warned about.
+_warned: set[str] = set()
+
+
 class ContentIds:
-    """Ids from the samples themselves: a hash of all that a batch holds of a row, its label among it."""
+    """Ids from the samples themselves: a hash of all that a batch holds of a row, its label among it.
+
+    Parameters
+    ----------
+    workers : int
+        Of a stream: each may yield all of it.
+    place : str
+        The run and the split, for warnings.
+    """
 
     name = "content"
 
-    def __init__(self, workers: int = 0) -> None:
-        self._workers = workers  # of a stream: each may yield all of it
+    def __init__(self, workers: int = 0, place: str = "") -> None:
+        self._workers = workers
+        self._place = place
         self._seen: Counter[bytes] = Counter()
         self._ids: dict[bytes, list[str]] = {}  # of each sample, by how often it was seen before
         self._rows: list[tuple[bytes, int]] = []
@@ -55,23 +69,40 @@ class ContentIds:
             self._rows.append((sample, number))
 
     def ids(self) -> NDArray[Any]:
-        """Return the ids of all rows seen, 32 hexadecimal digits each; copies by workers share theirs."""
+        """Return the ids of all rows seen, 32 hexadecimal digits each; copies of all share theirs."""
         repeats = self._repeats()
         numbered = ((sample, number % (self._seen[sample] // repeats)) for sample, number in self._rows)
         return np.array([self._ids[sample][number] for sample, number in numbered])
 
     def _repeats(self) -> int:
-        """Return how often each sample came because each worker yields the whole stream, and warn of it."""
+        """Return how often a stream gave all of its samples, and warn, once, of samples that came again."""
+        rows, different = len(self._rows), len(self._seen)
+        repeats = math.gcd(*self._seen.values())
+        if rows == different or self._place in _warned:
+            return max(repeats, 1)
+        _warned.add(self._place)
+        if repeats > 1:
+            _log.warning(
+                "%s: each of %d samples came %s times (%d rows). They are counted once; %s",
+                *(self._place, rows // repeats, repeats, rows, self._remedy(repeats)),
+            )
+        else:
+            _log.warning(
+                "%s: the loader gave %d rows, and only %d of them are different. Where the others are "
+                "copies, each counts as a sample of its own, so verdicts are surer than the data allow: let "
+                "the loader yield each sample once in a pass, and its workers (%d) share a stream out",
+                *(self._place, rows, different, self._workers),
+            )
+        return repeats
+
+    def _remedy(self, repeats: int) -> str:
         workers = self._workers
-        if workers < 2 or any(count % workers for count in self._seen.values()):
-            return 1
-        _log.warning(
-            "each of %d samples came %d times: each of the loader's %d workers yields the whole stream. They "
-            "are counted once; to share the stream out, use torch.utils.data.get_worker_info() in the "
-            "dataset's __iter__, or num_workers=0",
-            *(len(self._rows) // workers, workers, workers),
+        if workers < 2 or repeats % workers:
+            return "let the dataset or loader yield each sample once in a pass"
+        return (
+            f"each of the loader's {workers} workers yields the whole stream: to share it out, use "
+            "torch.utils.data.get_worker_info() in the dataset's __iter__, or num_workers=0"
         )
-        return workers
 
 
 def _columns(batch: Any) -> Iterator[Any]:

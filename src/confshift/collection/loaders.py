@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
-from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data import DataLoader, IterableDataset, Subset
 
 from confshift.input_checks import listed_names
 
@@ -103,7 +103,9 @@ def warn_of_missing(loader: Any, ids: ArrayLike | None, *, run: str, split: str)
     told = {(run, split), (run, f"{split} shard"), (run, f"{split} missing")} & _warned
     if ids is None or inner is None or isinstance(inner.dataset, IterableDataset) or told:
         return
-    different, total = len(np.unique(ids)), _length_of(inner.dataset)
+    indices = inner.dataset.indices if isinstance(inner.dataset, Subset) else None
+    total = _length_of(inner.dataset) if indices is None else len(np.unique(np.asarray(indices)))
+    different = len(np.unique(ids))
     if total is not None and different < total:
         _warned.add((run, f"{split} missing"))
         _log.warning(

@@ -40,7 +40,7 @@ class IdSource(Protocol):
 
 
 @contextmanager
-def identified(loader: Any, sample_ids: Any = None) -> Iterator[IdSource]:
+def identified(loader: Any, sample_ids: Any = None, place: str = "") -> Iterator[IdSource]:
     """Find the surest source of ids for one pass over the loader.
 
     Parameters
@@ -48,6 +48,8 @@ def identified(loader: Any, sample_ids: Any = None) -> Iterator[IdSource]:
     loader : iterable
     sample_ids : array_like, str or callable, optional
         What the user said; comes before everything else.
+    place : str
+        The run and the split, for warnings.
 
     Yields
     ------
@@ -61,11 +63,11 @@ def identified(loader: Any, sample_ids: Any = None) -> Iterator[IdSource]:
         yield _Order()
     elif inner is None or not _hands_out_indices(inner) or inner in _uneven:
         stream = inner is not None and isinstance(inner.dataset, IterableDataset)
-        yield ContentIds(workers=inner.num_workers if stream and inner is not None else 0)
+        yield ContentIds(inner.num_workers if stream and inner is not None else 0, place)
     else:
         with _recorded(inner) as record:
             try:
-                yield _Sampled(record, inner.dataset)
+                yield _Sampled(record, inner.dataset, place)
             except UnevenBatchError:
                 _uneven.add(inner)
                 raise
@@ -182,9 +184,10 @@ def _put_sampler(loader: DataLoader[Any], name: str, sampler: Any) -> None:
 class _Sampled:
     """Ids from what the sampler handed out, or by content where a loader never asks its sampler."""
 
-    def __init__(self, record: _Recorder, dataset: Any) -> None:
+    def __init__(self, record: _Recorder, dataset: Any, place: str) -> None:
         self._record = record
         self._dataset = dataset
+        self._place = place
         self._content: ContentIds | None = None
         self._parts: list[NDArray[Any]] = []
 
@@ -194,7 +197,7 @@ class _Sampled:
 
     def add(self, batch: Any, rows: int) -> None:
         if not self._parts and self._content is None and not self._one_index_a_row(rows):
-            self._content = ContentIds()
+            self._content = ContentIds(place=self._place)
         if self._content is not None:
             self._content.add(batch, rows)
             return
