@@ -888,12 +888,20 @@ class Trainer:
 
     def __init__(self, model, folder):
         self.model, self.folder, self.sanity_checking = model, folder, False
+        self.state, self.global_step = SimpleNamespace(fn="fit"), 0
         model._trainer = self
 
     def fit(self, epochs=(None, None), sanity=None):
         found = []
         for epoch, self.sanity_checking in [(sanity, True), *((epoch, False) for epoch in epochs)]:
+            self.global_step += 5 * (not self.sanity_checking)
             found.append(inspect(self.model, make_batches(), run=self.folder, epoch=epoch).epoch)
+        return found
+
+    def evaluate(self, fn="validate", **given):
+        self.state.fn, self.sanity_checking = fn, False
+        found = inspect(self.model, make_batches(), run=self.folder, **given).epoch
+        self.state.fn = "fit"
         return found
 
 
@@ -920,10 +928,56 @@ def test_what_would_refuse_the_training_does_so_in_its_sanity_check(tmp_path):
     assert "another model" in refused(Trainer(make_model(), tmp_path / "run").fit)
 
 
+@pytest.mark.parametrize("fn", ["validate", "test"])
+def test_a_validation_after_the_training_is_not_an_epoch_and_says_so(tmp_path, caplog, fn):
+    model = make_model()
+    trainer = Trainer(model, tmp_path / "run")
+    trainer.fit()
+    assert trainer.evaluate(fn) == 2
+    assert Trainer(model, tmp_path / "run").evaluate(fn) == 2  # one that has trained nothing
+    assert caplog.text.count("not an epoch of its own (val) and stays in memory") == 2
+    assert Run(tmp_path / "run").epochs == (0, 1, 2)
+
+
+def test_a_validation_is_an_epoch_where_it_is_the_first_or_follows_training_or_has_a_number(tmp_path, caplog):
+    trainer = Trainer(make_model(), tmp_path / "run")
+    assert trainer.evaluate() == 1
+    for epoch in (2, 3):
+        trainer.global_step += 5
+        assert trainer.evaluate() == epoch
+    assert trainer.evaluate(epoch=7) == 7
+    assert trainer.evaluate("test", split="test") == 7
+    assert "stays in memory" not in caplog.text
+    assert Run(tmp_path / "run").epochs == (1, 2, 3, 7)
+
+
 def test_the_sanity_check_is_known_through_a_wrapper(tmp_path):
     trainer = Trainer(make_model(), tmp_path / "run")
     trainer.model = nn.DataParallel(trainer.model)
     assert trainer.fit() == [0, 1, 2]
+
+
+class Dispatched:
+    """As accelerate's loader on rank 0 of two: gives the first half of every two batches."""
+
+    def __init__(self, loader):
+        self.base_dataloader, self.passes = loader, 0
+
+    def _fetch_batches(self, iterator):
+        two = [batch for batch, _ in zip(iterator, range(2), strict=False)]
+        return [torch.cat(parts)[: sum(map(len, parts)) // 2] for parts in zip(*two, strict=True)]
+
+    def __iter__(self):
+        self.passes += 1
+        iterator = iter(self.base_dataloader)
+        while batch := self._fetch_batches(iterator):
+            yield batch
+
+
+def test_a_loader_that_other_ranks_wait_for_is_gone_over_once_by_content(tmp_path):
+    loader = Dispatched(DataLoader(TensorDataset(INPUTS, TARGETS), 16))
+    found = inspect(make_model(), loader, run=tmp_path, check=False)
+    assert (found.provenance.id_source, loader.passes) == ("content", 1)
 
 
 # Samples that a loader leaves out

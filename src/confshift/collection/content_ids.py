@@ -69,7 +69,10 @@ class ContentIds:
             self._rows.append((sample, number))
 
     def ids(self) -> NDArray[Any]:
-        """Return the ids of all rows seen, 32 hexadecimal digits each; copies of all share theirs."""
+        """Return the ids of all rows seen, 32 hexadecimal digits each.
+
+        Copies share theirs where the whole stream came several times.
+        """
         repeats = self._repeats()
         numbered = ((sample, number % (self._seen[sample] // repeats)) for sample, number in self._rows)
         return np.array([self._ids[sample][number] for sample, number in numbered])

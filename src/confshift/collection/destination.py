@@ -27,6 +27,8 @@ _log = logging.getLogger("confshift")
 _warned: set[str] = set()
 #: The model that was inspected last, by run folder and split.
 _models: dict[tuple[str, str], weakref.ref[object]] = {}
+#: How many steps Lightning's trainer had made at the checkpoint before, by run folder and split.
+_steps: dict[tuple[str, str], int] = {}
 
 
 def open_run(run: Run | os.PathLike[str] | str | None) -> Run:
@@ -59,7 +61,7 @@ class Destination:
     model : object
         What is inspected: another one in the same process needs a run of its own. Lightning's sanity check
         of it is epoch 0 where it comes first; where the split has checkpoints already, as when a training
-        goes on, it stays in memory.
+        goes on, it stays in memory. So does a `trainer.validate()` that follows no step of training.
 
     Raises
     ------
@@ -101,6 +103,15 @@ class Destination:
         if rehearsed:
             self._run = None
             self.epoch = 0.0 if self._given is None else self._given
+        elif self._given is None and not self.is_first and _is_validated_again(run, model, self._split):
+            self._run = None
+            self.epoch = max(self._attempt(lambda: run.epochs_of(self._split)) or (math.nan,))
+            _log.warning(
+                "%s: no step of training lies between the checkpoint before and this call of "
+                "trainer.validate() or test(), so it is not an epoch of its own (%s) and stays in memory; "
+                "epoch= saves it",
+                *(self._name, self._split),
+            )
 
     def _check(self, run: Run, model: object) -> None:
         split = self._split
@@ -197,6 +208,22 @@ def _in_sanity_check(model: object) -> bool:
     """Tell whether this is Lightning's sanity check, a pass before the training."""
     trainer = getattr(model, "_trainer", None)
     return getattr(trainer, "sanity_checking", False) is True
+
+
+def _is_validated_again(run: Run, model: object, split: str) -> bool:
+    """Tell whether Lightning evaluates, outside its fit, what was not trained since the checkpoint before.
+
+    A trainer that has made no step was given a model that others trained.
+    """
+    trainer = getattr(model, "_trainer", None)
+    step = getattr(trainer, "global_step", None)
+    if type(step) is not int:
+        return False
+    before, _steps[run.home, split] = _steps.get((run.home, split)), step
+    return getattr(getattr(trainer, "state", None), "fn", None) in ("validate", "test") and step in (
+        0,
+        before,
+    )
 
 
 def _refuse_another(run: Run, model: object, *, split: str, given: float | None, present: bool) -> None:

@@ -61,7 +61,7 @@ def identified(loader: Any, sample_ids: Any = None, place: str = "") -> Iterator
         yield _given_ids(sample_ids)
     elif isinstance(loader, list | tuple):
         yield _Order()
-    elif inner is None or not _hands_out_indices(inner) or inner in _uneven:
+    elif inner is None or inner in _uneven or not _hands_out_indices(inner) or _is_dispatched(loader):
         stream = inner is not None and isinstance(inner.dataset, IterableDataset)
         yield ContentIds(inner.num_workers if stream and inner is not None else 0, place)
     else:
@@ -77,6 +77,14 @@ def _hands_out_indices(loader: DataLoader[Any]) -> bool:
     """Whether the sampler's indices tell what a batch holds: not where batches overtake one another."""
     overtaking = loader.num_workers > 0 and not getattr(loader, "in_order", True)
     return not isinstance(loader.dataset, IterableDataset) and not overtaking
+
+
+def _is_dispatched(loader: Any) -> bool:
+    """Tell whether accelerate's rank 0 reads the batches of all ranks and gives each its part of them.
+
+    A second pass, once this shows, would wait for ranks that make none.
+    """
+    return hasattr(loader, "_fetch_batches")
 
 
 class _Order:
