@@ -22,7 +22,7 @@ def another_process(path):
     for one in writer._writers.values():
         one.wait()
         if one._sign is not None:  # removed as by a process that ends
-            (one.catalog.path / sign_of(one.id)).unlink(missing_ok=True)
+            (one.run_folder.path / sign_of(one.id)).unlink(missing_ok=True)
     writer._forget_writers()
     return Run(path)
 
@@ -41,12 +41,12 @@ def names(path):
 def litter(path):
     """Return the files of a run that no record names."""
     run = another_process(path)
-    catalog, found = run._writer.catalog, []
-    for split in catalog.splits():
-        shelf = catalog.shelf(split, len(run.class_names))
-        named = {one.name for record in shelf.records.values() for one in record.files}
-        found += [one.name for one in shelf.other_files if one.name not in named]
-        found += [record.name for record in shelf.replaced]
+    run_folder, found = run._writer.run_folder, []
+    for split in run_folder.splits():
+        split_folder = run_folder.split_folder(split, len(run.class_names))
+        named = {one.name for record in split_folder.records.values() for one in record.files}
+        found += [one.name for one in split_folder.other_files if one.name not in named]
+        found += [record.name for record in split_folder.replaced]
     return found
 
 

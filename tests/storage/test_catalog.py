@@ -9,7 +9,7 @@ import pytest
 from stored_runs import another_process, failure, predictions
 
 from confshift import ConfshiftError, Run
-from confshift.storage import catalog, files, reading
+from confshift.storage import files, reading, run_folder
 from confshift.storage.signed_json import encode
 
 NAMES = ["cat", "dog", "猫"]
@@ -188,11 +188,11 @@ class TestOddEntries:
             looks.append(path)
             raise ConfshiftError("gone")
 
-        monkeypatch.setattr(catalog, "read_bytes", vanishing)
+        monkeypatch.setattr(run_folder, "read_bytes", vanishing)
         monkeypatch.setattr(
-            catalog, "status_of", lambda path: None if path.suffix == ".json" else os.lstat(path)
+            run_folder, "status_of", lambda path: None if path.suffix == ".json" else os.lstat(path)
         )
-        assert "changed each time it was read" in failure(run._writer.catalog.shelf, "val", 3)
+        assert "changed each time it was read" in failure(run._writer.run_folder.split_folder, "val", 3)
 
     @pytest.mark.parametrize("name", ["annotations", "notes.d"])
     def test_a_folder_with_files_of_the_users_own_is_not_a_split(self, run, name):

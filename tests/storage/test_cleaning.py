@@ -46,7 +46,7 @@ def littered(run):
 def repaired(run, **more):
     return {
         str(one.path.relative_to(run.path)): (one.removed, one.reason)
-        for one in repair(another_process(run.path)._writer.catalog, **more)
+        for one in repair(another_process(run.path)._writer.run_folder, **more)
     }
 
 
@@ -78,13 +78,13 @@ class TestRepair:
         (run.path / ".writer-0123456789abcdef.lock").touch()
         run.append(predictions(3), epoch=3)
         run.flush()
-        found = {one.path.name: one for one in repair(run._writer.catalog)}
+        found = {one.path.name: one for one in repair(run._writer.run_folder)}
         (living,) = run.path.glob(".writer-*")
         assert not found[living.name].removed
         assert "still running" in found[living.name].reason
         assert ".writer-0123456789abcdef.lock" not in found  # the save has removed it
         run._writer.lose_sign()
-        assert {one.path.name: one.removed for one in repair(run._writer.catalog)}[living.name]
+        assert {one.path.name: one.removed for one in repair(run._writer.run_folder)}[living.name]
 
     def test_an_older_record_of_an_epoch_goes_with_its_files(self, run):
         shutil.copytree(run.path, run.path.parent / "before")
@@ -168,7 +168,7 @@ class TestRepair:
         assert all("can't be removed: Permission denied" in reason for _, reason in found.values())
 
     def test_what_is_not_a_run_is_refused(self, tmp_path):
-        assert "there is no run" in failure(lambda: repair(Run(tmp_path / "none")._writer.catalog))
+        assert "there is no run" in failure(lambda: repair(Run(tmp_path / "none")._writer.run_folder))
 
     def test_with_damaged_class_names_it_works_all_the_same(self, littered):
         flip(littered.path / "run.json")

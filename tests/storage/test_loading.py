@@ -152,7 +152,7 @@ class TestLogits:
         look.loss  # noqa: B018
         monkeypatch.setattr(arrays.np, "empty", full)
         with pytest.raises(confshift.ConfshiftError, match="no memory for its"):
-            arrays.read_array(run.path / "val", run._shelf("val").records[1].shards[0].logits)
+            arrays.read_array(run.path / "val", run._split_folder("val").records[1].shards[0].logits)
 
 
 class TestKept:

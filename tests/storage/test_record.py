@@ -15,7 +15,7 @@ from stored_runs import another_process, failure, predictions
 from confshift import Predictions, Run
 from confshift.checkpoint import MEASURED, Provenance, measure
 from confshift.storage import arrays
-from confshift.storage.record import Gap, Record
+from confshift.storage.record import FailedSave, Record
 from confshift.storage.signed_json import check_schema, decode, encode, plain
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -142,7 +142,7 @@ notes = st.dictionaries(
 @given(notes, st.floats(0, allow_nan=False, allow_infinity=False))
 def test_any_notes_and_any_epoch_come_back_as_they_were(metadata, epoch):
     record = Record(
-        "val", epoch, "f", Provenance(), plain("metadata", metadata), gaps=(Gap("a", 1, "é\u2028"),)
+        "val", epoch, "f", Provenance(), plain("metadata", metadata), gaps=(FailedSave("a", 1, "é\u2028"),)
     )
     content = decode(record.to_bytes(), Path("x"))
     assert content["metadata"] == metadata

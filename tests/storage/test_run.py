@@ -17,7 +17,7 @@ from stored_runs import CLASSES, SAMPLES, another_process, failure, names, predi
 from confshift import Predictions, Run
 from confshift.checkpoint import MEASURED, measure
 from confshift.scoring import score
-from confshift.storage import catalog
+from confshift.storage import run_folder
 from confshift.storage.writer import Writer
 
 
@@ -380,7 +380,7 @@ class TestReplacing:
         assert run.epochs == (1, 2)
         assert run[1].predictions.logits.tobytes() == predictions(77).logits.tobytes()
         assert len(names(run.path / "val")) == 6
-        assert [record.generation for record in run._shelf("val").records.values()] == [1, 0]
+        assert [record.generation for record in run._split_folder("val").records.values()] == [1, 0]
 
     def test_the_same_content_again_changes_no_file(self, run):
         add(run, 1)
@@ -400,7 +400,7 @@ class TestReplacing:
         add(run, 1)
         add(run, 1, **change)
         run.flush()
-        assert run._shelf("val").records[1].generation == 1
+        assert run._split_folder("val").records[1].generation == 1
 
     def test_what_was_open_stays_readable_while_its_epoch_is_replaced(self, run):
         add(run, 1)
@@ -415,13 +415,15 @@ class TestReplacing:
     def test_a_record_replaced_between_listing_and_reading_is_looked_for_again(self, run, monkeypatch):
         add(run, 1)
         run.flush()
-        listed = catalog.look_into(run.path / "val")
+        listed = run_folder.look_into(run.path / "val")
         run.append(predictions(77), epoch=1)
         reader = another_process(run.path)
         listings = [listed]
-        real = catalog.look_into
-        monkeypatch.setattr(catalog, "look_into", lambda folder: listings.pop() if listings else real(folder))
-        assert reader._shelf("val").problems == []
+        real = run_folder.look_into
+        monkeypatch.setattr(
+            run_folder, "look_into", lambda folder: listings.pop() if listings else real(folder)
+        )
+        assert reader._split_folder("val").problems == []
         assert not listings
         assert reader[1].predictions.logits.tobytes() == predictions(77).logits.tobytes()
 
@@ -436,14 +438,14 @@ class TestReplacing:
             "    if Path(sys.argv[3]).exists(): break\n"
         )
         reader, stop = another_process(run.path), tmp_path / "stop"
-        (first,) = reader._shelf("val").records.values()
+        (first,) = reader._split_folder("val").records.values()
         argv = [sys.executable, "-c", code, run.path, Path(__file__).parent, stop]
         with subprocess.Popen(argv) as writing:
             generations = {first.generation}
             while len(generations) < 12:  # so many replacements were seen
-                shelf = reader._shelf("val")
-                assert shelf.problems == []
-                generations.add(shelf.records[1].generation)
+                split_folder = reader._split_folder("val")
+                assert split_folder.problems == []
+                generations.add(split_folder.records[1].generation)
                 assert writing.poll() is None
             stop.touch()
         assert writing.returncode == 0

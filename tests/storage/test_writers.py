@@ -328,8 +328,8 @@ def test_a_run_made_anew_by_others_under_the_same_name_is_not_taken_for_the_old_
     for epoch in range(1, 1 + records):
         other.append(predictions(9, samples=7), epoch=epoch)
     another_process(run.path)
-    shelf = writer.catalog.growing_shelf("val", 3)
-    assert {one.shards[0].columns.shape for one in shelf.records.values()} == {(7,)}
+    split_folder = writer.run_folder.growing_split_folder("val", 3)
+    assert {one.shards[0].columns.shape for one in split_folder.records.values()} == {(7,)}
 
 
 class TestTwoWriters:

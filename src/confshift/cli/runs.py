@@ -68,12 +68,12 @@ def repair(run: Path, dry_run: bool, as_json: bool) -> None:
     can't be read, the data that may belong to it stays. Refused while a training saves in the run.
     """
     from confshift.reporting.output import document
-    from confshift.storage.catalog import Catalog
     from confshift.storage.cleaning import repair as clean
+    from confshift.storage.run_folder import RunFolder
 
     rows = [
         {"file": str(one.path.relative_to(run)), "removed": one.removed, "reason": one.reason}
-        for one in clean(Catalog(run), dry_run=dry_run)
+        for one in clean(RunFolder(run), dry_run=dry_run)
     ]
     if as_json:
         answer(document(run=str(run), dry_run=dry_run, files=rows))

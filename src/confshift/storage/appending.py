@@ -18,13 +18,13 @@ from confshift.checkpoint import Checkpoint, Provenance
 from confshift.errors import Refusal
 from confshift.input_checks import are_numbers
 from confshift.predictions import Predictions, describe_difference
-from confshift.storage.catalog import Catalog
-from confshift.storage.commit import Draft
+from confshift.storage.commit import PendingSave
 from confshift.storage.files import shows_sign
 from confshift.storage.loading import make_checkpoint, read_measurement, read_predictions
 from confshift.storage.record import Record
-from confshift.storage.shelf import Shelf, check_split
+from confshift.storage.run_folder import RunFolder
 from confshift.storage.signed_json import plain
+from confshift.storage.split_folder import SplitFolder, check_split
 from confshift.storage.writer import Save, Writer
 
 _log = logging.getLogger("confshift")
@@ -51,13 +51,13 @@ def append(
         writer.raise_failure()
         drafts = _on_their_way(writer)
         check_split(split, tuple(writer.splits))  # their folders may not be there yet
-        names = _class_names(writer.catalog, drafts, predictions)
-        shelf = _shelf(writer.catalog, split, len(names))
-        _check_samples(shelf, drafts, predictions, fingerprint)
+        names = _class_names(writer.run_folder, drafts, predictions)
+        split_folder = _split_folder(writer.run_folder, split, len(names))
+        _check_samples(split_folder, drafts, predictions, fingerprint)
         chosen = _choose_epoch(writer, epoch, split)
-        _refuse_living(writer, shelf, chosen)
+        _refuse_living(writer, split_folder, chosen)
         record = Record(split, chosen, fingerprint, provenance, kept["metadata"])
-        draft = Draft(record, predictions, names, shelf.records.get(chosen))
+        draft = PendingSave(record, predictions, names, split_folder.records.get(chosen))
         save = Save(draft, split, chosen, release)
         writer.submit(save)
         writer.note(split, chosen)
@@ -65,7 +65,7 @@ def append(
         record,
         names,
         save.measured.result,
-        lambda: read_predictions(shelf.folder, save.committed.result(), names),
+        lambda: read_predictions(split_folder.folder, save.committed.result(), names),
         save.scored.result,
     )
 
@@ -97,9 +97,9 @@ def check_epoch(writer: Writer, *, epoch: float | None, split: str) -> float:
         check_split(split, tuple(writer.splits))
         if writer.started:
             return _choose_epoch(writer, epoch, split)
-        shelf = _shelf_as_is(writer.catalog, split)  # refuses what can't be a run's folder
+        split_folder = _split_folder_as_is(writer.run_folder, split)  # refuses what can't be a run's folder
         chosen = _choose_epoch(writer, epoch, split)
-        _refuse_living(writer, shelf, chosen)
+        _refuse_living(writer, split_folder, chosen)
         return chosen
 
 
@@ -109,21 +109,21 @@ def holds(writer: Writer, split: str) -> bool:
         if split in writer.splits:
             return True
         on_way = any(draft.record.split == split for draft in _on_their_way(writer))
-        return on_way or writer.catalog.holds(split)
+        return on_way or writer.run_folder.holds(split)
 
 
-def _on_their_way(writer: Writer) -> list[Draft]:
+def _on_their_way(writer: Writer) -> list[PendingSave]:
     """Return what waits to be saved; where the folder was removed since the last save, say so.
 
     Asked before the folder is read: a save must be in one of the two. The epochs are counted on: a training
     goes on although its checkpoints are gone.
     """
     waiting = writer.outstanding
-    if writer.splits and not (waiting or writer.gaps or writer.catalog.exists()):
+    if writer.splits and not (waiting or writer.gaps or writer.run_folder.exists()):
         _log.warning(
             "%s: the run was removed while this process saves to it; its checkpoints are gone, and the next "
             "is counted on from epoch %g. To begin anew, use another run folder",
-            *(writer.catalog.path, writer.latest or 0),
+            *(writer.run_folder.path, writer.latest or 0),
         )
         writer.begin_anew()
     return [draft for save in waiting if (draft := save.draft) is not None]
@@ -136,28 +136,31 @@ def _fingerprint(predictions: Predictions) -> str:
         raise Refusal(f"sample_ids can't be written as UTF-8: {error}; pass proper text") from error
 
 
-def _shelf(catalog: Catalog, split: str, classes: int) -> Shelf:
-    if not catalog.exists():
-        if catalog.path.exists() and not catalog.path.is_dir():
-            raise Refusal(f"run={str(catalog.path)!r} is a file; name a folder")
-        return Shelf(catalog.path / split)
-    check_split(split, tuple(folder.name for folder in catalog.folders()))
-    return catalog.growing_shelf(split, classes)
+def _split_folder(run_folder: RunFolder, split: str, classes: int) -> SplitFolder:
+    if not run_folder.exists():
+        if run_folder.path.exists() and not run_folder.path.is_dir():
+            raise Refusal(f"run={str(run_folder.path)!r} is a file; name a folder")
+        return SplitFolder(run_folder.path / split)
+    check_split(split, tuple(folder.name for folder in run_folder.folders()))
+    return run_folder.growing_split_folder(split, classes)
 
 
-def _shelf_as_is(catalog: Catalog, split: str) -> Shelf:
-    return _shelf(catalog, split, len(catalog.class_names()) if catalog.exists() else 0)
+def _split_folder_as_is(run_folder: RunFolder, split: str) -> SplitFolder:
+    return _split_folder(run_folder, split, len(run_folder.class_names()) if run_folder.exists() else 0)
 
 
-def _class_names(catalog: Catalog, drafts: list[Draft], predictions: Predictions) -> tuple[str, ...]:
+def _class_names(
+    run_folder: RunFolder, drafts: list[PendingSave], predictions: Predictions
+) -> tuple[str, ...]:
     """Return the run's class names, which those given must be; default numbers give way to names."""
     given = predictions.class_names
-    listed = [catalog.class_names()] if catalog.exists() else []
+    listed = [run_folder.class_names()] if run_folder.exists() else []
     listed += [draft.class_names for draft in drafts]
     known = next((names for names in listed if not are_numbers(names)), listed[0] if listed else given)
     if len(known) != len(given):
         raise Refusal(
-            f"{catalog.path}: the run has {len(known)} classes and these logits have {len(given)} columns; "
+            f"{run_folder.path}: the run has {len(known)} classes and these logits have {len(given)} "
+            "columns; "
             "another set of classes needs another run folder"
         )
     if are_numbers(known):
@@ -166,26 +169,28 @@ def _class_names(catalog: Catalog, drafts: list[Draft], predictions: Predictions
         changed = [k for k in range(len(known)) if known[k] != given[k]]
         first = changed[0]
         raise Refusal(
-            f"{catalog.path}: {len(changed)} of {len(known)} class names changed (class {first} was "
+            f"{run_folder.path}: {len(changed)} of {len(known)} class names changed (class {first} was "
             f"{known[first]!r} and is now {given[first]!r}); pass the same names, or use another run folder"
         )
     return known
 
 
-def _check_samples(shelf: Shelf, drafts: list[Draft], predictions: Predictions, fingerprint: str) -> None:
+def _check_samples(
+    split_folder: SplitFolder, drafts: list[PendingSave], predictions: Predictions, fingerprint: str
+) -> None:
     """Refuse a split whose samples or targets changed, saying what changed."""
-    on_way = [draft for draft in drafts if draft.record.split == shelf.folder.name]
-    known = [draft.record for draft in on_way] or list(shelf.records.values())
+    on_way = [draft for draft in drafts if draft.record.split == split_folder.folder.name]
+    known = [draft.record for draft in on_way] or list(split_folder.records.values())
     if not known or known[-1].fingerprint == fingerprint:
         return
     if on_way:
         ids, targets = on_way[-1].predictions.sample_ids, on_way[-1].predictions.targets
     else:
-        measurement = read_measurement(shelf.folder, known[-1])
+        measurement = read_measurement(split_folder.folder, known[-1])
         ids, targets = measurement.sample_ids, measurement.rows["target"]
     changed = describe_difference(ids, targets, predictions.sample_ids, predictions.targets)
     raise Refusal(
-        f"{shelf.folder}: these are not the samples the split was started with: {changed}. "
+        f"{split_folder.folder}: these are not the samples the split was started with: {changed}. "
         "Use another run folder or another split= for another set"
     )
 
@@ -199,18 +204,20 @@ def _choose_epoch(writer: Writer, epoch: float | None, split: str) -> float:
         return epoch
     known = writer.highest if split == "val" else writer.latest
     if known is None:
-        known = max(_shelf_as_is(writer.catalog, "val").records, default=0.0)
+        known = max(_split_folder_as_is(writer.run_folder, "val").records, default=0.0)
     return _next(known, split)
 
 
-def _refuse_living(writer: Writer, shelf: Shelf, epoch: float) -> None:
+def _refuse_living(writer: Writer, split_folder: SplitFolder, epoch: float) -> None:
     """Refuse to replace a checkpoint of another process that is still running."""
-    existing = shelf.records.get(epoch)
+    existing = split_folder.records.get(epoch)
     if existing is None or existing.provenance.writer == writer.id:
         return
-    if shows_sign(writer.catalog.path, existing.provenance.writer):
+    if shows_sign(writer.run_folder.path, existing.provenance.writer):
         raise Refusal(
-            f"{writer.catalog.path}: epoch {epoch:g} ({shelf.folder.name}) was saved by another process that "
+            f"{writer.run_folder.path}: epoch {epoch:g} ({split_folder.folder.name}) was saved by another "
+            "process "
+            "that "
             "is still running. Two trainings need two run folders; to resume a training, end it first"
         )
 
@@ -236,12 +243,13 @@ def _check_epoch(epoch: float) -> float:
 
 def _check_first_write(writer: Writer, epoch: float | None) -> None:
     """Refuse to mix two trainings: the first write to a run with checkpoints must say where it goes on."""
-    catalog = writer.catalog
-    if writer.started or not catalog.exists() or not catalog.splits():
+    run_folder = writer.run_folder
+    if writer.started or not run_folder.exists() or not run_folder.splits():
         return
     if epoch is None or epoch <= 0:
         raise Refusal(
-            f"{catalog.path} already holds checkpoints, and epoch={epoch!r} does not say that this training "
+            f"{run_folder.path} already holds checkpoints, and epoch={epoch!r} does not say that this "
+            "training "
             "goes on from them. Use another run folder, or pass epoch= (greater than 0) where a training is "
-            f"resumed, or remove the old run first: Run({str(catalog.path)!r}).delete()"
+            f"resumed, or remove the old run first: Run({str(run_folder.path)!r}).delete()"
         )

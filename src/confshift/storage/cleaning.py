@@ -11,11 +11,11 @@ from pathlib import Path
 
 from confshift.errors import ConfshiftError
 from confshift.storage import files
-from confshift.storage.catalog import NAMES_FILE, Catalog
 from confshift.storage.finding_runs import RUN_FILE
 from confshift.storage.reading import entries_of, open_plain
 from confshift.storage.record import Record
-from confshift.storage.shelf import Shelf
+from confshift.storage.run_folder import NAMES_FILE, RunFolder
+from confshift.storage.split_folder import SplitFolder
 
 _RUN_DRAFT = re.compile(r"(run|class_names)(-[0-9a-f]{32}\.tmp|\.json\.claim)")
 _PAGE_DRAFT = re.compile(r".+-[0-9a-f]{32}\.tmp")
@@ -24,45 +24,47 @@ _ENDED = "the lock of a process that has ended"
 _LIVES = "a process that saves in this run is still running"
 
 
-def tidy(catalog: Catalog) -> None:
+def tidy(run_folder: RunFolder) -> None:
     """Remove what no record needs, left by a crash.
 
     Only while no process saves in the run: another writer's files have no record yet either. What can't be
     removed now stays until the next time.
     """
-    if not catalog.path.is_dir():
+    if not run_folder.path.is_dir():
         return
-    with files.lock(catalog.path, exclusive=True) as alone:
+    with files.lock(run_folder.path, exclusive=True) as alone:
         if not alone:
             return
-        files.remove(_run_drafts(catalog))
-        files.remove(path for path in _signs(catalog) if not files.is_shown(path))
-        if catalog.exists():
-            classes = len(catalog.class_names())
-            for folder in catalog.folders():
+        files.remove(_run_drafts(run_folder))
+        files.remove(path for path in _signs(run_folder) if not files.is_shown(path))
+        if run_folder.exists():
+            classes = len(run_folder.class_names())
+            for folder in run_folder.folders():
                 with contextlib.suppress(ConfshiftError):  # it can't be read: what is in it stays
-                    shelf = catalog.shelf(folder.name, classes)
-                    _remove(shelf, shelf.replaced, shelf.other_files)
+                    split_folder = run_folder.split_folder(folder.name, classes)
+                    _remove(split_folder, split_folder.replaced, split_folder.other_files)
 
 
-def remove_unneeded(catalog: Catalog, split: str, classes: int, records: Iterable[Record]) -> None:
+def remove_unneeded(run_folder: RunFolder, split: str, classes: int, records: Iterable[Record]) -> None:
     """Remove these records and their files, as far as no record that counts needs them."""
-    shelf = catalog.shelf(split, classes)
+    split_folder = run_folder.split_folder(split, classes)
     own = {record.name: record for record in records}
     _remove(
-        shelf,
-        [record for record in shelf.replaced if record.name in own],
-        [shelf.folder / stored.name for record in own.values() for stored in record.files],
+        split_folder,
+        [record for record in split_folder.replaced if record.name in own],
+        [split_folder.folder / stored.name for record in own.values() for stored in record.files],
     )
 
 
-def _remove(shelf: Shelf, records: list[Record], others: Iterable[Path]) -> None:
+def _remove(split_folder: SplitFolder, records: list[Record], others: Iterable[Path]) -> None:
     """Remove records, then files that no other record names; none while a record is unreadable."""
-    if shelf.unreadable:
+    if split_folder.unreadable:
         return
-    files.remove(shelf.folder / record.name for record in records)
+    files.remove(split_folder.folder / record.name for record in records)
     gone = {record.name for record in records}
-    needed = {file.name for record in shelf.readable if record.name not in gone for file in record.files}
+    needed = {
+        file.name for record in split_folder.readable if record.name not in gone for file in record.files
+    }
     files.remove(path for path in others if path.name not in needed)
 
 
@@ -75,14 +77,14 @@ class Repaired:
     reason: str
 
 
-def repair(catalog: Catalog, *, dry_run: bool = False) -> list[Repaired]:
+def repair(run_folder: RunFolder, *, dry_run: bool = False) -> list[Repaired]:
     """Remove what a crash left and nothing refers to; nothing that can be read, and no file of others.
 
     Where a record can't be read, data that no other record names may be its own: it stays.
 
     Parameters
     ----------
-    catalog : Catalog
+    run_folder : RunFolder
     dry_run : bool
         Remove nothing; say what would be.
 
@@ -91,38 +93,38 @@ def repair(catalog: Catalog, *, dry_run: bool = False) -> list[Repaired]:
     ConfshiftError
         Where the folder is not a run, or another process is saving in it.
     """
-    classes = len(catalog.class_names())
+    classes = len(run_folder.class_names())
     try:
-        with files.lock(catalog.path, exclusive=True) as alone:
+        with files.lock(run_folder.path, exclusive=True) as alone:
             if not alone:
                 reason = (
                     "another process is saving in this run; repair it when that has ended"
                     if files.HAS_LOCKS
                     else "this system can't tell whether a process is saving in this run; it stays"
                 )
-                raise ConfshiftError(f"{catalog.path}: {reason}")
-            drafts = [Repaired(path, True, _DRAFT) for path in _run_drafts(catalog)]
-            drafts += _found_signs(catalog)
-            drafts += _page_drafts(catalog)
+                raise ConfshiftError(f"{run_folder.path}: {reason}")
+            drafts = [Repaired(path, True, _DRAFT) for path in _run_drafts(run_folder)]
+            drafts += _found_signs(run_folder)
+            drafts += _page_drafts(run_folder)
             found = [
                 *drafts,
-                *(one for folder in catalog.folders() for one in _litter(catalog, folder, classes)),
+                *(one for folder in run_folder.folders() for one in _litter(run_folder, folder, classes)),
             ]
             return found if dry_run else [_removed(one) for one in found]
     except OSError as error:
-        raise ConfshiftError(f"{catalog.path} was not repaired: {error}") from error
+        raise ConfshiftError(f"{run_folder.path} was not repaired: {error}") from error
 
 
-def _found_signs(catalog: Catalog) -> Iterator[Repaired]:
+def _found_signs(run_folder: RunFolder) -> Iterator[Repaired]:
     """Yield the lock files of writers; one that lives is between two saves, and does not mind the rest."""
-    for path in _signs(catalog):
+    for path in _signs(run_folder):
         lives = files.is_shown(path)
         yield Repaired(path, not lives, _LIVES if lives else _ENDED)
 
 
-def _page_drafts(catalog: Catalog) -> Iterator[Repaired]:
+def _page_drafts(run_folder: RunFolder) -> Iterator[Repaired]:
     """Yield what a report that was killed left of a page in the run's folder: no process holds its lock."""
-    for path in entries_of(catalog.path):
+    for path in entries_of(run_folder.path):
         if not _PAGE_DRAFT.fullmatch(path.name) or _RUN_DRAFT.fullmatch(path.name):
             continue
         with contextlib.suppress(ConfshiftError), open_plain(path) as stream:
@@ -131,32 +133,36 @@ def _page_drafts(catalog: Catalog) -> Iterator[Repaired]:
             yield Repaired(path, bool(dead), reason)
 
 
-def _litter(catalog: Catalog, folder: Path, classes: int) -> Iterator[Repaired]:
+def _litter(run_folder: RunFolder, folder: Path, classes: int) -> Iterator[Repaired]:
     """Yield what is to be removed of a split, records first, and what is left though it is of no use."""
     try:
-        if not catalog.own_files(folder):
+        if not run_folder.own_files(folder):
             return
-        shelf = catalog.sound_shelf(folder.name, classes)
+        split_folder = run_folder.sound_split_folder(folder.name, classes)
     except ConfshiftError as error:
         yield Repaired(folder, False, str(error))
         return
-    unread = [problem.file for problem in shelf.problems if problem.epoch is None]
-    for problem in shelf.problems:
+    unread = [problem.file for problem in split_folder.problems if problem.epoch is None]
+    for problem in split_folder.problems:
         yield Repaired(folder / problem.file, False, problem.reason)
     why = f"{', '.join(unread[:3])} can't be read and may need it"
-    for record in shelf.replaced:
+    for record in split_folder.replaced:
         reason = (
-            why if unread else f"epoch {record.epoch:g} was replaced by {shelf.records[record.epoch].name}"
+            why
+            if unread
+            else f"epoch {record.epoch:g} was replaced by {split_folder.records[record.epoch].name}"
         )
         yield Repaired(folder / record.name, not unread, reason)
-    replaced = {record.name for record in shelf.replaced}
-    needed = {file.name for record in shelf.readable if record.name not in replaced for file in record.files}
-    for path in shelf.other_files:
+    replaced = {record.name for record in split_folder.replaced}
+    needed = {
+        file.name for record in split_folder.readable if record.name not in replaced for file in record.files
+    }
+    for path in split_folder.other_files:
         if path.suffix != ".npy":
             yield Repaired(path, True, _DRAFT)
         elif path.name not in needed:
             yield Repaired(path, not unread, why if unread else "no record names it")
-    known = {*shelf.record_files, *shelf.other_files}
+    known = {*split_folder.record_files, *split_folder.other_files}
     for path in sorted(set(entries_of(folder)) - known):
         yield Repaired(path, False, "not a file of a run")
 
@@ -172,7 +178,7 @@ def _removed(one: Repaired) -> Repaired:
     return one
 
 
-def delete(catalog: Catalog) -> None:
+def delete(run_folder: RunFolder) -> None:
     """Remove every file a run holds, then the folders that are empty by that; no file of others.
 
     Records go before their files and run.json last: until it goes, the folder is a run.
@@ -182,27 +188,29 @@ def delete(catalog: Catalog) -> None:
     ConfshiftError
         Where the folder is not a run, another process is saving, or a file can't be removed.
     """
-    catalog.check_is_run()
+    run_folder.check_is_run()
     try:
-        with files.lock(catalog.path, exclusive=True) as alone:
+        with files.lock(run_folder.path, exclusive=True) as alone:
             if not alone and files.HAS_LOCKS:
-                raise ConfshiftError(f"{catalog.path}: another process is saving in this run; it stays")
-            own = {folder: catalog.own_files(folder) for folder in catalog.folders()}
+                raise ConfshiftError(f"{run_folder.path}: another process is saving in this run; it stays")
+            own = {folder: run_folder.own_files(folder) for folder in run_folder.folders()}
             for path in itertools.chain(*own.values()):
                 files.DISK.unlink(path)
-            files.remove([*_run_drafts(catalog), catalog.path / NAMES_FILE, catalog.path / files.LOCK])
-            files.remove(_signs(catalog))
-            files.DISK.unlink(catalog.path / RUN_FILE)
-        for folder in (*(folder for folder, found in own.items() if found), catalog.path):
+            files.remove(
+                [*_run_drafts(run_folder), run_folder.path / NAMES_FILE, run_folder.path / files.LOCK]
+            )
+            files.remove(_signs(run_folder))
+            files.DISK.unlink(run_folder.path / RUN_FILE)
+        for folder in (*(folder for folder, found in own.items() if found), run_folder.path):
             with contextlib.suppress(OSError):  # it holds files of others
                 files.DISK.remove_folder(folder)
     except OSError as error:
-        raise ConfshiftError(f"{catalog.path} was not deleted: {error}") from error
+        raise ConfshiftError(f"{run_folder.path} was not deleted: {error}") from error
 
 
-def _signs(catalog: Catalog) -> list[Path]:
-    return [path for path in entries_of(catalog.path) if files.SIGN.fullmatch(path.name)]
+def _signs(run_folder: RunFolder) -> list[Path]:
+    return [path for path in entries_of(run_folder.path) if files.SIGN.fullmatch(path.name)]
 
 
-def _run_drafts(catalog: Catalog) -> list[Path]:
-    return [path for path in entries_of(catalog.path) if _RUN_DRAFT.fullmatch(path.name)]
+def _run_drafts(run_folder: RunFolder) -> list[Path]:
+    return [path for path in entries_of(run_folder.path) if _RUN_DRAFT.fullmatch(path.name)]

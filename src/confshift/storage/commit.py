@@ -13,17 +13,17 @@ from confshift.errors import ConfshiftError
 from confshift.input_checks import are_numbers
 from confshift.predictions import Predictions
 from confshift.storage import arrays, files
-from confshift.storage.catalog import NAMES_FILE, Catalog
 from confshift.storage.cleaning import remove_unneeded
 from confshift.storage.finding_runs import RUN_FILE
 from confshift.storage.loading import columns_array
-from confshift.storage.record import Gap, Record, Shard
-from confshift.storage.shelf import Shelf
+from confshift.storage.record import FailedSave, Record, Shard
+from confshift.storage.run_folder import NAMES_FILE, RunFolder
 from confshift.storage.signed_json import encode
+from confshift.storage.split_folder import SplitFolder
 
 
 @dataclass(frozen=True)
-class Draft:
+class PendingSave:
     """A checkpoint on its way: the record as far as it is known before the files are written."""
 
     record: Record
@@ -32,7 +32,9 @@ class Draft:
     replaces: Record | None  # what the run held for this epoch when the save was asked for
 
 
-def commit(catalog: Catalog, draft: Draft, measurement: Measurement, gaps: tuple[Gap, ...]) -> Record:
+def commit(
+    run_folder: RunFolder, draft: PendingSave, measurement: Measurement, gaps: tuple[FailedSave, ...]
+) -> Record:
     """Write a checkpoint so that it is there whole or not at all, and return its record.
 
     First the files under names of their own, each synced; then their folder synced; then the record, put
@@ -45,63 +47,69 @@ def commit(catalog: Catalog, draft: Draft, measurement: Measurement, gaps: tuple
     OSError
         Where a system call failed. What was written is removed, as far as the disk lets us.
     """
-    if not catalog.exists():
-        files.make_folders(catalog.path)
+    if not run_folder.exists():
+        files.make_folders(run_folder.path)
     unneeded: list[Record] = []
     written = None
-    with files.lock(catalog.path, exclusive=False):
-        _put_run_file(catalog, draft)
+    with files.lock(run_folder.path, exclusive=False):
+        _put_run_file(run_folder, draft)
         try:
             while True:
-                shelf, existing = _look(catalog, draft)
-                if existing is not None and _holds_same(shelf.folder, existing, draft):
-                    files.DISK.sync_folder(shelf.folder)  # the save before may have failed at just this
+                split_folder, existing = _look(run_folder, draft)
+                if existing is not None and _holds_same(split_folder.folder, existing, draft):
+                    files.DISK.sync_folder(
+                        split_folder.folder
+                    )  # the save before may have failed at just this
                     return existing
-                _refuse_stranger(catalog, shelf, existing, draft)
+                _refuse_stranger(run_folder, split_folder, existing, draft)
                 if written is None:
-                    shard = _write_files(shelf, draft.predictions, measurement)
+                    shard = _write_files(split_folder, draft.predictions, measurement)
                     written = replace(draft.record, beta=measurement.beta, gaps=gaps, shards=(shard,))
                     unneeded = [written]  # until its record is there
-                numbered = _number(written, shelf, existing)
+                numbered = _number(written, split_folder, existing)
                 with contextlib.suppress(FileExistsError):  # another writer took the number: look again
-                    files.put(shelf.folder / numbered.name, numbered.to_bytes())
+                    files.put(split_folder.folder / numbered.name, numbered.to_bytes())
                     unneeded = [existing] if existing else []
                     return numbered
         finally:
             if unneeded:
-                _clean(catalog, draft, unneeded)
+                _clean(run_folder, draft, unneeded)
 
 
-def _put_run_file(catalog: Catalog, draft: Draft) -> None:
+def _put_run_file(run_folder: RunFolder, draft: PendingSave) -> None:
     """Put the class names: into run.json where there is none, and a copy beside it if they are names.
 
     The copy is also where names go that come after the numbers, and what is left where run.json is damaged.
     """
     names = draft.class_names
     content = encode({"class_names": list(names), "versions": dict(draft.record.provenance.versions)})
-    if not catalog.exists():
+    if not run_folder.exists():
         with contextlib.suppress(FileExistsError):
-            files.put(catalog.path / RUN_FILE, content)
+            files.put(run_folder.path / RUN_FILE, content)
     if are_numbers(names):
         return
-    if not catalog.has_copy():
+    if not run_folder.has_copy():
         with contextlib.suppress(FileExistsError):
-            files.put(catalog.path / NAMES_FILE, content)
-    if catalog.class_names() != names and not catalog.damaged_names():
+            files.put(run_folder.path / NAMES_FILE, content)
+    if run_folder.class_names() != names and not run_folder.damaged_names():
         raise ConfshiftError(
-            f"{catalog.path}: another writer made this run meanwhile, with other class names"
+            f"{run_folder.path}: another writer made this run meanwhile, with other class names"
         )
 
 
-def _look(catalog: Catalog, draft: Draft) -> tuple[Shelf, Record | None]:
+def _look(run_folder: RunFolder, draft: PendingSave) -> tuple[SplitFolder, Record | None]:
     """Return the split as it is now, and what it holds of this epoch."""
-    shelf = catalog.growing_shelf(draft.record.split, len(draft.class_names))
-    if any(record.fingerprint != draft.record.fingerprint for record in shelf.records.values()):
-        raise ConfshiftError(f"{shelf.folder}: another writer saved other samples or targets meanwhile")
-    return shelf, shelf.records.get(draft.record.epoch)
+    split_folder = run_folder.growing_split_folder(draft.record.split, len(draft.class_names))
+    if any(record.fingerprint != draft.record.fingerprint for record in split_folder.records.values()):
+        raise ConfshiftError(
+            f"{split_folder.folder}: another writer saved other samples or targets meanwhile"
+        )
+    return split_folder, split_folder.records.get(draft.record.epoch)
 
 
-def _refuse_stranger(catalog: Catalog, shelf: Shelf, existing: Record | None, draft: Draft) -> None:
+def _refuse_stranger(
+    run_folder: RunFolder, split_folder: SplitFolder, existing: Record | None, draft: PendingSave
+) -> None:
     """Refuse to replace what was not there when this save was asked for, unless it is our own.
 
     Nor what a process saved that still lives: only a training that has ended can be resumed.
@@ -109,36 +117,37 @@ def _refuse_stranger(catalog: Catalog, shelf: Shelf, existing: Record | None, dr
     if existing is None or existing.provenance.writer == draft.record.provenance.writer:
         return
     known = draft.replaces is not None and existing.to_bytes() == draft.replaces.to_bytes()
-    if not known or files.shows_sign(catalog.path, existing.provenance.writer):
+    if not known or files.shows_sign(run_folder.path, existing.provenance.writer):
         raise ConfshiftError(
-            f"{shelf.folder}: writer {existing.provenance.writer} saved epoch {existing.epoch:g} meanwhile; "
+            f"{split_folder.folder}: writer {existing.provenance.writer} saved epoch {existing.epoch:g} "
+            "meanwhile; "
             "two trainings need two run folders"
         )
 
 
-def _number(record: Record, shelf: Shelf, existing: Record | None) -> Record:
+def _number(record: Record, split_folder: SplitFolder, existing: Record | None) -> Record:
     """Return the record with the next free number; it takes over the gaps of the one it replaces."""
     if existing is None:
-        return replace(record, sequence=shelf.last + 1)
+        return replace(record, sequence=split_folder.last + 1)
     return replace(
         record,
-        sequence=shelf.last + 1,
+        sequence=split_folder.last + 1,
         generation=existing.generation + 1,
         gaps=(*existing.gaps, *record.gaps),
     )
 
 
-def _clean(catalog: Catalog, draft: Draft, records: list[Record]) -> None:
+def _clean(run_folder: RunFolder, draft: PendingSave, records: list[Record]) -> None:
     """Remove what these records' files are not needed for: what counts is what the disk says now."""
     with contextlib.suppress(OSError, ConfshiftError):
-        remove_unneeded(catalog, draft.record.split, len(draft.class_names), records)
+        remove_unneeded(run_folder, draft.record.split, len(draft.class_names), records)
 
 
-def _write_files(shelf: Shelf, predictions: Predictions, measurement: Measurement) -> Shard:
-    folder, prefix = shelf.folder, f"{shelf.last + 1:06d}"
+def _write_files(split_folder: SplitFolder, predictions: Predictions, measurement: Measurement) -> Shard:
+    folder, prefix = split_folder.folder, f"{split_folder.last + 1:06d}"
     logits, columns = (folder / files.unique_name(prefix, f".{kind}.npy") for kind in ("logits", "columns"))
     encoding = _encoding(predictions)
-    if not shelf.records:
+    if not split_folder.records:
         files.make_folders(folder)
     try:
         shard = Shard(
@@ -160,7 +169,7 @@ def _encoding(predictions: Predictions) -> str:
     return predictions.logits.dtype.name
 
 
-def _holds_same(folder: Path, existing: Record, draft: Draft) -> bool:
+def _holds_same(folder: Path, existing: Record, draft: PendingSave) -> bool:
     """Tell whether a record holds just what is to be saved: then nothing is done."""
     if _said(existing) != _said(draft.record):
         return False

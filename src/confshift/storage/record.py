@@ -60,7 +60,7 @@ class Shard:
 
 
 @dataclass(frozen=True)
-class Gap:
+class FailedSave:
     """A checkpoint that could not be saved."""
 
     split: str
@@ -80,7 +80,7 @@ class Record:
     beta: float = 1.0  # where the curve_* columns were evaluated
     sequence: int = 0  # the number in the record's file name; the highest one of an epoch counts
     generation: int = 0  # how often this epoch was replaced
-    gaps: tuple[Gap, ...] = ()  # saves that failed since the record before
+    gaps: tuple[FailedSave, ...] = ()  # saves that failed since the record before
     shards: tuple[Shard, ...] = ()
 
     @property
@@ -149,12 +149,12 @@ def _check_types(content: Mapping[str, Any], types: Mapping[str, tuple[type, ...
             raise ValueError(f"{name} is {reprlib.repr(value)}")
 
 
-def _read_gap(content: dict[str, Any]) -> Gap:
+def _read_gap(content: dict[str, Any]) -> FailedSave:
     _check_types(content, _GAP_TYPES)
-    gap = Gap(**content)
+    gap = FailedSave(**content)
     if not (math.isfinite(gap.epoch) and gap.epoch >= 0):
         raise ValueError(f"a gap at epoch {gap.epoch}")
-    return Gap(gap.split, float(gap.epoch), readable(gap.reason))
+    return FailedSave(gap.split, float(gap.epoch), readable(gap.reason))
 
 
 def _read_shard(content: dict[str, Any]) -> Shard:

@@ -19,8 +19,8 @@ from confshift.storage.appending import append, check_epoch, expected_epoch, hol
 from confshift.storage.cleaning import delete
 from confshift.storage.files import make_new_folder
 from confshift.storage.loading import checkpoint_from, columns_damage
-from confshift.storage.record import Gap, Record
-from confshift.storage.shelf import Problem, Shelf, check_split
+from confshift.storage.record import FailedSave, Record
+from confshift.storage.split_folder import Problem, SplitFolder, check_split
 from confshift.storage.writer import Writer, writer_of
 
 
@@ -88,14 +88,20 @@ class Run:
 
     def __len__(self) -> int:
         """Return the number of checkpoints, of all splits."""
-        return sum(len(shelf.records) for shelf in self._shelves())
+        return sum(len(split_folder.records) for split_folder in self._split_folders())
 
     def __iter__(self) -> Iterator[Checkpoint]:
         """Yield every checkpoint of every split in order of epoch, val first among equals."""
         names = self.class_names
-        shelves = self._shelves(sound=True)
-        found = [(epoch, shelf.folder, one) for shelf in shelves for epoch, one in shelf.records.items()]
-        for _, folder, record in sorted(found, key=lambda one: one[0]):  # stable, and val is the first shelf
+        split_folders = self._split_folders(sound=True)
+        found = [
+            (epoch, split_folder.folder, one)
+            for split_folder in split_folders
+            for epoch, one in split_folder.records.items()
+        ]
+        for _, folder, record in sorted(
+            found, key=lambda one: one[0]
+        ):  # stable, and val is the first split folder
             yield self._checkpoint_from(folder, record, names)
 
     def __getitem__(self, epoch: float) -> Checkpoint:
@@ -114,21 +120,23 @@ class Run:
         """Tell whether the folder is a run by now."""
         writer = self._writer
         writer.wait()
-        return writer.catalog.exists()
+        return writer.run_folder.exists()
 
     @property
     def class_names(self) -> tuple[str, ...]:
         """The names of the classes, in the order of the logits' columns."""
         writer = self._writer
         writer.wait()
-        if not writer.catalog.exists():
+        if not writer.run_folder.exists():
             writer.raise_failure()  # the reason there is nothing to read
-        return writer.catalog.class_names()
+        return writer.run_folder.class_names()
 
     @property
     def splits(self) -> tuple[str, ...]:
         """The splits that have a checkpoint, val first."""
-        return tuple(shelf.folder.name for shelf in self._shelves() if shelf.records)
+        return tuple(
+            split_folder.folder.name for split_folder in self._split_folders() if split_folder.records
+        )
 
     @property
     def epochs(self) -> tuple[float, ...]:
@@ -137,7 +145,7 @@ class Run:
 
     def epochs_of(self, split: str) -> tuple[float, ...]:
         """Return the epochs of a split, ascending."""
-        return tuple(self._shelf(split).records)
+        return tuple(self._split_folder(split).records)
 
     def checkpoint(self, epoch: float, *, split: str = "val") -> Checkpoint:
         """Return one checkpoint; its arrays are read when they are asked for.
@@ -154,18 +162,21 @@ class Run:
             raise ConfshiftError(f"epoch={epoch!r} is not a number: pass {advice}")
         check_split(split)
         names = self.class_names
-        shelf = self._writer.catalog.shelf(split, len(names), only=epoch)
-        if epoch not in shelf.records:
-            gaps = open_gaps(self._shelves(), self._writer.gaps)
-            raise ConfshiftError(explain_missing(epoch, self._shelf(split), gaps))
-        return self._checkpoint_from(shelf.folder, shelf.records[epoch], names)
+        split_folder = self._writer.run_folder.split_folder(split, len(names), only=epoch)
+        if epoch not in split_folder.records:
+            gaps = open_gaps(self._split_folders(), self._writer.gaps)
+            raise ConfshiftError(explain_missing(epoch, self._split_folder(split), gaps))
+        return self._checkpoint_from(split_folder.folder, split_folder.records[epoch], names)
 
     def checkpoints(self, split: str = "val") -> list[Checkpoint]:
         """Return a split's checkpoints, ascending by epoch; damaged ones are left out and in `problems`."""
         check_split(split)
         names = self.class_names
-        shelf = self._writer.catalog.sound_shelf(split, len(names))
-        return [self._checkpoint_from(shelf.folder, record, names) for record in shelf.records.values()]
+        split_folder = self._writer.run_folder.sound_split_folder(split, len(names))
+        return [
+            self._checkpoint_from(split_folder.folder, record, names)
+            for record in split_folder.records.values()
+        ]
 
     @property
     def problems(self) -> pd.DataFrame:
@@ -177,10 +188,13 @@ class Run:
         Columns: split, epoch (NaN where the record can't be read), kind, file ("" for a gap), reason. Reads
         the columns of every checkpoint once; :meth:`verify` reads the logits too.
         """
-        shelves = self._shelves(sound=True)
-        catalog = self._writer.catalog
-        found = [*catalog.damaged_names(), *(one for shelf in shelves for one in shelf.problems)]
-        return list_problems(found, open_gaps(shelves, self._writer.gaps))
+        split_folders = self._split_folders(sound=True)
+        run_folder = self._writer.run_folder
+        found = [
+            *run_folder.damaged_names(),
+            *(one for split_folder in split_folders for one in split_folder.problems),
+        ]
+        return list_problems(found, open_gaps(split_folders, self._writer.gaps))
 
     def append(
         self,
@@ -262,7 +276,7 @@ class Run:
         One row per file of a checkpoint, per record that can't be read and per damaged file of class names.
         Columns: split, epoch, file, sound, reason.
         """
-        return check_files(self._shelves(), self._writer.catalog.damaged_names())
+        return check_files(self._split_folders(), self._writer.run_folder.damaged_names())
 
     def delete(self) -> None:
         """Remove the run from the disk: what a run holds and nothing else.
@@ -276,56 +290,61 @@ class Run:
         with writer.appending:
             writer.wait()
             writer.give_up_sign()
-            delete(writer.catalog)
+            delete(writer.run_folder)
             writer.forget()
 
     def _checkpoint_from(self, folder: Path, record: Record, names: tuple[str, ...]) -> Checkpoint:
-        return checkpoint_from(folder, record, names, self._writer.catalog.note_logits)
+        return checkpoint_from(folder, record, names, self._writer.run_folder.note_logits)
 
-    def _shelf(self, split: str) -> Shelf:
+    def _split_folder(self, split: str) -> SplitFolder:
         classes = len(self.class_names)
-        return self._writer.catalog.shelf(split, classes)
+        return self._writer.run_folder.split_folder(split, classes)
 
-    def _shelves(self, *, sound: bool = False) -> list[Shelf]:
+    def _split_folders(self, *, sound: bool = False) -> list[SplitFolder]:
         classes = len(self.class_names)
-        return self._writer.catalog.shelves(classes, sound=sound)
+        return self._writer.run_folder.split_folders(classes, sound=sound)
 
 
-def list_problems(found: list[Problem], gaps: list[Gap]) -> pd.DataFrame:
+def list_problems(found: list[Problem], gaps: list[FailedSave]) -> pd.DataFrame:
     """Return what is missing from a run, as :attr:`Run.problems` describes it."""
     rows = [(one.split, _number(one.epoch), one.kind, one.file, one.reason) for one in found]
     rows += [(gap.split, gap.epoch, "gap", "", gap.reason) for gap in gaps]
     return pd.DataFrame(rows, columns=["split", "epoch", "kind", "file", "reason"])
 
 
-def open_gaps(shelves: list[Shelf], unrecorded: list[Gap]) -> list[Gap]:
+def open_gaps(split_folders: list[SplitFolder], unrecorded: list[FailedSave]) -> list[FailedSave]:
     """Return the saves that failed and were not made up for since; `untold` are in no record yet."""
-    saved = {(shelf.folder.name, epoch) for shelf in shelves for epoch in shelf.records}
-    recorded = [gap for shelf in shelves for record in shelf.readable for gap in record.gaps]
+    saved = {
+        (split_folder.folder.name, epoch) for split_folder in split_folders for epoch in split_folder.records
+    }
+    recorded = [
+        gap for split_folder in split_folders for record in split_folder.readable for gap in record.gaps
+    ]
     return [gap for gap in dict.fromkeys([*recorded, *unrecorded]) if (gap.split, gap.epoch) not in saved]
 
 
-def explain_missing(epoch: float, shelf: Shelf, gaps: list[Gap]) -> str:
+def explain_missing(epoch: float, split_folder: SplitFolder, gaps: list[FailedSave]) -> str:
     """Say why a split has no such epoch, and which it has."""
-    split = shelf.folder.name
-    reasons = [one.reason for one in shelf.problems if one.epoch == epoch]
+    split = split_folder.folder.name
+    reasons = [one.reason for one in split_folder.problems if one.epoch == epoch]
     reasons += [gap.reason for gap in gaps if (gap.split, gap.epoch) == (split, epoch)]
     because = f" ({'; '.join(reasons)})" if reasons else ""
-    known = ", ".join(f"{at:g}" for at in shelf.records) or "none"
-    return f"{shelf.folder.parent} has no epoch {epoch:g} of split {split!r}{because}; its epochs: {known}"
+    known = ", ".join(f"{at:g}" for at in split_folder.records) or "none"
+    run = split_folder.folder.parent
+    return f"{run} has no epoch {epoch:g} of split {split!r}{because}; its epochs: {known}"
 
 
-def check_files(shelves: list[Shelf], damaged_names: list[Problem]) -> pd.DataFrame:
+def check_files(split_folders: list[SplitFolder], damaged_names: list[Problem]) -> pd.DataFrame:
     """Read every byte and compare it with its checksum, as :meth:`Run.verify` describes it."""
     rows = [(one.split, _number(one.epoch), one.file, False, one.reason) for one in damaged_names]
-    for shelf in shelves:
-        split = shelf.folder.name
-        rows += [(split, _number(one.epoch), one.file, False, one.reason) for one in shelf.problems]
-        for epoch, record in shelf.records.items():
+    for split_folder in split_folders:
+        split = split_folder.folder.name
+        rows += [(split, _number(one.epoch), one.file, False, one.reason) for one in split_folder.problems]
+        for epoch, record in split_folder.records.items():
             for stored in record.files:
-                reason = arrays.damage(shelf.folder, stored)
+                reason = arrays.damage(split_folder.folder, stored)
                 if not reason and stored is record.shards[0].columns:
-                    reason = columns_damage(shelf.folder, record)
+                    reason = columns_damage(split_folder.folder, record)
                 rows.append((split, epoch, stored.name, not reason, reason))
     return pd.DataFrame(rows, columns=["split", "epoch", "file", "sound", "reason"])
 

@@ -18,10 +18,10 @@ from confshift.checkpoint import Measurement, measure
 from confshift.errors import ConfshiftError
 from confshift.scoring import Scores, score
 from confshift.storage import files
-from confshift.storage.catalog import Catalog
 from confshift.storage.cleaning import tidy
-from confshift.storage.commit import Draft, commit
-from confshift.storage.record import Gap, Record
+from confshift.storage.commit import PendingSave, commit
+from confshift.storage.record import FailedSave, Record
+from confshift.storage.run_folder import RunFolder
 
 _log = logging.getLogger("confshift")
 
@@ -42,7 +42,7 @@ def _taken_lock() -> threading.Lock:
 class Save:
     """A checkpoint handed to the writer."""
 
-    draft: Draft | None  # None once it is done, so that the buffer is not held
+    draft: PendingSave | None  # None once it is done, so that the buffer is not held
     split: str
     epoch: float
     release: Callable[[], object] | None
@@ -66,7 +66,7 @@ class Writer:
 
     def __init__(self, path: Path) -> None:
         self.id = uuid.uuid4().hex[:16]
-        self.catalog = Catalog(path)
+        self.run_folder = RunFolder(path)
         self.appending = threading.Lock()  # one append decides at a time
         self.started = False  # this process has written to the run
         self.highest: float | None = None  # val epoch that this process appended
@@ -76,7 +76,7 @@ class Writer:
         self._state = threading.Lock()
         self._saves: list[Save] = []  # the first is being saved
         self._failure: ConfshiftError | None = None
-        self._gaps: list[Gap] = []
+        self._gaps: list[FailedSave] = []
         self._thread: threading.Thread | None = None
         self._running = False  # the thread will look at the list again
         self._tidied = False
@@ -91,7 +91,7 @@ class Writer:
             return list(self._saves)
 
     @property
-    def gaps(self) -> list[Gap]:
+    def gaps(self) -> list[FailedSave]:
         """Saves that failed and that no record tells of yet."""
         with self._state:
             return list(self._gaps)
@@ -109,7 +109,7 @@ class Writer:
                 try:
                     thread.start()  # it waits for our lock
                 except RuntimeError as error:
-                    raise ConfshiftError(f"{self.catalog.path}: no thread to write in: {error}") from error
+                    raise ConfshiftError(f"{self.run_folder.path}: no thread to write in: {error}") from error
                 self._thread, self._running = thread, True
             self._saves.append(save)
 
@@ -121,7 +121,7 @@ class Writer:
     def miss(self, split: str, epoch: float, reason: str) -> None:
         """Remember a save that could not even be queued; the epochs are counted on."""
         with self._state:
-            self._gaps.append(Gap(split, epoch, reason))
+            self._gaps.append(FailedSave(split, epoch, reason))
         self.note(split, epoch)
 
     def note(self, split: str, epoch: float) -> None:
@@ -149,7 +149,7 @@ class Writer:
     def give_up_sign(self) -> None:
         """Say that this process saves no more: whoever resumes the run may replace its epochs."""
         if self._sign is not None:
-            files.remove([self.catalog.path / files.sign_of(self.id)])
+            files.remove([self.run_folder.path / files.sign_of(self.id)])
         self.lose_sign()
 
     def lose_sign(self) -> None:
@@ -189,10 +189,10 @@ class Writer:
                 try:
                     save.release()
                 except Exception:
-                    _log.exception("%s: release() failed", self.catalog.path)
+                    _log.exception("%s: release() failed", self.run_folder.path)
             with self._state:
                 if failure is not None:
-                    self._gaps.append(Gap(save.split, save.epoch, _reason(failure)))
+                    self._gaps.append(FailedSave(save.split, save.epoch, _reason(failure)))
                     self._failure = self._failure or failure
                 del self._saves[0]
             save.finish()
@@ -208,15 +208,15 @@ class Writer:
             save.scored.set_result(scores)  # loss and accuracy need no more
             save.measured.set_result(measure(given, scores))
             if not self._tidied:
-                tidy(self.catalog)
+                tidy(self.run_folder)
                 self._tidied = True
             if self._sign is None:
-                files.make_folders(self.catalog.path)
-                self._sign = files.show_sign(self.catalog.path, self.id)
-            saved = commit(self.catalog, draft, save.measured.result(), tuple(self.gaps))
+                files.make_folders(self.run_folder.path)
+                self._sign = files.show_sign(self.run_folder.path, self.id)
+            saved = commit(self.run_folder, draft, save.measured.result(), tuple(self.gaps))
         except Exception as cause:
             error = ConfshiftError(
-                f"epoch {save.epoch:g} ({save.split}) was not saved in {self.catalog.path}: {cause}. "
+                f"epoch {save.epoch:g} ({save.split}) was not saved in {self.run_folder.path}: {cause}. "
                 "The checkpoints before it are intact"
             )
             error.__cause__ = cause
@@ -247,7 +247,7 @@ class Writer:
             self._unscored.add(about)
             _log.warning(
                 "%s: at epoch %g (%s), %d of %d samples %s. Further epochs are not warned about",
-                *(self.catalog.path, save.epoch, save.split, number, samples, text),
+                *(self.run_folder.path, save.epoch, save.split, number, samples, text),
             )
 
     def _warn_of_replacing(self, replaced: Record | None, saved: Record) -> None:
@@ -255,7 +255,7 @@ class Writer:
         if self._warned or replaced is None or replaced.provenance.writer == saved.provenance.writer:
             return
         self._warned = True
-        path = str(self.catalog.path)
+        path = str(self.run_folder.path)
         _log.warning(
             "%s: epoch %g (%s), which another process had saved, was replaced. If this training does not "
             "go on from that one, the run now mixes two: use another run folder, or remove the old run "

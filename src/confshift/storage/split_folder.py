@@ -30,7 +30,7 @@ class Problem:
 
 
 @dataclass
-class Shelf:
+class SplitFolder:
     """One split's part of a run folder, as it was found."""
 
     folder: Path
@@ -64,18 +64,18 @@ def is_data(path: Path) -> bool:
     return _DATA.fullmatch(path.name) is not None
 
 
-def look_into(folder: Path, names: set[str] | None = None) -> Shelf:
+def look_into(folder: Path, names: set[str] | None = None) -> SplitFolder:
     """Sort a split's files, or those of these names, by what their names say."""
     if (status := status_of(folder)) is not None and stat.S_ISLNK(status.st_mode):
         raise ConfshiftError(f"{folder} is a symbolic link; a run's files must be in the run")
-    shelf = Shelf(folder)
+    split_folder = SplitFolder(folder)
     numbered: list[tuple[int, Path]] = []
     for path in entries_of(folder) if names is None else map(folder.joinpath, names):
         if match := RECORD.fullmatch(path.name):
             numbered.append((int(match[1]), path))
         elif _CLAIM.fullmatch(path.name) or is_data(path):
-            shelf.other_files.append(path)
-    shelf.record_files = [path for _, path in sorted(numbered)]
-    claims = [int(match[1]) for path in shelf.other_files if (match := _CLAIM.fullmatch(path.name))]
-    shelf.last = max([number for number, _ in numbered] + claims, default=0)
-    return shelf
+            split_folder.other_files.append(path)
+    split_folder.record_files = [path for _, path in sorted(numbered)]
+    claims = [int(match[1]) for path in split_folder.other_files if (match := _CLAIM.fullmatch(path.name))]
+    split_folder.last = max([number for number, _ in numbered] + claims, default=0)
+    return split_folder

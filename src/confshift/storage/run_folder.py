@@ -18,8 +18,8 @@ from confshift.storage.finding_runs import RUN_FILE, did_you_mean
 from confshift.storage.loading import columns_damage
 from confshift.storage.reading import entries_of, is_folder, names_in, read_bytes, status_of
 from confshift.storage.record import Record, read_record
-from confshift.storage.shelf import RECORD, SPLIT, Problem, Shelf, is_data, look_into
 from confshift.storage.signed_json import MAX_JSON, check_schema, decode, is_ours, readable
+from confshift.storage.split_folder import RECORD, SPLIT, Problem, SplitFolder, is_data, look_into
 
 #: Class names, if they are more than the default numbers: those given after the first checkpoint, since
 #: run.json, like every file, is never changed; and a copy of those in run.json, for when that is damaged.
@@ -31,13 +31,15 @@ _T = TypeVar("_T")
 _LOOKS = 20
 
 
-class Catalog:
+class RunFolder:
     """Reads the folder of one run. Records never change under their name, so each is parsed once."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._parsed: dict[tuple[Path, object], tuple[tuple[int, ...], Any]] = {}
-        self._growing: dict[tuple[str, int], tuple[set[str], Shelf]] = {}  # with the names it was made of
+        self._growing: dict[
+            tuple[str, int], tuple[set[str], SplitFolder]
+        ] = {}  # with the names it was made of
         self._turn = threading.Lock()
         self._damage: dict[str, str] = {}  # of each columns file that was read: what is wrong with it
         self._logits_damage: dict[str, str] = {}  # of logits files that were asked for and are damaged
@@ -134,11 +136,12 @@ class Catalog:
     def _is_split(self, folder: Path) -> bool:
         """Tell a split from a folder of the user's own, whose files may have a record's name."""
         try:
-            shelf = look_into(folder)
+            split_folder = look_into(folder)
         except ConfshiftError:  # whose it is can't be seen: its reader says why
             return True
-        return bool(shelf.record_files) and (
-            any(map(is_data, shelf.other_files)) or any(map(self._is_record, shelf.record_files))
+        return bool(split_folder.record_files) and (
+            any(map(is_data, split_folder.other_files))
+            or any(map(self._is_record, split_folder.record_files))
         )
 
     def own_files(self, folder: Path) -> list[Path]:
@@ -149,8 +152,8 @@ class Catalog:
         ConfshiftError
             Where the folder can't be read.
         """
-        shelf = look_into(folder)
-        return [*filter(self._is_record, shelf.record_files), *shelf.other_files]
+        split_folder = look_into(folder)
+        return [*filter(self._is_record, split_folder.record_files), *split_folder.other_files]
 
     def _is_record(self, path: Path) -> bool:
         """Tell whether a file is a record, maybe a damaged one; what can't be read is not taken for one."""
@@ -163,7 +166,7 @@ class Catalog:
         """Tell whether a split has a record, readable or not."""
         return is_folder(self.path / split) and self._is_split(self.path / split)
 
-    def growing_shelf(self, split: str, classes: int) -> Shelf:
+    def growing_split_folder(self, split: str, classes: int) -> SplitFolder:
         """Return the records of a split as a writer needs them, looking at the names that are new only.
 
         A save so costs the same beside 2,000 checkpoints as beside two, but for one list of names. Files that
@@ -172,39 +175,39 @@ class Catalog:
         Raises
         ------
         ConfshiftError
-            As :meth:`shelf`.
+            As :meth:`split_folder`.
         """
         with self._turn:  # the training's thread asks, and the writer's
             names = names_in(self.path / split)
             known = self._growing.get((split, classes))
             if known is not None and self._grow(known[1], classes, known[0], names):
-                shelf = known[1]
+                split_folder = known[1]
             else:
-                shelf = self.shelf(split, classes)
-            self._growing[split, classes] = names, shelf
-            return replace(shelf, records=dict(shelf.records))
+                split_folder = self.split_folder(split, classes)
+            self._growing[split, classes] = names, split_folder
+            return replace(split_folder, records=dict(split_folder.records))
 
-    def _grow(self, shelf: Shelf, classes: int, before: set[str], names: set[str]) -> bool:
-        """Add the new records to a shelf; False where it has to be read anew.
+    def _grow(self, split_folder: SplitFolder, classes: int, before: set[str], names: set[str]) -> bool:
+        """Add the new records to a split folder; False where it has to be read anew.
 
         That is where a record was replaced or its data is gone: the run may be another of the same name.
         """
         if any(RECORD.fullmatch(name) or name.endswith(".npy") for name in before - names):
             return False
-        added = look_into(shelf.folder, names - before)
+        added = look_into(split_folder.folder, names - before)
         for path in added.record_files:
             try:
                 record = self._parse(path, classes, partial(read_record, classes=classes))
             except ConfshiftError:
                 return False
-            if record.epoch in shelf.records or self._wrong(shelf.folder, record):
+            if record.epoch in split_folder.records or self._wrong(split_folder.folder, record):
                 return False
-            shelf.records[record.epoch] = record
-            shelf.readable.append(record)
-        shelf.last = max(shelf.last, added.last)
+            split_folder.records[record.epoch] = record
+            split_folder.readable.append(record)
+        split_folder.last = max(split_folder.last, added.last)
         return True
 
-    def shelf(self, split: str, classes: int, *, only: float | None = None) -> Shelf:
+    def split_folder(self, split: str, classes: int, *, only: float | None = None) -> SplitFolder:
         """Return the records of a split: the newest of each epoch, with files of the right size.
 
         With `only` the files of just this epoch are looked at, and no other epoch is returned.
@@ -216,37 +219,37 @@ class Catalog:
             or written.
         """
         for _ in range(_LOOKS):
-            shelf = self._shelf(split, classes, only)
-            if shelf is not None:
-                return shelf
+            split_folder = self._split_folder(split, classes, only)
+            if split_folder is not None:
+                return split_folder
         raise ConfshiftError(f"{self.path / split} changed each time it was read; try again")
 
-    def _shelf(self, split: str, classes: int, only: float | None) -> Shelf | None:
-        """Return the shelf; None where a record was replaced while this looked."""
-        shelf = look_into(self.path / split)
+    def _split_folder(self, split: str, classes: int, only: float | None) -> SplitFolder | None:
+        """Return the split folder; None where a record was replaced while this looked."""
+        split_folder = look_into(self.path / split)
         versions: dict[float, list[Record]] = {}
-        for path in shelf.record_files:
+        for path in split_folder.record_files:
             try:
                 record = self._parse(path, classes, partial(read_record, classes=classes))
             except ConfshiftError as error:
                 if status_of(path) is None:
                     return None
-                shelf.problems.append(Problem(split, None, path.name, str(error)))
+                split_folder.problems.append(Problem(split, None, path.name, str(error)))
                 continue
-            shelf.readable.append(record)
+            split_folder.readable.append(record)
             versions.setdefault(record.epoch, []).append(record)
         if only is not None:
             versions = {epoch: found for epoch, found in versions.items() if epoch == only}
         for epoch, (*older, newest) in sorted(versions.items()):
-            wrong = self._wrong(shelf.folder, newest)
-            if wrong and status_of(shelf.folder / newest.name) is None:
+            wrong = self._wrong(split_folder.folder, newest)
+            if wrong and status_of(split_folder.folder / newest.name) is None:
                 return None
             if wrong:
-                shelf.problems.append(Problem(split, epoch, newest.name, wrong))
+                split_folder.problems.append(Problem(split, epoch, newest.name, wrong))
             else:
-                shelf.records[epoch] = newest
-                shelf.replaced += older
-        return shelf
+                split_folder.records[epoch] = newest
+                split_folder.replaced += older
+        return split_folder
 
     def _wrong(self, folder: Path, record: Record) -> str:
         """Say what is wrong with a record's files, as far as was looked; "" where nothing is known."""
@@ -257,31 +260,31 @@ class Catalog:
             return str(error)
         return self._damage.get(_columns_file(record), "")
 
-    def shelves(self, classes: int, *, sound: bool = False) -> list[Shelf]:
-        """Return the shelves of all splits, the `sound` ones if asked; one that can't be read says so."""
+    def split_folders(self, classes: int, *, sound: bool = False) -> list[SplitFolder]:
+        """Return the folders of all splits, the `sound` ones if asked; one that can't be read says so."""
         found = []
         for split in self.splits():
             try:
-                found.append((self.sound_shelf if sound else self.shelf)(split, classes))
+                found.append((self.sound_split_folder if sound else self.split_folder)(split, classes))
             except ConfshiftError as error:
                 problem = Problem(split, None, "", str(error))
-                found.append(Shelf(self.path / split, problems=[problem]))
+                found.append(SplitFolder(self.path / split, problems=[problem]))
         return found
 
-    def sound_shelf(self, split: str, classes: int) -> Shelf:
-        """Return the shelf with every checkpoint's columns read and checked, once; its logits are not."""
-        shelf = self.shelf(split, classes)
-        for record in shelf.records.values():
+    def sound_split_folder(self, split: str, classes: int) -> SplitFolder:
+        """Return a split's folder with all columns read and checked, once; its logits are not."""
+        split_folder = self.split_folder(split, classes)
+        for record in split_folder.records.values():
             name = _columns_file(record)
             if name not in self._damage:
-                self._damage[name] = columns_damage(shelf.folder, record)
-        shelf = self.shelf(split, classes)
-        for epoch, record in shelf.records.items():
+                self._damage[name] = columns_damage(split_folder.folder, record)
+        split_folder = self.split_folder(split, classes)
+        for epoch, record in split_folder.records.items():
             name = _logits_file(record)
             if name in self._logits_damage:
                 problem = Problem(split, epoch, name, self._logits_damage[name], "in part")
-                shelf.problems.append(problem)
-        return shelf
+                split_folder.problems.append(problem)
+        return split_folder
 
     def note_logits(self, record: Record, damage: str) -> None:
         """Remember what came of reading a record's logits: "" where nothing is wrong with them."""
