@@ -175,6 +175,7 @@ def test_dragging_on_the_loss_chooses_two_epochs(visit):
     from selenium.webdriver import ActionChains
     from selenium.webdriver.common.by import By
 
+    visit.open()  # one that was put back may still be scrolling to where a link led
     chart = visit.browser.find_element(By.CSS_SELECTOR, "#figure-loss .live")
     width = chart.size["width"]
     drag = ActionChains(visit.browser).move_to_element_with_offset(chart, -width // 4, 10).click_and_hold()
