@@ -43,7 +43,14 @@ def test_a_run_that_fits_is_carried_as_it_is(history, comparison):
 def test_the_series_of_a_class_are_those_of_the_history(history, comparison):
     shown = list(range(len(history.main.class_names)))
     data, _ = page_data.page_data(
-        history, comparison, tables={}, specs={}, classes=shown, values={}, two_runs=False
+        history,
+        comparison,
+        tables={},
+        specs={},
+        classes=shown,
+        values={},
+        ticks=[-2.2, 0.0, 2.2],
+        two_runs=False,
     )
     classes = data.classes
     table = history.classes.loc["val"]

@@ -62,7 +62,9 @@ def pairs_of(panel: Panel) -> pd.DataFrame:
     named = {"loss": loss, "accuracy": accuracy, "refinement": refinement, "cost": cost}
     for name, values in {**named, "calibration": loss - refinement}.items():
         columns[f"{name}_before"], columns[f"{name}_after"] = values
-    columns["loss_low"], columns["loss_high"] = _loss_bounds(panel, loss[1] - loss[0], first, second)
+    columns["loss_low"], columns["loss_high"] = _loss_bounds(
+        panel, loss[1] - loss[0], sides(finite.counts)[0], first, second
+    )
     sums = (learned - forgotten, learned + forgotten, learned - forgotten)
     columns["accuracy_low"], columns["accuracy_high"] = _bounds(accuracy[1] - accuracy[0], answers, *sums)
     columns |= dict(zip(("hedging", "error_rate", "mistake_cost"), account, strict=True))
@@ -98,11 +100,15 @@ def _sums(rows: NDArray[Any], columns: NDArray[Any]) -> NDArray[np.float64]:
 
 
 def _loss_bounds(
-    panel: Panel, change: NDArray[np.float64], first: NDArray[np.intp], second: NDArray[np.intp]
+    panel: Panel,
+    change: NDArray[np.float64],
+    samples: NDArray[np.float64],
+    first: NDArray[np.intp],
+    second: NDArray[np.intp],
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return the interval of the mean change of the loss of every pair."""
     count = len(panel.checkpoints)
-    shared, sums, squares, cubes, sizes = (np.zeros((count, count)) for _ in range(5))
+    sums, squares, cubes, sizes = (np.zeros((count, count)) for _ in range(4))
     for start in range(0, len(panel.targets), _BLOCK):
         block = slice(start, start + _BLOCK)
         members = panel.finite[:, block]
@@ -111,13 +117,12 @@ def _loss_bounds(
         a = np.where(members, losses - _typical(losses), 0.0)
         m = members.astype(np.float64)
         a2 = a * a
-        shared += m @ m.T
         sums += m @ a.T - a @ m.T
         sizes += a2 @ m.T + m @ a2.T
         squares += a2 @ m.T + m @ a2.T - 2 * a @ a.T
         cubes += m @ (a2 * a).T - (a2 * a) @ m.T + 3 * (a2 @ a.T - a @ a2.T)
-    parts = (each[first, second] for each in (shared, sums, squares, cubes))
-    return _bounds(change, *parts, rounding=_EPS * sizes[first, second])
+    parts = (each[first, second] for each in (sums, squares, cubes))
+    return _bounds(change, samples, *parts, rounding=_EPS * sizes[first, second])
 
 
 def _typical(losses: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -40,7 +40,7 @@ def document(**parts: Any) -> str:
     >>> document(loss=float("nan"), epochs=[1, 2.5])
     '{"schema": 1, "loss": null, "epochs": [1, 2.5]}'
     """
-    return json.dumps({"schema": SCHEMA, **_plain(parts)}, allow_nan=False)
+    return json.dumps({"schema": SCHEMA, **plain(parts)}, allow_nan=False)
 
 
 def rows(table: pd.DataFrame) -> list[dict[str, Any]]:
@@ -50,13 +50,14 @@ def rows(table: pd.DataFrame) -> list[dict[str, Any]]:
     return records
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """Return what JSON has words for: a table as a list of rows, what is not finite as None."""
     if isinstance(value, pd.DataFrame):
         value = rows(value)
     if isinstance(value, Mapping):
-        return {str(key): _plain(one) for key, one in value.items()}
+        return {str(key): plain(one) for key, one in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(one) for one in value]
+        return [plain(one) for one in value]
     if isinstance(value, np.generic):
         value = value.item()
     if isinstance(value, float) and not math.isfinite(value):

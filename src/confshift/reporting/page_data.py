@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import gzip
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -114,6 +114,7 @@ def page_data(
     specs: dict[str, Any],
     classes: list[int],
     values: dict[str, Any],
+    ticks: Sequence[float],
     two_runs: bool,
 ) -> tuple[PageData, dict[str, str]]:
     """Gather what the page carries but for single samples: what the script reads, and packed arrays.
@@ -132,6 +133,8 @@ def page_data(
         Those shown one by one.
     values : dict
         `pair_values` of the pair.
+    ticks : sequence of float
+        Of the axis of log-odds.
     two_runs : bool
     """
     panel, pair = history.main, places_of(history, comparison)
@@ -148,7 +151,7 @@ def page_data(
         epochs={str(name): numbers[name].tolist() for name in numbers},
         pair_columns=columns,
         classes=_classes(history, classes),
-        **_confidences(history, comparison),
+        **_confidences(history, comparison, np.array(ticks)),
         values=values,
         readings=READINGS,
         choices=CHOICES,
@@ -215,8 +218,8 @@ def places_of(history: History, comparison: Comparison) -> list[int]:
     return [checkpoints.index(comparison.before), checkpoints.index(comparison.after)]
 
 
-def _confidences(history: History, comparison: Comparison) -> dict[str, Any]:
-    panel, ticks = history.main, binning.odds_ticks(history.main)
+def _confidences(history: History, comparison: Comparison, ticks: NDArray[np.float64]) -> dict[str, Any]:
+    panel = history.main
     curves = binning.isotonic_curves(panel)
     return {
         "reliability": {"dots": binning.reliability_dots(panel), "isotonic": curves},

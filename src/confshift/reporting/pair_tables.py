@@ -14,6 +14,8 @@ from confshift.errors import ConfshiftError
 from confshift.findings.wording import nats, signed
 from confshift.reporting.theme import CELL_LABELS, TRANSITION_LABELS
 
+#: Classes shown one by one; the others are summed up.
+_MAX_CLASSES = 20
 _NUMBERS_OF_PAIR = ("class", "competitor", "contribution")
 
 
@@ -80,7 +82,7 @@ def _cells(comparison: Comparison) -> pd.DataFrame:
     )
 
 
-def shown_classes(classes: pd.DataFrame, limit: int) -> list[int]:
+def shown_classes(classes: pd.DataFrame, limit: int = _MAX_CLASSES) -> list[int]:
     """Return the classes that are shown one by one: those that contribute most, largest first."""
     present = classes[classes["samples"] > 0]
     order = present["contribution"].abs().sort_values(ascending=False, kind="stable")

@@ -31,7 +31,6 @@ from confshift.reporting.vega import check_drawing, to_pdf, to_png, to_svg, with
 SHORT_NAMES = {"reliability": "reliability_after"}
 FORMATS = ("svg", "png", "pdf")
 
-_MAX_CLASSES = 20
 #: Names stay readable where a line passes behind them; the page's style sheet says the same.
 _HALO = (
     "<style>.mark-text.role-mark text{paint-order:stroke;stroke:white;stroke-width:3px;"
@@ -123,7 +122,7 @@ def _spec(
     axis = scale or ("odds" if binning.crowded(comparison.answered.confidence[1]) else "probability")
     if axis not in ("probability", "odds"):
         raise ConfshiftError(f"scale={scale!r}: give 'probability' or 'odds'")
-    classes = shown_classes(comparison.classes, _MAX_CLASSES)
+    classes = shown_classes(comparison.classes)
     context = chart_context([history], history, classes=len(classes))
     variant = {"span": "whole" if whole else "near", "scale": axis}.get(chart.variant, "")
     (wanted,) = (name for name, one in chart.variants() if one == variant)

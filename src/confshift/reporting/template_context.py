@@ -49,8 +49,6 @@ SECTIONS = {
 _MAX_CELLS, _MAX_SAMPLES = 2_000_000, 20_000
 #: Rows of a table that are printed; a page is no spreadsheet.
 _MAX_ROWS = 20
-#: Classes shown one by one; the others are summed up.
-_MAX_CLASSES = 20
 #: A class filter with more entries is no help.
 _MAX_FILTER = 2_000
 #: Samples in the table of those that rose most.
@@ -75,7 +73,7 @@ def contents(story: Story) -> dict[str, Any]:
     else:
         over_epochs = run_tables(story.carried, story.history.rise)
     history, comparison = story.carried, story.comparison
-    classes = shown_classes(comparison.classes, _MAX_CLASSES)
+    classes = shown_classes(comparison.classes)
     drawn = {**over_epochs, **pair_tables(comparison, classes=classes, at=story.called)}
     values = _values(story, classes)
     context = chart_context(
@@ -89,6 +87,7 @@ def contents(story: Story) -> dict[str, Any]:
         specs=compiled(specs),
         classes=classes,
         values=values,
+        ticks=context.odds_ticks,
         two_runs=story.two_runs,
     )
     highest = drawn["epochs"]["loss"].max()

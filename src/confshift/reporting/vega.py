@@ -8,7 +8,6 @@ parent has. There another process converts, in which neither is so.
 from __future__ import annotations
 
 import json
-import math
 import os
 import subprocess
 import sys
@@ -22,7 +21,7 @@ import pandas as pd
 from confshift.errors import ConfshiftError
 from confshift.reporting.characters import encodable
 from confshift.reporting.charts import CHARTS
-from confshift.reporting.output import rows
+from confshift.reporting.output import plain
 
 try:
     import resource
@@ -185,13 +184,7 @@ def with_data(spec: dict[str, Any], tables: Mapping[str, pd.DataFrame], *, width
 
 
 def _datasets(spec: Any, tables: Mapping[str, pd.DataFrame]) -> dict[str, Any]:
-    return {name: rows(_known(tables[name])) for name in _names(spec)}
-
-
-def _known(table: pd.DataFrame) -> pd.DataFrame:
-    """Write what JSON has no word for as None."""
-    plain = table.astype(object)
-    return plain.where(plain.notna() & ~plain.isin([math.inf, -math.inf]), None)
+    return {name: plain(tables[name]) for name in _names(spec)}
 
 
 def _names(spec: Any) -> set[str]:

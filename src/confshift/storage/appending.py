@@ -160,8 +160,7 @@ def _class_names(
     if len(known) != len(given):
         raise Refusal(
             f"{run_folder.path}: the run has {len(known)} classes and these logits have {len(given)} "
-            "columns; "
-            "another set of classes needs another run folder"
+            "columns; another set of classes needs another run folder"
         )
     if are_numbers(known):
         return given
@@ -216,9 +215,8 @@ def _refuse_living(writer: Writer, split_folder: SplitFolder, epoch: float) -> N
     if shows_sign(writer.run_folder.path, existing.provenance.writer):
         raise Refusal(
             f"{writer.run_folder.path}: epoch {epoch:g} ({split_folder.folder.name}) was saved by another "
-            "process "
-            "that "
-            "is still running. Two trainings need two run folders; to resume a training, end it first"
+            "process that is still running. Two trainings need two run folders; to resume a training, end "
+            "it first"
         )
 
 
@@ -249,7 +247,6 @@ def _check_first_write(writer: Writer, epoch: float | None) -> None:
     if epoch is None or epoch <= 0:
         raise Refusal(
             f"{run_folder.path} already holds checkpoints, and epoch={epoch!r} does not say that this "
-            "training "
-            "goes on from them. Use another run folder, or pass epoch= (greater than 0) where a training is "
-            f"resumed, or remove the old run first: Run({str(run_folder.path)!r}).delete()"
+            "training goes on from them. Use another run folder, or pass epoch= (greater than 0) where a "
+            f"training is resumed, or remove the old run first: Run({str(run_folder.path)!r}).delete()"
         )
