@@ -77,12 +77,12 @@ class Checkpoint:
         "val", "train" or any other name.
     class_names : tuple of str
     read_measurement, read_predictions : callable
-        Where the data comes from, called only when it is asked for; the measurement is then kept.
+        Read the data, when it is first needed; the measurement is then kept.
     metadata : mapping
         Whatever the user attached.
     provenance : Provenance
     read_scores : callable, optional
-        Where the scores come from, if they are known before the rest of the measurement.
+        Reads the scores, where they are known before the rest of the measurement.
 
     Examples
     --------
@@ -133,12 +133,12 @@ class Checkpoint:
 
     @cached_property
     def measurement(self) -> Measurement:
-        """The stored columns, as they are stored."""
+        """The columns, as they are stored."""
         return self.read_measurement()
 
     @cached_property
     def scores(self) -> Scores:
-        """Each sample's hedge, mistake and so on: known as soon as the pass over the samples is."""
+        """Each sample's hedge, mistake and so on, known before the temperature is."""
         return self.read_scores() if self.read_scores else Scores(self.measurement.rows)
 
     @property
@@ -160,9 +160,9 @@ class Checkpoint:
 
     @property
     def accuracy(self) -> float:
-        """Share of right samples among those with an answer; does not wait for the temperature.
+        """Share of correct samples among those with an answer; does not wait for the temperature.
 
-        A true class with a probability of 0 is a wrong answer; NaN or plus infinity is none.
+        A true class with a probability of 0 is a wrong answer; NaN or plus infinity is no answer.
         """
         return _mean(self.scores.correct[self.scores.answered])
 
@@ -180,9 +180,9 @@ class Checkpoint:
     def predictions(self) -> Predictions:
         """The logits, with targets and sample ids.
 
-        From a run folder they are read, and every byte of them compared with its checksum, when they are
-        first asked for, and again once those of other checkpoints took their room. A file above 256 MiB is
-        mapped into memory after that check: should it shrink while it is in use, the system ends the process.
+        From a run folder they are read on first use, and again after those of other checkpoints took their
+        place in memory; every byte is compared with its checksum. A file above 256 MiB is then mapped into
+        memory: if it shrinks while it is in use, the system ends the process.
         """
         return self.read_predictions()
 
@@ -224,7 +224,7 @@ class Checkpoint:
     def temperature(self) -> float:
         """The temperature with the least mean loss on this split, of the samples whose loss is finite.
 
-        inf where no finite one beats uniform; NaN where no sample has a finite loss.
+        inf where no finite temperature beats the uniform prediction; NaN where no sample has a finite loss.
         """
         beta, status = temperature.optimum(self.measurement.curve)
         return math.nan if status == "unscored" else 1 / beta if beta else math.inf
@@ -233,13 +233,13 @@ class Checkpoint:
     def fit_status(self) -> str:
         """Status of the fit: "ok", or why there is no best temperature.
 
-        "uniform": none beats the uniform prediction; "separable": the loss falls with it for ever;
-        "unscored": no sample has a finite loss.
+        "uniform": no temperature beats the uniform prediction; "separable": the lower the temperature, the
+        lower the loss, without end; "unscored": no sample has a finite loss.
         """
         return temperature.optimum(self.measurement.curve)[1]
 
     def metrics(self) -> dict[str, float]:
-        """Return a flat dict of means over the samples, fit for any logger.
+        """Return a flat dict of means over the samples, ready for any logger.
 
         Losses in nats, shares as fractions. `mistake_cost` is the mean mistake of the wrong samples (NaN
         where none is wrong); `calibration_loss` may come out slightly below 0 on a calibrated model.
@@ -250,23 +250,23 @@ class Checkpoint:
         finite; `nonfinite_samples` counts all others.
         """
         frame = self.columns
-        used, finite = frame[frame["answered"]], frame[frame["finite"]]
-        wrong = used["mistake"][~used["correct"]]
+        answered, finite = frame[frame["answered"]], frame[frame["finite"]]
+        wrong = answered["mistake"][~answered["correct"]]
         refinement = float(finite["refinement_loss"].mean())
         return {
             "loss": self.loss,
             "finite_loss": self.finite_loss,
             "accuracy": self.accuracy,
-            "confidence": float(used["confidence"].mean()),
-            "hedge": float(used["hedge"].mean()),
+            "confidence": float(answered["confidence"].mean()),
+            "hedge": float(answered["hedge"].mean()),
             "error_rate": 1 - self.accuracy,
             "mistake_cost": float(wrong.mean()) if len(wrong) else math.nan,
             "temperature": self.temperature,
             "calibration_loss": float(finite["calibration_loss"].mean()),
-            "refinement_loss": math.inf if len(used) > len(finite) else refinement,
+            "refinement_loss": math.inf if len(answered) > len(finite) else refinement,
             "samples": float(len(finite)),
             "nonfinite_samples": float(len(frame) - len(finite)),
-            "unanswered_samples": float(len(frame) - len(used)),
+            "unanswered_samples": float(len(frame) - len(answered)),
         }
 
 
@@ -275,7 +275,7 @@ def _mean(values: NDArray[Any]) -> float:
 
 
 def measure(predictions: Predictions, scores: Scores | None = None) -> Measurement:
-    """Score every sample and fit the temperature; `scores` saves the first pass where it was made already."""
+    """Score every sample and fit the temperature; `scores`, where they are known, save the first pass."""
     scores = scores or score(predictions.logits, predictions.targets)
     curve = temperature.fit(predictions.logits, predictions.targets)
     rows = np.empty(len(predictions), MEASURED)

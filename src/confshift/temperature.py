@@ -17,7 +17,7 @@ MAX_BETA = math.exp(10)
 _SUBSET = 2048
 _TOLERANCE = 1e-7
 _MAX_PASSES = 60
-#: After so many steps that all went up, ask whether there is an optimum at all.
+#: After this many steps, all upwards, find out whether there is an optimum at all.
 _PATIENCE = 6
 
 
@@ -66,7 +66,7 @@ def _block_curve(block: Block, beta: float) -> tuple[NDArray[Any], NDArray[Any],
     below, at_target = block.below_top, block.at_target.astype(np.float64)
     with np.errstate(invalid="ignore", over="ignore"):
         total, first, second = _moments(below, beta, block.axis)
-        if not np.isfinite(second).all():  # masked classes: 0 * inf; rare, so looked for only here
+        if not np.isfinite(second).all():  # masked classes: 0 * inf; rare, so checked only here
             masked = np.isneginf(below)
             below = np.where(masked, below.dtype.type(0), below)
             total, first, second = _moments(below, beta, block.axis, masked)
@@ -91,15 +91,15 @@ def _moments(
 
 
 def fit(logits: NDArray[np.floating[Any]], targets: NDArray[np.int64], *, seed: int = 0) -> Curve:
-    """Find the temperature with the least mean loss, and leave each sample's curve there.
+    """Find the temperature with the least mean loss; return each sample's curve there.
 
     Parameters
     ----------
     logits : ndarray, shape (N, K)
     targets : ndarray of int64, shape (N,)
     seed : int
-        Of the random subset that gives the starting point; folders are sorted by class, so the first
-        rows would not do.
+        For the random subset that gives the starting point: the first rows would not do, since folders
+        are sorted by class.
 
     Returns
     -------
@@ -118,7 +118,7 @@ def fit(logits: NDArray[np.floating[Any]], targets: NDArray[np.int64], *, seed: 
     if len(targets) > 2 * _SUBSET:
         rows = np.sort(np.random.default_rng(seed).choice(len(targets), _SUBSET, replace=False))
         start = _newton(logits[rows], targets[rows], 1.0, tolerance=3e-2).beta
-        start = min(max(start, 1e-3), MAX_BETA / 2)  # a bound of the subset is not one of the whole
+        start = min(max(start, 1e-3), MAX_BETA / 2)  # the subset's bound need not be the whole set's
     return _newton(logits, targets, start, tolerance=1e-4)
 
 
@@ -139,16 +139,16 @@ def _newton(
         low, high = (low, beta) if slope > 0 else (beta, high)
         if passes == _PATIENCE and math.isinf(high) and _separable(logits, targets, ~np.isnan(curve.slope)):
             return curve_at(logits, targets, MAX_BETA)
-        proposed = beta + step
-        if not low < proposed < high:
-            proposed = _within(low, high, beta, slope, curvature)
-        if proposed < _TOLERANCE:
+        proposal = beta + step
+        if not low < proposal < high:
+            proposal = _within(low, high, beta, slope, curvature)
+        if proposal < _TOLERANCE:
             at_zero = curve_at(logits, targets, 0.0)
             if _totals(at_zero)[0] >= 0:
                 return at_zero
-        if beta < MAX_BETA <= proposed and _separable(logits, targets, ~np.isnan(curve.slope)):
+        if beta < MAX_BETA <= proposal and _separable(logits, targets, ~np.isnan(curve.slope)):
             return curve_at(logits, targets, MAX_BETA)
-        beta = proposed
+        beta = proposal
         curve = curve_at(logits, targets, beta)
     return curve
 
@@ -156,7 +156,7 @@ def _newton(
 def _separable(
     logits: NDArray[np.floating[Any]], targets: NDArray[np.int64], usable: NDArray[np.bool_]
 ) -> bool:
-    """Tell whether every usable sample's true class attains the maximum: then the loss falls for ever."""
+    """Tell whether every usable sample's true class has the largest logit: then the loss falls for ever."""
     return all(bool((block.at_target[usable[block.rows]] == 0).all()) for block in blocks(logits, targets))
 
 
@@ -166,7 +166,7 @@ def _totals(curve: Curve) -> tuple[float, float]:
 
 
 def _within(low: float, high: float, beta: float, slope: float, curvature: float) -> float:
-    """Return a step for where Newton's leaves the bracket: Newton in log beta downwards, a leap upwards."""
+    """Return a beta where Newton's leaves the bracket: Newton in log beta downwards, a leap upwards."""
     if slope > 0:
         # No curvature at all: beta is too large by many orders of magnitude, and so are the logits.
         down = beta * math.exp(-slope / (slope + beta * curvature)) if curvature > 0 else beta / 1024
@@ -177,7 +177,7 @@ def _within(low: float, high: float, beta: float, slope: float, curvature: float
 def optimum(curve: Curve) -> tuple[float, str]:
     """Return the optimal beta and a status: "ok", "uniform" (beta 0), "separable" (`MAX_BETA`) or "unscored".
 
-    "unscored" is a curve without a single sample that can be scored; its beta means nothing.
+    A curve is "unscored" if none of its samples can be scored; its beta then means nothing.
     """
     if np.isnan(curve.slope).all():
         return curve.beta, "unscored"
@@ -194,7 +194,7 @@ def left_out_betas(curve: Curve) -> NDArray[np.float64]:
     """Return for each sample the beta fitted to all the others, by one Newton step from `curve.beta`.
 
     beta_-i = beta0 - (G - g_i) / (H - h_i), G and H the sums of slopes and curvatures. Deterministic:
-    no folds, no seed. At a bound, or where a single sample carries the whole fit, it is beta itself.
+    no folds, no seed. At a bound, or where the fit depends on a single sample, it is beta itself.
     """
     beta, status = optimum(curve)
     betas = np.where(np.isnan(curve.slope), np.nan, beta)
@@ -204,7 +204,7 @@ def left_out_betas(curve: Curve) -> NDArray[np.float64]:
     rest = curvature - curve.curvature
     usable = rest > 1e-9 * curvature
     betas[usable] = curve.beta - (slope - curve.slope[usable]) / rest[usable]
-    # One sample may not move the fit by more than a factor of two: beyond, the expansion has no meaning.
+    # No sample may move the fit by more than a factor of two: beyond that, the expansion means nothing.
     return np.clip(betas, beta / 2, 2 * beta)
 
 
