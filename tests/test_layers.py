@@ -68,6 +68,7 @@ LAZY = {"scipy": {"demo"}, "sklearn": {"demo"}}
 MAY_WRITE = {
     "storage/disk.py": None,  # anything
     "storage/files.py": {"fcntl", "open", "os.open", "os.close", "os.dup", "os.O_RDWR", "unlink"},  # locks
+    "reporting/vega.py": {"mkdir"},  # the cache folder
     "cli/pages.py": {"mkdir"},  # the folder of the demo's page
     "demo.py": {"tempfile"},
 }

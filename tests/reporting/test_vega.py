@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import resource
 import signal
@@ -44,32 +45,78 @@ def elsewhere(monkeypatch):
     """Count what another process converts."""
     counted, real = [], vega._converted_elsewhere
 
-    def count(name, texts):
+    def count(name, texts, options):
         counted.append(name)
-        return real(name, texts)
+        return real(name, texts, options)
 
     monkeypatch.setattr(vega, "_converted_elsewhere", count)
     return counted
 
 
 # ------------------------------------------------------------------------------------------------- the script
-def test_the_script_is_made_once_in_a_process_and_never_taken_from_a_disk(tmp_path, monkeypatch):
-    made = []
+@pytest.fixture
+def made(tmp_path, monkeypatch):
+    """Count how often the script is made, by a version whose digest is known."""
+    made, script = [], f"// {vega.VEGA_LITE}"
 
     def make(snippet, *, vl_version):
         made.append(vl_version)
         return f"// {vl_version}"
 
-    monkeypatch.setattr(vega, "_vl_convert", lambda: SimpleNamespace(javascript_bundle=make))
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setenv("HOME", str(tmp_path))
+    maker = SimpleNamespace(javascript_bundle=make, __version__="known")
+    monkeypatch.setattr(vega, "_vl_convert", lambda: maker)
+    monkeypatch.setattr(vega, "_DIGESTS", {"known": hashlib.sha256(script.encode()).hexdigest()})
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     vega.vega_bundle.cache_clear()
-    try:
-        assert [vega.vega_bundle() for _ in range(2)] == [f"// {vega.VEGA_LITE}"] * 2
-    finally:
-        vega.vega_bundle.cache_clear()
+    yield made
+    vega.vega_bundle.cache_clear()
+
+
+def script_of_a_new_process():
+    vega.vega_bundle.cache_clear()
+    return vega.vega_bundle()
+
+
+def test_the_script_is_made_once_and_its_copy_is_for_the_user_alone(made, tmp_path):
+    assert {vega.vega_bundle(), vega.vega_bundle(), script_of_a_new_process()} == {f"// {vega.VEGA_LITE}"}
     assert made == [vega.VEGA_LITE]
-    assert list(tmp_path.iterdir()) == []
+    (copy,) = (tmp_path / "cache" / "confshift").iterdir()
+    assert copy.read_text() == f"// {vega.VEGA_LITE}"
+    assert copy.parent.stat().st_mode & 0o777 == 0o700
+
+
+@pytest.mark.parametrize("planted", [b"", b"alert('planted')", b"// 6", b"\xff\xfe", None])
+def test_a_copy_that_is_not_the_script_is_never_used(made, tmp_path, planted):
+    vega.vega_bundle()
+    (copy,) = (tmp_path / "cache" / "confshift").iterdir()
+    copy.unlink()
+    copy.mkdir() if planted is None else copy.write_bytes(planted)
+    assert script_of_a_new_process() == f"// {vega.VEGA_LITE}"
+    assert made == [vega.VEGA_LITE] * 2
+    script_of_a_new_process()
+    assert len(made) == (3 if planted is None else 2)  # the bad copy was replaced; a folder stays
+
+
+def test_the_script_of_another_version_is_not_kept(made, tmp_path, monkeypatch):
+    monkeypatch.setattr(vega, "_DIGESTS", {})
+    vega.vega_bundle()
+    assert not (tmp_path / "cache").exists()
+    monkeypatch.setattr(vega, "_DIGESTS", {"known": "0" * 64})
+    assert script_of_a_new_process() == f"// {vega.VEGA_LITE}"
+    assert not (tmp_path / "cache").exists()
+
+
+def test_the_script_is_made_where_nothing_can_be_kept(made, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    for folder in (tmp_path / "file", "\0", "/proc/nowhere"):
+        monkeypatch.setattr(vega.os, "environ", {"XDG_CACHE_HOME": str(folder)})
+        assert script_of_a_new_process() == f"// {vega.VEGA_LITE}"
+
+
+def test_the_digest_of_the_present_script_is_known():
+    maker = vega._vl_convert()
+    script = maker.javascript_bundle(vega._EXPOSE, vl_version=vega.VEGA_LITE)
+    assert vega._DIGESTS[maker.__version__] == hashlib.sha256(script.encode()).hexdigest()
 
 
 def test_the_version_of_the_script_is_that_of_the_specs():
@@ -80,12 +127,13 @@ def test_the_version_of_the_script_is_that_of_the_specs():
 
 # --------------------------------------------------------------------------------- where V8 can't be started
 def test_another_process_draws_the_same(monkeypatch, elsewhere):
-    here = to_vega([SPEC, SPEC]), to_svg([SPEC])
+    here = to_vega([SPEC, SPEC]), to_svg([SPEC], {})
     monkeypatch.setattr(vega, "_address_space", lambda: 2**40)
-    there = to_vega([SPEC, SPEC]), to_svg([SPEC])
+    vega._compiled.clear()
+    there = to_vega([SPEC, SPEC]), to_svg([SPEC], {})
     assert here[0] == there[0]
     assert len(here[1][0]) == len(there[1][0])
-    assert elsewhere == ["vegalite_to_vega", "vegalite_to_svg"]
+    assert elsewhere == ["vegalite_to_vega", "vega_to_svg"]
 
 
 def test_a_process_that_was_forked_after_drawing_can_draw():
@@ -101,6 +149,7 @@ def test_where_other_code_started_it_nobody_knows_whether_its_thread_is_here(mon
     to_vega([SPEC])
     assert elsewhere == []
     monkeypatch.setattr(vega, "_home", None)
+    vega._compiled.clear()
     to_vega([SPEC])
     assert elsewhere == ["vegalite_to_vega"]
 
@@ -160,4 +209,4 @@ def test_a_process_that_fails_says_why(monkeypatch):
 
 def test_names_that_are_not_unicode_are_drawn_with_a_replacement():
     spec = {**SPEC, "data": {"values": [{"name": "r\ud800n\udcff", "value": 1}]}}
-    assert "r\ufffdn\ufffd" in to_svg([spec])[0]
+    assert "r\ufffdn\ufffd" in to_svg([spec], {})[0]

@@ -52,16 +52,18 @@ def rows(table: pd.DataFrame) -> list[dict[str, Any]]:
 
 def plain(value: Any) -> Any:
     """Return what JSON has words for: a table as a list of rows, what is not finite as None."""
+    if value is None or isinstance(value, (str, int)):  # most values, so asked first
+        return value
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else None
+    if isinstance(value, np.generic):
+        return plain(value.item())
     if isinstance(value, pd.DataFrame):
         value = rows(value)
-    if isinstance(value, Mapping):
-        return {str(key): plain(one) for key, one in value.items()}
     if isinstance(value, (list, tuple)):
-        return [plain(one) for one in value]
-    if isinstance(value, np.generic):
-        value = value.item()
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
+        return [plain(item) for item in value]
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
     return value
 
 

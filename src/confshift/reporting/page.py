@@ -6,6 +6,7 @@ import base64
 import hashlib
 import os
 from dataclasses import dataclass, replace
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -150,15 +151,19 @@ def _page(story: Story) -> str:
         limit = carried * 2 // 3
 
 
-def _render(name: str, **made: Any) -> str:
-    environment = Environment(
+def _render(name: str, **context: Any) -> str:
+    return encodable(_environment().get_template(name).render(**context))
+
+
+@cache  # it keeps the compiled templates
+def _environment() -> Environment:
+    return Environment(
         loader=PackageLoader("confshift.reporting", "assets"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return encodable(environment.get_template(name).render(**made))
 
 
 def _assets() -> tuple[str, str, str]:

@@ -25,7 +25,7 @@ from confshift.reporting.epoch_tables import chart_context, run_tables
 from confshift.reporting.pair_tables import pair_tables, paper_tables, shown_classes
 from confshift.reporting.saving import save_file
 from confshift.reporting.subject import Source, opened
-from confshift.reporting.vega import check_drawing, to_pdf, to_png, to_svg, with_data
+from confshift.reporting.vega import check_drawing, to_pdf, to_png, to_svg
 
 #: What people say who mean one of a pair.
 SHORT_NAMES = {"reliability": "reliability_after"}
@@ -85,8 +85,8 @@ def plot(
     if suffix not in FORMATS:
         raise ConfshiftError(f"path={str(path)!r}: give a file that ends in .{', .'.join(FORMATS)}")
     check_drawing()
-    spec = _spec(summarize(opened(run)), chart, before=before, after=after, scale=scale, whole=whole)
-    save_file(target, _drawn(spec, suffix, haloed=chart.name != "competitors"))
+    spec, tables = _spec(summarize(opened(run)), chart, before=before, after=after, scale=scale, whole=whole)
+    save_file(target, _drawn(spec, tables, suffix, haloed=chart.name != "competitors"))
     return target
 
 
@@ -112,8 +112,8 @@ def _spec(
     after: float | None,
     scale: str | None,
     whole: bool,
-) -> dict[str, Any]:
-    """Return the chart's spec with its data in it."""
+) -> tuple[dict[str, Any], dict[str, pd.DataFrame]]:
+    """Return the chart's spec and the tables that it reads."""
     comparison = compare(*choose_pair(history, before=before, after=after))
     if chart.pair_only and comparison.before is comparison.after:
         raise ConfshiftError(f"figure={chart.name!r} compares two checkpoints; the run has one")
@@ -128,18 +128,16 @@ def _spec(
     (wanted,) = (name for name, one in chart.variants() if one == variant)
     at = (f"epoch {epoch(comparison.before.epoch)}", f"epoch {epoch(comparison.after.epoch)}")
     ticks = np.array(context.odds_ticks)
-    data: dict[str, pd.DataFrame] = {
+    tables: dict[str, pd.DataFrame] = {
         **run_tables(history, history.rise),
         **pair_tables(comparison, classes=classes, at=at),
         **paper_tables(comparison, classes=classes, ticks=ticks, scale=axis),
     }
-    return with_data(chart_specs(context, only=[wanted])[wanted], data, width=chart.paper)
+    return {**chart_specs(context, only=[wanted])[wanted], "width": chart.paper}, tables
 
 
-def _drawn(spec: dict[str, Any], suffix: str, *, haloed: bool) -> bytes:
-    named = {**spec, "datasets": {}}  # the data may hold names that look like colours
-    plain = {**_in_colours(named, _palette()), "datasets": spec["datasets"]}
-    (svg,) = to_svg([plain])
+def _drawn(spec: dict[str, Any], tables: dict[str, pd.DataFrame], suffix: str, *, haloed: bool) -> bytes:
+    (svg,) = to_svg([_in_colours(spec, _palette())], tables)
     if haloed:
         svg = svg.replace(">", f">{_HALO}", 1)
     if suffix == "png":

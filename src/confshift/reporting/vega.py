@@ -7,12 +7,15 @@ parent has. There another process converts, in which neither is so.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import cache
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -22,6 +25,7 @@ from confshift.errors import ConfshiftError
 from confshift.reporting.characters import encodable
 from confshift.reporting.charts import CHARTS
 from confshift.reporting.output import plain
+from confshift.reporting.saving import save_file
 
 try:
     import resource
@@ -30,8 +34,14 @@ except ImportError:  # not a POSIX system: no such limits
 
 #: The Vega-Lite version that altair's specs are written for.
 VEGA_LITE = "6.4"
+_VERSION = {"vl_version": VEGA_LITE}
 
 _EXPOSE = "window.vegaEmbed = vegaEmbed;"
+
+#: The SHA-256 of the script, by the version of vl-convert that makes it.
+_DIGESTS = {
+    "1.9.0": "373b1f84072b31010f15ceb787be6b415c53936411aae267c8c2b2b6ccde46e7",
+}
 
 #: The process that imported vl-convert here. Where another one or other code did, its thread may be missing.
 _home: int | None = None
@@ -44,8 +54,8 @@ import json, resource
 resource.setrlimit(resource.RLIMIT_AS, (resource.getrlimit(resource.RLIMIT_AS)[1],) * 2)
 resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 import vl_convert
-name, version, specs = json.load(sys.stdin)
-json.dump([getattr(vl_convert, name)(spec, vl_version=version) for spec in specs], sys.stdout)
+name, options, specs = json.load(sys.stdin)
+json.dump([getattr(vl_convert, name)(spec, **options) for spec in specs], sys.stdout)
 """
 
 
@@ -53,11 +63,40 @@ json.dump([getattr(vl_convert, name)(spec, vl_version=version) for spec in specs
 def vega_bundle() -> str:
     """Return Vega, Vega-Lite and Vega-Embed as one script that sets `window.vegaEmbed`.
 
-    Made by vl-convert, without a network, in a second, once in a process. It is not kept on the disk: it
-    becomes part of every page, and whoever could write there could put a script into other people's pages.
+    vl-convert makes it, without a network, in a second. The user's cache folder holds a copy. The script
+    becomes part of every page, and others may be able to write to that folder: a copy counts only where its
+    digest is the one in this file.
     """
-    bundle: str = _vl_convert().javascript_bundle(_EXPOSE, vl_version=VEGA_LITE)
-    return bundle
+    digest = _DIGESTS.get(_vl_convert().__version__)
+    copy = _cache_folder() / f"vega-{digest}.js" if digest else None
+    script = _read_back(copy, digest)
+    if script is None:
+        script = str(_vl_convert().javascript_bundle(_EXPOSE, **_VERSION))
+        if copy and _digest(script.encode("utf-8")) == digest:
+            with suppress(
+                OSError, ValueError, ConfshiftError
+            ):  # without a copy the next process makes the script anew
+                copy.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                save_file(copy, script.encode("utf-8"))
+    return script
+
+
+def _cache_folder() -> Path:
+    home = os.path.expanduser("~")  # noqa: PTH111 - Path.expanduser fails where there is no home
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path(home, ".cache"), "confshift")
+
+
+def _read_back(copy: Path | None, digest: str | None) -> str | None:
+    """Return the copy of the script, if it is what vl-convert would make."""
+    with suppress(OSError, ValueError):
+        if copy and copy.is_file():  # not a pipe, which would be waited for
+            content = copy.read_bytes()
+            return content.decode("utf-8") if _digest(content) == digest else None
+    return None
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 #: What was compiled before, by its text: most charts of one report are those of the next.
@@ -72,13 +111,25 @@ def to_vega(specs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     if len(_compiled) + len(new) > _MOST_COMPILED:
         _compiled.clear()
         new = dict(zip(texts, specs, strict=True))
-    _compiled.update(zip(new, _converted("vegalite_to_vega", list(new.values())), strict=True))
+    _compiled.update(zip(new, _converted("vegalite_to_vega", list(new.values()), **_VERSION), strict=True))
     return [_compiled[text] for text in texts]
 
 
-def to_svg(specs: Sequence[dict[str, Any]]) -> list[str]:
-    """Draw specs of Vega-Lite that hold their data."""
-    return _converted("vegalite_to_svg", specs)
+def to_svg(specs: Sequence[dict[str, Any]], tables: Mapping[str, pd.DataFrame]) -> list[str]:
+    """Draw specs of Vega-Lite that read tables by name."""
+    return _converted("vega_to_svg", [_with_data(spec, tables) for spec in to_vega(specs)])
+
+
+def _with_data(spec: dict[str, Any], tables: Mapping[str, pd.DataFrame]) -> dict[str, Any]:
+    """Return a spec of Vega that holds the tables it reads; other data are made from these."""
+    data = [
+        {**part, "values": plain(tables[part["name"]])} if _is_open(part) else part for part in spec["data"]
+    ]
+    return {**spec, "data": data}
+
+
+def _is_open(part: Mapping[str, Any]) -> bool:
+    return not {"source", "values"} & set(part)
 
 
 def to_png(svg: str, *, scale: float) -> bytes:
@@ -102,15 +153,17 @@ def check_drawing() -> None:
         Where the limit on address space leaves too little for V8.
     """
     if _address_space() is not None:
-        _converted("vegalite_to_vega", [{"mark": "point"}])
+        _converted("vegalite_to_vega", [{"mark": "point"}], **_VERSION)
 
 
-def _converted(name: str, specs: Sequence[dict[str, Any]]) -> list[Any]:
+def _converted(name: str, specs: Sequence[dict[str, Any]], **options: str) -> list[Any]:
+    if not specs:
+        return []
     texts = [encodable(json.dumps(spec, ensure_ascii=False, allow_nan=False)) for spec in specs]
     module = _vl_convert()
     if _home != os.getpid() or _address_space() is not None:
-        return _converted_elsewhere(name, texts)
-    return [getattr(module, name)(text, vl_version=VEGA_LITE) for text in texts]
+        return _converted_elsewhere(name, texts, options)
+    return [getattr(module, name)(text, **options) for text in texts]
 
 
 def _vl_convert() -> ModuleType:
@@ -128,29 +181,31 @@ def _address_space() -> int | None:
     return None if resource is None or limit == resource.RLIM_INFINITY else limit
 
 
-def _converted_elsewhere(name: str, texts: list[str]) -> list[Any]:
-    program = _CONVERTER.format(path=ascii([one for one in sys.path if isinstance(one, str)]))
-    asked = json.dumps([name, VEGA_LITE, texts]).encode("ascii")
+def _converted_elsewhere(name: str, texts: list[str], options: Mapping[str, str]) -> list[Any]:
+    program = _CONVERTER.format(path=ascii([folder for folder in sys.path if isinstance(folder, str)]))
+    request, command = json.dumps([name, options, texts]).encode("ascii"), [sys.executable, "-c", program]
     try:
-        done = subprocess.run([sys.executable, "-c", program], input=asked, capture_output=True, check=False)
+        process = subprocess.run(command, input=request, capture_output=True, check=False)
     except OSError as error:
         raise ConfshiftError(f"the charts can't be drawn: no process can be started: {error}") from error
-    if done.returncode:
-        raise ConfshiftError(f"the charts can't be drawn: {_reason(done)}")
-    converted: list[Any] = json.loads(done.stdout)
+    if process.returncode:
+        raise ConfshiftError(f"the charts can't be drawn: {_reason(process)}")
+    converted: list[Any] = json.loads(process.stdout)
     return converted
 
 
-def _reason(done: subprocess.CompletedProcess[bytes]) -> str:
-    if _address_space() is not None and done.returncode < 0:  # V8 ends by a signal
+def _reason(process: subprocess.CompletedProcess[bytes]) -> str:
+    if _address_space() is not None and process.returncode < 0:  # V8 ends by a signal
         limit = resource.getrlimit(resource.RLIMIT_AS)[1]
         return (
             f"this process may use {limit / 1e9:.3g} GB of address space, and V8, which draws, reserves some "
             "70 GB of it, though it fills less than one; lift the limit (ulimit -v unlimited), or make the "
             "report where there is none"
         )
-    lines = [line for line in done.stderr.decode(errors="replace").splitlines() if line[:1].strip()]
-    return f"the process that draws ended with {done.returncode}: {lines[-1] if lines else 'no reason given'}"
+    lines = [line for line in process.stderr.decode(errors="replace").splitlines() if line[:1].strip()]
+    return (
+        f"the process that draws ended with {process.returncode}: {lines[-1] if lines else 'no reason given'}"
+    )
 
 
 Specs = Mapping[str, dict[str, Any]]
@@ -173,26 +228,6 @@ def pictures(specs: Specs, tables: Mapping[str, pd.DataFrame], *, paired: bool) 
     for chart in CHARTS.values():
         spec = specs.get(chart.variants()[0][0])
         if spec and chart.still and (paired or not chart.pair_only):
-            pictured[chart.name] = with_data(spec, tables, width=chart.still)
-    drawn = to_svg(list(pictured.values()))
+            pictured[chart.name] = {**spec, "width": chart.still}
+    drawn = to_svg(list(pictured.values()), tables)
     return {name: svg[svg.index("<svg") :] for name, svg in zip(pictured, drawn, strict=True)}
-
-
-def with_data(spec: dict[str, Any], tables: Mapping[str, pd.DataFrame], *, width: int) -> dict[str, Any]:
-    """Return a spec that holds its data and has a width of its own."""
-    return {**spec, "width": width, "datasets": _datasets(spec, tables)}
-
-
-def _datasets(spec: Any, tables: Mapping[str, pd.DataFrame]) -> dict[str, Any]:
-    return {name: plain(tables[name]) for name in _names(spec)}
-
-
-def _names(spec: Any) -> set[str]:
-    """Return the names of the tables that a spec reads."""
-    if isinstance(spec, list):
-        return set[str]().union(*map(_names, spec))
-    if not isinstance(spec, dict):
-        return set()
-    data = spec.get("data")
-    own = {data["name"]} if isinstance(data, dict) and "name" in data else set[str]()
-    return own.union(*map(_names, spec.values()))

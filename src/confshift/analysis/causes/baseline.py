@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 #: Beyond 7 classes the permutations are drawn, not all tried.
 _ALL_PERMUTATIONS = math.factorial(7)
+_AT_ONCE = 512
 #: Logits read by the permutation test; any subset of the samples makes a valid test.
 _READ = 10_000_000
 #: Standard deviations of a logit that the quadrature covers.
@@ -140,18 +141,19 @@ def column_permutation_test(
     z, labels = np.asarray(logits[rows], np.float64), targets[rows]
     counts, sums = _class_sums(z, labels)
     present, each = np.unique(labels), np.arange(len(counts))
-    hits: list[float] = []
-    fits: list[float] = []
-    for columns in _permutations(classes, present, permutations, rng):
-        hits.append(counts[each, columns].sum())
-        fits.append(sums[each, columns].sum())
+    exchanges = _permutations(classes, present, permutations, rng)
+    hits, fits = np.empty(0), np.empty(0)
+    while chunk := list(itertools.islice(exchanges, _AT_ONCE)):
+        columns = np.array(chunk)
+        hits = np.append(hits, counts[each, columns].sum(axis=1))
+        fits = np.append(fits, sums[each, columns].sum(axis=1))
     own_hits, own_fit = hits[0], fits[0]
     rounding = 1e-9 * max(1.0, abs(own_fit))
     return PermutationTest(
         float(_log_sum_exp(z).mean() - own_fit / len(rows)),
         float(own_hits / len(rows)),
-        float(np.mean(np.asarray(fits) >= own_fit - rounding)),
-        float(np.mean(np.asarray(hits) >= own_hits)),
+        float(np.mean(fits >= own_fit - rounding)),
+        float(np.mean(hits >= own_hits)),
         len(fits),
         len(rows),
     )
