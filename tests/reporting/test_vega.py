@@ -40,6 +40,11 @@ def in_a_fork(work):
     assert os.waitpid(child, 0)[1] == 0
 
 
+@pytest.fixture(autouse=True)
+def nothing_compiled(monkeypatch):
+    monkeypatch.setattr(vega, "_compiled", {})
+
+
 @pytest.fixture
 def elsewhere(monkeypatch):
     """Count what another process converts."""
