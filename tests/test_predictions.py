@@ -55,13 +55,13 @@ REFUSED = {
     "a target too high": (
         with_targets,
         [0, 3, 7],
-        ["2 are outside 0..2", "first 3 at sample 1", "ignore_index="],
+        ["2 are outside 0..2", "first is 3 at sample 1", "ignore_index="],
     ),
     "a negative target": (with_targets, [0, 1, -1], ["targets", "-1 at sample 2", "ignore_index="]),
     "a huge unsigned target": (
         with_targets,
         np.full(3, 2**64 - 1, "uint64"),
-        ["targets", str(2**64 - 1), "range"],
+        ["targets", str(2**64 - 1), "3 classes", "np.asarray(targets).astype(np.int64)"],
     ),
     "nothing but ignored": (
         with_targets,
@@ -71,16 +71,21 @@ REFUSED = {
     "too few ids": (with_ids, [1, 2], ["sample_ids", "(2,)", "(3,)"]),
     "float ids": (with_ids, [1.0, 2.0, 3.0], ["sample_ids", "float64", "integers or text"]),
     "bool ids": (with_ids, [True, False, True], ["sample_ids", "bool", "integers or text"]),
-    "mixed ids": (with_ids, ["a", 1, "b"], ["sample_ids", "1 among text", "all integers or all text"]),
+    "mixed ids": (with_ids, ["a", 1, "b"], ["sample_ids", "1 is not text", "all integers or all text"]),
     "ids of tuples": (with_ids, pd.Series([(1, 2), (1, 3), (1, 4)]), ["sample_ids", "(1, 2)", "all text"]),
+    "ragged ids": (with_ids, [["a"], ["b", "c"], []], ["sample_ids", "one integer or text for each row"]),
     "huge ids": (with_ids, np.array([1, 2, 2**63], "uint64"), ["sample_ids", str(2**63), "as text"]),
-    "endless ids": (with_ids, ["a", "b", "c" * 257], ["sample_ids", "256 characters", "shorten"]),
-    "ids with NUL": (with_ids, ["a", "b", "c\0d"], ["sample_ids", "NUL", "remove"]),
+    "endless ids": (
+        with_ids,
+        ["a", "b", "c" * 257],
+        ["sample_ids", "ccc", "257 characters", "shorten it to 256"],
+    ),
+    "ids with NUL": (with_ids, ["a", "b", "c\0d"], ["sample_ids", r"'c\x00d'", "NUL", "remove"]),
     "bytes that are no text": (with_ids, [b"a", b"b", b"\xff"], ["sample_ids", "UTF-8", "decode"]),
     "too few names": (
         lambda n: Predictions(LOGITS, TARGETS, class_names=n),
         ["a", "b"],
-        ["class_names", "2", "3"],
+        ["class_names", "2", "3", "one per column"],
     ),
     "a string of names": (
         lambda n: Predictions(LOGITS, TARGETS, class_names=n),
@@ -111,6 +116,15 @@ def test_bad_input_is_refused_by_argument_value_and_remedy(make, value, words):
         make(value)
     for word in words:
         assert word in str(refusal.value)
+
+
+def test_negative_targets_that_became_unsigned_are_accepted_as_the_message_says():
+    targets = np.array([0, -100, 2]).astype(np.uint64)
+    with pytest.raises(ConfshiftError) as refusal:
+        with_targets(targets)
+    remedy = str(refusal.value).split("pass ")[-1]
+    predictions = with_targets(eval(remedy))
+    assert (predictions.targets.tolist(), predictions.ignored_samples) == ([0, 2], 1)
 
 
 # --------------------------------------------------------------------------------- what the logits may be
@@ -244,12 +258,12 @@ def test_rows_that_repeat_an_id_and_agree_count_once(shift):
 @pytest.mark.parametrize("first", [7, "seven"])
 def test_rows_that_repeat_an_id_and_disagree_are_refused(one, other, first):
     ids = [first, first, 8 if first == 7 else "eight"]
-    with pytest.raises(ConfshiftError, match=rf"sample_ids: 1 rows repeat .* first {first!r}; give each"):
+    with pytest.raises(ConfshiftError, match=rf"sample_ids: 1 rows repeat .* first is {first!r}; give each"):
         Predictions([one, other, [0.0, 5.0]], [1, 1, 0], sample_ids=ids)
 
 
 def test_rows_that_repeat_an_id_with_another_target_are_refused():
-    with pytest.raises(ConfshiftError, match=r"1 rows repeat an id .* another target, first 4"):
+    with pytest.raises(ConfshiftError, match=r"1 rows repeat an id .* another target, the first is 4"):
         Predictions(LOGITS[[0, 0, 1]], [0, 1, 1], sample_ids=[4, 4, 5])
 
 
@@ -267,7 +281,7 @@ def test_another_ignore_index_can_be_given(ignore_index):
 
 
 def test_without_an_ignore_index_every_row_counts():
-    with pytest.raises(ConfshiftError, match="first -100 at sample 1"):
+    with pytest.raises(ConfshiftError, match="first is -100 at sample 1"):
         Predictions(LOGITS, [0, -100, 2], ignore_index=None)
 
 

@@ -1,4 +1,4 @@
-"""Advice on arrays of the wrong form: looks at the values first, so that what it says is right for them."""
+"""Advice on arrays of the wrong form: looks at the values first, so that it is right for them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def within_unit(values: NDArray[Any]) -> bool:
 def on_one_output(values: NDArray[Any], *, logit: str, probability: str, each: str = "sample") -> str:
     """Say what to do with one output for each sample, given the code for a logit and for a probability."""
     if values.dtype.kind in "iub":
-        return f"one whole number for each {each}: predicted classes, without confidence; pass scores"
+        return f"one whole number for each {each}: predicted classes, without confidence; pass the logits"
     if not within_unit(values):
         return f"one logit for each {each}; pass two columns: {logit}"
     return (
@@ -51,7 +51,7 @@ def on_columns(targets: NDArray[Any], *, one_hot: str, each: str) -> str:
     if targets.dtype.kind not in "biuf":
         return f"they are {targets.dtype}, not numbers; pass the index of each true class"
     if not targets.size:
-        return "no rows; pass one class index for each sample"
+        return "no rows; pass at least one sample, with one class index for each"
     low, high = float(targets.min()), float(targets.max())
     sums = targets.sum(axis=1, dtype=np.float64)
     hard = bool(((targets == 0) | (targets == 1)).all())
@@ -90,24 +90,24 @@ def are_whole(values: NDArray[Any]) -> bool:
     return values.dtype.kind in "biu" or bool((np.isfinite(values) & (values == np.floor(values))).all())
 
 
-def on_range(used: NDArray[Any], classes: int, ignored: int | None) -> str:
+def on_range(targets: NDArray[Any], classes: int, ignored: int | None) -> str:
     """Say how targets outside 0..K-1 become class indices, given the label that is already left out.
 
-    What the values alone can't tell is said as the choice of the user.
+    Where the values alone can't decide, it offers the choices.
     """
-    values = np.unique(used).tolist()
+    values = np.unique(targets).tolist()
     low, high = values[0], values[-1]
     if low == 1 and high == classes:
         return f"they count from 1: pass {_renumbered('targets - 1', ignored)}"
-    if classes == 2 and are_signs(used):
+    if classes == 2 and are_signs(targets):
         return f"they are -1 and 1: pass {_renumbered('(targets + 1) // 2', ignored)}"
     outside = [value for value in values if not 0 <= value < classes]
     ways = []
     if classes == 2 and low == 0 and len(values) == 2:
         code = _renumbered(f"targets // {high}", ignored)
-        ways.append(f"where {high} is the second class, as in a mask: pass {code}")
+        ways.append(f"if {high} is the second class, as in a mask, pass {code}")
     if low < 0 and high - low < classes:
-        ways.append(f"where classes count from {low}: pass {_renumbered(f'targets + {-low}', ignored)}")
+        ways.append(f"if classes count from {low}, pass {_renumbered(f'targets + {-low}', ignored)}")
     if len(outside) == 1:
         leave = f"pass ignore_index={outside[0]}"
         if ignored is not None:
@@ -116,19 +116,19 @@ def on_range(used: NDArray[Any], classes: int, ignored: int | None) -> str:
     else:
         ways.append("to leave them out: give them all one index and pass it as ignore_index=")
     if high >= classes:
-        ways.append(f"where they are all classes: the model lacks columns, {high + 1} at least are needed")
+        ways.append(f"if all are classes, the model has too few outputs: it needs at least {high + 1}")
     return "; ".join(ways)
 
 
 def _renumbered(code: str, ignored: int | None) -> str:
-    """Return code for class indices that keeps out what is left out: its index may become that of a class."""
+    """Return code for class indices that still leaves out the ignored label, which could become a class."""
     if ignored is None:
         return code
     return f"np.where(targets == {ignored}, -100, {code}) with ignore_index=-100"
 
 
 def on_sums(rows: NDArray[Any]) -> str:
-    """Say what rows are that can't be probabilities of one class out of K."""
+    """Say what rows may be that can't be probabilities of one class out of K."""
     finite = rows[np.isfinite(rows).all(axis=1)].astype(np.float64)
     sums = finite.sum(axis=1)
     if not within_unit(finite):
@@ -144,7 +144,7 @@ def on_sums(rows: NDArray[Any]) -> str:
 
 
 def class_axes(shape: tuple[int, ...], targets: tuple[int, ...]) -> list[int]:
-    """Return the axes of the logits that can be the classes: without it, or with one, it is the targets'."""
+    """Return the axes that can hold the classes: those that the targets lack, or have with length 1."""
     without = {axis: (shape[:axis], shape[axis + 1 :]) for axis in range(1, len(shape))}
     return [axis for axis, (a, b) in without.items() if targets in (a + b, (*a, 1, *b))]
 

@@ -1,4 +1,4 @@
-"""Every check of what comes in from outside, one array at a time."""
+"""The checks of everything that users pass in, one array at a time."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ _HALF = ("float16", "bfloat16")
 
 
 def _as_array(values: Any, name: str) -> tuple[NDArray[Any], str]:
-    """Return an array and the dtype it was given in; tensors are known by their methods, not by import."""
-    given = ""
+    """Return an array, and the dtype of the values; tensors are known by their methods, not by import."""
+    dtype = ""
     try:
         if hasattr(values, "detach") and hasattr(values, "cpu"):
             values = values.detach().cpu()
             if hasattr(values, "resolve_neg"):  # a view that only remembers its sign
                 values = values.resolve_conj().resolve_neg()
             if "bfloat16" in str(values.dtype):
-                values, given = values.float(), "bfloat16"
+                values, dtype = values.float(), "bfloat16"
         if np.ma.is_masked(values):
             fill = f", or pass {name}.filled(np.nan), which counts them as unanswered"
             raise ConfshiftError(
@@ -36,53 +36,57 @@ def _as_array(values: Any, name: str) -> tuple[NDArray[Any], str]:
     # A ragged list; a tensor that is sparse, of 8 bits, or of the meta device, without values.
     except (TypeError, ValueError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
-        raise ConfshiftError(f"{name} can't be made an array ({reason}); pass a dense numeric one") from error
+        remedy = "one integer or text for each row" if name == "sample_ids" else "a dense array of numbers"
+        raise ConfshiftError(f"{name} can't be made an array ({reason}); pass {remedy}") from error
     array = array.astype(array.dtype.newbyteorder("="), copy=False)
-    return array, given or array.dtype.name
+    return array, dtype or array.dtype.name
 
 
 def check_logits(
     logits: ArrayLike, name: str = "logits", *, targets: ArrayLike = ()
 ) -> tuple[NDArray[np.floating[Any]], str]:
-    """Return the logits as rows of contiguous floats, kept to the bit, and the dtype they were given in.
+    """Return the logits as rows of contiguous floats, equal to the bit, and the dtype they had.
 
-    The targets are for the advice on logits of another shape.
+    The targets are needed only for the advice on logits of another shape.
     """
-    array, given = _as_array(logits, name)
+    array, dtype = _as_array(logits, name)
     if array.ndim == 1 or (array.ndim == 2 and array.shape[1] == 1):
-        said = _advice_on_one_output(array, name, _as_array(targets, "targets")[0], _flat(logits, name))
-        raise ConfshiftError(f"{name} has shape {array.shape}, {said}")
+        remedy = _advice_on_one_output(array, name, _as_array(targets, "targets")[0], _flat(logits, name))
+        raise ConfshiftError(f"{name} has shape {array.shape}, {remedy}")
     if array.ndim != 2:
-        said = _advice_on_places(array.shape, name, _as_array(targets, "targets")[0].shape)
+        remedy = _advice_on_places(array.shape, name, _as_array(targets, "targets")[0].shape)
         raise ConfshiftError(
-            f"{name} has shape {array.shape}, expected (N, K): one row per sample, one column per class{said}"
+            f"{name} has shape {array.shape}, expected (N, K): one row per sample, one column per "
+            f"class{remedy}"
         )
     if array.dtype.kind in "iu":
         exact = array.astype(np.float32)
         if not np.array_equal(exact.astype(np.float64), array.astype(np.float64)):
-            raise ConfshiftError(f"{name} are {given} too large for float32; pass them as float64")
+            raise ConfshiftError(
+                f"{name} are {dtype}, which float32 can't hold exactly; pass them as float64"
+            )
         array = exact
     if array.dtype not in (np.float16, np.float32, np.float64):
-        raise ConfshiftError(f"{name} has dtype {given}; pass float16, float32 or float64")
+        raise ConfshiftError(f"{name} has dtype {dtype}; pass float16, float32 or float64")
     if array.shape[0] == 0:
-        raise ConfshiftError(f"{name} has no rows: shape {array.shape}; there is nothing to look at")
+        raise ConfshiftError(f"{name} has no rows: shape {array.shape}; pass at least one sample")
     if array.shape[1] < 2:
-        raise ConfshiftError(f"{name} has shape {array.shape}: no column; pass one for each class")
-    # NaN and infinity are the user's findings, not ours to repair: they pass.
-    return np.ascontiguousarray(array), given
+        raise ConfshiftError(f"{name} has shape {array.shape}: no columns; pass one for each class")
+    # NaN and infinity pass: they are results for the user to see, not errors to repair.
+    return np.ascontiguousarray(array), dtype
 
 
 def _flat(values: Any, name: str) -> str:
-    """Return the code that makes a flat array of what was given, an array, a list or a tensor."""
+    """Return the code that makes a flat array of an array, a list or a tensor."""
     if not hasattr(values, "detach"):
         return f"np.ravel({name})"
-    wide = ".float()" if "bfloat16" in str(values.dtype) else ""
-    return f"{name}.detach().cpu(){wide}.numpy().ravel()"
+    cast = ".float()" if "bfloat16" in str(values.dtype) else ""
+    return f"{name}.detach().cpu(){cast}.numpy().ravel()"
 
 
 def _advice_on_one_output(values: NDArray[Any], name: str, targets: NDArray[Any], flat: str) -> str:
     if values.dtype.kind not in "fiub":
-        return f"expected (N, K) numbers, not {values.dtype}"
+        return f"expected numbers of shape (N, K), one row per sample, not {values.dtype}"
     if values.ndim == 1 and targets.ndim == 1 and 0 < len(targets) < len(values):
         columns, rest = divmod(len(values), len(targets))
         if not rest:
@@ -99,7 +103,7 @@ def _advice_on_one_output(values: NDArray[Any], name: str, targets: NDArray[Any]
 
 
 def _advice_on_places(shape: tuple[int, ...], name: str, targets: tuple[int, ...]) -> str:
-    """Say how tokens or pixels become rows, by the axis of the classes that the targets' shape tells."""
+    """Say how tokens or pixels become rows, where the targets' shape tells which axis holds the classes."""
     ways = [
         f"np.moveaxis(np.asarray({name}), {axis}, -1).reshape(-1, {shape[axis]})"
         for axis in advice.class_axes(shape, targets)
@@ -117,22 +121,26 @@ def _advice_on_places(shape: tuple[int, ...], name: str, targets: tuple[int, ...
 
 
 def check_targets(targets: ArrayLike, logits: NDArray[Any]) -> NDArray[np.int64]:
-    """Return one class index per row of these logits; whether they are in range is not yet asked."""
-    array, given = _as_array(targets, "targets")
+    """Return one class index per row of these logits; :func:`check_range` checks their range."""
+    array, dtype = _as_array(targets, "targets")
     shape = logits.shape
     if array.ndim == 2 and array.shape == shape:
         raise ConfshiftError(f"targets has the shape of the logits, {shape}: {_on_columns(array, logits)}")
     if array.ndim == 2 and array.shape[1] == 1:
         array = array[:, 0]
     if array.ndim != 1 or len(array) != shape[0]:
-        raise ConfshiftError(f"targets has shape {array.shape}, expected ({shape[0]},) for {shape[0]} logits")
+        raise ConfshiftError(f"targets has shape {array.shape}, expected ({shape[0]},): one index per row")
     if array.dtype.kind not in "iu":
         code = "targets.long()" if hasattr(targets, "detach") else "np.asarray(targets).astype(int)"
-        known = array.dtype.kind in "bf"
-        kind = advice.on_labels(array, code=code) if known else "pass the index of each true class"
-        raise ConfshiftError(f"targets has dtype {given}: {kind}")
+        numeric = array.dtype.kind in "bf"
+        kind = advice.on_labels(array, code=code) if numeric else "pass the index of each true class"
+        raise ConfshiftError(f"targets has dtype {dtype}: {kind}")
     if array.dtype.kind == "u" and array.dtype.itemsize == 8 and (array > np.iinfo(np.int64).max).any():
-        raise ConfshiftError(f"targets go up to {array.max()}: out of range for {shape[1]} classes")
+        code = "targets.long()" if hasattr(targets, "detach") else "np.asarray(targets).astype(np.int64)"
+        raise ConfshiftError(
+            f"targets go up to {array.max()}, for {shape[1]} classes; if they are negative numbers that "
+            f"became unsigned, pass {code}"
+        )
     return np.ascontiguousarray(array, dtype=np.int64)
 
 
@@ -152,59 +160,65 @@ def _on_columns(targets: NDArray[Any], logits: NDArray[Any]) -> str:
     )
 
 
-def check_range(targets: NDArray[np.int64], kept: NDArray[np.bool_], ids: NDArray[Any], classes: int) -> None:
-    """Refuse targets that are no class of the logits, but for rows that are not kept."""
-    outside = np.flatnonzero(kept & ((targets < 0) | (targets >= classes)))
+def check_range(
+    targets: NDArray[np.int64], counted: NDArray[np.bool_], ids: NDArray[Any], classes: int
+) -> None:
+    """Refuse targets that are not a class of the logits, except in rows that are not counted."""
+    outside = np.flatnonzero(counted & ((targets < 0) | (targets >= classes)))
     if len(outside):
         first = outside[0]
-        ignored = None if kept.all() else int(targets[~kept][0])
-        remedy = advice.on_range(targets[kept], classes, ignored)
+        ignored = None if counted.all() else int(targets[~counted][0])
+        remedy = advice.on_range(targets[counted], classes, ignored)
         raise ConfshiftError(
-            f"targets: {len(outside)} are outside 0..{classes - 1}, first {targets[first]} at sample "
+            f"targets: {len(outside)} are outside 0..{classes - 1}, the first is {targets[first]} at sample "
             f"{ids[first]}; the logits have {classes} columns ({remedy})"
         )
 
 
 def check_ids(sample_ids: ArrayLike | None, samples: int) -> NDArray[Any]:
-    """Return one id per row, int64 or text; the positions where none are given."""
+    """Return one id per row, int64 or text; without ids, the rows' positions."""
     if sample_ids is None:
         return np.arange(samples, dtype=np.int64)
-    array, given = _as_array(sample_ids, "sample_ids")
+    array, dtype = _as_array(sample_ids, "sample_ids")
     if array.shape != (samples,):
         raise ConfshiftError(f"sample_ids has shape {array.shape}, expected ({samples},): one id per row")
     if array.dtype.kind in "iu":
         if array.dtype.kind == "u" and array.dtype.itemsize == 8 and (array > np.iinfo(np.int64).max).any():
             raise ConfshiftError(f"sample_ids go up to {array.max()}, beyond 2**63 - 1; pass them as text")
         return np.ascontiguousarray(array, dtype=np.int64)
-    return _check_text_ids(array, sample_ids, given)
+    return _check_text_ids(array, sample_ids, dtype)
 
 
-def _check_text_ids(array: NDArray[Any], original: ArrayLike, given: str) -> NDArray[Any]:
+def _check_text_ids(array: NDArray[Any], original: ArrayLike, dtype: str) -> NDArray[Any]:
     if array.dtype.kind == "S":
         try:
             array = np.char.decode(array, "utf-8")
         except UnicodeDecodeError as error:
             raise ConfshiftError(f"sample_ids: an id is not UTF-8 text ({error}); decode them") from error
     if array.dtype.kind not in "OTU":
-        raise ConfshiftError(f"sample_ids has dtype {given}; pass integers or text")
-    # A list is looked at as it was given: numpy would turn ["a", 1] into text.
+        raise ConfshiftError(f"sample_ids has dtype {dtype}; pass integers or text")
+    # A list is checked as it is: numpy would turn ["a", 1] into text.
     members = original if isinstance(original, (list, tuple)) else array.tolist()
-    odd = [member for member in members if not isinstance(member, (str, bytes))]
-    if odd:
-        raise ConfshiftError(f"sample_ids: {odd[0]!r} among text; pass all integers or all text")
+    others = [member for member in members if not isinstance(member, (str, bytes))]
+    if others:
+        raise ConfshiftError(f"sample_ids: {others[0]!r} is not text; pass all integers or all text")
     array = array.astype(str)
     if array.dtype.itemsize // 4 > _MAX_ID_LENGTH:
-        raise ConfshiftError(f"sample_ids: an id is longer than {_MAX_ID_LENGTH} characters; shorten it")
-    if any("\0" in one for one in array.tolist()):
-        raise ConfshiftError("sample_ids: an id holds a NUL character; remove it")
+        longest = max(array.tolist(), key=len)
+        raise ConfshiftError(
+            f"sample_ids: {longest[:40]!r}... has {len(longest)} characters; shorten it to {_MAX_ID_LENGTH}"
+        )
+    with_nul = [sample_id for sample_id in array.tolist() if "\0" in sample_id]
+    if with_nul:
+        raise ConfshiftError(f"sample_ids: {with_nul[0]!r} holds a NUL character; remove it")
     return np.ascontiguousarray(array)
 
 
 def listed_names(class_names: Any) -> tuple[str, ...] | None:
-    """Return names that were given in any ordered form; None where they have none.
+    """Return class names of any ordered form as a tuple; None where they are not ordered text.
 
     A list, tuple, array or pandas Index of text; a mapping from every class index, 0 to K-1, to its name
-    (Hugging Face's `id2label`). A set has no order to go by, and a string is not its letters.
+    (Hugging Face's `id2label`). Not a set, which has no order, nor a string, whose letters are not names.
     """
     if isinstance(class_names, Mapping):
         by_index = {str(index): name for index, name in class_names.items()}
@@ -217,7 +231,7 @@ def listed_names(class_names: Any) -> tuple[str, ...] | None:
 
 
 def check_names(class_names: Any, classes: int) -> tuple[str, ...]:
-    """Return one name per class; the indices where none are given."""
+    """Return one name per class; without names, the indices."""
     if class_names is None:
         return tuple(str(k) for k in range(classes))
     names = listed_names(class_names)
@@ -226,7 +240,7 @@ def check_names(class_names: Any, classes: int) -> tuple[str, ...]:
             f"class_names={class_names!r}: pass a list of {classes} strings, or a dict from each index to one"
         )
     if len(names) != classes:
-        raise ConfshiftError(f"class_names has {len(names)} names for {classes} columns of logits")
+        raise ConfshiftError(f"class_names has {len(names)} names; pass {classes}, one per column of logits")
     for place, name in enumerate(names):
         if not name.isascii() and name.encode("utf-8", "replace").decode("utf-8") != name:
             raise ConfshiftError(
@@ -237,12 +251,12 @@ def check_names(class_names: Any, classes: int) -> tuple[str, ...]:
 
 
 def are_numbers(class_names: tuple[str, ...]) -> bool:
-    """Tell whether class names are the default ones, the indices: none were given."""
+    """Tell whether class names are the default ones, the indices."""
     return all(name == str(k) for k, name in enumerate(class_names))
 
 
 def as_number(value: Any) -> float:
-    """Return a number of anybody's as a float; NaN where it is not one, or beyond what a float holds."""
+    """Return a number of any type as a float; NaN where it is not a number, or beyond what a float holds."""
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         return math.nan
     try:
@@ -256,45 +270,45 @@ def sum_tolerance(dtype: str) -> float:
     return 1e-2 if dtype in _HALF else 1e-3
 
 
-def refuse_probabilities(logits: NDArray[np.floating[Any]], kept: NDArray[np.bool_], dtype: str) -> None:
-    """Refuse rows that look like probabilities all through: no set of logits looks like that by chance.
+def refuse_probabilities(logits: NDArray[np.floating[Any]], counted: NDArray[np.bool_], dtype: str) -> None:
+    """Refuse logits all of whose rows look like probabilities: no set of logits looks like that by chance.
 
     They are all at least 0 and all sum to 1 (or to 100), or are the pairs (0, p) with p in 0..1. Rows that
-    are ignored or not finite say nothing either way.
+    are not counted or not finite tell nothing either way.
     """
-    for some in (slice(64), slice(None)):  # a glance first, so that ordinary logits cost nothing
-        rows = logits[some][kept[some]]
+    for part in (slice(64), slice(None)):  # a glance first, so that ordinary logits cost nothing
+        rows = logits[part][counted[part]]
         rows = rows[np.isfinite(rows).all(axis=1)]
-        found = _kind_of_probabilities(rows, dtype) if len(rows) else ""
-        if not found:
+        kind = _kind_of_probabilities(rows, dtype) if len(rows) else ""
+        if not kind:
             return
     raise ConfshiftError(
-        f"logits: {found}. If they really are logits, subtract a constant from each row: that changes no "
+        f"logits: {kind}. If they really are logits, subtract a constant from each row: that changes no "
         "result"
     )
 
 
 def _kind_of_probabilities(rows: NDArray[np.floating[Any]], dtype: str) -> str:
-    """Say what kind of probabilities all these rows are, and where they go; "" where some are none."""
+    """Say what kind of probabilities all these rows are, and where to pass them; "" where they are not."""
     if rows.min() < 0:
         return ""
     with np.errstate(over="ignore"):
         sums = rows.sum(axis=1, dtype=np.float64)
     if (np.abs(sums - 1) <= sum_tolerance(dtype)).all():
         return (
-            "every row is at least 0 and sums to 1, so these are probabilities; pass them to "
+            "no value is negative and every row sums to 1, so these are probabilities; pass them to "
             "Predictions.from_probabilities(...) or inspect(..., outputs='probabilities')"
         )
     if (np.abs(sums - 100) <= 100 * sum_tolerance(dtype)).all():
         return (
-            "every row is at least 0 and sums to 100, so these are percentages; pass logits / 100 to "
+            "no value is negative and every row sums to 100, so these are percentages; pass logits / 100 to "
             "Predictions.from_probabilities(...) or as outputs='probabilities'"
         )
     second = rows[:, -1]
     if rows.shape[1] == 2 and not rows[:, 0].any() and second.max() <= 1 and len(np.unique(second)) > 2:
         return (
             "the first column is 0 and the second within 0..1 in every row, as if probabilities p had been "
-            "taken for logits; pass np.column_stack([1 - p, p]) with p = logits[:, 1] to "
+            "passed as logits; pass np.column_stack([1 - p, p]) with p = logits[:, 1] to "
             "Predictions.from_probabilities(...), or to inspect torch.stack([1 - p, p], 1) as "
             "outputs='probabilities'"
         )

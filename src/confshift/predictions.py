@@ -39,7 +39,7 @@ class Predictions:
     ----------
     logits : array_like, shape (N, K)
         Unnormalised scores, one column per class; any float dtype is kept. Probabilities are refused:
-        they go through :meth:`from_probabilities`.
+        pass them to :meth:`from_probabilities`.
     targets : array_like of int, shape (N,) or (N, 1)
         The index of each sample's true class, 0 to K-1.
     sample_ids : array_like of int or str, shape (N,), optional
@@ -52,12 +52,12 @@ class Predictions:
     id_source : {"user", "sampler", "content", "order"}, optional
         How the ids were found; "user" where `sample_ids` is given, else "order".
     source_dtype : str, optional
-        The dtype the model gave, where `logits` is a lossless copy in another one (bfloat16 as float32).
+        The dtype of the model's output, where `logits` is a lossless copy in another (bfloat16 as float32).
 
     Raises
     ------
     ConfshiftError
-        Where an array can't be what it should be; nothing is guessed or clipped.
+        Where an array can't be used as it is; nothing is guessed or clipped.
 
     Notes
     -----
@@ -65,8 +65,8 @@ class Predictions:
     later. A logit of minus infinity (a masked class) is legal.
 
     Copies of a sample agree where no logit differs by more than 1e-5 (4 roundings in half precision) of the
-    largest finite logit of the row, or of a hundredth of the largest of all: as much as other batch sizes
-    and other kernels change.
+    largest finite logit of the row, or of a hundredth of the largest of all: other batch sizes and other
+    kernels change as much.
 
     Examples
     --------
@@ -94,27 +94,27 @@ class Predictions:
         id_source: str | None = None,
         source_dtype: str | None = None,
     ) -> None:
-        scores, given = check_logits(logits, targets=targets)
+        scores, dtype = check_logits(logits, targets=targets)
         labels = check_targets(targets, scores)
         ids = check_ids(sample_ids, len(labels))
         if id_source is None:
             id_source = "order" if sample_ids is None else "user"
         if id_source not in ID_SOURCES:
-            raise ConfshiftError(f"id_source={id_source!r}: give one of {', '.join(ID_SOURCES)}")
+            raise ConfshiftError(f"id_source={id_source!r}: pass one of {', '.join(ID_SOURCES)}")
         names = check_names(class_names, scores.shape[1])
 
-        kept = np.ones(len(labels), bool) if ignore_index is None else labels != ignore_index
-        ignored = int(len(kept) - kept.sum())
+        counted = np.ones(len(labels), bool) if ignore_index is None else labels != ignore_index
+        ignored = int(len(counted) - counted.sum())
         if ignored == len(labels):
             raise ConfshiftError(
                 f"no sample is left: all {ignored} targets equal ignore_index={ignore_index}; "
                 "check the targets, or pass another ignore_index (None for none)"
             )
-        check_range(labels, kept, ids, scores.shape[1])
-        dtype = source_dtype or given
-        refuse_probabilities(scores, kept, dtype)
-        rows = _distinct_rows(scores, labels, ids, np.flatnonzero(kept), dtype)
-        duplicates = int(kept.sum()) - len(rows)
+        check_range(labels, counted, ids, scores.shape[1])
+        source_dtype = source_dtype or dtype
+        refuse_probabilities(scores, counted, source_dtype)
+        rows = _distinct_rows(scores, labels, ids, np.flatnonzero(counted), source_dtype)
+        duplicates = int(counted.sum()) - len(rows)
         if not np.array_equal(rows, np.arange(len(labels))):
             scores, labels, ids = scores[rows], labels[rows], ids[rows]
 
@@ -123,7 +123,7 @@ class Predictions:
         self._set("sample_ids", ids)
         self._set("class_names", names)
         self._set("id_source", id_source)
-        self._set("source_dtype", dtype)
+        self._set("source_dtype", source_dtype)
         self._set("ignored_samples", ignored)
         self._set("duplicate_samples", duplicates)
 
@@ -132,15 +132,15 @@ class Predictions:
 
     @classmethod
     def trusted(cls, **fields: Any) -> Predictions:
-        """Put together, by the names of the fields, what was checked when it was saved.
+        """Make predictions of fields that were checked when they were saved.
 
         Nothing is checked, copied or read: for run folders, whose logits are mapped from the disk.
         Everything else goes through the constructor.
         """
-        made = object.__new__(cls)
+        predictions = object.__new__(cls)
         for name, value in fields.items():
-            made._set(name, value)
-        return made
+            predictions._set(name, value)
+        return predictions
 
     @classmethod
     def from_probabilities(
@@ -171,15 +171,15 @@ class Predictions:
         >>> p.logits.round(2).tolist()
         [[-0.11, -2.3], [-0.92, -0.51]]
         """
-        shares, given = check_logits(probabilities, "probabilities", targets=targets)
+        shares, dtype = check_logits(probabilities, "probabilities", targets=targets)
         finite = np.isfinite(shares).all(axis=1)
         with np.errstate(invalid="ignore"):  # inf - inf, in a row that is not finite anyway
             sums = shares.sum(axis=1, dtype=np.float64)
-        bad = finite & ((shares < 0).any(axis=1) | (np.abs(sums - 1) > sum_tolerance(given)))
+        bad = finite & ((shares < 0).any(axis=1) | (np.abs(sums - 1) > sum_tolerance(dtype)))
         if bad.any():
             row = int(np.flatnonzero(bad)[0])
             raise ConfshiftError(
-                f"probabilities: {int(bad.sum())} rows are negative somewhere or do not sum to 1 "
+                f"probabilities: {int(bad.sum())} rows have a negative value or do not sum to 1 "
                 f"(row {row} sums to {sums[row]:.6g}): {on_sums(shares)}"
             )
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -201,7 +201,7 @@ class Predictions:
 
     @property
     def classes(self) -> int:
-        """K, the number of classes: the width of the logits, whatever labels were seen."""
+        """K, the number of classes: the width of the logits, whichever labels occur."""
         return int(self.logits.shape[1])
 
     @cached_property
@@ -248,26 +248,26 @@ def _distinct_rows(
     logits: NDArray[np.floating[Any]],
     targets: NDArray[np.int64],
     ids: NDArray[Any],
-    kept: NDArray[np.intp],
+    rows: NDArray[np.intp],
     dtype: str,
 ) -> NDArray[np.intp]:
-    """Return the rows to keep in id order, one for each id; rows that share an id must agree."""
-    kept_ids = ids[kept]
-    if len(kept) == 1 or (kept_ids[1:] > kept_ids[:-1]).all():
-        return kept
-    order = kept[np.argsort(kept_ids, kind="stable")]
+    """Return these rows in the order of their ids, one for each id; rows that share an id must agree."""
+    row_ids = ids[rows]
+    if len(rows) == 1 or (row_ids[1:] > row_ids[:-1]).all():
+        return rows
+    order = rows[np.argsort(row_ids, kind="stable")]
     first = np.ones(len(order), bool)
     first[1:] = ids[order[1:]] != ids[order[:-1]]
-    again = np.flatnonzero(~first)
-    if len(again):
-        original = np.maximum.accumulate(np.where(first, np.arange(len(order)), 0))[again]
-        a, b = order[original], order[again]
+    repeats = np.flatnonzero(~first)
+    if len(repeats):
+        original = np.maximum.accumulate(np.where(first, np.arange(len(order)), 0))[repeats]
+        a, b = order[original], order[repeats]
         agree = _agree(logits[a], logits[b], dtype)
         wrong = np.flatnonzero(~agree | (targets[a] != targets[b]))
         if len(wrong):
             raise ConfshiftError(
-                f"sample_ids: {len(wrong)} rows repeat an id with other logits or another target, first "
-                f"{ids[b[wrong[0]]].item()!r}; give each sample an id of its own"
+                f"sample_ids: {len(wrong)} rows repeat an id with other logits or another target, the first "
+                f"is {ids[b[wrong[0]]].item()!r}; give each sample an id of its own"
             )
     return order[first]
 
@@ -275,9 +275,9 @@ def _distinct_rows(
 def _agree(
     first: NDArray[np.floating[Any]], second: NDArray[np.floating[Any]], dtype: str
 ) -> NDArray[np.bool_]:
-    """Tell for each pair of rows whether they are one sample's, but for rounding."""
+    """Tell for each pair of rows whether they are the same sample's, up to rounding."""
     a, b = first.astype(np.float64), second.astype(np.float64)
-    size = np.maximum(*(np.abs(np.where(np.isfinite(one), one, 0)).max(axis=1) for one in (a, b)))
+    size = np.maximum(*(np.abs(np.where(np.isfinite(rows), rows, 0)).max(axis=1) for rows in (a, b)))
     size = np.maximum(size, size.max() / 100)
     with np.errstate(invalid="ignore"):
         near = np.abs(a - b) <= _COPY_TOLERANCE.get(dtype, _DEFAULT_COPY_TOLERANCE) * size[:, None]

@@ -11,11 +11,11 @@ from numpy.typing import DTypeLike, NDArray
 
 #: Blocks of about this many bytes stay in a core's cache between the passes over them.
 _BLOCK_BYTES = 1 << 20
-#: Below this width a row is too short to reduce well: the block is turned, classes first.
+#: Below this width a row is too short to reduce well: the block is transposed, classes first.
 _NARROW = 32
 
 
-#: What the pass over the logits finds of each sample. This is a stored format: see `checkpoint.MEASURED`.
+#: What the pass over the logits measures of each sample. This is a stored format: see `checkpoint.MEASURED`.
 SCORED = np.dtype(
     [
         ("target", "<i4"),
@@ -100,15 +100,16 @@ def _wide_block(rows: slice, part: NDArray[Any], targets: NDArray[np.int64], dty
 
 
 def _narrow_block(rows: slice, part: NDArray[Any], targets: NDArray[np.int64], dtype: DTypeLike) -> Block:
-    turned = np.array(part.T, dtype=dtype, order="C")  # a copy always: one row turned is contiguous as it is
-    best = turned[0].copy()
+    # A copy always: the transpose of one row is contiguous.
+    by_class = np.array(part.T, dtype=dtype, order="C")
+    best = by_class[0].copy()
     top = np.zeros(len(part), np.intp)
-    for k in range(1, len(turned)):  # a handful of classes; argmax along axis 0 is several times slower
-        top[turned[k] > best] = k
-        np.maximum(best, turned[k], out=best)  # a NaN stays, and marks the row
+    for k in range(1, len(by_class)):  # a handful of classes; argmax along axis 0 is several times slower
+        top[by_class[k] > best] = k
+        np.maximum(best, by_class[k], out=best)  # a NaN stays, and marks the row
     with np.errstate(invalid="ignore", over="ignore"):
-        turned -= best
-    return Block(rows, turned, 0, top, turned[targets, np.arange(len(part))])
+        by_class -= best
+    return Block(rows, by_class, 0, top, by_class[targets, np.arange(len(part))])
 
 
 def score(logits: NDArray[np.floating[Any]], targets: NDArray[np.int64]) -> Scores:
@@ -134,15 +135,15 @@ def score(logits: NDArray[np.floating[Any]], targets: NDArray[np.int64]) -> Scor
     >>> scores.hedge.round(3).tolist(), scores.mistake.tolist()
     ([0.127, 0.127], [0.0, 2.0])
     """
-    scored = np.empty(len(targets), SCORED)
-    scored["target"] = targets
-    broken = np.empty(len(targets), bool)
+    rows = np.empty(len(targets), SCORED)
+    rows["target"] = targets
+    unanswered = np.empty(len(targets), bool)
     for block in blocks(logits, targets):
-        part, below = scored[block.rows], block.below_top
+        part, below = rows[block.rows], block.below_top
         part["predicted"] = block.top
         part["mistake"] = np.abs(block.at_target)  # abs: -(-0.0) would print as a negative zero
         at_top = block.at(block.top)
-        broken[block.rows] = np.isnan(below[at_top])  # 0 in any row without NaN or plus infinity
+        unanswered[block.rows] = np.isnan(below[at_top])  # 0 in any row without NaN or plus infinity
         below[at_top] = -np.inf
         runner_up = below.max(axis=block.axis)
         part["tied"] = runner_up == 0
@@ -150,16 +151,16 @@ def score(logits: NDArray[np.floating[Any]], targets: NDArray[np.int64]) -> Scor
         others = np.exp(below, out=below).sum(axis=block.axis)
         part["hedge"] = np.log1p(others)
         part["confidence"] = 1 / (1 + others)
-    _without_answer(scored, broken)
-    return Scores(scored)
+    _blank(rows, unanswered)
+    return Scores(rows)
 
 
-def _without_answer(scored: NDArray[Any], broken: NDArray[np.bool_]) -> None:
+def _blank(rows: NDArray[Any], unanswered: NDArray[np.bool_]) -> None:
     """Blank the rows without an answer: numbers are NaN, the predicted class is -1."""
-    if not broken.any():
+    if not unanswered.any():
         return
     for name in COLUMNS:
         if SCORED[name].kind == "f":
-            scored[name][broken] = np.nan
-    scored["predicted"][broken] = -1
-    scored["tied"][broken] = False
+            rows[name][unanswered] = np.nan
+    rows["predicted"][unanswered] = -1
+    rows["tied"][unanswered] = False

@@ -170,7 +170,7 @@ class Two(nn.Module):
         ({"labels": Y}, None, "the model takes inputs"),
         ({"a": X, "b": X, "labels": Y}, None, "the model takes inputs, and the batch has the fields"),
         ({"first": X, "labels": Y}, Two(), "the model takes second"),
-        ((X, X, Y), Two(), "the model takes first, second: which are the inputs"),
+        ((X, X, Y), Two(), "the model takes first, second: which parts are inputs"),
         ((X, ["cat", "dog", "cat", "cat"]), Named(), "can't be made a tensor"),
     ],
 )

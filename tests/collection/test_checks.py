@@ -46,6 +46,8 @@ def test_active_dropout_is_found_and_logged(caplog):
     assert found["repeatable"]["difference"] > 0.01
     assert found["modes"] == {"status": "failed", "count": 1, "modules": ["1"]}
     assert "check 'repeatable' failed" in caplog.text
+    assert "the same batch gives other logits the second time: {'status': 'failed'" in caplog.text
+    assert "some modules stay in training mode" in caplog.text
 
 
 def test_a_model_that_looks_at_the_rest_of_the_batch_is_found():

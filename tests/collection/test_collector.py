@@ -302,7 +302,7 @@ def never(model, batch):
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"outputs": "scores"}, "outputs='scores': give 'logits' or 'probabilities'"),
+        ({"outputs": "scores"}, "outputs='scores': pass 'logits' or 'probabilities'"),
         ({"epoch": -1}, "epoch=-1"),
         ({"epoch": math.nan}, "epoch=nan"),
         ({"epoch": "3"}, "epoch='3'"),
@@ -344,7 +344,7 @@ def test_what_is_no_module_is_refused(run, model):
 
 
 def test_a_model_without_shapes_yet_is_refused(run):
-    with pytest.raises(ConfshiftError, match="pass one batch through"):
+    with pytest.raises(ConfshiftError, match="call it on one batch first"):
         inspect(nn.Sequential(nn.LazyLinear(3)), make_loader(), run=run)
 
 
@@ -354,9 +354,16 @@ def test_probabilities_in_place_of_logits_are_refused(run):
         inspect(model, make_loader(), run=run)
 
 
-@pytest.mark.parametrize("loader", [[], make_loader(200, drop_last=True)])
-def test_a_loader_without_batches_is_refused(run, loader):
-    with pytest.raises(ConfshiftError, match="loader gave no batch"):
+@pytest.mark.parametrize(
+    ("loader", "remedy"),
+    [
+        ([], "at least one sample"),
+        (make_loader(200, drop_last=True), "drop_last=True"),
+        (iter([]), "an iterator can be used only once; pass the loader"),
+    ],
+)
+def test_a_loader_without_batches_is_refused(run, loader, remedy):
+    with pytest.raises(ConfshiftError, match=f"loader gave no batch.*{remedy}"):
         inspect(make_model(), loader, run=run)
 
 
@@ -373,7 +380,7 @@ def test_logits_that_change_their_form_are_refused(run):
 def test_a_target_out_of_range_is_refused_with_its_sample(run):
     targets = TARGETS.clone()
     targets[70] = 9
-    with pytest.raises(ConfshiftError, match="first 9 at sample 70"):
+    with pytest.raises(ConfshiftError, match="first is 9 at sample 70"):
         inspect(make_model(), DataLoader(TensorDataset(INPUTS, targets), 16), run=run)
 
 

@@ -427,7 +427,8 @@ def test_what_is_too_large_to_be_copied_is_named_once(tmp_path, monkeypatch, cap
         inspect(model, make_batches(), run=tmp_path, epoch=epoch, check=False)
     assert [record.message for record in caplog.records] == [
         "in eval mode the model changes 0.weight, which inspect did not copy (it copies 0 MiB at most), so "
-        "the training goes on from other values than without the inspection"
+        "the training goes on from other values than without the inspection; if that matters, save and "
+        "restore them around inspect"
     ]
 
 

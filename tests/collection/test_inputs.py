@@ -935,7 +935,7 @@ def test_a_validation_after_the_training_is_not_an_epoch_and_says_so(tmp_path, c
     trainer.fit()
     assert trainer.evaluate(fn) == 2
     assert Trainer(model, tmp_path / "run").evaluate(fn) == 2  # one that has trained nothing
-    assert caplog.text.count("not an epoch of its own (val) and stays in memory") == 2
+    assert caplog.text.count("stays in memory and is not saved; pass epoch=") == 2
     assert Run(tmp_path / "run").epochs == (0, 1, 2)
 
 

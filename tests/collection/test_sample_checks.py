@@ -186,7 +186,7 @@ def broken(index):
     ("loader", "reason"),
     [
         ([(INPUTS, TARGETS)], "a list has no dataset"),
-        (DataLoader(Stream(), 8), "a stream does not give a sample again"),
+        (DataLoader(Stream(), 8), "a stream can't fetch a sample again"),
         (DataLoader(Made(seeded), batch_size=None), "whole batches"),
         (DataLoader(Made(broken), 8), "OSError: the disk is gone"),
         (DataLoader(Made(seeded), batch_sampler=[]), "StopIteration"),

@@ -222,7 +222,7 @@ def test_where_batches_lose_samples_on_the_way_samples_go_by_their_content(run, 
     model, loader = make_model(), make_loader(collate_fn=drop_corrupt, shuffle=True)
     found = [inspect(model, loader, run=run) for _ in range(2)]
     assert [(len(one), one.provenance.id_source) for one in found] == [(SAMPLES - 1, "content")] * 2
-    (message,) = [one for one in caplog.messages if "by the samples' content" in one]
+    (message,) = [text for text in caplog.messages if "identifies samples by their content" in text]
     assert "holds 15 samples and the sampler gave 16 indices" in message
 
 
@@ -418,7 +418,7 @@ def test_ids_may_be_worked_out_from_the_batch(run):
 @pytest.mark.parametrize(
     ("sample_ids", "message"),
     [
-        ("name", r"sample_ids='name': no such field, the batch is a list"),
+        ("name", r"sample_ids='name': a batch is a list, without named fields; pass a function"),
         (lambda batch: [1, 2], r"sample_ids gave shape \(2,\) for a batch of 16 samples"),
     ],
 )
@@ -428,5 +428,7 @@ def test_ids_that_a_batch_does_not_have_are_refused(run, sample_ids, message):
 
 
 def test_a_field_of_a_dict_that_is_missing_is_refused_with_those_there_are(run):
-    with pytest.raises(ConfshiftError, match=r"'key': no such field, the batch has \['input', 'y', 'name'\]"):
+    with pytest.raises(
+        ConfshiftError, match=r"'key': no such field in a batch; pass one of \['input', 'y', 'name'\]"
+    ):
         inspect(make_model(), DataLoader(Labelled("dict"), 16), run=run, sample_ids="key")

@@ -87,7 +87,7 @@ def test_two_threads_take_turns_where_they_share_something(tmp_path, make_models
     assert all(module.training for model in models for module in model.modules())
     assert all(parameter.grad is not None for model in models for parameter in model.parameters())
     assert [loader.batch_sampler for loader in loaders] == batch_samplers
-    assert not guards._taken
+    assert not guards._threads
 
 
 def test_an_inspection_within_an_inspection_does_not_wait(tmp_path):
@@ -103,7 +103,7 @@ def test_an_inspection_within_an_inspection_does_not_wait(tmp_path):
     in_threads(lambda: inspect(model, make_batches(), run=tmp_path / "outer", forward=forward))
     assert len(inner[1]) == 16
     assert all(module.training for module in model.modules())
-    assert not guards._taken
+    assert not guards._threads
 
 
 def test_ctrl_c_ends_the_waiting_for_another_thread():
@@ -125,7 +125,7 @@ def test_ctrl_c_ends_the_waiting_for_another_thread():
     over.set()
     holder.join(PATIENCE)
     sender.join()
-    assert not guards._taken
+    assert not guards._threads
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")

@@ -1,4 +1,4 @@
-"""Batches: inputs, targets and logits out of whatever a loader and a model give."""
+"""Batches: inputs, targets and logits from whatever a loader and a model return."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Reader:
     ----------
     model : torch.nn.Module
     forward : callable, optional
-        `forward(model, batch) -> (logits, targets)`, in place of everything this module knows.
+        `forward(model, batch) -> (logits, targets)`, used in place of this module's own rules.
     skip : str, optional
         A field of the batch that is not for the model (the sample ids).
     classes : int, optional
@@ -51,16 +51,17 @@ class Reader:
         Raises
         ------
         ConfshiftError
-            Where they can't be found or aren't one row and one class index for each sample.
+            Where there are none, or not one row and one class index for each sample.
         """
         device = self._device
         if self.forward is not None:
-            given = self.forward(self.model, to_device(batch, device))
-            if not isinstance(given, tuple) or len(given) != 2:
+            pair = self.forward(self.model, to_device(batch, device))
+            if not isinstance(pair, tuple) or len(pair) != 2:
+                size = f" of {len(pair)}" if isinstance(pair, tuple | list) else ""
                 raise ConfshiftError(
-                    f"forward returned a {type(given).__name__}; return the pair (logits, targets)"
+                    f"forward returned a {type(pair).__name__}{size}; return the pair (logits, targets)"
                 )
-            return checked_rows(*given)
+            return checked_rows(*pair)
         arguments, fields, targets, source = self._split(batch)
         output = call_model(self.model, to_device(arguments, device), to_device(fields, device))
         logits, source = logits_of(output, source, self.classes)
@@ -87,12 +88,12 @@ class Reader:
         )
 
     def _split_tuple(self, batch: Any) -> _Split:
-        """Take (inputs, targets, ...): what follows is not for the model, unless that takes more than one."""
+        """Take (inputs, targets, ...) and ignore the rest; refuse a model that takes several inputs."""
         required, _ = self._parameters
         if len(batch) > 2 and len(required) > 1:
             raise ConfshiftError(
-                f"a batch of {len(batch)} things, and the model takes {', '.join(required)}: which are the "
-                f"inputs, which the targets? {FORWARD_ADVICE}"
+                f"a batch has {len(batch)} parts, and the model takes {', '.join(required)}: which parts are "
+                f"inputs, and which the targets? {FORWARD_ADVICE}"
             )
         names = list(getattr(batch, "_fields", ()))
         label = names.index(_label_among(names)) if _label_among(names) else 1
@@ -128,14 +129,14 @@ class Reader:
 
 def _source_of(batch: Any, inputs: Mapping[str, Any], label: str, *, by_name: bool) -> Source:
     """Return the code that calls the model with these fields of a batch."""
-    taken = "batch.{}" if dataclasses.is_dataclass(batch) else "batch[{!r}]"
+    access = "batch.{}" if dataclasses.is_dataclass(batch) else "batch[{!r}]"
     if not by_name:
-        given = ", ".join(taken.format(name) for name in inputs)
+        arguments = ", ".join(access.format(name) for name in inputs)
     elif all(str(name).isidentifier() for name in inputs):
-        given = ", ".join(f"{name}={taken.format(name)}" for name in inputs)
+        arguments = ", ".join(f"{name}={access.format(name)}" for name in inputs)
     else:
-        given = "**{" + ", ".join(f"{name!r}: {taken.format(name)}" for name in inputs) + "}"
-    return Source(f"model({given})", taken.format(label), tuple(inputs.values()))
+        arguments = "**{" + ", ".join(f"{name!r}: {access.format(name)}" for name in inputs) + "}"
+    return Source(f"model({arguments})", access.format(label), tuple(inputs.values()))
 
 
 def _could_be_targets(part: Any) -> bool:
@@ -145,10 +146,10 @@ def _could_be_targets(part: Any) -> bool:
 
 @lru_cache
 def _warn_of_choice(parts: int) -> None:
-    """Say once that a part of a tuple was taken for the targets, and that another could be meant."""
+    """Warn once that a part of a tuple was taken for the targets, and that another could be meant."""
     _log.warning(
-        "a batch holds %d parts, and more than one could be the targets: inspect takes the second. Where "
-        "that is wrong (a domain, an index), %s",
+        "a batch has %d parts, and more than one could be the targets: inspect takes the second. If that is "
+        "something else (a domain, an index), %s",
         *(parts, FORWARD_ADVICE),
     )
 
@@ -158,7 +159,7 @@ def _label_among(names: Collection[str]) -> str | None:
 
 
 def fields_of(batch: Any) -> Mapping[str, Any] | None:
-    """Return the named fields of a dict, mapping or dataclass, None of anything else."""
+    """Return the named fields of a dict, mapping or dataclass; None for anything else."""
     if isinstance(batch, Mapping):
         return batch
     if dataclasses.is_dataclass(batch) and not isinstance(batch, type):
@@ -172,13 +173,13 @@ def _parameters_of(model: nn.Module) -> tuple[list[str], set[str] | None]:
     """Return the parameters that `model.forward` requires and those it accepts (None: any)."""
     try:
         parameters = inspect.signature(unwrapped(model).forward).parameters.values()
-    except (TypeError, ValueError):  # scripted modules have none
+    except (TypeError, ValueError):  # scripted modules have no signature
         return [], None
-    named = [p for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
-    required = [p.name for p in named if p.default is p.empty]
+    by_name = [p for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+    required = [p.name for p in by_name if p.default is p.empty]
     if any(p.kind is p.VAR_KEYWORD for p in parameters):
         return required, None
-    return required, {p.name for p in named}
+    return required, {p.name for p in by_name}
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
@@ -197,7 +198,7 @@ def _device_of(model: nn.Module) -> torch.device | None:
 
 
 def to_device(value: Any, device: torch.device | None) -> Any:
-    """Move every tensor inside to the device; containers keep their type, other things are passed on."""
+    """Move every tensor inside to the device; containers keep their type, other values stay as they are."""
     if device is None:
         return value
     if isinstance(value, Tensor):
@@ -208,37 +209,37 @@ def to_device(value: Any, device: torch.device | None) -> Any:
         fields = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
         return dataclasses.replace(value, **_move_builtin(fields, device))
     if callable(getattr(value, "to", None)):  # BatchEncoding, graphs
-        return copy.copy(value).to(device)  # it may move itself, and hand itself back
+        return copy.copy(value).to(device)  # it may move itself in place and return itself
     if isinstance(value, Mapping):
-        return {name: to_device(one, device) for name, one in value.items()}
+        return {name: to_device(part, device) for name, part in value.items()}
     return value
 
 
 def _move_builtin(value: Any, device: torch.device) -> Any:
     if isinstance(value, dict):
-        return {name: to_device(one, device) for name, one in value.items()}
-    moved = [to_device(one, device) for one in value]
+        return {name: to_device(part, device) for name, part in value.items()}
+    parts = [to_device(part, device) for part in value]
     if hasattr(value, "_fields"):
-        return type(value)(*moved)
-    return moved if isinstance(value, list) else tuple(moved)
+        return type(value)(*parts)
+    return parts if isinstance(value, list) else tuple(parts)
 
 
 _SHOWN = 8
 
 
 def call_model(model: nn.Module, arguments: tuple[Any, ...], fields: Mapping[str, Any]) -> Any:
-    """Return what the model makes of its inputs; an error of its own keeps its type and gets a note.
+    """Return the model's output; an error of the model keeps its type and gets a note.
 
-    The note (Python 3.11 and later) names the call, the shapes and types that were passed, and `forward=`.
+    The note (Python 3.11 and later) names the call, the shapes and types of its arguments, and `forward=`.
     """
     try:
         return model(*arguments, **fields)
     except Exception as error:
         if sys.version_info >= (3, 11):
-            passed = [_described(argument) for argument in arguments]
-            passed += [f"{name}={_described(one)}" for name, one in fields.items()]
+            descriptions = [_described(argument) for argument in arguments]
+            descriptions += [f"{name}={_described(value)}" for name, value in fields.items()]
             error.add_note(
-                f"confshift called model({', '.join(passed)}). If the model takes its inputs otherwise, "
+                f"confshift called model({', '.join(descriptions)}). If the model takes other arguments, "
                 "pass forward=, a function (model, batch) -> (logits, targets)"
             )
         raise
@@ -248,12 +249,14 @@ def _described(value: Any) -> str:
     if isinstance(value, Tensor):
         return f"{str(value.dtype).removeprefix('torch.')} tensor {tuple(value.shape)}"
     if isinstance(value, Mapping):
-        shown = [f"{name}: {_described(one)}" for name, one in list(value.items())[:_SHOWN]]
-        return f"{type(value).__name__} {{{_listed(shown, len(value))}}}"
+        fields = [f"{name}: {_described(part)}" for name, part in list(value.items())[:_SHOWN]]
+        return f"{type(value).__name__} {{{_listed(fields, len(value))}}}"
     if isinstance(value, list | tuple):
-        return f"{type(value).__name__} of {_listed([_described(one) for one in value[:_SHOWN]], len(value))}"
+        return (
+            f"{type(value).__name__} of {_listed([_described(part) for part in value[:_SHOWN]], len(value))}"
+        )
     return type(value).__name__
 
 
-def _listed(shown: list[str], count: int) -> str:
-    return ", ".join([*shown, "..."] if count > len(shown) else shown)
+def _listed(parts: list[str], count: int) -> str:
+    return ", ".join([*parts, "..."] if count > len(parts) else parts)

@@ -1,4 +1,4 @@
-"""Buffers: the logits of a pass, filled batch by batch, in memory that is used again.
+"""Buffers: the logits of a pass, filled batch by batch, in memory that is reused.
 
 A fresh array costs a page fault for each 4 KB of it: more than a third of a whole evaluation pass where
 there are many classes.
@@ -17,20 +17,20 @@ from torch import Tensor
 
 from confshift.errors import ConfshiftError
 
-#: Free arrays that are kept, whatever the number of runs: two of one split, two of another.
-_KEPT = 4
+#: Free arrays to keep, whatever the number of runs: two of one split, two of another.
+_MAX_FREE = 4
 _free: list[Tensor] = []
 _lock = threading.Lock()  # arrays come back from the writer's thread
 
 
 def take(rows: int, classes: int, dtype: torch.dtype) -> Tensor:
-    """Return an uninitialised array of at least `rows` rows, an old one where it fits."""
+    """Return an uninitialised array of at least `rows` rows, an old one if it fits."""
     with _lock:
         for position, array in enumerate(_free):
             fits = rows <= len(array) <= 2 * rows
             if fits and array.shape[1] == classes and array.dtype is dtype:
                 return _free.pop(position)
-    with torch.inference_mode(False):  # the next pass, outside the caller's inference mode, writes it too
+    with torch.inference_mode(False):  # a later pass outside inference mode writes to it too
         return torch.from_numpy(np.empty((rows, classes), str(dtype).removeprefix("torch.")))
 
 
@@ -38,11 +38,11 @@ def give_back(array: Tensor) -> None:
     """Let the next pass use an array."""
     with _lock:
         _free.append(array)
-        del _free[:-_KEPT]
+        del _free[:-_MAX_FREE]
 
 
 def _start_anew() -> None:
-    """In a forked process the other threads are gone, and may have held the lock."""
+    """In a forked process the other threads are gone, and one may have held the lock."""
     global _lock
     _lock = threading.Lock()
     _free.clear()
@@ -58,18 +58,18 @@ class Rows:
     Parameters
     ----------
     rows : int
-        How many are expected; more are no error.
+        The expected number; more are accepted.
     like : torch.Tensor, shape (n, K)
-        The logits of a batch: all others must have its K and its dtype. bfloat16 is kept as float32,
-        which numpy knows and which holds it exactly.
+        The logits of a batch: all others must have its K and its dtype. bfloat16 is stored as
+        float32, which numpy has and which holds it exactly.
     """
 
     def __init__(self, rows: int, like: Tensor) -> None:
         self.dtype = like.dtype
         self.classes = like.shape[1]
         self.filled = 0
-        stored = torch.float32 if like.dtype is torch.bfloat16 else like.dtype
-        self._logits = take(rows, self.classes, stored)
+        dtype = torch.float32 if like.dtype is torch.bfloat16 else like.dtype
+        self._logits = take(rows, self.classes, dtype)
         self._targets = torch.from_numpy(np.empty(rows, np.int64))
 
     def add(self, logits: Tensor, targets: Tensor) -> None:
@@ -77,7 +77,7 @@ class Rows:
         if logits.shape[1] != self.classes or logits.dtype is not self.dtype:
             raise ConfshiftError(
                 f"the model returned {logits.shape[1]} logits of {logits.dtype} after {self.filled} samples "
-                f"with {self.classes} of {self.dtype}; pass forward= that returns the same for every batch"
+                f"with {self.classes} of {self.dtype}; pass a forward= that returns the same for every batch"
             )
         end = self.filled + len(logits)
         if end > len(self._targets):
@@ -96,7 +96,7 @@ class Rows:
 
     @property
     def logits(self) -> NDArray[np.floating[Any]]:
-        """The rows seen so far, shape (N, K); valid until :meth:`release`."""
+        """The rows so far, shape (N, K); valid until :meth:`release`."""
         return self._logits.numpy()[: self.filled]
 
     @property

@@ -62,13 +62,12 @@ def inspect(
     check: bool | None = None,
     strict: bool = False,
 ) -> Checkpoint:
-    """Evaluate a model on every sample of a loader and save what it said.
+    """Evaluate a model on every sample of a loader and save its logits.
 
     This is the evaluation loop: it returns the loss and the accuracy, and leaves the training as it was, also
     after an error or Ctrl-C: the mode of each submodule, weights, gradients, buffers, autocast, random
-    states. What a model, dataset or sampler changes in attributes of its own stays changed. Give it a loader
-    of its own, not the one that a training loop is in the middle of; no other thread may train the model
-    meanwhile.
+    states. What a model, dataset or sampler changes in its own attributes stays changed. Do not pass a loader
+    that a training loop is iterating over, and let no other thread train the model meanwhile.
 
     Parameters
     ----------
@@ -82,7 +81,7 @@ def inspect(
     split : str
         "val", "train" or any other name.
     epoch : float, optional
-        Counted 1, 2, 3, ... without it. 0 is before training.
+        By default counted 1, 2, 3, ...; 0 is before training.
     forward : callable, optional
         `forward(model, batch) -> (logits, targets)` where the batch or the model's output has another form;
         logits of shape (n, K), targets of shape (n,). The batch has been moved to the model's device.
@@ -91,19 +90,19 @@ def inspect(
         batch, or a function batch -> ids. Without it, what the loader's sampler gives, so that a shuffled
         loader is fine; else a hash of each sample; a list of batches goes by its order.
     class_names : sequence of str or mapping from index to str, length K, optional
-        Defaults to `loader.dataset.classes` where that names the classes in order.
+        Defaults to `loader.dataset.classes` where these name the classes in order.
     ignore_index : int or None
         Samples with this target are left out and counted.
     outputs : {"logits", "probabilities"}
         What the model returns; never guessed.
     metadata : mapping, optional
         Anything JSON-able, kept with the checkpoint. "lr" or "learning_rate", a number or
-        `scheduler.get_last_lr()`, names the drops of the learning rate.
+        `scheduler.get_last_lr()`, lets the report name the drops of the learning rate.
     logged : mapping of str to float, optional
         What your own loop reported at this epoch, by name.
     check : bool, optional
-        Whether to try if the model evaluates as one would think (see `Checkpoint.provenance.checks`); by
-        default at the first checkpoint of a run and split.
+        Whether to check that evaluation is repeatable and independent of the batch (see
+        `Checkpoint.provenance.checks`); by default at the first checkpoint of a run and split.
     strict : bool
         Whether a failure to save is an error. By default it is a warning, once for each run, and the
         checkpoint returned lives in memory.
@@ -111,25 +110,25 @@ def inspect(
     Returns
     -------
     Checkpoint
-        Saving goes on behind the training; what needs it waits for it.
+        It is saved in the background, while the training goes on; reading a run waits for that.
 
     Raises
     ------
     ConfshiftError
-        For what can't be used or paired with the checkpoints before. Errors of the model or the loader come
-        through as they are, those of the model with a note of what it was called with.
+        For what can't be used or paired with the checkpoints before. Errors of the model or the loader are
+        raised as they are, those of the model with a note that shows its arguments.
     """
     _check_arguments(model, loader, outputs)
     for name, notes in (("metadata", metadata), ("logged", logged)):
         plain(name, notes)  # refused before the pass
-    # Refuses before the pass, not after.
+    # What the run would refuse is refused here, before the pass.
     place = Destination(run, split=split, epoch=epoch, strict=strict, model=unwrapped(model))
     warn_of_dropped(loader, run=place.path, split=split)
     warn_of_shard(loader, run=place.path, split=split)
-    known = class_names_of(loader) if class_names is None else listed_names(class_names)
+    listed = class_names_of(loader) if class_names is None else listed_names(class_names)
     skip = sample_ids if isinstance(sample_ids, str) else None
-    seen = _look(
-        Reader(_without_ddp(model), forward, skip, None if known is None else len(known)),
+    result = _look(
+        Reader(_without_ddp(model), forward, skip, None if listed is None else len(listed)),
         (model, loader, forward, sample_ids),
         place.path,
         split=split,
@@ -137,15 +136,15 @@ def inspect(
         checked=place.is_first if check is None else check,
     )
     if sample_ids is None:
-        warn_of_missing(loader, seen.ids, run=place.path, split=split)
+        warn_of_missing(loader, result.ids, run=place.path, split=split)
     try:
-        names = class_names_of(loader, seen.rows.classes) if class_names is None else class_names
-        predictions = seen.predictions(outputs, names, ignore_index)
+        names = class_names_of(loader, result.rows.classes) if class_names is None else class_names
+        predictions = result.predictions(outputs, names, ignore_index)
         return place.save(
-            predictions, metadata=metadata, logged=logged, checks=seen.checks, release=seen.rows.release
+            predictions, metadata=metadata, logged=logged, checks=result.checks, release=result.rows.release
         )
     except ConfshiftError:
-        seen.rows.release()
+        result.rows.release()
         raise
 
 
@@ -153,27 +152,27 @@ def _check_arguments(model: Any, loader: Any, outputs: str) -> None:
     if not isinstance(model, nn.Module):
         function = _advice_for_function(model) if callable(model) else ""
         raise ConfshiftError(
-            f"model is a {type(model).__name__}, not a torch.nn.Module; {function}from another framework "
-            "pass arrays: Run(path).append(Predictions(logits, targets))"
+            f"model is a {type(model).__name__}, not a torch.nn.Module; {function}for a model of another "
+            "framework pass arrays: Run(path).append(Predictions(logits, targets))"
         )
     several: Any = loader if isinstance(loader, list | tuple) else ()
     several = loader.values() if isinstance(loader, dict) else several
-    if any(isinstance(one, DataLoader) for one in several):
+    if any(isinstance(part, DataLoader) for part in several):
         raise ConfshiftError(
             f"loader is a {type(loader).__name__} of {len(loader)} DataLoaders; inspect each of them, with a "
             "split= of its own: inspect(model, loader[...], split='val2', ...)"
         )
     if outputs not in _OUTPUTS:
-        raise ConfshiftError(f"outputs={outputs!r}: give 'logits' or 'probabilities'")
+        raise ConfshiftError(f"outputs={outputs!r}: pass 'logits' or 'probabilities'")
     if any(nn.parameter.is_lazy(parameter) for parameter in model.parameters()):
         raise ConfshiftError(
-            "model has parameters that no batch has given a shape yet (a Lazy module); pass one batch "
-            "through it before the inspection, as for an optimizer"
+            "model has parameters without a shape (a Lazy module); call it on one batch first, as an "
+            "optimizer needs too"
         )
 
 
 def _advice_for_function(function: Any) -> str:
-    """Say which module to pass in place of a function: what isn't passed may stay in training mode."""
+    """Say which module to pass in place of a function: one that isn't passed may stay in training mode."""
     modules = modules_in(function)
     names = ", ".join(type(module).__name__ for module in modules[:3]) + (", ..." if modules[3:] else "")
     if len(modules) == 1:
@@ -189,13 +188,13 @@ def _advice_for_function(function: Any) -> str:
 
 
 def _without_ddp(model: nn.Module) -> nn.Module:
-    """Ranks may have different numbers of batches, so evaluation must not wait for the others."""
+    """Leave out DDP: ranks may have different numbers of batches, so a pass must not wait for the others."""
     return model.module if isinstance(model, nn.parallel.DistributedDataParallel) else model
 
 
 @dataclass(frozen=True)
-class _Seen:
-    """What a pass gathered."""
+class _Evaluation:
+    """What one pass over the loader returned."""
 
     rows: Rows
     ids: ArrayLike | None
@@ -203,7 +202,7 @@ class _Seen:
     checks: Mapping[str, Any]
 
     def predictions(self, outputs: str, class_names: Any, ignore_index: int | None) -> Predictions:
-        given: dict[str, Any] = {
+        options: dict[str, Any] = {
             "sample_ids": self.ids,
             "class_names": class_names,
             "ignore_index": ignore_index,
@@ -212,23 +211,23 @@ class _Seen:
         logits: Any = self.rows.logits
         half = self.rows.dtype is torch.bfloat16
         if outputs == "probabilities":
-            # As the model gave them: how well half-precision rows sum to 1 is judged by their dtype.
+            # In the model's dtype, which decides how well the rows must sum to 1.
             shares = torch.from_numpy(logits).bfloat16() if half else logits
-            return Predictions.from_probabilities(shares, self.rows.targets, **given)
-        return Predictions(logits, self.rows.targets, **given, source_dtype="bfloat16" if half else None)
+            return Predictions.from_probabilities(shares, self.rows.targets, **options)
+        return Predictions(logits, self.rows.targets, **options, source_dtype="bfloat16" if half else None)
 
 
-def _look(reader: Reader, given: tuple[Any, Any, Any, Any], run: str, **how: Any) -> _Seen:
-    """Go over the loader once, and leave everything as it was; `given` is what can change by that.
+def _look(reader: Reader, objects: tuple[Any, Any, Any, Any], run: str, **how: Any) -> _Evaluation:
+    """Go over the loader once, and leave everything as it was; `objects` are those that a pass can change.
 
-    Once more, by content, where the sampler's indices prove not to be those of the samples.
+    It takes a second pass, by content, where the sampler's indices prove not to be those of the samples.
     """
-    _, loader, _, sample_ids = given
+    _, loader, _, sample_ids = objects
     for last in (False, True):
         try:
             with (
                 Interrupts() as interrupts,
-                undisturbed(*given, interrupts=interrupts),
+                undisturbed(*objects, interrupts=interrupts),
                 identified(loader, sample_ids, f"{run} ({how['split']})") as ids,
                 interrupts.delivered(),
             ):
@@ -236,22 +235,24 @@ def _look(reader: Reader, given: tuple[Any, Any, Any, Any], run: str, **how: Any
         except UnevenBatchError as error:
             if last:
                 raise
-            _log.warning("%s: %s. inspect now goes by the samples' content", run, error)
+            _log.warning(
+                "%s: %s. Until then inspect identifies samples by their content, in a second pass", run, error
+            )
     raise AssertionError("unreachable")
 
 
 def _room_for(logits: Tensor, batches: int | None) -> Rows:
-    """Make room for so many batches like this one; for one, to grow, where the number is a wild promise."""
+    """Make room for so many batches like this one; for one, to grow, where that many can't be true."""
     try:
         return Rows(len(logits) * (batches or 1), logits)
-    except (MemoryError, ValueError):  # ValueError: more than an array can have
+    except (MemoryError, ValueError):  # ValueError: more than an array can hold
         return Rows(len(logits), logits)
 
 
 def _pass(
     reader: Reader, loader: Any, ids: IdSource, *, split: str, class_names: Any, checked: bool
-) -> _Seen:
-    """Go over the loader once; nothing in the loop waits for the device but the copy of the logits."""
+) -> _Evaluation:
+    """Go over the loader once; only the copy of the logits waits for the device."""
     batches = batch_count(loader)
     rows: Rows | None = None
     first: Any = None
@@ -260,19 +261,25 @@ def _pass(
             logits, targets = reader.read(batch)
             if rows is None:
                 first = batch
-                check_names(class_names, logits.shape[1])  # rather than after the whole pass
+                check_names(class_names, logits.shape[1])  # now rather than after the whole pass
                 rows = _room_for(logits, batches)
             ids.add(batch, len(logits))
             rows.add(logits, targets)
         if rows is None:
-            raise ConfshiftError("loader gave no batch: there is nothing to look at")
-        found = ids.ids()  # before the checks ask the sampler
+            raise ConfshiftError(_on_no_batch(loader))
+        sample_ids = ids.ids()  # before the checks ask the sampler
         checks = {**check_model(reader, first), "samples": check_samples(loader)} if checked else {}
-        return _Seen(rows, found, ids.name, checks)
+        return _Evaluation(rows, sample_ids, ids.name, checks)
     except BaseException:
         if rows is not None:
             rows.release()
         raise
+
+
+def _on_no_batch(loader: Any) -> str:
+    if hasattr(loader, "__next__"):
+        return "loader gave no batch: an iterator can be used only once; pass the loader that it came from"
+    return "loader gave no batch; pass one with at least one sample, which drop_last=True does not drop"
 
 
 #: A pass that takes longer than this shows its progress, in seconds.
@@ -280,13 +287,13 @@ _PATIENCE = 5
 
 
 class Bar(tqdm):  # type: ignore[type-arg]
-    """A bar whose lock is made anew in a forked process: a thread of the parent may have held tqdm's."""
+    """A bar with its own lock, made anew in a forked process: a thread of the parent may have held tqdm's."""
 
 
 def shown(batches: Iterable[Any], title: str, count: int | None) -> Iterable[Any]:
     """Iterate over batches, with a bar on a terminal."""
     on_terminal = getattr(sys.stderr, "isatty", None)
-    if on_terminal is None or not on_terminal():  # no bar either: an interrupt in its destructor is lost
+    if on_terminal is None or not on_terminal():  # nor a hidden bar: its destructor would lose an interrupt
         return batches
     return Bar(batches, title, count, leave=False, disable=None, delay=_PATIENCE, unit="batch")
 

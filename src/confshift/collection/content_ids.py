@@ -1,4 +1,4 @@
-"""Content ids: where no index says which sample is which, the sample itself does."""
+"""Content ids: where no index identifies a sample, its content does."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ _warned: set[str] = set()
 
 
 class ContentIds:
-    """Ids from the samples themselves: a hash of all that a batch holds of a row, its label among it.
+    """Ids from the samples themselves: a hash of everything a batch holds for a row, its label included.
 
     Parameters
     ----------
     workers : int
-        Of a stream: each may yield all of it.
+        Of the loader of a stream: each may yield all of it.
     place : str
         The run and the split, for warnings.
     """
@@ -44,8 +44,8 @@ class ContentIds:
     def __init__(self, workers: int = 0, place: str = "") -> None:
         self._workers = workers
         self._place = place
-        self._seen: Counter[bytes] = Counter()
-        self._ids: dict[bytes, list[str]] = {}  # of each sample, by how often it was seen before
+        self._counts: Counter[bytes] = Counter()
+        self._ids: dict[bytes, list[str]] = {}  # of each sample, by the number of its earlier copies
         self._rows: list[tuple[bytes, int]] = []
 
     def add(self, batch: Any, rows: int) -> None:
@@ -60,27 +60,27 @@ class ContentIds:
             digest = hashlib.blake2b(digest_size=16)
             for column in columns:
                 digest.update(_bytes(column[row]))
-            # Equal samples with equal labels are told apart by their number alone: they may change places.
+            # Copies with equal labels differ in their number alone: they may change places.
             sample = digest.digest()
-            number = self._seen[sample]
-            self._seen[sample] += 1
+            number = self._counts[sample]
+            self._counts[sample] += 1
             digest.update(number.to_bytes(8, "little"))
             self._ids.setdefault(sample, []).append(digest.hexdigest())
             self._rows.append((sample, number))
 
     def ids(self) -> NDArray[Any]:
-        """Return the ids of all rows seen, 32 hexadecimal digits each.
+        """Return the ids of all rows, 32 hexadecimal digits each.
 
-        Copies share theirs where the whole stream came several times.
+        Copies share an id where the whole stream came several times.
         """
         repeats = self._repeats()
-        numbered = ((sample, number % (self._seen[sample] // repeats)) for sample, number in self._rows)
+        numbered = ((sample, number % (self._counts[sample] // repeats)) for sample, number in self._rows)
         return np.array([self._ids[sample][number] for sample, number in numbered])
 
     def _repeats(self) -> int:
         """Return how often a stream gave all of its samples, and warn, once, of samples that came again."""
-        rows, different = len(self._rows), len(self._seen)
-        repeats = math.gcd(*self._seen.values())
+        rows, different = len(self._rows), len(self._counts)
+        repeats = math.gcd(*self._counts.values())
         if rows == different or self._place in _warned:
             return max(repeats, 1)
         _warned.add(self._place)
@@ -91,8 +91,8 @@ class ContentIds:
             )
         else:
             _log.warning(
-                "%s: the loader gave %d rows, and only %d of them are different. Where the others are "
-                "copies, each counts as a sample of its own, so verdicts are surer than the data allow: let "
+                "%s: the loader gave %d rows, and only %d of them are different. If the others are copies, "
+                "they count as samples of their own, and verdicts are more certain than the data allow: let "
                 "the loader yield each sample once in a pass, and its workers (%d) share a stream out",
                 *(self._place, rows, different, self._workers),
             )
@@ -116,11 +116,13 @@ def _columns(batch: Any) -> Iterator[Any]:
     elif isinstance(batch, np.ndarray):
         if batch.ndim:
             yield batch
-    elif isinstance(batch, list | tuple) and all(isinstance(one, str | bytes | int | float) for one in batch):
+    elif isinstance(batch, list | tuple) and all(
+        isinstance(part, str | bytes | int | float) for part in batch
+    ):
         yield batch
     elif isinstance(batch, list | tuple):
-        for one in batch:
-            yield from _columns(one)
+        for part in batch:
+            yield from _columns(part)
     else:
         fields: Mapping[str, Any] = fields_of(batch) or {}
         for name in fields:

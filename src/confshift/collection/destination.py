@@ -1,4 +1,4 @@
-"""Saving what a pass saw: where to, under which epoch, and what happens when the disk will not have it."""
+"""Saving the result of a pass: where, under which epoch, and what happens when that fails."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ from confshift.storage.run import Run
 _T = TypeVar("_T")
 _log = logging.getLogger("confshift")
 
-#: Runs whose failure to save was warned about.
+#: Runs already warned about, for a failure to save.
 _warned: set[str] = set()
 #: The model that was inspected last, by run folder and split.
 _models: dict[tuple[str, str], weakref.ref[object]] = {}
-#: How many steps Lightning's trainer had made at the checkpoint before, by run folder and split.
+#: The number of steps of Lightning's trainer at the previous checkpoint, by run folder and split.
 _steps: dict[tuple[str, str], int] = {}
 
 
 def open_run(run: Run | os.PathLike[str] | str | None) -> Run:
-    """Return the run to save to; without a name the one new run of this process."""
+    """Return the run to save to; without one, the new run of this process."""
     if isinstance(run, Run):
         return run
     return _run_of_process(os.getpid()) if run is None else Run(run)
@@ -46,10 +46,10 @@ def _run_of_process(process: int) -> Run:
 
 
 class Destination:
-    """The place of one checkpoint in a run; what a run would refuse is refused before the pass.
+    """The place of one checkpoint in a run; refuses before the pass what the run would refuse after it.
 
-    Whatever else goes wrong (the disk, its folders, threads, memory, damaged files, another process) is not
-    the caller's mistake: it is one warning for each run, and the checkpoint lives in memory.
+    Any other failure (the disk, its folders, threads, memory, damaged files, another process) is not the
+    caller's mistake: it causes one warning for each run, and the checkpoint lives in memory.
 
     Parameters
     ----------
@@ -59,9 +59,9 @@ class Destination:
     strict : bool
         Whether a failure to save is raised.
     model : object
-        What is inspected: another one in the same process needs a run of its own. Lightning's sanity check
-        of it is epoch 0 where it comes first; where the split has checkpoints already, as when a training
-        goes on, it stays in memory. So does a `trainer.validate()` that follows no step of training.
+        The model under inspection: another one in the same process needs another run. Lightning's sanity
+        check is epoch 0 if it comes first; if the split has checkpoints already, as in a resumed training,
+        it stays in memory. So does a `trainer.validate()` without a step of training before it.
 
     Raises
     ------
@@ -80,14 +80,14 @@ class Destination:
     ) -> None:
         self._name = str(run.path if isinstance(run, Run) else run)
         self._split = split
-        self._given = epoch
+        self._requested_epoch = epoch
         self._strict = strict
         self._reason = ""  # why the last attempt failed
         self._run: Run | None = None
         self._run = self._attempt(lambda: open_run(run))
-        #: The epoch it will have; NaN where that can't be known.
+        #: The epoch it will have; NaN if that can't be known.
         self.epoch = math.nan if epoch is None else epoch
-        #: No checkpoint of this split is known.
+        #: Whether this split has no checkpoint yet.
         self.is_first = False
         if self._run is not None:
             self._name = str(self._run.path)
@@ -96,32 +96,37 @@ class Destination:
     def _look(self, run: Run, model: object) -> None:
         self._attempt(run.raise_failure)
         sanity_check = _in_sanity_check(model)
-        rehearsed = sanity_check and bool(self._attempt(lambda: run.holds(self._split)))
-        if sanity_check and not rehearsed and self._given is None:
-            self._given = 0.0
-        self._check(run, model)  # what will refuse the training's own checkpoints had better do it now
-        if rehearsed:
+        is_rehearsal = sanity_check and bool(self._attempt(lambda: run.holds(self._split)))
+        if sanity_check and not is_rehearsal and self._requested_epoch is None:
+            self._requested_epoch = 0.0
+        self._check(run, model)  # refuse now rather than at the first checkpoint of the training
+        if is_rehearsal:
             self._run = None
-            self.epoch = 0.0 if self._given is None else self._given
-        elif self._given is None and not self.is_first and _is_validated_again(run, model, self._split):
+            self.epoch = 0.0 if self._requested_epoch is None else self._requested_epoch
+        elif (
+            self._requested_epoch is None
+            and not self.is_first
+            and _is_validated_again(run, model, self._split)
+        ):
             self._run = None
             self.epoch = max(self._attempt(lambda: run.epochs_of(self._split)) or (math.nan,))
             _log.warning(
-                "%s: no step of training lies between the checkpoint before and this call of "
-                "trainer.validate() or test(), so it is not an epoch of its own (%s) and stays in memory; "
-                "epoch= saves it",
+                "%s: the trainer made no step since the previous checkpoint (%s), so this call of "
+                "trainer.validate() or trainer.test() stays in memory and is not saved; pass epoch= to save",
                 *(self._name, self._split),
             )
 
     def _check(self, run: Run, model: object) -> None:
         split = self._split
-        look = self._attempt(lambda: (run.check_epoch(self._given, split=split), run.holds(split)))
-        if look is None:
-            self.epoch = run.expected_epoch(self._given, split=split)
+        state = self._attempt(lambda: (run.check_epoch(self._requested_epoch, split=split), run.holds(split)))
+        if state is None:
+            self.epoch = run.expected_epoch(self._requested_epoch, split=split)
             return
-        self.epoch, present = look
+        self.epoch, present = state
         self.is_first = not present
-        self._attempt(lambda: _refuse_another(run, model, split=split, given=self._given, present=present))
+        self._attempt(
+            lambda: _refuse_another(run, model, split=split, epoch=self._requested_epoch, present=present)
+        )
 
     @property
     def path(self) -> str:
@@ -137,14 +142,14 @@ class Destination:
         checks: Mapping[str, Any],
         release: Callable[[], object],
     ) -> Checkpoint:
-        """Hand the predictions to the run, which measures and writes them behind the training."""
+        """Hand the predictions to the run, which measures and writes them in the background."""
         run = self._run
         if run is not None:
 
             def append() -> Checkpoint:
                 return run.append(
                     predictions,
-                    epoch=self._given,
+                    epoch=self._requested_epoch,
                     split=self._split,
                     metadata=metadata,
                     logged=logged,
@@ -153,8 +158,8 @@ class Destination:
                 )
 
             self._attempt(run.wait_for_room)
-            for _ in range(2):  # the first error may be that of the save before
-                with Interrupts():  # one that strikes while a thread starts would leave that waiting for ever
+            for _ in range(2):  # the first error may be an earlier save's
+                with Interrupts():  # an interrupt while a thread starts would leave it waiting for ever
                     checkpoint = self._attempt(append)
                 if checkpoint is not None:
                     return checkpoint
@@ -162,7 +167,7 @@ class Destination:
         return self._in_memory(predictions, metadata, logged, checks)
 
     def _attempt(self, action: Callable[[], _T]) -> _T | None:
-        """Do it; what is not the caller's mistake is a warning unless strict."""
+        """Do it; a failure that is not the caller's mistake is a warning, unless strict."""
         try:
             return action()
         except Refusal:
@@ -211,9 +216,9 @@ def _in_sanity_check(model: object) -> bool:
 
 
 def _is_validated_again(run: Run, model: object, split: str) -> bool:
-    """Tell whether Lightning evaluates, outside its fit, what was not trained since the checkpoint before.
+    """Tell whether Lightning evaluates, outside its fit, a model not trained since the previous checkpoint.
 
-    A trainer that has made no step was given a model that others trained.
+    The model of a trainer that has made no step was trained elsewhere.
     """
     trainer = getattr(model, "_trainer", None)
     step = getattr(trainer, "global_step", None)
@@ -226,24 +231,26 @@ def _is_validated_again(run: Run, model: object, split: str) -> bool:
     )
 
 
-def _refuse_another(run: Run, model: object, *, split: str, given: float | None, present: bool) -> None:
-    """Refuse to mix two trainings of one process, as a notebook does whose cell is run again.
+def _refuse_another(run: Run, model: object, *, split: str, epoch: float | None, present: bool) -> None:
+    """Refuse to mix two trainings of one process, as when a notebook cell runs again.
 
-    The model is remembered by what it is, not by what it holds: its weights may be loaded anew.
+    The model is remembered by its identity: its weights may be loaded anew.
     """
     key = run.home, split
-    known = _models.get(key)
-    before = None if known is None else known()
-    again = known is not None and present
-    if again and given is None and before is not model:
-        what = "this process inspected another model into it, and no epoch= says that this one belongs there"
-    elif again and given == 0 and any(run.epochs_of(split)):
-        what = "epoch 0, before training, is inspected again, after later epochs"
+    reference = _models.get(key)
+    previous = None if reference is None else reference()
+    continues = reference is not None and present
+    if continues and epoch is None and previous is not model:
+        reason = (
+            "this process inspected another model into it, and no epoch= says that this one belongs there"
+        )
+    elif continues and epoch == 0 and any(run.epochs_of(split)):
+        reason = "epoch 0, before training, is inspected again, after later epochs"
     else:
         _models[key] = weakref.ref(model)
         return
     raise Refusal(
-        f"{run.path} already holds checkpoints ({split}): {what}. Give this training a run folder of "
+        f"{run.path} already holds checkpoints ({split}): {reason}. Give this training a run folder of "
         f"its own, or remove the old run first: Run({str(run.path)!r}).delete(). Checkpoints of one "
         "training that are loaded into new models need epoch="
     )

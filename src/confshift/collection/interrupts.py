@@ -19,18 +19,18 @@ _SIGNALS = [
 class Interrupts:
     """A context that holds signals back, except inside :meth:`delivered`.
 
-    Held back are those with a handler in Python, until the end of the context at the latest. Python runs
+    It holds back those with a handler in Python, until the end of the context at the latest. Python runs
     handlers in the main thread only: elsewhere there is nothing to hold back.
 
     The handlers stay in place for the whole context and look at a flag. Setting a flag can't be interrupted
-    half-way; putting a handler in place can.
+    half-way; installing a handler can.
     """
 
     def __init__(self) -> None:
         self._holding = True
         self._pending: list[tuple[int, FrameType | None]] = []
         self._handlers: dict[int, Callable[[int, FrameType | None], Any]] = {}
-        self._own = self._receive  # kept: each access makes another bound method
+        self._own = self._receive  # one object: each access to the method makes another
 
     def __enter__(self) -> Interrupts:
         if threading.current_thread() is threading.main_thread():
@@ -52,7 +52,7 @@ class Interrupts:
             self._deliver()
 
     def delivered(self) -> _Delivered:
-        """Return a context that lets signals through as before, those that were held back first."""
+        """Return a context that lets signals through, those held back so far first."""
         return _Delivered(self)
 
     def _receive(self, number: int, frame: FrameType | None) -> None:

@@ -1,4 +1,4 @@
-"""Loaders: what can be known of a loader without running it."""
+"""Loaders: what can be known about a loader without running it."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ _warned: set[tuple[str, str]] = set()
 
 
 def torch_loader(loader: Any) -> DataLoader[Any] | None:
-    """Return the DataLoader that is really iterated, or None where there is none.
+    """Return the DataLoader that is actually iterated over, or None if there is none.
 
-    accelerate's loader says that it is a DataLoader, but iterates its `base_dataloader`.
+    accelerate's loader is a DataLoader too, but iterates over its `base_dataloader`.
     """
     inner = getattr(loader, "base_dataloader", loader)
     return inner if isinstance(inner, DataLoader) else None
 
 
 def batch_count(loader: Any) -> int | None:
-    """Return how many batches a pass has, or None where that is not known."""
+    """Return how many batches a pass has, or None if that is not known."""
     inner = torch_loader(loader)
     if inner is not None and isinstance(inner.dataset, IterableDataset):
-        return None  # asking makes torch warn later, when the dataset was wrong about its length
+        return None  # after len() torch warns if the dataset's length was wrong
     return _length_of(loader)
 
 
 def _length_of(sized: Any) -> int | None:
-    """Return a length, None where there is none: what a user's own `__len__` raises or returns is a hint."""
+    """Return a length, None if there is none: whatever a user's own `__len__` does is only a hint."""
     try:
         return len(sized)
     except Exception:  # len() itself refuses a float, a negative number and one beyond an index
@@ -43,9 +43,9 @@ def _length_of(sized: Any) -> int | None:
 
 
 def warn_of_dropped(loader: Any, *, run: str, split: str) -> None:
-    """Say, once for each run and split, how many samples a loader with `drop_last=True` leaves out.
+    """Warn, once for each run and split, how many samples a loader with `drop_last=True` leaves out.
 
-    A sampler of batches may drop the last one too. How long a stream is is not known, so it is not told.
+    A sampler of batches may drop the last one too. A stream, whose length is not known, has no warning.
     """
     inner = torch_loader(loader)
     batched = getattr(inner, "batch_sampler", None) is not None
@@ -65,7 +65,7 @@ def warn_of_dropped(loader: Any, *, run: str, split: str) -> None:
 
 
 def warn_of_shard(loader: Any, *, run: str, split: str) -> None:
-    """Say, once for each run and split, that a loader gives one of several ranks' samples only.
+    """Warn, once for each run and split, that a loader gives the samples of one of several ranks.
 
     Lightning and accelerate put such samplers into the loaders that they prepare; torchrun scripts do too.
     """
@@ -75,33 +75,33 @@ def warn_of_shard(loader: Any, *, run: str, split: str) -> None:
     batches = inner.batch_sampler
     parts = [inner.dataset, inner.sampler, batches, getattr(batches, "sampler", None)]
     parts += [getattr(part, "batch_sampler", None) for part in (loader, batches)]  # accelerate's
-    found = [(part, _ranks_of(part)) for part in parts]
-    for part, ranks in found:
+    shares = [(part, _ranks_of(part)) for part in parts]
+    for part, ranks in shares:
         if ranks > 1:
             _warned.add((run, f"{split} shard"))
             _log.warning(
-                "%s: the loader gives this process %s samples (%s): a %s for %d ranks shares them out. What "
-                "is saved, loss and accuracy are of that part only. Give inspect a loader without it, on one "
-                "rank: DataLoader(loader.dataset, batch_size=...)",
+                "%s: the loader gives this process %s samples (%s): a %s for %d ranks shares them out. The "
+                "checkpoint, its loss and its accuracy cover that part only. Give inspect a loader without "
+                "it, on one rank: DataLoader(loader.dataset, batch_size=...)",
                 *(run, _share_of(part, inner, ranks), split, type(part).__name__, ranks),
             )
             return
 
 
 def warn_of_missing(loader: Any, ids: ArrayLike | None, *, run: str, split: str) -> None:
-    """Say, once for each run and split, that a pass gave fewer different samples than the dataset has.
+    """Warn, once for each run and split, that a pass gave fewer different samples than the dataset has.
 
-    Whatever leaves them out: a sampler that chooses or draws with replacement, a rank's share that no
-    attribute tells of, a `collate_fn` that filters.
+    The cause may be a sampler that chooses or draws with replacement, a rank's share that no attribute
+    shows, or a `collate_fn` that filters.
 
     Parameters
     ----------
     ids : array_like, shape (N,), or None
-        By the sampler or by content: ids of the user's own may be those of groups.
+        From the sampler or the content: the user's own ids may be those of groups.
     """
     inner = torch_loader(loader)
-    told = {(run, split), (run, f"{split} shard"), (run, f"{split} missing")} & _warned
-    if ids is None or inner is None or isinstance(inner.dataset, IterableDataset) or told:
+    warned = {(run, split), (run, f"{split} shard"), (run, f"{split} missing")} & _warned
+    if ids is None or inner is None or isinstance(inner.dataset, IterableDataset) or warned:
         return
     indices = inner.dataset.indices if isinstance(inner.dataset, Subset) else None
     total = _length_of(inner.dataset) if indices is None else len(np.unique(np.asarray(indices)))
@@ -109,9 +109,9 @@ def warn_of_missing(loader: Any, ids: ArrayLike | None, *, run: str, split: str)
     if total is not None and different < total:
         _warned.add((run, f"{split} missing"))
         _log.warning(
-            "%s: the loader gave %d different samples, and its dataset has %d (%s, sampler: %s). What is "
-            "saved, loss and accuracy are of these only. Where the others belong to this split too, give "
-            "inspect a loader of all of them, with a collate_fn that keeps them: "
+            "%s: the loader gave %d different samples, and its dataset has %d (%s, sampler: %s). The "
+            "checkpoint, its loss and its accuracy cover these only. If the others belong to this split too, "
+            "give inspect a loader of all samples, with a collate_fn that keeps them: "
             "DataLoader(loader.dataset, batch_size=...)",
             *(run, different, total, split, type(inner.sampler).__name__),
         )
@@ -127,19 +127,19 @@ def _ranks_of(part: Any) -> int:
 
 
 def _share_of(part: Any, loader: DataLoader[Any], ranks: int) -> str:
-    """Say how many samples of how many a rank gets, padding included, where that is known."""
+    """Say how many of all samples a rank gets, padding included, as far as that is known."""
     total = _length_of(loader.dataset)
     if total is None:
         return f"1 of every {ranks}"
-    given = getattr(part, "num_samples", None)
+    samples = getattr(part, "num_samples", None)
     # Shares of whole batches are not equal: with 103 samples in batches of 16 one of two ranks gets 55.
-    return f"{given if type(given) is int else f'about {-(-total // ranks)}'} of {total}"
+    return f"{samples if type(samples) is int else f'about {-(-total // ranks)}'} of {total}"
 
 
 def class_names_of(loader: Any, classes: int | None = None) -> tuple[str, ...] | None:
     """Return `loader.dataset.classes` (also through Subsets) where it names classes in order.
 
-    Only as many as `classes`, where that is given.
+    With `classes`, only if there are that many names.
     """
     inner = torch_loader(loader)
     dataset: Any = None if inner is None else inner.dataset

@@ -1,4 +1,4 @@
-"""Checks: does the model evaluate as one would think? Tried on one batch, at a run's first checkpoint."""
+"""Checks: is evaluation repeatable and independent of the batch? Tried once, at a run's first checkpoint."""
 
 from __future__ import annotations
 
@@ -16,10 +16,16 @@ from confshift.collection.interrupts import Interrupts
 
 _log = logging.getLogger("confshift")
 
-#: Relative to the largest logit: other batch sizes mean other kernels and another order of the sums.
+#: Relative to the largest logit: another batch size means other kernels and another order of the sums.
 _TOLERANCE = {torch.float16: 2e-2, torch.bfloat16: 1e-1}
 _DEFAULT_TOLERANCE = 1e-4
 _NAMES_SHOWN = 20
+#: What a failed check means.
+_FAILURES = {
+    "modes": "some modules stay in training mode when the model is in eval mode",
+    "repeatable": "in eval mode the same batch gives other logits the second time",
+    "alone": "in eval mode the logits of a sample depend on the other samples of its batch",
+}
 
 
 def check_model(reader: Reader, batch: Any) -> dict[str, dict[str, Any]]:
@@ -28,15 +34,15 @@ def check_model(reader: Reader, batch: Any) -> dict[str, dict[str, Any]]:
     Parameters
     ----------
     reader : Reader
-        Of the model under inspection; its uncompiled module is what is tried.
+        Of the model under inspection; the checks try its uncompiled module.
     batch : Any
         As the loader gave it.
 
     Returns
     -------
     dict
-        A JSON-able entry for each check, with a "status": "passed" or "failed"; "measured" where there
-        is nothing to pass; "not made", with the "reason".
+        A JSON-able entry for each check, with a "status": "passed" or "failed"; "measured" where
+        there is nothing to pass; "not made", with the "reason".
 
         - modes: every module is in eval mode ("modules": some that are not, "count": how many);
         - repeatable: the same batch twice gives the same logits ("difference": the largest, relative);
@@ -54,34 +60,39 @@ def check_model(reader: Reader, batch: Any) -> dict[str, dict[str, Any]]:
         "head": lambda: _head(plain, batch),
         "buffers": lambda: _buffers(model),
     }
-    found = {}
+    results = {}
     for name, check in checks.items():
         try:
-            found[name] = check()
-        except Exception as error:  # a check is never worth the inspection
-            found[name] = _not_made(f"{type(error).__name__}: {error}")
-        if found[name]["status"] == "failed":
-            _log.warning("check %r failed, evaluation is not what it seems: %s", name, found[name])
-    return found
+            results[name] = check()
+        except Exception as error:  # a failing check must not end the inspection
+            results[name] = _not_made(f"{type(error).__name__}: {error}")
+        if results[name]["status"] == "failed":
+            _log.warning(
+                "check %r failed, so loss and accuracy may not be reproducible: %s: %s",
+                name,
+                _FAILURES[name],
+                results[name],
+            )
+    return results
 
 
 def _not_made(reason: str) -> dict[str, Any]:
     return {"status": "not made", "reason": reason}
 
 
-def _judged(passed: bool, **details: Any) -> dict[str, Any]:
+def _verdict(passed: bool, **details: Any) -> dict[str, Any]:
     return {"status": "passed" if passed else "failed", **details}
 
 
 def _modes(model: nn.Module) -> dict[str, Any]:
     names = [name or type(module).__name__ for name, module in model.named_modules() if module.training]
-    return _judged(not names, count=len(names), modules=names[:_NAMES_SHOWN])
+    return _verdict(not names, count=len(names), modules=names[:_NAMES_SHOWN])
 
 
 def _repeatable(reader: Reader, batch: Any) -> dict[str, Any]:
     first, second = (reader.read(batch)[0].clone() for _ in range(2))
     difference = _difference(first, second)
-    return _judged(difference == 0, difference=_finite(difference))
+    return _verdict(difference == 0, difference=_finite(difference))
 
 
 def _alone(reader: Reader, batch: Any) -> dict[str, Any]:
@@ -91,11 +102,13 @@ def _alone(reader: Reader, batch: Any) -> dict[str, Any]:
         return _not_made("the first batch holds one sample")
     alone, _ = reader.read(_first_sample(batch, rows))
     if alone.shape != together[:1].shape:
-        return _not_made(f"the first sample of the batch can't be cut out: it gives {len(alone)} rows")
+        return _not_made(
+            f"the first sample of the batch can't be evaluated alone: it gives {len(alone)} rows"
+        )
     scale = together.float().nan_to_num(0, 0, 0).abs().max().item()
     difference = _difference(together[:1], alone, scale)
     tolerance = _TOLERANCE.get(together.dtype, _DEFAULT_TOLERANCE)
-    return _judged(difference <= tolerance, difference=_finite(difference), tolerance=tolerance)
+    return _verdict(difference <= tolerance, difference=_finite(difference), tolerance=tolerance)
 
 
 def _first_sample(batch: Any, rows: int) -> Any:
@@ -103,12 +116,12 @@ def _first_sample(batch: Any, rows: int) -> Any:
     if isinstance(batch, Tensor):
         return batch[:1] if batch.ndim and len(batch) == rows else batch
     if isinstance(batch, list | tuple):
-        if len(batch) == rows and not any(isinstance(one, Tensor) for one in batch):
+        if len(batch) == rows and not any(isinstance(part, Tensor) for part in batch):
             return batch[:1]
-        parts = [_first_sample(one, rows) for one in batch]
+        parts = [_first_sample(part, rows) for part in batch]
         return type(batch)(*parts) if hasattr(batch, "_fields") else type(batch)(parts)
     fields: Mapping[str, Any] | None = fields_of(batch)
-    return batch if fields is None else {name: _first_sample(one, rows) for name, one in fields.items()}
+    return batch if fields is None else {name: _first_sample(part, rows) for name, part in fields.items()}
 
 
 def _difference(first: Tensor, second: Tensor, scale: float | None = None) -> float:
@@ -126,13 +139,15 @@ def _finite(value: float) -> float | None:
 
 
 def _head(reader: Reader, batch: Any) -> dict[str, Any]:
-    """Watch the Linear layers for one batch; the last one that makes a column per class is the head."""
-    seen: list[tuple[str, nn.Linear, Tensor]] = []
+    """Watch the Linear layers for one batch; the last one with an output for each class is the head."""
+    calls: list[tuple[str, nn.Linear, Tensor]] = []
 
     def watch(name: str) -> Callable[..., None]:
-        return lambda module, inputs: seen.append((name, module, inputs[0]))
+        return lambda module, inputs: calls.append((name, module, inputs[0]))
 
-    linears = [(name, one) for name, one in reader.model.named_modules() if isinstance(one, nn.Linear)]
+    linears = [
+        (name, module) for name, module in reader.model.named_modules() if isinstance(module, nn.Linear)
+    ]
     with Interrupts() as interrupts:  # no hook must stay behind
         hooks = [module.register_forward_pre_hook(watch(name)) for name, module in linears]
         try:
@@ -141,7 +156,7 @@ def _head(reader: Reader, batch: Any) -> dict[str, Any]:
         finally:
             for hook in hooks:
                 hook.remove()
-    heads = [one for one in seen if one[1].out_features == classes]
+    heads = [call for call in calls if call[1].out_features == classes]
     if not heads:
         return _not_made(f"no nn.Linear with {classes} outputs was called")
     name, head, features = heads[-1]

@@ -14,19 +14,19 @@ from torch import Tensor, nn
 
 _log = logging.getLogger("confshift")
 
-#: So much of a model is copied, in bytes, buffers first; of the rest a change is only noticed.
+#: At most this many bytes of a model are copied, buffers first; a change of the rest is only noticed.
 _MAX_COPIED = 2**28
 _INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
-#: Models whose changes that can't be undone were reported.
+#: Models already warned about, for changes that can't be undone.
 _warned: WeakSet[nn.Module] = WeakSet()
 
 
 def saved_model_state(model: nn.Module) -> Iterator[Callable[[], object]]:
-    """Take note of what an evaluation may change; yield functions that put it back, to be called backwards.
+    """Record what an evaluation may change; yield functions that restore it, to be called in reverse order.
 
-    A model that behaves changes nothing but its modes in eval mode. Others keep statistics there too, count
-    passes, renormalise a weight, or call `backward` in their forward method.
+    Most models change only their modes. Others keep statistics in eval mode too, count passes, renormalise a
+    weight, or call `backward` in their forward method.
     """
     yield from _saved_tensors(model)
     for tensor in chain(model.parameters(), model.buffers()):
@@ -43,11 +43,11 @@ def _put_back_gradient(tensor: Tensor, gradient: Tensor | None, required: bool) 
 
 
 def _saved_modes(model: nn.Module) -> Iterator[Callable[[], object]]:
-    """Each module gets its own mode back: `model.train()` would wake a frozen BatchNorm."""
+    """Restore the mode of each module: `model.train()` would unfreeze a frozen BatchNorm."""
     modes = [(module, module.training) for module in model.modules()]
     yield partial(_put_back_modes, modes)
     for module, training in reversed(modes):
-        # A train() of the module's own may do more than set the flag (LoRA unmerges its weights there).
+        # A module's own train() may do more than set the flag (LoRA unmerges its weights there).
         if type(module).train is not nn.Module.train:
             yield partial(_put_back_by_method, module, training)
 
@@ -90,7 +90,7 @@ def _is_there(tensor: Tensor | None) -> bool:
 
 
 def _is_plain(tensor: Tensor) -> bool:
-    """Tell whether a tensor's values can be compared and written here, and are this process's alone."""
+    """Tell whether a tensor's values can be compared and written here, and belong to this process alone."""
     return (
         type(tensor) in (Tensor, nn.Parameter)
         and tensor.layout is torch.strided
@@ -100,7 +100,7 @@ def _is_plain(tensor: Tensor) -> bool:
 
 
 def _is_shared(tensor: Tensor) -> bool:
-    """Tell whether another process may be training it; CUDA calls all of its memory shared."""
+    """Tell whether another process may be training it; of CUDA's memory all is called shared."""
     return tensor.device.type == "cpu" and bool(tensor.is_shared())  # type: ignore[no-untyped-call]
 
 
@@ -111,7 +111,7 @@ def _version(tensor: Tensor) -> int | None:
 def _put_back_slots(slots: list[tuple[Any, dict[str, Tensor]]]) -> None:
     """Undo `self.running = 0.9 * self.running + ...`, a new tensor in place of the old one.
 
-    One of another shape is left: a table that has grown, whose size the model may keep elsewhere.
+    A new tensor of another shape stays: a table that has grown, whose size the model may keep elsewhere.
     """
     for holder, tensors in slots:
         present = dict(holder.items())
@@ -121,16 +121,15 @@ def _put_back_slots(slots: list[tuple[Any, dict[str, Tensor]]]) -> None:
                 holder[name] = before
 
 
-def _is_alike(one: Tensor, other: Tensor) -> bool:
-    return (one.shape, one.dtype, one.device) == (other.shape, other.dtype, other.device)
+def _is_alike(tensor: Tensor, other: Tensor) -> bool:
+    return (tensor.shape, tensor.dtype, tensor.device) == (other.shape, other.dtype, other.device)
 
 
 def _put_back_values(tensor: Tensor, before: Tensor, copy: Tensor) -> None:
-    """Give a tensor its values back.
+    """Restore a tensor's values.
 
-    `before` shares the memory that it had: a forward method may have set `weight.data` to another. Written
-    is only what has changed, and by `.data`, so that a backward pass that still needs the tensor is not
-    refused.
+    `before` shares the memory that it had: a forward method may have set `weight.data` to another. Only what
+    has changed is written, through `.data`, so that a backward pass may still use the tensor.
     """
     if tensor.is_inference():
         with torch.inference_mode():
@@ -142,11 +141,11 @@ def _put_back_values(tensor: Tensor, before: Tensor, copy: Tensor) -> None:
         tensor.data.copy_(copy)
 
 
-def _same_bits(one: Tensor, other: Tensor) -> bool:
-    if one.is_complex():
-        one, other = torch.view_as_real(one), torch.view_as_real(other)
-    integer = _INTEGERS[one.element_size()]
-    return torch.equal(one.view(integer), other.view(integer))
+def _same_bits(tensor: Tensor, other: Tensor) -> bool:
+    if tensor.is_complex():
+        tensor, other = torch.view_as_real(tensor), torch.view_as_real(other)
+    integer = _INTEGERS[tensor.element_size()]
+    return torch.equal(tensor.view(integer), other.view(integer))
 
 
 def _report_changed(model: nn.Module, watched: list[tuple[Tensor, int | None]]) -> None:
@@ -159,7 +158,8 @@ def _report_changed(model: nn.Module, watched: list[tuple[Tensor, int | None]]) 
     names = [name for name, tensor in tensors if id(tensor) in changed]
     _log.warning(
         "in eval mode the model changes %s, which inspect did not copy (it copies %d MiB at most), so the "
-        "training goes on from other values than without the inspection",
+        "training goes on from other values than without the inspection; if that matters, save and restore "
+        "them around inspect",
         ", ".join(names[:3]) + (", ..." if len(names) > 3 else ""),
         _MAX_COPIED >> 20,
     )

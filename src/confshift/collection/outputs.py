@@ -1,4 +1,4 @@
-"""Outputs: the logits in whatever a model returns, and the code that takes them out."""
+"""Outputs: the logits in whatever a model returns, and the code that selects them."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ class Source(NamedTuple):
 
 
 def logits_of(output: Any, source: Source, classes: int | None = None) -> tuple[Tensor, Source]:
-    """Return the logits in a model's output, and the code that takes them: never chosen by a guess.
+    """Return the logits in a model's output, and the code that selects them; nothing is guessed.
 
-    They are the output itself; what it calls `logits`; or a part of a tuple or list. Where the number of
-    class names is known, that is the first part with as many columns; else the first part, after a scalar
-    loss, unless another one could be meant just as well.
+    They are the output itself, its `logits`, or a part of a tuple or list. If the number of class names is
+    known, that is the first part with as many columns; else the first part, after a scalar loss, unless
+    another part could be the logits as well.
 
     Parameters
     ----------
@@ -56,15 +56,15 @@ def logits_of(output: Any, source: Source, classes: int | None = None) -> tuple[
     call = source.logits
     if isinstance(output, Tensor):
         return output, source
-    named = output.get("logits") if isinstance(output, Mapping) else getattr(output, "logits", None)
-    if isinstance(named, Tensor):
+    attribute = output.get("logits") if isinstance(output, Mapping) else getattr(output, "logits", None)
+    if isinstance(attribute, Tensor):
         field = "['logits']" if isinstance(output, Mapping) else ".logits"
-        return named, source._replace(logits=f"{call}{field}")
+        return attribute, source._replace(logits=f"{call}{field}")
     if isinstance(output, list | tuple):
         place = _place_of_logits(output, classes)
         if place is not None:
             return output[place], source._replace(logits=f"{call}[{place}]")
-        if any(isinstance(one, Tensor) and one.ndim for one in output):
+        if any(isinstance(part, Tensor) and part.ndim for part in output):
             raise ConfshiftError(_which_part(output, source, classes))
     fields = output if isinstance(output, Mapping | list | tuple) else _tensor_fields(output)
     shapes = f" with {_described(fields)}" if fields else ""
@@ -79,7 +79,9 @@ def logits_of(output: Any, source: Source, classes: int | None = None) -> tuple[
 
 def _tensor_fields(output: Any) -> dict[str, Tensor]:
     """Return the tensors among the attributes of an object."""
-    return {name: one for name, one in getattr(output, "__dict__", {}).items() if isinstance(one, Tensor)}
+    return {
+        name: value for name, value in getattr(output, "__dict__", {}).items() if isinstance(value, Tensor)
+    }
 
 
 def _which_part(output: Any, source: Source, classes: int | None) -> str:
@@ -97,8 +99,8 @@ def _choosing(source: Source, code: str, index: str, meaning: str) -> str:
 
 
 def _place_of_logits(parts: Sequence[Any], classes: int | None) -> int | None:
-    """Return which part is the logits; None where that can't be known."""
-    places = [place for place, one in enumerate(parts) if not _is_loss(one)]
+    """Return which part holds the logits; None if that can't be known."""
+    places = [place for place, part in enumerate(parts) if not _is_loss(part)]
     if not places or (len(places) > 1 and classes is not None):
         return _place_of_width(parts, classes)
     first = parts[places[0]]
@@ -112,7 +114,7 @@ def _place_of_logits(parts: Sequence[Any], classes: int | None) -> int | None:
 
 
 def _place_of_width(parts: Sequence[Any], classes: int | None) -> int | None:
-    """Return the first part of this width; None where there is none, or it is within another part."""
+    """Return the first part of this width; None if there is none, or it is inside another part."""
     for place, part in enumerate(parts):
         if any(_is_rows(tensor) and tensor.shape[1] == classes for tensor in _tensors_in(part)):
             return place if isinstance(part, Tensor) else None
@@ -120,7 +122,7 @@ def _place_of_width(parts: Sequence[Any], classes: int | None) -> int | None:
 
 
 def _tensors_in(part: Any) -> list[Tensor]:
-    """Return the tensors in a part, however deep: logits may be within a pair or a dict."""
+    """Return the tensors in a part, however deep: logits may be inside a pair or a dict."""
     if isinstance(part, Tensor):
         return [part]
     inner = part.values() if isinstance(part, Mapping) else part if isinstance(part, list | tuple) else ()
@@ -128,12 +130,12 @@ def _tensors_in(part: Any) -> list[Tensor]:
 
 
 def _is_loss(part: Any) -> bool:
-    """Tell whether a part is a scalar loss, or stands for one that was not asked for."""
+    """Tell whether a part is a scalar loss, or None in place of one."""
     return part is None or (isinstance(part, Tensor) and part.ndim == 0)
 
 
 def _is_rows(part: Any) -> bool:
-    """Tell whether a part has several columns for each sample; a map of one pixel is the same."""
+    """Tell whether a part has several columns for each sample, or is a map of one pixel."""
     if not isinstance(part, Tensor) or not part.is_floating_point() or part.ndim < 2:
         return False
     return part.shape[1] > 1 and all(size == 1 for size in part.shape[2:])
@@ -147,14 +149,15 @@ def _is_column(part: Tensor, samples: int) -> bool:
 def _described(output: Any) -> str:
     """Name the shape of each part."""
     parts = (
-        [(f"{name!r}: ", one) for name, one in output.items()]
+        [(f"{name!r}: ", part) for name, part in output.items()]
         if isinstance(output, Mapping)
-        else [("", one) for one in output]
+        else [("", part) for part in output]
     )
-    shown = [
-        f"{name}{tuple(one.shape) if isinstance(one, Tensor) else type(one).__name__}" for name, one in parts
+    shapes = [
+        f"{name}{tuple(part.shape) if isinstance(part, Tensor) else type(part).__name__}"
+        for name, part in parts
     ]
-    if len(shown) > _SHOWN:
-        shown[_SHOWN:] = [f"... ({len(shown)} in all)"]
+    if len(shapes) > _SHOWN:
+        shapes[_SHOWN:] = [f"... ({len(shapes)} in all)"]
     kind = "fields" if isinstance(output, Mapping) else "parts of shapes"
-    return f"{kind} {', '.join(shown)}"
+    return f"{kind} {', '.join(shapes)}"

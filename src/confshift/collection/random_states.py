@@ -1,4 +1,4 @@
-"""Random states: what a pass may draw from, found and put back."""
+"""Random states: finding what a pass may draw from, and restoring it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import nn
 
-#: Where the search for generators ends: so many objects, and so many members of one container.
+#: The search for generators ends after this many objects, and this many members of one container.
 _MAX_OBJECTS = 5000
 _MAX_MEMBERS = 100
 
@@ -27,7 +27,7 @@ _GENERATORS = (
     random.Random,
 )
 _CONTAINERS = (dict, OrderedDict, list, tuple, set, frozenset, deque)
-#: They hold no generator, and there are many of them. By exact type, since this is asked very often.
+#: They hold no generator, and there are many of them. By exact type, since this is checked very often.
 _LEAVES = {
     *(str, bytes, bytearray, int, float, complex, bool, range, type(None)),
     *(torch.Tensor, nn.Parameter, torch.Size, torch.dtype, torch.device, np.ndarray, np.dtype),
@@ -38,7 +38,7 @@ _KNOWN = {*sys.stdlib_module_names, "numpy", "torch", "torchvision", "PIL", "pan
 
 
 def saved_random_states(model: nn.Module, generators: Iterable[Any]) -> Iterator[Callable[[], object]]:
-    """Take note of every random state; yield, for each, a function that puts it back.
+    """Record every random state; yield, for each, a function that restores it.
 
     The global ones are those of python, numpy, torch and the model's devices. Iterating over any
     DataLoader draws a seed from torch's.
@@ -78,34 +78,34 @@ def _saved(generator: Any) -> Callable[[], object]:
 
 
 def generators_in(*roots: Any) -> list[Any]:
-    """Return the random generators that are found from these objects on.
+    """Return the random generators that can be reached from these objects.
 
-    Followed are attributes, those of classes too, members of containers (the first 100), closures, and the
+    It follows attributes, those of classes too, members of containers (the first 100), closures, and the
     globals that a function names: a dataset's transforms, a sampler's sampler, a `collate_fn`, the layers
-    and hooks of a model. The search ends after 5,000 objects, the nearest first.
+    and hooks of a model. It visits the nearest objects first, and ends after 5,000.
     """
     return _reached(roots, _GENERATORS)
 
 
 def modules_in(*roots: Any) -> list[nn.Module]:
-    """Return the modules that are found in the same way, but not those inside them."""
+    """Return the modules that can be reached in the same way, but not those inside them."""
     return _reached(roots, (nn.Module,))
 
 
 def _reached(roots: Iterable[Any], kinds: tuple[type, ...]) -> list[Any]:
-    found: list[Any] = []
-    seen: dict[int, Any] = {}
+    results: list[Any] = []
+    visited: dict[int, Any] = {}
     waiting = deque(roots)
-    while waiting and len(seen) < _MAX_OBJECTS:
+    while waiting and len(visited) < _MAX_OBJECTS:
         value = waiting.popleft()
-        if id(value) in seen:
+        if id(value) in visited:
             continue
-        seen[id(value)] = value
+        visited[id(value)] = value
         if isinstance(value, kinds):
-            found.append(value)
+            results.append(value)
         else:
             waiting.extend(part for part in _parts(value) if _is_worth_a_look(part))
-    return found
+    return results
 
 
 def _is_worth_a_look(value: Any) -> bool:

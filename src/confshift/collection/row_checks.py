@@ -1,4 +1,4 @@
-"""Rows: one batch's logits and targets, checked; what has another form is refused with code that mends it."""
+"""Rows: checks of one batch's logits and targets; other forms are refused with code that converts them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from confshift.collection.outputs import FORWARD_ADVICE, Source
 from confshift.errors import ConfshiftError
 
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-_OWN = Source()  # of a forward= of the user's
+_OWN = Source()  # of the user's own forward=
 _IDS = (
     "and sample_ids= with one id for each row of the whole pass (np.arange of their number, where the "
     "loader does not shuffle)"
@@ -21,9 +21,9 @@ _IDS = (
 
 
 def checked_rows(logits: Any, targets: Any, source: Source = _OWN) -> tuple[Tensor, Tensor]:
-    """Check what can be checked of one batch, shapes (n, K) and (n,); the rest is checked on the whole set.
+    """Check one batch, shapes (n, K) and (n,), as far as that is possible without the whole set.
 
-    A batch of one sample that the model squeezed to (K,) is a row.
+    The logits (K,) of one sample, which the model squeezed, count as a row.
     """
     try:
         logits, targets = torch.as_tensor(logits), torch.as_tensor(targets)
@@ -38,14 +38,14 @@ def checked_rows(logits: Any, targets: Any, source: Source = _OWN) -> tuple[Tens
     if logits.ndim != 2 or logits.shape[1] < 2:
         raise ConfshiftError(_shape_advice(logits, targets, source))
     if logits.dtype not in _FLOATS:
-        raise ConfshiftError(f"the logits are {logits.dtype}; pass forward= that returns floating point")
+        raise ConfshiftError(f"the logits are {logits.dtype}; pass a forward= that returns floating point")
     if targets.ndim == 2 and targets.shape[1] == 1:
         targets = targets[:, 0]
     if targets.shape != logits.shape[:1]:
         raise ConfshiftError(_targets_advice(logits, targets, source))
     if targets.is_floating_point() or targets.is_complex() or targets.dtype is torch.bool:
         raise ConfshiftError(
-            f"the targets are {targets.dtype}, class indices are integers; {_on_labels(targets, source)}"
+            f"the targets are {targets.dtype}, and class indices are integers; {_on_labels(targets, source)}"
         )
     return logits, targets
 
@@ -57,14 +57,14 @@ def _on_labels(targets: Tensor, source: Source) -> str:
 
 
 def _check_storage(tensor: Tensor, name: str) -> None:
-    """Refuse tensors that are not a dense array of values, each with what makes it one."""
+    """Refuse tensors that are not a dense array of values, and say how to make them one."""
     if tensor.is_meta:
         raise ConfshiftError(
             f"{name}: on the meta device, which holds no values; load the weights first, "
             "model.to_empty(device='cpu') and then model.load_state_dict(...)"
         )
     if tensor.is_nested:
-        raise ConfshiftError(f"{name}: a nested tensor, of rows of several lengths; {FORWARD_ADVICE}")
+        raise ConfshiftError(f"{name}: a nested tensor, with rows of different lengths; {FORWARD_ADVICE}")
     if tensor.layout is not torch.strided:
         raise ConfshiftError(f"{name}: a sparse tensor ({tensor.layout}); return {name}.to_dense()")
     if tensor.is_quantized:
@@ -73,12 +73,12 @@ def _check_storage(tensor: Tensor, name: str) -> None:
 
 def _numbers(tensor: Tensor) -> NDArray[Any]:
     tensor = tensor.detach().cpu().resolve_conj().resolve_neg()
-    known = tensor.dtype in _FLOATS[2:] or not tensor.is_floating_point()
-    return (tensor if known else tensor.float()).numpy()
+    in_numpy = tensor.dtype in _FLOATS[2:] or not tensor.is_floating_point()
+    return (tensor if in_numpy else tensor.float()).numpy()
 
 
 def _labels_code(targets: Tensor) -> str:
-    """Return the code for the class indices in targets that belong to one output."""
+    """Return the code for the class indices in the targets of a single output."""
     flat = "targets" if targets.ndim == 1 else "targets.flatten()"
     whole = flat if targets.dtype is torch.long else f"{flat}.long()"
     signs = targets.numel() and advice.are_signs(_numbers(targets))
@@ -86,9 +86,9 @@ def _labels_code(targets: Tensor) -> str:
 
 
 def _shape_advice(logits: Tensor, targets: Tensor, source: Source) -> str:
-    """Say how what was returned becomes rows of K logits, by its values and by the targets' shape."""
-    given = "the model" if source.logits else "forward="
-    shape = f"{given} returned logits of shape {tuple(logits.shape)}"
+    """Say how to turn the output into rows of K logits, by its values and by the targets' shape."""
+    caller = "the model" if source.logits else "forward="
+    shape = f"{caller} returned logits of shape {tuple(logits.shape)}"
     if logits.is_complex():
         return f"{shape} and {logits.dtype}; return real numbers"
     if logits.ndim == 0 and targets.numel() != 1:
@@ -96,25 +96,25 @@ def _shape_advice(logits: Tensor, targets: Tensor, source: Source) -> str:
     if _same_places(logits, targets):
         return f"{shape}, {_on_one_output(logits, targets, source)}"
     start = f"{shape}, and one row of K logits for each sample is expected"
-    seen = f"targets of shape {tuple(targets.shape)}"
+    target_shape = f"targets of shape {tuple(targets.shape)}"
     if logits.ndim == 1 and targets.ndim == 1 and targets.numel() and not len(logits) % len(targets):
         code = source.code("return logits.reshape(len(targets), -1), targets")
         return f"{start}; if these are the rows one after the other, for {len(targets)} targets, pass {code}"
     if logits.ndim < 3:
-        return f"{start}, not one number, with {seen}: {FORWARD_ADVICE}"
+        return f"{start}, not one number, with {target_shape}: {FORWARD_ADVICE}"
     if all(size == 1 for size in logits.shape[2:]):
         return f"{start}: pass {source.code('return logits.flatten(1), targets')}"
-    return f"{start}; {_on_places(logits, targets, source, seen)}"
+    return f"{start}; {_on_places(logits, targets, source, target_shape)}"
 
 
 def _same_places(logits: Tensor, targets: Tensor) -> bool:
-    """Tell whether there is one output for each target: the shapes agree but for axes of length one.
+    """Tell whether there is one output for each target: the shapes agree, apart from axes of length one.
 
-    Where they agree wholly, the targets may still be one-hot, with one of the axes for the classes.
+    Targets of the same shape may still be one-hot, with one of the axes for the classes.
     """
     if logits.ndim > 2 and logits.shape == targets.shape and advice.one_hot_axes(_numbers(targets)):
         return False
-    sizes = [[size for size in one.shape if size != 1] for one in (logits, targets)]
+    sizes = [[size for size in tensor.shape if size != 1] for tensor in (logits, targets)]
     return sizes[0] == sizes[1]
 
 
@@ -125,25 +125,24 @@ def _on_one_output(logits: Tensor, targets: Tensor, source: Source) -> str:
     logit = source.code("z = logits.flatten()", f"return torch.stack([-z / 2, z / 2], 1), {labels}")
     probability = source.code("p = logits.flatten()", f"return torch.stack([1 - p, p], 1), {labels}")
     places = max(logits.ndim, targets.ndim) > 2
-    said = advice.on_one_output(
+    text = advice.on_one_output(
         _numbers(logits),
         each="target" if places else "sample",
         logit=logit,
         probability=f"outputs='probabilities' and {probability}",
     )
-    return said + (f"\n{_IDS}" if places else "")
+    return text + (f"\n{_IDS}" if places else "")
 
 
-def _on_places(logits: Tensor, targets: Tensor, source: Source, seen: str) -> str:
-    """Say how tokens or pixels become rows: by the axis of the classes, and shifted for the next token."""
+def _on_places(logits: Tensor, targets: Tensor, source: Source, target_shape: str) -> str:
+    """Say how to turn tokens or pixels into rows: by the axis of the classes, shifted for next tokens."""
     shape, labels = tuple(logits.shape), tuple(targets.shape)
     axes = advice.class_axes(shape, labels)
     if shape == labels and targets.numel():
         axes = advice.one_hot_axes(_numbers(targets))
     if not axes:
-        return (
-            f"{seen} do not say which axis holds the classes: {FORWARD_ADVICE} with one row for each target"
-        )
+        start = f"{target_shape} do not say which axis holds the classes"
+        return f"{start}: {FORWARD_ADVICE} with one row for each target"
     codes = []
     for axis in axes:
         flat = f"targets.argmax({axis}).reshape(-1)" if shape == labels else "targets.reshape(-1)"
@@ -169,11 +168,11 @@ def _on_places(logits: Tensor, targets: Tensor, source: Source, seen: str) -> st
 
 
 def _are_inputs(targets: Tensor, source: Source) -> bool:
-    """Tell whether the targets are one of the inputs, but for those left out by a negative index."""
-    for one in source.inputs:
-        if isinstance(one, Tensor) and one.shape == targets.shape and not one.is_floating_point():
-            own = targets.cpu()
-            if ((one.cpu() == own) | (own < 0)).all():
+    """Tell whether the targets are tensor of the inputs, apart from negative ones, which are left out."""
+    for tensor in source.inputs:
+        if isinstance(tensor, Tensor) and tensor.shape == targets.shape and not tensor.is_floating_point():
+            labels = targets.cpu()
+            if ((tensor.cpu() == labels) | (labels < 0)).all():
                 return True
     return False
 

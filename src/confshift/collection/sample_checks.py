@@ -1,4 +1,4 @@
-"""Is a sample the same each time it is fetched? Tried on a few, at a run's first checkpoint."""
+"""Checks: is a sample the same each time it is fetched? Tried on a few, at a run's first checkpoint."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from confshift.collection.loaders import torch_loader
 _log = logging.getLogger("confshift")
 
 _MAX_SAMPLES = 4
-#: How deep, and how far in one container, a sample is looked into.
+#: How deep, and how far into one container, a sample is examined.
 _MAX_DEPTH = 6
 _MAX_PARTS = 10_000
 
@@ -26,13 +26,13 @@ _MAX_PARTS = 10_000
 def check_samples(loader: Any) -> dict[str, Any]:
     """Fetch the first samples of the first batch twice, and compare them.
 
-    A loader that has workers gets one more for this: files that a dataset opens when it is first asked, and
-    whatever it counts, stay there.
+    If the loader has workers, this starts another one: a file that the dataset opens on first use, or a
+    counter that it changes, stays there.
 
     Parameters
     ----------
     loader : iterable
-        The loader of a pass that is over.
+        The loader, after the pass.
 
     Returns
     -------
@@ -41,16 +41,16 @@ def check_samples(loader: Any) -> dict[str, Any]:
         many of them changed, and "where": "dataset" or "collate_fn"; "not made", with the "reason".
     """
     try:
-        found = _compared(loader)
-    except Exception as error:  # a check is never worth the inspection
-        found = _not_made(f"{type(error).__name__}: {error}")
-    if found["status"] == "failed":
+        result = _compared(loader)
+    except Exception as error:  # a failing check must not end the inspection
+        result = _not_made(f"{type(error).__name__}: {error}")
+    if result["status"] == "failed":
         _log.warning(
             "%d of %d samples changed when they were fetched again (in the %s), so each epoch is measured on "
-            "other inputs; give inspect a loader that draws nothing at random",
-            *(found["count"], found["samples"], found["where"]),
+            "other inputs; give inspect a loader without random transforms",
+            *(result["count"], result["samples"], result["where"]),
         )
-    return found
+    return result
 
 
 def _not_made(reason: str) -> dict[str, Any]:
@@ -62,7 +62,7 @@ def _compared(loader: Any) -> dict[str, Any]:
     if inner is None:
         return _not_made(f"a {type(loader).__name__} has no dataset to fetch a sample from again")
     if isinstance(inner.dataset, IterableDataset):
-        return _not_made("a stream does not give a sample again")
+        return _not_made("a stream can't fetch a sample again")
     if inner.batch_sampler is None:
         return _not_made("the dataset makes whole batches")
     keys = _first_keys(inner.batch_sampler)
@@ -77,7 +77,7 @@ def _compared(loader: Any) -> dict[str, Any]:
         timeout=inner.timeout,
     )
     first, second = once_more
-    changed = sum(one != other for one, other in zip(first[0], second[0], strict=True))
+    changed = sum(a != b for a, b in zip(first[0], second[0], strict=True))
     where = "dataset" if changed or first[1] == second[1] else "collate_fn"
     if where == "collate_fn":
         changed = len(keys)
@@ -86,25 +86,25 @@ def _compared(loader: Any) -> dict[str, Any]:
 
 
 def _first_keys(batch_sampler: Any) -> list[Any]:
-    """Return what the sampler gave first; it is asked anew only where its first answers were not watched."""
+    """Return the sampler's first keys; it is run again only if the pass did not record them."""
     handed_out = getattr(batch_sampler, "handed_out", None)
     return list(handed_out[0] if handed_out else next(iter(batch_sampler)))[:_MAX_SAMPLES]
 
 
 class _Digests:
-    """Stands in for a `collate_fn`: what a sample holds need not leave the worker."""
+    """Stands in for a `collate_fn`, so that only digests leave the worker."""
 
     def __init__(self, collate: Callable[[Any], Any] | None) -> None:
         self._collate = collate
 
     def __call__(self, samples: Any) -> tuple[list[bytes], bytes]:
-        found = [_digest(sample) for sample in samples]
+        digests = [_digest(sample) for sample in samples]
         if self._collate is None:
-            return found, b""
+            return digests, b""
         try:
-            return found, _digest(self._collate(samples))
-        except Exception:  # it may want a whole batch
-            return found, b""
+            return digests, _digest(self._collate(samples))
+        except Exception:  # it may need a whole batch
+            return digests, b""
 
 
 def _digest(value: Any) -> bytes:
@@ -115,7 +115,7 @@ def _digest(value: Any) -> bytes:
 
 
 def _bytes_of(value: Any, depth: int) -> Iterator[bytes]:
-    """Yield what a sample holds; an object that can't be looked into is passed over."""
+    """Yield the content of a sample; objects of unknown types are skipped."""
     if isinstance(value, torch.Tensor):
         dense = value.detach().cpu()
         dense = (dense if dense.layout is torch.strided else dense.to_dense()).contiguous()

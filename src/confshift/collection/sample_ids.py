@@ -1,4 +1,4 @@
-"""Sample ids: which sample is which, by the surest means there is: user > sampler > content > order."""
+"""Sample ids: which sample is which, from the most reliable source: user, sampler, content, order."""
 
 from __future__ import annotations
 
@@ -17,37 +17,37 @@ from confshift.collection.content_ids import SAMPLE_IDS_ADVICE, ContentIds
 from confshift.collection.loaders import torch_loader
 from confshift.errors import ConfshiftError
 
-#: Loaders whose sampler's indices do not tell what a batch holds, as a pass has shown.
+#: Loaders whose batches, as a pass has shown, do not hold what the sampler's indices say.
 _uneven: weakref.WeakSet[DataLoader[Any]] = weakref.WeakSet()
 
 
 class UnevenBatchError(ConfshiftError):
-    """A batch holds other samples than the sampler's indices: the next pass goes by content."""
+    """A batch does not hold what the sampler's indices say: the next pass goes by content."""
 
 
 class IdSource(Protocol):
-    """Tells the ids of a pass: is shown each batch as the loader gave it, then asked once."""
+    """Knows the ids of a pass: receives each batch as the loader gave it, then returns all ids once."""
 
     @property
     def name(self) -> str:
         """How the ids are known: one of :data:`confshift.predictions.ID_SOURCES`."""
 
     def add(self, batch: Any, rows: int) -> None:
-        """Take note of a batch that holds `rows` samples."""
+        """Note a batch of `rows` samples."""
 
     def ids(self) -> ArrayLike | None:
-        """Return the ids of all rows seen, or None: a row's position is its id."""
+        """Return the ids of all rows, or None: a row's position is its id."""
 
 
 @contextmanager
 def identified(loader: Any, sample_ids: Any = None, place: str = "") -> Iterator[IdSource]:
-    """Find the surest source of ids for one pass over the loader.
+    """Find the most reliable source of ids for one pass over the loader.
 
     Parameters
     ----------
     loader : iterable
     sample_ids : array_like, str or callable, optional
-        What the user said; comes before everything else.
+        The user's own ids; they come before everything else.
     place : str
         The run and the split, for warnings.
 
@@ -58,7 +58,7 @@ def identified(loader: Any, sample_ids: Any = None, place: str = "") -> Iterator
     """
     inner = torch_loader(loader)
     if sample_ids is not None:
-        yield _given_ids(sample_ids)
+        yield _user_ids(sample_ids)
     elif isinstance(loader, list | tuple):
         yield _Order()
     elif inner is None or inner in _uneven or not _hands_out_indices(inner) or _is_dispatched(loader):
@@ -74,7 +74,7 @@ def identified(loader: Any, sample_ids: Any = None, place: str = "") -> Iterator
 
 
 def _hands_out_indices(loader: DataLoader[Any]) -> bool:
-    """Whether the sampler's indices tell what a batch holds: not where batches overtake one another."""
+    """Tell whether the sampler's indices say what a batch holds: not if batches overtake one another."""
     overtaking = loader.num_workers > 0 and not getattr(loader, "in_order", True)
     return not isinstance(loader.dataset, IterableDataset) and not overtaking
 
@@ -82,7 +82,7 @@ def _hands_out_indices(loader: DataLoader[Any]) -> bool:
 def _is_dispatched(loader: Any) -> bool:
     """Tell whether accelerate's rank 0 reads the batches of all ranks and gives each its part of them.
 
-    A second pass, once this shows, would wait for ranks that make none.
+    A second pass would wait for ranks that don't make one.
     """
     return hasattr(loader, "_fetch_batches")
 
@@ -97,13 +97,13 @@ class _Order:
         return None
 
 
-def _given_ids(sample_ids: Any) -> IdSource:
+def _user_ids(sample_ids: Any) -> IdSource:
     if isinstance(sample_ids, str):
         return _FromBatch(lambda batch: _field(batch, sample_ids))
-    return _FromBatch(sample_ids) if callable(sample_ids) else _Given(sample_ids)
+    return _FromBatch(sample_ids) if callable(sample_ids) else _UserArray(sample_ids)
 
 
-class _Given(_Order):
+class _UserArray(_Order):
     name = "user"
 
     def __init__(self, sample_ids: ArrayLike) -> None:
@@ -122,7 +122,7 @@ class _FromBatch:
 
     def add(self, batch: Any, rows: int) -> None:
         part = self._pick(batch)
-        # A copy: what a worker sent lives in shared memory, and each piece of it is an open file.
+        # A copy: a worker's tensors live in shared memory, and each of them holds a file open.
         part = np.array(part.cpu().numpy() if isinstance(part, torch.Tensor) else part)
         if part.shape != (rows,):
             raise ConfshiftError(
@@ -138,10 +138,15 @@ def _field(batch: Any, name: str) -> Any:
     fields = fields_of(batch)
     if fields is None and hasattr(batch, "_asdict"):
         fields = batch._asdict()
-    if fields is None or name not in fields:
-        has = f"has {list(fields)}" if fields is not None else f"is a {type(batch).__name__}"
+    if fields is None:
         raise ConfshiftError(
-            f"sample_ids={name!r}: no such field, the batch {has}; pass a function batch -> ids"
+            f"sample_ids={name!r}: a batch is a {type(batch).__name__}, without named fields; pass a "
+            "function batch -> ids"
+        )
+    if name not in fields:
+        raise ConfshiftError(
+            f"sample_ids={name!r}: no such field in a batch; pass one of {list(fields)}, or a function "
+            "batch -> ids"
         )
     return fields[name]
 
@@ -164,14 +169,14 @@ class _Recorder:
         return len(self.sampler)
 
     def __getattr__(self, name: str) -> Any:
-        if name == "sampler":  # not set yet: a copy is being made
+        if name == "sampler":  # not set yet, while a copy is being made
             raise AttributeError(name)
         return getattr(self.sampler, name)
 
 
 @contextmanager
 def _recorded(loader: DataLoader[Any]) -> Iterator[_Recorder]:
-    """Watch the sampler a loader asks, for one pass."""
+    """Record what the loader's sampler gives, for one pass."""
     name = "sampler" if loader.batch_sampler is None else "batch_sampler"
     original = getattr(loader, name)
     recorder = _Recorder(original)
@@ -183,14 +188,14 @@ def _recorded(loader: DataLoader[Any]) -> Iterator[_Recorder]:
 
 
 def _put_sampler(loader: DataLoader[Any], name: str, sampler: Any) -> None:
-    vars(loader)[name] = sampler  # DataLoader refuses the plain assignment
+    vars(loader)[name] = sampler  # DataLoader refuses a plain assignment
     running = getattr(loader, "_iterator", None)  # persistent workers: the live iterator holds it too
     if running is not None:
         running._index_sampler = sampler
 
 
 class _Sampled:
-    """Ids from what the sampler handed out, or by content where a loader never asks its sampler."""
+    """Ids from the sampler's indices, or by content if the loader never uses its sampler."""
 
     def __init__(self, record: _Recorder, dataset: Any, place: str) -> None:
         self._record = record
@@ -222,7 +227,7 @@ class _Sampled:
         return handed_out[batch] if batch < len(handed_out) else []
 
     def _one_index_a_row(self, rows: int) -> bool:
-        """Not so where the loader has an iterator of its own, or the dataset makes whole batches."""
+        """Tell whether there is an index per row: not with an iterator of its own, or ready-made batches."""
         return self._record.handed_out is not None and (rows == 1 or np.ndim(self._handed_out(0)) > 0)
 
     def ids(self) -> ArrayLike:
