@@ -12,7 +12,7 @@ from confshift.analysis.simultaneous import (
     maxima,
     mean_errors,
     sequential_values,
-    spent,
+    spending,
 )
 from simulated_runs import simulated_losses
 
@@ -123,10 +123,10 @@ def test_two_epochs_need_no_more_than_one_t_test(units, degrees):
 
 @given(st.integers(1, 300), st.one_of(st.none(), st.integers(1, 300)))
 def test_spending_grows_and_never_exceeds_the_whole(look, planned):
-    assert 0 < spent(look, planned=planned) <= 1
-    assert spent(look, planned=planned) <= spent(look + 1, planned=planned)
+    assert 0 < spending(look, planned=planned) <= 1
+    assert spending(look, planned=planned) <= spending(look + 1, planned=planned)
     if planned and look >= planned:
-        assert spent(look, planned=planned) == 1
+        assert spending(look, planned=planned) == 1
 
 
 @pytest.mark.parametrize("planned", [None, 11, 100])
@@ -136,7 +136,7 @@ def test_as_many_draws_cross_by_each_look_as_may_be_spent(losses, planned):
     crossed = np.zeros(4000, dtype=bool)
     for look in range(1, 12):
         crossed |= null.earlier[look] > limits[look] * (1 + 1e-9)
-        allowed = 0.05 * spent(look, planned=planned)
+        allowed = 0.05 * spending(look, planned=planned)
         assert allowed - 1.5 / 4000 <= crossed.mean() <= allowed + 1e-9
     assert math.isinf(limits[0])
 

@@ -1,1 +1,1 @@
-"""Tables in, tables out: knows no file, no torch, no picture."""
+"""Tables in, tables out: no files, no torch, no pictures."""

@@ -37,7 +37,7 @@ def calibration_errors(confidence: NDArray[Any], correct: NDArray[Any]) -> Calib
     Returns
     -------
     CalibrationErrors
-        All NaN where there is no sample.
+        All NaN where there are no samples.
     """
     if not len(confidence):
         return CalibrationErrors(*[math.nan] * len(CalibrationErrors._fields))
@@ -111,7 +111,7 @@ def smooth_calibration_error(confidence: NDArray[Any], correct: NDArray[Any]) ->
         return float(np.abs(idct(waves * np.exp(-decay * width**2))).sum())
 
     # A wider kernel gives a smaller error, so the fixed point lies between any width and its error.
-    # To try that error next is quick where it hardly depends on the width; the middle is sure.
+    # Trying that error next converges fast where it hardly depends on the width; the midpoint always does.
     low, high, value, halve = 0.0, 1.0, _FIRST_WIDTH, False
     while high - low > _WIDTH_TOLERANCE:
         width = (low + high) / 2 if halve else value
@@ -125,8 +125,8 @@ def cumulative_differences(confidence: NDArray[Any], correct: NDArray[Any]) -> t
 
     Sorted by confidence, the running mean of correct - c is a Brownian motion under perfect
     calibration. In units of its final standard deviation; needs no bins. The p-value is NaN where every
-    confidence is 0 or 1. Samples of one confidence enter together: their order means nothing (folders
-    are sorted by class).
+    confidence is 0 or 1. Samples with the same confidence enter together, because their order is arbitrary
+    (folders are sorted by class).
 
     Notes
     -----
@@ -137,8 +137,8 @@ def cumulative_differences(confidence: NDArray[Any], correct: NDArray[Any]) -> t
     if spread == 0:
         return math.nan, math.nan
     order = np.argsort(confidence)
-    ordered = confidence[order]
-    last_of_ties = np.append(ordered[1:] != ordered[:-1], True)
+    sorted_confidence = confidence[order]
+    last_of_ties = np.append(sorted_confidence[1:] != sorted_confidence[:-1], True)
     running = np.cumsum((correct - confidence)[order])[last_of_ties]
     statistic = float(np.abs(running).max()) / spread
     return statistic, _excursion_p_value(statistic)
@@ -150,5 +150,5 @@ def _excursion_p_value(bound: float) -> float:
 
     odd = 2 * np.arange(50) + 1
     signs = np.where(np.arange(50) % 2, -1.0, 1.0)
-    # Each reflection of a tiny bound needs more terms than there are, and its answer is 1 anyway.
+    # For a tiny bound 50 terms are too few, but the p-value is 1 anyway.
     return float(np.clip(4 * (signs * ndtr(-odd * bound)).sum(), 0, 1)) if bound > 0.1 else 1.0

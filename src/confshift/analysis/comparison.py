@@ -31,7 +31,7 @@ def change_of(before: Checkpoint, after: Checkpoint, panel: Panel, answered: Pan
     panel, answered : Panel
         Both sides in this order, over the samples with a finite loss on both, and with an answer on both.
     """
-    each: dict[str, tuple[NDArray[Any], str]] = {
+    quantities: dict[str, tuple[NDArray[Any], str]] = {
         "loss": (panel.loss, "nats"),
         "calibration_loss": (panel.calibration, "nats"),
         "refinement_loss": (panel.refinement, "nats"),
@@ -43,7 +43,7 @@ def change_of(before: Checkpoint, after: Checkpoint, panel: Panel, answered: Pan
         "confidence_gap": (answered.confidence - answered.correct, "fraction"),
         "temperature": (_temperature_terms((before, after), panel), "ratio"),
     }
-    rows = {name: _change_row(values, unit) for name, (values, unit) in each.items()}
+    rows = {name: _change_row(values, unit) for name, (values, unit) in quantities.items()}
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("quantity")
 
 
@@ -98,7 +98,7 @@ class Comparison:
     """What changed in the mean loss between two checkpoints, in which samples.
 
     Every table is an unrounded DataFrame; every difference is after minus before, so a positive change
-    of the loss is worse. Made by :func:`compare`. Tables are computed when they are first asked for.
+    of the loss is worse. Made by :func:`compare`. Tables are computed on first use.
 
     Attributes
     ----------
@@ -110,8 +110,8 @@ class Comparison:
     -----
     Losses, and every table that adds up to their change, are over the samples whose loss is finite on both
     sides: `panel`. Accuracy, error rate, confidence and what follows from them (reliability, confusion) are
-    over the samples with an answer on both sides: `answered`, which also holds those whose true class has a
-    probability of 0, an infinite loss and a wrong answer. So the error rate of the account, whose parts add
+    over the samples with an answer on both sides: `answered`, which also includes wrong answers with an
+    infinite loss, whose true class has a probability of 0. So the error rate of the account, whose parts add
     up to the change of the loss, may differ from that of `change`.
     """
 
@@ -137,17 +137,17 @@ class Comparison:
 
     @property
     def samples_left_out(self) -> int:
-        """How many samples have no finite loss on at least one side: left out of what is about losses."""
+        """How many samples have no finite loss on at least one side: left out of every table of losses."""
         return len(self.whole.targets) - len(self.panel.targets)
 
     @property
     def samples_unanswered(self) -> int:
-        """How many samples have no answer on at least one side: left out of everything."""
+        """How many samples have no answer on at least one side: left out of every table."""
         return len(self.whole.targets) - len(self.answered.targets)
 
     @cached_property
     def left_out(self) -> pd.DataFrame:
-        """The samples without a finite loss on at least one side, as in `samples`, but for its last three."""
+        """As `samples`, but for its last three columns: the samples without a finite loss on some side."""
         return self._side_by_side(self.whole.take(~np.asarray(self.whole.finite.all(axis=0))))
 
     @property
@@ -161,10 +161,10 @@ class Comparison:
         """Before, after and change of each quantity, with a paired 95 % interval.
 
         Indexed by quantity, "loss" first; columns before, after, change, change_se, change_low,
-        change_high, unit (nats, fraction, ratio), samples (how many it is over). For these two checkpoints
-        as chosen: the interval is not corrected for having picked the best. Means by Hall's interval; mistake
-        cost and temperature by their influence functions. NaN where a quantity is not defined: the mistake
-        cost where no sample is wrong, the temperature where none is best.
+        change_high, unit (nats, fraction, ratio), samples (how many it is over). The two checkpoints are
+        taken as given: the interval is not corrected for picking the best one. Means by Hall's interval;
+        mistake cost and temperature by their influence functions. NaN where a quantity is not defined: the
+        mistake cost where no sample is wrong, the temperature where no value of it is best.
         """
         return change_of(self.before, self.after, self.panel, self.answered)
 
@@ -188,7 +188,7 @@ class Comparison:
 
     @cached_property
     def competitors(self) -> pd.DataFrame:
-        """The change by (true class, competitor): which wrong class took the mass. Reads the logits."""
+        """The change by (true class, competitor): which wrong class gained. Reads the logits."""
         before, after = self._logits()
         return competitors.competitors_of(
             before, after, self.panel.targets, class_labels=self.panel.class_labels
@@ -220,15 +220,15 @@ class Comparison:
         )
 
     def _logits(self) -> tuple[NDArray[Any], NDArray[Any]]:
-        both = (self.before.predictions, self.after.predictions)
+        sides = (self.before.predictions, self.after.predictions)
         if not self.samples_left_out:
-            return both[0].logits, both[1].logits
-        usable = np.isin(both[0].sample_ids, self.panel.sample_ids, assume_unique=True)
-        return both[0].logits[usable], both[1].logits[usable]
+            return sides[0].logits, sides[1].logits
+        usable = np.isin(sides[0].sample_ids, self.panel.sample_ids, assume_unique=True)
+        return sides[0].logits[usable], sides[1].logits[usable]
 
     @cached_property
     def samples(self) -> pd.DataFrame:
-        """One row per sample with a finite loss on both sides, indexed by sample_id; others: `left_out`.
+        """One row per sample with a finite loss on both sides, by sample_id; `left_out` has the others.
 
         Columns target, predicted_before/after, loss_before/after, confidence_before/after,
         margin_before/after, change (nats), transition, direction.
@@ -287,8 +287,8 @@ class Comparison:
         """Samples by side, true class and predicted class; only combinations that occur."""
         frames = []
         for at, side in enumerate(SIDES):
-            counted = pd.DataFrame({"class": self.answered.targets, "predicted": self.answered.predicted[at]})
-            counts = counted.value_counts(sort=False).rename("samples").reset_index()
+            answers = pd.DataFrame({"class": self.answered.targets, "predicted": self.answered.predicted[at]})
+            counts = answers.value_counts(sort=False).rename("samples").reset_index()
             counts.insert(0, "side", side)
             frames.append(counts)
         return pd.concat(frames, ignore_index=True)
@@ -300,7 +300,7 @@ class Comparison:
 
     @cached_property
     def label_noise(self) -> pd.DataFrame:
-        """The share of labels that no logits explain, at both epochs; reads the logits.
+        """The share of labels that the logits can't explain, at both epochs; reads the logits.
 
         Indexed by epoch; columns as in `label_noise.LabelNoise`.
         """
@@ -328,7 +328,7 @@ def compare(before: Checkpoint | Predictions, after: Checkpoint | Predictions) -
     ----------
     before, after : Checkpoint or Predictions
         Of the SAME samples with the same targets, matched by their ids, and of the same classes in the
-        same order; a side without class names takes the other's.
+        same order; a side without class names takes those of the other side.
 
     Returns
     -------

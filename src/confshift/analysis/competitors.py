@@ -1,6 +1,6 @@
-"""Who took the mass: the share of each wrong class in a change of the loss, and scale against shape.
+"""Which wrong class gained: the share of each in a change of the loss, and scale against shape.
 
-Both read logits; the sums of the other modules do not.
+Both read logits, unlike the sums of the other modules.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from confshift.scoring import blocks
 
-#: Pairs (class, competitor) kept by name; the others are summed in one row "rest".
+#: Pairs (class, competitor) with a row each; the others are summed in one row "rest".
 _MAX_PAIRS = 10_000
 
 
@@ -36,8 +36,8 @@ def competitor_contributions(
     Returns
     -------
     ndarray, shape (n, K)
-        In nats; 0 at the true class; rows add up to the change of the loss. A class masked (logit
-        -inf) on both sides gets 0; masked on one side only it gets the limit, its probability's change
+        In nats; 0 at the true class; each row adds up to the change of the loss. A class masked (logit
+        -inf) on both sides gets 0; one masked on a single side gets the limit, the change of its probability
         over the sum of the logarithmic means.
 
     Notes
@@ -46,9 +46,9 @@ def competitor_contributions(
     Index Number", Review of Economics and Statistics 58 (1976); Y. Vartia, "Ideal Log-Change Index
     Numbers", Scandinavian Journal of Statistics 3 (1976).
     """
-    each = np.arange(len(targets))
+    samples = np.arange(len(targets))
     sides = [np.asarray(side, np.float64) for side in (before, after)]
-    odds = [side - side[each, targets][:, None] for side in sides]
+    odds = [side - side[samples, targets][:, None] for side in sides]
     logs = [a - _log_sum_exp(a)[:, None] for a in odds]
     means = _log_mean(logs[0], logs[1])
     top = means.max(axis=1, keepdims=True)
@@ -60,7 +60,7 @@ def competitor_contributions(
     if masked.any():
         limit = (np.exp(logs[1] - top) - np.exp(logs[0] - top)) / total
         shares = np.where(masked, limit, shares)
-    shares[each, targets] = 0.0
+    shares[samples, targets] = 0.0
     return np.asarray(shares)
 
 
@@ -93,12 +93,12 @@ def competitors_of(
     -------
     DataFrame
         Columns class, class_name, competitor, competitor_name, contribution (nats), largest first by
-        size; they add up to the change of the mean loss. Beyond 10,000 pairs each true class keeps as many
-        as it may (at least 10), and the smaller ones are one last row with class and competitor -1, named
-        "rest".
+        size; they add up to the change of the mean loss. Beyond 10,000 pairs each true class has its largest
+        ones (10,000 / the number of true classes, at least 10), and the last row, with class and competitor
+        -1, named "rest", is the sum of all others.
     """
     samples, classes = before.shape
-    kept: list[tuple[NDArray[Any], NDArray[Any], NDArray[Any]]] = []
+    pairs: list[tuple[NDArray[Any], NDArray[Any], NDArray[Any]]] = []
     rest = 0.0
     order = np.argsort(targets, kind="stable")
     present, starts = np.unique(targets[order], return_index=True)
@@ -106,15 +106,15 @@ def competitors_of(
     for label, rows in zip(present, np.split(order, starts[1:]), strict=True):
         sums = np.zeros(classes)
         for part in np.array_split(rows, max(1, len(rows) * classes // 2_000_000)):
-            # Sorted rows: a memory map is then read forwards.
+            # Sorted, so that a memory map is read forwards.
             part = np.sort(part)
             sums += competitor_contributions(before[part], after[part], targets[part]).sum(axis=0)
         sums /= samples
         by_size = np.argsort(-np.abs(sums), kind="stable")
         rest += sums[by_size[limit:]].sum()
         largest = by_size[:limit][sums[by_size[:limit]] != 0]
-        kept.append((np.full(len(largest), label), largest, sums[largest]))
-    columns = map(np.concatenate, zip(*kept, strict=True))
+        pairs.append((np.full(len(largest), label), largest, sums[largest]))
+    columns = map(np.concatenate, zip(*pairs, strict=True))
     table = pd.DataFrame(dict(zip(("class", "competitor", "contribution"), columns, strict=True)))
     table = table.sort_values("contribution", key=np.abs, ascending=False, ignore_index=True, kind="stable")
     table.insert(1, "class_name", class_labels[table["class"]])
@@ -137,15 +137,15 @@ def scale_parts(
     kappa : float
         How many times larger the logits became.
     scale : ndarray, shape (N,)
-        In nats; the change of the loss minus it is the shape part. Where the logits only grew, it is all.
-        A side whose logits are all equal (a head that starts at zero) stays as it is at any scale.
+        In nats; the shape part is the change of the loss minus this. Where the logits only grew, the shape
+        part is 0. A side whose logits are all equal (a head that starts at zero) is the same at any scale.
     """
     size_a, size_b = _centred_size(before), _centred_size(after)
-    grown = _losses(before, targets, size_b / size_a if size_a else 1.0)
-    shrunk = _losses(after, targets, size_a / size_b if size_b else 1.0)
-    plain_a, plain_b = _losses(before, targets, 1.0), _losses(after, targets, 1.0)
+    before_scaled = _losses(before, targets, size_b / size_a if size_a else 1.0)
+    after_scaled = _losses(after, targets, size_a / size_b if size_b else 1.0)
+    before_losses, after_losses = _losses(before, targets, 1.0), _losses(after, targets, 1.0)
     kappa = size_b / size_a if size_a else math.inf if size_b else 1.0
-    return kappa, ((grown - plain_a) + (plain_b - shrunk)) / 2
+    return kappa, ((before_scaled - before_losses) + (after_losses - after_scaled)) / 2
 
 
 def _centred_size(logits: NDArray[np.floating[Any]]) -> float:

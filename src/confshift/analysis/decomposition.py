@@ -1,4 +1,4 @@
-"""The exact split of a change of the mean loss: by account, by cell, by class, by competitor.
+"""The exact split of a change of the mean loss: by account, by cell, by class.
 
 Every split adds up to the change of the mean loss, to the rounding of the sums.
 """
@@ -22,7 +22,7 @@ CELLS = pd.MultiIndex.from_product([TRANSITIONS, DIRECTIONS], names=["transition
 
 
 def account_of(panel: Panel, before: int, after: int) -> pd.DataFrame:
-    """Split the change into hedging, more or fewer mistakes, and dearer or cheaper mistakes.
+    """Split the change into hedging, the number of mistakes, and the cost of a mistake.
 
     L = H + e C, with H the mean hedge, e the error rate and C the mean mistake of the wrong samples;
     the product's change is shared symmetrically between its factors.
@@ -43,7 +43,8 @@ def account_of(panel: Panel, before: int, after: int) -> pd.DataFrame:
     Notes
     -----
     E. M. Kitagawa, "Components of a Difference Between Two Rates", JASA 50 (1955), 1168-1194. Where
-    no sample is wrong on one side, C is unknown there and taken from the other: all goes to the rate.
+    no sample is wrong on one side, C is undefined there, and the other side's is used for both: the whole
+    product's change then counts as a change of the rate.
     """
     hedge = panel.hedge[[before, after]].mean(axis=1)
     rate = 1 - panel.correct[[before, after]].mean(axis=1)
@@ -69,20 +70,20 @@ def kitagawa(
     hedge, rate, mistake : ndarray, shape (2, ...)
         Mean hedge, error rate and mean mistake, before and after.
     """
-    # A tie that holds the true class is wrong at no cost, so the rate is of the samples called wrong.
+    # A wrong answer that ties with the true class costs nothing, but counts in the rate.
     cost = np.divide(mistake, rate, out=np.full(rate.shape, np.nan), where=rate > 0)
-    known = np.where(np.isnan(cost), cost[::-1], cost)
-    known = np.where(np.isnan(known), 0.0, known)
+    finite_cost = np.where(np.isnan(cost), cost[::-1], cost)
+    finite_cost = np.where(np.isnan(finite_cost), 0.0, finite_cost)
     parts = [
         hedge[1] - hedge[0],
-        known.mean(axis=0) * (rate[1] - rate[0]),
-        rate.mean(axis=0) * (known[1] - known[0]),
+        finite_cost.mean(axis=0) * (rate[1] - rate[0]),
+        rate.mean(axis=0) * (finite_cost[1] - finite_cost[0]),
     ]
     return cost, np.stack(parts)
 
 
 def cell_codes(panel: Panel, before: int, after: int) -> NDArray[np.intp]:
-    """Return each sample's cell as a position in CELLS; of no meaning where a side's loss is not finite."""
+    """Return each sample's cell as a position in CELLS; meaningless where a side's loss is not finite."""
     return _codes(panel, before, after, panel.changes(before, after))
 
 
@@ -121,8 +122,8 @@ def cell_columns(panel: Panel, before: int, after: int) -> dict[str, NDArray[Any
         return np.bincount(codes, members, len(CELLS)).astype(np.int64)
 
     contribution = mean(change)
-    # A higher top probability, by its logarithm: that still differs where both are 1.0 in float64.
-    surer = panel.hedge[after] < panel.hedge[before]
+    # By the logarithm of the top probability, which still differs where both are 1.0 in float64.
+    more_confident = panel.hedge[after] < panel.hedge[before]
     spread = np.maximum(mean(change * change) - contribution**2, 0)
     return {
         "samples": np.bincount(codes, minlength=len(CELLS)),
@@ -132,8 +133,8 @@ def cell_columns(panel: Panel, before: int, after: int) -> dict[str, NDArray[Any
         "mistake": mean(panel.mistake[after] - panel.mistake[before]),
         "calibration": mean(panel.calibration[after] - panel.calibration[before]),
         "refinement": mean(panel.refinement[after] - panel.refinement[before]),
-        "confidence_up_samples": count(surer),
-        "confidence_up_contribution": mean(np.where(surer, change, 0.0)),
+        "confidence_up_samples": count(more_confident),
+        "confidence_up_contribution": mean(np.where(more_confident, change, 0.0)),
         "same_label_samples": count(panel.predicted[after] == panel.predicted[before]),
     }
 
@@ -205,7 +206,7 @@ def held_out_share(changes: NDArray[np.float64], targets: NDArray[np.int64], few
     """Return the share of a change that the `few` classes with the largest contributions carry.
 
     They are chosen on one half of each class's samples and measured on the other half, and the other way
-    round: chosen and measured on the same samples, noise alone would look like a few classes.
+    round: if the same samples chose and measured them, noise alone would look like a few classes.
 
     Parameters
     ----------
@@ -225,8 +226,8 @@ def held_out_share(changes: NDArray[np.float64], targets: NDArray[np.int64], few
     for half in (0, 1):
         part = order[half::2]
         sums[half] = np.bincount(targets[part], changes[part], classes)
-    carried = [sums[1 - half][np.argsort(-sums[half], kind="stable")[:few]].sum() for half in (0, 1)]
-    return float(sum(carried) / changes.sum())
+    sums_of_few = [sums[1 - half][np.argsort(-sums[half], kind="stable")[:few]].sum() for half in (0, 1)]
+    return float(sum(sums_of_few) / changes.sum())
 
 
 def concentration_of(changes: NDArray[np.float64]) -> pd.DataFrame:
@@ -253,9 +254,9 @@ def concentration_of(changes: NDArray[np.float64]) -> pd.DataFrame:
     for percent in (1, 5, 10):
         top = falling[: max(1, round(samples * percent / 100))]
         rows[f"top_{percent}_percent"] = float(top[top > 0].sum() / gross) if gross > 0 else np.nan
-    # Summed from the lowest up: the most that can stay without a rise, exact where every change is positive.
-    staying = np.flatnonzero(np.cumsum(falling[::-1]) <= 0)
-    rows["cancelling_samples"] = float(samples - (staying[-1] + 1 if len(staying) else 0))
+    # Summed from the lowest up, how many samples can stay without a rise; exact if all changes are positive.
+    without_rise = np.flatnonzero(np.cumsum(falling[::-1]) <= 0)
+    rows["cancelling_samples"] = float(samples - (without_rise[-1] + 1 if len(without_rise) else 0))
     centred = changes - changes.mean()
     fourth = (centred**4).mean()
     rows["effective_samples"] = float(samples * (centred**2).mean() ** 2 / fourth) if fourth > 0 else np.nan

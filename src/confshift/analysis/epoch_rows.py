@@ -22,7 +22,7 @@ def row_of(panel: Panel, position: int) -> dict[str, Any]:
     checkpoint, finite = panel.checkpoints[position], panel.finite[position]
     answered = panel.answered[position]
     correct = panel.correct[position][answered].astype(np.float64)
-    # What has an infinite loss has it at any temperature.
+    # An infinite loss is infinite at any temperature.
     refinement = np.where(panel.infinite[position], math.inf, panel.refinement[position])
     means = {
         "loss": panel.loss[position][answered],
@@ -89,17 +89,17 @@ def class_columns(panel: Panel, position: int) -> dict[str, Any]:
 
 
 def assemble(parts: list[Part]) -> pd.DataFrame:
-    """Make one frame of many small tables; putting frames together takes longer than computing them."""
+    """Make one frame of many small tables; concatenating frames would take longer than computing them."""
     lengths = [len(next(iter(columns.values()))) for _, columns in parts]
     frame = {name: np.repeat([keys[name] for keys, _ in parts], lengths) for name in parts[0][0]}
     frame |= {name: np.concatenate([columns[name] for _, columns in parts]) for name in parts[0][1]}
     return pd.DataFrame(frame)
 
 
-def cells_part(split: str, against: str, panel: Panel, other: int, position: int) -> Part:
+def cells_part(split: str, against: str, panel: Panel, reference: int, position: int) -> Part:
     """Return the part of `History.cells` that holds one checkpoint against another."""
-    usable = panel.finite[other] & panel.finite[position]
+    usable = panel.finite[reference] & panel.finite[position]
     keys = {"split": split, "against": against, "epoch": panel.epochs[position]}
     cells = {name: decomposition.CELLS.get_level_values(name) for name in decomposition.CELLS.names}
-    columns = decomposition.cell_columns(panel.take(usable), other, position)
-    return {**keys, "against_epoch": panel.epochs[other]}, {**cells, **columns}
+    columns = decomposition.cell_columns(panel.take(usable), reference, position)
+    return {**keys, "against_epoch": panel.epochs[reference]}, {**cells, **columns}

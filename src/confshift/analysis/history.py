@@ -30,14 +30,14 @@ CRITERIA = {"loss": False, "refinement_loss": False, "accuracy": True}
 
 @dataclass(frozen=True, eq=False, repr=False)
 class History:
-    """A run as tables: unrounded DataFrames, made by :func:`summarize`, computed when first asked for.
+    """A run as tables: unrounded DataFrames, made by :func:`summarize`, computed on first use.
 
     Attributes
     ----------
     panels : tuple of (str, Panel)
         The checkpoints of each split, in order of epoch; the main split first.
     looks, groups
-        What `rise.judge` knows of the question; see :func:`summarize`.
+        How `rise.judge` is to judge; see :func:`summarize`.
     """
 
     panels: tuple[tuple[str, Panel], ...]
@@ -55,7 +55,7 @@ class History:
 
     @property
     def main(self) -> Panel:
-        """The panel that `best`, `cells` against the best, `dynamics` and findings speak of: val."""
+        """The panel of the main split, which `best`, `rise`, `dynamics` and the findings are about."""
         return self.panels[0][1]
 
     @cached_property
@@ -111,14 +111,18 @@ class History:
         Indexed by split, against ("previous" or "best"), epoch, transition, direction; columns
         against_epoch and those of `decomposition.cells_of`.
         """
-        # The first part is there for its columns: a lone checkpoint has nothing to be held against.
+        # The first part only supplies the columns: a lone checkpoint has nothing to be compared with.
         parts = [cells_part("", "", self.main, 0, 0)]
         for split, panel in self.panels:
             best, finite = _best_position(panel, "loss"), panel.finite
             for position in range(len(panel.checkpoints)):
-                for against, other in (("previous", position - 1), ("best", best)):
-                    if other >= 0 and other != position and (finite[other] & finite[position]).any():
-                        parts.append(cells_part(split, against, panel, other, position))
+                for against, reference in (("previous", position - 1), ("best", best)):
+                    if (
+                        reference >= 0
+                        and reference != position
+                        and (finite[reference] & finite[position]).any()
+                    ):
+                        parts.append(cells_part(split, against, panel, reference, position))
         table = assemble(parts).iloc[len(decomposition.CELLS) :]
         return table.set_index(["split", "against", "epoch", *decomposition.CELLS.names])
 
@@ -128,9 +132,9 @@ class History:
 
         Indexed by criterion; columns epoch (the earliest of equals), loss, loss_se, refinement_loss,
         refinement_loss_se, accuracy, accuracy_se, finite_loss, nonfinite_samples, temperature, fit_status. A
-        checkpoint that leaves more samples without a finite loss (by accuracy: without an answer) than
-        another is not chosen: its mean is over the easier ones. Those that leave out as many, but not the
-        same, are compared on the samples that none of them leaves out.
+        checkpoint with more samples without a finite loss (for accuracy: without an answer) than another is
+        never the best: its mean may be over the easier ones. Checkpoints that leave out equally many, but
+        different, samples are compared on those that none of them leaves out.
         """
         table = self.table[self.table["split"] == self.split]
         columns = [
@@ -153,7 +157,7 @@ class History:
     def rise(self) -> pd.DataFrame:
         """Whether loss, refinement loss and error rate of the main split rise, each with its evidence.
 
-        Indexed by series, "loss" first. The last epoch is held against the lowest earlier mean:
+        Indexed by series, "loss" first. The last epoch is compared with the lowest earlier mean:
         verdict and status; unit (nats, fraction); amount, the last minus the lowest; lower_bound and
         upper_bound of the rise (95 % each, whichever epoch is the best); since, the last of the epochs that
         can't be told from the lowest one (NaN where no rise beyond sampling error is seen): every later
@@ -165,15 +169,15 @@ class History:
         samples_left_out (without a finite value at some epoch that was judged), epochs_left_out (most
         samples have no answer there); infinite_epochs, whose mean is infinite, and infinite_samples, which
         make it so at the last epoch. Then amount, bounds and last_value are inf; finite_best_value and
-        finite_last_value are over the finite_samples whose loss is finite at both. share_of_rise of the loss
-        (errors at their cost in nats) and
-        share_of_fall, of the fall from the first epoch to the lowest; inf where there is no such whole.
+        finite_last_value are over the finite_samples whose loss is finite at both. share_of_rise is the
+        share of the loss's rise (errors at their cost in nats), share_of_fall that of the fall from the first
+        epoch to the lowest; inf where the loss did not rise, or nothing fell.
         """
         return self.judgement.rise
 
     @property
     def candidates(self) -> pd.DataFrame:
-        """The epochs that may be the best: those that can't be told from the lowest mean.
+        """The epochs that may be the best: those statistically tied with the lowest mean.
 
         Indexed by criterion (loss, refinement_loss, accuracy) and epoch; columns value, statistic,
         critical_value, in_set. The set holds the epoch with the best population mean with 95 % confidence.
@@ -192,7 +196,7 @@ class History:
 
     @cached_property
     def references(self) -> pd.DataFrame:
-        """Loss and accuracy of a model that knows nothing, on the main split; see `baseline.references`."""
+        """Loss and accuracy of guesses without a model, on the main split; see `baseline.references`."""
         return baseline.references(self.main.targets, len(self.main.class_names))
 
     @cached_property
@@ -215,7 +219,7 @@ class History:
 
     @cached_property
     def label_order(self) -> LabelOrder:
-        """Whether the outputs of the last checkpoint would fit under other names; see `label_order`."""
+        """Whether the last checkpoint's outputs would fit better under other names; see `label_order`."""
         panel = self.main
         usable = panel.answered[-1]
         return label_order(panel.predicted[-1][usable], panel.targets[usable], len(panel.class_names))
@@ -235,11 +239,11 @@ class History:
 
     @cached_property
     def pair(self) -> tuple[Checkpoint, Checkpoint]:
-        """The two checkpoints that a report compares unless told otherwise.
+        """The two checkpoints that a report compares by default.
 
         The best by loss and the last; where the last is the best, the first and the last. Checkpoints at
-        which most samples have no answer, none has a finite loss, or none that has one at the other, have no
-        part in it, unless all are such.
+        which most samples have no answer, or no sample has a finite loss that it also has at the other, are
+        passed over, unless all are like that.
         """
         finite, last = self.main.finite, len(self.main.checkpoints) - 1
         scored, answering = finite.any(axis=1), enough_answers(self.main)
@@ -251,9 +255,9 @@ class History:
         return self.main.checkpoints[self._start_of(last)], self.main.checkpoints[last]
 
     def pair_ending_at(self, after: Checkpoint) -> tuple[Checkpoint, Checkpoint]:
-        """Return the pair to compare of the run as it was at one of its checkpoints, whatever came later.
+        """Return the pair to compare if the run had ended at one of its checkpoints.
 
-        The best earlier one by loss; where none is better, the first.
+        The best earlier one by loss, or the first where none is better, and this one.
         """
         return self.main.checkpoints[self._start_of(self.main.checkpoints.index(after))], after
 
@@ -278,8 +282,8 @@ def summarize(
     split : str
         The main split; where the run has no such split, its first one is.
     looks : {"once", "every epoch"} or int
-        How often you ask whether the run rises: once, at the end; after every epoch; after each of so many
-        planned ones. `rise` and `candidates` keep their error rate over all of them.
+        How often you ask whether the run rises: once, at the end; after every epoch; after each epoch of a
+        planned number. `rise` and `candidates` keep their error rate over all these looks.
     groups : sequence of length N or mapping from sample id, optional
         Samples with the same label (patient, document) err together; then groups are counted. A sequence is
         in the order of ascending sample id.
@@ -319,7 +323,7 @@ def summarize(
 
 
 def _checkpoints_in(run: Iterable[Checkpoint]) -> Iterator[Checkpoint]:
-    """Yield the checkpoints; refuse by name what people pass in place of a run."""
+    """Yield the checkpoints; refuse whatever else was passed, saying what it is."""
     if isinstance(run, str | os.PathLike):
         path = os.fspath(run)
         raise ConfshiftError(f"run={path!r} is a path: pass confshift.Run({path!r})")
@@ -335,15 +339,15 @@ def _checkpoints_in(run: Iterable[Checkpoint]) -> Iterator[Checkpoint]:
 
 
 def _in_order(checkpoints: list[Checkpoint]) -> list[Checkpoint]:
-    """Sort by epoch; without an epoch (NaN) of its own a checkpoint has no place."""
+    """Sort by epoch; refuse checkpoints that share an epoch, or lack one (NaN)."""
     epochs = np.array([checkpoint.epoch for checkpoint in checkpoints])
     if len(np.unique(epochs)) < len(epochs):
         raise ConfshiftError(
             f"run holds {len(epochs)} checkpoints of split {checkpoints[0].split!r} with epochs "
-            f"{', '.join(f'{one:g}' for one in epochs)}: give each its own, Checkpoint.from_predictions(..., "
-            "epoch=)"
+            f"{', '.join(f'{epoch:g}' for epoch in epochs)}: give each its own, "
+            "Checkpoint.from_predictions(..., epoch=)"
         )
-    return sorted(checkpoints, key=lambda one: one.epoch)
+    return sorted(checkpoints, key=lambda checkpoint: checkpoint.epoch)
 
 
 def _best_position(panel: Panel, criterion: str, *, end: int | None = None) -> int:
@@ -353,7 +357,7 @@ def _best_position(panel: Panel, criterion: str, *, end: int | None = None) -> i
     counts = usable.sum(axis=1)
     places = np.flatnonzero(counts == counts.max())
     shared = usable[places].all(axis=0)
-    # None of them may be the best for the samples that it leaves out.
+    # A checkpoint must not win by the samples that it leaves out.
     members = shared if shared.any() else usable[places]
     sums = np.where(members, values[places], 0.0).sum(axis=1)
     return int(places[np.argmax(sums) if CRITERIA[criterion] else np.argmin(sums)])

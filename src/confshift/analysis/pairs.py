@@ -46,24 +46,24 @@ def pairs_of(panel: Panel) -> pd.DataFrame:
         """Return (2, pairs) of (T, T), whose row is the checkpoint and whose column is the other one."""
         return np.stack([values[first, second], values[second, first]])
 
-    finite, answered = _Shared(panel.finite), _Shared(panel.answered)
-    loss, refinement = sides(finite.mean(panel.loss)), sides(finite.mean(panel.refinement))
-    rate = 1 - sides(finite.mean(panel.correct))
-    hedge, mistake = sides(finite.mean(panel.hedge)), sides(finite.mean(panel.mistake))
+    over_finite, over_answered = _SharedMeans(panel.finite), _SharedMeans(panel.answered)
+    loss, refinement = sides(over_finite.mean(panel.loss)), sides(over_finite.mean(panel.refinement))
+    rate = 1 - sides(over_finite.mean(panel.correct))
+    hedge, mistake = sides(over_finite.mean(panel.hedge)), sides(over_finite.mean(panel.mistake))
     cost, account = kitagawa(hedge, rate, mistake)
     forgotten, learned = sides(_sums(panel.correct, panel.answered & ~panel.correct))
-    answers, accuracy = sides(answered.counts)[0], sides(answered.mean(panel.correct))
+    answers, accuracy = sides(over_answered.counts)[0], sides(over_answered.mean(panel.correct))
     columns: dict[str, NDArray[Any]] = {
-        "scored": sides(finite.counts)[0].astype(int),
+        "scored": sides(over_finite.counts)[0].astype(int),
         "answered": answers.astype(int),
         "learned_answers": learned.astype(int),
         "forgotten_answers": forgotten.astype(int),
     }
-    named = {"loss": loss, "accuracy": accuracy, "refinement": refinement, "cost": cost}
-    for name, values in {**named, "calibration": loss - refinement}.items():
+    quantities = {"loss": loss, "accuracy": accuracy, "refinement": refinement, "cost": cost}
+    for name, values in {**quantities, "calibration": loss - refinement}.items():
         columns[f"{name}_before"], columns[f"{name}_after"] = values
     columns["loss_low"], columns["loss_high"] = _loss_bounds(
-        panel, loss[1] - loss[0], sides(finite.counts)[0], first, second
+        panel, loss[1] - loss[0], sides(over_finite.counts)[0], first, second
     )
     sums = (learned - forgotten, learned + forgotten, learned - forgotten)
     columns["accuracy_low"], columns["accuracy_high"] = _bounds(accuracy[1] - accuracy[0], answers, *sums)
@@ -71,7 +71,7 @@ def pairs_of(panel: Panel) -> pd.DataFrame:
     return pd.DataFrame(columns, index=pd.MultiIndex.from_arrays([first, second], names=["before", "after"]))
 
 
-class _Shared:
+class _SharedMeans:
     """Means of each checkpoint over the samples that it shares with each other one."""
 
     def __init__(self, members: NDArray[np.bool_]) -> None:
@@ -84,9 +84,9 @@ class _Shared:
         """Return (T, T): of the checkpoint in the row, over what it shares with the one in the column."""
         if self.whole:
             return np.broadcast_to(values.mean(axis=1)[:, None], self.counts.shape)
-        used = np.where(self.members, values, 0.0)
+        terms = np.where(self.members, values, 0.0)
         with np.errstate(invalid="ignore", divide="ignore"):
-            means: NDArray[np.float64] = _sums(used, self.members) / self.counts
+            means: NDArray[np.float64] = _sums(terms, self.members) / self.counts
         return means
 
 
@@ -113,7 +113,7 @@ def _loss_bounds(
         block = slice(start, start + _BLOCK)
         members = panel.finite[:, block]
         losses = np.where(members, panel.loss[:, block], np.nan)
-        # What a sample has in common at most epochs would only cost digits: a change does not know of it.
+        # A sample's level, the same at most epochs, cancels in every change and would only cost digits.
         a = np.where(members, losses - _typical(losses), 0.0)
         m = members.astype(np.float64)
         a2 = a * a
@@ -121,15 +121,15 @@ def _loss_bounds(
         sizes += a2 @ m.T + m @ a2.T
         squares += a2 @ m.T + m @ a2.T - 2 * a @ a.T
         cubes += m @ (a2 * a).T - (a2 * a) @ m.T + 3 * (a2 @ a.T - a @ a2.T)
-    parts = (each[first, second] for each in (sums, squares, cubes))
+    parts = (total[first, second] for total in (sums, squares, cubes))
     return _bounds(change, samples, *parts, rounding=_EPS * sizes[first, second])
 
 
 def _typical(losses: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return each sample's median over the epochs at which its loss is finite, 0 where there is none."""
-    ranked = np.sort(losses, axis=0)  # NaN last
+    sorted_losses = np.sort(losses, axis=0)  # NaN last
     middle = np.maximum((np.isfinite(losses).sum(axis=0) - 1) // 2, 0)
-    return np.asarray(np.nan_to_num(ranked[middle, np.arange(losses.shape[1])]))
+    return np.asarray(np.nan_to_num(sorted_losses[middle, np.arange(losses.shape[1])]))
 
 
 def _bounds(

@@ -44,7 +44,7 @@ class Panel:
 
     @cached_property
     def answered(self) -> NDArray[np.bool_]:
-        """Whether a sample has an answer at a checkpoint; without one it counts nowhere."""
+        """Whether a sample has an answer at a checkpoint; without one it is left out of everything."""
         return np.asarray(self.predicted >= 0)
 
     @cached_property
@@ -54,7 +54,7 @@ class Panel:
 
     @cached_property
     def infinite(self) -> NDArray[np.bool_]:
-        """Whether a sample's answer gives its true class a probability of 0: a wrong answer, at any cost."""
+        """Whether a sample's answer gives its true class a probability of 0: wrong, at an infinite loss."""
         return np.asarray(self.answered & ~self.finite)
 
     def changes(self, before: int, after: int) -> NDArray[np.float64]:
@@ -64,7 +64,7 @@ class Panel:
 
     @cached_property
     def _scored_loss(self) -> NDArray[np.float64]:
-        # Infinity would do as well, but for the warning where it is taken from itself.
+        # NaN rather than infinity, because numpy warns of inf - inf.
         return np.where(self.finite, self.loss, np.nan)
 
     @cached_property
@@ -117,32 +117,34 @@ def stack(checkpoints: Sequence[Checkpoint]) -> Panel:
     for other in checkpoints[1:]:
         _check_same_samples(first, other)
 
-    measured = [checkpoint.measurement for checkpoint in checkpoints]
-    columns = {name: np.stack([one.column(name) for one in measured]) for name in _STACKED}
+    measurements = [checkpoint.measurement for checkpoint in checkpoints]
+    columns = {
+        name: np.stack([measurement.column(name) for measurement in measurements]) for name in _STACKED
+    }
     return Panel(tuple(checkpoints), ids, targets, names, **columns)
 
 
 def _shared_names(checkpoints: Sequence[Checkpoint]) -> tuple[str, ...]:
-    """Return the class names that all checkpoints share; one in another order would mislabel everything."""
-    named = checkpoints[0]
+    """Return the class names that all checkpoints share; another order would mislabel every class."""
+    source = checkpoints[0]
     for other in checkpoints[1:]:
-        if len(named.class_names) != len(other.class_names):
+        if len(source.class_names) != len(other.class_names):
             raise ConfshiftError(
-                f"{other!r} has {len(other.class_names)} classes and {named!r} has "
-                f"{len(named.class_names)}: they can't be paired"
+                f"{other!r} has {len(other.class_names)} classes and {source!r} has "
+                f"{len(source.class_names)}: they can't be paired"
             )
-        if are_numbers(named.class_names):
-            named = other
-        differing = [k for k, name in enumerate(other.class_names) if name != named.class_names[k]]
+        if are_numbers(source.class_names):
+            source = other
+        differing = [k for k, name in enumerate(other.class_names) if name != source.class_names[k]]
         if differing and not are_numbers(other.class_names):
             at = differing[0]
             raise ConfshiftError(
-                f"class_names: {len(differing)} of {len(named.class_names)} differ; class {at} is "
-                f"{named.class_names[at]!r} in {named!r} and {other.class_names[at]!r} in {other!r}. "
+                f"class_names: {len(differing)} of {len(source.class_names)} differ; class {at} is "
+                f"{source.class_names[at]!r} in {source!r} and {other.class_names[at]!r} in {other!r}. "
                 "Bring the logits and targets of one side into the other's order of classes; where only "
                 "the spelling differs, pass the same class_names for both"
             )
-    return named.class_names
+    return source.class_names
 
 
 def _check_same_samples(first: Checkpoint, other: Checkpoint) -> None:

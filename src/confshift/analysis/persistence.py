@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 #: So many epochs after the minimum are needed before a rise can be called lasting.
 TAIL = 4
 
-#: Above this lag-1 autocorrelation the jitter is not taken for independent from epoch to epoch.
+#: Above this lag-1 autocorrelation the jitter is not treated as independent from epoch to epoch.
 CORRELATED = 0.5
 
 _WINDOW = 3
@@ -21,15 +21,15 @@ _LAGS = (1, 3)
 _NULL_SERIES = 4000
 #: The initial fall is not jitter: it ends where this share of the way from first to lowest is left.
 _FALL_LEFT = 0.1
-#: The larger of two local jitters, which the critical value knows, is on average this many times that of
-#: the whole tail (40 independent epochs).
+#: The level is in units of the larger of two local jitters, as in its critical value. That is on average this
+#: many times the jitter of the whole tail (40 independent epochs).
 _LARGER_OF_TWO = 1.2
-#: Fewer epochs after the minimum give no autocorrelation worth the name.
+#: With fewer epochs after the minimum no autocorrelation can be estimated.
 _ENOUGH = 8
 
 
 class Persistence(NamedTuple):
-    """What the epoch means alone say; amounts in the unit of the series."""
+    """What the epoch means alone show; amounts in the unit of the series."""
 
     rising: bool  # beyond jitter: by trend, by level or both
     tail: int  # epochs after the minimum
@@ -51,19 +51,19 @@ def persistence_of(
     against the lowest earlier one, in units of the local jitter, against its Monte-Carlo null with the
     selection included; it sees a rise that has stopped or partly come back.
 
-    Jitter that is correlated from epoch to epoch makes both arms fire too often. Above a lag-1
-    autocorrelation r of 0.5 after the minimum only a level counts that stays above its critical value in
-    units of the jitter there times sqrt((1 + r) / (1 - r)), where that is the larger. The two go together:
-    a smooth rise after a drop of the learning rate is autocorrelated too, but hardly jitters, and its r
-    says nothing of the large jitter before the drop.
+    Jitter that is correlated from epoch to epoch makes both arms reject too often. So above a lag-1
+    autocorrelation r of 0.5 after the minimum, the level must also exceed its critical value in units of the
+    jitter there times sqrt((1 + r) / (1 - r)), where that is the larger unit. Both r and the jitter are taken
+    after the minimum: a smooth rise after a drop of the learning rate is autocorrelated too, but hardly
+    jitters, and its r says nothing about the large jitter before the drop.
 
     Parameters
     ----------
     means : ndarray, shape (T,)
     alpha : float
     look_alpha : float, optional
-        Where the question is asked at every look: the part of alpha for this one. All of it goes to the
-        trend, since the Monte-Carlo null of the level is too coarse for so small a part.
+        With repeated looks: the part of alpha for this one. All of it goes to the trend, since the
+        Monte-Carlo null of the level is too coarse for so small a part.
     """
     series = _after_fall(means)
     tail = series[int(np.argmin(series)) + 1 :]
@@ -89,7 +89,7 @@ def _after_fall(means: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _blocks(tail: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return means of three consecutive epochs, the oldest rest left out; short tails as they are."""
+    """Return means of three consecutive epochs, without the oldest remainder; short tails as they are."""
     size = 3 if len(tail) >= 12 else 1
     count = len(tail) // size
     means = tail[len(tail) - count * size :].reshape(count, size).mean(axis=1)

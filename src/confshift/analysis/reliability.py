@@ -14,7 +14,7 @@ BINNINGS = ("equal_mass", "equal_width")
 def wilson_interval(
     successes: NDArray[Any], trials: NDArray[Any], *, level: float = 0.95
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return Wilson's score interval of a share; NaN where there was no trial.
+    """Return Wilson's score interval of a share; NaN where there were no trials.
 
     Notes
     -----
@@ -61,27 +61,27 @@ def reliability_bins(
 def bin_columns(
     confidence: NDArray[np.float64], correct: NDArray[np.bool_], *, binning: str, bins: int = 15
 ) -> dict[str, NDArray[Any]]:
-    """Return the columns of `reliability_bins` as arrays; empty where there is no sample."""
+    """Return the columns of `reliability_bins` as arrays; empty where there are no samples."""
     order = np.argsort(confidence)
-    ordered = confidence[order]
-    if binning == "equal_width" or not len(ordered):
+    sorted_confidence = confidence[order]
+    if binning == "equal_width" or not len(sorted_confidence):
         edges = np.linspace(0, 1, bins + 1)
     else:
         # The smallest confidence with at least q/bins of the samples at or below it.
-        places = -(-np.arange(1, bins) * len(ordered) // bins) - 1
-        edges = np.concatenate([[0.0], np.unique(ordered[np.maximum(places, 0)]), [1.0]])
-    upto = np.searchsorted(ordered, edges, side="right")
+        places = -(-np.arange(1, bins) * len(sorted_confidence) // bins) - 1
+        edges = np.concatenate([[0.0], np.unique(sorted_confidence[np.maximum(places, 0)]), [1.0]])
+    upto = np.searchsorted(sorted_confidence, edges, side="right")
     upto[0] = 0  # a confidence of exactly 0 is in the first bin
     samples = np.diff(upto)
-    filled = np.flatnonzero(samples)
-    samples = samples[filled]
-    right = np.add.reduceat(correct[order].astype(np.float64), upto[filled])
+    bin_numbers = np.flatnonzero(samples)
+    samples = samples[bin_numbers]
+    right = np.add.reduceat(correct[order].astype(np.float64), upto[bin_numbers])
     low, high = wilson_interval(right, samples)
     return {
-        "bin": filled,
-        "edge_low": edges[filled],
-        "edge_high": edges[filled + 1],
-        "confidence": np.add.reduceat(ordered, upto[filled]) / samples,
+        "bin": bin_numbers,
+        "edge_low": edges[bin_numbers],
+        "edge_high": edges[bin_numbers + 1],
+        "confidence": np.add.reduceat(sorted_confidence, upto[bin_numbers]) / samples,
         "accuracy": right / samples,
         "accuracy_low": low,
         "accuracy_high": high,
@@ -105,11 +105,11 @@ def isotonic_curve(confidence: NDArray[np.float64], correct: NDArray[np.bool_]) 
     """
     order = np.argsort(confidence, kind="stable")
     sorted_confidence = confidence[order]
-    fitted = _pool(sorted_confidence, correct[order])
-    first = np.flatnonzero(np.r_[True, fitted[1:] != fitted[:-1]])
-    last = np.r_[first[1:] - 1, len(fitted) - 1]
+    levels = _pool(sorted_confidence, correct[order])
+    first = np.flatnonzero(np.r_[True, levels[1:] != levels[:-1]])
+    last = np.r_[first[1:] - 1, len(levels) - 1]
     ends = np.unique(np.concatenate([first, last]))
-    return pd.DataFrame({"confidence": sorted_confidence[ends], "accuracy": fitted[ends]})
+    return pd.DataFrame({"confidence": sorted_confidence[ends], "accuracy": levels[ends]})
 
 
 def _pool(sorted_confidence: NDArray[np.float64], correct: NDArray[np.generic]) -> NDArray[np.float64]:
@@ -120,8 +120,8 @@ def _pool(sorted_confidence: NDArray[np.float64], correct: NDArray[np.generic]) 
     first = np.flatnonzero(new)
     samples = np.diff(np.r_[first, len(sorted_confidence)])
     shares = np.add.reduceat(correct.astype(np.float64), first) / samples
-    fitted: NDArray[np.float64] = isotonic_regression(shares, weights=samples).x
-    return np.repeat(fitted, samples)
+    levels: NDArray[np.float64] = isotonic_regression(shares, weights=samples).x
+    return np.repeat(levels, samples)
 
 
 def consistency_band(
@@ -160,10 +160,12 @@ def consistency_band(
     random = np.random.default_rng(seed)
     if len(confidence) > max_samples:
         confidence = random.choice(confidence, max_samples, replace=False)
-    ordered = np.sort(confidence)
-    places = np.unique(np.linspace(0, len(ordered) - 1, points).round().astype(int))
+    sorted_confidence = np.sort(confidence)
+    places = np.unique(np.linspace(0, len(sorted_confidence) - 1, points).round().astype(int))
     curves = np.empty((draws, len(places)))
     for draw in range(draws):
-        curves[draw] = _pool(ordered, random.random(len(ordered)) < ordered)[places]
+        curves[draw] = _pool(sorted_confidence, random.random(len(sorted_confidence)) < sorted_confidence)[
+            places
+        ]
     low, high = np.quantile(curves, [(1 - level) / 2, (1 + level) / 2], axis=0)
-    return pd.DataFrame({"confidence": ordered[places], "low": low, "high": high})
+    return pd.DataFrame({"confidence": sorted_confidence[places], "low": low, "high": high})

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from confshift.analysis.panel import Panel
 from confshift.analysis.series import STATUSES, Looks, Series, judge_series, series_of
-from confshift.analysis.unscored import InUse, in_use, infinite_end, judged_flat
+from confshift.analysis.unscored import Selection, infinite_end, judged_flat, select
 from confshift.errors import ConfshiftError
 
 Groups = Sequence[Any] | NDArray[Any] | Mapping[Any, Any]
@@ -36,15 +36,15 @@ def judge(panel: Panel, *, looks: Looks = "once", groups: Groups | None = None) 
     a false "systematic" has at most that chance as far as their assumptions hold.
 
     Checkpoints at which fewer than half of the samples have an answer are left out; so are samples without
-    an answer at any of the others. A mean that is infinite is never the lowest; as the last one it is a rise
-    without a test. See `unscored`.
+    an answer at any of the others. An infinite mean is never the lowest; if the last mean is infinite, that
+    is a rise without a test. See `unscored`.
 
     Parameters
     ----------
     panel : Panel
     looks : {"once", "every epoch"} or int
-        "once" for a verdict at the end. "every epoch" where the same question is asked after each epoch:
-        then the 5 % are for all looks together; a number is that of the looks planned, which finds a rise
+        "once" for a verdict at the end. "every epoch" if you ask the same question after each epoch: then
+        the 5 % are for all looks together. A number is the number of looks planned; with it a rise is found
         sooner.
     groups : sequence of length N or mapping from sample id, optional
         Samples with the same label (patient, document) err together. A sequence is in the order of
@@ -62,16 +62,16 @@ def judge(panel: Panel, *, looks: Looks = "once", groups: Groups | None = None) 
     """
     check_looks(looks)
     rows, candidates = {}, {}
-    each = {
-        "loss": (panel.loss, in_use(panel)),
-        "refinement_loss": (panel.refinement, in_use(panel)),
-        "error_rate": ((~panel.correct).astype(np.float64), in_use(panel, losses=False)),
+    quantities = {
+        "loss": (panel.loss, select(panel)),
+        "refinement_loss": (panel.refinement, select(panel)),
+        "error_rate": ((~panel.correct).astype(np.float64), select(panel, losses=False)),
     }
-    for name, (values, used) in each.items():
-        codes = None if groups is None else _group_codes(groups, panel.sample_ids, used.samples)
-        kept = values[used.positions][:, used.samples]
-        series = series_of(kept, panel.epochs[used.positions], groups=codes)
-        rows[name] = _row(panel, values, series, used, looks)
+    for name, (values, selection) in quantities.items():
+        codes = None if groups is None else _group_codes(groups, panel.sample_ids, selection.samples)
+        numbers = values[selection.positions][:, selection.samples]
+        series = series_of(numbers, panel.epochs[selection.positions], groups=codes)
+        rows[name] = _row(panel, values, series, selection, looks)
         rows[name]["unit"] = "fraction" if name == "error_rate" else "nats"
         candidates[name] = series.candidates
     _add_shares(rows, panel)
@@ -81,22 +81,22 @@ def judge(panel: Panel, *, looks: Looks = "once", groups: Groups | None = None) 
 
 
 def _row(
-    panel: Panel, values: NDArray[np.float64], series: Series, used: InUse, looks: Looks
+    panel: Panel, values: NDArray[np.float64], series: Series, selection: Selection, looks: Looks
 ) -> dict[str, Any]:
     """Return a row of `rise`, without what depends on the other rows."""
-    row, samples = judge_series(series, looks=looks), int(used.samples.sum())
+    row, samples = judge_series(series, looks=looks), int(selection.samples.sum())
     row |= {"finite_best_value": row["best_value"], "finite_last_value": row["last_value"]}
     row["finite_samples"] = samples
-    if used.ends_infinite:
-        row |= infinite_end(panel, values, series, used)
-    elif row["status"] == "flat" and not judged_flat(panel, used):
+    if selection.ends_infinite:
+        row |= infinite_end(panel, values, series, selection)
+    elif row["status"] == "flat" and not judged_flat(panel, selection):
         row |= {"status": "unscored", "verdict": STATUSES["unscored"].verdict}
     return row | {
         "samples": samples,
-        "samples_left_out": len(used.samples) - samples,
-        "epochs_left_out": len(panel.epochs) - len(used.eligible),
-        "infinite_epochs": len(used.infinite),
-        "infinite_samples": used.infinite_samples(panel),
+        "samples_left_out": len(selection.samples) - samples,
+        "epochs_left_out": len(panel.epochs) - len(selection.eligible),
+        "infinite_epochs": len(selection.infinite),
+        "infinite_samples": selection.infinite_samples(panel),
     }
 
 
@@ -106,7 +106,7 @@ def _first(rise: pd.DataFrame) -> list[str]:
 
 
 def _add_shares(rows: dict[str, dict[str, Any]], panel: Panel) -> None:
-    """Set each rise against that of the loss and against the fall before it; name the small ones."""
+    """Relate each rise to that of the loss and to the fall before it; name the small ones."""
     of_loss = rows["loss"]["amount"]
     for name, row in rows.items():
         amount = row["amount"] * (_nats_for_errors(row, panel) if name == "error_rate" else 1)
@@ -117,9 +117,9 @@ def _add_shares(rows: dict[str, dict[str, Any]], panel: Panel) -> None:
 
 
 def _share(part: float, whole: float) -> float:
-    """Return part / whole; 0 of a part that isn't positive, inf of a whole that isn't.
+    """Return part / whole; 0 where the part isn't positive, else inf where the whole isn't.
 
-    An infinite part of an infinite whole is all of it; what a finite one is of it can't be said.
+    An infinite part of an infinite whole is 1, a finite part of it NaN.
     """
     if math.isnan(part):
         return math.nan
@@ -142,9 +142,9 @@ def _nats_for_errors(row: Mapping[str, Any], panel: Panel) -> float:
 
 
 def check_looks(looks: Looks) -> None:
-    """Refuse what doesn't say how often somebody looks."""
-    planned = isinstance(looks, int) and not isinstance(looks, bool) and looks > 0
-    if planned or looks in ("once", "every epoch"):
+    """Refuse `looks` unless it says how often the question is asked."""
+    is_number = isinstance(looks, int) and not isinstance(looks, bool) and looks > 0
+    if is_number or looks in ("once", "every epoch"):
         return
     raise ConfshiftError(
         f'looks={looks!r}: "once" for a verdict at the end, "every epoch" for one after each epoch, '
@@ -152,7 +152,7 @@ def check_looks(looks: Looks) -> None:
     )
 
 
-def _group_codes(groups: Groups, sample_ids: NDArray[Any], used: NDArray[np.bool_]) -> NDArray[np.intp]:
+def _group_codes(groups: Groups, sample_ids: NDArray[Any], members: NDArray[np.bool_]) -> NDArray[np.intp]:
     """Return a group code for each sample in use, without gaps."""
     if isinstance(groups, (Mapping, pd.Series)):
         missing = [sample_id for sample_id in sample_ids.tolist() if sample_id not in groups]
@@ -168,4 +168,4 @@ def _group_codes(groups: Groups, sample_ids: NDArray[Any], used: NDArray[np.bool
             f"groups has shape {labels.shape}, the run has {len(sample_ids)} samples; give one label for "
             "each, in the order of checkpoint.columns, or a mapping from sample id"
         )
-    return np.unique(labels[used], return_inverse=True)[1]
+    return np.unique(labels[members], return_inverse=True)[1]

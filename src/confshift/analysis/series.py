@@ -20,7 +20,7 @@ from confshift.analysis.simultaneous import (
     maxima,
     mean_errors,
     sequential_values,
-    spent,
+    spending,
 )
 
 #: The chance of calling a series rising that does not rise.
@@ -28,14 +28,14 @@ ALPHA = 0.05
 
 
 class Status(NamedTuple):
-    """What can be said of a series: the verdict it stands for, and how two kinds of sentence put it."""
+    """A judgement of a series: the verdict it stands for, and its words in two kinds of sentence."""
 
     verdict: str
     clause: str  # about the change between two epochs, in the headline
-    course: str = ""  # about where a run ends, against its best epoch; "" where that is not said
+    course: str = ""  # about where a run ends, against its best epoch; "" where no sentence says that
 
 
-#: Everything that can be said of a series, by its name in `History.rise`.
+#: Every status of a series, by its name in `History.rise`.
 STATUSES = {
     "systematic": Status("yes", "that is systematic", "a systematic rise"),
     "small": Status("yes", "that is systematic, but little", "a systematic rise, but little"),
@@ -58,10 +58,10 @@ STATUSES = {
     "too_few_epochs": Status("not applicable", "too few epochs to call it systematic or not"),
 }
 
-#: Below so many samples (or groups) a rise that isn't seen can't be called absent.
+#: With fewer samples (or groups) than this, not finding a rise does not mean that there is none.
 FEW = 100
 
-#: How often the question is asked: once, after every epoch, or after each of so many planned.
+#: How often the question is asked: once, after every epoch, or after each of a planned number of epochs.
 Looks = Literal["once", "every epoch"] | int
 
 _POWER_80 = 0.84  # normal quantile
@@ -85,7 +85,7 @@ class Series:
 
     @cached_property
     def candidates(self) -> pd.DataFrame:
-        """The epochs that can't be told from the lowest one.
+        """The epochs that are statistically tied with the lowest one.
 
         Indexed by epoch; columns value (the mean), statistic (the largest t-value against any other
         epoch; 0 for the lowest), critical_value and in_set.
@@ -100,7 +100,7 @@ class Series:
 
     @property
     def last_candidate(self) -> float:
-        """The latest epoch before the last one that can't be told from the lowest."""
+        """The latest epoch before the last one that is statistically tied with the lowest."""
         members = np.flatnonzero(self.candidates["in_set"].to_numpy()[:-1])
         return float(self.epochs[members[-1]])
 
@@ -129,7 +129,7 @@ def judge_series(series: Series, *, looks: Looks = "once") -> dict[str, Any]:
             **counts,
         }
     once, planned = looks == "once", looks if isinstance(looks, int) else None
-    share = spent(count - 1, planned=planned) - spent(count - 2, planned=planned)
+    share = spending(count - 1, planned=planned) - spending(count - 2, planned=planned)
     persistence = persistence_of(errors.means, alpha=ALPHA, look_alpha=None if once else ALPHA * share)
     critical = (
         critical_value(series.null.earlier[-1], alpha=ALPHA, units=errors.units)
@@ -168,18 +168,16 @@ _NO_NUMBERS = dict.fromkeys(
 
 
 def _numbers(series: Series, critical: float) -> dict[str, float]:
-    """Return how far the last epoch lies above the earlier ones, and what could have been seen."""
+    """Return how far the last epoch lies above the earlier ones, and which rise could have been detected."""
     means, error = series.errors.means, series.errors.standard_errors[-1, :-1]
     best = series.baseline
     rises = means[-1] - means[:-1]
-    spread_known = error > 0
+    has_spread = error > 0
     return {
         "amount": float(rises[best]),
-        "lower_bound": float((rises - critical * error)[spread_known].max())
-        if spread_known.any()
-        else math.nan,
+        "lower_bound": float((rises - critical * error)[has_spread].max()) if has_spread.any() else math.nan,
         "upper_bound": float((rises + critical * error).max()),
-        "resolution": float((critical + _POWER_80) * error[best]) if spread_known[best] else math.nan,
+        "resolution": float((critical + _POWER_80) * error[best]) if has_spread[best] else math.nan,
         "best_epoch": float(series.epochs[best]),
         "best_value": float(means[best]),
         "last_epoch": float(series.epochs[-1]),
@@ -199,5 +197,5 @@ def _status(
         return "flat"
     if beyond:
         return "systematic" if persistence.rising else "within_jitter"
-    unseen = units < FEW or math.isnan(numbers["resolution"])
-    return "below_resolution" if persistence.rising or unseen else "flat"
+    unresolved = units < FEW or math.isnan(numbers["resolution"])
+    return "below_resolution" if persistence.rising or unresolved else "flat"

@@ -78,14 +78,16 @@ def skewed_bounds(
     """
     from scipy.special import stdtrit
 
-    mean, spread, skewness, samples = (np.asarray(one, float) for one in (mean, spread, skewness, samples))
+    mean, spread, skewness, samples = (
+        np.asarray(moment, float) for moment in (mean, spread, skewness, samples)
+    )
     q = stdtrit(np.maximum(1, samples - 1), 0.5 + level / 2)
     with np.errstate(invalid="ignore", divide="ignore"):
         se, k = spread / np.sqrt(samples), skewness / np.sqrt(samples)
-    known, spread_out = samples >= 3, spread > 0
+    enough, spread_out = samples >= 3, spread > 0
     bounds = [
-        np.where(known, np.where(spread_out, mean - se * _unskew(signed, k), mean), np.nan)
-        for signed in (q, -q)
+        np.where(enough, np.where(spread_out, mean - se * _unskew(quantile, k), mean), np.nan)
+        for quantile in (q, -q)
     ]
     return bounds[0], bounds[1]
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 #: what is left is rounding.
 _IDENTICAL = 1e-12
 
-#: Draws handled together: T times as many numbers stay in the cache.
+#: Draws in a block: T times as many numbers stay in the cache.
 _BLOCK = 250
 
 #: Where the number of looks is not known, half of alpha is spent after so many.
@@ -30,7 +30,7 @@ class EpochMeans:
     covariance : ndarray, shape (T, T)
         Of the means: checkpoints scored on the same samples err together.
     units : int
-        How many independent things the error rests on: samples, or groups of them.
+        How many independent samples, or groups of samples, the error is estimated from.
     """
 
     means: NDArray[np.float64]
@@ -42,8 +42,8 @@ class EpochMeans:
         """Of the paired differences, shape (T, T); 0 between identical checkpoints."""
         variance = np.diag(self.covariance)
         levels = variance[:, None] + variance[None, :]
-        squared = levels - 2 * self.covariance
-        return np.sqrt(np.where(squared > _IDENTICAL * levels, squared, 0.0))
+        variances = levels - 2 * self.covariance
+        return np.sqrt(np.where(variances > _IDENTICAL * levels, variances, 0.0))
 
     @cached_property
     def t_values(self) -> NDArray[np.float64]:
@@ -52,7 +52,7 @@ class EpochMeans:
 
     @cached_property
     def inverse_errors(self) -> NDArray[np.float64]:
-        """One over the standard errors; 0 where they are 0, which leaves such a pair out of every maximum."""
+        """One over the standard errors; 0 where they are 0, so that such a pair never is the maximum."""
         errors = self.standard_errors
         return np.divide(1.0, errors, out=np.zeros_like(errors), where=errors > 0)
 
@@ -93,9 +93,9 @@ class Maxima:
 def maxima(series: EpochMeans, *, draws: int = 4000, seed: int = 0) -> Maxima:
     """Draw sampling errors of all means jointly, and keep each epoch's largest t-value.
 
-    Each epoch has normal multipliers of its own, and a triangular root of the covariance mixes them: the
-    law is that of the Gaussian multiplier bootstrap over samples, at a cost that doesn't grow with N, and
-    an epoch added later leaves the draws of those before it as they were.
+    Each epoch has its own normal multipliers, and a triangular root of the covariance mixes them. The
+    distribution is that of the Gaussian multiplier bootstrap over samples, at a cost that doesn't grow with
+    N, and adding an epoch leaves the draws of earlier epochs unchanged.
 
     Notes
     -----
@@ -139,7 +139,7 @@ def critical_value(null: NDArray[np.float64], *, alpha: float, units: int) -> fl
     """Return what the null draws exceed with probability alpha, widened for few units.
 
     The errors are estimated from `units` samples or groups, so the normal quantile becomes the quantile of
-    Student's t with units - 1 degrees of freedom; of no effect from a few hundred units on.
+    Student's t with units - 1 degrees of freedom; from a few hundred units on they hardly differ.
     """
     return _widened(float(np.quantile(null, 1 - alpha)), units)
 
@@ -150,7 +150,7 @@ def _widened(quantile: float, units: int) -> float:
     return float(stdtrit(max(units - 1, 1), ndtr(quantile)))
 
 
-def spent(look: int, *, planned: int | None) -> float:
+def spending(look: int, *, planned: int | None) -> float:
     """Return the share of alpha that may be used up to a look (1 is the first).
 
     Linear where the number of looks is planned; else look / (look + 100), which never runs out. (The
@@ -164,7 +164,7 @@ def spent(look: int, *, planned: int | None) -> float:
 
     Examples
     --------
-    >>> spent(10, planned=40), spent(100, planned=None)
+    >>> spending(10, planned=40), spending(100, planned=None)
     (0.25, 0.5)
     """
     return min(1.0, look / planned) if planned else look / (look + _HALF_SPENT)
@@ -173,13 +173,13 @@ def spent(look: int, *, planned: int | None) -> float:
 def sequential_values(
     earlier: NDArray[np.float64], *, alpha: float, planned: int | None, units: int
 ) -> NDArray[np.float64]:
-    """Return the critical value of each epoch where every epoch was looked at when it came.
+    """Return the critical value of each epoch if the question is asked after every epoch.
 
     Parameters
     ----------
     earlier : ndarray, shape (T, draws)
-        `Maxima.earlier`. At each look as many draws may cross for the first time as `spent` allows; at a
-        look that allows none, the largest draw is the limit.
+        `Maxima.earlier`. At each look as many draws may cross for the first time as `spending` allows; where
+        it allows none, the limit is the largest draw.
     alpha : float
         The chance that any look of the whole training crosses where nothing rises.
     planned : int or None
@@ -193,9 +193,9 @@ def sequential_values(
     epochs, draws = earlier.shape
     limits, alive = np.full(epochs, math.inf), np.ones(draws, dtype=bool)
     for look in range(1, epochs):
-        allowed = math.floor(alpha * spent(look, planned=planned) * draws) - int((~alive).sum())
-        remaining = earlier[look][alive]
-        place = len(remaining) - max(allowed, 0) - 1
-        limits[look] = np.partition(remaining, place)[place]
+        crossings = math.floor(alpha * spending(look, planned=planned) * draws) - int((~alive).sum())
+        values = earlier[look][alive]
+        place = len(values) - max(crossings, 0) - 1
+        limits[look] = np.partition(values, place)[place]
         alive &= earlier[look] <= limits[look]
     return np.array([_widened(limit, units) for limit in limits])

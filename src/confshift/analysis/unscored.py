@@ -14,17 +14,17 @@ from confshift.analysis.series import STATUSES, Series
 
 #: A checkpoint is judged where at least this share of the samples has an answer.
 _ENOUGH = 0.5
-#: "Does not rise" is not said where more of the samples than this were never judged.
+#: If more than this share of the samples was never judged, the verdict is never "does not rise".
 _FEW = 0.01
 
 
-class InUse(NamedTuple):
-    """What a series is judged by; checkpoints as positions in the panel."""
+class Selection(NamedTuple):
+    """The checkpoints and samples that a series is judged by; checkpoints as positions in the panel."""
 
     eligible: NDArray[np.intp]  # where enough samples have an answer
     infinite: NDArray[np.intp]  # of these, where the mean is infinite
-    positions: NDArray[np.intp]  # whose means are held against each other
-    usable: NDArray[np.bool_]  # (T, N): which numbers there are
+    positions: NDArray[np.intp]  # whose means are compared
+    usable: NDArray[np.bool_]  # (T, N): where a sample has a number
     samples: NDArray[np.bool_]  # (N,): those with a number at all the positions
 
     @property
@@ -42,16 +42,16 @@ class InUse(NamedTuple):
 
 
 def enough_answers(panel: Panel) -> NDArray[np.bool_]:
-    """Tell at which checkpoints enough samples have an answer to speak of the checkpoint at all."""
+    """Return at which checkpoints enough samples have an answer to judge the checkpoint."""
     return np.asarray(panel.answered.mean(axis=1) >= _ENOUGH)
 
 
-def in_use(panel: Panel, *, losses: bool = True) -> InUse:
+def select(panel: Panel, *, losses: bool = True) -> Selection:
     """Choose what to judge: losses, whose means may be infinite, or answers.
 
-    An infinite mean can be neither the lowest one nor tested: where some means are finite, those are held
-    against each other, over all samples with an answer; where none is, all of them are, over the samples
-    whose loss is finite throughout.
+    An infinite mean is never the lowest one and can't be tested. So the checkpoints with a finite mean are
+    compared, over the samples with a number at all of them; where no mean is finite, the checkpoints at which
+    at least half of the samples have a finite loss, over the samples whose loss is finite at all of those.
     """
     eligible = np.flatnonzero(enough_answers(panel))
     usable = panel.finite if losses else panel.answered
@@ -62,47 +62,49 @@ def in_use(panel: Panel, *, losses: bool = True) -> InUse:
     samples = np.asarray(usable[positions].all(axis=0))
     if not len(positions) or not samples.any():
         positions, samples = positions[:0], np.zeros(len(panel.targets), dtype=bool)
-    return InUse(eligible, infinite, positions, usable, samples)
+    return Selection(eligible, infinite, positions, usable, samples)
 
 
-def judged_flat(panel: Panel, used: InUse) -> bool:
-    """Tell whether "does not rise" can be said: what was left out can't hide a rise.
+def judged_flat(panel: Panel, selection: Selection) -> bool:
+    """Return whether "does not rise" is justified: no rise can hide in what was left out.
 
-    Not where the last checkpoint was left out, or every mean is infinite; nor where a sample is judged at
-    some checkpoints and not at others, or too many at none.
+    It may hide where the last checkpoint was left out, every mean is infinite, a sample has a number at only
+    some of the checkpoints, or too many samples have none.
     """
-    if not len(used.positions) or used.positions[-1] != len(panel.epochs) - 1:
+    if not len(selection.positions) or selection.positions[-1] != len(panel.epochs) - 1:
         return False
-    if used.positions[-1] in used.infinite:
+    if selection.positions[-1] in selection.infinite:
         return False
-    sometimes = used.usable[used.positions].any(axis=0) & ~used.samples
-    return not sometimes.any() and bool((~used.samples).mean() <= _FEW)
+    partly_judged = selection.usable[selection.positions].any(axis=0) & ~selection.samples
+    return not partly_judged.any() and bool((~selection.samples).mean() <= _FEW)
 
 
-def infinite_end(panel: Panel, values: NDArray[np.float64], series: Series, used: InUse) -> dict[str, Any]:
-    """Return what `judge_series` can't say of a series whose last mean is infinite and others are not.
+def infinite_end(
+    panel: Panel, values: NDArray[np.float64], series: Series, selection: Selection
+) -> dict[str, Any]:
+    """Return the row for a series whose last mean is infinite and others are not.
 
-    That is a rise beyond sampling error, of whatever size. It is lasting where as many checkpoints in a row
-    are infinite at the end as it takes after the lowest one to tell any rise from jitter.
+    `judge_series` can't judge it. It is a rise beyond any sampling error, and a lasting one where as many
+    checkpoints in a row are infinite at the end as a rise must last to be distinguished from jitter.
 
     Parameters
     ----------
     panel : Panel
     values : ndarray, shape (T, N)
-        What the series is the mean of.
+        The numbers that the series averages.
     series : Series
         The finite means.
-    used : InUse
+    selection : Selection
     """
     best = int(np.argmin(series.errors.means))
-    tail = len(used.eligible) - 1 - int(np.searchsorted(used.eligible, used.positions[best]))
-    lasting = int((used.eligible > used.positions[-1]).sum())
-    status = "too_few_epochs" if tail < TAIL else "systematic" if lasting >= TAIL else "within_jitter"
-    last = used.eligible[-1]
-    shared = panel.finite[used.positions[best]] & panel.finite[last]
-    unknown = ("resolution", "critical_value", "trend_p", "level", "level_critical", "jitter_sd")
+    tail = len(selection.eligible) - 1 - int(np.searchsorted(selection.eligible, selection.positions[best]))
+    infinite_tail = int((selection.eligible > selection.positions[-1]).sum())
+    status = "too_few_epochs" if tail < TAIL else "systematic" if infinite_tail >= TAIL else "within_jitter"
+    last = selection.eligible[-1]
+    shared = panel.finite[selection.positions[best]] & panel.finite[last]
+    not_estimated = ("resolution", "critical_value", "trend_p", "level", "level_critical", "jitter_sd")
     return {
-        **dict.fromkeys((*unknown, "autocorrelation"), math.nan),
+        **dict.fromkeys((*not_estimated, "autocorrelation"), math.nan),
         **dict.fromkeys(("amount", "lower_bound", "upper_bound", "last_value", "statistic"), math.inf),
         "verdict": STATUSES[status].verdict,
         "status": status,
@@ -110,13 +112,13 @@ def infinite_end(panel: Panel, values: NDArray[np.float64], series: Series, used
         "best_epoch": float(series.epochs[best]),
         "best_value": float(series.errors.means[best]),
         "last_epoch": float(panel.epochs[last]),
-        "finite_best_value": _mean(values[used.positions[best], shared]),
+        "finite_best_value": _mean(values[selection.positions[best], shared]),
         "finite_last_value": _mean(values[last, shared]),
         "finite_samples": int(shared.sum()),
         "fall": float(series.errors.means[0] - series.errors.means[best]),
-        "rising": lasting >= TAIL,
+        "rising": infinite_tail >= TAIL,
         "tail": tail,
-        "epochs": len(used.eligible),
+        "epochs": len(selection.eligible),
     }
 
 

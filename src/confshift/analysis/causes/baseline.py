@@ -1,4 +1,4 @@
-"""What a model that learned nothing looks like, and whether the outputs stand for the classes they name."""
+"""What an untrained model looks like, and whether the outputs are in the order of the classes."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def untrained_loss(classes: int, *, in_features: int, mean_squared_norm: float, 
     """Return the expected loss of an untrained `torch.nn.Linear` head.
 
     Its weights are uniform on +-1/sqrt(d), so a logit is about normal with variance
-    s^2 = (|h|^2 + 1) / (3 d), h the head's input, the 1 for the bias; it knows nothing of the target, so
+    s^2 = (|h|^2 + 1) / (3 d), h the head's input, the 1 for the bias. Logits and target are independent, so
     the expected loss is E log sum exp of K such logits: ln K + s^2/2 (1 - 1/K) where s is small.
 
     Parameters
@@ -61,12 +61,12 @@ def untrained_loss(classes: int, *, in_features: int, mean_squared_norm: float, 
     mean_squared_norm : float
         The mean of |h|^2 over the samples.
     bias : bool
-        Whether it has one.
+        Whether the head has a bias.
 
     Returns
     -------
     float
-        In nats; averaged over initialisations, a single one scatters about it.
+        In nats; the average over initialisations, about which a single one scatters.
 
     Notes
     -----
@@ -114,9 +114,9 @@ def column_permutation_test(
 ) -> PermutationTest:
     """Test whether a head is too good to be untrained.
 
-    The rows of a randomly initialised head are exchangeable, so which class an output stands for is a
-    draw among all K! ways, whatever the features are. A binomial test of the accuracy against 1/K is no
-    substitute: features cluster by class, so whole classes are right or wrong together.
+    The rows of a randomly initialised head are exchangeable, so the assignment of outputs to classes is a
+    draw among all K! permutations, whatever the features are. A binomial test of the accuracy against 1/K
+    would be wrong: features cluster by class, so whole classes are right or wrong together.
 
     Parameters
     ----------
@@ -130,8 +130,8 @@ def column_permutation_test(
     Returns
     -------
     PermutationTest
-        The smallest p-value possible is 1/K!, so nothing can be said of three classes or fewer. Not
-        valid for a head that was given class weights of another model, or for one of zeros.
+        The smallest p-value possible is 1/K!, so the test decides nothing for three classes or fewer. It is
+        not valid for a head initialised with another model's class weights, or with zeros.
     """
     rng = np.random.default_rng(seed)
     classes = logits.shape[1]
@@ -140,13 +140,13 @@ def column_permutation_test(
         rows = np.sort(rng.choice(rows, max(1, _READ // classes), replace=False))
     z, labels = np.asarray(logits[rows], np.float64), targets[rows]
     counts, sums = _class_sums(z, labels)
-    present, each = np.unique(labels), np.arange(len(counts))
+    present, rows_of_classes = np.unique(labels), np.arange(len(counts))
     exchanges = _permutations(classes, present, permutations, rng)
     hits, fits = np.empty(0), np.empty(0)
     while chunk := list(itertools.islice(exchanges, _AT_ONCE)):
         columns = np.array(chunk)
-        hits = np.append(hits, counts[each, columns].sum(axis=1))
-        fits = np.append(fits, sums[each, columns].sum(axis=1))
+        hits = np.append(hits, counts[rows_of_classes, columns].sum(axis=1))
+        fits = np.append(fits, sums[rows_of_classes, columns].sum(axis=1))
     own_hits, own_fit = hits[0], fits[0]
     rounding = 1e-9 * max(1.0, abs(own_fit))
     return PermutationTest(
@@ -164,7 +164,7 @@ def _class_sums(
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Return, for each class present, how often each output is the largest, and the sums of the logits.
 
-    They are all that the accuracy and the loss of an exchanged head need.
+    The accuracy and the loss of a head with permuted outputs follow from these.
     """
     present, codes = np.unique(targets, return_inverse=True)
     classes = logits.shape[1]
@@ -177,7 +177,7 @@ def _class_sums(
 def _permutations(
     classes: int, present: NDArray[np.int64], count: int, rng: np.random.Generator
 ) -> Iterator[NDArray[np.int64]]:
-    """Yield which output each present class is given: first its own, then all or `count` others."""
+    """Yield the output of each class present: its own first, then all or `count` other assignments."""
     if math.factorial(min(classes, 20)) <= _ALL_PERMUTATIONS:
         for columns in itertools.permutations(range(classes)):
             yield np.array(columns)[present]
@@ -204,8 +204,8 @@ class LabelOrder(NamedTuple):
 def label_order(predicted: NDArray[np.integer[Any]], targets: NDArray[np.int64], classes: int) -> LabelOrder:
     """Match the outputs with the classes by assignment on the confusion matrix.
 
-    Each half of the samples is renamed by the other half's matching: in the same half, a few samples for
-    each class would be matched by chance.
+    Each half of the samples is renamed by the other half's matching: with few samples for each class, a
+    matching fits its own half by chance.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Does the model give some classes more probability than they have? A score test beside the temperature."""
+"""Is a class's mean probability higher than its frequency? A score test beside the temperature."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def _probabilities(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
     """Return softmax(beta z), z about its mean under it, and that mean minus the true class's z."""
     z = np.asarray(logits, np.float64)
-    z = np.maximum(z - z.max(axis=1, keepdims=True), -1e15)  # a masked class weighs nothing, and is no NaN
+    z = np.maximum(z - z.max(axis=1, keepdims=True), -1e15)  # a masked class has weight 0, and gives no NaN
     p = np.exp(beta * z)
     p /= p.sum(axis=1, keepdims=True)
     mean = (p * z).sum(axis=1)

@@ -31,7 +31,7 @@ class LabelNoise(NamedTuple):
     wrong_labels: float  # eps (1 - 1/K): a label drawn at random is right once in K
     wrong_labels_se: float
     temperature: float  # of the rest
-    gain: float  # by how much the floor lowers the refinement loss, left out, in nats
+    gain: float  # by how much the floor lowers the refinement loss of held-out samples, in nats
     gain_se: float
     samples: int
 
@@ -43,8 +43,8 @@ def label_noise_floor(
 
     A sample that is wrong at great confidence costs ever more as the logits grow, unless a share of the
     labels is allowed to be random. That share estimates the label noise of THESE samples, if wrong labels
-    fall on all classes alike. Other samples that no logit explains (ambiguous, of an unknown kind) count
-    as well.
+    fall on all classes alike. It also counts other samples that the logits can't explain (ambiguous, of an
+    unknown kind).
 
     Parameters
     ----------
@@ -52,13 +52,13 @@ def label_noise_floor(
         Finite losses. Beyond four million logits a seeded subset of the samples is read.
     targets : ndarray of int64, shape (N,)
     seed : int
-        Of the subset and of the five folds in which `gain` is cross-fitted.
+        Of the subset and of the five folds in which `gain` is cross-validated.
 
     Returns
     -------
     LabelNoise
-        All zeros and NaN errors where no temperature is best (all right, or no better than uniform), or
-        where there are fewer than five samples: there is nothing to find then.
+        Zeros with NaN errors where no temperature is best (all right, or no better than uniform), or where
+        there are fewer than five samples: nothing can be fitted then.
 
     Notes
     -----
@@ -100,14 +100,14 @@ def _gains(
     test_targets: NDArray[np.int64],
     start: tuple[float, float],
 ) -> NDArray[np.float64]:
-    """Return by how much the floor lowers the loss of each test sample, both fitted to the others."""
+    """Return by how much the floor lowers the loss of each test sample, both models fitted to the others."""
     beta, status = temperature.optimum(temperature.fit(logits, targets))
     if status != "ok":
         return np.zeros(len(test_targets))
     plain = temperature.curve_at(test_logits, test_targets, beta).loss
     best, eps = _fit(logits, targets, *start)
-    mixed, _, _ = _mixture(test_logits, test_targets, best, eps)
-    return np.asarray(plain + mixed)
+    log_p, _, _ = _mixture(test_logits, test_targets, best, eps)
+    return np.asarray(plain + log_p)
 
 
 def _mixture(
@@ -117,8 +117,8 @@ def _mixture(
     curve = temperature.curve_at(logits, targets, beta)
     uniform = -math.log(logits.shape[1])
     log_p = np.logaddexp(math.log1p(-eps) - curve.loss, math.log(eps) + uniform)
-    own = np.exp(-curve.loss - log_p)
-    return log_p, -(1 - eps) * own * curve.slope, np.exp(uniform - log_p) - own
+    share = np.exp(-curve.loss - log_p)
+    return log_p, -(1 - eps) * share * curve.slope, np.exp(uniform - log_p) - share
 
 
 def _fit(logits: NDArray[Any], targets: NDArray[np.int64], beta: float, eps: float) -> tuple[float, float]:
@@ -132,8 +132,8 @@ def _fit(logits: NDArray[Any], targets: NDArray[np.int64], beta: float, eps: flo
         return -float(log_p.mean()), -np.array(gradient)
 
     start = np.clip([math.log(beta), math.log(eps / (1 - eps))], *np.transpose(_BOUNDS))
-    found = minimize(objective, start, jac=True, method="L-BFGS-B", bounds=_BOUNDS)
-    return math.exp(found.x[0]), 1 / (1 + math.exp(-found.x[1]))
+    optimum = minimize(objective, start, jac=True, method="L-BFGS-B", bounds=_BOUNDS)
+    return math.exp(optimum.x[0]), 1 / (1 + math.exp(-optimum.x[1]))
 
 
 def _floor_se(logits: NDArray[Any], targets: NDArray[np.int64], beta: float, eps: float) -> float:
@@ -168,7 +168,7 @@ def label_suspects(panel: Panel, *, limit: int | None = 100) -> pd.DataFrame:
     S. Swayamdipta et al., "Dataset Cartography", EMNLP 2020, section 5; defined on training samples, used
     here on the inspected split.
     """
-    followed = dynamics_of(panel)
+    dynamics = dynamics_of(panel)
     wrong = (panel.predicted == panel.predicted[-1]) & ~panel.correct & panel.answered
     names = panel.class_labels.to_numpy()
     last = panel.predicted[-1]
@@ -179,18 +179,18 @@ def label_suspects(panel: Panel, *, limit: int | None = 100) -> pd.DataFrame:
             "predicted": last,
             "predicted_name": np.where(last < 0, "", names[last]),
             "confidence": panel.confidence[-1],
-            "target_probability": followed["target_probability"],
-            "correctness": followed["correctness"],
+            "target_probability": dynamics["target_probability"],
+            "correctness": dynamics["correctness"],
             "same_wrong_checkpoints": _run_at_end(wrong),
             "sure_checkpoints": _run_at_end(wrong & (panel.confidence > _SURE)),
         },
-        index=followed.index,
+        index=dynamics.index,
     )
-    ranked = table.sort_values("target_probability", kind="stable")
-    return ranked if limit is None else ranked.head(limit)
+    ranking = table.sort_values("target_probability", kind="stable")
+    return ranking if limit is None else ranking.head(limit)
 
 
 def _run_at_end(holds: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """Return for each column how many of the last rows in a row hold."""
-    broken = ~holds[::-1]
-    return np.where(broken.any(axis=0), broken.argmax(axis=0), len(holds))
+    """Return for each column how many rows in a row hold at the end."""
+    breaks = ~holds[::-1]
+    return np.where(breaks.any(axis=0), breaks.argmax(axis=0), len(holds))

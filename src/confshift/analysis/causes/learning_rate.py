@@ -1,4 +1,4 @@
-"""Drops of the learning rate: where they are, from what was logged or from the jitter of the curves."""
+"""Drops of the learning rate: where they are, by the recorded rates or by the jitter of the curves."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 from confshift.checkpoint import Checkpoint
 from confshift.input_checks import as_number
 
-#: What the rate is called in a checkpoint's metadata or logged values.
+#: Names of the rate in a checkpoint's metadata or logged values.
 _NAMES = ("lr", "learning_rate")
 #: Jitter is measured in this many checkpoints on each side of a break.
 _WINDOW = 8
 FEWEST_CHECKPOINTS = 2 * _WINDOW
-#: In runs of 30 to 100 checkpoints without a break the largest ratio is above this in 0 to 7 %; the most
-#: where the three series jitter as one.
+#: In 0 to 7 % of runs of 30 to 100 checkpoints without a break the largest ratio is above this; most often
+#: where the three series jitter together.
 _COLLAPSE = 6.0
 #: A schedule that falls smoothly has no single drop.
 _DROP = 0.5
@@ -32,29 +32,29 @@ def learning_rates(checkpoints: Sequence[Checkpoint]) -> NDArray[np.float64]:
     """Return each checkpoint's learning rate; NaN where none is recorded or it can't be read.
 
     It is `metadata["lr"]` or `metadata["learning_rate"]`, else `logged` under these names: a number, also
-    one of numpy or torch. Of several (the parameter groups, as `scheduler.get_last_lr()` gives them) the
+    one of numpy or torch. Of several (one for each parameter group, as `scheduler.get_last_lr()` returns) the
     largest is taken.
     """
     return np.array([_rate(checkpoint) for checkpoint in checkpoints])
 
 
 def unread_rates(checkpoints: Sequence[Checkpoint]) -> pd.Series:
-    """Return what is recorded as a learning rate and can't be read as one, by epoch."""
-    unread = {
-        checkpoint.epoch: recorded[0]
+    """Return by epoch the recorded learning rates that can't be read as numbers."""
+    first_values = {
+        checkpoint.epoch: values[0]
         for checkpoint in checkpoints
-        if (recorded := _recorded(checkpoint)) and math.isnan(_rate(checkpoint))
+        if (values := _recorded_values(checkpoint)) and math.isnan(_rate(checkpoint))
     }
-    return pd.Series(list(unread.values()), index=list(unread), dtype=object)
+    return pd.Series(list(first_values.values()), index=list(first_values), dtype=object)
 
 
-def _recorded(checkpoint: Checkpoint) -> list[Any]:
+def _recorded_values(checkpoint: Checkpoint) -> list[Any]:
     sources = (checkpoint.metadata, checkpoint.provenance.logged)
     return [source[name] for source in sources for name in _NAMES if source.get(name) is not None]
 
 
 def _rate(checkpoint: Checkpoint) -> float:
-    rates = (_largest(value) for value in _recorded(checkpoint))
+    rates = (_largest(value) for value in _recorded_values(checkpoint))
     return next((rate for rate in rates if math.isfinite(rate)), math.nan)
 
 
@@ -63,7 +63,7 @@ def _largest(value: Any) -> float:
     if callable(getattr(value, "tolist", None)):  # arrays and scalars of numpy, tensors on any device
         value = value.tolist()
     if isinstance(value, list | tuple):
-        return float(np.max([_largest(one) for one in value], initial=-math.inf))
+        return float(np.max([_largest(item) for item in value], initial=-math.inf))
     return as_number(value)
 
 
@@ -71,9 +71,9 @@ def rate_drops(table: pd.DataFrame, rates: NDArray[np.float64]) -> pd.DataFrame:
     """Find drops of the learning rate, and what the means did there.
 
     Where the rate of most checkpoints is known, a drop is a fall to half or less between two of them.
-    Where it is not, it is a collapse of the jitter: the second differences of loss, error rate and
-    refinement loss become at least six times smaller (geometric mean) from one window of eight checkpoints
-    to the next. A rate that decays to 0 does the same more slowly.
+    Elsewhere it is a collapse of the jitter: the second differences of loss, error rate and refinement loss
+    become at least six times smaller (geometric mean) from one window of eight checkpoints to the next. A
+    rate that decays to 0 has the same effect, more slowly.
 
     Parameters
     ----------
@@ -116,7 +116,7 @@ def _jitter_ratios(series: NDArray[np.float64]) -> NDArray[np.float64]:
     jitter = np.sqrt(np.lib.stride_tricks.sliding_window_view(squares, _WINDOW - 2, axis=0).mean(axis=-1))
     before, after = jitter[:-_WINDOW], jitter[_WINDOW:]
     with np.errstate(divide="ignore", invalid="ignore"):
-        # A series that stands still has lost its jitter, however small it was.
+        # A series that stops moving has lost its jitter, however small that was.
         ratio = np.exp(np.log(before / np.maximum(after, 1e-6 * before)).mean(axis=1))
     ratios[_WINDOW : len(series) - _WINDOW + 1] = np.where((before > 0).all(axis=1), ratio, np.nan)
     return ratios
@@ -135,18 +135,18 @@ def _collapses(refinement: NDArray[np.float64], ratios: NDArray[np.float64]) -> 
     While the curves still fall steeply their curvature looks like jitter that goes away.
     """
     lowest = np.nanmin(refinement)
-    settled = int(np.argmax(refinement <= lowest + 0.1 * max(refinement[0] - lowest, 0.0)))
+    fall_end = int(np.argmax(refinement <= lowest + 0.1 * max(refinement[0] - lowest, 0.0)))
     candidates = np.where(np.isfinite(ratios), ratios, 0.0)
-    candidates[: settled + _WINDOW] = 0.0
-    found: list[int] = []
+    candidates[: fall_end + _WINDOW] = 0.0
+    positions: list[int] = []
     while candidates.max() >= _COLLAPSE:
         peak = int(candidates.argmax())
         first = max(peak - _WINDOW, 0)
-        # The ratio still grows while the curves settle after a drop: the break is where it is first large.
+        # The ratio keeps growing while the curves settle after a drop: the break is where it first is large.
         position = first + int(np.argmax(candidates[first : peak + 1] >= _COLLAPSE))
-        found.append(position)
+        positions.append(position)
         candidates[max(position - _WINDOW, 0) : peak + _WINDOW] = 0.0
-    return np.array(sorted(found), np.intp)
+    return np.array(sorted(positions), np.intp)
 
 
 def _change_at(series: NDArray[np.float64], position: int) -> dict[str, float]:
@@ -156,15 +156,15 @@ def _change_at(series: NDArray[np.float64], position: int) -> dict[str, float]:
         _jitter(series[max(position - 2 * _WINDOW, 0) : position]),
         _jitter(series[position : position + _WINDOW]),
     ]
-    found: dict[str, float] = {}
+    columns: dict[str, float] = {}
     for column, name in enumerate((*_SERIES, "calibration_loss")):
         spread = [
             jitter[column] ** 2 / max(len(side), 1)
             for jitter, side in zip(jitters, (before, after), strict=True)
         ]
-        known = len(before) and len(after)
-        found[f"{name}_change"] = (
-            float(after[:, column].mean() - before[:, column].mean()) if known else math.nan
+        has_both = len(before) and len(after)
+        columns[f"{name}_change"] = (
+            float(after[:, column].mean() - before[:, column].mean()) if has_both else math.nan
         )
-        found[f"{name}_jitter"] = math.sqrt(sum(spread))
-    return found
+        columns[f"{name}_jitter"] = math.sqrt(sum(spread))
+    return columns

@@ -1,4 +1,4 @@
-"""The loss that the user's own loop reported, against the mean over the samples, and why they differ."""
+"""The loss that the user's own loop logged, against the mean over the samples, and why they differ."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from confshift.errors import ConfshiftError
 from confshift.input_checks import as_number
 
 _TOLERANCE = 1e-5
-#: A loss printed with so many decimals or more is not rounded for our purpose.
+#: A loss printed with this many decimals or more counts as not rounded.
 _EXACT_DECIMALS = 7
-#: Numbers rounded to fewer decimals than this are rare, and so few different ones may be round by chance.
+#: Rounding to fewer decimals than this is rare, and fewer different numbers than this may be round by chance.
 _LIKELY_DECIMALS, _CONFIRMING = 2, 3
 #: The significant bits of a bfloat16 and of a float16.
 _HALF_BITS = (8, 11)
-#: Ways are named only where no more of all that are tried would fit an unrelated number.
+#: A way is named only where the chance that some way fits an unrelated number is at most this.
 _MOST_BY_CHANCE = 0.05
 _VALIDATION = ("val", "valid", "validation", "eval")
 _ACCURACIES = (
@@ -38,31 +38,31 @@ _ACCURACIES = (
     "top1_accuracy",
     "top1_acc",
 )
-#: The ways are recomputed at no more epochs than this, nor over more logits, but always at three.
+#: The ways are recomputed at no more epochs than this, nor over more logits, but at three epochs in any case.
 _MOST_EPOCHS, _MOST_LOGITS = 20, 50_000_000
 
 
 def logged_loss_of(checkpoint: Checkpoint) -> Any:
     """Return what was logged as the loss, under any of its usual names; None where nothing was.
 
-    With the split's own name first ("probe_loss"); for the split val then "val_loss", "valid_loss",
-    "validation_loss", "eval_loss", and "loss" and "test_loss" last, since beside them "loss" is often that of
-    the training; "eval_loss", "loss" and the others for any other split. The names may be written as in
-    "val/loss".
+    The split's own name comes first ("probe_loss"). For the split val, "val_loss", "valid_loss",
+    "validation_loss" and "eval_loss" follow, then "loss" and "test_loss", since beside those "loss" is often
+    the training loss; for any other split "eval_loss", "loss" and the others. "val/loss" is read as
+    "val_loss".
     """
-    return _logged(checkpoint, ("loss",))
+    return _logged_value(checkpoint, ("loss",))
 
 
 def unread_names(checkpoint: Checkpoint) -> list[str]:
-    """Return the names in `logged` that are understood neither as a loss nor as an accuracy of this split."""
-    known = {*_names(checkpoint.split, ("loss",)), *_names(checkpoint.split, _ACCURACIES)}
-    return [name for name in checkpoint.provenance.logged if _plain(name) not in known]
+    """Return the names in `logged` that are not read as a loss or an accuracy of this split."""
+    readable = {*_names(checkpoint.split, ("loss",)), *_names(checkpoint.split, _ACCURACIES)}
+    return [name for name in checkpoint.provenance.logged if _plain(name) not in readable]
 
 
-def _logged(checkpoint: Checkpoint, nouns: tuple[str, ...]) -> Any:
-    logged = {_plain(name): value for name, value in checkpoint.provenance.logged.items()}
+def _logged_value(checkpoint: Checkpoint, nouns: tuple[str, ...]) -> Any:
+    values = {_plain(name): value for name, value in checkpoint.provenance.logged.items()}
     names = _names(checkpoint.split, nouns)
-    return next((logged[name] for name in names if logged.get(name) is not None), None)
+    return next((values[name] for name in names if values.get(name) is not None), None)
 
 
 def _plain(name: str) -> str:
@@ -71,12 +71,14 @@ def _plain(name: str) -> str:
 
 def _names(split: str, nouns: tuple[str, ...]) -> list[str]:
     """Return the names of a split's number, the clearest first."""
-    own = _plain(split)
+    plain_split = _plain(split)
     prefixes = (
-        [own, *_VALIDATION, "", "test"] if own in _VALIDATION else [own, "eval", "", *_VALIDATION, "test"]
+        [plain_split, *_VALIDATION, "", "test"]
+        if plain_split in _VALIDATION
+        else [plain_split, "eval", "", *_VALIDATION, "test"]
     )
-    if own == "train":
-        prefixes = [own, ""]
+    if plain_split == "train":
+        prefixes = [plain_split, ""]
     return [f"{prefix}_{noun}" if prefix else noun for prefix in prefixes for noun in nouns]
 
 
@@ -93,10 +95,10 @@ def logged_losses(panel: Panel) -> pd.DataFrame:
     """
     rows = []
     for position, checkpoint in enumerate(panel.checkpoints):
-        logged = as_number(logged_loss_of(checkpoint))
+        loss = as_number(logged_loss_of(checkpoint))
         usable = panel.finite[position]
-        if math.isfinite(logged) and usable.any():
-            rows.append((checkpoint.epoch, position, logged, float(panel.loss[position][usable].mean())))
+        if math.isfinite(loss) and usable.any():
+            rows.append((checkpoint.epoch, position, loss, float(panel.loss[position][usable].mean())))
     table = pd.DataFrame(rows, columns=["epoch", "position", "logged", "sample_mean"]).set_index("epoch")
     table["relative_difference"] = table["logged"] / table["sample_mean"] - 1
     larger = table[["logged", "sample_mean"]].abs().max(axis=1)  # a float32 sum is as exact as it is large
@@ -108,13 +110,13 @@ def logged_losses(panel: Panel) -> pd.DataFrame:
 def _rounding(values: pd.Series) -> Any:
     """Return how far each value may have been rounded: in decimals, or to a float of 16 bits.
 
-    Half a unit of the last decimal that any of them shows. A single number may be round by chance (1.5 for
-    1.5004), so that fewer decimals than two, or so few bits, take three different values to be believed.
+    In decimals: half a unit of the last one that any of them shows. A single number may be round by chance
+    (1.5 for 1.5004), so fewer decimals than two, or 16 bits, count only where three values differ.
     """
     numbers = values.to_numpy(np.float64)
     confirmed = values.nunique() >= _CONFIRMING
-    shortest = [min(repr(float(number)), str(np.float32(number)), key=len) for number in numbers]
-    decimals = max((-int(Decimal(one).as_tuple().exponent) for one in shortest), default=0)
+    spellings = [min(repr(float(number)), str(np.float32(number)), key=len) for number in numbers]
+    decimals = max((-int(Decimal(spelling).as_tuple().exponent) for spelling in spellings), default=0)
     decimals = decimals if confirmed else max(decimals, _LIKELY_DECIMALS)
     for bits in _HALF_BITS if confirmed else ():
         steps = np.frexp(numbers)[0] * 2**bits
@@ -135,9 +137,9 @@ def logged_accuracies(panel: Panel) -> pd.DataFrame:
     """
     rows = []
     for position, checkpoint in enumerate(panel.checkpoints):
-        logged, answered = as_number(_logged(checkpoint, _ACCURACIES)), panel.answered[position]
-        if math.isfinite(logged) and answered.any():
-            rows.append((checkpoint.epoch, logged, float(panel.correct[position][answered].mean())))
+        accuracy, answered = as_number(_logged_value(checkpoint, _ACCURACIES)), panel.answered[position]
+        if math.isfinite(accuracy) and answered.any():
+            rows.append((checkpoint.epoch, accuracy, float(panel.correct[position][answered].mean())))
     table = pd.DataFrame(rows, columns=["epoch", "logged", "saved"]).set_index("epoch")
     unit = 100.0 if (table["logged"] > 1).any() else 1.0
     tolerance = np.maximum(_TOLERANCE, _rounding(table["logged"]) / unit)
@@ -147,10 +149,10 @@ def logged_accuracies(panel: Panel) -> pd.DataFrame:
 
 
 def possible_causes(panel: Panel, table: pd.DataFrame) -> pd.DataFrame:
-    """Recompute the loss in the ways that training loops differ by, and see which gives what was logged.
+    """Recompute the loss in the ways in which training loops differ, and see which gives what was logged.
 
-    Tried at the epochs with a logged loss: all of them, or as many as are cheap, with the first, the last
-    and the one with the largest difference.
+    At the epochs with a logged loss: all of them, or as many as are cheap, including the first, the last and
+    the one with the largest difference.
 
     Parameters
     ----------
@@ -165,79 +167,79 @@ def possible_causes(panel: Panel, table: pd.DataFrame) -> pd.DataFrame:
         (the value tried), error (the largest relative difference from what was logged), epochs (at which it
         can be recomputed), agreeing (of these, within the tolerance), chance (how likely some way as
         simple would agree with an unrelated number) and fits (it agrees at all of them, chance is ruled out,
-        and no simpler way fits), the best first. A fit is no proof: other ways may give the same. Its attrs
-        hold how many epochs were "tried", and by epoch why the logits of others were "unreadable".
+        and no simpler way fits), the best first. A fit proves nothing: other ways may give the same. Its
+        attrs hold how many epochs were "tried", and by epoch why the logits of others were "unreadable".
 
     Raises
     ------
     ConfshiftError
         If no epoch's logits can be read.
     """
-    probed, unreadable = _readable(panel, _probed(panel, table))
-    tried: dict[tuple[str, str], NDArray[np.float64]] = {}
+    probes, unreadable = _readable(panel, _probes(panel, table))
+    results: dict[tuple[str, str], NDArray[np.float64]] = {}
     means = panel.loss.mean(axis=1)
-    for row, position in enumerate(probed["position"]):
+    for row, position in enumerate(probes["position"]):
         for cause, detail, value in recomputed_losses(panel, int(position), means):
-            tried.setdefault((cause, detail), np.full(len(probed), math.nan))[row] = value
-    values = np.array(list(tried.values()))
-    logged, tolerance = (probed[name].to_numpy() for name in ("logged", "tolerance"))
-    known = (~np.isnan(values)).sum(axis=1)
-    # What has no value at the first checkpoint alone looks back to the one before it.
-    required = known.max() - int(probed["position"].iloc[0] == 0)
-    ways = (known > 0) & (known >= required)
-    named = [way for way, kept in zip(tried, ways, strict=True) if kept]
-    values, known = values[ways], known[ways]
+            results.setdefault((cause, detail), np.full(len(probes), math.nan))[row] = value
+    values = np.array(list(results.values()))
+    logged, tolerance = (probes[name].to_numpy() for name in ("logged", "tolerance"))
+    counts = (~np.isnan(values)).sum(axis=1)
+    # A way without a value at the first checkpoint only is one that needs the checkpoint before.
+    fewest = counts.max() - int(probes["position"].iloc[0] == 0)
+    complete = (counts > 0) & (counts >= fewest)
+    names = [way for way, is_complete in zip(results, complete, strict=True) if is_complete]
+    values, counts = values[complete], counts[complete]
     difference = np.abs(values - logged)
-    causes = pd.DataFrame(named, columns=["cause", "detail"])
+    causes = pd.DataFrame(names, columns=["cause", "detail"])
     causes["error"] = np.nanmax(difference / np.abs(logged), axis=1)
-    causes["epochs"], causes["agreeing"] = known, (difference <= tolerance).sum(axis=1)
+    causes["epochs"], causes["agreeing"] = counts, (difference <= tolerance).sum(axis=1)
     simple = ~causes["cause"].isin(ELABORATE).to_numpy()
-    causes["chance"] = np.where(simple, _chance(values[simple], probed), _chance(values, probed))
+    causes["chance"] = np.where(simple, _chance(values[simple], probes), _chance(values, probes))
     fits = (causes["agreeing"] == causes["epochs"]) & (causes["chance"] <= _MOST_BY_CHANCE)
     causes["fits"] = fits & simple if (fits & simple).any() else fits
     causes = causes.sort_values("error", ignore_index=True, kind="stable")
-    causes.attrs.update(tried=len(probed), unreadable=unreadable)
+    causes.attrs.update(tried=len(probes), unreadable=unreadable)
     return causes
 
 
-def _probed(panel: Panel, table: pd.DataFrame) -> pd.DataFrame:
-    """Choose the epochs at which the ways are tried, evenly."""
+def _probes(panel: Panel, table: pd.DataFrame) -> pd.DataFrame:
+    """Choose the epochs at which to try the ways, evenly."""
     work = len(panel.targets) * len(panel.class_names)
     most = max(3, min(_MOST_EPOCHS, _MOST_LOGITS // work))
     largest = int(table["relative_difference"].abs().to_numpy().argmax())
-    even = np.linspace(0, len(table) - 1, min(len(table), most - 1)).round().astype(int)
-    return table.iloc[sorted({*even.tolist(), largest})]
+    places = np.linspace(0, len(table) - 1, min(len(table), most - 1)).round().astype(int)
+    return table.iloc[sorted({*places.tolist(), largest})]
 
 
-def _readable(panel: Panel, probed: pd.DataFrame) -> tuple[pd.DataFrame, dict[float, str]]:
-    """Leave out the epochs whose logits can't be read; return why, by epoch, too."""
+def _readable(panel: Panel, probes: pd.DataFrame) -> tuple[pd.DataFrame, dict[float, str]]:
+    """Return the probes whose logits can be read, and by epoch why the others can't."""
     errors: dict[float, ConfshiftError] = {}
-    for at, position in probed["position"].items():
+    for label, position in probes["position"].items():
         try:
             panel.checkpoints[int(position)].predictions  # noqa: B018
         except ConfshiftError as error:
-            errors[float(at)] = error
-    if len(errors) == len(probed):
+            errors[float(label)] = error
+    if len(errors) == len(probes):
         raise next(iter(errors.values()))
-    return probed.drop(index=list(errors)), {at: str(error) for at, error in errors.items()}
+    return probes.drop(index=list(errors)), {label: str(error) for label, error in errors.items()}
 
 
-def _chance(values: NDArray[np.float64], probed: pd.DataFrame) -> float:
-    """Return how likely some way agrees with an unrelated number at every epoch where it is known.
+def _chance(values: NDArray[np.float64], probes: pd.DataFrame) -> float:
+    """Return how likely some way agrees with an unrelated number at every epoch where it has a value.
 
-    Such a number lies anywhere within twice its distance from the mean over the samples, so ways that lie
-    close together count by how many of them the resolution tells apart there. A logged loss that is the
-    same multiple of the mean at each epoch says at all of them what it says at one.
+    The unrelated number is taken to lie anywhere within twice the logged loss's distance from the mean over
+    the samples. Ways that the tolerance can't distinguish there count once. A logged loss that is the same
+    multiple of the mean at each epoch counts as one epoch: the others add no evidence.
     """
-    logged, mean, tolerance = (probed[name].to_numpy() for name in ("logged", "sample_mean", "tolerance"))
+    logged, mean, tolerance = (probes[name].to_numpy() for name in ("logged", "sample_mean", "tolerance"))
     reach = np.maximum(2 * np.abs(logged - mean), tolerance)
-    within = np.minimum(tolerance / reach, 1)
+    chance = np.minimum(tolerance / reach, 1)
     ratio, precision = logged / mean, tolerance / np.abs(mean)
-    finest = int(within.argmin())
+    finest = int(chance.argmin())
     constant = bool((np.abs(ratio - ratio[finest]) <= precision + precision[finest]).all())
     near = np.abs(values - mean) <= reach
-    each = np.where(near, within, np.where(np.isnan(values), 1.0, 0.0))
-    by_way = each.min(axis=1) if constant else each.prod(axis=1)
+    chances = np.where(near, chance, np.where(np.isnan(values), 1.0, 0.0))
+    by_way = chances.min(axis=1) if constant else chances.prod(axis=1)
     cells = np.nan_to_num(values / (2 * tolerance), posinf=0.0, neginf=0.0).round()
     _, first = np.unique(cells, axis=0, return_index=True)
     return float(min(1.0, by_way[first].sum()))

@@ -1,6 +1,6 @@
 """The ways in which an evaluation loop's loss differs from the mean over the samples, recomputed.
 
-A way is a cause and a detail (the value tried, such as a batch size). What is added here needs a remedy in
+A way is a cause and a detail (the value tried, such as a batch size). A new cause needs a remedy in
 :mod:`confshift.findings.logged`.
 """
 
@@ -23,7 +23,7 @@ _FOCAL = (0.5, 1.0, 2.0, 3.0, 5.0)
 _RANKS = (2, 4, 8, 16, 32)
 _DECAYS = (0.9, 0.95, 0.98, 0.99)  # of a moving average
 
-#: Ways of many values each: tried by the side of the others, they would make any number agree with something.
+#: Ways with many values each: counted with the others, they would make any number agree with something.
 ELABORATE = frozenset(
     {
         "batch means divided by a wrong number of batches",
@@ -39,48 +39,48 @@ _Way: TypeAlias = tuple[str, str, float]  # cause, detail, the mean loss compute
 def recomputed_losses(panel: Panel, position: int, means: NDArray[np.float64]) -> Iterator[_Way]:
     """Yield cause, detail and value of each way in which the loss of a checkpoint can be recomputed.
 
-    `means` are those of all checkpoints' losses, not finite where some sample's is not.
+    `means` are the mean losses of all checkpoints, not finite where some sample's loss is not.
     """
     checkpoint, usable = panel.checkpoints[position], panel.finite[position]
     losses, targets = panel.loss[position][usable], panel.targets[usable]
-    given = checkpoint.predictions.logits
-    logits = given if usable.all() else given[usable]
+    all_logits = checkpoint.predictions.logits
+    logits = all_logits if usable.all() else all_logits[usable]
     sums = _sums(logits, targets, losses)
-    weighted = {
+    sample_weights = {
         name: weights[targets]
         for name, weights in _class_weights(checkpoint.metadata, targets, panel.class_names)
     }
     yield from _of_losses(losses)
     yield from _of_sums(sums, losses, logits.shape[1])
     yield from _of_answers(float(panel.correct[position][panel.answered[position]].mean()))
-    for name, weight in weighted.items():
+    for name, weight in sample_weights.items():
         yield "class weights", name, float((weight * losses).sum() / weight.sum())
         yield "class weights, divided by the samples", name, float((weight * losses).mean())
     provenance = checkpoint.provenance
     if provenance.id_source in ("order", "sampler") and panel.sample_ids.dtype.kind == "i":
-        # The rows are then in the order of an unshuffled loader.
+        # The rows are in the order of an unshuffled loader.
         places, rows = _places(panel.sample_ids, provenance.ignored_samples)
         for size in _BATCH_SIZES:
             if size < rows:
                 starts = np.flatnonzero(np.diff(places[usable] // size, prepend=-1))
                 yield from _of_batches(losses, starts, size, rows)
-                yield from _of_batches_of_others(losses, sums[0], weighted, starts, size)
+                yield from _of_batches_of_others(losses, sums[0], sample_weights, starts, size)
         yield from _of_padding(losses, provenance.duplicate_samples)
     if provenance.ignored_samples:
-        counted = len(losses) + provenance.ignored_samples
-        yield "ignored samples counted", f"{provenance.ignored_samples}", float(losses.sum()) / counted
+        divisor = len(losses) + provenance.ignored_samples
+        yield "ignored samples counted", f"{provenance.ignored_samples}", float(losses.sum()) / divisor
     yield from _of_checkpoints(means[: position + 1])
 
 
 def _places(ids: NDArray[np.int64], ignored: int) -> tuple[NDArray[np.int64], int]:
-    """Return the rows' places in the loader, and how many rows that has: some may have no label."""
+    """Return the rows' places in the loader, and its number of rows, some of which may have no label."""
     rows = len(ids) + ignored
-    counted = bool(ids.min() >= 0 and ids.max() < rows)
-    return (ids, rows) if counted else (np.arange(len(ids)), len(ids))
+    ids_are_places = bool(ids.min() >= 0 and ids.max() < rows)
+    return (ids, rows) if ids_are_places else (np.arange(len(ids)), len(ids))
 
 
 def _of_checkpoints(means: NDArray[np.float64]) -> Iterator[_Way]:
-    """Yield what looks back to the checkpoints before the last of these."""
+    """Yield the ways that use checkpoints before the last of these."""
     if len(means) > 1 and math.isfinite(means[-2]):
         yield "the checkpoint before", "of those inspected", float(means[-2])
     if np.isfinite(means).all():
@@ -89,7 +89,7 @@ def _of_checkpoints(means: NDArray[np.float64]) -> Iterator[_Way]:
 
 
 def _of_losses(losses: NDArray[np.float64]) -> Iterator[_Way]:
-    """Yield what follows from the samples' losses alone, in any order."""
+    """Yield the ways that need the samples' losses alone, in any order."""
     mean, p = float(losses.mean()), np.exp(-losses)
     yield "a sum in place of a mean", f"{len(losses)} samples", float(losses.sum())
     for base in (2, 10):
@@ -114,14 +114,14 @@ def _of_answers(accuracy: float) -> Iterator[_Way]:
 def _of_sums(
     sums: tuple[NDArray[np.float64], ...], losses: NDArray[np.float64], classes: int
 ) -> Iterator[_Way]:
-    """Yield what needs every class's logit."""
-    uniform, twice, binary, of_shares, picked, squared = sums
+    """Yield the ways that need the logits of all classes."""
+    uniform, twice, binary, of_shares, true_logit, brier = sums
     for eps in _SMOOTHING:
         yield "label smoothing", f"{eps:g}", float((1 - eps) * losses.mean() + eps * uniform.mean())
     yield "a softmax applied twice", "cross_entropy on probabilities", float(twice.mean())
-    yield "nll_loss on logits", "without a log_softmax", -float(picked.mean())
-    yield "another measure", "Brier score", float(squared.mean())
-    yield "another measure", "mean squared error against one-hot labels", float(squared.mean()) / classes
+    yield "nll_loss on logits", "without a log_softmax", -float(true_logit.mean())
+    yield "another measure", "Brier score", float(brier.mean())
+    yield "another measure", "mean squared error against one-hot labels", float(brier.mean()) / classes
     for name, values in (("binary_cross_entropy_with_logits", binary), ("binary_cross_entropy", of_shares)):
         yield "a binary cross-entropy against one-hot labels", f"{name}, mean", float(values.mean()) / classes
         yield "a binary cross-entropy against one-hot labels", f"{name}, sum", float(values.mean())
@@ -132,33 +132,33 @@ def _sums(
 ) -> tuple[NDArray[np.float64], ...]:
     """Return six losses of each sample.
 
-    The cross-entropy against the uniform distribution; that of the probabilities taken for logits; the sum of
+    The cross-entropy against the uniform distribution; that of the probabilities used as logits; the sum of
     the classes' binary ones, of logits and of probabilities; the true class's logit; the Brier score.
     """
-    uniform, twice, binary, of_shares, picked, squared = (np.empty(len(targets)) for _ in range(6))
+    uniform, twice, binary, of_shares, true_logit, brier = (np.empty(len(targets)) for _ in range(6))
     for block in blocks(logits, targets):
         rows, axis = block.rows, block.axis
         raw = np.asarray(logits[rows], np.float64)
-        each, own = np.arange(len(raw)), targets[rows]
-        picked[rows] = raw[each, own]
+        samples, labels = np.arange(len(raw)), targets[rows]
+        true_logit[rows] = raw[samples, labels]
         uniform[rows] = block.at_target - block.below_top.mean(axis=axis) + losses[rows]
         shares = np.exp(block.below_top)
         shares = shares / shares.sum(axis=axis, keepdims=True)
         shares = shares.T if axis == 0 else shares
-        mine = shares[each, own]
-        squared[rows] = (shares**2).sum(axis=1) - 2 * mine + 1
-        twice[rows] = np.log(np.exp(shares).sum(axis=1)) - mine
-        binary[rows] = np.logaddexp(0, raw).sum(axis=1) - picked[rows]
+        true_share = shares[samples, labels]
+        brier[rows] = (shares**2).sum(axis=1) - 2 * true_share + 1
+        twice[rows] = np.log(np.exp(shares).sum(axis=1)) - true_share
+        binary[rows] = np.logaddexp(0, raw).sum(axis=1) - true_logit[rows]
         with np.errstate(divide="ignore", invalid="ignore"):
-            others = np.log1p(-shares)
-            of_shares[rows] = losses[rows] - (others.sum(axis=1) - others[each, own])
-    return uniform, twice, binary, of_shares, picked, squared
+            log_complements = np.log1p(-shares)
+            of_shares[rows] = losses[rows] - (log_complements.sum(axis=1) - log_complements[samples, labels])
+    return uniform, twice, binary, of_shares, true_logit, brier
 
 
 def _of_batches(
     losses: NDArray[np.float64], starts: NDArray[np.intp], size: int, rows: int
 ) -> Iterator[_Way]:
-    """Yield what depends on the batches of a loader that does not shuffle: they begin at `starts`."""
+    """Yield the ways that depend on the batches of a loader that does not shuffle; they begin at `starts`."""
     detail, batches = f"batches of {size}", len(starts)
     sums, counts = np.add.reduceat(losses, starts), np.diff([*starts, len(losses)])
     means = sums / counts
@@ -177,18 +177,18 @@ def _of_batches(
             yield "batch means divided by a wrong number of batches", f"{detail}, {more}", total / divisor
     for decay in _DECAYS:
         shares = (1 - decay) * decay ** np.arange(batches - 1, -1, -1.0)
-        of_all = float(shares @ means)
+        average = float(shares @ means)
         first = float(means[0]) * decay**batches
-        corrected = of_all / float(shares.sum())
-        cause, each = "a moving average over batches", f"{detail}, decay {decay:g}"
-        yield cause, f"{each}, begun with the first", of_all + first
-        yield cause, f"{each}, corrected for its start", corrected
+        corrected_average = average / float(shares.sum())
+        cause, setting = "a moving average over batches", f"{detail}, decay {decay:g}"
+        yield cause, f"{setting}, begun with the first", average + first
+        yield cause, f"{setting}, corrected for its start", corrected_average
 
 
 def _of_batches_of_others(
     losses: NDArray[np.float64],
     uniform: NDArray[np.float64],
-    weighted: dict[str, NDArray[np.float64]],
+    sample_weights: dict[str, NDArray[np.float64]],
     starts: NDArray[np.intp],
     size: int,
 ) -> Iterator[_Way]:
@@ -199,7 +199,7 @@ def _of_batches_of_others(
         for eps in _SMOOTHING:
             value = float(((1 - eps) * plain + eps * smooth).mean())
             yield "mean of batch means of a smoothed loss", f"{detail}, label smoothing {eps:g}", value
-    for name, weight in weighted.items():
+    for name, weight in sample_weights.items():
         of_batches = np.add.reduceat(weight, starts)
         if not of_batches.all():  # a batch without any weight has no mean
             continue
@@ -210,11 +210,11 @@ def _of_batches_of_others(
             yield "mean of weighted batch means", f"{detail} by size, {name}", by_size
 
 
-def _of_padding(losses: NDArray[np.float64], padded: int) -> Iterator[_Way]:
-    if 0 < padded <= len(losses):
-        # A distributed sampler fills up with the first samples.
-        total = float(losses.sum()) + float(losses[:padded].sum())
-        yield "padded samples counted", f"{padded}", total / (len(losses) + padded)
+def _of_padding(losses: NDArray[np.float64], duplicates: int) -> Iterator[_Way]:
+    if 0 < duplicates <= len(losses):
+        # A distributed sampler pads with the first samples.
+        total = float(losses.sum()) + float(losses[:duplicates].sum())
+        yield "padded samples counted", f"{duplicates}", total / (len(losses) + duplicates)
 
 
 def _class_weights(
@@ -229,19 +229,19 @@ def _class_weights(
 
 
 def given_weights(metadata: Any, names: tuple[str, ...]) -> NDArray[np.float64] | None:
-    """Return `metadata["class_weights"]`, a number for each class; None where they can't be read as that.
+    """Return `metadata["class_weights"]`, a number for each class; None where it can't be read as that.
 
-    A list, also as one row or one column, or a dict by the classes' names or indices.
+    It may be a list, also of one row or one column, or a dict by the classes' names or indices.
     """
-    given: Any = metadata.get("class_weights")
-    if isinstance(given, dict):
-        by_name = [given.get(name) for name in names]
-        given = [given.get(str(index)) for index in range(len(names))] if None in by_name else by_name
-    elif isinstance(given, list | tuple) and len(given) == 1:
-        given = given[0]
-    elif isinstance(given, list | tuple) and all(isinstance(one, list) and len(one) == 1 for one in given):
-        given = [one[0] for one in given]
-    if not isinstance(given, list | tuple) or len(given) != len(names):
+    value: Any = metadata.get("class_weights")
+    if isinstance(value, dict):
+        by_name = [value.get(name) for name in names]
+        value = [value.get(str(index)) for index in range(len(names))] if None in by_name else by_name
+    elif isinstance(value, list | tuple) and len(value) == 1:
+        value = value[0]
+    elif isinstance(value, list | tuple) and all(isinstance(item, list) and len(item) == 1 for item in value):
+        value = [item[0] for item in value]
+    if not isinstance(value, list | tuple) or len(value) != len(names):
         return None
-    weights = np.array([as_number(one) for one in given])
+    weights = np.array([as_number(item) for item in value])
     return weights if np.isfinite(weights).all() and (weights >= 0).all() and weights.any() else None
