@@ -368,7 +368,7 @@ def test_without_a_run_the_one_written_to_last_is_taken(rising, tmp_path, monkey
 def test_without_a_run_anywhere_the_remedy_is_told(command, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     result = call(command, code=2)
-    assert "no RUN given, and there is none in runs" in result.stderr
+    assert "no RUN given, and runs/ holds no run" in result.stderr
 
 
 def break_nothing(path):

@@ -66,8 +66,8 @@ def test_they_come_in_the_order_of_the_argument(dearer):
 
 
 def test_two_runs_are_called_by_their_names(dearer):
-    called = ("small (epoch 3)", "large (epoch 60)")
-    found = {finding.code: finding.sentence for finding in about_change(dearer, called=called)}
+    names = ("small (epoch 3)", "large (epoch 60)")
+    found = {finding.code: finding.sentence for finding in about_change(dearer, names=names)}
     assert found["loss_change"].startswith("From small (epoch 3) to large (epoch 60) the mean loss rose")
     assert "the loss of large (epoch 60) is" in found["temperature_repairs"]
 

@@ -13,7 +13,7 @@ from confshift.checkpoint import Checkpoint
 from confshift.findings.change import about_change
 from confshift.findings.diagnosis import diagnose
 from confshift.findings.headline import course, difference, headline
-from confshift.findings.left_out import epochs_named, left_out_of, opening
+from confshift.findings.left_out import epochs_in_words, left_out_of, opening
 from confshift.predictions import Predictions
 
 SAMPLES, CLASSES = 400, 3
@@ -153,7 +153,7 @@ def test_no_answer_at_other_samples_than_before_is_said_of_the_pair():
 )
 def test_epochs_are_named_in_rows(members, text):
     panel = history_of(logits_of(9)).main
-    assert epochs_named(panel, np.isin(np.arange(9), members)) == text
+    assert epochs_in_words(panel, np.isin(np.arange(9), members)) == text
 
 
 def test_samples_with_an_infinite_loss_are_not_taken_for_copies():

@@ -12,7 +12,7 @@ from confshift.analysis.rise import Judgement, judge
 from confshift.analysis.series import STATUSES
 from confshift.checkpoint import Checkpoint
 from confshift.errors import ConfshiftError
-from confshift.findings.best_checkpoint import best_checkpoint, kept
+from confshift.findings.best_checkpoint import best_checkpoint, checkpoint_to_keep
 from confshift.findings.diagnosis import diagnose
 from confshift.findings.headline import headline
 from confshift.findings.rise import about_rise, series_rise
@@ -290,16 +290,16 @@ def test_growing_logits_repaired_at_each_epoch_hide_the_decay(make_logits):
 def advised(history):
     """Return the finding about the best checkpoint, and the row of the one that it recommends."""
     finding = best_checkpoint(history)
-    chosen = kept(history)
-    return finding, history.table.set_index("epoch").loc[chosen.epoch], chosen
+    choice = checkpoint_to_keep(history)
+    return finding, history.table.set_index("epoch").loc[choice.epoch], choice
 
 
 def test_a_checkpoint_is_recommended_with_its_temperature_and_the_code_to_apply_it(make_logits):
     logits, targets = make_logits(400, 4, 14, churn=0.2)
     history = history_of(2 * logits, targets)
-    finding, row, chosen = advised(history)
+    finding, row, choice = advised(history)
     best, plain = history.best.loc["refinement_loss"], history.best.loc["loss"]
-    assert chosen.calibrated
+    assert choice.calibrate
     assert f"Keep epoch {row.name:g} with T = {row['temperature']:.3g}" in finding.next_step
     assert f"expected loss {row['refinement_loss']:.2f} nats" in finding.next_step
     assert (
@@ -319,9 +319,9 @@ def test_every_sentence_recommends_the_same_checkpoint(make_logits):
     for churn in (0.0, 0.2):
         logits, targets = make_logits(400, 4, 14, churn=churn)
         history = history_of(2 * logits, targets)
-        finding, row, chosen = advised(history)
+        finding, row, choice = advised(history)
         sentence = headline(history, compare(*history.pair))
-        if chosen.calibrated and "confidence" in kind_of(history):
+        if choice.calibrate and "confidence" in kind_of(history):
             assert f"so keep epoch {row.name:g} and calibrate it" in sentence
             assert f"at epoch {row.name:g}" in run_kind(history).next_step
         assert f"Keep epoch {row.name:g}" in finding.next_step

@@ -1,4 +1,4 @@
-"""What every command shares: the group, the run it opens, its options, how findings are printed."""
+"""What the commands share: the group, opening a run, options, printing findings."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from confshift.findings.question import Finding
     from confshift.storage.run import Run
 
-#: Where `inspect` puts a run that was given no folder.
+#: Where `inspect` puts a run without a folder of its own.
 RUNS = Path("runs")
 
 
@@ -43,18 +43,18 @@ class _Commands(click.Group):
 
 
 def newest_run_folder() -> Path:
-    """Return the run written to last, and name it on stderr; where there is none, say what to give."""
+    """Return the most recently written run and name it on stderr; where there is none, ask for a folder."""
     from confshift.storage.finding_runs import newest_run
 
     newest = newest_run(RUNS)
     if newest is None:
-        raise click.UsageError(f"no RUN given, and there is none in {RUNS}/; name its folder")
+        raise click.UsageError(f"no RUN given, and {RUNS}/ holds no run: give the folder of one")
     remark(f"run: {newest}")
     return newest
 
 
 def open_run(path: Path | None) -> Run:
-    """Return a run that exists, and say what of it is missing."""
+    """Return a run, and report on stderr what is damaged or missing."""
     from confshift import Run
 
     run = Run(path if path is not None else newest_run_folder())
@@ -65,10 +65,10 @@ def open_run(path: Path | None) -> Run:
 
 
 class PathType(click.Path):
-    """A path as click reads it; an empty one, often of an unset variable, is not the working folder."""
+    """A path as click reads it; an empty one, often from an unset variable, is not the working folder."""
 
     def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> Any:
-        """Refuse what names no file."""
+        """Refuse a path that can't name a file."""
         if not str(value) or "\0" in str(value):
             self.fail("it is empty" if not str(value) else "it holds a null character", parameter, context)
         return super().convert(value, parameter, context)
@@ -86,7 +86,7 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print unroun
 
 
 def _read_looks(context: click.Context, parameter: click.Parameter, value: str) -> Any:
-    # The library refuses what it doesn't know.
+    # The library refuses unknown values.
     return int(value) if value.isdecimal() else {"every-epoch": "every epoch"}.get(value, value)
 
 
@@ -112,13 +112,13 @@ def pair_options(command: Callable[..., None]) -> Callable[..., None]:
 def main() -> None:
     """Why does the validation loss rise while accuracy stays flat?
 
-    RUN is the folder that confshift.inspect(model, loader, run=...) saves to. Where it may be left out, it
-    is the newest one in runs/.
+    RUN is the folder that confshift.inspect(model, loader, run=...) saves to. Commands that take it as an
+    option use the newest one in runs/ without it.
     """
 
 
 def print_findings(findings: Iterable[Finding], as_json: bool, *, aside: bool = False, **about: Any) -> None:
-    """Print findings as text, or with what they are about as JSON."""
+    """Print findings as text, or as JSON together with what they are about."""
     from confshift.reporting.output import document, findings_text
 
     if as_json:

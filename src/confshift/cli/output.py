@@ -1,4 +1,4 @@
-"""All that a command prints: results on stdout, everything else on stderr, nothing that moves a cursor."""
+"""Everything that a command prints: results on stdout, the rest on stderr, nothing that moves a cursor."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import click
 from confshift.errors import ConfshiftError
 from confshift.reporting.characters import printable
 
-#: What click ends with where there is no command: the help, as it is.
+#: click's exception for a missing command: it shows the help, which needs no escaping.
 _HELP: Any = getattr(click.exceptions, "NoArgsIsHelpError", ())
 
 
@@ -25,43 +25,43 @@ def answer(line: str, *, aside: bool = False) -> None:
 
 
 def answer_text(text: str, *, aside: bool = False) -> None:
-    """Print results in many lines; the names in them can't hold line ends any more."""
+    """Print results of several lines; line ends in names were escaped before."""
     _print("\n".join(map(printable, text.split("\n"))), aside)
 
 
 def remark(text: str) -> None:
-    """Say something in one line on stderr, beside the results."""
+    """Print one line on stderr, beside the results."""
     _print(printable(text), aside=True)
 
 
 def _print(text: str, aside: bool) -> None:
-    # Named, because click takes an ASCII stream of its own finding for a mistake and writes UTF-8 to it.
+    # Explicit, because click would replace an ASCII stream that it finds itself by one in UTF-8.
     click.echo(text, file=sys.stderr if aside else sys.stdout)
 
 
 def take_any_text() -> None:
-    """Make stdout and stderr escape what their encoding lacks: who has no "−" still gets the rest."""
+    """Make stdout and stderr escape what their encoding lacks: without a "−" the rest is still printed."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
 
 
 class _Unusable(click.ClickException):
-    """What was given can't be used: one line on stderr."""
+    """A run, an argument or a file can't be used: one line on stderr."""
 
     exit_code = 2
 
 
 @contextlib.contextmanager
 def clear_endings() -> Iterator[None]:
-    """End in one clear line where a run, an argument or a file can't be used."""
+    """End with one clear line where a run, an argument or a file can't be used."""
     try:
         yield
     except BrokenPipeError:
         raise  # `confshift history | head`: click ends it quietly
     except _HELP:
         raise
-    except click.UsageError as error:  # it repeats what was given
+    except click.UsageError as error:  # its message repeats the arguments
         raise click.UsageError(printable(error.format_message()), ctx=error.ctx) from error
     except (ConfshiftError, OSError) as error:
         if isinstance(error.__cause__, BrokenPipeError):
@@ -76,7 +76,7 @@ class _Remarks(logging.Handler):
 
 @contextlib.contextmanager
 def remarks_of_the_library() -> Iterator[None]:
-    """Print what the library warns of as remarks: Python's own way would print names as they are."""
+    """Print the library's warnings as remarks: Python itself would print names without escaping them."""
 
     def show(message: Warning | str, *_: object, **__: object) -> None:
         remark(f"warning: {message}")

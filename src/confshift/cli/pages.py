@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 def _in_a_folder(context: click.Context, parameter: click.Parameter, value: Path | None) -> Path | None:
-    if value is not None and not value.parent.is_dir():  # told now, not after the page is made
+    if value is not None and not value.parent.is_dir():  # an error now, not after making the page
         raise click.BadParameter(f"there is no folder {value.parent}")
     return value
 
@@ -62,13 +62,13 @@ def report(
     With OTHER, a second run on the same samples, the page compares the two: RUN at its best (or at --before)
     with OTHER at its best (or at --after).
     """
-    opened = open_run(run)
-    second = None if other is None else open_run(other)
-    names = [one.name for one in (opened, second) if one is not None]
+    first_run = open_run(run)
+    second_run = None if other is None else open_run(other)
+    names = [shown_run.name for shown_run in (first_run, second_run) if shown_run is not None]
     path = out or Path(f"{'-'.join(names)}.html")
-    _write_page(opened, path, as_json, other=second, before=before, after=after, looks=looks)
+    _write_page(first_run, path, as_json, other=second_run, before=before, after=after, looks=looks)
     if show:
-        click.launch(str(path.absolute()))  # a name like an option is none then
+        click.launch(str(path.absolute()))  # absolute: a name that begins with "-" would be an option
 
 
 def _write_page(
@@ -90,7 +90,7 @@ def _write_page(
         run, path, other=other, before=before, after=after, thumbnail=thumbnail, looks=looks
     )
     about = {"run": str(run.path)} if other is None else {"run": str(run.path), "other": str(other.path)}
-    aside = is_stdout(path)  # a page that is piped on ends with the page
+    aside = is_stdout(path)  # a page on stdout must not be followed by text
     if not as_json:
         answer(page.verdict, aside=aside)
         answer("", aside=aside)
@@ -99,7 +99,7 @@ def _write_page(
 
 
 class _ListingFigures(click.Command):
-    """A command whose help names the charts: they are looked up when it is shown, which takes a second."""
+    """A command whose help names the charts; it imports them only then, because that takes a second."""
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         from confshift.reporting.plotting import SHORT_NAMES, figures
@@ -176,8 +176,8 @@ def demo(out: Path, run: Path, epochs: int | None, as_json: bool) -> None:
     check_drawing()
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:  # said now, not after the training
+    except OSError as error:  # an error now, not after the training
         raise click.BadParameter(f"the folder {out.parent} can't be made: {error.strerror}") from error
-    trained = train(run, epochs=epochs or EPOCHS)
+    demo_run = train(run, epochs=epochs or EPOCHS)
     pictures = validation_images() if find_spec("PIL") else None
-    _write_page(trained, out, as_json, thumbnail=pictures)
+    _write_page(demo_run, out, as_json, thumbnail=pictures)

@@ -1,4 +1,4 @@
-"""Commands that print what a run says: compare, history, diagnose."""
+"""Commands that print results: compare, history, diagnose."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ def compare(run: Path, before: float, after: float, split: str, as_json: bool) -
     import confshift
     from confshift.reporting.output import comparison_text, document
 
-    opened = open_run(run)
-    sides = [opened.checkpoint(epoch, split=split) for epoch in (before, after)]
+    saved_run = open_run(run)
+    sides = [saved_run.checkpoint(epoch, split=split) for epoch in (before, after)]
     comparison = confshift.compare(*sides)
     if not as_json:
         answer_text(comparison_text(comparison))
@@ -47,7 +47,7 @@ def compare(run: Path, before: float, after: float, split: str, as_json: bool) -
         "samples_unanswered": comparison.samples_unanswered,
         "infinite_samples": {"before": before_infinite, "after": after_infinite},
     }
-    answer(document(run=str(opened.path), split=split, before=before, after=after, **samples, **tables))
+    answer(document(run=str(saved_run.path), split=split, before=before, after=after, **samples, **tables))
 
 
 @main.command()
@@ -55,14 +55,16 @@ def compare(run: Path, before: float, after: float, split: str, as_json: bool) -
 @looks_option
 @json_option
 def history(run: Path | None, looks: Looks, as_json: bool) -> None:
-    """Print one line per checkpoint, and which is best by what."""
+    """Print one line per checkpoint, and the best one by each criterion."""
     import confshift
     from confshift.reporting.output import document, history_text
 
-    opened = open_run(run)
-    result = confshift.summarize(opened, looks=looks)
+    saved_run = open_run(run)
+    result = confshift.summarize(saved_run, looks=looks)
     if as_json:
-        answer(document(run=str(opened.path), checkpoints=result.table, best=result.best, rise=result.rise))
+        answer(
+            document(run=str(saved_run.path), checkpoints=result.table, best=result.best, rise=result.rise)
+        )
     else:
         answer_text(history_text(result))
 
@@ -95,23 +97,23 @@ def diagnose(
     import confshift
     from confshift.findings.left_out import left_out_of
 
-    opened = open_run(run)
-    findings = confshift.diagnose(opened, before=before, after=after, looks=looks)
+    saved_run = open_run(run)
+    findings = confshift.diagnose(saved_run, before=before, after=after, looks=looks)
     verdicts = {finding.code: finding.verdict for finding in findings}
     for code in fail_on:
         if code not in verdicts:
             raise click.BadParameter(
                 f"no finding {code!r}; there are {', '.join(verdicts)}", param_hint="--fail-on"
             )
-    print_findings(findings, as_json, run=str(opened.path))
-    failed = [code for code in fail_on if verdicts[code] == "yes"]
-    left_out = {one.code: left_out_of(one) for one in findings if one.code in fail_on}
-    unsure = {code: reason for code, reason in left_out.items() if reason and code not in failed}
-    if failed:
-        remark(f"failed: {', '.join(failed)}")
+    print_findings(findings, as_json, run=str(saved_run.path))
+    failures = [code for code in fail_on if verdicts[code] == "yes"]
+    omissions = {finding.code: left_out_of(finding) for finding in findings if finding.code in fail_on}
+    unsure = {code: reason for code, reason in omissions.items() if reason and code not in failures}
+    if failures:
+        remark(f"failed: {', '.join(failures)}")
     for code, reason in unsure.items():
         remark(
             f"failed: {code}: the verdict, {verdicts[code]!r}, can't vouch for what it leaves out: {reason}"
         )
-    if failed or unsure:
+    if failures or unsure:
         raise click.exceptions.Exit(1)

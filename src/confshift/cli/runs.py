@@ -26,12 +26,12 @@ def add(run: Path, file: Path, epoch: float, split: str, as_json: bool) -> None:
     from confshift.reporting.output import document, metrics_text
     from confshift.storage.npz import read_npz
 
-    opened = Run(run)
-    checkpoint = opened.append(read_npz(file), epoch=epoch, split=split)
-    opened.flush()
+    target_run = Run(run)
+    checkpoint = target_run.append(read_npz(file), epoch=epoch, split=split)
+    target_run.flush()
     metrics = checkpoint.metrics()
     if as_json:
-        answer(document(run=str(opened.path), split=split, epoch=epoch, metrics=metrics))
+        answer(document(run=str(target_run.path), split=split, epoch=epoch, metrics=metrics))
     else:
         answer(f"{run}: {split} epoch {epoch:g}, {metrics_text(metrics)}")
 
@@ -44,16 +44,16 @@ def verify(run: Path | None, as_json: bool) -> None:
     from confshift import Run
     from confshift.reporting.output import document
 
-    opened = Run(run if run is not None else newest_run_folder())
-    files = opened.verify()
-    damaged = files[~files["sound"].astype(bool)]
+    saved_run = Run(run if run is not None else newest_run_folder())
+    files = saved_run.verify()
+    damaged_files = files[~files["sound"].astype(bool)]
     if as_json:
-        answer(document(run=str(opened.path), sound=damaged.empty, files=files))
+        answer(document(run=str(saved_run.path), sound=damaged_files.empty, files=files))
     else:
-        for file in damaged.itertuples():
+        for file in damaged_files.itertuples():
             answer(f"{file.split}/{file.file}: {file.reason}")
-        answer(f"{len(files)} files, {len(damaged)} damaged")
-    if not damaged.empty:
+        answer(f"{len(files)} files, {len(damaged_files)} damaged")
+    if not damaged_files.empty:
         raise click.exceptions.Exit(1)
 
 
@@ -62,18 +62,18 @@ def verify(run: Path | None, as_json: bool) -> None:
 @click.option("--dry-run", is_flag=True, help="Remove nothing; print what would be removed.")
 @json_option
 def repair(run: Path, dry_run: bool, as_json: bool) -> None:
-    """Remove what a killed training left in a run and nothing needs; print it, and what is left and why.
+    """Remove what a killed training left behind in a run; print what goes, what stays, and why.
 
-    Nothing that can be read is removed or changed, and no file that is not the run's own. Where a record
-    can't be read, the data that may belong to it stays. Refused while a training saves in the run.
+    It removes or changes no readable checkpoint, and no file that is not the run's own. Where a record can't
+    be read, the data that may belong to it stays. It refuses to run while a training saves to the run.
     """
     from confshift.reporting.output import document
     from confshift.storage.cleaning import repair as clean
     from confshift.storage.run_folder import RunFolder
 
     rows = [
-        {"file": str(one.path.relative_to(run)), "removed": one.removed, "reason": one.reason}
-        for one in clean(RunFolder(run), dry_run=dry_run)
+        {"file": str(outcome.path.relative_to(run)), "removed": outcome.removed, "reason": outcome.reason}
+        for outcome in clean(RunFolder(run), dry_run=dry_run)
     ]
     if as_json:
         answer(document(run=str(run), dry_run=dry_run, files=rows))
@@ -81,5 +81,5 @@ def repair(run: Path, dry_run: bool, as_json: bool) -> None:
     verb = "would remove" if dry_run else "removed"
     for row in rows:
         answer(f"{verb if row['removed'] else 'left'} {row['file']}: {row['reason']}")
-    removed = sum(bool(row["removed"]) for row in rows)
-    answer(f"{verb} {removed} files, left {len(rows) - removed}")
+    count = sum(bool(row["removed"]) for row in rows)
+    answer(f"{verb} {count} files, left {len(rows) - count}")

@@ -1,6 +1,6 @@
-"""What is behind the rise? The explanations people give, and what the logits say for and against each.
+"""What explains the rise? The usual explanations, and the evidence of the logits for and against each.
 
-A few exploding samples are the business of `few_samples` in `change`.
+For a few exploding samples see `few_samples` in `concentration`.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from confshift.findings.run_kind import kind_of
 from confshift.findings.wording import count, epoch, interval, nats, percent, points, signed
 
 _LEVEL = 0.05
-#: Jitter is estimated from few epochs, and a fall is asked for, not any change: t, one-sided, 7 degrees.
-_TOLD = 1.9
+#: Student's t, one-sided, with 7 degrees of freedom: few epochs estimate the jitter, and only a fall counts.
+_CRITICAL_T = 1.9
 
 _SCALE_GROWTH = Question(
     "scale_growth", "Is it mainly the scale of the logits that grew?", section="parts", problem="yes"
@@ -44,7 +44,7 @@ _CLASS_BIAS = Question(
 
 
 def about_causes(history: History, comparison: Comparison) -> list[Finding]:
-    """Hold each usual explanation of a rising loss against the logits."""
+    """Check each usual explanation of a rising loss against the logits."""
     return [
         over_finite(scale_growth(comparison), comparison),
         lost_information(history, comparison),
@@ -94,10 +94,10 @@ def scale_growth(comparison: Comparison) -> Finding:
 
 
 def lost_information(history: History, comparison: Comparison) -> Finding:
-    """Say whether the model knows less than before, whatever its temperature.
+    """Say whether the model lost information about the labels, whatever its temperature.
 
-    Where the comparison ends at the epoch that was judged, the verdict is that of the judgement: then this
-    finding and `run_kind` do not contradict each other. Elsewhere the two checkpoints speak for themselves.
+    Where the comparison ends at the epoch that was judged, the verdict is that of the judgement, so that this
+    finding and `run_kind` do not contradict each other. Elsewhere it is about the two checkpoints alone.
     """
     change = comparison.change
     if comparison.before is comparison.after:
@@ -105,20 +105,20 @@ def lost_information(history: History, comparison: Comparison) -> Finding:
         reason = ALONE
         return _LOST_INFORMATION.not_applicable(reason, table)
     refinement, loss = change.loc["refinement_loss"], change.loc["loss"]
-    switched = comparison.switches
+    switches = comparison.switches
     table = change.loc[["refinement_loss", "error_rate", "loss"]].assign(
-        learned=switched.learned, forgotten=switched.forgotten, mcnemar_p=switched.p_value
+        learned=switches.learned, forgotten=switches.forgotten, mcnemar_p=switches.p_value
     )
     sentence = (
         f"The refinement loss, which no temperature touches, went from {nats(refinement['before'])} to "
-        f"{nats(refinement['after'])} nats ({interval(refinement)}). {count(switched.forgotten)} were "
-        f"forgotten and {switched.learned:,} learned (McNemar p = {switched.p_value:.2g}); for these two "
+        f"{nats(refinement['after'])} nats ({interval(refinement)}). {count(switches.forgotten)} were "
+        f"forgotten and {switches.learned:,} learned (McNemar p = {switches.p_value:.2g}); for these two "
         "epochs as chosen."
     )
     series = history.rise.loc[["refinement_loss", "error_rate"]]
     ends_there = comparison.after.epoch == series["last_epoch"].iloc[0]
-    judged = ends_there and kind_of(history) != "too_early"
-    verdict, reason = _lost_over_run(series) if judged else _lost_between(refinement, loss, switched)
+    is_judged = ends_there and kind_of(history) != "too_early"
+    verdict, reason = _lost_over_run(series) if is_judged else _lost_between(refinement, loss, switches)
     best = history.best.loc["refinement_loss"]
     step = (
         f"Prefer epoch {epoch(best['epoch'])}, where the refinement loss is "
@@ -140,12 +140,12 @@ def _lost_over_run(series: pd.DataFrame) -> tuple[Verdict, str]:
     return ("no" if refinement in ("flat", "small") else "cannot tell"), reason
 
 
-def _lost_between(refinement: pd.Series, loss: pd.Series, switched: Switches) -> tuple[Verdict, str]:
+def _lost_between(refinement: pd.Series, loss: pd.Series, switches: Switches) -> tuple[Verdict, str]:
     worse = bool(refinement["change_low"] > 0)
     small = worse and refinement["change"] < SMALL * loss["change"]
     share = percent(refinement["change"] / loss["change"]) if small else ""
     reason = f" That rise is real but small: {share} of the loss's." if small else ""
-    fewer_right = switched.forgotten > switched.learned and switched.p_value < _LEVEL
+    fewer_right = switches.forgotten > switches.learned and switches.p_value < _LEVEL
     if (worse and not small) != fewer_right or math.isnan(refinement["change_low"]):
         return "cannot tell", reason
     return "yes" if fewer_right else "no", reason
@@ -154,27 +154,29 @@ def _lost_between(refinement: pd.Series, loss: pd.Series, switched: Switches) ->
 def learning_rate_drop(history: History) -> Finding:
     """Did a drop of the learning rate calm the curves?
 
-    Without recorded rates the curves may be consistent with a drop, never proof of one: in runs at a
-    constant rate their jitter can collapse too. Where rates were recorded that can't be read,
-    that is said, and the curves are not asked in their place.
+    Without recorded rates the curves may be consistent with a drop, but never prove one: in runs at a
+    constant rate their jitter can collapse too. Where the recorded rates can't be read, the finding says so
+    and does not look at the curves instead.
     """
     main = history.split
     table = history.table[(history.table["split"] == main) & np.isfinite(history.table["loss"])]
     checkpoints = [history.main.checkpoints[at] for at in table.index]
     rates = learning_rates(checkpoints)
-    known = int(np.isfinite(rates).sum()) > len(rates) // 2
+    rates_known = int(np.isfinite(rates).sum()) > len(rates) // 2
     unread = unread_rates(checkpoints)
-    if len(unread) and not known:
+    if len(unread) and not rates_known:
         return _LEARNING_RATE_DROP.not_applicable(
             _unread_in_words(unread),
             unread.map(reprlib.repr).to_frame("recorded").rename_axis("epoch"),
             'Pass the learning rate as a number: metadata={"lr": ...}.',
         )
     drops = history.rate_drops
-    verdict, sentence = _dropped(drops, known) if len(drops) else _no_drop(known, len(checkpoints))
+    verdict, sentence = (
+        _drops_in_words(drops, rates_known) if len(drops) else _no_drop(rates_known, len(checkpoints))
+    )
     if len(unread):
         sentence += f" {_unread_in_words(unread)}"
-    step = "" if known else 'Pass metadata={"lr": ...} to inspect to have the drops by name.'
+    step = "" if rates_known else 'Pass metadata={"lr": ...} to inspect to have the drops by name.'
     return _LEARNING_RATE_DROP.answer(verdict, sentence, drops, step)
 
 
@@ -185,21 +187,21 @@ def _unread_in_words(unread: pd.Series) -> str:
     )
 
 
-def _no_drop(known: bool, checkpoints: int) -> tuple[Verdict, str]:
-    if known:
+def _no_drop(rates_known: bool, checkpoints: int) -> tuple[Verdict, str]:
+    if rates_known:
         return "no", "The learning rate that was recorded never halves from one checkpoint to the next."
     if checkpoints >= FEWEST_CHECKPOINTS:
         return "no", "The jitter of loss, error rate and refinement loss never collapses."
-    needed = f"Without recorded learning rates it takes {FEWEST_CHECKPOINTS} checkpoints to see one."
-    return "not applicable", needed
+    sentence = f"Without recorded learning rates it takes {FEWEST_CHECKPOINTS} checkpoints to see one."
+    return "not applicable", sentence
 
 
-def _dropped(drops: pd.DataFrame, known: bool) -> tuple[Verdict, str]:
+def _drops_in_words(drops: pd.DataFrame, rates_known: bool) -> tuple[Verdict, str]:
     largest = drops.loc[drops["refinement_loss_change"].abs().idxmax()]
-    fell = bool(largest["refinement_loss_change"] < -_TOLD * largest["refinement_loss_jitter"])
-    others = ", ".join(epoch(float(one)) for one in drops.index.drop(largest.name))
+    fell = bool(largest["refinement_loss_change"] < -_CRITICAL_T * largest["refinement_loss_jitter"])
+    others = ", ".join(epoch(float(drop)) for drop in drops.index.drop(largest.name))
     sentence = _drop_in_words(largest) + (f" (also at epoch {others})." if others else ".")
-    if not known:
+    if not rates_known:
         sentence += (
             " Consistent with a smaller learning rate, but also with other reasons for calm, such as a "
             "training set that is fitted perfectly."
@@ -209,7 +211,7 @@ def _dropped(drops: pd.DataFrame, known: bool) -> tuple[Verdict, str]:
             " Consistent with a smaller step that averages out the noise of the training: it improves "
             "what the model knows, and does not undo confidence gained before."
         )
-    return "yes" if known else "cannot tell", sentence
+    return "yes" if rates_known else "cannot tell", sentence
 
 
 def _drop_in_words(drop: pd.Series) -> str:
@@ -234,21 +236,21 @@ def class_bias(comparison: Comparison) -> Finding:
     if classes > MAX_CLASSES or samples < SAMPLES_PER_CLASS * classes:
         reason = f"{count(samples)} are too few for {classes:,} classes, or the classes too many."
         return _CLASS_BIAS.not_applicable(reason, pd.DataFrame())
-    found = comparison.class_bias
-    table = found.classes.assign(class_name=comparison.panel.class_labels)
+    test = comparison.class_bias
+    table = test.classes.assign(class_name=comparison.panel.class_labels)
     table = table.sort_values("excess", key=np.abs, ascending=False, kind="stable")
-    if math.isnan(found.p_value):
+    if math.isnan(test.p_value):
         sentence = "Every probability is 0 or 1 and right: no class can have too much."
         return _CLASS_BIAS.not_applicable(sentence, table)
     first = table.iloc[0]
     sentence = (
         f"At epoch {epoch(after.epoch)}, after temperature scaling, class {first['class_name']} has a mean "
         f"probability of {percent(first['probability'])} and is {percent(first['frequency'])} of the "
-        f"samples, the largest difference of {classes} classes (all together p = {found.p_value:.2g}). "
-        f"One bias for each class would lower the loss by about {nats(found.gain)} nats."
+        f"samples, the largest difference of {classes} classes (all together p = {test.p_value:.2g}). "
+        f"One bias for each class would lower the loss by about {nats(test.gain)} nats."
     )
     verdict: Verdict = (
-        "yes" if found.p_value < _LEVEL / 5 else "no" if found.p_value > _LEVEL else "cannot tell"
+        "yes" if test.p_value < _LEVEL / 5 else "no" if test.p_value > _LEVEL else "cannot tell"
     )
     step = (
         "Compare the class frequencies of training and validation set; if they should differ, fit a "

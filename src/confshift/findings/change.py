@@ -1,4 +1,4 @@
-"""What does the change consist of? The findings about one pair of checkpoints."""
+"""What makes up the change? The findings about one pair of checkpoints."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pandas as pd
 
 from confshift.analysis.comparison import SIDES, Comparison
 from confshift.analysis.significance import paired_interval
-from confshift.findings.concentration import about_carriers, significant_rise
+from confshift.findings.concentration import about_concentration, significant_rise
 from confshift.findings.left_out import over_finite, zero_samples
 from confshift.findings.question import Finding, Question, Verdict
 from confshift.findings.wording import (
@@ -43,27 +43,27 @@ _TEMPERATURE_REPAIRS = Question(
 
 
 def about_change(
-    comparison: Comparison, *, overfitting: bool = False, called: tuple[str, str] | None = None
+    comparison: Comparison, *, overfitting: bool = False, names: tuple[str, str] | None = None
 ) -> list[Finding]:
-    """Answer the questions about what changed between two checkpoints, in the order of the argument.
+    """Answer the questions about the change between two checkpoints, in the order of the argument.
 
     Parameters
     ----------
     comparison : Comparison
     overfitting : bool
-        Whether the run is known to get worse beyond its confidence: calibration is then not the first
-        thing to look at.
-    called : tuple of str, optional
-        What the two checkpoints are called where an epoch is not enough: two runs.
+        Whether the model itself gets worse, beyond its confidence: then calibration is not the first thing
+        to look at.
+    names : tuple of str, optional
+        Names of the two checkpoints, for two runs, where an epoch is not enough.
     """
     about_parts = [
         dearer_mistakes(comparison, overfitting=overfitting),
         wrong_or_right(comparison),
-        temperature_repairs(comparison, called=called),
-        *about_carriers(comparison),
+        temperature_repairs(comparison, names=names),
+        *about_concentration(comparison),
     ]
     findings = [
-        loss_change(comparison, called=called),
+        loss_change(comparison, names=names),
         *(over_finite(part, comparison) for part in about_parts),
     ]
     if comparison.before is comparison.after:
@@ -73,29 +73,29 @@ def about_change(
     return findings
 
 
-def _between(comparison: Comparison, called: tuple[str, str] | None) -> str:
-    if called:
-        return f"From {called[0]} to {called[1]}"
+def _between(comparison: Comparison, names: tuple[str, str] | None) -> str:
+    if names:
+        return f"From {names[0]} to {names[1]}"
     before, after = comparison.before.epoch, comparison.after.epoch
     if math.isnan(before) or math.isnan(after):  # bare Predictions
         return "Between the two sides"
     return f"From epoch {epoch(before)} to {epoch(after)}"
 
 
-def _later(comparison: Comparison, called: tuple[str, str] | None) -> str:
-    if called:
-        return f"of {called[1]}"
+def _later(comparison: Comparison, names: tuple[str, str] | None) -> str:
+    if names:
+        return f"of {names[1]}"
     after = comparison.after.epoch
     return "on the second side" if math.isnan(after) else f"at epoch {epoch(after)}"
 
 
-def loss_change(comparison: Comparison, *, called: tuple[str, str] | None = None) -> Finding:
+def loss_change(comparison: Comparison, *, names: tuple[str, str] | None = None) -> Finding:
     """Did the loss change between these two checkpoints, and what did accuracy do?"""
     change = comparison.change
     loss, accuracy = change.loc["loss"], change.loc["accuracy"]
     by = f" by {nats(abs(loss['change']))} nats" if abs(loss["change"]) > NOTHING else ""
     sentence = (
-        f"{_infinite_means(comparison)}{_between(comparison, called)} the mean loss{_of_finite(comparison)} "
+        f"{_infinite_means(comparison)}{_between(comparison, names)} the mean loss{_of_finite(comparison)} "
         f"{rose_or_fell(loss['change'])}{by}, "
         f"{' to '.join(apart(loss['before'], loss['after']))} nats "
         f"({interval(loss)}); accuracy went from {percent(accuracy['before'])} to "
@@ -111,7 +111,7 @@ def loss_change(comparison: Comparison, *, called: tuple[str, str] | None = None
 
 
 def _infinite_means(comparison: Comparison) -> str:
-    """Say which side's mean loss is infinite, before any number that is over the other samples."""
+    """Say which side's mean loss is infinite, ahead of the numbers over the other samples."""
     return "".join(
         f"The mean loss {side} is infinite: {zero_samples(number)}. "
         for number, side in zip(comparison.infinite_samples, SIDES, strict=True)
@@ -124,13 +124,13 @@ def _of_finite(comparison: Comparison) -> str:
 
 
 def _left_out(comparison: Comparison) -> str:
-    """Say which samples the numbers of a change are not over."""
+    """Say which samples the numbers of a change leave out."""
     if not comparison.samples_left_out:
         return ""
     text = f" {count(comparison.samples_left_out)} without a finite loss left out of both sides."
     if comparison.samples_unanswered < comparison.samples_left_out:
-        answered = count(len(comparison.answered.targets))
-        text += f" The accuracy is over the {answered} with an answer on both sides."
+        samples = count(len(comparison.answered.targets))
+        text += f" The accuracy is over the {samples} with an answer on both sides."
     return text
 
 
@@ -182,23 +182,23 @@ def _dearer(comparison: Comparison, *, overfitting: bool) -> tuple[Verdict, str]
 
 
 def _mostly_refinement(comparison: Comparison) -> bool:
-    """Whether a rise of the refinement loss, told from zero, is at least half of the rise of the loss."""
+    """Whether the refinement loss rises significantly, by at least half of the rise of the loss."""
     loss, refinement = comparison.change.loc["loss"], comparison.change.loc["refinement_loss"]
     return bool(refinement["change_low"] > 0 and refinement["change"] >= loss["change"] / 2)
 
 
 def wrong_or_right(comparison: Comparison) -> Finding:
-    """Are the right ones less sure, or the wrong ones worse?"""
+    """Did correct samples become less confident, or wrong ones worse?"""
     cells = comparison.cells
     wrong, right = cells.loc["stayed_wrong"], cells.loc["stayed_right"]
     wrong_net, right_net = wrong["contribution"].sum(), right["contribution"].sum()
-    switched = cells.loc[["learned", "forgotten"], "contribution"].groupby("transition", observed=True).sum()
+    switches = cells.loc[["learned", "forgotten"], "contribution"].groupby("transition", observed=True).sum()
     sentence = (
         f"Samples that stayed wrong contribute {signed(wrong_net)} nats "
         f"({count(wrong['samples']['up'])} got worse, {count(wrong['samples']['down'])} better), samples "
         f"that stayed right {signed(right_net)} ({count(right['samples']['up'])} less sure, "
-        f"{count(right['samples']['down'])} surer); newly learned ones {signed(switched['learned'])}, "
-        f"forgotten ones {signed(switched['forgotten'])}. Together {signed(cells['contribution'].sum())}."
+        f"{count(right['samples']['down'])} surer); newly learned ones {signed(switches['learned'])}, "
+        f"forgotten ones {signed(switches['forgotten'])}. Together {signed(cells['contribution'].sum())}."
     )
     samples = comparison.samples
     rises = samples["change"].clip(lower=0)
@@ -216,8 +216,8 @@ def wrong_or_right(comparison: Comparison) -> Finding:
     return _WRONG_OR_RIGHT.answer(verdict, sentence, cells, step)
 
 
-def temperature_repairs(comparison: Comparison, *, called: tuple[str, str] | None = None) -> Finding:
-    """How much of the change would one temperature take back?"""
+def temperature_repairs(comparison: Comparison, *, names: tuple[str, str] | None = None) -> Finding:
+    """How much of the change would one temperature undo?"""
     change = comparison.change
     loss, calibration, refinement = (
         change.loc[name] for name in ("loss", "calibration_loss", "refinement_loss")
@@ -229,10 +229,10 @@ def temperature_repairs(comparison: Comparison, *, called: tuple[str, str] | Non
         f"{signed(refinement['change'])} is refinement, which no temperature touches "
         f"({interval(refinement)}). "
     )
-    fitted = comparison.before.fit_status == comparison.after.fit_status == "ok"
-    if fitted:
+    has_fits = comparison.before.fit_status == comparison.after.fit_status == "ok"
+    if has_fits:
         sentence += (
-            f"With T = {temperature:.3g} the loss {_later(comparison, called)} is "
+            f"With T = {temperature:.3g} the loss {_later(comparison, names)} is "
             f"{' instead of '.join(apart(refinement['after'], loss['after']))} nats."
         )
     else:
@@ -242,7 +242,7 @@ def temperature_repairs(comparison: Comparison, *, called: tuple[str, str] | Non
     step = ""
     if not loss["change"] > 0:
         verdict = "not applicable"
-    elif not fitted or significant_rise(comparison) != "yes":
+    elif not has_fits or significant_rise(comparison) != "yes":
         verdict = "cannot tell"
     elif refinement["change_high"] < loss["change"] / 2:
         verdict = "yes"

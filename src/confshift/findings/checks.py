@@ -1,4 +1,4 @@
-"""What the collector tried on the model, so far as it can be read: a record may hold anything."""
+"""The collector's checks of the model, as far as they can be read: a record may hold anything."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ _SWITCHES = ("bias", "zero_weights")
 
 
 def check_of(checkpoint: Checkpoint, name: str) -> dict[str, Any]:
-    """Return the entry of a check: its status and those details that can be read; {} without a status."""
+    """Return a check's status and its readable details; {} without a readable status."""
     entry = checkpoint.provenance.checks.get(name)
     if not isinstance(entry, dict) or entry.get("status") not in _STATUSES:
         return {}
-    found: dict[str, Any] = {"status": entry["status"]}
-    found |= {key: entry[key] for key in _TEXTS if isinstance(entry.get(key), str)}
-    found |= {
+    result: dict[str, Any] = {"status": entry["status"]}
+    result |= {key: entry[key] for key in _TEXTS if isinstance(entry.get(key), str)}
+    result |= {
         key: value for key in _NUMBERS if math.isfinite(value := as_number(entry.get(key))) and value >= 0
     }
-    found |= {key: entry[key] for key in _SWITCHES if isinstance(entry.get(key), bool)}
+    result |= {key: entry[key] for key in _SWITCHES if isinstance(entry.get(key), bool)}
     modules = entry.get("modules")
     if isinstance(modules, list):
-        found["modules"] = [module for module in modules if isinstance(module, str)]
-    return found
+        result["modules"] = [module for module in modules if isinstance(module, str)]
+    return result

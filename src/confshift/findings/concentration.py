@@ -1,4 +1,4 @@
-"""Who carries a rise of the loss: a few classes, one pair of classes, a handful of samples?"""
+"""Does a small part account for a rise of the loss: a few classes, one pair of classes, a few samples?"""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from confshift.analysis.decomposition import held_out_share
 from confshift.findings.question import Finding, Question, Verdict
 from confshift.findings.wording import count, percent, signed
 
-_UNTOLD = " The rise is not told from zero, so its shares may be chance."
+_MAY_BE_CHANCE = " The rise is not told from zero, so its shares may be chance."
 
 _FEW_CLASSES = Question("few_classes", "Do a few classes carry the rise?", section="classes")
 _ONE_COMPETITOR = Question(
@@ -20,20 +20,20 @@ _FEW_SAMPLES = Question(
 )
 
 
-def about_carriers(comparison: Comparison) -> list[Finding]:
-    """Answer who carries the rise, from the coarse to the fine."""
+def about_concentration(comparison: Comparison) -> list[Finding]:
+    """Answer which part accounts for the rise, from classes to samples."""
     return [few_classes(comparison), one_competitor(comparison), few_samples(comparison)]
 
 
 def no_rise(comparison: Comparison) -> str:
-    """Say that there is nothing to carry; where samples have an infinite loss, among the others."""
+    """Say that the loss did not rise, or, where some losses are infinite, not over the other samples."""
     if any(comparison.infinite_samples):
         return "The loss did not rise over the samples where it is finite on both sides."
     return "The loss did not rise."
 
 
 def significant_rise(comparison: Comparison) -> Verdict:
-    """Whether there is a rise to speak of: the shares of one that is not told from zero may be chance."""
+    """Whether the loss rose: "cannot tell" where the rise, and so its shares, may be chance."""
     loss = comparison.change.loc["loss"]
     if not loss["change"] > 0:
         return "not applicable"
@@ -41,7 +41,7 @@ def significant_rise(comparison: Comparison) -> Verdict:
 
 
 def few_classes(comparison: Comparison) -> Finding:
-    """Which classes carry the rise?"""
+    """Which classes account for the rise?"""
     classes = comparison.classes.sort_values("contribution", ascending=False, kind="stable")
     total = comparison.change.loc["loss", "change"]
     present = classes[classes["samples"] > 0]
@@ -53,19 +53,21 @@ def few_classes(comparison: Comparison) -> Finding:
     few = max(1, round(len(present) / 5))
     top = present.head(few)
     share, size = top["contribution"].sum() / total, top["samples"].sum() / present["samples"].sum()
-    listed = ", ".join(
+    largest = ", ".join(
         f"{row['class_name']} ({signed(row['contribution'])})" for _, row in top[:3].iterrows()
     )
     sentence = (
         f"The {count(few, 'class')} with the largest contribution: {percent(size)} of the samples, "
-        f"{percent(share)} of the rise of {signed(total)} nats. Largest: {listed}."
+        f"{percent(share)} of the rise of {signed(total)} nats. Largest: {largest}."
     )
-    # They must carry more than half, and more than twice what their number would.
+    # They must account for more than half, and for more than twice their share of the samples.
     enough = max(0.5, 2 * size)
-    held_out = held_out_share(comparison.samples["change"].to_numpy(), comparison.panel.targets, few)
-    verdict: Verdict = "yes" if min(share, held_out) > enough else "cannot tell" if share > enough else "no"
+    held_out_part = held_out_share(comparison.samples["change"].to_numpy(), comparison.panel.targets, few)
+    verdict: Verdict = (
+        "yes" if min(share, held_out_part) > enough else "cannot tell" if share > enough else "no"
+    )
     if significant_rise(comparison) != "yes":
-        verdict, sentence = "cannot tell", sentence + _UNTOLD
+        verdict, sentence = "cannot tell", sentence + _MAY_BE_CHANCE
     elif verdict == "cannot tell":
         sentence += (
             " Chosen on one half of the samples they do not carry that in the other: it may be chance."
@@ -81,7 +83,7 @@ def few_classes(comparison: Comparison) -> Finding:
 
 
 def one_competitor(comparison: Comparison) -> Finding:
-    """Which wrong class takes the mass, of which true class?"""
+    """Which wrong class gains on which true class?"""
     total = comparison.change.loc["loss", "change"]
     if unread := _ONE_COMPETITOR.without_logits(comparison.before, comparison.after):
         return unread
@@ -90,19 +92,19 @@ def one_competitor(comparison: Comparison) -> Finding:
         return _ONE_COMPETITOR.not_applicable(reason, comparison.competitors)
     pairs = comparison.competitors
     rising = pairs[(pairs["class"] >= 0) & (pairs["contribution"] > 0)]
-    listed = "; ".join(
+    largest = "; ".join(
         f"{row['class_name']} taken for {row['competitor_name']} {signed(row['contribution'])}"
         for _, row in rising.head(3).iterrows()
     )
     sentence = (
         f"Largest parts of the rise of {signed(total)} nats, by true class and the wrong class that gained "
-        f"on it: {listed}."
+        f"on it: {largest}."
     )
-    # With few classes a pair has a large share anyway.
+    # With few classes any pair has a large share.
     possible = len(np.unique(comparison.panel.targets)) * (len(comparison.panel.class_names) - 1)
     verdict: Verdict = "yes" if rising["contribution"].max() / total > max(0.25, 3 / possible) else "no"
     if significant_rise(comparison) != "yes":
-        verdict, sentence = "cannot tell", sentence + _UNTOLD
+        verdict, sentence = "cannot tell", sentence + _MAY_BE_CHANCE
     step = ""
     if verdict == "yes":
         first = rising.iloc[0]
@@ -114,7 +116,7 @@ def one_competitor(comparison: Comparison) -> Finding:
 
 
 def few_samples(comparison: Comparison) -> Finding:
-    """Do a handful of samples carry the rise?"""
+    """Do a handful of samples account for the rise?"""
     table = comparison.concentration
     value = table["value"]
     total = len(comparison.panel.targets)
@@ -131,9 +133,9 @@ def few_samples(comparison: Comparison) -> Finding:
     if value["effective_samples"] < 7:
         verdict: Verdict = "yes"
     elif significant_rise(comparison) != "yes":
-        verdict, sentence = "cannot tell", sentence + _UNTOLD
+        verdict, sentence = "cannot tell", sentence + _MAY_BE_CHANCE
     else:
-        # Few are enough to cancel any rise that is small beside its scatter: they must also be most of it.
+        # A few samples cancel any rise that is small beside its scatter, so they must also be most of it.
         verdict = "yes" if cancelling <= 0.01 * total and value["top_1_percent"] >= 0.5 else "no"
     step = "Look at these samples one by one before believing the mean." if verdict == "yes" else ""
     return _FEW_SAMPLES.answer(verdict, sentence, table, step)

@@ -1,4 +1,4 @@
-"""diagnose(): ask every question, in the order a reader wants the answers."""
+"""diagnose(): answer every question, in the order in which a reader needs the answers."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def diagnose(
     looks: Looks | None = None,
     groups: Groups | None = None,
 ) -> list[Finding]:
-    """Answer the questions people ask of a run.
+    """Answer the questions that people ask about a run.
 
     Parameters
     ----------
@@ -38,25 +38,25 @@ def diagnose(
     before, after : float, optional
         Epochs to compare; without them the best by loss and the last (where the last is the best, the
         first and the last). `before` alone is compared with the last, `after` alone with the best by loss
-        of those before it. Two that are given are compared in the order given.
+        of those before it. If you pass both, they are compared in that order.
     looks : {"once", "every epoch"} or int, optional
-        How often you ask whether the run rises; a History has been told. "once", at the end and without an
-        answer here, has a 5 % chance of a false alarm.
-        Asked so after each epoch, a flat run would sooner or later raise one: "every epoch" spreads the
-        5 % over all epochs to come, a number over so many planned, which finds a rise sooner.
+        How often you ask whether the run rises; by default "once", or what a History has. "once" means at the
+        end, with a 5 % chance of a false alarm. If you ask like that after each epoch, a flat run sooner or
+        later raises one: "every epoch" spreads the 5 % over all epochs to come, a number over that many
+        planned epochs, which finds a rise sooner.
     groups : sequence of length N or mapping from sample id, optional
         Samples with the same label (patient, document, series of frames) err together: the findings about
-        the rise then count groups, not samples. A sequence is in the order of ascending sample id.
+        the rise then count groups, not samples. A sequence follows ascending sample id.
 
     Returns
     -------
     list of Finding
-        Also those that can't be answered or do not apply: they say so.
+        One for every question; those that can't be answered or do not apply say so.
 
     Raises
     ------
     ConfshiftError
-        Where the run is empty, holds no such epoch, its checkpoints can't be paired, or `looks` or
+        Where the run is empty or holds no such epoch, its checkpoints can't be paired, or `looks` or
         `groups` can't be used.
     """
     if isinstance(run, Comparison):
@@ -66,7 +66,7 @@ def diagnose(
 
 
 def answers(history: History, comparison: Comparison) -> list[Finding]:
-    """Answer every question, of a run and of two of its checkpoints."""
+    """Answer every question about a run and about two of its checkpoints."""
     overfitting = "overfitting" in kind_of(history)
     return [
         *about_rise(history),
@@ -79,7 +79,7 @@ def answers(history: History, comparison: Comparison) -> list[Finding]:
 
 
 def _history_of(run: Iterable[Checkpoint] | History, looks: Looks | None, groups: Groups | None) -> History:
-    """Return the history of a run that knows how the question is asked."""
+    """Return the history of a run, with these `looks` and `groups` where they are set."""
     if not isinstance(run, History):
         return summarize(run, looks="once" if looks is None else looks, groups=groups)
     if looks is None and groups is None:
@@ -90,11 +90,11 @@ def _history_of(run: Iterable[Checkpoint] | History, looks: Looks | None, groups
 def choose_pair(
     history: History, *, before: float | None = None, after: float | None = None
 ) -> tuple[Checkpoint, Checkpoint]:
-    """Return the two checkpoints to compare: those asked for, else the history's own pair.
+    """Return the two checkpoints to compare: those of the epochs given, else the history's own pair.
 
     With `before` alone the later one is the run's last. With `after` alone the earlier one is the best by
-    loss before it, or the first where none is better: what is compared does not run backwards unless both
-    epochs are given so. An epoch with none on its other side is compared with itself.
+    loss before it, or the first where none is better. So a comparison runs backwards only if both epochs are
+    given in that order. An epoch without another to compare it with is compared with itself.
     """
     if before is None and after is not None:
         return history.pair_ending_at(_at_epoch(history, after, "after"))
@@ -105,11 +105,11 @@ def choose_pair(
     )
 
 
-def _at_epoch(history: History, asked: float, name: str) -> Checkpoint:
-    if not isinstance(asked, Real):
-        raise ConfshiftError(f"{name}={asked!r}: give an epoch, a number, or leave it out")
+def _at_epoch(history: History, epoch: float, name: str) -> Checkpoint:
+    if not isinstance(epoch, Real):
+        raise ConfshiftError(f"{name}={epoch!r}: give an epoch, a number, or leave it out")
     for checkpoint in history.main.checkpoints:
-        if checkpoint.epoch == asked:
+        if checkpoint.epoch == epoch:
             return checkpoint
-    epochs = ", ".join(f"{at:g}" for at in history.main.epochs)
-    raise ConfshiftError(f"{name}={asked:g}: the run has no such epoch; it has {epochs}")
+    epochs = ", ".join(f"{known_epoch:g}" for known_epoch in history.main.epochs)
+    raise ConfshiftError(f"{name}={epoch:g}: the run has no such epoch; it has {epochs}")

@@ -10,7 +10,7 @@ import pandas as pd
 from confshift.analysis.comparison import Comparison
 from confshift.analysis.history import History
 from confshift.analysis.series import STATUSES
-from confshift.findings.best_checkpoint import kept
+from confshift.findings.best_checkpoint import checkpoint_to_keep
 from confshift.findings.left_out import opening, pair_opening, zero_samples
 from confshift.findings.run_kind import kind_of
 from confshift.findings.wording import NOTHING, divisor, epoch, nats, percent, points, rose_or_fell
@@ -26,21 +26,21 @@ _SAMPLES = {
 
 
 def headline(history: History, comparison: Comparison) -> str:
-    """Say in one sentence what the change is and what follows from it, as briefly as it can be said.
+    """Say in one short sentence what changed and what follows from it.
 
-    Before it stands what has no finite output or loss, where that is more than a few samples.
+    A sentence about outputs and losses that are not finite precedes it where they are more than a few.
 
     Parameters
     ----------
     history : History
-        Of the run; its verdict is quoted where the comparison ends at the run's last checkpoint.
+        Of the run; the headline quotes its verdict where the comparison ends at the run's last checkpoint.
     comparison : Comparison
         Of the two checkpoints that the page shows.
     """
-    first = opening(history.main) or pair_opening(comparison)
+    preamble = opening(history.main) or pair_opening(comparison)
     clauses = [_alone(comparison)] if comparison.before is comparison.after else _clauses(history, comparison)
     sentence = "; ".join(clause for clause in clauses if clause) + "."
-    return f"{first} {sentence}" if first else sentence
+    return f"{preamble} {sentence}" if preamble else sentence
 
 
 def _clauses(history: History, comparison: Comparison) -> list[str]:
@@ -55,19 +55,19 @@ def _clauses(history: History, comparison: Comparison) -> list[str]:
 
 
 def _alone(comparison: Comparison) -> str:
-    """Say what one checkpoint shows, for want of another to compare it with."""
+    """Say what a single checkpoint shows, where there is no other to compare it with."""
     after, change = comparison.after, comparison.change["after"]
     loss = f"{nats(change['loss'])} nats"
     infinite = comparison.infinite_samples[1]
     if infinite:
-        loss = f"infinite ({zero_samples(infinite)}; {loss} over the other {_scored(comparison)})"
+        loss = f"infinite ({zero_samples(infinite)}; {loss} over the other {_samples_with_loss(comparison)})"
     return (
         f"One checkpoint, epoch {epoch(after.epoch)}: {_split(comparison)} loss {loss}, "
         f"accuracy {percent(change['accuracy'])}; what changes can be told from the second one on"
     )
 
 
-def _scored(comparison: Comparison) -> str:
+def _samples_with_loss(comparison: Comparison) -> str:
     return f"{len(comparison.panel.targets):,}"
 
 
@@ -77,18 +77,21 @@ def _infinite_change(comparison: Comparison) -> str:
     start, end = epoch(comparison.before.epoch), epoch(comparison.after.epoch)
     change = _amount(comparison)
     size = "" if change == 0 else f" by {nats(abs(change))} nats"
-    rest = f"over the {_scored(comparison)} with a finite loss at both it {rose_or_fell(change)}{size}"
+    others = (
+        f"over the {_samples_with_loss(comparison)} with a finite loss at both it "
+        f"{rose_or_fell(change)}{size}"
+    )
     if not before:
         what = f"rose to infinity, as {zero_samples(after)} at epoch {end}"
     elif not after:
         what = f"came down from infinity, as {zero_samples(before)} at epoch {start}"
     else:
         what = f"is infinite at both, as {zero_samples(before)} at the first and {after:,} at the second"
-    return f"From epoch {start} to {end} the {_split(comparison)} loss {what}; {rest}"
+    return f"From epoch {start} to {end} the {_split(comparison)} loss {what}; {others}"
 
 
 def _amount(comparison: Comparison) -> float:
-    """Return the change of the loss; what is no more than the rounding of a sum is none."""
+    """Return the change of the loss; 0 where it is within the rounding of a sum."""
     change = float(comparison.change.loc["loss", "change"])
     return change if abs(change) > NOTHING else 0.0
 
@@ -122,7 +125,7 @@ def _verdict(history: History, comparison: Comparison) -> str:
 
 
 def _is_judged(history: History, comparison: Comparison) -> bool:
-    """Tell whether the verdicts on the run are about this pair: its best and its last checkpoint."""
+    """Return whether the verdicts on the run are about this pair: its best and its last checkpoint."""
     return (comparison.before, comparison.after) == history.pair and _is_last(history, comparison)
 
 
@@ -131,7 +134,7 @@ def _is_last(history: History, comparison: Comparison) -> bool:
 
 
 def _cells(comparison: Comparison) -> str:
-    """Name the samples that most of a rise comes from."""
+    """Name the samples that account for most of a rise."""
     net = _net(comparison)
     main, total = str(net.idxmax()), comparison.change.loc["loss", "change"]
     amount = _part(net[main] / total, "rise")
@@ -143,7 +146,7 @@ def _cells(comparison: Comparison) -> str:
 
 
 def _part(share: float, whole: str) -> str:
-    """Write a share, which is above 1 where others pull the other way."""
+    """Write a share, which is above 1 where other samples pull the other way."""
     return f"{share:.1f} times the {whole}" if share > 1 else f"{percent(share)} of the {whole}"
 
 
@@ -163,33 +166,33 @@ def _accuracy(comparison: Comparison) -> str:
 
 
 def _advice(history: History, comparison: Comparison) -> str:
-    """Say what a temperature makes of the later checkpoint, and which one to keep."""
+    """Say which loss a temperature gives the later checkpoint, and which checkpoint to keep."""
     after, change = comparison.after, comparison.change
     if after.fit_status != "ok":
         return ""
-    scaled, earlier = change.loc["refinement_loss", "after"], change.loc["loss", "before"]
-    one = f"one temperature ({divisor(after.temperature)}) brings the loss"
+    after_scaling, earlier = change.loc["refinement_loss", "after"], change.loc["loss", "before"]
+    repair = f"one temperature ({divisor(after.temperature)}) brings the loss"
     if _amount(comparison) <= 0:
-        return f"{one} to {nats(scaled)}" if _repairs(comparison) else ""
-    text = f"{one} {_beside(nats(scaled), nats(earlier), below=scaled < earlier)}"
+        return f"{repair} to {nats(after_scaling)}" if _repairs(comparison) else ""
+    text = f"{repair} {_beside(nats(after_scaling), nats(earlier), below=after_scaling < earlier)}"
     if not _is_judged(history, comparison):
         return text
-    kind, chosen = kind_of(history), kept(history)
-    if "confidence" in kind and chosen.calibrated:
-        return f"{text}, so keep epoch {epoch(chosen.epoch)} and calibrate it"
+    kind, choice = kind_of(history), checkpoint_to_keep(history)
+    if "confidence" in kind and choice.calibrate:
+        return f"{text}, so keep epoch {epoch(choice.epoch)} and calibrate it"
     if "overfitting" in kind:
-        calibrated = " and calibrate it" if chosen.calibrated else ""
-        if chosen.epoch <= 0:
+        calibrated = " and calibrate it" if choice.calibrate else ""
+        if choice.epoch <= 0:
             return f"{text}: no epoch of this training is better than the model it started from{calibrated}"
-        return f"{text}: the model itself got worse, so go back to epoch {epoch(chosen.epoch)}{calibrated}"
+        return f"{text}: the model itself got worse, so go back to epoch {epoch(choice.epoch)}{calibrated}"
     return text
 
 
-def _beside(scaled: str, earlier: str, *, below: bool) -> str:
-    """Hold the loss that a temperature leaves against the earlier one, as both are written."""
-    if scaled == earlier:
-        return f"back to {scaled}"
-    return f"to {scaled}, {'' if below else 'not '}below the earlier {earlier}"
+def _beside(after_scaling: str, earlier: str, *, below: bool) -> str:
+    """Compare the loss after temperature scaling with the earlier one, as both are written."""
+    if after_scaling == earlier:
+        return f"back to {after_scaling}"
+    return f"to {after_scaling}, {'' if below else 'not '}below the earlier {earlier}"
 
 
 def difference(comparison: Comparison, *, first: str, second: str) -> str:
@@ -214,12 +217,12 @@ def difference(comparison: Comparison, *, first: str, second: str) -> str:
         for name, number in zip((first, second), comparison.infinite_samples, strict=True)
         if number
     ]
-    over = f"over the {_scored(comparison)} with a finite loss in both " if infinite else ""
+    over = f"over the {_samples_with_loss(comparison)} with a finite loss in both " if infinite else ""
     clauses = [
         f"{second} (epoch {epoch(comparison.after.epoch)}) against {first} "
         f"(epoch {epoch(comparison.before.epoch)}): "
-        + "; ".join([*infinite, f"{over}the loss is {_other_than(change.loc['loss'])}"]),
-        f"the accuracy is {_other_than(change.loc['accuracy'])}",
+        + "; ".join([*infinite, f"{over}the loss is {_difference_in_words(change.loc['loss'])}"]),
+        f"the accuracy is {_difference_in_words(change.loc['accuracy'])}",
     ]
     if infinite:
         return "; ".join(clauses) + "."
@@ -229,7 +232,7 @@ def difference(comparison: Comparison, *, first: str, second: str) -> str:
         clauses.append(f"{_part(shares[main], 'difference in loss')} is in {names[main]}")
     if comparison.before.fit_status == comparison.after.fit_status == "ok":
         clauses.append(
-            f"each at its own temperature, the loss is {_other_than(change.loc['refinement_loss'])}"
+            f"each at its own temperature, the loss is {_difference_in_words(change.loc['refinement_loss'])}"
         )
     return "; ".join(clauses) + "."
 
@@ -258,8 +261,8 @@ def _significant(row: pd.Series) -> bool:
     return bool(row["change_low"] > 0 or row["change_high"] < 0)
 
 
-def _other_than(row: pd.Series) -> str:
-    """Say by how much a number is higher or lower, where that is told from sampling error."""
+def _difference_in_words(row: pd.Series) -> str:
+    """Say by how much a number is higher or lower, where that is beyond sampling error."""
     if not _significant(row):
         return "not measurably different"
     amount = abs(row["change"])
@@ -268,6 +271,6 @@ def _other_than(row: pd.Series) -> str:
 
 
 def _repairs(comparison: Comparison) -> bool:
-    """Whether the later checkpoint's own calibration loss is told from 0."""
+    """Whether the later checkpoint's own calibration loss is significantly above 0."""
     values = comparison.panel.calibration[-1]
     return bool(values.mean() > 2 * values.std() / np.sqrt(len(values)))

@@ -11,7 +11,7 @@ from confshift.analysis.history import History
 from confshift.findings.question import Finding, Question, Verdict
 from confshift.findings.wording import count, epoch, nats, percent
 
-#: A gain or a floor of this many standard errors is told from nothing.
+#: A gain or a floor above this many standard errors is significant.
 _ERRORS = 2.0
 _SHOWN = 100
 _FEWEST_CHECKPOINTS = 3
@@ -33,9 +33,9 @@ def about_labels(history: History, comparison: Comparison) -> list[Finding]:
 
 
 def label_noise(history: History, comparison: Comparison) -> Finding:
-    """Is there a share of labels that no logits explain?
+    """Is there a share of labels that the logits can't explain?
 
-    Asked of both checkpoints: an over-fitted model alone may be wrong in ways that look like noise.
+    At both checkpoints, because the errors of an overfitted model alone may look like noise.
     """
     sides = [comparison.before, comparison.after]
     if unread := _LABEL_NOISE.without_logits(*sides):
@@ -66,24 +66,24 @@ def label_noise(history: History, comparison: Comparison) -> Finding:
     if verdict == "yes":
         sentence += (
             " Consistent with wrong labels in the validation set, or with samples that nobody could "
-            f"label from the input.{_carried(history, comparison, best['wrong_labels'])}"
+            f"label from the input.{_part_of_rise(history, comparison, best['wrong_labels'])}"
         )
     step = "The next finding lists the samples: look at the most suspect first."
     return _LABEL_NOISE.answer(verdict, sentence, table, step if verdict == "yes" else "")
 
 
-def _carried(history: History, comparison: Comparison, share: float) -> str:
-    """Say what part of a rise the most suspect samples carry, as many as labels look wrong."""
+def _part_of_rise(history: History, comparison: Comparison, share: float) -> str:
+    """Say what part of a rise comes from the most suspect samples, as many as labels look wrong."""
     change = comparison.samples["change"]
     number = max(1, round(share * len(change)))
     if not comparison.change.loc["loss", "change_low"] > 0:
         return ""
-    carried = float(change.reindex(history.label_suspects.index[:number]).sum() / change.sum())
-    return f" The {number:,} most suspect samples carry {percent(carried)} of the rise."
+    part = float(change.reindex(history.label_suspects.index[:number]).sum() / change.sum())
+    return f" The {number:,} most suspect samples carry {percent(part)} of the rise."
 
 
 def stuck_samples(history: History) -> Finding:
-    """Which samples keep the same wrong label for long?"""
+    """Which samples keep the same wrong label for many checkpoints?"""
     suspects, checkpoints = history.label_suspects, len(history.main.checkpoints)
     table = suspects.head(_SHOWN)
     if checkpoints < _FEWEST_CHECKPOINTS:
@@ -113,7 +113,7 @@ def stuck_samples(history: History) -> Finding:
 
 
 def _never_right(stuck: int, never: int) -> str:
-    """Go on from the number of stuck samples to how many of them were never right."""
+    """Complete the sentence about the stuck samples: how many of them were never right."""
     if stuck == 1:
         return ", and was never right." if never else ", but was right before."
     return f", and {never:,} of them {'was' if never == 1 else 'were'} never right."

@@ -1,4 +1,4 @@
-"""What can't be scored, said first: epochs and samples without an answer, answers with an infinite loss."""
+"""What the numbers leave out: epochs and samples without an answer, answers with an infinite loss."""
 
 from __future__ import annotations
 
@@ -18,36 +18,40 @@ REPAIR_ZERO = (
     "No temperature repairs a probability of 0. Does the model end in a softmax, which rounds small ones to "
     "0? Then return its logits. Or does a mask cover true classes?"
 )
-#: From this share of the samples on, what is left out is the first thing to say.
+#: Above this share of the samples, the first sentence is about what is left out.
 _NOTEWORTHY = 0.01
-#: So many runs of epochs are named one by one.
+#: At most this many runs of epochs are named one by one.
 _MOST_NAMED = 4
 
 
 def opening(panel: Panel, name: str = "") -> str:
-    """Say at which epochs outputs are not finite, or a loss is infinite; "" where hardly any is.
+    """Say at which epochs outputs are not finite, or losses infinite; "" where hardly any are.
 
     Parameters
     ----------
     panel : Panel
     name : str
-        Of the run, where there is more than one.
+        Of the run, where there are two.
     """
     unanswered, infinite = (~panel.answered).mean(axis=1), panel.infinite.mean(axis=1)
     silent = unanswered == 1
     sentences = []
     if silent.any():
         have = "have" if silent.sum() > 1 else "has"
-        sentences.append(f"{epochs_named(panel, silent)} {have} no finite output.")
+        sentences.append(f"{epochs_in_words(panel, silent)} {have} no finite output.")
     for shares, what in (
         (np.where(silent, 0.0, unanswered), "have no finite output"),
         (infinite, f"{ZERO}, so the loss is infinite there"),
     ):
         some = shares > _NOTEWORTHY
         if some.any():
-            sentences.append(f"at {epochs_named(panel, some)}, {_share(shares[some])} of the samples {what}.")
+            sentences.append(
+                f"at {epochs_in_words(panel, some)}, {_share(shares[some])} of the samples {what}."
+            )
     prefix = f"{name}: " if name and sentences else ""
-    return prefix + " ".join(one if prefix and not at else _capital(one) for at, one in enumerate(sentences))
+    return prefix + " ".join(
+        sentence if prefix and not at else _capital(sentence) for at, sentence in enumerate(sentences)
+    )
 
 
 def _share(shares: NDArray[np.float64]) -> str:
@@ -59,29 +63,29 @@ def _capital(sentence: str) -> str:
     return sentence[0].upper() + sentence[1:]
 
 
-def epochs_named(panel: Panel, members: NDArray[np.bool_]) -> str:
-    """Name epochs, those in a row by the first and the last: "epoch 3", "epochs 7 and 8", "epochs 5 to 8"."""
+def epochs_in_words(panel: Panel, members: NDArray[np.bool_]) -> str:
+    """Name epochs, three or more in a row by their ends: "epoch 3", "epochs 7 and 8", "epochs 5 to 8"."""
     places = np.flatnonzero(members)
     rows = np.split(places, np.flatnonzero(np.diff(places) > 1) + 1)
-    ends = [[epoch(panel.epochs[one]) for one in (row[0], row[-1])] for row in rows]
+    ends = [[epoch(panel.epochs[place]) for place in (row[0], row[-1])] for row in rows]
     parts: list[str] = []
     for row, (first, last) in zip(rows, ends, strict=True):
         parts += [first] if len(row) == 1 else [first, last] if len(row) == 2 else [f"{first} to {last}"]
     if len(parts) > _MOST_NAMED:
         return f"{count(len(places), 'epoch')} from {ends[0][0]} to {ends[-1][1]}"
-    listed = parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
-    return f"epoch{'s' if len(places) > 1 else ''} {listed}"
+    names = parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
+    return f"epoch{'s' if len(places) > 1 else ''} {names}"
 
 
 def few_infinite(panel: Panel) -> str:
-    """Name the epochs whose loss is infinite by so few samples that `opening` says nothing; "" for none."""
+    """Name the epochs whose loss is infinite because of samples too few for `opening`; "" for none."""
     counts = panel.infinite.sum(axis=1)
     few = (counts > 0) & (counts <= _NOTEWORTHY * len(panel.targets))
     if not few.any():
         return ""
     worst = int(counts[few].max())
     most = "" if worst == counts[few].min() else "at most "
-    return f"The loss is infinite at {epochs_named(panel, few)}, where {most}{zero_samples(worst)}."
+    return f"The loss is infinite at {epochs_in_words(panel, few)}, where {most}{zero_samples(worst)}."
 
 
 def zero_samples(number: int) -> str:
@@ -90,7 +94,7 @@ def zero_samples(number: int) -> str:
 
 
 def pair_opening(comparison: Comparison) -> str:
-    """Say how many samples a comparison leaves out, where that is worth the first sentence; else ""."""
+    """Say how many samples a comparison leaves out, where the first sentence should say it; else ""."""
     share = comparison.samples_left_out / len(comparison.whole.targets)
     if share <= _NOTEWORTHY:
         return ""
@@ -98,9 +102,9 @@ def pair_opening(comparison: Comparison) -> str:
 
 
 def over_finite(finding: Finding, comparison: Comparison) -> Finding:
-    """Say of a finding about a change that it is over some samples only, where the others' loss is infinite.
+    """Mark a finding about a change as one over the finite losses only, where others are infinite.
 
-    Then it explains the smaller part of the change, so it decides nothing.
+    It then explains the smaller part of the change, so its verdict is "cannot tell".
     """
     if not any(comparison.infinite_samples) or finding.verdict == "not applicable":
         return finding
@@ -110,9 +114,9 @@ def over_finite(finding: Finding, comparison: Comparison) -> Finding:
 
 
 def left_out_of(finding: Finding) -> str:
-    """Say what a verdict on a rise leaves out, so that no gate vouches for it; "" where it judges everything.
+    """Say what a verdict on a rise leaves out, which a gate can't vouch for; "" where it leaves out nothing.
 
-    Of a finding that is about something else nothing is known, so nothing is said.
+    Findings about something else do not record what they leave out: "" for them.
     """
     evidence = finding.evidence
     if "infinite_epochs" not in evidence:

@@ -1,4 +1,4 @@
-"""Is the loss that the user's own loop reports the mean over the samples, and if not, which other one?"""
+"""Is the loss that the user's own loop logs the mean over the samples, and if not, what is it?"""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ _QUESTION = Question(
 
 
 def logged_loss(history: History) -> Finding:
-    """Is the loss that the user's loop reports the mean over the samples?"""
+    """Is the loss that the user's loop logs the mean over the samples?"""
     table, accuracy = logged_losses(history.main), _accuracy(history)
     if table.empty:
         sentence = _unread_loss(history) or "No loss of your own was given to compare with."
@@ -93,19 +93,19 @@ def logged_loss(history: History) -> Finding:
         return _QUESTION.answer("no", sentence, table, "Put that file back from a copy.")
     fitting = causes[causes["fits"]]
     step = _STEPS[fitting.iloc[0]["cause"]] if len(fitting) else _NOTHING_FITS
-    sentence += _explained(fitting) if len(fitting) else _unexplained(causes)
-    sentence += _tried(causes, len(table)) + _unread_weights(history) + accuracy
+    sentence += _fits_in_words(fitting) if len(fitting) else _closest_in_words(causes)
+    sentence += _epochs_tried(causes, len(table)) + _unread_weights(history) + accuracy
     return _QUESTION.answer("no", sentence, causes, step)
 
 
 def _unread_loss(history: History) -> str:
-    """Say what was logged as a loss and isn't a number; "" where nothing was."""
+    """Say which logged loss can't be read: its value or its name; "" where nothing was logged."""
     for checkpoint in history.main.checkpoints:
-        logged = logged_loss_of(checkpoint)
-        if logged is not None and logged == logged and math.isnan(as_number(logged)):
+        loss = logged_loss_of(checkpoint)
+        if loss is not None and loss == loss and math.isnan(as_number(loss)):
             at = epoch(checkpoint.epoch)
-            return f"The loss logged at epoch {at} can't be read as a number: {reprlib.repr(logged)}."
-    unread = sorted({name for one in history.main.checkpoints for name in unread_names(one)})
+            return f"The loss logged at epoch {at} can't be read as a number: {reprlib.repr(loss)}."
+    unread = sorted({name for checkpoint in history.main.checkpoints for name in unread_names(checkpoint)})
     if not unread:
         return ""
     more = f" and {count(len(unread) - 5, 'other')}" if len(unread) > 5 else ""
@@ -116,7 +116,7 @@ def _unread_loss(history: History) -> str:
 
 
 def _unread_weights(history: History) -> str:
-    """Say that class weights were given and can't be read; "" where they can, or none were."""
+    """Say that the class weights can't be read; "" where they can, or there are none."""
     names = history.main.class_names
     for checkpoint in history.main.checkpoints:
         weights = checkpoint.metadata.get("class_weights")
@@ -130,7 +130,7 @@ def _unread_weights(history: History) -> str:
 
 
 def _accuracy(history: History) -> str:
-    """Say where the accuracy that was logged differs from the saved one; "" where it does not."""
+    """Say where the logged accuracy differs from the saved one; "" where it does not."""
     table = logged_accuracies(history.main)
     differing = table[~table["equal"]]
     if differing.empty:
@@ -162,14 +162,14 @@ def _difference(table: pd.DataFrame, differing: pd.DataFrame) -> str:
     )
 
 
-def _explained(fitting: pd.DataFrame) -> str:
+def _fits_in_words(fitting: pd.DataFrame) -> str:
     ways = [_way(row) for _, row in fitting.iterrows()]
     more = f" or {len(ways) - 3} other ways" if len(ways) > 3 else ""
     return f"That is consistent with {', or '.join(ways[:3])}{more}, {_agreement(fitting.iloc[0])}."
 
 
-def _unexplained(causes: pd.DataFrame) -> str:
-    """Say what comes closest, which is either not close enough or may be so by chance."""
+def _closest_in_words(causes: pd.DataFrame) -> str:
+    """Say which way comes closest: it is not close enough, or may be so by chance."""
     sentence = "No way that can be recomputed gives what was logged so closely that chance is ruled out."
     closest = causes.loc[causes["agreeing"].idxmax()]
     if closest["agreeing"] == closest["epochs"]:
@@ -185,7 +185,7 @@ def _way(row: pd.Series) -> str:
 
 
 def _agreement(row: pd.Series) -> str:
-    """Say at how many epochs a way agrees, and how likely some way would with any number."""
+    """Say at how many epochs a way agrees, and how likely some way agrees with an unrelated number."""
     chance = float(row["chance"])
     percentage = "less than 0.1 %" if chance < 1e-3 else f"{100 * chance:.2g} %"
     return (
@@ -194,12 +194,14 @@ def _agreement(row: pd.Series) -> str:
     )
 
 
-def _tried(causes: pd.DataFrame, logged: int) -> str:
-    """Say at how many of the epochs with a logged loss the ways were tried, where not at all of them."""
-    tried, unreadable = causes.attrs["tried"], causes.attrs["unreadable"]
-    some = f" Tried at {tried} of the {count(logged, 'epoch')} with a logged loss." if tried < logged else ""
+def _epochs_tried(causes: pd.DataFrame, epochs: int) -> str:
+    """Say at how many of the epochs with a logged loss the ways were tried; "" where at all of them."""
+    number, unreadable = causes.attrs["tried"], causes.attrs["unreadable"]
+    sentence = (
+        f" Tried at {number} of the {count(epochs, 'epoch')} with a logged loss." if number < epochs else ""
+    )
     if not unreadable:
-        return some
+        return sentence
     at, reason = next(iter(unreadable.items()))
     more = f", nor at {count(len(unreadable) - 1, 'other epoch')}" if len(unreadable) > 1 else ""
-    return f"{some} The logits of epoch {epoch(at)} can't be used{more}: {reason}."
+    return f"{sentence} The logits of epoch {epoch(at)} can't be used{more}: {reason}."

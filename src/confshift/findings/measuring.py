@@ -1,4 +1,4 @@
-"""Is it measured right? Eval mode, train against validation."""
+"""Are the measurements right? Eval mode, training loss against validation loss."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from confshift.findings.logged import logged_loss
 from confshift.findings.question import Finding, Question, Verdict
 from confshift.findings.wording import count, epoch, nats, percent, points, signed
 
-_TOLD = 1.96
+_CRITICAL_Z = 1.96
 _CHECKS = {
     "modes": "every module is in eval mode",
     "repeatable": "the same batch twice gives the same logits",
@@ -42,18 +42,18 @@ _TRAIN_GAP = Question(
 
 
 def about_measuring(history: History) -> list[Finding]:
-    """Answer whether the numbers of the run mean what their names say."""
+    """Answer whether the measurements of the run can be trusted."""
     return [evaluates_plainly(history), train_gap(history), logged_loss(history)]
 
 
 def evaluates_plainly(history: History) -> Finding:
-    """Was the model in eval mode, all of it, and does it say the same twice?"""
-    tried = [
+    """Was the whole model in eval mode, and is its evaluation repeatable?"""
+    with_checks = [
         checkpoint
         for checkpoint in history.main.checkpoints
         if any(check_of(checkpoint, name) for name in _CHECKS)
     ]
-    rows = {name: check_of(tried[0], name) for name in _CHECKS} if tried else {}
+    rows = {name: check_of(with_checks[0], name) for name in _CHECKS} if with_checks else {}
     table = pd.DataFrame(
         {
             "check": list(_CHECKS.values()),
@@ -62,21 +62,21 @@ def evaluates_plainly(history: History) -> Finding:
         },
         index=pd.Index(_CHECKS, name="name"),
     )
-    made = table[table["status"] != "not made"]
-    if made.empty:
+    outcomes = table[table["status"] != "not made"]
+    if outcomes.empty:
         sentence = "The model was not tried on a batch: inspect(..., check=True) does it."
-        step = "Pass check=True to inspect once." if not tried else ""
+        step = "Pass check=True to inspect once." if not with_checks else ""
         return _EVALUATES_PLAINLY.not_applicable(sentence, table, step)
-    failed = made[made["status"] == "failed"]
-    left = sum(row.get("status") == "not made" for row in rows.values())
+    failures = outcomes[outcomes["status"] == "failed"]
+    not_made = sum(row.get("status") == "not made" for row in rows.values())
     results = [
         f"{row['check']}: {row['status']}" + (f" ({row['detail']})" if row["detail"] else "")
-        for _, row in made.iterrows()
+        for _, row in outcomes.iterrows()
     ]
-    sentence = f"Tried at epoch {epoch(tried[0].epoch)}: {'; '.join(results)}."
-    sentence += f" {count(left, 'check')} could not be made." if left else ""
-    verdict: Verdict = "yes" if failed.empty else "no"
-    step = " ".join(_REPAIRS[str(name)] for name in failed.index)
+    sentence = f"Tried at epoch {epoch(with_checks[0].epoch)}: {'; '.join(results)}."
+    sentence += f" {count(not_made, 'check')} could not be made." if not_made else ""
+    verdict: Verdict = "yes" if failures.empty else "no"
+    step = " ".join(_REPAIRS[str(name)] for name in failures.index)
     return _EVALUATES_PLAINLY.answer(verdict, sentence, table, step)
 
 
@@ -95,7 +95,7 @@ def _detail(row: dict[str, Any]) -> str:
 
 
 def train_gap(history: History) -> Finding:
-    """How far are train and validation apart where both are measured alike?"""
+    """How far apart are train and validation loss where both are measured in the same way?"""
     names = [name for name, _ in history.panels]
     table = _gaps(history, names[0])
     if table.empty:
@@ -118,7 +118,7 @@ def train_gap(history: History) -> Finding:
         f"({points(last['accuracy_val'] - last['accuracy_train'])}). Both in eval mode on the same "
         "weights, which the running loss of a training loop is not."
     )
-    margin = 0.0 if math.isinf(gap) else _TOLD * se  # an infinite gap has no error
+    margin = 0.0 if math.isinf(gap) else _CRITICAL_Z * se  # an infinite gap has no error
     verdict: Verdict = "yes" if gap > margin else "no" if gap < -margin else "cannot tell"
     step = ""
     if float(table.index[0]) <= 0 and abs(first["loss_gap"]) > 3 * first["loss_gap_se"]:
@@ -134,7 +134,7 @@ def _gaps(history: History, main: str) -> pd.DataFrame:
     val, train = (table.loc[table["split"] == name, columns] for name in (main, "train"))
     if main == "train":
         train = train.iloc[:0]
-    both = train.merge(val, on="epoch", suffixes=("_train", "_val")).dropna(subset=["loss_train", "loss_val"])
-    both["loss_gap"] = both["loss_val"] - both["loss_train"]
-    both["loss_gap_se"] = np.hypot(both["loss_se_train"], both["loss_se_val"])
-    return both
+    gaps = train.merge(val, on="epoch", suffixes=("_train", "_val")).dropna(subset=["loss_train", "loss_val"])
+    gaps["loss_gap"] = gaps["loss_val"] - gaps["loss_train"]
+    gaps["loss_gap_se"] = np.hypot(gaps["loss_se_train"], gaps["loss_se_val"])
+    return gaps

@@ -1,4 +1,4 @@
-"""A question about a run, and the finding that answers it."""
+"""Questions about a run, and the findings that answer them."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ SEVERITIES: tuple[str, ...] = get_args(Severity)
 
 @dataclass(frozen=True)
 class Question:
-    """A question that people ask of a run; it makes the findings that answer it.
+    """A question that people ask about a run; it makes the findings that answer it.
 
     Attributes
     ----------
     code : str
         Stable name, for programs.
     title : str
-        The question in words, to be answered by yes or no.
+        The question in words, a yes-or-no question.
     section : str
         The anchor of the page's section in which the finding stands.
     problem : {"yes", "no"} or None
@@ -53,7 +53,7 @@ class Question:
         )
 
     def without_logits(self, *checkpoints: Checkpoint) -> Finding | None:
-        """Return the finding that says that some logits can't be read; None where all can."""
+        """Return a finding that says which logits can't be read; None where all can."""
         for checkpoint in checkpoints:
             try:
                 checkpoint.predictions  # noqa: B018
@@ -70,7 +70,7 @@ class Question:
 
 @dataclass(frozen=True, eq=False)
 class Finding:
-    """A question that people ask of a run, with its answer and the evidence for it.
+    """A question that people ask about a run, with its answer and the evidence for it.
 
     Attributes
     ----------
@@ -112,8 +112,8 @@ class Finding:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain Python values, for JSON; the evidence as a list of rows, None where not finite."""
-        named = self.evidence.index.names != [None]
-        rows = self.evidence.reset_index() if named else self.evidence
+        has_names = self.evidence.index.names != [None]
+        rows = self.evidence.reset_index() if has_names else self.evidence
         finite = rows.astype(object).where(rows.notna() & ~rows.isin([math.inf, -math.inf]), None)
         return {
             "code": self.code,

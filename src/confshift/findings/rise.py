@@ -1,4 +1,4 @@
-"""Does the run get worse, or does it fluctuate? The findings about the epochs as a series."""
+"""Does the run get worse, or only fluctuate? The findings about the epochs as a series."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from confshift.findings.left_out import REPAIR_ZERO, few_infinite, opening, zero
 from confshift.findings.question import Finding, Question
 from confshift.findings.wording import count, epoch, nats, percent
 
-#: The question about each series, and its name in a sentence.
+#: The question about each series, and the name of the series in a sentence.
 _SERIES = {
     "loss": (Question("rise", "Does the loss rise systematically?", section="rise"), "the loss"),
     "refinement_loss": (
@@ -37,11 +37,11 @@ _NOTHING = 1e-9
 def about_rise(history: History) -> list[Finding]:
     """Say of each series whether it rises.
 
-    What has no finite output is said first of all, other cautions after the answer.
+    Outputs that are not finite come before the answer, other cautions after it.
     """
     first, *others = [series_rise(history.rise, series) for series in _SERIES]
-    said = [opening(history.main), first.sentence, *cautions(history.main, history.rise.loc["loss"])]
-    return [replace(first, sentence=" ".join(one for one in said if one)), *others]
+    sentences = [opening(history.main), first.sentence, *cautions(history.main, history.rise.loc["loss"])]
+    return [replace(first, sentence=" ".join(sentence for sentence in sentences if sentence)), *others]
 
 
 def series_rise(rise: pd.DataFrame, series: str) -> Finding:
@@ -66,7 +66,7 @@ def _amount(row: pd.Series, value: float) -> str:
 
 
 def _level(row: pd.Series, value: float) -> str:
-    """Write a mean with two digits of the change in it, so that reader and sentence subtract alike."""
+    """Write a mean with the digits that show the change, so that a reader who subtracts gets it too."""
     scale, least, sign = (100, 1, " %") if row["unit"] == "fraction" else (1, 2, "")
     change, digits = abs(row["amount"]), least
     if change > _NOTHING:
@@ -84,8 +84,8 @@ def _course(row: pd.Series) -> str:
 def _jitter(row: pd.Series) -> str:
     if math.isnan(row["jitter_sd"]):
         return "from epoch to epoch"
-    known = not math.isnan(row["autocorrelation"])
-    correlation = f", lag-1 autocorrelation {row['autocorrelation']:.2f}" if known else ""
+    has_correlation = not math.isnan(row["autocorrelation"])
+    correlation = f", lag-1 autocorrelation {row['autocorrelation']:.2f}" if has_correlation else ""
     return f"from epoch to epoch (standard deviation {_amount(row, row['jitter_sd'])}{correlation})"
 
 
@@ -98,7 +98,7 @@ def _part(share: float) -> str:
 
 
 def _systematic(row: pd.Series, name: str) -> tuple[str, str]:
-    """Leave the step to `run_kind`, which follows: it depends on all three series."""
+    """Describe the rise, without a next step: that depends on all three series, so `run_kind` has it."""
     fall, share = row["share_of_fall"], row["share_of_rise"]
     sizes = [f"{_part(fall)} the fall before it"] if math.isfinite(fall) else []
     if name != _SERIES["loss"][1] and math.isfinite(share):
@@ -119,8 +119,8 @@ def _within_jitter(row: pd.Series, name: str) -> tuple[str, str]:
         f"{name} is higher at the last epoch ({_course(row)}: up by {_amount(row, row['amount'])}, at least "
         f"{_amount(row, row['lower_bound'])}). That is real for these two checkpoints, but "
     )
-    fired = row["trend_p"] < ALPHA / 2 or row["level"] > row["level_critical"]
-    if row["autocorrelation"] > CORRELATED and fired:
+    significant = row["trend_p"] < ALPHA / 2 or row["level"] > row["level_critical"]
+    if row["autocorrelation"] > CORRELATED and significant:
         return (
             f"{sentence}neighbouring epochs move together (lag-1 autocorrelation "
             f"{row['autocorrelation']:.2f}): it may be a slow fluctuation as well as a trend."
@@ -144,16 +144,17 @@ def _below_resolution(row: pd.Series, name: str) -> tuple[str, str]:
     sentence = f"{trend}; {_resolvable(row)}."
     if not 0 < row["amount"] < row["resolution"]:
         return sentence, ""
-    wanted = row["units"] * (row["resolution"] / row["amount"]) ** 2
+    needed_units = row["units"] * (row["resolution"] / row["amount"]) ** 2
     noun = "sample" if row["units"] == row["samples"] else "group"
     step = (
-        f"About {count(float(f'{wanted:.2g}'), noun)} would resolve a rise of {_amount(row, row['amount'])}."
+        f"About {count(float(f'{needed_units:.2g}'), noun)} would resolve a rise of "
+        f"{_amount(row, row['amount'])}."
     )
     return sentence, step
 
 
 def _infinite(row: pd.Series, name: str) -> tuple[str, str]:
-    """Write where a mean ends that is infinite, and what the samples with a finite one did."""
+    """Describe a rise to an infinite mean, and the change of the samples that stayed finite."""
     lasting = {
         "systematic": "and stays there",
         "within_jitter": f"but not at {TAIL} epochs in a row: the next epoch may take it back",
@@ -194,8 +195,8 @@ def _flat(row: pd.Series, name: str) -> tuple[str, str]:
 
 def _too_few_epochs(row: pd.Series, name: str) -> tuple[str, str]:
     if row["epochs"] < 2:
-        found = "no checkpoint" if row["epochs"] == 0 else "one checkpoint only"
-        return f"there is {found} that can be judged: {name} has no course yet.", "Inspect more epochs."
+        number = "no checkpoint" if row["epochs"] == 0 else "one checkpoint only"
+        return f"there is {number} that can be judged: {name} has no course yet.", "Inspect more epochs."
     missing = max(TAIL + 1 - row["epochs"], TAIL - row["tail"])
     sentence = (
         f"too few epochs to judge {name}: {count(row['epochs'], 'checkpoint')}, {row['tail']} after the "
@@ -211,51 +212,53 @@ def _too_few_epochs(row: pd.Series, name: str) -> tuple[str, str]:
 
 
 def in_units(row: pd.Series) -> str:
-    """Write what the sampling error of a row of `rise` rests on: samples, and groups where given."""
-    grouped = row["units"] != row["samples"]
-    return count(row["samples"]) + (f" in {count(row['units'], 'group')}" if grouped else "")
+    """Write what the sampling error of a row of `rise` is estimated from: samples, or groups of them."""
+    has_groups = row["units"] != row["samples"]
+    return count(row["samples"]) + (f" in {count(row['units'], 'group')}" if has_groups else "")
 
 
 def cautions(panel: Panel, row: pd.Series) -> list[str]:
-    """Return what a reader must know about the samples before believing a verdict on this row of `rise`."""
-    found = []
+    """Return cautions about the samples that qualify the verdict of this row of `rise`."""
+    remarks = []
     if 0 < row["units"] < FEW:
-        found.append(f"With only {in_units(row)} the errors themselves are rough.")
+        remarks.append(f"With only {in_units(row)} the errors themselves are rough.")
     if len(np.unique(panel.targets)) == 1:
-        found.append(f"All samples are of class {panel.class_labels[panel.targets[0]]}: no other was asked.")
+        remarks.append(
+            f"All samples are of class {panel.class_labels[panel.targets[0]]}: no other was asked."
+        )
     if panel.answered.any() and panel.correct[panel.answered].all():
-        found.append("No sample is wrong at any epoch: the whole loss is hedging.")
+        remarks.append("No sample is wrong at any epoch: the whole loss is hedging.")
     first = np.broadcast_to(panel.loss[:1], panel.loss.shape)
     if row["epochs"] > 1 and np.array_equal(panel.loss, first, equal_nan=True):
-        found.append("All checkpoints hold the same numbers: was one model inspected again and again?")
+        remarks.append("All checkpoints hold the same numbers: was one model inspected again and again?")
     copies = _copies(panel)
     if copies:
-        found.append(
+        remarks.append(
             f"{count(copies)} equal another one in every number: if they are copies, pass groups=, or the "
             "errors come out too small."
         )
     if row["samples_left_out"]:
-        found.append(f"{count(row['samples_left_out'])} without a finite loss at some epoch left out.")
+        remarks.append(f"{count(row['samples_left_out'])} without a finite loss at some epoch left out.")
     if row["epochs_left_out"]:
-        found.append(
+        remarks.append(
             f"{count(row['epochs_left_out'], 'checkpoint')} where most samples have no finite output left "
             "out."
         )
     infinite = few_infinite(panel)
-    return [*found, infinite] if infinite else found
+    return [*remarks, infinite] if infinite else remarks
 
 
 def _copies(panel: Panel) -> int:
     """Count the samples that equal another one in target, loss and margin at up to three epochs."""
-    scored = np.flatnonzero(panel.finite.any(axis=1))
+    positions = np.flatnonzero(panel.finite.any(axis=1))
     columns = {"target": panel.targets}
-    for position in scored[[0, len(scored) // 2, -1]] if len(scored) else ():
+    for position in positions[[0, len(positions) // 2, -1]] if len(positions) else ():
         columns[f"loss {position}"], columns[f"margin {position}"] = (
             panel.loss[position],
             panel.margin[position],
         )
     table = pd.DataFrame(columns)
-    # A head that answers nothing, no number at all or no more than its label makes all samples alike.
+    # Samples of one class with a margin of 0, or without one, are all alike: they count as no copies.
     margins = table.filter(like="margin").abs()
-    speaking = ((margins > 0) & np.isfinite(margins)).any(axis=1)
-    return int(table[speaking].duplicated().sum())
+    has_answer = ((margins > 0) & np.isfinite(margins)).any(axis=1)
+    return int(table[has_answer].duplicated().sum())

@@ -1,4 +1,4 @@
-"""What kind of run is it? The three verdicts together, in words."""
+"""What kind of run is it? The three verdicts combined, in words."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class _Kind(NamedTuple):
     step: str
 
 
-#: Each kind of run: is the model itself getting worse, what that means, what to do.
+#: Each kind of run: whether the model itself is getting worse, what that means, what to do.
 KINDS = {
     "overfitting": _Kind(
         "yes",
@@ -72,10 +72,10 @@ KINDS = {
     "too_early": _Kind("not applicable", "Too early to say what kind of run this is.", "Ask again later."),
 }
 
-#: From this share of the loss's rise on, a part of it is worth a name of its own.
+#: A part of the loss's rise from this share on changes the name of the run's kind.
 _SUBSTANTIAL = 0.1
 
-#: What may carry this share of the rise leaves open what the rise is.
+#: A series that may account for this share of the rise leaves the kind undecided.
 _MAIN = 0.5
 
 _NAMES = {"loss": "loss", "refinement_loss": "refinement loss", "error_rate": "error rate"}
@@ -104,8 +104,8 @@ def run_kind(history: History) -> Finding:
 
 
 def _temperature(history: History, rise: pd.DataFrame) -> str:
-    judged = rise.loc["loss", "last_epoch"]
-    last = next(checkpoint for checkpoint in history.main.checkpoints if checkpoint.epoch == judged)
+    epoch_judged = rise.loc["loss", "last_epoch"]
+    last = next(checkpoint for checkpoint in history.main.checkpoints if checkpoint.epoch == epoch_judged)
     return f" (T = {last.temperature:.3g} at epoch {epoch(last.epoch)})" if last.fit_status == "ok" else ""
 
 
@@ -117,8 +117,8 @@ def _line(row: pd.Series, series: str) -> str:
     amount = abs(row["amount"])
     if math.isinf(amount):
         return f"{text}, up to infinity"
-    written = f"{100 * amount:.2f} points" if row["unit"] == "fraction" else f"{nats(amount)} nats"
-    text += f", {'up' if row['amount'] > 0 else 'down'} {written}" if amount > 1e-9 else ", unchanged"
+    size = f"{100 * amount:.2f} points" if row["unit"] == "fraction" else f"{nats(amount)} nats"
+    text += f", {'up' if row['amount'] > 0 else 'down'} {size}" if amount > 1e-9 else ", unchanged"
     if series != "loss" and 0 < row["share_of_rise"] < math.inf:
         text += f" ({percent(row['share_of_rise'])} of the loss's rise)"
     return text
@@ -144,11 +144,11 @@ def kind_of(history: History) -> str:
 
 
 def _kind_of_rise(rise: pd.DataFrame) -> str:
-    """Return what a systematic rise of the loss is, by the part that confidence does not explain.
+    """Return what kind of rise it is, by the part of it that confidence does not explain.
 
-    Refinement and errors that rise systematically are overfitting where they are a tenth of the rise. What
-    does not rise systematically is denied a part by the upper bound of the refinement's rise, never for want
-    of evidence: "purely" below a tenth, "mostly" below a half.
+    Refinement or errors that rise systematically are overfitting where they are a tenth of the rise. Where
+    they do not, a lack of evidence is not enough to call it a confidence problem: the upper bound of the
+    refinement's rise must be below a tenth of the loss's ("purely") or below half of it ("mostly").
     """
     others = rise.drop(index="loss")
     worse = others.loc[others["status"] == "systematic", "share_of_rise"]
@@ -167,7 +167,7 @@ def _possible_share(rise: pd.DataFrame) -> float:
 
 
 def _improving(candidates: pd.DataFrame) -> bool:
-    """Whether, by either loss, the last epoch may be the best and the middle one can't be."""
+    """Whether, by either loss, the last epoch may be the best but the middle one can't be."""
     for criterion in ("loss", "refinement_loss"):
         in_set = candidates.loc[criterion, "in_set"].to_numpy()
         if in_set[-1] and not in_set[len(in_set) // 2]:

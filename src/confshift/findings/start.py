@@ -1,4 +1,4 @@
-"""Was the start sane? The findings about a run before anything was learned, and about how it is measured."""
+"""Was the start sane? The findings about a run before training, and about how it is measured."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from confshift.findings.wording import count, epoch, nats, percent
 #: A random head with features of a usual size stays within this of ln K.
 _TOO_HIGH = 1.0
 _LEVEL = 0.05
-#: With three classes the rarest of the 3! permutations is one in six.
+#: With three classes the smallest p-value is one in 3! = 6.
 _FEWEST_CLASSES = 4
 #: Renaming the outputs has to gain this much accuracy, and this many standard errors.
 _GAIN, _GAIN_ERRORS = 0.1, 5.0
@@ -40,7 +40,7 @@ _OUTPUTS_IN_ORDER = Question(
 
 
 def about_start(history: History) -> list[Finding]:
-    """Answer whether the run began as it should, and whether it is measured as one would think."""
+    """Answer whether the run began as it should, and whether its measurements can be trusted."""
     return [start_loss(history), too_good(history), outputs_in_order(history), *about_measuring(history)]
 
 
@@ -60,12 +60,12 @@ def _in_words(references: pd.DataFrame) -> str:
 
 
 def start_loss(history: History) -> Finding:
-    """Is the loss before training what an untrained head gives?"""
+    """Is the loss before training that of an untrained head?"""
     table = history.references.copy()
-    guess, known = table.loc["uniform guess"], _in_words(table)
+    guess, comparison = table.loc["uniform guess"], _in_words(table)
     first = _untrained(history)
     if first is None:
-        sentence = f"No checkpoint is from before training. To compare with: {known}"
+        sentence = f"No checkpoint is from before training. To compare with: {comparison}"
         return _START_LOSS.not_applicable(sentence, table, _INSPECT_FIRST)
     row = history.table.iloc[0]
     loss, se = float(row["loss"]), float(row["loss_se"])
@@ -73,31 +73,34 @@ def start_loss(history: History) -> Finding:
         sentence = "No sample of the checkpoint before training has a finite output."
         return _START_LOSS.answer("cannot tell", sentence, table, "Look for NaN in the outputs.")
     table.loc["start"] = [loss, float(row["accuracy"])]
-    written = f"{nats(loss)} nats"
+    loss_text = f"{nats(loss)} nats"
     if math.isinf(loss):
-        rest = f" ({nats(float(row['finite_loss']))} nats where it is finite)" if row["samples"] else ""
-        written = f"infinite{rest}"
+        finite_part = (
+            f" ({nats(float(row['finite_loss']))} nats where it is finite)" if row["samples"] else ""
+        )
+        loss_text = f"infinite{finite_part}"
     sentence = (
-        f"Before training the loss is {written} and the accuracy {percent(float(row['accuracy']))}. {known}"
+        f"Before training the loss is {loss_text} and the accuracy {percent(float(row['accuracy']))}. "
+        f"{comparison}"
     )
-    expected = _expected_loss(first)
-    if expected is not None:
-        table.loc["untrained head"] = [expected, guess["accuracy"]]
-        sentence += f" An untrained linear head on these features is expected to have {nats(expected)} nats."
+    untrained = _expected_loss(first)
+    if untrained is not None:
+        table.loc["untrained head"] = [untrained, guess["accuracy"]]
+        sentence += f" An untrained linear head on these features is expected to have {nats(untrained)} nats."
     limit = guess["loss"] + _TOO_HIGH
     uncertain = 0.0 if math.isnan(se) else 2 * se
     verdict: Verdict = "yes" if loss <= limit else "no" if loss > limit + uncertain else "cannot tell"
-    return _START_LOSS.answer(verdict, sentence, table, _next_after_start(verdict, loss, expected))
+    return _START_LOSS.answer(verdict, sentence, table, _next_after_start(verdict, loss, untrained))
 
 
 def _expected_loss(checkpoint: Checkpoint) -> float | None:
-    """Return what the head would give untrained, where the collector measured what goes into it."""
+    """Return the loss of the same head untrained, or None where the collector did not measure its inputs."""
     head = check_of(checkpoint, "head")
-    needed = ("in_features", "mean_squared_norm", "bias")
+    details = ("in_features", "mean_squared_norm", "bias")
     if (
         head.get("status") != "measured"
         or head.get("zero_weights")
-        or not all(name in head for name in needed)
+        or not all(name in head for name in details)
     ):
         return None
     if not head["in_features"]:
@@ -122,7 +125,7 @@ def _next_after_start(verdict: Verdict, loss: float, expected: float | None) -> 
 
 
 def too_good(history: History) -> Finding:
-    """Say whether the head knows the classes before it was trained."""
+    """Say whether the head already knew the classes before training."""
     first = _untrained(history)
     reason = _untestable(first, history)
     if first is None or reason:
@@ -150,7 +153,7 @@ def too_good(history: History) -> Finding:
 
 
 def _untestable(first: Checkpoint | None, history: History) -> str:
-    """Return why nothing can be said of this start; "" where something can."""
+    """Return why this start can't be tested; "" where it can."""
     if first is None:
         return "No checkpoint is from before training."
     if not first.columns["finite"].any():
@@ -163,7 +166,7 @@ def _untestable(first: Checkpoint | None, history: History) -> str:
 
 
 def _among_few_classes(first: Checkpoint, history: History) -> str:
-    """Say what can be said where the orders of the outputs are too few to test one of them."""
+    """Say what is known where there are too few orders of the outputs for a test."""
     classes = len(first.class_names)
     orders = math.factorial(classes)
     sentence = (
@@ -182,7 +185,7 @@ def _among_few_classes(first: Checkpoint, history: History) -> str:
 
 
 def outputs_in_order(history: History) -> Finding:
-    """Do the outputs stand for the classes that the targets name?"""
+    """Are the outputs in the order of the labels?"""
     panel = history.main
     usable, classes = panel.answered[-1], len(panel.class_names)
     last = panel.checkpoints[-1].epoch
@@ -195,26 +198,26 @@ def outputs_in_order(history: History) -> Finding:
             else f"With {classes:,} classes the outputs are not matched."
         )
         return _OUTPUTS_IN_ORDER.not_applicable(reason, history.references)
-    found = history.label_order
+    order = history.label_order
     names = panel.class_labels.to_numpy()
-    moved = np.flatnonzero(found.taken_for != np.arange(classes))
+    mismatches = np.flatnonzero(order.taken_for != np.arange(classes))
     table = pd.DataFrame(
         {
-            "class_name": names[moved],
-            "output": found.taken_for[moved],
-            "output_name": names[found.taken_for[moved]],
+            "class_name": names[mismatches],
+            "output": order.taken_for[mismatches],
+            "output_name": names[order.taken_for[mismatches]],
         },
-        index=pd.Index(moved, name="class"),
+        index=pd.Index(mismatches, name="class"),
     )
-    gain = found.matched_accuracy - found.accuracy
+    gain = order.matched_accuracy - order.accuracy
     sentence = (
-        f"At epoch {epoch(last)} {percent(found.accuracy)} are right; with the outputs renamed as fits "
-        f"best, found on the other half of {count(int(usable.sum()))}, {percent(found.matched_accuracy)} "
+        f"At epoch {epoch(last)} {percent(order.accuracy)} are right; with the outputs renamed as fits "
+        f"best, found on the other half of {count(int(usable.sum()))}, {percent(order.matched_accuracy)} "
         "are."
     )
-    if not (gain > _GAIN and gain > _GAIN_ERRORS * found.gain_se):
+    if not (gain > _GAIN and gain > _GAIN_ERRORS * order.gain_se):
         return _OUTPUTS_IN_ORDER.answer("yes", sentence, table)
-    listed = ", ".join(f"{row['class_name']} as {row['output_name']}" for _, row in table.head(5).iterrows())
+    pairs = ", ".join(f"{row['class_name']} as {row['output_name']}" for _, row in table.head(5).iterrows())
     more = f" and {len(table) - 5} more" if len(table) > 5 else ""
     step = "Compare class_to_idx of the training and the validation set: their folders or label maps differ."
-    return _OUTPUTS_IN_ORDER.answer("no", f"{sentence} Predicted: {listed}{more}.", table, step)
+    return _OUTPUTS_IN_ORDER.answer("no", f"{sentence} Predicted: {pairs}{more}.", table, step)

@@ -6,9 +6,9 @@ import math
 
 import pandas as pd
 
-#: What is smaller than this is the rounding of a sum.
+#: A number smaller than this is only the rounding of a sum.
 NOTHING = 1e-9
-#: Below it, and above its inverse, a temperature is a bound rather than a fit.
+#: Below this, and above its inverse, a temperature is a bound rather than a fit.
 _NO_TEMPERATURE = 1e-3
 
 
@@ -28,7 +28,7 @@ def _unknown(value: float) -> str:
 
 
 def apart(first: float, second: float) -> tuple[str, str]:
-    """Write two amounts of loss with as many more digits as it takes to tell them from each other."""
+    """Write two amounts of loss with as many more digits as it takes to distinguish them."""
     short = nats(first), nats(second)
     if short[0] != short[1] or not abs(first - second) > NOTHING:
         return short
@@ -46,7 +46,7 @@ def signed(value: float) -> str:
 
 
 def percent(share: float) -> str:
-    """Write a fraction as a percentage, with as many decimals as tell it from 0 and from 100 %."""
+    """Write a fraction as a percentage, with enough decimals to distinguish it from 0 and from 100 %."""
     if not math.isfinite(share):
         return _unknown(share)
     decimals, distance = 1, min(abs(share), 1 - abs(share))
@@ -86,7 +86,7 @@ def interval(row: pd.Series) -> str:
 
 
 def divisor(temperature: float) -> str:
-    """Write what logits are divided by; where every sample is right, the less the better."""
+    """Write what logits are divided by; without a best temperature, in which direction the loss falls."""
     if temperature < _NO_TEMPERATURE:
         return "ever smaller numbers"
     return f"{temperature:.2f}" if temperature < 1 / _NO_TEMPERATURE else "ever larger numbers"

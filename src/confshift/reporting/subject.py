@@ -153,7 +153,7 @@ def _about_the_worse(comparison: Comparison, names: tuple[str, str]) -> list[Fin
         rising, names = compare(comparison.after, comparison.before), names[::-1]
     sides = (rising.before, rising.after)
     lower, higher = (f"{name} (epoch {epoch(one.epoch)})" for name, one in zip(names, sides, strict=True))
-    return about_change(rising, called=(lower, higher))
+    return about_change(rising, names=(lower, higher))
 
 
 def _chosen(history: History, side: str, at: float | None) -> Checkpoint:
