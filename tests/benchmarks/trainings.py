@@ -1,4 +1,4 @@
-"""Small real trainings of many kinds, each with what was to be expected of it; half a minute in all.
+"""Small real trainings of many kinds, each with what was to be expected of it; a minute in all.
 
 Run it as a script: `python tests/benchmarks/trainings.py [NAME ...]`. It trains what is not in
 runs/trainings yet, and prints the course of loss and accuracy on the validation half and on a test half that
@@ -405,6 +405,19 @@ RUNS = {
 }
 
 
+#: The runs that tests read: how many samples, and every which epoch.
+KEPT = {
+    "restarts": (900, 2),
+    "rate_rises_until_it_collapses": (600, 1),
+    "rate_rises_until_nothing_is_finite": (600, 1),
+    "wrong_validation_labels": (1000, 1),
+    "class_drift": (1500, 1),
+    "biased_start": (1500, 1),
+    "high_rate": (700, 1),
+}
+ARRAYS = Path(__file__).parents[1] / "findings" / "real_runs"
+
+
 def trained(name: str) -> Trained:
     """Return a run, trained now if it is not in the folder yet."""
     path = FOLDER / f"{name}.npz"
@@ -456,6 +469,21 @@ def epochs_of(training: Training, model: nn.Module) -> Iterator[float]:
             loss.backward()
             optimizer.step()
         yield rate
+
+
+def keep(name: str) -> None:
+    """Write down the largest logit's distance to the others, in half precision."""
+    run, (samples, every) = trained(name), KEPT[name]
+    logits = run.logits[::every, :samples]
+    below_top = np.clip(logits - logits.max(axis=2, keepdims=True), -6e4, 0)
+    np.savez_compressed(
+        ARRAYS / f"{name}.npz",
+        logits=below_top.astype(np.float16),
+        targets=run.targets[:samples].astype(np.uint8),
+        wrong=(run.targets != run.truth)[:samples],
+        epochs=np.arange(len(run.logits))[::every].astype(np.uint8),
+        rates=run.rates[::every],
+    )
 
 
 def loss_of(logits: NDArray, targets: NDArray) -> float:
@@ -512,7 +540,13 @@ def course(run: Trained, *, rows: int = 12) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("names", nargs="*", help="some of the runs; without any, all")
-    for name in parser.parse_args().names or RUNS:
+    parser.add_argument("--keep", action="store_true", help="replace the arrays that tests read of KEPT runs")
+    options = parser.parse_args()
+    if options.keep:
+        for name in options.names or KEPT:
+            keep(name)
+        return
+    for name in options.names or RUNS:
         started = time.process_time()
         run = trained(name)
         sys.stdout.write(f"\n{name}: N = {len(run.targets)}, {time.process_time() - started:.1f} s\n")

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
-from real_runs import RECIPES, checkpoints_of, wrong_labels_of
+from real_runs import ARRAYS, RECIPES, checkpoints_of, wrong_labels_of
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
 from sklearn.metrics import roc_auc_score
@@ -27,6 +27,7 @@ from confshift.findings.run_kind import kind_of
 from confshift.predictions import Predictions
 
 EACH = pytest.mark.parametrize("name", RECIPES)
+EVERY = pytest.mark.parametrize("name", sorted(path.stem for path in ARRAYS.glob("*.npz")))
 
 
 class Judged(NamedTuple):
@@ -154,7 +155,7 @@ def test_a_rare_class_is_overfitted_in_confidence_and_in_answers(judged):
     assert run.findings["class_bias"].evidence.loc[1, "excess"] > 0
 
 
-@EACH
+@EVERY
 def test_every_finding_is_in_words_without_a_number_that_is_none(judged, name):
     for finding in judged(name).findings.values():
         assert finding.verdict in VERDICTS
@@ -163,7 +164,7 @@ def test_every_finding_is_in_words_without_a_number_that_is_none(judged, name):
         assert not re.search(r"\b(nan|inf|None)\b|∞|\?(?! *$)", text), text
 
 
-@EACH
+@EVERY
 def test_no_two_findings_on_a_page_contradict_each_other(judged, name):
     run = judged(name)
     itself, lost = run.verdicts("run_kind", "lost_information")
@@ -175,7 +176,7 @@ def test_no_two_findings_on_a_page_contradict_each_other(judged, name):
         assert "keep the checkpoint" not in steps
 
 
-@EACH
+@EVERY
 def test_curves_alone_are_never_proof_of_a_drop_of_the_learning_rate(judged, name):
     unnamed = [replace(one, metadata={}) for one in judged(name).history.main.checkpoints]
     finding = learning_rate_drop(summarize(unnamed))

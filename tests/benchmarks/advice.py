@@ -1,0 +1,172 @@
+"""Is what confshift says of small real trainings right, and does its checkpoint do best on a test half?
+
+    python tests/benchmarks/advice.py [NAME ...] [--full]
+
+For each run of trainings.py: what an expert expected, then what the tool says; with --full every finding
+that says yes in its own words. Then the loss and accuracy on the test half of the checkpoint that the tool
+keeps, as it is and recalibrated as advised, beside those of common rules, as they are and with a temperature
+each:
+
+    least loss      the checkpoint of the least validation loss
+    best accuracy   the first of the best validation accuracy
+    patience 5, 10  the least validation loss before that many epochs without a new one
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from trainings import RUNS, Trained, accuracy_of, loss_of, trained
+
+from confshift.analysis.comparison import compare
+from confshift.analysis.history import History, summarize
+from confshift.checkpoint import Checkpoint
+from confshift.findings.best_checkpoint import kept
+from confshift.findings.diagnosis import diagnose
+from confshift.findings.headline import headline
+from confshift.findings.question import Finding
+from confshift.findings.run_kind import kind_of
+from confshift.predictions import Predictions
+
+#: Findings whose first sentence is shown whatever they answer; of the others that say yes, the code.
+SHOWN = ("run_kind", "label_noise", "class_bias", "learning_rate_drop", "too_good")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("names", nargs="*", help="some of the runs; without any, all")
+    parser.add_argument("--full", action="store_true", help="every finding that says yes, in its own words")
+    options = parser.parse_args()
+    rows = {}
+    for name in options.names or RUNS:
+        run = trained(name)
+        history = history_of(run)
+        sys.stdout.write(f"\n{name}\n  Expected: {' '.join((RUNS[name].__doc__ or '').split())}\n")
+        sys.stdout.write(f"{said(history, full=options.full)}\n")
+        rows[name] = on_the_test_half(run, history)
+    table = pd.DataFrame(rows).T
+    sys.stdout.write(
+        f"\nOn the test half: epoch, loss, loss with a temperature, accuracy\n{written(table)}\n"
+    )
+    sys.stdout.write(
+        f"\nThe tool's checkpoint, recalibrated as advised, minus others\n{differences(table)}\n"
+    )
+
+
+def history_of(run: Trained) -> History:
+    return summarize(
+        Checkpoint.from_predictions(
+            Predictions(logits, run.targets), epoch=epoch, metadata={"lr": float(rate)}
+        )
+        for epoch, (rate, logits) in enumerate(zip(run.rates, run.logits, strict=True))
+    )
+
+
+def said(history: History, *, full: bool) -> str:
+    rise = ", ".join(f"{name} {status}" for name, status in history.rise["status"].items())
+    best = ", ".join(f"{name} {epoch:g}" for name, epoch in history.best["epoch"].items())
+    findings = diagnose(history)
+    lines = [
+        f"  Said: {headline(history, compare(*history.pair))}",
+        f"  Kind {kind_of(history)}; rise: {rise}; best: {best}",
+    ]
+    if full:
+        return "\n".join([*lines, *(_in_full(one) for one in findings if one.verdict == "yes")])
+    lines += [
+        f"  [{one.verdict}] {one.code}: {one.sentence.split('. ')[0]}"
+        for one in findings
+        if one.code in SHOWN
+    ]
+    lines += [f"  {one.next_step}" for one in findings if one.code == "best_checkpoint"]
+    others = [one.code for one in findings if one.verdict == "yes" and one.code not in SHOWN]
+    return "\n".join([*lines, f"  Yes too: {', '.join(others)}"])
+
+
+def _in_full(finding: Finding) -> str:
+    return f"  [{finding.verdict}] {finding.code}: {finding.sentence} {finding.next_step}"
+
+
+def on_the_test_half(run: Trained, history: History) -> dict[str, float]:
+    losses = [loss_of(logits, run.targets) for logits in run.logits]
+    accuracies = [accuracy_of(logits, run.targets) for logits in run.logits]
+    choice = kept(history)
+    rules = {
+        "kept": int(np.flatnonzero(history.main.epochs == choice.epoch)[0]),
+        "least loss": int(np.nanargmin(losses)),
+        "best accuracy": int(np.argmax(accuracies)),
+        "patience 5": with_patience(losses, 5),
+        "patience 10": with_patience(losses, 10),
+    }
+    row: dict[str, float] = {}
+    for rule, position in rules.items():
+        logits, temperature = run.test_logits[position], history.main.checkpoints[position].temperature
+        row |= {
+            f"{rule}: epoch": position,
+            f"{rule}: loss": loss_of(logits, run.test_targets),
+            f"{rule}: loss with T": loss_of(logits / temperature, run.test_targets),
+            f"{rule}: accuracy": accuracy_of(logits, run.test_targets),
+        }
+    advised = recalibration(history)(run.test_logits[rules["kept"]])
+    row["advised: loss"] = loss_of(advised, run.test_targets)
+    row["advised: accuracy"] = accuracy_of(advised, run.test_targets)
+    return row
+
+
+def recalibration(history: History) -> Callable[[NDArray], NDArray]:
+    """Return the function of logits that the tool advises."""
+    choice = kept(history)
+    if not choice.calibrated:
+        return lambda logits: logits
+    (position,) = np.flatnonzero(history.main.epochs == choice.epoch)
+    temperature = history.main.checkpoints[position].temperature
+    return lambda logits: logits / temperature
+
+
+def with_patience(losses: list[float], patience: int) -> int:
+    """Return the best epoch when so many in a row have not been better."""
+    best = 0
+    for epoch, loss in enumerate(losses):
+        if loss < losses[best]:
+            best = epoch
+        elif epoch - best >= patience:
+            break
+    return best
+
+
+def written(table: pd.DataFrame) -> str:
+    """Write one cell a rule."""
+    cells = pd.DataFrame(index=table.index)
+    for rule in ("kept", "least loss", "best accuracy", "patience 5", "patience 10"):
+        values = table[[f"{rule}: {name}" for name in ("epoch", "loss", "loss with T", "accuracy")]]
+        cells[rule] = [
+            f"{epoch:.0f} {loss:.3f} {scaled:.3f} {share:.3f}"
+            for epoch, loss, scaled, share in values.to_numpy()
+        ]
+    advised = table[["advised: loss", "advised: accuracy"]].to_numpy()
+    cells["advised"] = [f"{loss:.3f} {share:.3f}" for loss, share in advised]
+    return cells.to_string()
+
+
+def differences(table: pd.DataFrame) -> str:
+    """Mean over the runs of what is advised minus each rule, with its standard error."""
+    rows = {}
+    for rule in ("kept", "least loss", "best accuracy", "patience 5", "patience 10"):
+        for quantity in ("loss", "loss with T", "accuracy"):
+            own = table["advised: accuracy" if quantity == "accuracy" else "advised: loss"]
+            change = (own - table[f"{rule}: {quantity}"]).to_numpy()
+            rows[f"{rule}, {quantity}"] = {
+                "mean": change.mean(),
+                "se": change.std(ddof=1) / np.sqrt(len(change)) if len(change) > 1 else np.nan,
+                "lower": (change < 0).sum(),
+                "higher": (change > 0).sum(),
+            }
+    return pd.DataFrame(rows).T.round(4).to_string()
+
+
+if __name__ == "__main__":
+    main()
