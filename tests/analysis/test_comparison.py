@@ -36,7 +36,7 @@ QUANTITIES = [
     "confidence_gap",
     "temperature",
 ]
-COLUMNS = ["before", "after", "change", "change_se", "change_low", "change_high", "unit", "samples"]
+COLUMNS = ["before", "after", "change", "change_se", "change_low", "change_high", "unit", "samples", "units"]
 
 
 @pytest.fixture

@@ -22,11 +22,11 @@ SIDES = {
 }
 
 
-def history_of(logits, targets):
+def history_of(logits, targets, groups=None):
     checkpoints = [
         Checkpoint.from_predictions(Predictions(one, targets), epoch=at) for at, one in enumerate(logits)
     ]
-    return summarize(checkpoints)
+    return summarize(checkpoints, groups=groups)
 
 
 def expected(comparison):
@@ -52,7 +52,7 @@ def assert_as_compared(history):
     checkpoints = history.main.checkpoints
     for (before, after), row in history.pairs.iterrows():
         try:
-            comparison = compare(checkpoints[before], checkpoints[after])
+            comparison = compare(checkpoints[before], checkpoints[after], groups=history.groups)
         except ConfshiftError:  # nothing shared
             assert row["scored"] == 0
             continue
@@ -77,15 +77,17 @@ def broken(logits, targets, rng):
     st.integers(2, 4),
     st.sampled_from([0.01, 1.0, 30.0]),
     st.booleans(),
+    st.booleans(),
 )
-def test_every_pair_has_the_numbers_of_compare(seed, samples, classes, scale, gaps):
+def test_every_pair_has_the_numbers_of_compare(seed, samples, classes, scale, gaps, grouped):
     rng = np.random.default_rng(seed)
     logits = scale * rng.normal(size=(5, samples, classes))
     targets = rng.integers(0, classes, samples)
     logits[2] = logits[1]  # no change at all
     if gaps:
         broken(logits, targets, rng)
-    assert_as_compared(history_of(logits, targets))
+    groups = rng.integers(0, max(2, samples // 3), samples) if grouped else None
+    assert_as_compared(history_of(logits, targets, groups))
 
 
 def test_an_epoch_that_explodes_costs_the_other_pairs_no_digits():

@@ -160,4 +160,7 @@ def test_counts_epochs_and_points(text, expected):
     ],
 )
 def test_an_interval_is_in_its_unit(low, high, unit, text):
-    assert interval(pd.Series({"change_low": low, "change_high": high, "unit": unit})) == text
+    row = {"change_low": low, "change_high": high, "unit": unit, "samples": 90}
+    assert interval(pd.Series(row | {"units": 90})) == text
+    grouped = text if math.isnan(low) else text.replace("interval", "interval by 9 groups")
+    assert interval(pd.Series(row | {"units": 9})) == grouped

@@ -21,7 +21,7 @@ from confshift.findings.diagnosis import diagnose
 from confshift.findings.headline import headline
 from confshift.predictions import Predictions
 from confshift.reporting import page as page_module
-from confshift.reporting.captions import READINGS
+from confshift.reporting.captions import READINGS, fill
 from confshift.reporting.page import MAX_BYTES, Report, report
 from confshift.reporting.template_context import key_table
 from confshift.storage.run import Run
@@ -69,13 +69,25 @@ def test_the_page_answers_as_the_question_is_asked(run, history):
     assert [one.sentence for one in made.findings] == [one.sentence for one in expected]
     assert "240 samples in 30 groups" in Page(made.html).text
     told = summarize(run, looks=20, groups=groups)
-    assert made.verdict == headline(told, compare(*told.pair))
+    expected = compare(*told.pair, groups=groups)
+    assert made.verdict == headline(told, expected)
+    assert made.change.equals(expected.change)
 
 
-@pytest.mark.parametrize("asked", [{"looks": 20}, {"groups": np.arange(240)}])
-def test_two_runs_are_not_asked_about_a_rise(run, asked):
-    with pytest.raises(ConfshiftError, match=f"{next(iter(asked))}.* is about the rise of one run"):
-        report(run, other=run, **asked)
+def test_intervals_by_groups_say_so_wherever_they_stand(run, make_run):
+    groups = np.arange(240) // 8
+    for made in (report(run, groups=groups), report(run, other=make_run(240, 4, 3), groups=groups)):
+        data = Page(made.html).json("data")
+        for name in ("loss_detail", "accuracy_detail"):
+            assert "95 % interval by 30 groups " in fill(data["readings"][name], data["values"])
+        change = next(one for one in made.findings if one.code == "loss_change")
+        assert change.sentence.count("95 % interval by 30 groups ") == 2
+        assert set(made.change["units"]) == {30}
+
+
+def test_two_runs_are_not_asked_about_a_rise(run):
+    with pytest.raises(ConfshiftError, match="looks=20 is about the rise of one run"):
+        report(run, other=run, looks=20)
 
 
 def test_what_to_do_about_the_run_stands_first_and_what_cannot_be_told_last(page):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,79 +14,13 @@ from numpy.typing import NDArray
 from confshift.analysis import competitors, decomposition, reliability
 from confshift.analysis.causes.class_bias import ClassBias, class_bias_test
 from confshift.analysis.causes.label_noise import label_noise_floor
+from confshift.analysis.change import change_of
+from confshift.analysis.grouping import Codes, Groups, group_codes
 from confshift.analysis.panel import Panel, stack
 from confshift.analysis.significance import Interval, Switches, mcnemar, paired_interval
 from confshift.checkpoint import Checkpoint
 from confshift.errors import ConfshiftError
 from confshift.predictions import Predictions
-
-
-def change_of(before: Checkpoint, after: Checkpoint, panel: Panel, answered: Panel) -> pd.DataFrame:
-    """Return the table `Comparison.change`.
-
-    Parameters
-    ----------
-    before, after : Checkpoint
-    panel, answered : Panel
-        Both sides in this order, over the samples with a finite loss on both, and with an answer on both.
-    """
-    quantities: dict[str, tuple[NDArray[Any], str]] = {
-        "loss": (panel.loss, "nats"),
-        "calibration_loss": (panel.calibration, "nats"),
-        "refinement_loss": (panel.refinement, "nats"),
-        "hedge": (panel.hedge, "nats"),
-        "error_rate": (1.0 - answered.correct, "fraction"),
-        "mistake_cost": (_mistake_cost_terms(panel), "nats"),
-        "accuracy": (answered.correct.astype(np.float64), "fraction"),
-        "confidence": (answered.confidence, "fraction"),
-        "confidence_gap": (answered.confidence - answered.correct, "fraction"),
-        "temperature": (_temperature_terms((before, after), panel), "ratio"),
-    }
-    rows = {name: _change_row(values, unit) for name, (values, unit) in quantities.items()}
-    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("quantity")
-
-
-def _temperature_terms(sides: tuple[Checkpoint, Checkpoint], panel: Panel) -> NDArray[np.float64]:
-    """Return numbers whose mean is the temperature and whose spread is that of its estimate.
-
-    The estimate solves sum of slopes = 0, so a sample moves 1/beta by slope / (beta^2 mean curvature).
-    """
-    terms = []
-    usable = np.isin(sides[0].measurement.sample_ids, panel.sample_ids, assume_unique=True)
-    for side in sides:
-        curve, temperature = side.measurement.curve, side.temperature
-        curvature = curve.curvature[usable].mean()
-        slope = curve.slope[usable] - curve.slope[usable].mean()
-        if side.fit_status == "ok" and curvature > 0:
-            terms.append(temperature + slope * temperature**2 / curvature)
-        else:
-            terms.append(np.full(len(slope), math.nan))
-    return np.stack(terms)
-
-
-def _change_row(values: NDArray[Any], unit: str) -> dict[str, Any]:
-    interval: Interval = paired_interval(values[1] - values[0])
-    before, after = values.mean(axis=1)
-    return {
-        "before": float(before),
-        "after": float(after),
-        "change": interval.estimate,
-        "change_se": interval.se,
-        "change_low": interval.low,
-        "change_high": interval.high,
-        "unit": unit,
-        "samples": values.shape[1],
-    }
-
-
-def _mistake_cost_terms(panel: Panel) -> NDArray[np.float64]:
-    """Return C + (m - C wrong) / e: numbers whose mean is C and whose spread is that of its estimate."""
-    wrong = (~panel.correct).astype(np.float64)
-    rate = wrong.mean(axis=1, keepdims=True)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        cost = panel.mistake.mean(axis=1, keepdims=True) / rate
-        return np.asarray(cost + (panel.mistake - cost * wrong) / rate)
-
 
 SIDES = ("before", "after")
 _BEFORE, _AFTER = 0, 1
@@ -105,6 +38,8 @@ class Comparison:
     before, after : Checkpoint
     whole : Panel
         All samples, both sides.
+    codes : ndarray of int, shape (N,), or None
+        The group of each of these samples, where those of a group err together.
 
     Notes
     -----
@@ -118,6 +53,7 @@ class Comparison:
     before: Checkpoint
     after: Checkpoint
     whole: Panel
+    codes: Codes | None = None
 
     def __repr__(self) -> str:
         return (
@@ -161,12 +97,25 @@ class Comparison:
         """Before, after and change of each quantity, with a paired 95 % interval.
 
         Indexed by quantity, "loss" first; columns before, after, change, change_se, change_low,
-        change_high, unit (nats, fraction, ratio), samples (how many it is over). The two checkpoints are
-        taken as given: the interval is not corrected for picking the best one. Means by Hall's interval;
-        mistake cost and temperature by their influence functions. NaN where a quantity is not defined: the
-        mistake cost where no sample is wrong, the temperature where no value of it is best.
+        change_high, unit (nats, fraction, ratio), samples (how many it is over), units (samples, or groups
+        where given). The two checkpoints are taken as given: the interval is not corrected for picking the
+        best one. Means by Hall's interval; mistake cost and temperature by their influence functions;
+        accuracy and error rate by `significance.accuracy_bounds`, from the answers that switched. NaN where a
+        quantity is not defined: the mistake cost where no sample is wrong, the temperature where no value of
+        it is best. With groups, Hall's interval is over their means, and each answer that switched counts for
+        less; see `grouping.counted_share`.
         """
-        return change_of(self.before, self.after, self.panel, self.answered)
+        codes = self._codes_of(self.panel), self._codes_of(self.answered)
+        return change_of(self.before, self.after, self.panel, self.answered, codes=codes)
+
+    def _codes_of(self, part: Panel) -> Codes | None:
+        if self.codes is None or part is self.whole:
+            return self.codes
+        return self.codes[np.isin(self.whole.sample_ids, part.sample_ids, assume_unique=True)]
+
+    def interval(self, differences: NDArray[np.float64]) -> Interval:
+        """Return the 95 % interval of a mean over the samples in `panel`; by groups where given."""
+        return paired_interval(differences, codes=self._codes_of(self.panel))
 
     @cached_property
     def account(self) -> pd.DataFrame:
@@ -296,7 +245,8 @@ class Comparison:
     @cached_property
     def switches(self) -> Switches:
         """How many samples were learned and forgotten, with McNemar's test; see `significance.mcnemar`."""
-        return mcnemar(*self.answered.correct)
+        before, after = self.answered.correct
+        return mcnemar(before, after, codes=self._codes_of(self.answered))
 
     @cached_property
     def label_noise(self) -> pd.DataFrame:
@@ -321,7 +271,9 @@ class Comparison:
         return decomposition.concentration_of(self.panel.loss[_AFTER] - self.panel.loss[_BEFORE])
 
 
-def compare(before: Checkpoint | Predictions, after: Checkpoint | Predictions) -> Comparison:
+def compare(
+    before: Checkpoint | Predictions, after: Checkpoint | Predictions, *, groups: Groups | None = None
+) -> Comparison:
     """Give the exact account of a change of the mean loss between two sets of predictions.
 
     Parameters
@@ -329,6 +281,9 @@ def compare(before: Checkpoint | Predictions, after: Checkpoint | Predictions) -
     before, after : Checkpoint or Predictions
         Of the SAME samples with the same targets, matched by their ids, and of the same classes in the
         same order; a side without class names takes those of the other side.
+    groups : sequence of length N or mapping from sample id, optional
+        Samples with the same label (patient, document) err together: the intervals of `change` and the test
+        of `switches` then allow for it. A sequence is in the order of ascending sample id.
 
     Returns
     -------
@@ -337,8 +292,8 @@ def compare(before: Checkpoint | Predictions, after: Checkpoint | Predictions) -
     Raises
     ------
     ConfshiftError
-        Where the samples or the class names differ (saying which and how many), or no sample can be scored
-        on both sides.
+        Where the samples or the class names differ (saying which and how many), no sample can be scored
+        on both sides, or `groups` can't be used.
 
     Examples
     --------
@@ -351,7 +306,9 @@ def compare(before: Checkpoint | Predictions, after: Checkpoint | Predictions) -
     {'hedging': -0.218, 'error_rate': 0.0, 'mistake_cost': 0.667}
     """
     sides = [_as_checkpoint(side) for side in (before, after)]
-    comparison = Comparison(sides[0], sides[1], stack(sides))
+    whole = stack(sides)
+    codes = None if groups is None else group_codes(groups, whole.sample_ids)
+    comparison = Comparison(sides[0], sides[1], whole, codes)
     if not len(comparison.panel.targets):
         raise ConfshiftError(
             "before, after: no sample has a finite loss on both sides; look for NaN in the model's outputs, "

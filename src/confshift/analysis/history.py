@@ -16,9 +16,10 @@ from confshift.analysis.causes.baseline import LabelOrder, label_order
 from confshift.analysis.causes.label_noise import label_suspects
 from confshift.analysis.causes.learning_rate import learning_rates, rate_drops
 from confshift.analysis.epoch_rows import assemble, cells_part, class_columns, row_of
+from confshift.analysis.grouping import Groups, group_codes
 from confshift.analysis.pairs import pairs_of
 from confshift.analysis.panel import Panel, stack
-from confshift.analysis.rise import Groups, Judgement, check_looks, judge
+from confshift.analysis.rise import Judgement, check_looks, judge
 from confshift.analysis.series import Looks
 from confshift.analysis.unscored import enough_answers
 from confshift.checkpoint import Checkpoint
@@ -192,7 +193,8 @@ class History:
     @cached_property
     def pairs(self) -> pd.DataFrame:
         """Every pair of checkpoints of the main split: means, intervals, account; see `pairs.pairs_of`."""
-        return pairs_of(self.main)
+        codes = None if self.groups is None else group_codes(self.groups, self.main.sample_ids)
+        return pairs_of(self.main, codes)
 
     @cached_property
     def references(self) -> pd.DataFrame:

@@ -9,8 +9,14 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from confshift.analysis.decomposition import kitagawa
+from confshift.analysis.grouping import Codes
 from confshift.analysis.panel import Panel
-from confshift.analysis.significance import skewed_bounds
+from confshift.analysis.significance import (
+    accuracy_bounds,
+    accuracy_interval,
+    paired_interval,
+    skewed_bounds,
+)
 
 #: Samples in a block of the products: more would not be faster, and take memory.
 _BLOCK = 8192
@@ -18,12 +24,14 @@ _BLOCK = 8192
 _EPS = 1e-13
 
 
-def pairs_of(panel: Panel) -> pd.DataFrame:
+def pairs_of(panel: Panel, codes: Codes | None = None) -> pd.DataFrame:
     """Return means, intervals and the account of every pair of checkpoints, the earlier one before.
 
     Parameters
     ----------
     panel : Panel
+    codes : ndarray of int, shape (N,), optional
+        The group of each sample, where those of a group err together.
 
     Returns
     -------
@@ -37,8 +45,9 @@ def pairs_of(panel: Panel) -> pd.DataFrame:
 
     Notes
     -----
-    Intervals as in `significance.paired_interval`: they need the first three moments of each sample's
-    change, which are sums of products of two checkpoints' losses.
+    Intervals of the loss as in `significance.paired_interval`: they need the first three moments of each
+    sample's change, which are sums of products of two checkpoints' losses. Those of the accuracy by
+    `significance.accuracy_bounds`, from the answers that switched. With groups, one pair after another.
     """
     first, second = np.triu_indices(len(panel.checkpoints), 1)
 
@@ -62,13 +71,35 @@ def pairs_of(panel: Panel) -> pd.DataFrame:
     quantities = {"loss": loss, "accuracy": accuracy, "refinement": refinement, "cost": cost}
     for name, values in {**quantities, "calibration": loss - refinement}.items():
         columns[f"{name}_before"], columns[f"{name}_after"] = values
-    columns["loss_low"], columns["loss_high"] = _loss_bounds(
-        panel, loss[1] - loss[0], sides(over_finite.counts)[0], first, second
+    bounds = (
+        (
+            *_loss_bounds(panel, loss[1] - loss[0], sides(over_finite.counts)[0], first, second),
+            *accuracy_bounds(learned, forgotten, answers),
+        )
+        if codes is None
+        else _grouped_bounds(panel, codes, first, second)
     )
-    sums = (learned - forgotten, learned + forgotten, learned - forgotten)
-    columns["accuracy_low"], columns["accuracy_high"] = _bounds(accuracy[1] - accuracy[0], answers, *sums)
+    columns |= dict(zip(("loss_low", "loss_high", "accuracy_low", "accuracy_high"), bounds, strict=True))
+    for at in np.flatnonzero(learned + forgotten == 0):
+        if panel.same_losses(first[at], second[at]):
+            columns["accuracy_low"][at] = columns["accuracy_high"][at] = 0.0
     columns |= dict(zip(("hedging", "error_rate", "mistake_cost"), account, strict=True))
     return pd.DataFrame(columns, index=pd.MultiIndex.from_arrays([first, second], names=["before", "after"]))
+
+
+def _grouped_bounds(
+    panel: Panel, codes: Codes, first: NDArray[np.intp], second: NDArray[np.intp]
+) -> NDArray[np.float64]:
+    """Return the bounds of the changes of loss and of accuracy, shape (4, pairs), one pair after another."""
+    bounds = np.empty((4, len(first)))
+    for at, pair in enumerate(zip(first, second, strict=True)):
+        both = list(pair)
+        scored, answered = panel.finite[both].all(axis=0), panel.answered[both].all(axis=0)
+        losses = panel.loss[both][:, scored]
+        loss = paired_interval(losses[1] - losses[0], codes=codes[scored])
+        bounds[:2, at] = loss.low, loss.high
+        bounds[2:, at] = accuracy_interval(panel.correct[both][:, answered], codes[answered])
+    return bounds
 
 
 class _SharedMeans:

@@ -67,6 +67,11 @@ class Panel:
         # NaN rather than infinity, because numpy warns of inf - inf.
         return np.where(self.finite, self.loss, np.nan)
 
+    def same_losses(self, one: int, other: int) -> bool:
+        """Tell whether two checkpoints agree on every finite loss that they share: one model, seen twice."""
+        shared = self.finite[one] & self.finite[other]
+        return np.array_equal(self.loss[one][shared], self.loss[other][shared])
+
     @cached_property
     def calibration(self) -> NDArray[np.float64]:
         """The part of each loss that the checkpoint's own temperature would remove, in nats."""

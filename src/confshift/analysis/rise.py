@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from confshift.analysis.grouping import Groups, group_codes
 from confshift.analysis.panel import Panel
 from confshift.analysis.series import STATUSES, Looks, Series, judge_series, series_of
 from confshift.analysis.unscored import Selection, infinite_end, judged_flat, select
 from confshift.errors import ConfshiftError
-
-Groups = Sequence[Any] | NDArray[Any] | Mapping[Any, Any]
 
 #: A rise below this share of the loss's rise, and of the fall before it, is real but small.
 SMALL = 0.05
@@ -61,6 +60,7 @@ def judge(panel: Panel, *, looks: Looks = "once", groups: Groups | None = None) 
         Where `looks` or `groups` can't be used.
     """
     check_looks(looks)
+    whole = None if groups is None else group_codes(groups, panel.sample_ids)
     rows, candidates = {}, {}
     quantities = {
         "loss": (panel.loss, select(panel)),
@@ -68,7 +68,7 @@ def judge(panel: Panel, *, looks: Looks = "once", groups: Groups | None = None) 
         "error_rate": ((~panel.correct).astype(np.float64), select(panel, losses=False)),
     }
     for name, (values, selection) in quantities.items():
-        codes = None if groups is None else _group_codes(groups, panel.sample_ids, selection.samples)
+        codes = None if whole is None else np.unique(whole[selection.samples], return_inverse=True)[1]
         numbers = values[selection.positions][:, selection.samples]
         series = series_of(numbers, panel.epochs[selection.positions], groups=codes)
         rows[name] = _row(panel, values, series, selection, looks)
@@ -150,22 +150,3 @@ def check_looks(looks: Looks) -> None:
         f'looks={looks!r}: "once" for a verdict at the end, "every epoch" for one after each epoch, '
         "or the number of epochs planned"
     )
-
-
-def _group_codes(groups: Groups, sample_ids: NDArray[Any], members: NDArray[np.bool_]) -> NDArray[np.intp]:
-    """Return a group code for each sample in use, without gaps."""
-    if isinstance(groups, (Mapping, pd.Series)):
-        missing = [sample_id for sample_id in sample_ids.tolist() if sample_id not in groups]
-        if missing:
-            raise ConfshiftError(
-                f"groups has no entry for {len(missing)} of {len(sample_ids)} sample ids, such as "
-                f"{missing[0]!r}; give every sample a group"
-            )
-        groups = [groups[sample_id] for sample_id in sample_ids.tolist()]
-    labels = np.asarray(groups)
-    if labels.shape != sample_ids.shape:
-        raise ConfshiftError(
-            f"groups has shape {labels.shape}, the run has {len(sample_ids)} samples; give one label for "
-            "each, in the order of checkpoint.columns, or a mapping from sample id"
-        )
-    return np.unique(labels[members], return_inverse=True)[1]

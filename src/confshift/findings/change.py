@@ -8,7 +8,6 @@ from dataclasses import replace
 import pandas as pd
 
 from confshift.analysis.comparison import SIDES, Comparison
-from confshift.analysis.significance import paired_interval
 from confshift.findings.concentration import about_concentration, significant_rise
 from confshift.findings.left_out import over_finite, zero_samples
 from confshift.findings.question import Finding, Question, Verdict
@@ -203,7 +202,7 @@ def wrong_or_right(comparison: Comparison) -> Finding:
     samples = comparison.samples
     rises = samples["change"].clip(lower=0)
     sign = samples["transition"].map({"stayed_wrong": 1.0, "stayed_right": -1.0}).astype(float).fillna(0.0)
-    gap = paired_interval((rises * sign).to_numpy())
+    gap = comparison.interval((rises * sign).to_numpy())
     verdict: Verdict = "yes" if gap.low > 0 else "no" if gap.high < 0 else "cannot tell"
     if not comparison.change.loc["loss", "change"] > 0:
         verdict = "not applicable"

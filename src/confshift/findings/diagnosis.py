@@ -7,8 +7,8 @@ from dataclasses import replace
 from numbers import Real
 
 from confshift.analysis.comparison import Comparison, compare
+from confshift.analysis.grouping import Groups
 from confshift.analysis.history import History, summarize
-from confshift.analysis.rise import Groups
 from confshift.analysis.series import Looks
 from confshift.checkpoint import Checkpoint
 from confshift.errors import ConfshiftError
@@ -46,7 +46,8 @@ def diagnose(
         planned epochs, which finds a rise sooner.
     groups : sequence of length N or mapping from sample id, optional
         Samples with the same label (patient, document, series of frames) err together: the findings about
-        the rise then count groups, not samples. A sequence follows ascending sample id.
+        the rise and the intervals of a change then count groups, not samples. A sequence follows ascending
+        sample id.
 
     Returns
     -------
@@ -62,7 +63,8 @@ def diagnose(
     if isinstance(run, Comparison):
         return about_change(run)
     history = _history_of(run, looks, groups)
-    return answers(history, compare(*choose_pair(history, before=before, after=after)))
+    pair = choose_pair(history, before=before, after=after)
+    return answers(history, compare(*pair, groups=history.groups))
 
 
 def answers(history: History, comparison: Comparison) -> list[Finding]:

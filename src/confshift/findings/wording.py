@@ -76,13 +76,19 @@ def epoch(value: float) -> str:
 
 
 def interval(row: pd.Series) -> str:
-    """Write the 95 % interval of a row of a change table, in its unit."""
+    """Write the 95 % interval of a row of a change table, in its unit, with the groups where given."""
     low, high = float(row["change_low"]), float(row["change_high"])
     if math.isnan(low):
         return "no interval"
+    name = f"95 % interval{by_groups(row)}"
     if row["unit"] == "fraction":
-        return f"95 % interval {100 * low:+.1f} to {100 * high:+.1f} points".replace("-", "−")
-    return f"95 % interval {signed(low)} to {signed(high)}"
+        return f"{name} {100 * low:+.1f} to {100 * high:+.1f} points".replace("-", "−")
+    return f"{name} {signed(low)} to {signed(high)}"
+
+
+def by_groups(row: pd.Series) -> str:
+    """Say how many groups a row of a change table counts; "" where it counts samples."""
+    return "" if row["units"] == row["samples"] else f" by {count(row['units'], 'group')}"
 
 
 def divisor(temperature: float) -> str:

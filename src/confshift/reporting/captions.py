@@ -15,12 +15,12 @@ READINGS = {
     "loss_figure": "{loss_moved:text}",
     "loss_detail": (
         "{finite_part:text}{loss_from:text} at {at_A:text}, {loss_to:text} at {at_B:text}. "
-        "95 % interval {loss_low:signed} to {loss_high:signed}{left_out:text}"
+        "95 % interval{by_groups:text} {loss_low:signed} to {loss_high:signed}{left_out:text}"
     ),
     "accuracy_figure": "{accuracy_change:points}",
     "accuracy_detail": (
         "{accuracy_before:percent} at {at_A:text}, {accuracy_after:percent} at {at_B:text}. "
-        "95 % interval {accuracy_low:bare_points} to {accuracy_high:points}"
+        "95 % interval{by_groups:text} {accuracy_low:bare_points} to {accuracy_high:points}"
     ),
     "temperature_figure": "{calibration_after:repair}",
     "temperature_detail": (

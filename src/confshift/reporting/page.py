@@ -14,8 +14,8 @@ from typing import Any
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from confshift.analysis.grouping import Groups
 from confshift.analysis.history import summarize
-from confshift.analysis.rise import Groups
 from confshift.analysis.series import Looks
 from confshift.errors import ConfshiftError
 from confshift.findings.question import Finding
@@ -110,8 +110,10 @@ def report(
     thumbnail : callable or dataset, optional
         Shows the inputs of the samples that changed most beside their numbers: a function of a sample's id
         that returns an image (PIL, array, tensor) or a text, or a dataset that is indexed by it.
-    looks, groups
+    looks
         As in `diagnose`, for the verdicts on a rise; of no use with `other`.
+    groups
+        As in `diagnose`, for the verdicts on a rise and the intervals of a change.
 
     Returns
     -------
@@ -128,11 +130,13 @@ def report(
     if other is None:
         history = summarize(run, looks=looks, groups=groups)
         story = tell_run(run, history, before=before, after=after, title=title, thumbnail=thumbnail)
-    elif looks != "once" or groups is not None:
-        name = "groups" if groups is not None else f"looks={looks!r}"
-        raise ConfshiftError(f"{name} is about the rise of one run; with other= leave it out")
+    elif looks != "once":
+        raise ConfshiftError(f"looks={looks!r} is about the rise of one run; with other= leave it out")
     else:
-        story = tell_two_runs(run, other, before=before, after=after, title=title, thumbnail=thumbnail)
+        histories = summarize(run, groups=groups), summarize(other, groups=groups)
+        story = tell_two_runs(
+            (run, other), histories, before=before, after=after, title=title, thumbnail=thumbnail
+        )
     made = Report(_page(story), story.findings, story.verdict, story.comparison.change, None)
     return made if path is None else made.save(path)
 

@@ -103,7 +103,7 @@ def carried_history(history: History, comparison: Comparison, rise: pd.DataFrame
         for checkpoint in panel.checkpoints
         if checkpoint.epoch in keep
     ]
-    return summarize(chosen, split=history.split)
+    return summarize(chosen, split=history.split, groups=history.groups)
 
 
 def page_data(

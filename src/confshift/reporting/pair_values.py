@@ -45,6 +45,7 @@ def pair_values(
         "at_A": at[0],
         "at_B": at[1],
         "N": len(comparison.panel.targets),
+        "by_groups": wording.by_groups(change.loc["loss"]),
         **_of_samples(comparison),
         "temperature_after": min(comparison.after.temperature, ENDLESS),
         "calibration_margin": after["calibration_margin"],

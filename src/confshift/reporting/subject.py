@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from copy import copy
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,7 +13,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from confshift.analysis.comparison import Comparison, compare
-from confshift.analysis.history import History, summarize
+from confshift.analysis.grouping import Groups
+from confshift.analysis.history import History
 from confshift.analysis.panel import stack
 from confshift.checkpoint import Checkpoint
 from confshift.errors import ConfshiftError
@@ -75,7 +76,7 @@ class Story:
         """The history of the checkpoints that the page carries."""
         if self.two_runs:
             panel = stack([self.comparison.before, self.comparison.after])
-            return History(((self.history.split, panel),))
+            return History(((self.history.split, panel),), groups=self.history.groups)
         return carried_history(self.history, self.comparison, self.history.rise)
 
     @cached_property
@@ -102,15 +103,16 @@ def tell_run(
 ) -> Story:
     """Tell the story of one run."""
     name = _name(run, "Run")
-    comparison = compare(*choose_pair(history, before=before, after=after))
+    pair = choose_pair(history, before=before, after=after)
+    comparison = compare(*pair, groups=history.groups)
     findings = tuple(answers(history, comparison))
     verdict, problems = headline(history, comparison), _problems([run])
     return Story(title or name, verdict, (name,), (history,), comparison, findings, problems, thumbnail)
 
 
 def tell_two_runs(
-    run: Source,
-    other: Source,
+    runs: tuple[Source, Source],
+    histories: tuple[History, History],
     *,
     before: float | None,
     after: float | None,
@@ -118,39 +120,42 @@ def tell_two_runs(
     thumbnail: Thumbnail | None,
 ) -> Story:
     """Tell how another run differs: from the best checkpoint of the first to the best of the other."""
-    histories = summarize(run), summarize(other)
-    names = _names(run, other)
+    names = _names(*runs)
     first, second = (
         _chosen(history, side, at)
         for history, side, at in zip(histories, ("before", "after"), (before, after), strict=True)
     )
     # A run against itself: two checkpoints all the same.
-    comparison = _compared(first, copy(second) if second is first else second, names)
+    other = copy(second) if second is first else second
+    groups = histories[0].groups
+    comparison = _compared(first, other, names, groups)
     said = [opening(history.main, name) for history, name in zip(histories, names, strict=True)]
     if not any(said):
         said = [pair_opening(comparison)]
     said.append(difference(comparison, first=names[0], second=names[1]))
     verdict = " ".join(one for one in said if one)
-    findings = tuple(_about_the_worse(comparison, names))
-    problems = _problems([run, other])
+    findings = tuple(_about_the_worse(comparison, names, groups))
+    problems = _problems(runs)
     whole = title or f"{names[0]} against {names[1]}"
     return Story(whole, verdict, names, histories, comparison, findings, problems, thumbnail)
 
 
-def _compared(first: Checkpoint, second: Checkpoint, names: tuple[str, str]) -> Comparison:
+def _compared(
+    first: Checkpoint, second: Checkpoint, names: tuple[str, str], groups: Groups | None
+) -> Comparison:
     try:
-        return compare(first, second)
+        return compare(first, second, groups=groups)
     except ConfshiftError as error:
         raise ConfshiftError(f"{names[0]} and {names[1]}: {error}") from error
 
 
-def _about_the_worse(comparison: Comparison, names: tuple[str, str]) -> list[Finding]:
+def _about_the_worse(comparison: Comparison, names: tuple[str, str], groups: Groups | None) -> list[Finding]:
     """Ask why the run with the higher loss has it: the questions are about a rise."""
     rising = comparison
     before, after = comparison.infinite_samples
     falls = comparison.change.loc["loss", "change"] < 0
     if bool(before) > bool(after) or (falls and bool(before) == bool(after)):
-        rising, names = compare(comparison.after, comparison.before), names[::-1]
+        rising, names = compare(comparison.after, comparison.before, groups=groups), names[::-1]
     sides = (rising.before, rising.after)
     lower, higher = (f"{name} (epoch {epoch(one.epoch)})" for name, one in zip(names, sides, strict=True))
     return about_change(rising, names=(lower, higher))
@@ -177,5 +182,5 @@ def _names(run: Source, other: Source) -> tuple[str, str]:
     return f"{names[0]} (first)", f"{names[1]} (second)"
 
 
-def _problems(runs: list[Source]) -> pd.DataFrame:
+def _problems(runs: Sequence[Source]) -> pd.DataFrame:
     return pd.concat([pd.DataFrame(), *(run.problems for run in runs if isinstance(run, Run))])

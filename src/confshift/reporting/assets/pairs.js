@@ -108,7 +108,7 @@ class Pairs {
     if (before === chosen[0] && after === chosen[1])  // as Python computed them
       return Object.fromEntries(Object.entries(this.data.values).map(([name, value]) => [name, number(value)]));
     const c = this.columns, called = at => `epoch ${FORMATS.epoch(this.epochs[at])}`;
-    const values = {A: this.epochs[before], B: this.epochs[after], at_A: called(before), at_B: called(after), temperature_after: c.temperature[after]};
+    const values = {A: this.epochs[before], B: this.epochs[after], at_A: called(before), at_B: called(after), temperature_after: c.temperature[after], by_groups: this.data.values.by_groups};
     Object.assign(values, this.ofEpochs(before, after), this.computed(before, after));
     for (const name of ["loss", "accuracy", "refinement", "calibration"])
       values[`${name}_change`] = values[`${name}_after`] - values[`${name}_before`];

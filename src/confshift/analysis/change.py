@@ -1,0 +1,101 @@
+"""How each quantity changed between two checkpoints, with its interval."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from confshift.analysis.grouping import Codes
+from confshift.analysis.panel import Panel
+from confshift.analysis.significance import Interval, accuracy_interval, paired_interval
+from confshift.checkpoint import Checkpoint
+
+#: The quantities that are over the samples with an answer on both sides.
+_OVER_ANSWERED = {"error_rate", "accuracy", "confidence", "confidence_gap"}
+
+
+def change_of(
+    before: Checkpoint,
+    after: Checkpoint,
+    panel: Panel,
+    answered: Panel,
+    *,
+    codes: tuple[Codes | None, Codes | None] = (None, None),
+) -> pd.DataFrame:
+    """Return the table `Comparison.change`.
+
+    Parameters
+    ----------
+    before, after : Checkpoint
+    panel, answered : Panel
+        Both sides in this order, over the samples with a finite loss on both, and with an answer on both.
+    codes : tuple of ndarray of int or None
+        The groups of the samples of both.
+    """
+    quantities: dict[str, tuple[NDArray[Any], str]] = {
+        "loss": (panel.loss, "nats"),
+        "calibration_loss": (panel.calibration, "nats"),
+        "refinement_loss": (panel.refinement, "nats"),
+        "hedge": (panel.hedge, "nats"),
+        "error_rate": (1.0 - answered.correct, "fraction"),
+        "mistake_cost": (_mistake_cost_terms(panel), "nats"),
+        "accuracy": (answered.correct.astype(np.float64), "fraction"),
+        "confidence": (answered.confidence, "fraction"),
+        "confidence_gap": (answered.confidence - answered.correct, "fraction"),
+        "temperature": (_temperature_terms((before, after), panel), "ratio"),
+    }
+    rows = {name: _change_row(*quantities[name], codes[name in _OVER_ANSWERED]) for name in quantities}
+    low, high = accuracy_interval(answered.correct, codes[True])
+    if np.array_equal(*answered.correct) and panel.same_losses(0, 1):  # no answer can ever switch
+        low = high = 0.0
+    rows["accuracy"] |= {"change_low": low, "change_high": high}
+    rows["error_rate"] |= {"change_low": 0.0 - high, "change_high": 0.0 - low}
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("quantity")
+
+
+def _temperature_terms(sides: tuple[Checkpoint, Checkpoint], panel: Panel) -> NDArray[np.float64]:
+    """Return numbers whose mean is the temperature and whose spread is that of its estimate.
+
+    The estimate solves sum of slopes = 0, so a sample moves 1/beta by slope / (beta^2 mean curvature).
+    """
+    terms = []
+    usable = np.isin(sides[0].measurement.sample_ids, panel.sample_ids, assume_unique=True)
+    for side in sides:
+        curve, temperature = side.measurement.curve, side.temperature
+        curvature = curve.curvature[usable].mean()
+        slope = curve.slope[usable] - curve.slope[usable].mean()
+        if side.fit_status == "ok" and curvature > 0:
+            terms.append(temperature + slope * temperature**2 / curvature)
+        else:
+            terms.append(np.full(len(slope), math.nan))
+    return np.stack(terms)
+
+
+def _change_row(values: NDArray[Any], unit: str, codes: Codes | None) -> dict[str, Any]:
+    differences = values[1] - values[0]
+    interval: Interval = paired_interval(differences, codes=codes)
+    before, after = values.mean(axis=1)
+    return {
+        "before": float(before),
+        "after": float(after),
+        "change": interval.estimate,
+        "change_se": interval.se,
+        "change_low": interval.low,
+        "change_high": interval.high,
+        "unit": unit,
+        "samples": values.shape[1],
+        "units": values.shape[1] if codes is None else len(np.unique(codes)),
+    }
+
+
+def _mistake_cost_terms(panel: Panel) -> NDArray[np.float64]:
+    """Return C + (m - C wrong) / e: numbers whose mean is C and whose spread is that of its estimate."""
+    wrong = (~panel.correct).astype(np.float64)
+    rate = wrong.mean(axis=1, keepdims=True)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        cost = panel.mistake.mean(axis=1, keepdims=True) / rate
+        return np.asarray(cost + (panel.mistake - cost * wrong) / rate)

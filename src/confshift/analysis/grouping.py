@@ -1,0 +1,106 @@
+"""Samples that err together: their groups, and how much fewer samples they are worth."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from confshift.errors import ConfshiftError
+
+Groups = Sequence[Any] | NDArray[Any] | Mapping[Any, Any]
+#: The group of each sample, as a number.
+Codes = NDArray[np.intp]
+
+
+def group_codes(groups: Groups, sample_ids: NDArray[Any]) -> Codes:
+    """Return a code for each sample, equal where their group is, without gaps.
+
+    Parameters
+    ----------
+    groups : sequence of length N or mapping from sample id
+        A label for each sample: patient, document, series of frames. A sequence is in the order of
+        `sample_ids`.
+    sample_ids : ndarray, shape (N,)
+
+    Raises
+    ------
+    ConfshiftError
+        Where a sample has no label.
+    """
+    if isinstance(groups, (Mapping, pd.Series)):
+        missing = [sample_id for sample_id in sample_ids.tolist() if sample_id not in groups]
+        if missing:
+            raise ConfshiftError(
+                f"groups has no entry for {len(missing)} of {len(sample_ids)} sample ids, such as "
+                f"{missing[0]!r}; give every sample a group"
+            )
+        groups = [groups[sample_id] for sample_id in sample_ids.tolist()]
+    labels = np.asarray(groups)
+    if labels.shape != sample_ids.shape:
+        raise ConfshiftError(
+            f"groups has shape {labels.shape}, the run has {len(sample_ids)} samples; give one label for "
+            "each, in the order of checkpoint.columns, or a mapping from sample id"
+        )
+    return np.unique(labels, return_inverse=True)[1]
+
+
+def group_terms(differences: NDArray[np.float64], codes: Codes) -> NDArray[np.float64]:
+    """Return a number for each group: their mean is that of the samples, their spread that of the groups.
+
+    Parameters
+    ----------
+    differences : ndarray, shape (N,)
+        One for each sample.
+    codes : ndarray of int, shape (N,)
+        Of groups; also with gaps.
+
+    Returns
+    -------
+    ndarray, shape (G,)
+    """
+    if not len(differences):
+        return differences
+    mean = differences.mean()
+    members = np.bincount(codes)
+    totals = np.bincount(codes, differences - mean)[members > 0]
+    return np.asarray(mean + totals * len(totals) / len(differences))
+
+
+def counted_share(differences: NDArray[np.float64], codes: Codes) -> float:
+    """Return what one sample counts for, where the samples of a group err together: 1 or less.
+
+    Counts times this are those of so many independent samples that a share among them would be as uncertain.
+
+    Parameters
+    ----------
+    differences, codes
+        As in `group_terms`.
+
+    Returns
+    -------
+    float
+        NaN where there is one group only. Where all differences are equal nothing shows how samples err
+        together, and a group counts as one sample.
+
+    Notes
+    -----
+    E. L. Korn, B. I. Graubard, "Confidence intervals for proportions with small expected number of positive
+    counts estimated from survey data", Survey Methodology 24 (1998), 193-201: divided by the design effect,
+    the variance of the mean over groups by that over samples (never below 1), and by the squared ratio of
+    Student's quantiles for so many groups and samples.
+    """
+    from scipy.special import stdtrit
+
+    terms, samples = group_terms(differences, codes), len(differences)
+    groups = len(terms)
+    if groups < 2:
+        return math.nan
+    spread = differences.var(ddof=1) / samples
+    effect = terms.var(ddof=1) / groups / spread if spread > 0 else samples / groups
+    quantiles = float(stdtrit(samples - 1, 0.975) / stdtrit(groups - 1, 0.975))
+    return float(quantiles**2 / max(effect, 1.0))
