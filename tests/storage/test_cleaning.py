@@ -180,7 +180,10 @@ class TestRepairOnTheCommandLine:
         (littered.path / "val" / "notes\x1b.txt").write_text("")
         first = CliRunner().invoke(main, ["repair", str(littered.path), "--dry-run"])
         assert first.exit_code == 0
-        assert f"would remove val/000009-{UNIQUE}.tmp: a draft of a save that never ended\n" in first.output
+        assert (
+            f"would remove val/000009-{UNIQUE}.tmp: a draft of a save that was never finished\n"
+            in first.output
+        )
         assert "left val/notes\\x1b.txt: not a file of a run\n" in first.output
         assert first.output.endswith("would remove 8 files, left 1\n")
         second = CliRunner().invoke(main, ["repair", str(littered.path)])

@@ -389,4 +389,4 @@ class TestForgery:
         with (run.path / "val" / "000001.json").open("r+b") as stream:
             stream.truncate(1 << 40)  # sparse: takes no room
         assert run.epochs == (2,)
-        assert "may have" in run.problems["reason"][0]
+        assert "are allowed" in run.problems["reason"][0]

@@ -163,18 +163,18 @@ class TestKept:
         assert one.predictions is one.predictions
 
     def test_a_walk_over_many_checkpoints_holds_the_logits_of_the_last_ones_only(self, run, monkeypatch):
-        monkeypatch.setattr(loading, "_MAX_KEPT", 3 * 20 * 3 * 4)
+        monkeypatch.setattr(loading, "_MAX_BYTES", 3 * 20 * 3 * 4)
         checkpoints = [run[epoch] for epoch in (1, 2, 3) for _ in range(4)]
         kept = [weakref.ref(one.predictions) for one in checkpoints]
         gc.collect()
         assert [one() is not None for one in kept] == [False] * 9 + [True] * 3
-        monkeypatch.setattr(loading, "_MAX_KEPT", 0)
+        monkeypatch.setattr(loading, "_MAX_BYTES", 0)
         kept = [weakref.ref(one.predictions) for one in checkpoints]
         gc.collect()
         assert [one() is not None for one in kept] == [False] * 10 + [True] * 2
 
     def test_what_was_let_go_is_read_again(self, run, monkeypatch):
-        monkeypatch.setattr(loading, "_MAX_KEPT", 0)
+        monkeypatch.setattr(loading, "_MAX_BYTES", 0)
         checkpoints = [run[epoch] for epoch in (1, 2, 3)]
         for _ in range(2):
             for epoch, one in enumerate(checkpoints, 1):

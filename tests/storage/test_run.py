@@ -475,8 +475,8 @@ class TestRefusing:
 
     def test_another_number_of_classes_is_refused(self, run):
         add(run, 1)
-        assert "3 classes and these logits have 4" in failure(run.append, predictions(classes=4))
-        assert "3 classes and these logits have 4" in failure(run.append, predictions(classes=4), split="x")
+        assert "3 classes, and these logits have 4" in failure(run.append, predictions(classes=4))
+        assert "3 classes, and these logits have 4" in failure(run.append, predictions(classes=4), split="x")
 
     def test_names_forgotten_at_first_may_come_later_and_then_hold(self, run):
         run.append(predictions(1))
@@ -489,7 +489,7 @@ class TestRefusing:
         message = failure(other.append, predictions(4, class_names=["dog", "cat", "cow"]), epoch=4)
         assert "2 of 3 class names changed (class 0 was 'cat' and is now 'dog')" in message
         assert other.append(predictions(4), epoch=4).predictions.class_names == named
-        assert "3 classes and these logits have 4" in failure(other.append, predictions(classes=4), epoch=5)
+        assert "3 classes, and these logits have 4" in failure(other.append, predictions(classes=4), epoch=5)
         assert other.verify()["sound"].all()
         other.delete()
         assert not run.path.exists()
@@ -601,7 +601,7 @@ class TestWholeFolders:
         assert run.append(predictions(1)).epoch == 5
         assert run.epochs == (4, 5)
         (message,) = [one for one in caplog.messages if "was removed" in one]
-        assert "counted on from epoch 3" in message
+        assert "the count goes on after epoch 3" in message
 
     def test_a_new_folder_is_nobody_elses(self, tmp_path):
         made = [Run.create(tmp_path / "runs", "today").name for _ in range(3)]

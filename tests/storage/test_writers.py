@@ -90,7 +90,7 @@ class TestBackground:
     def test_checks_are_made_before_anything_is_queued(self, run, gated):
         run.append(predictions())
         assert "20 samples before and 7 now" in failure(run.append, predictions(samples=7))
-        assert "3 classes and these logits have 4" in failure(run.append, predictions(classes=4))
+        assert "3 classes, and these logits have 4" in failure(run.append, predictions(classes=4))
         assert len(run._writer.outstanding) == 1
 
     def test_the_buffer_is_released_after_the_commit(self, run):

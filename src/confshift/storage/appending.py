@@ -1,4 +1,4 @@
-"""Taking predictions in: which epoch they are and whether they belong to this run; then off to the writer."""
+"""Appending predictions: which epoch they are, and whether they belong to this run."""
 
 from __future__ import annotations
 
@@ -44,23 +44,23 @@ def append(
     `notes` are the metadata, logged and checks of the checkpoint.
     """
     check_split(split)
-    kept = {name: plain(name, values) for name, values in notes.items()}
+    plain_notes = {name: plain(name, values) for name, values in notes.items()}
     fingerprint = _fingerprint(predictions)
-    provenance = _provenance(writer, predictions, logged=kept["logged"], checks=kept["checks"])
+    provenance = _provenance(writer, predictions, logged=plain_notes["logged"], checks=plain_notes["checks"])
     with writer.appending:
         writer.raise_failure()
         drafts = _on_their_way(writer)
-        check_split(split, tuple(writer.splits))  # their folders may not be there yet
+        check_split(split, tuple(writer.splits))  # their folders may not exist yet
         names = _class_names(writer.run_folder, drafts, predictions)
         split_folder = _split_folder(writer.run_folder, split, len(names))
         _check_samples(split_folder, drafts, predictions, fingerprint)
-        chosen = _choose_epoch(writer, epoch, split)
-        _refuse_living(writer, split_folder, chosen)
-        record = Record(split, chosen, fingerprint, provenance, kept["metadata"])
-        draft = PendingSave(record, predictions, names, split_folder.records.get(chosen))
-        save = Save(draft, split, chosen, release)
+        epoch = _choose_epoch(writer, epoch, split)
+        _refuse_living(writer, split_folder, epoch)
+        record = Record(split, epoch, fingerprint, provenance, plain_notes["metadata"])
+        draft = PendingSave(record, predictions, names, split_folder.records.get(epoch))
+        save = Save(draft, split, epoch, release)
         writer.submit(save)
-        writer.note(split, chosen)
+        writer.note(split, epoch)
     return make_checkpoint(
         record,
         names,
@@ -74,7 +74,7 @@ def _provenance(
     writer: Writer, predictions: Predictions, *, logged: dict[str, float], checks: dict[str, Any]
 ) -> Provenance:
     versions = {"confshift": __version__, "numpy": np.__version__, "python": python_version()}
-    if "torch" in sys.modules:  # who uses it has imported it
+    if "torch" in sys.modules:  # a user of torch has imported it
         versions["torch"] = str(sys.modules["torch"].__version__)
     return Provenance(
         id_source=predictions.id_source,
@@ -97,10 +97,11 @@ def check_epoch(writer: Writer, *, epoch: float | None, split: str) -> float:
         check_split(split, tuple(writer.splits))
         if writer.started:
             return _choose_epoch(writer, epoch, split)
-        split_folder = _split_folder_as_is(writer.run_folder, split)  # refuses what can't be a run's folder
-        chosen = _choose_epoch(writer, epoch, split)
-        _refuse_living(writer, split_folder, chosen)
-        return chosen
+        # Refuses a path that can't be a run folder.
+        split_folder = _split_folder_as_is(writer.run_folder, split)
+        epoch = _choose_epoch(writer, epoch, split)
+        _refuse_living(writer, split_folder, epoch)
+        return epoch
 
 
 def holds(writer: Writer, split: str) -> bool:
@@ -113,16 +114,16 @@ def holds(writer: Writer, split: str) -> bool:
 
 
 def _on_their_way(writer: Writer) -> list[PendingSave]:
-    """Return what waits to be saved; where the folder was removed since the last save, say so.
+    """Return the saves that are waiting; warn where the folder was removed since the last one.
 
-    Asked before the folder is read: a save must be in one of the two. The epochs are counted on: a training
-    goes on although its checkpoints are gone.
+    Call it before reading the folder: a save must show up in at least one of the two. Epochs are still
+    counted on: a training goes on although its checkpoints are gone.
     """
     waiting = writer.outstanding
     if writer.splits and not (waiting or writer.gaps or writer.run_folder.exists()):
         _log.warning(
-            "%s: the run was removed while this process saves to it; its checkpoints are gone, and the next "
-            "is counted on from epoch %g. To begin anew, use another run folder",
+            "%s: the run was removed while this process saves to it; its checkpoints are gone, and the "
+            "count goes on after epoch %g. To start again from 1, pass another run folder",
             *(writer.run_folder.path, writer.latest or 0),
         )
         writer.begin_anew()
@@ -133,13 +134,15 @@ def _fingerprint(predictions: Predictions) -> str:
     try:
         return predictions.fingerprint
     except UnicodeEncodeError as error:
-        raise Refusal(f"sample_ids can't be written as UTF-8: {error}; pass proper text") from error
+        raise Refusal(
+            f"sample_ids can't be written as UTF-8: {error}; pass text without lone surrogates"
+        ) from error
 
 
 def _split_folder(run_folder: RunFolder, split: str, classes: int) -> SplitFolder:
     if not run_folder.exists():
         if run_folder.path.exists() and not run_folder.path.is_dir():
-            raise Refusal(f"run={str(run_folder.path)!r} is a file; name a folder")
+            raise Refusal(f"run={str(run_folder.path)!r} is a file; pass a folder")
         return SplitFolder(run_folder.path / split)
     check_split(split, tuple(folder.name for folder in run_folder.folders()))
     return run_folder.growing_split_folder(split, classes)
@@ -152,24 +155,24 @@ def _split_folder_as_is(run_folder: RunFolder, split: str) -> SplitFolder:
 def _class_names(
     run_folder: RunFolder, drafts: list[PendingSave], predictions: Predictions
 ) -> tuple[str, ...]:
-    """Return the run's class names, which those given must be; default numbers give way to names."""
-    given = predictions.class_names
+    """Return the run's class names, which the new ones must equal; default numbers give way to names."""
+    names = predictions.class_names
     listed = [run_folder.class_names()] if run_folder.exists() else []
     listed += [draft.class_names for draft in drafts]
-    known = next((names for names in listed if not are_numbers(names)), listed[0] if listed else given)
-    if len(known) != len(given):
+    known = next((other for other in listed if not are_numbers(other)), listed[0] if listed else names)
+    if len(known) != len(names):
         raise Refusal(
-            f"{run_folder.path}: the run has {len(known)} classes and these logits have {len(given)} "
-            "columns; another set of classes needs another run folder"
+            f"{run_folder.path}: the run has {len(known)} classes, and these logits have {len(names)} "
+            "columns; use another run folder for other classes"
         )
     if are_numbers(known):
-        return given
-    if known != given and not are_numbers(given):
-        changed = [k for k in range(len(known)) if known[k] != given[k]]
+        return names
+    if known != names and not are_numbers(names):
+        changed = [k for k in range(len(known)) if known[k] != names[k]]
         first = changed[0]
         raise Refusal(
             f"{run_folder.path}: {len(changed)} of {len(known)} class names changed (class {first} was "
-            f"{known[first]!r} and is now {given[first]!r}); pass the same names, or use another run folder"
+            f"{known[first]!r} and is now {names[first]!r}); pass the same names, or use another run folder"
         )
     return known
 
@@ -177,7 +180,7 @@ def _class_names(
 def _check_samples(
     split_folder: SplitFolder, drafts: list[PendingSave], predictions: Predictions, fingerprint: str
 ) -> None:
-    """Refuse a split whose samples or targets changed, saying what changed."""
+    """Refuse samples or targets that differ from the split's, saying how."""
     on_way = [draft for draft in drafts if draft.record.split == split_folder.folder.name]
     known = [draft.record for draft in on_way] or list(split_folder.records.values())
     if not known or known[-1].fingerprint == fingerprint:
@@ -189,13 +192,13 @@ def _check_samples(
         ids, targets = measurement.sample_ids, measurement.rows["target"]
     changed = describe_difference(ids, targets, predictions.sample_ids, predictions.targets)
     raise Refusal(
-        f"{split_folder.folder}: these are not the samples the split was started with: {changed}. "
-        "Use another run folder or another split= for another set"
+        f"{split_folder.folder}: these are not the samples that the split started with: {changed}. "
+        "For another set use another run folder or another split="
     )
 
 
 def _choose_epoch(writer: Writer, epoch: float | None, split: str) -> float:
-    """Return the epoch: as given, the next one for val, val's newest for any other split."""
+    """Return the requested epoch, else the next one for val, and val's newest for any other split."""
     if epoch is not None:
         epoch = _check_epoch(epoch)
     _check_first_write(writer, epoch)
@@ -225,7 +228,7 @@ def _next(known: float, split: str) -> float:
 
 
 def expected_epoch(writer: Writer, *, epoch: float | None, split: str) -> float:
-    """Return the epoch that comes next by what this process has saved: see :meth:`Run.expected_epoch`."""
+    """Return the epoch that comes next after what this process has saved: see :meth:`Run.expected_epoch`."""
     if epoch is not None:
         return _check_epoch(epoch)
     return _next((writer.highest if split == "val" else writer.latest) or 0.0, split)
@@ -233,20 +236,20 @@ def expected_epoch(writer: Writer, *, epoch: float | None, split: str) -> float:
 
 def _check_epoch(epoch: float) -> float:
     if isinstance(epoch, bool) or not isinstance(epoch, numbers.Real):
-        raise Refusal(f"epoch={epoch!r} is not a number; pass 0, 1, 2, ... (fractions are fine)")
+        raise Refusal(f"epoch={epoch!r} is not a epoch; pass 0, 1, 2, ... (fractions are fine)")
     if not math.isfinite(epoch) or epoch < 0:
         raise Refusal(f"epoch={epoch!r}: pass 0 (before training) or more")
     return float(epoch) + 0.0  # -0.0 is 0
 
 
 def _check_first_write(writer: Writer, epoch: float | None) -> None:
-    """Refuse to mix two trainings: the first write to a run with checkpoints must say where it goes on."""
+    """Refuse to mix two trainings: the first write to a run with checkpoints must have an epoch."""
     run_folder = writer.run_folder
     if writer.started or not run_folder.exists() or not run_folder.splits():
         return
     if epoch is None or epoch <= 0:
         raise Refusal(
             f"{run_folder.path} already holds checkpoints, and epoch={epoch!r} does not say that this "
-            "training goes on from them. Use another run folder, or pass epoch= (greater than 0) where a "
-            f"training is resumed, or remove the old run first: Run({str(run_folder.path)!r}).delete()"
+            "training goes on from them. Use another run folder, or pass epoch= (greater than 0) to resume "
+            f"that training, or remove the old run first: Run({str(run_folder.path)!r}).delete()"
         )

@@ -1,4 +1,4 @@
-"""One array, one `.npy` file: written with checksums, read back only if it is what the record says."""
+"""One array, one `.npy` file: written with checksums, returned only if it is what the record says."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from confshift.errors import ConfshiftError
 from confshift.storage import files, reading
 from confshift.storage.disk import Bytes
 
-#: Data is written, and summed up by a checksum, in pieces of this size.
+#: Data is written, and given a checksum, in pieces of this size.
 PIECE_BYTES = 1 << 22
 
 #: Files up to this size are read, larger ones mapped: a map costs no memory, but holds a descriptor, and the
@@ -29,7 +29,7 @@ _MAX_HEADER = 1 << 16
 
 @dataclass(frozen=True)
 class StoredFile:
-    """What a record says of one `.npy` file: enough to refuse it before a byte is trusted."""
+    """What a record says about one `.npy` file: enough to refuse it before any byte is trusted."""
 
     name: str
     size: int  # bytes of the whole file
@@ -41,8 +41,8 @@ class StoredFile:
 
     @cached_property
     def layout(self) -> np.dtype[Any]:
-        """The dtype; for a record's reader to check first, since the text may be anybody's."""
-        return np.dtype(self.dtype if isinstance(self.dtype, str) else [(*one,) for one in self.dtype])
+        """The dtype; the record's reader checks the text first, since anyone may have written it."""
+        return np.dtype(self.dtype if isinstance(self.dtype, str) else [(*entry,) for entry in self.dtype])
 
 
 def write_array(path: Path, array: NDArray[Any], *, as_bfloat16: bool = False) -> StoredFile:
@@ -101,7 +101,7 @@ def is_bfloat16(array: NDArray[Any]) -> bool:
 
 
 def same_bytes(stored: NDArray[Any], array: NDArray[Any], *, as_bfloat16: bool = False) -> bool:
-    """Tell whether writing `array` would give the bytes that are stored; -0.0 is not 0.0, NaN is NaN."""
+    """Tell whether writing `array` would give the stored bytes; -0.0 differs from 0.0, NaN equals NaN."""
     pieces = _halves(array) if as_bfloat16 else _pieces(array)
     return all(old.tobytes() == new.tobytes() for old, new in zip(_pieces(stored), pieces, strict=True))
 
@@ -140,9 +140,9 @@ def check_size(folder: Path, stored: StoredFile) -> None:
 
 
 def read_array(folder: Path, stored: StoredFile) -> NDArray[Any]:
-    """Return an array, read-only, after every byte of it was compared with its checksum.
+    """Return an array, read-only, after comparing every byte of it with its checksum.
 
-    Up to :data:`MAX_READ` bytes it is a copy in memory, which nothing that happens to the file can change.
+    Up to :data:`MAX_READ` bytes it is a copy in memory, which later changes of the file don't affect.
 
     Raises
     ------
@@ -167,13 +167,13 @@ def read_array(folder: Path, stored: StoredFile) -> NDArray[Any]:
 def _mapped(stream: BinaryIO, path: Path, stored: StoredFile) -> NDArray[Any]:
     try:
         mapped = files.DISK.map(stream, stored.size)
-    except (OSError, ValueError) as error:  # it shrank since
+    except (OSError, ValueError) as error:  # it shrank meanwhile
         raise ConfshiftError(f"{path} can't be mapped: {error}") from error
     return np.frombuffer(mapped, stored.layout, offset=stored.offset).reshape(stored.shape)
 
 
 def _check(stream: BinaryIO, path: Path, stored: StoredFile, into: memoryview | None = None) -> None:
-    """Read all of a file and compare it with its checksums; its data goes `into` memory, if that is given."""
+    """Read all of a file and compare it with its checksums; its data goes `into` memory, if passed."""
     if zlib.crc32(stream.read(stored.offset)) != stored.header_crc:
         raise ConfshiftError(f"{path} is damaged: its header does not match its checksum")
     size = stored.size - stored.offset

@@ -1,4 +1,4 @@
-"""Removing from a run folder: what no record needs any more, or the whole run."""
+"""Removing from a run folder: files that no record needs any more, or the whole run."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from confshift.storage.split_folder import SplitFolder
 
 _RUN_DRAFT = re.compile(r"(run|class_names)(-[0-9a-f]{32}\.tmp|\.json\.claim)")
 _PAGE_DRAFT = re.compile(r".+-[0-9a-f]{32}\.tmp")
-_DRAFT = "a draft of a save that never ended"
+_DRAFT = "a draft of a save that was never finished"
 _ENDED = "the lock of a process that has ended"
 _LIVES = "a process that saves in this run is still running"
 
 
 def tidy(run_folder: RunFolder) -> None:
-    """Remove what no record needs, left by a crash.
+    """Remove files that a crash left and no record needs.
 
-    Only while no process saves in the run: another writer's files have no record yet either. What can't be
-    removed now stays until the next time.
+    It does nothing while a process saves in the run, since another writer's files have no record yet either.
+    A file that can't be removed now stays until the next time.
     """
     if not run_folder.path.is_dir():
         return
@@ -40,13 +40,13 @@ def tidy(run_folder: RunFolder) -> None:
         if run_folder.exists():
             classes = len(run_folder.class_names())
             for folder in run_folder.folders():
-                with contextlib.suppress(ConfshiftError):  # it can't be read: what is in it stays
+                with contextlib.suppress(ConfshiftError):  # it can't be read: its files stay
                     split_folder = run_folder.split_folder(folder.name, classes)
                     _remove(split_folder, split_folder.replaced, split_folder.other_files)
 
 
 def remove_unneeded(run_folder: RunFolder, split: str, classes: int, records: Iterable[Record]) -> None:
-    """Remove these records and their files, as far as no record that counts needs them."""
+    """Remove these records and their files, except those that a current record needs."""
     split_folder = run_folder.split_folder(split, classes)
     own = {record.name: record for record in records}
     _remove(
@@ -57,20 +57,20 @@ def remove_unneeded(run_folder: RunFolder, split: str, classes: int, records: It
 
 
 def _remove(split_folder: SplitFolder, records: list[Record], others: Iterable[Path]) -> None:
-    """Remove records, then files that no other record names; none while a record is unreadable."""
+    """Remove records, then files that no other record names; nothing while a record is unreadable."""
     if split_folder.unreadable:
         return
     files.remove(split_folder.folder / record.name for record in records)
-    gone = {record.name for record in records}
+    removed = {record.name for record in records}
     needed = {
-        file.name for record in split_folder.readable if record.name not in gone for file in record.files
+        file.name for record in split_folder.readable if record.name not in removed for file in record.files
     }
     files.remove(path for path in others if path.name not in needed)
 
 
 @dataclass(frozen=True)
 class Repaired:
-    """A file that :func:`repair` removed, or left, and why."""
+    """A file that :func:`repair` removed or kept, and why."""
 
     path: Path
     removed: bool
@@ -78,15 +78,15 @@ class Repaired:
 
 
 def repair(run_folder: RunFolder, *, dry_run: bool = False) -> list[Repaired]:
-    """Remove what a crash left and nothing refers to; nothing that can be read, and no file of others.
+    """Remove what a crash left and nothing refers to; keep what can be read, and all other files.
 
-    Where a record can't be read, data that no other record names may be its own: it stays.
+    If a record can't be read, data that no other record names may belong to it, and stays.
 
     Parameters
     ----------
     run_folder : RunFolder
     dry_run : bool
-        Remove nothing; say what would be.
+        Remove nothing; return what would be removed.
 
     Raises
     ------
@@ -98,32 +98,32 @@ def repair(run_folder: RunFolder, *, dry_run: bool = False) -> list[Repaired]:
         with files.lock(run_folder.path, exclusive=True) as alone:
             if not alone:
                 reason = (
-                    "another process is saving in this run; repair it when that has ended"
+                    "another process is saving in this run; repair it after that process has ended"
                     if files.HAS_LOCKS
-                    else "this system can't tell whether a process is saving in this run; it stays"
+                    else "this system can't tell whether a process is saving in this run; nothing is removed"
                 )
                 raise ConfshiftError(f"{run_folder.path}: {reason}")
             drafts = [Repaired(path, True, _DRAFT) for path in _run_drafts(run_folder)]
-            drafts += _found_signs(run_folder)
+            drafts += _writer_signs(run_folder)
             drafts += _page_drafts(run_folder)
-            found = [
-                *drafts,
-                *(one for folder in run_folder.folders() for one in _litter(run_folder, folder, classes)),
+            litter = [
+                item for folder in run_folder.folders() for item in _litter(run_folder, folder, classes)
             ]
-            return found if dry_run else [_removed(one) for one in found]
+            items = [*drafts, *litter]
+            return items if dry_run else [_removed(item) for item in items]
     except OSError as error:
         raise ConfshiftError(f"{run_folder.path} was not repaired: {error}") from error
 
 
-def _found_signs(run_folder: RunFolder) -> Iterator[Repaired]:
-    """Yield the lock files of writers; one that lives is between two saves, and does not mind the rest."""
+def _writer_signs(run_folder: RunFolder) -> Iterator[Repaired]:
+    """Yield the lock files of writers; those of running processes stay, which doesn't hinder the repair."""
     for path in _signs(run_folder):
         lives = files.is_shown(path)
         yield Repaired(path, not lives, _LIVES if lives else _ENDED)
 
 
 def _page_drafts(run_folder: RunFolder) -> Iterator[Repaired]:
-    """Yield what a report that was killed left of a page in the run's folder: no process holds its lock."""
+    """Yield the drafts of pages that killed reports left in the run's folder: no process holds their lock."""
     for path in entries_of(run_folder.path):
         if not _PAGE_DRAFT.fullmatch(path.name) or _RUN_DRAFT.fullmatch(path.name):
             continue
@@ -134,7 +134,7 @@ def _page_drafts(run_folder: RunFolder) -> Iterator[Repaired]:
 
 
 def _litter(run_folder: RunFolder, folder: Path, classes: int) -> Iterator[Repaired]:
-    """Yield what is to be removed of a split, records first, and what is left though it is of no use."""
+    """Yield the files of a split to remove, records first, and the useless ones that have to stay."""
     try:
         if not run_folder.own_files(folder):
             return
@@ -167,21 +167,21 @@ def _litter(run_folder: RunFolder, folder: Path, classes: int) -> Iterator[Repai
         yield Repaired(path, False, "not a file of a run")
 
 
-def _removed(one: Repaired) -> Repaired:
-    if one.removed:
+def _removed(item: Repaired) -> Repaired:
+    if item.removed:
         try:
-            files.DISK.unlink(one.path)
+            files.DISK.unlink(item.path)
         except OSError as error:
             return replace(
-                one, removed=False, reason=f"{one.reason}, and it can't be removed: {error.strerror}"
+                item, removed=False, reason=f"{item.reason}, and it can't be removed: {error.strerror}"
             )
-    return one
+    return item
 
 
 def delete(run_folder: RunFolder) -> None:
-    """Remove every file a run holds, then the folders that are empty by that; no file of others.
+    """Remove every file of a run, then its folders if they are empty; keep all other files.
 
-    Records go before their files and run.json last: until it goes, the folder is a run.
+    Records are removed before their files, and run.json last: until then, the folder is a run.
 
     Raises
     ------
@@ -192,7 +192,9 @@ def delete(run_folder: RunFolder) -> None:
     try:
         with files.lock(run_folder.path, exclusive=True) as alone:
             if not alone and files.HAS_LOCKS:
-                raise ConfshiftError(f"{run_folder.path}: another process is saving in this run; it stays")
+                raise ConfshiftError(
+                    f"{run_folder.path}: another process is saving in this run; end it first"
+                )
             own = {folder: run_folder.own_files(folder) for folder in run_folder.folders()}
             for path in itertools.chain(*own.values()):
                 files.DISK.unlink(path)
@@ -201,8 +203,8 @@ def delete(run_folder: RunFolder) -> None:
             )
             files.remove(_signs(run_folder))
             files.DISK.unlink(run_folder.path / RUN_FILE)
-        for folder in (*(folder for folder, found in own.items() if found), run_folder.path):
-            with contextlib.suppress(OSError):  # it holds files of others
+        for folder in (*(folder for folder, paths in own.items() if paths), run_folder.path):
+            with contextlib.suppress(OSError):  # it holds other files
                 files.DISK.remove_folder(folder)
     except OSError as error:
         raise ConfshiftError(f"{run_folder.path} was not deleted: {error}") from error

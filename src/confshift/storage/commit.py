@@ -24,49 +24,47 @@ from confshift.storage.split_folder import SplitFolder
 
 @dataclass(frozen=True)
 class PendingSave:
-    """A checkpoint on its way: the record as far as it is known before the files are written."""
+    """A checkpoint to be saved: its record, as far as it is known before the files are written."""
 
     record: Record
     predictions: Predictions
     class_names: tuple[str, ...]
-    replaces: Record | None  # what the run held for this epoch when the save was asked for
+    replaces: Record | None  # the run's record of this epoch when the save was requested
 
 
 def commit(
     run_folder: RunFolder, draft: PendingSave, measurement: Measurement, gaps: tuple[FailedSave, ...]
 ) -> Record:
-    """Write a checkpoint so that it is there whole or not at all, and return its record.
+    """Write a checkpoint, whole or not at all, and return its record.
 
-    First the files under names of their own, each synced; then their folder synced; then the record, put
-    under the next free number. Nothing is ever overwritten, so no writer waits for another.
+    First come the files, under unique names, each synced; then their folder is synced; then the record
+    appears under the next free number. Nothing is ever overwritten, so no writer waits for another.
 
     Raises
     ------
     ConfshiftError
         Where another writer saved the same epoch with other content meanwhile.
     OSError
-        Where a system call failed. What was written is removed, as far as the disk lets us.
+        Where a system call failed. The files written are removed, as far as possible.
     """
     if not run_folder.exists():
         files.make_folders(run_folder.path)
     unneeded: list[Record] = []
-    written = None
+    complete = None
     with files.lock(run_folder.path, exclusive=False):
         _put_run_file(run_folder, draft)
         try:
             while True:
                 split_folder, existing = _look(run_folder, draft)
                 if existing is not None and _holds_same(split_folder.folder, existing, draft):
-                    files.DISK.sync_folder(
-                        split_folder.folder
-                    )  # the save before may have failed at just this
+                    files.DISK.sync_folder(split_folder.folder)  # an earlier save may have failed here
                     return existing
                 _refuse_stranger(run_folder, split_folder, existing, draft)
-                if written is None:
+                if complete is None:
                     shard = _write_files(split_folder, draft.predictions, measurement)
-                    written = replace(draft.record, beta=measurement.beta, gaps=gaps, shards=(shard,))
-                    unneeded = [written]  # until its record is there
-                numbered = _number(written, split_folder, existing)
+                    complete = replace(draft.record, beta=measurement.beta, gaps=gaps, shards=(shard,))
+                    unneeded = [complete]  # until its record is there
+                numbered = _number(complete, split_folder, existing)
                 with contextlib.suppress(FileExistsError):  # another writer took the number: look again
                     files.put(split_folder.folder / numbered.name, numbered.to_bytes())
                     unneeded = [existing] if existing else []
@@ -77,9 +75,9 @@ def commit(
 
 
 def _put_run_file(run_folder: RunFolder, draft: PendingSave) -> None:
-    """Put the class names: into run.json where there is none, and a copy beside it if they are names.
+    """Save the class names: in run.json if there is none, and names other than numbers in a copy beside it.
 
-    The copy is also where names go that come after the numbers, and what is left where run.json is damaged.
+    Names that come after the first checkpoint go into the copy; it also serves if run.json is damaged.
     """
     names = draft.class_names
     content = encode({"class_names": list(names), "versions": dict(draft.record.provenance.versions)})
@@ -93,16 +91,18 @@ def _put_run_file(run_folder: RunFolder, draft: PendingSave) -> None:
             files.put(run_folder.path / NAMES_FILE, content)
     if run_folder.class_names() != names and not run_folder.damaged_names():
         raise ConfshiftError(
-            f"{run_folder.path}: another writer made this run meanwhile, with other class names"
+            f"{run_folder.path}: another process made this run meanwhile, with other class names; use "
+            "another run folder"
         )
 
 
 def _look(run_folder: RunFolder, draft: PendingSave) -> tuple[SplitFolder, Record | None]:
-    """Return the split as it is now, and what it holds of this epoch."""
+    """Return the split as it is now, and its record of this epoch."""
     split_folder = run_folder.growing_split_folder(draft.record.split, len(draft.class_names))
     if any(record.fingerprint != draft.record.fingerprint for record in split_folder.records.values()):
         raise ConfshiftError(
-            f"{split_folder.folder}: another writer saved other samples or targets meanwhile"
+            f"{split_folder.folder}: another process saved other samples or targets meanwhile; use another "
+            "run folder"
         )
     return split_folder, split_folder.records.get(draft.record.epoch)
 
@@ -110,18 +110,17 @@ def _look(run_folder: RunFolder, draft: PendingSave) -> tuple[SplitFolder, Recor
 def _refuse_stranger(
     run_folder: RunFolder, split_folder: SplitFolder, existing: Record | None, draft: PendingSave
 ) -> None:
-    """Refuse to replace what was not there when this save was asked for, unless it is our own.
+    """Refuse to replace another process's record that is new since this save was requested.
 
-    Nor what a process saved that still lives: only a training that has ended can be resumed.
+    Nor one of a process that is still running: only a training that has ended can be resumed.
     """
     if existing is None or existing.provenance.writer == draft.record.provenance.writer:
         return
     known = draft.replaces is not None and existing.to_bytes() == draft.replaces.to_bytes()
     if not known or files.shows_sign(run_folder.path, existing.provenance.writer):
         raise ConfshiftError(
-            f"{split_folder.folder}: writer {existing.provenance.writer} saved epoch {existing.epoch:g} "
-            "meanwhile; "
-            "two trainings need two run folders"
+            f"{split_folder.folder}: another process ({existing.provenance.writer}) saved epoch "
+            f"{existing.epoch:g} meanwhile; two trainings need two run folders"
         )
 
 
@@ -138,7 +137,7 @@ def _number(record: Record, split_folder: SplitFolder, existing: Record | None) 
 
 
 def _clean(run_folder: RunFolder, draft: PendingSave, records: list[Record]) -> None:
-    """Remove what these records' files are not needed for: what counts is what the disk says now."""
+    """Remove these records' files that are not needed, by the present state of the disk."""
     with contextlib.suppress(OSError, ConfshiftError):
         remove_unneeded(run_folder, draft.record.split, len(draft.class_names), records)
 
@@ -170,8 +169,8 @@ def _encoding(predictions: Predictions) -> str:
 
 
 def _holds_same(folder: Path, existing: Record, draft: PendingSave) -> bool:
-    """Tell whether a record holds just what is to be saved: then nothing is done."""
-    if _said(existing) != _said(draft.record):
+    """Tell whether a record already holds what is to be saved: then nothing has to be done."""
+    if _notes(existing) != _notes(draft.record):
         return False
     shard, encoding = existing.shards[0], _encoding(draft.predictions)
     if shard.encoding != encoding or shard.logits.shape != draft.predictions.logits.shape:
@@ -183,7 +182,7 @@ def _holds_same(folder: Path, existing: Record, draft: PendingSave) -> bool:
     return arrays.same_bytes(stored, draft.predictions.logits, as_bfloat16=encoding == "bfloat16")
 
 
-def _said(record: Record) -> tuple[Any, ...]:
+def _notes(record: Record) -> tuple[Any, ...]:
     provenance = record.provenance
     notes = [record.metadata, provenance.logged, provenance.checks]
     return (

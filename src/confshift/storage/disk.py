@@ -10,9 +10,9 @@ from typing import BinaryIO, TypeAlias
 
 Bytes: TypeAlias = bytes | memoryview
 
-#: Of files of the run itself: no links are followed.
+#: For the run's own files: links are not followed.
 PLAIN = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
-_OF_OTHERS = getattr(os, "O_NOCTTY", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+_ANY_FILE = getattr(os, "O_NOCTTY", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
 
 
 class Disk:
@@ -28,14 +28,14 @@ class Disk:
 
     def open_existing(self, path: Path) -> int:
         """Open a pipe or a device for writing."""
-        return os.open(path, os.O_WRONLY | _OF_OTHERS)
+        return os.open(path, os.O_WRONLY | _ANY_FILE)
 
     def open_target(self, path: Path) -> int:
-        """Open an ordinary file for writing as it is, through links, or make it."""
-        return os.open(path, os.O_WRONLY | os.O_CREAT | getattr(os, "O_NONBLOCK", 0) | _OF_OTHERS, 0o666)
+        """Open an ordinary file for writing without emptying it, through links too, or make it."""
+        return os.open(path, os.O_WRONLY | os.O_CREAT | getattr(os, "O_NONBLOCK", 0) | _ANY_FILE, 0o666)
 
     def make_like(self, descriptor: int, like: os.stat_result) -> None:
-        """Give a file the permissions of another, and its owner and group as far as that is allowed."""
+        """Give a file the permissions of another, and its owner and group if that is allowed."""
         if os.name != "nt":  # Windows has no such permissions
             with contextlib.suppress(OSError):
                 os.fchown(descriptor, like.st_uid, like.st_gid)
@@ -57,7 +57,7 @@ class Disk:
 
     def sync_folder(self, path: Path) -> None:
         """Wait until a folder's names are on the disk."""
-        if os.name != "nt":  # Windows can't open a folder, and journals its names
+        if os.name != "nt":  # Windows can't open a folder, and journals names itself
             descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
             try:
                 os.fsync(descriptor)
@@ -81,11 +81,11 @@ class Disk:
         path.rmdir()
 
     def open_lock(self, path: Path) -> int:
-        """Open the lock file, making it where there is none."""
+        """Open the lock file; make it if there is none."""
         return os.open(path, os.O_RDWR | os.O_CREAT | PLAIN, 0o666)
 
     def status(self, path: Path, *, follow: bool = False) -> os.stat_result:
-        """Return what the system knows of a name; of a link its own, unless it is followed."""
+        """Return the status of a name; of a link its own, unless it is followed."""
         return path.stat(follow_symlinks=follow)
 
     def names(self, folder: Path) -> list[str]:
@@ -97,5 +97,5 @@ class Disk:
         return path.open("rb")
 
     def map(self, stream: BinaryIO, size: int) -> mmap.mmap:
-        """Map so many bytes of a file into memory, for reading."""
+        """Map this many bytes of a file into memory, for reading."""
         return mmap.mmap(stream.fileno(), size, access=mmap.ACCESS_READ)

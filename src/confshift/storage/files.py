@@ -15,7 +15,7 @@ from confshift.storage.disk import PLAIN, Bytes, Disk
 
 try:
     import fcntl
-except ImportError:  # not a POSIX system: nothing is locked there, so litter stays
+except ImportError:  # not a POSIX system: without locks, litter stays
     fcntl = None  # type: ignore[assignment]
 
 #: Whether this system has locks at all.
@@ -24,14 +24,14 @@ HAS_LOCKS = fcntl is not None
 #: The lock file of a run; it is empty and stays.
 LOCK = ".lock"
 
-#: The lock files of the processes that save in a run, each locked as long as its process lives.
+#: The lock files of the processes that save in a run, each locked as long as its process runs.
 SIGN = re.compile(r"\.writer-[0-9a-f]{16}\.lock")
 
 _NO_LINKS = {errno.EPERM, errno.EACCES, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK}
 _NO_LOCKS = {errno.ENOLCK, errno.EBADF, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL}
 
 
-#: The one that everything goes through.
+#: The one disk that all code uses.
 DISK = Disk()
 
 
@@ -41,16 +41,16 @@ def unique_name(prefix: str, suffix: str) -> str:
 
 
 def make_folders(path: Path) -> None:
-    """Make a folder, and those above it, where they are missing; then its name is on the disk."""
+    """Make a folder and those above it, if missing, and sync their names to the disk."""
     if not path.parent.exists():
         make_folders(path.parent)
     with contextlib.suppress(FileExistsError):
         DISK.make_folder(path)
-    DISK.sync_folder(path.parent)  # also where another writer has just made it
+    DISK.sync_folder(path.parent)  # also if another writer has just made it
 
 
 def make_new_folder(parent: Path, name: str) -> Path:
-    """Make a folder that no other process has: `parent/name`, or `parent/name-2`, ... where that is taken."""
+    """Make a new folder for this process alone: `parent/name`, or `parent/name-2`, ... if that exists."""
     make_folders(parent)
     for number in itertools.count(1):
         path = parent / (name if number == 1 else f"{name}-{number}")
@@ -62,14 +62,14 @@ def make_new_folder(parent: Path, name: str) -> Path:
 
 
 def remove(paths: Iterable[Path]) -> None:
-    """Remove files that nothing refers to any more; one that can't be removed is litter, not a failure."""
+    """Remove files that nothing refers to any more; one that can't be removed is ignored."""
     for path in paths:
         with contextlib.suppress(OSError):
             DISK.unlink(path)
 
 
 def write_file(path: Path, pieces: Iterable[Bytes]) -> None:
-    """Write a new file and sync it; where that fails, nothing is left."""
+    """Write a new file and sync it; if that fails, remove it."""
     descriptor = DISK.create(path)
     try:
         try:
@@ -85,9 +85,9 @@ def write_file(path: Path, pieces: Iterable[Bytes]) -> None:
 
 @contextlib.contextmanager
 def hold_lock(descriptor: int, *, wait: bool) -> Iterator[bool | None]:
-    """Lock an open file until this ends, though the descriptor be closed before.
+    """Lock an open file until this context ends, even if the descriptor is closed before.
 
-    Gives False where another process holds the lock, None where locks don't exist.
+    Gives False if another process holds the lock, None if there are no locks.
     """
     if not HAS_LOCKS:
         yield None
@@ -115,8 +115,8 @@ def put(path: Path, content: bytes) -> None:
     """Make a small file appear whole under its name, or not at all; an existing name is FileExistsError.
 
     When this returns, the file and its name are on the disk. Where the file system has no hard links, an
-    empty file `<name>.claim` decides between two writers: who made it may rename. A claim whose owner was
-    killed blocks its name for ever, so a caller goes on to another name.
+    empty file `<name>.claim` decides between two writers: the one that made it may rename. A claim whose
+    owner was killed blocks its name for ever, so a caller goes on to another name.
     """
     draft = path.with_name(unique_name(path.stem, ".tmp"))
     write_file(draft, [content])
@@ -147,11 +147,11 @@ def _put_by_claim(draft: Path, path: Path) -> None:
 
 @contextlib.contextmanager
 def lock(folder: Path, *, exclusive: bool) -> Iterator[bool]:
-    """Hold a run's lock: shared while saving, exclusive while removing what no record names.
+    """Hold a run's lock: shared while saving, exclusive while removing files that no record names.
 
-    Gives whether the lock is held. An exclusive one is not waited for; a shared one waits for whoever
-    tidies up. The system takes it from a process that dies. Where locks don't exist it is never held:
-    saving needs none (it only puts what is absent), and tidying up is then left.
+    Gives whether this process has the lock. It waits for a shared lock, not for an exclusive one. The system
+    releases the locks of a process that dies. Without locks the answer is always False: saving needs none
+    (it only adds files), and nothing is tidied up.
     """
     descriptor = _locked(folder / LOCK, exclusive) if HAS_LOCKS else None
     try:
@@ -171,13 +171,13 @@ def _locked(path: Path, exclusive: bool) -> int | None:
             if os.path.samestat(os.fstat(descriptor), DISK.status(path, follow=True)):
                 return descriptor
         except FileNotFoundError:
-            pass  # as below
+            pass  # the run was deleted
         except OSError as error:
             os.close(descriptor)
             if isinstance(error, BlockingIOError) or error.errno in _NO_LOCKS:
                 return None
             raise
-        os.close(descriptor)  # the run was deleted while this waited: nothing uses that lock
+        os.close(descriptor)  # the run was deleted meanwhile: that lock is no longer in use
 
 
 def sign_of(writer: str) -> str:
@@ -186,7 +186,7 @@ def sign_of(writer: str) -> str:
 
 
 def show_sign(folder: Path, writer: str) -> int | None:
-    """Lock the file that shows others that this writer lives; None where there are no locks.
+    """Lock the file that shows other processes that this writer is running; None without locks.
 
     The system unlocks it when the process ends, however that happens.
     """
@@ -194,18 +194,18 @@ def show_sign(folder: Path, writer: str) -> int | None:
 
 
 def hide_sign(sign: int) -> None:
-    """Close a writer's lock file; a process that was forked has its parent's open too."""
+    """Close a writer's lock file; a forked process has its parent's open too."""
     os.close(sign)
 
 
 def shows_sign(folder: Path, writer: str) -> bool:
-    """Tell whether a writer lives; without locks nobody can tell, and it counts as ended."""
+    """Tell whether a writer is running; without locks it counts as ended."""
     path = folder / sign_of(writer)
     return SIGN.fullmatch(path.name) is not None and is_shown(path)
 
 
 def is_shown(sign: Path) -> bool:
-    """Tell whether the process that a lock file is of still lives."""
+    """Tell whether the process of a lock file is still running."""
     try:
         descriptor = os.open(sign, os.O_RDWR | PLAIN)
     except OSError:

@@ -1,4 +1,4 @@
-"""Which runs a folder holds, which was written to last, and which of them a path may have meant."""
+"""Finding runs: those in a folder, the newest of them, and those that a mistyped path may mean."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ _SHOWN = 5
 
 
 def runs_in(folder: Path) -> list[Path]:
-    """Return the runs that lie in a folder, by name."""
+    """Return the runs in a folder, by name."""
     return sorted(folder / name for name in _names(folder) if RUN_FILE in _names(folder / name))
 
 
 def _names(folder: Path) -> list[str]:
-    """Return the names in a folder; none where it can't be read, or is no folder."""
+    """Return the names in a folder; none if it can't be read or is not a folder."""
     try:
         return files.DISK.names(folder)
     except (OSError, ValueError):
@@ -27,30 +27,34 @@ def _names(folder: Path) -> list[str]:
 
 
 def did_you_mean(path: Path) -> str:
-    """Name the runs in a folder that is none, or beside a missing one those of a similar name; "" without."""
+    """Name the runs in a folder that is not a run, or those named like a missing one; "" if none."""
     if path.is_dir():
-        found = runs_in(path)
+        runs = runs_in(path)
     else:
         names = [run.name for run in runs_in(path.parent)]
-        found = [path.parent / name for name in difflib.get_close_matches(path.name, names, n=_SHOWN)]
-    if not found:
+        runs = [path.parent / name for name in difflib.get_close_matches(path.name, names, n=_SHOWN)]
+    if not runs:
         return ""
-    more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
-    return f"; did you mean {', '.join(map(str, found[:_SHOWN]))}{more}?"
+    more = f" and {len(runs) - _SHOWN} more" if len(runs) > _SHOWN else ""
+    return f"; did you mean {', '.join(map(str, runs[:_SHOWN]))}{more}?"
 
 
 def newest_run(folder: Path) -> Path | None:
-    """Return the run in a folder that got its newest checkpoint last; None where there is no run.
+    """Return the run in a folder with the most recent checkpoint; None if there is no run.
 
-    A split's folder changes with each checkpoint, `run.json` only once. The name decides between equals.
+    A split's folder changes with each checkpoint, `run.json` only once. Between equals the name decides.
     """
-    return max(runs_in(folder), key=_written, default=None)
+    return max(runs_in(folder), key=_time_and_name, default=None)
 
 
-def _written(run: Path) -> tuple[int, str]:
+def _time_and_name(run: Path) -> tuple[int, str]:
     try:
-        found = {name: files.DISK.status(run / name, follow=True) for name in files.DISK.names(run)}
-        used = (one for name, one in found.items() if name == RUN_FILE or stat.S_ISDIR(one.st_mode))
-        return max(one.st_mtime_ns for one in used), run.name
-    except OSError:  # it can't be read, or is being deleted: any other is newer
+        statuses = {name: files.DISK.status(run / name, follow=True) for name in files.DISK.names(run)}
+        times = [
+            status.st_mtime_ns
+            for name, status in statuses.items()
+            if name == RUN_FILE or stat.S_ISDIR(status.st_mode)
+        ]
+        return max(times), run.name
+    except OSError:  # unreadable, or being deleted: any other run is newer
         return 0, run.name

@@ -1,4 +1,4 @@
-"""From a record to a checkpoint that reads its arrays when it is asked for them."""
+"""From a record to a checkpoint that reads its arrays when they are needed."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from confshift.storage import arrays
 from confshift.storage.memory import check_room
 from confshift.storage.record import Record, columns_dtype
 
-#: So many bytes of logits are kept for who asks again, but always those of the last two asked for.
-_MAX_KEPT = 1 << 29
-#: Reading columns takes so many times their size: the file, ids and numbers apart, and what is made of them.
+#: At most this many bytes of logits stay in memory, but always those of the last two checkpoints read.
+_MAX_BYTES = 1 << 29
+#: Reading columns takes this many times their size: the file, ids and numbers apart, and copies of them.
 _COPIES = 4
 #: Relative to the logits: whatever precision they were subtracted in.
 _ROUNDING = 1e-5
@@ -38,17 +38,17 @@ def checkpoint_from(
 ) -> Checkpoint:
     """Return the checkpoint of a record; `folder` is its split's.
 
-    `note_logits` is told what came of reading its logits: "" or what is wrong with them.
+    `note_logits` receives the result of reading its logits: "", or what is wrong with them.
     """
 
     def predictions() -> Predictions:
         try:
-            found = read_predictions(folder, record, class_names)
+            result = read_predictions(folder, record, class_names)
         except ConfshiftError as error:
             note_logits(record, str(error))
             raise
         note_logits(record, "")
-        return found
+        return result
 
     return make_checkpoint(record, class_names, lambda: read_measurement(folder, record), predictions)
 
@@ -60,13 +60,13 @@ def make_checkpoint(
     predictions: Callable[[], Predictions],
     scores: Callable[[], Scores] | None = None,
 ) -> Checkpoint:
-    """Return a checkpoint with what a record says of it, and these sources of its arrays."""
+    """Return a checkpoint with a record's fields and these functions that read its arrays."""
     return Checkpoint(
         epoch=record.epoch,
         split=record.split,
         class_names=class_names,
         read_measurement=measurement,
-        read_predictions=_Kept(predictions),
+        read_predictions=_Cached(predictions),
         metadata=MappingProxyType(dict(record.metadata)),
         provenance=record.provenance,
         read_scores=scores,
@@ -74,7 +74,7 @@ def make_checkpoint(
 
 
 def columns_array(measurement: Measurement) -> NDArray[Any]:
-    """Return what the columns file holds: each sample's id and what was measured of it."""
+    """Return the content of the columns file: each sample's id and its measured values."""
     ids = measurement.sample_ids
     if ids.dtype.kind == "U":
         ids = np.char.encode(ids, "utf-8")
@@ -85,36 +85,40 @@ def columns_array(measurement: Measurement) -> NDArray[Any]:
     return rows
 
 
-class _Kept:
-    """Reads predictions when they are asked for, and keeps them until many others have been."""
+class _Cached:
+    """Reads predictions on first use, and keeps them until too many others have been read since."""
 
-    _recent: ClassVar[deque[weakref.ref[_Kept]]] = deque()
+    _recent: ClassVar[deque[weakref.ref[_Cached]]] = deque()
 
     def __init__(self, read: Callable[[], Predictions]) -> None:
         self._read = read
-        self._kept: Predictions | None = None
+        self._predictions: Predictions | None = None
 
     def __call__(self) -> Predictions:
-        found = self._kept
-        if found is None:
-            self._kept = found = self._read()
+        predictions = self._predictions
+        if predictions is None:
+            self._predictions = predictions = self._read()
             self._recent.append(weakref.ref(self))
-            self._let_go_of_others()
-        return found
+            self._drop_others()
+        return predictions
 
-    def _let_go_of_others(self) -> None:
-        kept = [one for ref in list(self._recent) if (one := ref()) is not None and one._kept is not None]
-        sizes = [0 if (found := one._kept) is None else found.logits.nbytes for one in kept]
-        for place, one in enumerate(kept[:-2]):
-            if sum(sizes[place:]) <= _MAX_KEPT:
+    def _drop_others(self) -> None:
+        entries = [
+            entry
+            for ref in list(self._recent)
+            if (entry := ref()) is not None and entry._predictions is not None
+        ]
+        sizes = [0 if (cached := entry._predictions) is None else cached.logits.nbytes for entry in entries]
+        for place, entry in enumerate(entries[:-2]):
+            if sum(sizes[place:]) <= _MAX_BYTES:
                 break
-            one._kept = None
-        while self._recent and ((first := self._recent[0]()) is None or first._kept is None):
+            entry._predictions = None
+        while self._recent and ((oldest := self._recent[0]()) is None or oldest._predictions is None):
             self._recent.popleft()
 
 
 def read_measurement(folder: Path, record: Record) -> Measurement:
-    """Read a record's columns; every byte is checked, and every number for what it can be.
+    """Read a record's columns; check every byte, and that every number is possible.
 
     Raises
     ------
@@ -143,21 +147,21 @@ def read_measurement(folder: Path, record: Record) -> Measurement:
 
 
 def _impossible(rows: NDArray[Any], classes: int) -> str:
-    """Say which numbers no logits can have given; "" where all can be: a checksum proves nothing."""
-    broken = np.isnan(rows["confidence"])
+    """Say which numbers no logits can have given; "" if all are possible: anyone can make a checksum."""
+    unanswered = np.isnan(rows["confidence"])
     nan = {name: np.isnan(rows[name]) for name in ("hedge", "mistake", "margin")}
     curve = [np.isfinite(rows[f"curve_{name}"]) for name in ("loss", "slope", "curvature")]
     target, predicted = rows["target"], rows["predicted"]
     possible = {
         "target": (target >= 0) & (target < classes),
-        "predicted": (predicted >= -1) & (predicted < classes) & ((predicted == -1) == broken),
-        "confidence": broken | ((rows["confidence"] > 0) & (rows["confidence"] <= 1)),
-        "hedge": broken | ((rows["hedge"] >= 0) & (rows["hedge"] <= math.log(classes) + 1e-6)),
-        "mistake": broken | ((rows["mistake"] >= 0) & ((rows["mistake"] == 0) | (predicted != target))),
-        "margin": broken | ~nan["margin"],
+        "predicted": (predicted >= -1) & (predicted < classes) & ((predicted == -1) == unanswered),
+        "confidence": unanswered | ((rows["confidence"] > 0) & (rows["confidence"] <= 1)),
+        "hedge": unanswered | ((rows["hedge"] >= 0) & (rows["hedge"] <= math.log(classes) + 1e-6)),
+        "mistake": unanswered | ((rows["mistake"] >= 0) & ((rows["mistake"] == 0) | (predicted != target))),
+        "margin": unanswered | ~nan["margin"],
         "tied": rows["tied"].view(np.uint8) <= 1,
         "curve": (curve[0] == curve[1]) & (curve[1] == curve[2]) & ~(rows["curve_curvature"] < 0),
-        **{f"{name} of samples that can't be scored": ~broken | found for name, found in nan.items()},
+        **{f"{name} of samples that can't be scored": ~unanswered | is_nan for name, is_nan in nan.items()},
     }
     wrong = next((name for name, fine in possible.items() if not fine.all()), None)
     if wrong is None:
@@ -167,7 +171,7 @@ def _impossible(rows: NDArray[Any], classes: int) -> str:
 
 
 def _strangers(logits: NDArray[Any], rows: NDArray[Any]) -> int:
-    """Count the samples whose columns say otherwise than their logits: of another epoch, or forged."""
+    """Count the samples whose columns disagree with their logits: of another epoch, or forged."""
     top = _largest(logits)
     at_target = logits[np.arange(len(rows)), rows["target"]].astype(np.float64)
     answered = np.isfinite(top)
@@ -182,15 +186,15 @@ def _largest(logits: NDArray[Any]) -> NDArray[np.float64]:
     """Return each row's largest logit; numpy compares single precision four times as fast as half."""
     single = logits.dtype == np.float16
     step = max(1, _BLOCK // logits.shape[1])
-    found = np.empty(len(logits))
+    largest = np.empty(len(logits))
     for start in range(0, len(logits), step):
         block = logits[start : start + step]
-        found[start : start + step] = (block.astype(np.float32) if single else block).max(axis=1)
-    return found
+        largest[start : start + step] = (block.astype(np.float32) if single else block).max(axis=1)
+    return largest
 
 
 def columns_damage(folder: Path, record: Record) -> str:
-    """Say why a record's columns can't be used; "" where they can."""
+    """Say why a record's columns can't be used; "" if they can."""
     try:
         read_measurement(folder, record)
     except ConfshiftError as error:
@@ -199,7 +203,7 @@ def columns_damage(folder: Path, record: Record) -> str:
 
 
 def read_predictions(folder: Path, record: Record, class_names: tuple[str, ...]) -> Predictions:
-    """Read a record's logits; every byte is checked, and that the columns were computed from them.
+    """Read a record's logits; check every byte, and that the columns were computed from them.
 
     Raises
     ------

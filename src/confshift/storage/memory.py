@@ -1,4 +1,4 @@
-"""How much memory is free: asked before a stranger's file is unpacked, whatever size it claims."""
+"""How much memory is free: checked before a file of unknown origin is unpacked."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ except ImportError:  # not a POSIX system
 _MEMINFO, _STATM = Path("/proc/meminfo"), Path("/proc/self/statm")
 _GROUP = Path("/sys/fs/cgroup")
 _GIB = 1 << 30
-#: What takes less is read without a question.
+#: Smaller files are read without this check.
 _SMALL = 1 << 26
 
 
 def free_memory() -> int | None:
-    """Return the bytes this process may still take; None where the system does not tell.
+    """Return the bytes this process may still take; None if the system does not say.
 
     The least of what the machine has free, what its control group (a container, a batch job) has left, and
     what the limit on the address space leaves.
     """
-    left = [*_machine(), *_group(), *_address_space()]
-    return max(0, min(left)) if left else None
+    limits = [*_machine(), *_group(), *_address_space()]
+    return max(0, min(limits)) if limits else None
 
 
 def _machine() -> list[int]:
@@ -56,19 +56,19 @@ def _address_space() -> list[int]:
         return []
 
 
-def check_room(path: Path, needed: int) -> None:
-    """Refuse a file that takes more memory than is free; small ones are not asked about.
+def check_room(path: Path, size: int) -> None:
+    """Refuse a file that takes more memory than is free; small ones are not checked.
 
     Raises
     ------
     ConfshiftError
         Naming the file and both sizes.
     """
-    if needed < _SMALL:
+    if size < _SMALL:
         return
     free = free_memory()
-    if free is not None and needed > free:
+    if free is not None and size > free:
         raise ConfshiftError(
-            f"{path} is not read: that takes about {needed / _GIB:,.1f} GiB of memory, and "
-            f"{free / _GIB:,.1f} GiB are free"
+            f"{path} is not read: that takes about {size / _GIB:,.1f} GiB of memory, and "
+            f"{free / _GIB:,.1f} GiB are free; free some, or read it on a larger machine"
         )

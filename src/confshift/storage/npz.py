@@ -14,12 +14,12 @@ from confshift.predictions import Predictions
 from confshift.storage.memory import check_room
 from confshift.storage.reading import open_plain
 
-#: The arrays that are read, by the names that Hugging Face and others give them too.
-_KNOWN = {
+#: The arrays to read, by their names in a file; the second line has those of Hugging Face and others.
+_ARRAYS = {
     **{name: name for name in ("logits", "probabilities", "targets", "sample_ids", "class_names")},
     **{"predictions": "logits", "label_ids": "targets", "labels": "targets"},
 }
-#: Taking an array in takes its own size and that of copies: in another dtype or order, and to check it.
+#: Reading an array takes its own size and that of copies: in another dtype or order, and for checks.
 _COPIES = 4
 _LAST_CODE_POINT = 0x10FFFF
 
@@ -27,25 +27,25 @@ _LAST_CODE_POINT = 0x10FFFF
 def read_npz(path: Path) -> Predictions:
     """Read `logits` or `probabilities` (N, K) and `targets` (N,) from a file.
 
-    `predictions` are logits too, `labels` and `label_ids` targets, where no array has the name itself. It
-    may hold `sample_ids` (N,) and `class_names` (K,) as well. Other arrays are not looked at, and nothing is
-    ever unpickled.
+    `predictions` also serve as logits, `labels` and `label_ids` as targets, if no array has that name itself.
+    The file may hold `sample_ids` (N,) and `class_names` (K,) as well. Other arrays are ignored, and nothing
+    is ever unpickled.
 
     Raises
     ------
     ConfshiftError
         Where the file is not an ordinary one or not a .npz, would take more memory than is free, lacks an
-        array or holds both kinds of outputs, or its arrays can't be what they should be.
+        array or holds both kinds of outputs, or its arrays can't be used.
     """
     with open_plain(path, follow=True) as stream:
-        found, members = _read(stream, path)
-    arrays = {_KNOWN[name]: array for name, array in members.items() if name != _KNOWN[name]}
-    arrays |= {name: array for name, array in members.items() if name == _KNOWN[name]}
+        array_names, members = _read(stream, path)
+    arrays = {_ARRAYS[name]: array for name, array in members.items() if name != _ARRAYS[name]}
+    arrays |= {name: array for name, array in members.items() if name == _ARRAYS[name]}
     kinds = [name for name in ("logits", "probabilities") if name in arrays]
     if len(kinds) != 1 or "targets" not in arrays:
         raise ConfshiftError(
-            f"{path} holds {', '.join(found) or 'nothing'}; it should hold targets and either logits or "
-            "probabilities"
+            f"{path} holds {', '.join(array_names) or 'nothing'}; it must hold targets and either logits or "
+            "probabilities: numpy.savez('epoch.npz', logits=logits, targets=targets)"
         )
     make = Predictions if kinds[0] == "logits" else Predictions.from_probabilities
     names = arrays.get("class_names")
@@ -58,16 +58,16 @@ def read_npz(path: Path) -> Predictions:
 
 
 def _read(stream: BinaryIO, path: Path) -> tuple[list[str], dict[str, NDArray[Any]]]:
-    """Return the names of all arrays, and those that are known."""
+    """Return the names of all arrays, and those arrays that confshift reads."""
     try:
         with zipfile.ZipFile(stream) as archive:
-            members = {one.filename.removesuffix(".npy"): one for one in archive.infolist()}
-            known = {name: members[name] for name in _KNOWN if name in members}
-            check_room(path, _COPIES * sum(one.file_size for one in known.values()))
-            return list(members), {name: _array(archive, one) for name, one in known.items()}
+            members = {member.filename.removesuffix(".npy"): member for member in archive.infolist()}
+            relevant = {name: members[name] for name in _ARRAYS if name in members}
+            check_room(path, _COPIES * sum(member.file_size for member in relevant.values()))
+            return list(members), {name: _array(archive, member) for name, member in relevant.items()}
     except ConfshiftError:
         raise
-    except Exception as error:  # a stranger's file: zipfile, its decompressors and numpy raise a dozen kinds
+    except Exception as error:  # anyone's file: zipfile, its decompressors and numpy raise a dozen kinds
         both = "numpy.savez('epoch.npz', logits=logits, targets=targets)"
         alone = f" (a .npy file holds one array, and logits and targets are needed: {both})"
         raise ConfshiftError(
@@ -87,6 +87,6 @@ def _array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> NDArray[Any]:
 
 
 def _reason(error: Exception) -> str:
-    """Say what went wrong, in a line; not in numpy's words, which advise to load objects all the same."""
+    """Say what went wrong, in a line; not in numpy's words, which advise loading objects all the same."""
     text = " ".join(str(error).split())
     return "it holds Python objects" if "pickle" in text else text or type(error).__name__

@@ -1,4 +1,4 @@
-"""Opening files that anybody may have put there: ordinary ones, of a known size, never through a link."""
+"""Opening files that anyone may have put there: ordinary ones, of a known size, never through a link."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ _KINDS = {
 
 
 def status_of(path: Path) -> os.stat_result | None:
-    """Return the status of what has this name, of a link its own; None where nothing has it.
+    """Return the status of a path, of a link its own; None if it does not exist.
 
     Raises
     ------
     ConfshiftError
-        Where that can't be found out: no permission, a name that is too long, a disk that fails.
+        Where that can't be determined: no permission, a name that is too long, a disk that fails.
     """
     try:
         return files.DISK.status(path)
@@ -51,7 +51,7 @@ def is_folder(path: Path) -> bool:
 
 
 def entries_of(folder: Path) -> list[Path]:
-    """Return what is in a folder, nothing where there is none; errors as in :func:`status_of`."""
+    """Return the paths in a folder, none if it does not exist; errors as in :func:`status_of`."""
     try:
         return [folder / name for name in files.DISK.names(folder)]
     except _ABSENT:
@@ -61,7 +61,7 @@ def entries_of(folder: Path) -> list[Path]:
 
 
 def names_in(folder: Path) -> set[str]:
-    """Return the names of what is in a folder; as :func:`entries_of`, for folders of thousands of files."""
+    """Return the names in a folder; as :func:`entries_of`, for folders of thousands of files."""
     try:
         return set(files.DISK.names(folder))
     except _ABSENT:
@@ -87,7 +87,7 @@ def _ordinary(path: Path, *, follow: bool) -> os.stat_result:
     except (OSError, ValueError) as error:
         raise _unreadable(path, error) from error
     if not stat.S_ISREG(status.st_mode):
-        kind = _KINDS.get(stat.S_IFMT(status.st_mode), "something else")
+        kind = _KINDS.get(stat.S_IFMT(status.st_mode), "a special file")
         raise ConfshiftError(f"{path} is {kind}, not an ordinary file; it is not read")
     return status
 
@@ -114,7 +114,7 @@ def _unreadable(path: Path, error: OSError | ValueError) -> ConfshiftError:
         return ConfshiftError(f"{path} is missing")
     if isinstance(error, ValueError) or error.errno == errno.ENAMETOOLONG:  # ValueError: a NUL in the name
         reason = str(error) if isinstance(error, ValueError) else error.strerror
-        return Refusal(f"{str(path)!r} can't be a name on this disk: {reason}; use another")
+        return Refusal(f"{str(path)!r} can't be a name on this disk: {reason}; use another name")
     return ConfshiftError(f"{path} can't be read: {error.strerror}")
 
 
@@ -122,6 +122,6 @@ def read_bytes(path: Path, *, limit: int) -> bytes:
     """Read a small ordinary file; one over `limit` bytes is refused unread."""
     size = size_of(path)
     if size > limit:
-        raise ConfshiftError(f"{path} has {size} bytes, more than the {limit} it may have")
+        raise ConfshiftError(f"{path} has {size} bytes, more than the {limit} that are allowed")
     with open_plain(path) as stream:
         return stream.read(limit + 1)

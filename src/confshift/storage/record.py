@@ -1,4 +1,4 @@
-"""The record of a checkpoint: a small JSON file that names the others; with it the checkpoint exists."""
+"""The record of a checkpoint: a small JSON file that names its data files; with it the checkpoint exists."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from confshift.predictions import ID_SOURCES
 from confshift.storage.arrays import StoredFile
 from confshift.storage.signed_json import check_schema, decode, encode, readable
 
-#: The forms logits are stored in, and numpy's name of each. bfloat16 is kept as its 16 bits.
+#: The forms logits are stored in, and numpy's name of each. bfloat16 is stored as its 16 bits.
 LOGITS = MappingProxyType({"float16": "<f2", "float32": "<f4", "float64": "<f8", "bfloat16": "<u2"})
 
-#: What a record must hold, and the types of it: a checksum proves nothing, since anybody can make one.
+#: The fields that a record must have, and their types: a checksum proves nothing, as anyone can make one.
 _NUMBER = (int, float)
 _TYPES = MappingProxyType(
     {
@@ -70,7 +70,7 @@ class FailedSave:
 
 @dataclass(frozen=True)
 class Record:
-    """Everything known of a checkpoint but its arrays. The field names are those in the file."""
+    """Everything known about a checkpoint, except its arrays. The field names are those in the file."""
 
     split: str
     epoch: float
@@ -80,7 +80,7 @@ class Record:
     beta: float = 1.0  # where the curve_* columns were evaluated
     sequence: int = 0  # the number in the record's file name; the highest one of an epoch counts
     generation: int = 0  # how often this epoch was replaced
-    gaps: tuple[FailedSave, ...] = ()  # saves that failed since the record before
+    gaps: tuple[FailedSave, ...] = ()  # saves that failed since the previous record
     shards: tuple[Shard, ...] = ()
 
     @property
@@ -90,7 +90,7 @@ class Record:
 
     @property
     def files(self) -> tuple[StoredFile, ...]:
-        """The data files it names."""
+        """The data files that it names."""
         return tuple(stored for shard in self.shards for stored in (shard.columns, shard.logits))
 
     def to_bytes(self) -> bytes:
@@ -100,15 +100,15 @@ class Record:
 
 
 def read_record(raw: bytes, path: Path, classes: int | None = None) -> Record:
-    """Return the record in a file's bytes; every field is checked, but for what notes say.
+    """Return the record in a file's bytes, after checking every field but the content of the notes.
 
     Parameters
     ----------
     raw : bytes
     path : Path
-        Of the file.
+        The file's path.
     classes : int, optional
-        How many the run has; without it the record may have any number.
+        The run's number of classes; without it the record may have any.
 
     Raises
     ------
@@ -138,7 +138,7 @@ def _read(content: dict[str, Any]) -> Record:
 
 
 def _check_types(content: Mapping[str, Any], types: Mapping[str, tuple[type, ...]]) -> None:
-    """Refuse another type, a number out of all reason, text that is long or not Unicode."""
+    """Refuse another type, an absurd number, and text that is long or not Unicode."""
     for name, allowed in types.items():
         value = content[name]
         if type(value) not in allowed:  # a bool is not a number here
@@ -175,7 +175,7 @@ def _read_file(content: dict[str, Any]) -> StoredFile:
 
 
 def _contradiction(record: Record, path: Path, classes: int | None) -> str:
-    """Say what in a record can't be; "" where all is well."""
+    """Say what in a record is impossible; "" if nothing is."""
     if record.split != path.parent.name or record.name != path.name:
         return f"it says it is {record.split}/{record.name}"
     numbers = (record.epoch, record.beta)
@@ -202,9 +202,9 @@ def _contradiction(record: Record, path: Path, classes: int | None) -> str:
 
 
 def columns_dtype(id_format: str) -> np.dtype[Any]:
-    """Return the dtype of the columns file: the sample's id ("<i8" or "|S<n>"), then what was measured."""
+    """Return the dtype of the columns file: the sample's id ("<i8" or "|S<n>"), then the measured values."""
     return np.dtype([("sample_id", id_format), *MEASURED.descr])
 
 
 def _described(dtype: np.dtype[Any]) -> list[list[Any]]:
-    return [[*one] for one in dtype.descr]
+    return [[*entry] for entry in dtype.descr]

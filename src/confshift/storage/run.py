@@ -25,7 +25,7 @@ from confshift.storage.writer import Writer, writer_of
 
 
 class Run:
-    """A handle on a run folder. Making one reads nothing; the folder may not exist yet.
+    """A handle on a run folder. Making a handle reads nothing; the folder may not exist yet.
 
     Parameters
     ----------
@@ -52,18 +52,18 @@ class Run:
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
         try:
-            self._home = os.path.realpath(path)  # where it is, wherever the process moves to
+            self._home = os.path.realpath(path)  # an absolute path, since the process may change its folder
         except ValueError as error:
             raise Refusal(f"run={str(path)!r} can't name a folder: {error}") from error
-        except OSError as error:  # the working folder was removed
+        except OSError as error:  # the current folder was removed
             raise ConfshiftError(
                 f"run={str(path)!r} can't be found: {error.strerror}; change to a folder that exists, or "
-                "pass the whole path"
+                "pass an absolute path"
             ) from error
 
     @classmethod
     def create(cls, parent: str | os.PathLike[str], name: str) -> Run:
-        """Make a folder that no other process has, `parent/name` or `parent/name-2`, ..., for a new run.
+        """Make a new folder for a run, `parent/name` or `parent/name-2`, ..., that no other process uses.
 
         Raises
         ------
@@ -73,14 +73,16 @@ class Run:
         try:
             return cls(make_new_folder(Path(parent), name))
         except OSError as error:
-            raise ConfshiftError(f"no folder can be made in {parent}: {error.strerror}") from error
+            raise ConfshiftError(
+                f"can't make a folder in {parent}: {error.strerror}; choose another place"
+            ) from error
 
     def __repr__(self) -> str:
         return f"Run({str(self.path)!r})"
 
     @property
     def home(self) -> str:
-        """Where the folder is, wherever the process moves to."""
+        """The folder's absolute path."""
         return self._home
 
     def __bool__(self) -> bool:
@@ -93,15 +95,13 @@ class Run:
     def __iter__(self) -> Iterator[Checkpoint]:
         """Yield every checkpoint of every split in order of epoch, val first among equals."""
         names = self.class_names
-        split_folders = self._split_folders(sound=True)
-        found = [
-            (epoch, split_folder.folder, one)
-            for split_folder in split_folders
-            for epoch, one in split_folder.records.items()
+        records = [
+            (split_folder.folder, record)
+            for split_folder in self._split_folders(sound=True)
+            for record in split_folder.records.values()
         ]
-        for _, folder, record in sorted(
-            found, key=lambda one: one[0]
-        ):  # stable, and val is the first split folder
+        records.sort(key=lambda pair: pair[1].epoch)  # stable: val's folder comes first
+        for folder, record in records:
             yield self._checkpoint_from(folder, record, names)
 
     def __getitem__(self, epoch: float) -> Checkpoint:
@@ -117,7 +117,7 @@ class Run:
         return Path(self._home).name
 
     def exists(self) -> bool:
-        """Tell whether the folder is a run by now."""
+        """Tell whether the folder is a run."""
         writer = self._writer
         writer.wait()
         return writer.run_folder.exists()
@@ -148,12 +148,12 @@ class Run:
         return tuple(self._split_folder(split).records)
 
     def checkpoint(self, epoch: float, *, split: str = "val") -> Checkpoint:
-        """Return one checkpoint; its arrays are read when they are asked for.
+        """Return one checkpoint; its arrays are read when they are needed.
 
         Raises
         ------
         ConfshiftError
-            Where there is none, naming the epochs there are, or the reason it can't be used.
+            Where there is none (the message names the epochs), or it can't be used (it says why).
         """
         if not isinstance(epoch, numbers.Real):
             advice = (
@@ -182,19 +182,17 @@ class Run:
     def problems(self) -> pd.DataFrame:
         """What is missing: one row per checkpoint left out as damaged ("damaged") or never saved ("gap").
 
-        And one per file that is damaged where the rest can be used ("in part"): one with the class names,
-        or logits, whose damage is known once something asked for them.
+        Also one row per damaged file without which the rest can be used ("in part"): class names, or logits,
+        whose damage is known once they have been read.
 
         Columns: split, epoch (NaN where the record can't be read), kind, file ("" for a gap), reason. Reads
         the columns of every checkpoint once; :meth:`verify` reads the logits too.
         """
         split_folders = self._split_folders(sound=True)
         run_folder = self._writer.run_folder
-        found = [
-            *run_folder.damaged_names(),
-            *(one for split_folder in split_folders for one in split_folder.problems),
-        ]
-        return list_problems(found, open_gaps(split_folders, self._writer.gaps))
+        problems = [problem for split_folder in split_folders for problem in split_folder.problems]
+        gaps = open_gaps(split_folders, self._writer.gaps)
+        return list_problems([*run_folder.damaged_names(), *problems], gaps)
 
     def append(
         self,
@@ -207,24 +205,23 @@ class Run:
         checks: Mapping[str, Any] | None = None,
         release: Callable[[], object] | None = None,
     ) -> Checkpoint:
-        """Save predictions as a checkpoint, behind the caller's back, and return it.
+        """Save predictions as a checkpoint in the background, and return it.
 
         Everything is checked before this returns. The run's one background thread scores (the
         checkpoint's loss and accuracy wait for that), fits the temperature (its columns wait for that) and
-        writes (its `predictions` wait for that); at most two saves are on their way, a third waits.
+        writes (its `predictions` wait for that); at most two saves are pending, a third waits.
 
         Parameters
         ----------
         predictions : Predictions
-            Samples and targets as in the split's other checkpoints.
+            With the samples and targets of the split's other checkpoints.
         epoch : float, optional
             Default: val counts 1, 2, 3, ...; other splits take val's newest. An epoch that exists is
-            replaced, unless the content is the same: then nothing is done. Where another process had saved
-            it, the log warns, once.
+            replaced, unless the content is the same. If another process had saved it, the log warns, once.
         metadata, logged, checks : mapping, optional
-            The user's notes, what their loop reported, what the collector tried: anything JSON can hold.
+            The user's notes, the values their loop reported, the collector's checks: anything JSON can hold.
         release : callable, optional
-            Called when the logits' array may be written to again, whether or not the save succeeded.
+            Called when the array of logits may be overwritten, whether or not the save succeeded.
 
         Raises
         ------
@@ -242,7 +239,7 @@ class Run:
         )
 
     def check_epoch(self, epoch: float | None = None, *, split: str = "val") -> float:
-        """Return the epoch that :meth:`append` would take now, or raise as it would; waits for no save."""
+        """Return the epoch that :meth:`append` would take now, or raise as it would; does not wait."""
         return check_epoch(self._writer, epoch=epoch, split=split)
 
     def expected_epoch(self, epoch: float | None = None, *, split: str = "val") -> float:
@@ -254,19 +251,19 @@ class Run:
         self._writer.wait_for_room()
 
     def miss(self, epoch: float, *, split: str, reason: str) -> None:
-        """Note that a checkpoint could not be handed over: a gap, and the epochs are counted on."""
+        """Note a checkpoint that could not be appended: it is a gap, and the count of epochs goes on."""
         self._writer.miss(split, epoch, reason)
 
     def holds(self, split: str) -> bool:
-        """Tell whether a split has a checkpoint, saved or on its way; waits for no save."""
+        """Tell whether a split has a checkpoint, saved or pending; does not wait."""
         return holds(self._writer, split)
 
     def raise_failure(self) -> None:
-        """Raise what an earlier save failed with, if that was not raised yet; waits for nothing."""
+        """Raise the error of an earlier save, if it was not raised yet; does not wait."""
         self._writer.raise_failure()
 
     def flush(self) -> None:
-        """Wait until all that was appended is on the disk; raise what a save failed with."""
+        """Wait until every appended checkpoint is on the disk; raise the error of a save that failed."""
         self._writer.wait()
         self._writer.raise_failure()
 
@@ -279,7 +276,7 @@ class Run:
         return check_files(self._split_folders(), self._writer.run_folder.damaged_names())
 
     def delete(self) -> None:
-        """Remove the run from the disk: what a run holds and nothing else.
+        """Remove the run from the disk: the run's own files and nothing else.
 
         Raises
         ------
@@ -305,41 +302,43 @@ class Run:
         return self._writer.run_folder.split_folders(classes, sound=sound)
 
 
-def list_problems(found: list[Problem], gaps: list[FailedSave]) -> pd.DataFrame:
+def list_problems(problems: list[Problem], gaps: list[FailedSave]) -> pd.DataFrame:
     """Return what is missing from a run, as :attr:`Run.problems` describes it."""
-    rows = [(one.split, _number(one.epoch), one.kind, one.file, one.reason) for one in found]
+    rows = [(item.split, _number(item.epoch), item.kind, item.file, item.reason) for item in problems]
     rows += [(gap.split, gap.epoch, "gap", "", gap.reason) for gap in gaps]
     return pd.DataFrame(rows, columns=["split", "epoch", "kind", "file", "reason"])
 
 
 def open_gaps(split_folders: list[SplitFolder], unrecorded: list[FailedSave]) -> list[FailedSave]:
-    """Return the saves that failed and were not made up for since; `untold` are in no record yet."""
-    saved = {
+    """Return the failed saves whose epoch is still missing; `unrecorded` ones are in no record yet."""
+    present = {
         (split_folder.folder.name, epoch) for split_folder in split_folders for epoch in split_folder.records
     }
-    recorded = [
+    in_records = [
         gap for split_folder in split_folders for record in split_folder.readable for gap in record.gaps
     ]
-    return [gap for gap in dict.fromkeys([*recorded, *unrecorded]) if (gap.split, gap.epoch) not in saved]
+    return [gap for gap in dict.fromkeys([*in_records, *unrecorded]) if (gap.split, gap.epoch) not in present]
 
 
 def explain_missing(epoch: float, split_folder: SplitFolder, gaps: list[FailedSave]) -> str:
     """Say why a split has no such epoch, and which it has."""
     split = split_folder.folder.name
-    reasons = [one.reason for one in split_folder.problems if one.epoch == epoch]
+    reasons = [problem.reason for problem in split_folder.problems if problem.epoch == epoch]
     reasons += [gap.reason for gap in gaps if (gap.split, gap.epoch) == (split, epoch)]
     because = f" ({'; '.join(reasons)})" if reasons else ""
-    known = ", ".join(f"{at:g}" for at in split_folder.records) or "none"
+    epochs = ", ".join(f"{number:g}" for number in split_folder.records) or "none"
     run = split_folder.folder.parent
-    return f"{run} has no epoch {epoch:g} of split {split!r}{because}; its epochs: {known}"
+    return f"{run} has no epoch {epoch:g} of split {split!r}{because}; its epochs: {epochs}"
 
 
 def check_files(split_folders: list[SplitFolder], damaged_names: list[Problem]) -> pd.DataFrame:
     """Read every byte and compare it with its checksum, as :meth:`Run.verify` describes it."""
-    rows = [(one.split, _number(one.epoch), one.file, False, one.reason) for one in damaged_names]
+    rows = [(item.split, _number(item.epoch), item.file, False, item.reason) for item in damaged_names]
     for split_folder in split_folders:
         split = split_folder.folder.name
-        rows += [(split, _number(one.epoch), one.file, False, one.reason) for one in split_folder.problems]
+        rows += [
+            (split, _number(item.epoch), item.file, False, item.reason) for item in split_folder.problems
+        ]
         for epoch, record in split_folder.records.items():
             for stored in record.files:
                 reason = arrays.damage(split_folder.folder, stored)

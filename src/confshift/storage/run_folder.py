@@ -1,4 +1,4 @@
-"""What a run folder holds: the records that count, what is damaged, and what no longer has a use."""
+"""The content of a run folder: the current records, the damaged ones, and those no longer needed."""
 
 from __future__ import annotations
 
@@ -21,35 +21,34 @@ from confshift.storage.record import Record, read_record
 from confshift.storage.signed_json import MAX_JSON, check_schema, decode, is_ours, readable
 from confshift.storage.split_folder import RECORD, SPLIT, Problem, SplitFolder, is_data, look_into
 
-#: Class names, if they are more than the default numbers: those given after the first checkpoint, since
-#: run.json, like every file, is never changed; and a copy of those in run.json, for when that is damaged.
+#: Class names other than the default numbers: names that came after the first checkpoint, since run.json,
+#: like every file, is never changed; and a copy of those in run.json, in case that is damaged.
 NAMES_FILE = "class_names.json"
 
 _T = TypeVar("_T")
 
-#: So often a folder is read again in which files were replaced meanwhile.
+#: A folder in which files were replaced meanwhile is read again at most this often.
 _LOOKS = 20
 
 
 class RunFolder:
-    """Reads the folder of one run. Records never change under their name, so each is parsed once."""
+    """Reads the folder of one run. A record never changes under its name, so each is parsed once."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._parsed: dict[tuple[Path, object], tuple[tuple[int, ...], Any]] = {}
-        self._growing: dict[
-            tuple[str, int], tuple[set[str], SplitFolder]
-        ] = {}  # with the names it was made of
+        #: What a writer last read of a split, with the names of the files then.
+        self._growing: dict[tuple[str, int], tuple[set[str], SplitFolder]] = {}
         self._turn = threading.Lock()
-        self._damage: dict[str, str] = {}  # of each columns file that was read: what is wrong with it
-        self._logits_damage: dict[str, str] = {}  # of logits files that were asked for and are damaged
+        self._damage: dict[str, str] = {}  # of each columns file read so far; "" if it is sound
+        self._logits_damage: dict[str, str] = {}  # of each damaged logits file read so far
 
     def exists(self) -> bool:
         """Tell whether the folder is a run."""
         return status_of(self.path / RUN_FILE) is not None
 
     def check_is_run(self) -> None:
-        """Refuse a folder that is missing or not a run, naming those that may have been meant."""
+        """Refuse a folder that is missing or not a run, and name similar ones."""
         if not is_folder(self.path):
             raise ConfshiftError(
                 f"there is no run at {self.path}; inspect(..., run=...) or append() makes one"
@@ -59,13 +58,13 @@ class RunFolder:
             raise ConfshiftError(f"{self.path} is not a run: it has no {RUN_FILE}{did_you_mean(self.path)}")
 
     def class_names(self) -> tuple[str, ...]:
-        """Return the names of the classes; the numbers from 0 on where none are known, also for damage.
+        """Return the names of the classes; if none are known or readable, the numbers from 0 on.
 
         Raises
         ------
         ConfshiftError
-            Where the folder is missing or not a run, or its files are of a newer schema, or nothing readable
-            tells how many classes there are.
+            Where the folder is missing or not a run, or its files are of a newer schema, or no readable file
+            says how many classes there are.
         """
         self.check_is_run()
         first = self._names_in(RUN_FILE)
@@ -85,20 +84,20 @@ class RunFolder:
         return status_of(self.path / NAMES_FILE) is not None
 
     def damaged_names(self) -> list[Problem]:
-        """Return what is wrong with the files of the class names."""
-        found = [(name, self._names_in(name)) for name in (RUN_FILE, NAMES_FILE)]
-        whole = any(isinstance(names, tuple) and not are_numbers(names) for _, names in found)
-        used = (
+        """Return the problems of the files with class names."""
+        contents = [(name, self._names_in(name)) for name in (RUN_FILE, NAMES_FILE)]
+        whole = any(isinstance(names, tuple) and not are_numbers(names) for _, names in contents)
+        effect = (
             "another copy of the class names is used" if whole else "the classes are called by their numbers"
         )
         return [
-            Problem("", None, name, f"{reason}; {used}", "in part")
-            for name, reason in found
+            Problem("", None, name, f"{reason}; {effect}", "in part")
+            for name, reason in contents
             if type(reason) is str
         ]
 
     def _names_in(self, name: str) -> tuple[str, ...] | str | None:
-        """Return the names in a file, why there are none to be read, or None where there is no file."""
+        """Return the names in a file, the reason they can't be read, or None if there is no file."""
         path = self.path / name
         if status_of(path) is None:
             return None
@@ -110,7 +109,7 @@ class RunFolder:
         return _class_names(content) or f"{path} is damaged: it has no class names"
 
     def _numbers(self, damage: str | None) -> tuple[str, ...]:
-        """Return as many numbers as a record says there are classes."""
+        """Return as many numbers as there are classes, according to a record."""
         for folder in self.folders():
             for path in look_into(folder).record_files:
                 with contextlib.suppress(ConfshiftError):
@@ -119,25 +118,25 @@ class RunFolder:
         raise ConfshiftError(str(damage))
 
     def folders(self) -> list[Path]:
-        """Return the folders of the splits, val first; some may hold nothing that counts."""
-        found = [
+        """Return the folders of the splits, val first; some may hold no checkpoint."""
+        folders = [
             folder
             for folder in entries_of(self.path)
             if SPLIT.fullmatch(folder.name)
             and (status := status_of(folder)) is not None
             and stat.S_ISDIR(status.st_mode)
         ]
-        return sorted(found, key=lambda folder: (folder.name != "val", folder.name))
+        return sorted(folders, key=lambda folder: (folder.name != "val", folder.name))
 
     def splits(self) -> tuple[str, ...]:
         """Return the splits that have a record, readable or not, val first."""
         return tuple(folder.name for folder in self.folders() if self._is_split(folder))
 
     def _is_split(self, folder: Path) -> bool:
-        """Tell a split from a folder of the user's own, whose files may have a record's name."""
+        """Tell a split's folder from one of the user's, whose files may be named like records."""
         try:
             split_folder = look_into(folder)
-        except ConfshiftError:  # whose it is can't be seen: its reader says why
+        except ConfshiftError:  # unreadable: whoever reads it gets the reason
             return True
         return bool(split_folder.record_files) and (
             any(map(is_data, split_folder.other_files))
@@ -145,7 +144,7 @@ class RunFolder:
         )
 
     def own_files(self, folder: Path) -> list[Path]:
-        """Return a split's files, records first; none of a folder of the user's own.
+        """Return the run's own files in a split's folder, records first.
 
         Raises
         ------
@@ -156,7 +155,7 @@ class RunFolder:
         return [*filter(self._is_record, split_folder.record_files), *split_folder.other_files]
 
     def _is_record(self, path: Path) -> bool:
-        """Tell whether a file is a record, maybe a damaged one; what can't be read is not taken for one."""
+        """Tell whether a file is a record, maybe a damaged one; one that can't be read is not."""
         try:
             return self._parse(path, "ours", lambda raw, _: is_ours(raw))
         except ConfshiftError:
@@ -167,17 +166,17 @@ class RunFolder:
         return is_folder(self.path / split) and self._is_split(self.path / split)
 
     def growing_split_folder(self, split: str, classes: int) -> SplitFolder:
-        """Return the records of a split as a writer needs them, looking at the names that are new only.
+        """Return the records of a split for a writer, which reads only files that are new.
 
-        A save so costs the same beside 2,000 checkpoints as beside two, but for one list of names. Files that
-        were whole before are not asked again: they never change under their name.
+        So a save costs the same beside 2,000 checkpoints as beside two, except for listing their names. Files
+        that were sound before are not read again: they never change under their name.
 
         Raises
         ------
         ConfshiftError
             As :meth:`split_folder`.
         """
-        with self._turn:  # the training's thread asks, and the writer's
+        with self._turn:  # called in the training's thread and in the writer's
             names = names_in(self.path / split)
             known = self._growing.get((split, classes))
             if known is not None and self._grow(known[1], classes, known[0], names):
@@ -188,9 +187,9 @@ class RunFolder:
             return replace(split_folder, records=dict(split_folder.records))
 
     def _grow(self, split_folder: SplitFolder, classes: int, before: set[str], names: set[str]) -> bool:
-        """Add the new records to a split folder; False where it has to be read anew.
+        """Add the new records to a split folder; False if it has to be read anew.
 
-        That is where a record was replaced or its data is gone: the run may be another of the same name.
+        That is so if a record was replaced or its data removed: it may be another run of the same name.
         """
         if any(RECORD.fullmatch(name) or name.endswith(".npy") for name in before - names):
             return False
@@ -210,7 +209,7 @@ class RunFolder:
     def split_folder(self, split: str, classes: int, *, only: float | None = None) -> SplitFolder:
         """Return the records of a split: the newest of each epoch, with files of the right size.
 
-        With `only` the files of just this epoch are looked at, and no other epoch is returned.
+        With `only`, only the files of this epoch are checked, and only this epoch is returned.
 
         Raises
         ------
@@ -225,7 +224,7 @@ class RunFolder:
         raise ConfshiftError(f"{self.path / split} changed each time it was read; try again")
 
     def _split_folder(self, split: str, classes: int, only: float | None) -> SplitFolder | None:
-        """Return the split folder; None where a record was replaced while this looked."""
+        """Return the split folder; None if a record was replaced while this read it."""
         split_folder = look_into(self.path / split)
         versions: dict[float, list[Record]] = {}
         for path in split_folder.record_files:
@@ -239,7 +238,7 @@ class RunFolder:
             split_folder.readable.append(record)
             versions.setdefault(record.epoch, []).append(record)
         if only is not None:
-            versions = {epoch: found for epoch, found in versions.items() if epoch == only}
+            versions = {only: versions[only]} if only in versions else {}
         for epoch, (*older, newest) in sorted(versions.items()):
             wrong = self._wrong(split_folder.folder, newest)
             if wrong and status_of(split_folder.folder / newest.name) is None:
@@ -252,7 +251,7 @@ class RunFolder:
         return split_folder
 
     def _wrong(self, folder: Path, record: Record) -> str:
-        """Say what is wrong with a record's files, as far as was looked; "" where nothing is known."""
+        """Say what is wrong with a record's files, as far as they were read; "" if nothing is known."""
         try:
             for stored in record.files:
                 arrays.check_size(folder, stored)
@@ -261,18 +260,20 @@ class RunFolder:
         return self._damage.get(_columns_file(record), "")
 
     def split_folders(self, classes: int, *, sound: bool = False) -> list[SplitFolder]:
-        """Return the folders of all splits, the `sound` ones if asked; one that can't be read says so."""
-        found = []
+        """Return the folders of all splits, with their columns checked if `sound`; unreadable ones say so."""
+        split_folders = []
         for split in self.splits():
             try:
-                found.append((self.sound_split_folder if sound else self.split_folder)(split, classes))
+                split_folders.append(
+                    (self.sound_split_folder if sound else self.split_folder)(split, classes)
+                )
             except ConfshiftError as error:
                 problem = Problem(split, None, "", str(error))
-                found.append(SplitFolder(self.path / split, problems=[problem]))
-        return found
+                split_folders.append(SplitFolder(self.path / split, problems=[problem]))
+        return split_folders
 
     def sound_split_folder(self, split: str, classes: int) -> SplitFolder:
-        """Return a split's folder with all columns read and checked, once; its logits are not."""
+        """Return a split's folder after checking all its columns, once; logits are not checked."""
         split_folder = self.split_folder(split, classes)
         for record in split_folder.records.values():
             name = _columns_file(record)
@@ -287,29 +288,29 @@ class RunFolder:
         return split_folder
 
     def note_logits(self, record: Record, damage: str) -> None:
-        """Remember what came of reading a record's logits: "" where nothing is wrong with them."""
+        """Remember the result of reading a record's logits: "" if nothing is wrong with them."""
         if damage:
             self._logits_damage[_logits_file(record)] = damage
         else:
             self._logits_damage.pop(_logits_file(record), None)
 
-    def _parse(self, path: Path, asked: object, parse: Callable[[bytes, Path], _T]) -> _T:
-        """Read a small file and parse it, or remember what came of that, by what was `asked` of it."""
+    def _parse(self, path: Path, purpose: object, parse: Callable[[bytes, Path], _T]) -> _T:
+        """Read and parse a small file, once for each `purpose`, and remember the result or the error."""
         status = status_of(path)
         if status is None:
             raise ConfshiftError(f"{path} is missing")
         signature = (status.st_ino, status.st_size, status.st_mtime_ns)
-        known = self._parsed.get((path, asked))
-        if known is None or known[0] != signature:
-            found: _T | ConfshiftError
+        entry = self._parsed.get((path, purpose))
+        if entry is None or entry[0] != signature:
+            result: _T | ConfshiftError
             try:
-                found = parse(read_bytes(path, limit=MAX_JSON), path)
+                result = parse(read_bytes(path, limit=MAX_JSON), path)
             except ConfshiftError as error:
-                found = error
-            self._parsed[path, asked] = known = (signature, found)
-        if isinstance(known[1], ConfshiftError):
-            raise known[1]
-        content: _T = known[1]
+                result = error
+            self._parsed[path, purpose] = entry = (signature, result)
+        if isinstance(entry[1], ConfshiftError):
+            raise entry[1]
+        content: _T = entry[1]
         return content
 
 

@@ -1,4 +1,4 @@
-"""JSON files that carry their schema and a checksum of their own bytes, and what may be written into them."""
+"""JSON files that carry their schema and a checksum of their own bytes, and the notes that they may hold."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from typing import Any
 from confshift.errors import ConfshiftError, Refusal
 from confshift.input_checks import as_number
 
-#: The version of what is written. Older ones are read for ever.
+#: The version of the files written. Older ones are always read.
 SCHEMA = 1
 
 #: No JSON file of a run has more bytes.
 MAX_JSON = 1 << 26
 
 _MAX_NOTES = 1 << 24
-#: Lists and dicts within each other, in notes and in a file. Python's own limit would end a save, or a
+#: The depth of nested lists and dicts, in notes and in a file. Python's own limit would end a save, or a
 #: report, half-way.
 _MAX_DEPTH, _MAX_FILE_DEPTH = 100, 110
 _OPENING, _CLOSING = b'{"content": ', b', "checksum": "%s"}\n'
@@ -41,17 +41,17 @@ def _checksum(body: bytes) -> bytes:
 
 
 def is_ours(raw: bytes) -> bool:
-    """Tell whether the bytes are of a file that :func:`encode` made, though they may be damaged."""
+    """Tell whether :func:`encode` made these bytes, even if they are damaged."""
     return raw.startswith(_OPENING) or _CLOSING.partition(b"%s")[0] in raw[-len(_CLOSING) - 40 :]
 
 
 def decode(raw: bytes, path: Path) -> dict[str, Any]:
-    """Return the content of a file that :func:`encode` made; for :func:`check_schema` to look at first.
+    """Return the content of a file that :func:`encode` made; pass it to :func:`check_schema` first.
 
     Raises
     ------
     ConfshiftError
-        Where a byte changed, or where it never was such a file.
+        Where a byte changed, or it never was such a file.
     """
     body = raw[len(_OPENING) : -len(_CLOSING % _checksum(b""))]
     if raw != _OPENING + body + _CLOSING % _checksum(body):
@@ -68,12 +68,12 @@ def decode(raw: bytes, path: Path) -> dict[str, Any]:
 
 
 def check_schema(content: Mapping[str, Any], path: Path) -> None:
-    """Refuse what a newer confshift wrote.
+    """Refuse a file that a newer confshift wrote.
 
     Raises
     ------
     ConfshiftError
-        Naming the version that reads it.
+        Naming a version that can read it.
     """
     if content["schema"] > SCHEMA:
         versions = content.get("versions")
@@ -90,20 +90,20 @@ def check_schema(content: Mapping[str, Any], path: Path) -> None:
 
 
 def readable(text: str) -> str:
-    """Return text that can be written as UTF-8: JSON may hold halves of characters, which can't."""
+    """Return text that can be written as UTF-8, without the half characters that JSON may hold."""
     return text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")
 
 
 def _is_deep(content: dict[str, Any], limit: int) -> bool:
     level: list[Any] = [content]
     for _ in range(limit):
-        parts = [one.values() if isinstance(one, dict) else one for one in level]
-        level = [one for part in parts for one in part if isinstance(one, dict | list)]
+        parts = [value.values() if isinstance(value, dict) else value for value in level]
+        level = [value for part in parts for value in part if isinstance(value, dict | list)]
     return bool(level)
 
 
 def plain(name: str, values: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Return the values as they will be read back from JSON: plain numbers, text, lists, dicts.
+    """Return the values as JSON gives them back: plain numbers, text, lists, dicts.
 
     Raises
     ------
@@ -112,11 +112,11 @@ def plain(name: str, values: Mapping[str, Any] | None) -> dict[str, Any]:
     """
     values = {} if values is None else values
     if not isinstance(values, Mapping):
-        raise ConfshiftError(_no_mapping(name, values))
+        raise ConfshiftError(_on_no_mapping(name, values))
     values = dict(values)
-    odd = [key for key in values if not isinstance(key, str)]
-    if odd:
-        raise ConfshiftError(f"{name} has the key {odd[0]!r}; keys must be text")
+    other_keys = [key for key in values if not isinstance(key, str)]
+    if other_keys:
+        raise ConfshiftError(f"{name} has the key {other_keys[0]!r}; pass text, {str(other_keys[0])!r}")
     try:
         text = json.dumps(values, default=_plain_number)
     except (TypeError, ValueError, RuntimeError) as error:
@@ -124,17 +124,17 @@ def plain(name: str, values: Mapping[str, Any] | None) -> dict[str, Any]:
             f"{name} can't be stored as JSON ({error}); pass numbers, text, lists, dicts"
         ) from error
     if len(text) > _MAX_NOTES:
-        raise ConfshiftError(f"{name} has {len(text)} bytes as JSON; keep it under {_MAX_NOTES}")
-    kept = dict(json.loads(text))
-    if _is_deep(kept, _MAX_DEPTH):
-        raise ConfshiftError(f"{name} is nested more than {_MAX_DEPTH} deep; keep it flat")
+        raise ConfshiftError(f"{name} has {len(text)} bytes as JSON; pass at most {_MAX_NOTES}")
+    content = dict(json.loads(text))
+    if _is_deep(content, _MAX_DEPTH):
+        raise ConfshiftError(f"{name} is nested more than {_MAX_DEPTH} deep; pass it with less nesting")
     if name == "logged":
-        _check_numbers(kept)
-    return kept
+        _check_numbers(content)
+    return content
 
 
 def _check_numbers(logged: Mapping[str, Any]) -> None:
-    """Refuse what can't be compared with a loss; None stands for what was not computed."""
+    """Refuse values that can't be compared with a loss; None stands for one that was not computed."""
     for key, value in logged.items():
         if value is not None and math.isnan(as_number(value)) and value == value:
             raise ConfshiftError(
@@ -143,7 +143,7 @@ def _check_numbers(logged: Mapping[str, Any]) -> None:
             )
 
 
-def _no_mapping(name: str, value: Any) -> str:
+def _on_no_mapping(name: str, value: Any) -> str:
     key = {"logged": "loss", "metadata": "lr"}.get(name, "name")
     if isinstance(value, numbers.Real):
         return f'{name}={value!r} has no name; pass {name}={{"{key}": {value!r}}}'
@@ -151,10 +151,10 @@ def _no_mapping(name: str, value: Any) -> str:
 
 
 def _plain_number(value: Any) -> Any:
-    """Take the numbers out of a numpy scalar, an array or a tensor."""
+    """Return the numbers of a numpy scalar, an array or a tensor."""
     if not callable(getattr(value, "tolist", None)):
         raise TypeError(f"{type(value).__name__} is not a number, text, list or dict")
-    one = getattr(value, "size", None) == 1 or (
+    single = getattr(value, "size", None) == 1 or (
         callable(getattr(value, "numel", None)) and value.numel() == 1
     )
-    return value.item() if one else value.tolist()
+    return value.item() if single else value.tolist()

@@ -1,4 +1,4 @@
-"""One split's folder, as it was found: its files sorted by what their names say."""
+"""One split's folder as it is on the disk: its files sorted by their names."""
 
 from __future__ import annotations
 
@@ -26,48 +26,51 @@ class Problem:
     epoch: float | None  # None where the record itself can't be read
     file: str
     reason: str
-    kind: str = "damaged"  # or "in part": what does not need this file is still there
+    kind: str = "damaged"  # or "in part": whatever does not need this file can be used
 
 
 @dataclass
 class SplitFolder:
-    """One split's part of a run folder, as it was found."""
+    """One split's part of a run folder, as it is on the disk."""
 
     folder: Path
     records: dict[float, Record] = field(default_factory=dict)  # by epoch, ascending; sizes are right
     problems: list[Problem] = field(default_factory=list)
     replaced: list[Record] = field(default_factory=list)  # an epoch's older records, left by a crash
-    readable: list[Record] = field(default_factory=list)  # all of the above and those with a problem
-    record_files: list[Path] = field(default_factory=list)  # in the order they were put
+    readable: list[Record] = field(default_factory=list)  # all of these and those with a problem
+    record_files: list[Path] = field(default_factory=list)  # in the order they were written
     other_files: list[Path] = field(default_factory=list)  # data, drafts and claims
     last: int = 0  # the highest number in use
 
     @property
     def unreadable(self) -> bool:
-        """Whether some record can't be read: then which files are its own is not known."""
+        """Whether some record can't be read, so that its files are not known."""
         return any(problem.epoch is None for problem in self.problems)
 
 
 def check_split(split: str, known: tuple[str, ...] = ()) -> None:
-    """Refuse a name that can't be a folder's on every system, or that differs from another by case only."""
+    """Refuse a name that some system forbids for a folder, or that differs from another in case only."""
     if not isinstance(split, str) or not SPLIT.fullmatch(split) or _RESERVED.fullmatch(split):
         raise Refusal(
             f"split={split!r} can't name a folder; use at most 64 letters, digits, '.', '_', '-', as in 'val'"
         )
-    twins = [one for one in known if one != split and one.lower() == split.lower()]
+    twins = [name for name in known if name != split and name.lower() == split.lower()]
     if twins:
-        raise Refusal(f"split={split!r}: the run has {twins[0]!r}, and some disks can't tell them apart")
+        raise Refusal(
+            f"split={split!r}: the run has {twins[0]!r}, and some disks can't tell them apart; use that, or "
+            "another name"
+        )
 
 
 def is_data(path: Path) -> bool:
-    """Tell whether a file has the name that only a run's data has."""
+    """Tell whether a file has a name that only a run's data have."""
     return _DATA.fullmatch(path.name) is not None
 
 
 def look_into(folder: Path, names: set[str] | None = None) -> SplitFolder:
-    """Sort a split's files, or those of these names, by what their names say."""
+    """Sort a split's files, or those with these names, by their names."""
     if (status := status_of(folder)) is not None and stat.S_ISLNK(status.st_mode):
-        raise ConfshiftError(f"{folder} is a symbolic link; a run's files must be in the run")
+        raise ConfshiftError(f"{folder} is a symbolic link; put the files themselves into the run")
     split_folder = SplitFolder(folder)
     numbered: list[tuple[int, Path]] = []
     for path in entries_of(folder) if names is None else map(folder.joinpath, names):

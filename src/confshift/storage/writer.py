@@ -1,4 +1,4 @@
-"""The one background writer of a run folder: it measures and saves behind the training."""
+"""The one background writer of a run folder: it measures and saves while the training goes on."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ _log = logging.getLogger("confshift")
 _UNANSWERED = "give no answer (their outputs are NaN or infinite): they count for neither loss nor accuracy"
 _INFINITE = "give their true class a probability of 0: the loss is infinite (finite_loss leaves them out)"
 
-#: So many logits buffers may be on their way: one being saved, one waiting.
+#: At most this many buffers of logits are pending: one being saved, one waiting.
 _MAX_OUTSTANDING = 2
 
 
-def _taken_lock() -> threading.Lock:
+def _locked_lock() -> threading.Lock:
     lock = threading.Lock()
     lock.acquire()
     return lock
@@ -40,29 +40,29 @@ def _taken_lock() -> threading.Lock:
 
 @dataclass(eq=False)
 class Save:
-    """A checkpoint handed to the writer."""
+    """A checkpoint that the writer is to save."""
 
-    draft: PendingSave | None  # None once it is done, so that the buffer is not held
+    draft: PendingSave | None  # None once it is saved, so that the buffer is free
     split: str
     epoch: float
     release: Callable[[], object] | None
     scored: Future[Scores] = field(default_factory=Future)
     measured: Future[Measurement] = field(default_factory=Future)
     committed: Future[Record] = field(default_factory=Future)
-    _unfinished: threading.Lock = field(default_factory=_taken_lock)
+    _unfinished: threading.Lock = field(default_factory=_locked_lock)
 
     def wait(self) -> None:
-        """Wait until the writer is done with it."""
+        """Wait until the writer has finished it."""
         with self._unfinished:
             pass
 
     def finish(self) -> None:
-        """Let those go on that wait."""
+        """Let the waiting threads go on."""
         self._unfinished.release()
 
 
 class Writer:
-    """Saves of one run folder, one after the other, in a thread that lives while there are any."""
+    """Saves the checkpoints of one run folder one by one, in a thread that runs while there are any."""
 
     def __init__(self, path: Path) -> None:
         self.id = uuid.uuid4().hex[:16]
@@ -71,36 +71,36 @@ class Writer:
         self.started = False  # this process has written to the run
         self.highest: float | None = None  # val epoch that this process appended
         self.latest: float | None = None  # val epoch that this process appended last
-        self.splits: set[str] = set()  # that this process appended to, since the folder is there
-        # Not a Condition: an interrupt inside its `__enter__` leaves it locked for ever.
+        self.splits: set[str] = set()  # that this process appended to, since the folder was made
+        # Not a Condition: an interrupt inside its `__enter__` would leave it locked for ever.
         self._state = threading.Lock()
         self._saves: list[Save] = []  # the first is being saved
         self._failure: ConfshiftError | None = None
         self._gaps: list[FailedSave] = []
         self._thread: threading.Thread | None = None
-        self._running = False  # the thread will look at the list again
+        self._running = False  # the thread will read the list again
         self._tidied = False
-        self._sign: int | None = None  # of life: an open, locked file in the run's folder
-        self._warned = False  # that another process's checkpoint was replaced
+        self._sign: int | None = None  # the open, locked file that shows that this process is running
+        self._warned = False  # that this process replaced another's checkpoint
         self._unscored: set[tuple[str, str]] = set()  # the splits and kinds of samples warned about
 
     @property
     def outstanding(self) -> list[Save]:
-        """The saves that are not done yet."""
+        """The saves that are not finished yet."""
         with self._state:
             return list(self._saves)
 
     @property
     def gaps(self) -> list[FailedSave]:
-        """Saves that failed and that no record tells of yet."""
+        """Saves that failed and are not in a record yet."""
         with self._state:
             return list(self._gaps)
 
     def submit(self, save: Save) -> None:
-        """Queue a save; waits while two are on their way.
+        """Queue a save; waits while two are pending.
 
-        The thread is no daemon: an interpreter waits for it, also in a child process of multiprocessing,
-        which ends without exit handlers.
+        The thread is not a daemon: the interpreter waits for it, also in a child process of
+        multiprocessing, which ends without exit handlers.
         """
         self.wait_for_room()
         with self._state:
@@ -109,23 +109,25 @@ class Writer:
                 try:
                     thread.start()  # it waits for our lock
                 except RuntimeError as error:
-                    raise ConfshiftError(f"{self.run_folder.path}: no thread to write in: {error}") from error
+                    raise ConfshiftError(
+                        f"{self.run_folder.path}: can't start a thread to write in: {error}"
+                    ) from error
                 self._thread, self._running = thread, True
             self._saves.append(save)
 
     def wait_for_room(self) -> None:
-        """Wait until fewer than two saves are on their way."""
+        """Wait until fewer than two saves are pending."""
         while len(waiting := self.outstanding) >= _MAX_OUTSTANDING:
             waiting[0].wait()
 
     def miss(self, split: str, epoch: float, reason: str) -> None:
-        """Remember a save that could not even be queued; the epochs are counted on."""
+        """Remember a save that could not even be queued; the count of epochs goes on."""
         with self._state:
             self._gaps.append(FailedSave(split, epoch, reason))
         self.note(split, epoch)
 
     def note(self, split: str, epoch: float) -> None:
-        """Remember what this process appended: the next epoch is counted from it."""
+        """Remember that this process appended an epoch: the next one is counted from it."""
         self.started = True
         self.splits.add(split)
         if split == "val":
@@ -133,44 +135,44 @@ class Writer:
             self.latest = epoch
 
     def forget(self) -> None:
-        """Begin anew: the run is gone."""
+        """Start anew: the run was deleted."""
         with self._state:
             self.started, self.highest, self.latest = False, None, None
             self._failure, self._gaps = None, []
         self.begin_anew()
 
     def begin_anew(self) -> None:
-        """Take the folder for new: what was said of the one before may be said again."""
+        """Treat the folder as new: warnings about the old one may be repeated."""
         self._warned = self._tidied = False
         self.splits.clear()
         self._unscored.clear()
         self.give_up_sign()
 
     def give_up_sign(self) -> None:
-        """Say that this process saves no more: whoever resumes the run may replace its epochs."""
+        """Show that this process has stopped saving: a resumed training may replace its epochs."""
         if self._sign is not None:
             files.remove([self.run_folder.path / files.sign_of(self.id)])
         self.lose_sign()
 
     def lose_sign(self) -> None:
-        """Close the sign of life, and no more: in a forked process it is the parent's."""
+        """Only close the sign file: in a forked process it is the parent's."""
         sign, self._sign = self._sign, None
         if sign is not None:
             files.hide_sign(sign)
 
     def wait(self) -> None:
-        """Wait until nothing is on its way."""
+        """Wait until no save is pending."""
         while waiting := self.outstanding:
             waiting[-1].wait()
 
     def join(self) -> None:
-        """Wait until the thread is gone too: stopped while it frees a tensor, it would abort the process."""
+        """Wait for the thread's end too: if stopped while it frees a tensor, it would abort the process."""
         self.wait()
         if self._thread is not None:
             self._thread.join()
 
     def raise_failure(self) -> None:
-        """Raise what a save failed with, once."""
+        """Raise the error of a save that failed, once."""
         with self._state:
             failure, self._failure = self._failure, None
         if failure is not None:
@@ -198,22 +200,22 @@ class Writer:
             save.finish()
 
     def _save(self, save: Save) -> ConfshiftError | None:
-        """Measure and commit; whatever goes wrong comes back as the error to raise later."""
+        """Measure and commit; return the error to raise later, if any."""
         draft = save.draft
         assert draft is not None
         try:
-            given = draft.predictions
-            scores = score(given.logits, given.targets)
-            self._warn_of_unscored(scores, save)  # before anybody can read the loss
-            save.scored.set_result(scores)  # loss and accuracy need no more
-            save.measured.set_result(measure(given, scores))
+            predictions = draft.predictions
+            scores = score(predictions.logits, predictions.targets)
+            self._warn_of_unscored(scores, save)  # before the loss can be read
+            save.scored.set_result(scores)  # loss and accuracy need nothing else
+            save.measured.set_result(measure(predictions, scores))
             if not self._tidied:
                 tidy(self.run_folder)
                 self._tidied = True
             if self._sign is None:
                 files.make_folders(self.run_folder.path)
                 self._sign = files.show_sign(self.run_folder.path, self.id)
-            saved = commit(self.run_folder, draft, save.measured.result(), tuple(self.gaps))
+            record = commit(self.run_folder, draft, save.measured.result(), tuple(self.gaps))
         except Exception as cause:
             error = ConfshiftError(
                 f"epoch {save.epoch:g} ({save.split}) was not saved in {self.run_folder.path}: {cause}. "
@@ -225,15 +227,15 @@ class Writer:
                     future.set_exception(error)
             return error
         with self._state:
-            self._gaps = [gap for gap in self._gaps if gap not in saved.gaps]
-        self._warn_of_replacing(draft.replaces, saved)
-        save.committed.set_result(saved)
+            self._gaps = [gap for gap in self._gaps if gap not in record.gaps]
+        self._warn_of_replacing(draft.replaces, record)
+        save.committed.set_result(record)
         return None
 
     def _warn_of_unscored(self, scores: Scores, save: Save) -> None:
         """Log a warning for each kind of unscored samples, once for each run and split.
 
-        That a model no longer gives any answer is said even where some samples had none before.
+        That a model gives no answer at all is a warning of its own.
         """
         answered, samples = scores.answered, len(scores.rows)
         unanswered = samples - int(answered.sum())
@@ -246,29 +248,29 @@ class Writer:
                 continue
             self._unscored.add(about)
             _log.warning(
-                "%s: at epoch %g (%s), %d of %d samples %s. Further epochs are not warned about",
+                "%s: at epoch %g (%s), %d of %d samples %s. Later epochs are not warned about",
                 *(self.run_folder.path, save.epoch, save.split, number, samples, text),
             )
 
-    def _warn_of_replacing(self, replaced: Record | None, saved: Record) -> None:
-        """Say once that a checkpoint of another process is gone: it may be of another training."""
-        if self._warned or replaced is None or replaced.provenance.writer == saved.provenance.writer:
+    def _warn_of_replacing(self, replaced: Record | None, record: Record) -> None:
+        """Warn once that another process's checkpoint was replaced: it may be of another training."""
+        if self._warned or replaced is None or replaced.provenance.writer == record.provenance.writer:
             return
         self._warned = True
         path = str(self.run_folder.path)
         _log.warning(
             "%s: epoch %g (%s), which another process had saved, was replaced. If this training does not "
-            "go on from that one, the run now mixes two: use another run folder, or remove the old run "
-            "first: Run(%r).delete(). Further epochs are replaced without a word",
+            "continue that one, the run now mixes two: use another run folder, or remove the old run "
+            "first: Run(%r).delete(). Later replacements are not warned about",
             path,
-            saved.epoch,
-            saved.split,
+            record.epoch,
+            record.split,
             path,
         )
 
 
 def _reason(failure: ConfshiftError) -> str:
-    """Say what a save failed of, without the path: a run may be read elsewhere."""
+    """Say why a save failed, without the path: a run may be read elsewhere."""
     cause = failure.__cause__
     return (cause.strerror if isinstance(cause, OSError) else None) or str(cause)
 
@@ -286,7 +288,7 @@ def writer_of(path: str) -> Writer:
 
 
 def _forget_writers() -> None:
-    """Start anew in a forked process: the threads did not come along, the locks may be held for ever."""
+    """Start anew in a forked process: its parent's threads are missing, and locks may stay locked."""
     global _registry
     _registry = threading.Lock()
     for writer in _writers.values():
@@ -295,7 +297,7 @@ def _forget_writers() -> None:
 
 
 def _finish() -> None:
-    """Save what is on its way before the interpreter ends, and log the failures not reported yet."""
+    """Save what is pending before the interpreter ends, and log failures not reported yet."""
     for writer in list(_writers.values()):
         writer.join()
         try:
