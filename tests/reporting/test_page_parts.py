@@ -21,7 +21,7 @@ def test_a_long_run_is_thinned_evenly_with_the_compared_and_the_best_in_it(make_
     monkeypatch.setattr(page_data, "_MAX_EPOCHS", 20)
     history = summarize(make_run(40, 3, 60))
     comparison = compare(history.main.checkpoints[7], history.main.checkpoints[31])
-    carried = page_data.carried_history(history, comparison, history.rise)
+    carried = page_data.thin_history(history, comparison, history.rise)
     epochs = carried.main.epochs.tolist()
     assert len(epochs) <= 20
     assert {0, 7, 31, 59, *history.best["epoch"]} <= set(epochs)
@@ -33,11 +33,11 @@ def test_a_large_validation_set_is_thinned_by_the_work_of_its_pairs(make_run, mo
     monkeypatch.setattr(page_data, "_MAX_PAIR_CELLS", 40 * 25 * 25 // 2)
     history = summarize(make_run(40, 3, 30))
     comparison = compare(*history.pair)
-    assert len(page_data.carried_history(history, comparison, history.rise).main.epochs) <= 25
+    assert len(page_data.thin_history(history, comparison, history.rise).main.epochs) <= 25
 
 
 def test_a_run_that_fits_is_carried_as_it_is(history, comparison):
-    assert page_data.carried_history(history, comparison, history.rise) is history
+    assert page_data.thin_history(history, comparison, history.rise) is history
 
 
 def test_the_series_of_a_class_are_those_of_the_history(history, comparison):
@@ -114,17 +114,15 @@ def written_by(run, names):
 )
 def test_writers_that_alternate_are_pointed_out(make_run, names, told):
     history = summarize(written_by(make_run(40, 3, 4), names))
-    known = dict(
-        footer.reconciliation([history], compare(*history.pair), carried_epochs=4, carried_samples=40)
-    )
+    known = dict(footer.reconciliation([history], compare(*history.pair), page_epochs=4, page_samples=40))
     assert told in known["Written by"]
 
 
 def test_what_is_not_carried_is_said(history, comparison):
-    known = dict(footer.reconciliation([history], comparison, carried_epochs=5, carried_samples=100))
+    known = dict(footer.reconciliation([history], comparison, page_epochs=5, page_samples=100))
     assert known["Epochs on this page"].startswith("5 of 7")
     assert known["Samples on this page"].startswith("100 of 240")
-    whole = dict(footer.reconciliation([history], comparison, carried_epochs=7, carried_samples=240))
+    whole = dict(footer.reconciliation([history], comparison, page_epochs=7, page_samples=240))
     assert not {"Epochs on this page", "Samples on this page"} & set(whole)
 
 

@@ -42,19 +42,19 @@ def in_a_fork(work):
 
 @pytest.fixture(autouse=True)
 def nothing_compiled(monkeypatch):
-    monkeypatch.setattr(vega, "_compiled", {})
+    monkeypatch.setattr(vega, "_compilations", {})
 
 
 @pytest.fixture
 def elsewhere(monkeypatch):
     """Count what another process converts."""
-    counted, real = [], vega._converted_elsewhere
+    counted, real = [], vega._convert_elsewhere
 
     def count(name, texts, options):
         counted.append(name)
         return real(name, texts, options)
 
-    monkeypatch.setattr(vega, "_converted_elsewhere", count)
+    monkeypatch.setattr(vega, "_convert_elsewhere", count)
     return counted
 
 
@@ -134,7 +134,7 @@ def test_the_version_of_the_script_is_that_of_the_specs():
 def test_another_process_draws_the_same(monkeypatch, elsewhere):
     here = to_vega([SPEC, SPEC]), to_svg([SPEC], {})
     monkeypatch.setattr(vega, "_address_space", lambda: 2**40)
-    vega._compiled.clear()
+    vega._compilations.clear()
     there = to_vega([SPEC, SPEC]), to_svg([SPEC], {})
     assert here[0] == there[0]
     assert len(here[1][0]) == len(there[1][0])
@@ -154,7 +154,7 @@ def test_where_other_code_started_it_nobody_knows_whether_its_thread_is_here(mon
     to_vega([SPEC])
     assert elsewhere == []
     monkeypatch.setattr(vega, "_home", None)
-    vega._compiled.clear()
+    vega._compilations.clear()
     to_vega([SPEC])
     assert elsewhere == ["vegalite_to_vega"]
 

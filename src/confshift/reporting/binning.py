@@ -1,4 +1,4 @@
-"""How sure the answers are, epoch by epoch: the axes, bins and curves of the reliability charts."""
+"""How confident the answers are, epoch by epoch: the axes, bins and curves of the reliability charts."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from confshift.analysis.panel import Panel
 from confshift.analysis.reliability import isotonic_curve, reliability_bins
 
 _PLACES = np.array([0.001, 0.01, 0.1, 0.5, 0.9, 0.99, 0.999, 0.9999, 0.99999, 0.999999])
-#: The axis of log-odds reaches from 10 % to 99 % at least.
+#: The axis of log-odds reaches at least from 10 % to 99 %.
 _LOWEST, _HIGHEST = 2, 5
 _BINS = {"probability": 20, "odds": 24}
 
 
 def crowded(confidence: NDArray[np.float64]) -> bool:
-    """Whether most confidences stand so near 1 that an axis of probabilities shows a corner."""
+    """Whether most confidences are so near 1 that an axis of probabilities would squeeze them."""
     return bool(np.mean(confidence > 0.95) > 0.5)
 
 
 def odds_ticks(panel: Panel) -> NDArray[np.float64]:
     """Return the log-odds that get a tick; the first and the last bound the axis.
 
-    At most 1 % of the confidences lie below the axis; above it at most 10 % of any one checkpoint's, where
-    those are not beyond 99.9999 %.
+    At most 1 % of the confidences lie below the axis, and at most 10 % of any one checkpoint's above it,
+    unless those are above 99.9999 %.
     """
     with np.errstate(invalid="ignore"):
         confidence = np.where(panel.answered, panel.confidence, np.nan)
@@ -40,14 +40,14 @@ def odds_ticks(panel: Panel) -> NDArray[np.float64]:
 
 
 def confidence_bins(panel: Panel, edges: NDArray[np.float64]) -> dict[str, list[list[int]]]:
-    """Count right and wrong answers (T lists) by confidence; what lies outside is in the end bins."""
+    """Count right and wrong answers (T lists) by confidence; the end bins include what lies outside."""
     counts: dict[str, list[list[int]]] = {"right": [], "wrong": []}
     for at in range(len(panel.checkpoints)):
         usable = panel.answered[at]
         bins = np.clip(np.searchsorted(edges, panel.confidence[at], side="left") - 1, 0, len(edges) - 2)
         for kind, members in (("right", panel.correct[at]), ("wrong", ~panel.correct[at])):
-            counted = np.bincount(bins[usable & members], minlength=len(edges) - 1)
-            counts[kind].append([int(one) for one in counted])
+            numbers = np.bincount(bins[usable & members], minlength=len(edges) - 1)
+            counts[kind].append([int(number) for number in numbers])
     return counts
 
 
@@ -81,6 +81,6 @@ def isotonic_curves(panel: Panel) -> list[list[list[float]]]:
 
 
 def _rounded(rows: NDArray[Any]) -> list[list[float]]:
-    """Keep what a picture can show, up to a confidence of 1 - 1e-6."""
+    """Round to the digits that a picture can show, up to a confidence of 1 - 1e-6."""
     short: list[list[float]] = np.round(rows.astype(np.float64), 9).tolist()
     return short

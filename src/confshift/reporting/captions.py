@@ -1,4 +1,4 @@
-"""The sentences under the charts: templates that are filled here and, for another pair, by the page."""
+"""The sentences under the charts: templates that Python fills here and the page's script for other pairs."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ READINGS = {
     },
 }
 
-#: Sentences, or parts of one, that are chosen by the numbers: the key of a text and when it is said.
+#: Sentences, or parts of one, that depend on the numbers: by case, the text for that case.
 CHOICES: dict[str, dict[str, str]] = {
     "loss_moved": {
         "finite": "{loss_change:signed} nats",
@@ -141,7 +141,7 @@ CHOICES: dict[str, dict[str, str]] = {
     },
 }
 
-#: How a value is written; format.js has the same.
+#: How to write a value; format.js has the same functions.
 FORMATS: dict[str, Callable[[Any], str]] = {
     "nats": wording.nats,
     "signed": wording.signed,

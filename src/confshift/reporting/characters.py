@@ -8,12 +8,15 @@ _SURROGATES = re.compile("[\ud800-\udfff]")
 
 
 def printable(text: str) -> str:
-    r"""Escape whatever could move a cursor, colour a line or turn the direction of writing.
+    r"""Escape whatever could move a cursor, colour a line or change the direction of writing.
 
     >>> print(printable("cat\x1b[2J\ndog"))
     cat\x1b[2J\ndog
     """
-    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
+    return "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode()
+        for character in text
+    )
 
 
 def encodable(text: str) -> str:

@@ -1,4 +1,4 @@
-"""The tables of the charts over epochs, and what decides how charts are drawn."""
+"""The tables of the charts over epochs, and the context in which charts are drawn."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ from confshift.reporting.theme import LOSSES, MARKS, PARTS, RUNS
 
 #: A 95 % margin is this many standard errors.
 _MARGIN = 1.96
-#: What a chart over epochs tells of each.
-_SHOWN = ["epoch", "loss", "refinement_loss", "calibration_loss", "accuracy", "temperature"]
-#: The same where some sample has no finite loss.
-_SHOWN_BESIDE = ["finite_loss", "infinite_samples", "unanswered_samples"]
-#: A confidence above this is called sure.
+#: Columns in the tooltip of an epoch.
+_HOVER_COLUMNS = ["epoch", "loss", "refinement_loss", "calibration_loss", "accuracy", "temperature"]
+#: Further columns where some sample has no finite loss.
+_NONFINITE_COLUMNS = ["finite_loss", "infinite_samples", "unanswered_samples"]
+#: An answer with a confidence above this counts as sure.
 SURE = 0.9
-#: The part of a chart's height that a name below its lowest mark takes.
+#: Room for a name below the lowest mark, as a part of the chart's height.
 _NAME_ROOM = 0.1
-#: No axis is narrower than this, relative to its largest value: there are no digits left to tell ticks apart.
+#: No axis is narrower than this, relative to its largest value: its ticks would need too many digits.
 _NARROWEST = 1e-9
 
 
 def epoch_table(history: History) -> pd.DataFrame:
-    """Return the main split's rows of `history.table`, with the shares of answers given surely.
+    """Return the main split's rows of `history.table`, with the shares of confident answers.
 
     `sure_right` and `sure_wrong` are the shares of the right and of the wrong answers with a confidence
-    above SURE, `calibration_margin` is the 95 % margin of the calibration loss. An axis has no place for an
-    infinite mean, which is NaN here; `infinite_samples` tells.
+    above SURE, `calibration_margin` is the 95 % margin of the calibration loss. An axis can't show an
+    infinite mean, so it is NaN here, and `infinite_samples` is above 0.
     """
     table = history.table
     table = table[table["split"] == history.split].reset_index(drop=True)
@@ -49,9 +49,9 @@ def epoch_table(history: History) -> pd.DataFrame:
     )
 
 
-def _shown(table: pd.DataFrame) -> pd.DataFrame:
-    beside = _SHOWN_BESIDE if table["nonfinite_samples"].any() else []
-    return table[[*_SHOWN, *beside]]
+def _hover_columns(table: pd.DataFrame) -> pd.DataFrame:
+    beside = _NONFINITE_COLUMNS if table["nonfinite_samples"].any() else []
+    return table[[*_HOVER_COLUMNS, *beside]]
 
 
 def _infinite(table: pd.DataFrame) -> pd.DataFrame:
@@ -66,18 +66,18 @@ def _sure(panel: Panel, members: NDArray[np.bool_]) -> NDArray[np.float64]:
 
 
 def run_tables(history: History, rise: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """Return the tables that do not depend on the chosen pair.
+    """Return the tables that do not depend on the pair.
 
     Parameters
     ----------
     history : History
-        Of the checkpoints that the page carries.
+        Of the checkpoints on the page.
     rise : DataFrame
         `History.rise`.
     """
     table = epoch_table(history)
     return {
-        "epochs": _shown(table),
+        "epochs": _hover_columns(table),
         "infinite": _infinite(table),
         "loss_series": _series(table, LOSSES),
         "accuracy_series": _series(table, {"accuracy": "accuracy"}),
@@ -93,12 +93,12 @@ def run_tables(history: History, rise: pd.DataFrame) -> dict[str, pd.DataFrame]:
 
 
 def run_labels(names: Sequence[str]) -> list[str]:
-    """Return what the curves of two runs are called in a legend."""
+    """Return the names of two runs in a legend."""
     return [f"{letter}: {name}" for letter, name in zip(RUNS, names, strict=True)]
 
 
 def two_run_tables(histories: Sequence[History], names: Sequence[str]) -> dict[str, pd.DataFrame]:
-    """Return the tables over epochs of two runs; `alone` is a run's only checkpoint, which makes no line."""
+    """Return the tables over epochs of two runs; `alone` marks a run's only checkpoint, which has no line."""
     by_run = list(zip(run_labels(names), map(epoch_table, histories), strict=True))
 
     def gather(series: Mapping[str, str]) -> pd.DataFrame:
@@ -106,7 +106,7 @@ def two_run_tables(histories: Sequence[History], names: Sequence[str]) -> dict[s
         return pd.concat(parts, ignore_index=True)
 
     return {
-        "epochs": pd.concat([_shown(table).assign(run=run) for run, table in by_run]),
+        "epochs": pd.concat([_hover_columns(table).assign(run=run) for run, table in by_run]),
         "infinite": pd.concat([_infinite(table).assign(run=run) for run, table in by_run]),
         "run_losses": gather(LOSSES),
         "run_accuracies": gather({"accuracy": "accuracy"}),
@@ -135,18 +135,18 @@ def _series(table: pd.DataFrame, names: Mapping[str, str]) -> pd.DataFrame:
 
 def _other_splits(history: History) -> dict[str, pd.DataFrame]:
     table = history.table
-    others = table[table["split"] != history.split]
-    lines = others[["split", "epoch", "loss"]].rename(columns={"loss": "mean"})
+    rows = table[table["split"] != history.split]
+    lines = rows[["split", "epoch", "loss"]].rename(columns={"loss": "mean"})
     lines["mean"] = lines["mean"].where(np.isfinite(lines["mean"]))
-    # Named in the middle of its own line: a split may be inspected less often than the main one.
+    # The name stands in the middle of the line: a split may be inspected less often than the main one.
     ends = pd.concat(
-        [lines[:0], *(one.iloc[[len(one) // 2]] for _, one in lines.groupby("split", sort=False))]
+        [lines[:0], *(line.iloc[[len(line) // 2]] for _, line in lines.groupby("split", sort=False))]
     )
     return {"other_splits": lines, "other_ends": ends.assign(label="loss on " + ends["split"].astype(str))}
 
 
 def _marks(history: History) -> pd.DataFrame:
-    """Return the best checkpoints; the name is `left` or `right` of where it fits, the other is empty."""
+    """Return the best checkpoints; the name is in `left` or `right`, where it fits; the other is empty."""
     middle = (history.main.epochs[0] + history.main.epochs[-1]) / 2
     rows = []
     for key, (label, _) in MARKS.items():
@@ -166,9 +166,9 @@ def _marks(history: History) -> pd.DataFrame:
 
 
 def rise_starts(rise: pd.DataFrame) -> list[float]:
-    """Return the epoch after which every loss is worse than the best, if there is one."""
-    risen = rise.loc["loss", "status"] in ("systematic", "small")
-    return [float(rise.loc["loss", "since"])] if risen else []
+    """Return the epoch after which every loss is worse than the best; empty where there is no rise."""
+    has_risen = rise.loc["loss", "status"] in ("systematic", "small")
+    return [float(rise.loc["loss", "since"])] if has_risen else []
 
 
 def _rise(rise: pd.DataFrame) -> pd.DataFrame:
@@ -179,29 +179,29 @@ def _rise(rise: pd.DataFrame) -> pd.DataFrame:
 def limits(histories: Sequence[History]) -> dict[str, Mapping[str, float]]:
     """Return the scales of the charts over epochs, by chart and span.
 
-    "near" is the span once the initial fall of the loss is over, "whole" has every epoch. The fall is over
-    where a tenth of it is left, as in the verdict on a rise. Below the losses there is room for a name.
+    "near" is the span after the initial fall of the loss, "whole" has every epoch. The fall is over where a
+    tenth of it is left, as in the verdict on a rise. Below the losses there is room for a name.
     """
     tables = [epoch_table(history) for history in histories]
     spans = {"near": pd.concat([_after_fall(one) for one in tables]), "whole": pd.concat(tables)}
     lowest, highest = (_reach(spans["near"], ["accuracy"], sign) for sign in (-1, 1))
-    made: dict[str, Mapping[str, float]] = {
+    scales: dict[str, Mapping[str, float]] = {
         "accuracy_near": {"domainMin": lowest} if _is_range(lowest, highest) else {},
         "accuracy_whole": {},
     }
     losses = [one.table["loss"] for one in histories]  # the lines of other splits reach as low
-    others = [low for loss in losses if np.isfinite(low := loss.min())]
+    lowest_losses = [low for loss in losses if np.isfinite(low := loss.min())]
     for span, table in spans.items():
         for chart, keys in {"loss": list(LOSSES), "part": list(PARTS)}.items():
             top, bottom = (_reach(table, keys, sign) for sign in (1, -1))
             low = bottom - _NAME_ROOM * (top - bottom)
-            ends = {"domainMin": min([low, *others]) if chart == "loss" else low, "domainMax": top}
-            made[f"{chart}_{span}"] = ends if _is_range(bottom, top) else {}
-    return made
+            ends = {"domainMin": min([low, *lowest_losses]) if chart == "loss" else low, "domainMax": top}
+            scales[f"{chart}_{span}"] = ends if _is_range(bottom, top) else {}
+    return scales
 
 
 def _is_range(low: float, high: float) -> bool:
-    """Tell whether an axis can lead from one to the other: values alike up to rounding are one value."""
+    """Return whether an axis can reach from one to the other: they differ by more than rounding."""
     return high - low > _NARROWEST * max(abs(low), abs(high))
 
 
@@ -217,27 +217,27 @@ def _reach(table: pd.DataFrame, keys: list[str], sign: int) -> float:
 
 
 def chart_context(
-    histories: Sequence[History], carried: History, *, classes: int, names: Sequence[str] = ()
+    histories: Sequence[History], page_history: History, *, classes: int, names: Sequence[str] = ()
 ) -> ChartContext:
-    """Return what decides how the charts are drawn.
+    """Return the context in which the charts are drawn.
 
     Parameters
     ----------
     histories : sequence of History
         Of one run, or of two.
-    carried : History
-        Of the checkpoints whose epochs can be chosen.
+    page_history : History
+        Of the checkpoints on the page, whose epochs a reader can choose.
     classes : int
         How many are shown one by one.
     names : sequence of str
         Of two runs; empty for one.
     """
     return ChartContext(
-        epochs=carried.main.epochs.tolist(),
+        epochs=page_history.main.epochs.tolist(),
         classes=classes,
-        odds_ticks=binning.odds_ticks(carried.main).tolist(),
+        odds_ticks=binning.odds_ticks(page_history.main).tolist(),
         limits=limits(histories),
-        splits=len(carried.panels) > 1,
+        splits=len(page_history.panels) > 1,
         rises=not names and bool(rise_starts(histories[0].rise)),
         runs=run_labels(names) if names else (),
         infinite=any(history.main.infinite.any() for history in histories),

@@ -1,4 +1,4 @@
-"""Where the numbers come from: what was measured, left out, and whether it reconciles."""
+"""Where the numbers come from: what they include, what they leave out, and whether they add up."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ _CHOSEN = (
 
 
 def reconciliation(
-    histories: Sequence[History], comparison: Comparison, *, carried_epochs: int, carried_samples: int
+    histories: Sequence[History], comparison: Comparison, *, page_epochs: int, page_samples: int
 ) -> list[tuple[str, str]]:
-    """Return the facts of the footer: name, text."""
+    """Return the facts of the footer, as pairs of name and text."""
     history = histories[0]
     table = pd.concat([_main_rows(one) for one in histories])
     samples = len(history.main.targets)
@@ -47,10 +47,10 @@ def reconciliation(
         ),
         ("Written by", "; ".join(_writers(one.main.checkpoints) for one in histories)),
     ]
-    if len(histories) == 1 and carried_epochs < len(table):
-        facts.append(("Epochs on this page", f"{carried_epochs:,} of {len(table):,}, evenly chosen"))
-    if carried_samples < samples:
-        facts.append(("Samples on this page", f"{carried_samples:,} of {samples:,}; {_CHOSEN}"))
+    if len(histories) == 1 and page_epochs < len(table):
+        facts.append(("Epochs on this page", f"{page_epochs:,} of {len(table):,}, evenly chosen"))
+    if page_samples < samples:
+        facts.append(("Samples on this page", f"{page_samples:,} of {samples:,}; {_CHOSEN}"))
     return [*facts, ("Made by", _versions())]
 
 
@@ -71,16 +71,16 @@ def _range(values: pd.Series) -> str:
 
 
 def _writers(checkpoints: Iterable[Checkpoint]) -> str:
-    """Name the processes that saved; two that alternate wrote two trainings into one run."""
+    """Name the processes that saved; where two alternate, two trainings wrote to one run."""
     names = [checkpoint.provenance.writer for checkpoint in checkpoints if checkpoint.provenance.writer]
     if not names:
         return "not recorded"
     switches = sum(a != b for a, b in zip(names[1:], names[:-1], strict=True))
     distinct = list(dict.fromkeys(names))
-    listed = ", ".join(distinct[:6])
+    text = ", ".join(distinct[:6])
     if switches > len(distinct) - 1:
-        return f"{listed}: they alternate {switches} times. Two trainings in one run?"
-    return listed
+        return f"{text}: they alternate {switches} times. Two trainings in one run?"
+    return text
 
 
 def _versions() -> str:
@@ -89,9 +89,9 @@ def _versions() -> str:
 
 
 def start_table(history: History) -> pd.DataFrame:
-    """Return the first checkpoint beside models that know nothing, as text."""
-    row, known = history.table.iloc[0], history.references
-    losses, accuracies = ([row[name], *known[name]] for name in ("loss", "accuracy"))
+    """Return the first checkpoint beside two guesses without a model, as text."""
+    row, references = history.table.iloc[0], history.references
+    losses, accuracies = ([row[name], *references[name]] for name in ("loss", "accuracy"))
     first = f"first checkpoint, epoch {epoch(row['epoch'])}"
     return pd.DataFrame(
         {

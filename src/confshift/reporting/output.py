@@ -18,7 +18,7 @@ from confshift.findings.question import Finding
 from confshift.findings.wording import count, epoch
 from confshift.reporting.characters import printable
 
-#: The version of the documents. A new field leaves it; a changed or removed one raises it.
+#: The version of the documents: a changed or removed field increases it, a new one does not.
 SCHEMA = 1
 
 
@@ -33,7 +33,7 @@ def document(**parts: Any) -> str:
     Returns
     -------
     str
-        ASCII only. What JSON has no word for (NaN, infinity) is null.
+        ASCII only. NaN and infinity, which JSON lacks, are null.
 
     Examples
     --------
@@ -44,14 +44,14 @@ def document(**parts: Any) -> str:
 
 
 def rows(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """Return a table as a list of rows; a named index becomes columns, the first ones."""
-    named = any(name is not None for name in table.index.names)
-    records: list[dict[str, Any]] = (table.reset_index() if named else table).to_dict(orient="records")
+    """Return a table as a list of rows; a named index becomes the first columns."""
+    has_names = any(name is not None for name in table.index.names)
+    records: list[dict[str, Any]] = (table.reset_index() if has_names else table).to_dict(orient="records")
     return records
 
 
 def plain(value: Any) -> Any:
-    """Return what JSON has words for: a table as a list of rows, what is not finite as None."""
+    """Return values that JSON has: a table as a list of rows, numbers that are not finite as None."""
     if value is None or isinstance(value, (str, int)):  # most values, so asked first
         return value
     if isinstance(value, float):
@@ -86,9 +86,9 @@ def _paragraph(finding: Finding) -> str:
 def adding_up(parts: ArrayLike, *, total: float, decimals: int) -> NDArray[np.float64]:
     """Round parts so that they add up to `total` as printed; each stays within two units of its last digit.
 
-    Rounding each part alone leaves a sum that is wrong in the last digit. Here the running sums are
-    rounded and their differences taken. `total` is rounded already and may differ from the parts' own sum
-    by a unit: the parts share that by their size, so that a part that is 0 stays 0.
+    If each part were rounded by itself, the last digit of the sum would be wrong. Here the running sums are
+    rounded, and the parts are their differences. `total` is rounded already and may differ from the parts'
+    own sum by a unit, which the parts share in proportion to their size: a part that is 0 stays 0.
 
     >>> adding_up([1 / 3, 0.0, 1 / 3, 1 / 3], total=1.0, decimals=2).tolist()
     [0.33, 0.0, 0.34, 0.33]
@@ -97,8 +97,10 @@ def adding_up(parts: ArrayLike, *, total: float, decimals: int) -> NDArray[np.fl
     size = np.abs(values).sum()
     if not size:
         return np.zeros(len(values))
-    shared = values + (total - values.sum()) * np.abs(values) / size
-    return np.asarray(np.diff(np.rint(np.cumsum(shared) * 10.0**decimals), prepend=0.0) / 10.0**decimals)
+    adjusted_values = values + (total - values.sum()) * np.abs(values) / size
+    return np.asarray(
+        np.diff(np.rint(np.cumsum(adjusted_values) * 10.0**decimals), prepend=0.0) / 10.0**decimals
+    )
 
 
 def comparison_text(comparison: Comparison) -> str:
@@ -108,7 +110,7 @@ def comparison_text(comparison: Comparison) -> str:
     """
     loss = comparison.change.loc["loss"]
     decimals = _decimals(float(loss["change"]))
-    # What the table of quantities shows as the change of the loss is what the parts must add up to.
+    # The parts must add up to the change of the loss as the table of quantities shows it.
     total = round(loss["after"], decimals) - round(loss["before"], decimals)
     before, after = comparison.before, comparison.after
     heading = (
@@ -131,7 +133,7 @@ def comparison_text(comparison: Comparison) -> str:
 
 
 def _infinite_means(comparison: Comparison) -> str:
-    """Say on which side the mean over all samples is infinite: the table's is over the others."""
+    """Say on which side the mean over all samples is infinite: the table's mean is over the others."""
     return "".join(
         f"; the whole mean loss {side} is infinite ({zero_samples(number)})"
         for side, number in zip(SIDES, comparison.infinite_samples, strict=True)
@@ -156,9 +158,9 @@ def _change_lines(change: pd.DataFrame, decimals: int) -> str:
         }[row["unit"]]
         before, after = (round(factor * row[side], places) for side in ("before", "after"))
         low, high = (_signed(factor * row[f"change_{end}"], places) for end in ("low", "high"))
-        # The difference of the numbers as printed: a reader subtracts.
-        shown = (_number(before, places), _number(after, places), _signed(after - before, places))
-        lines.append((_spaced(quantity), unit, *shown, f"{low} to {high}"))
+        # The difference of the numbers as printed, which a reader may subtract.
+        numbers = (_number(before, places), _number(after, places), _signed(after - before, places))
+        lines.append((_spaced(quantity), unit, *numbers, f"{low} to {high}"))
     return _aligned(("quantity", "unit", "before", "after", "change", "95 % interval"), lines, left=2)
 
 
@@ -189,7 +191,7 @@ def _cells_lines(cells: pd.DataFrame, total: float, decimals: int) -> str:
 
 
 def history_text(history: History) -> str:
-    """Write one line per checkpoint, a table per split, and which checkpoint is best by what."""
+    """Write one line per checkpoint, a table per split, and the best checkpoint by each criterion."""
     tables = [
         f"{printable(split)}\n\n{_history_lines(table)}"
         for split, table in history.table.groupby("split", sort=False)
@@ -204,14 +206,16 @@ def history_text(history: History) -> str:
 
 
 def metrics_text(metrics: Mapping[str, float]) -> str:
-    """Write samples, loss and accuracy of one checkpoint in a line, and what has no finite loss."""
-    lost, unanswered = metrics["nonfinite_samples"], metrics["unanswered_samples"]
-    text = f"{count(metrics['samples'] + lost)}, loss {_number(metrics['loss'], _NATS)}"
+    """Write samples, loss and accuracy of one checkpoint in a line, and how many have no finite loss."""
+    without_loss, without_answer = metrics["nonfinite_samples"], metrics["unanswered_samples"]
+    text = f"{count(metrics['samples'] + without_loss)}, loss {_number(metrics['loss'], _NATS)}"
     if math.isinf(metrics["loss"]):
         text += f" ({_number(metrics['finite_loss'], _NATS)} where finite)"
     text += f" nats, accuracy {_number(100 * metrics['accuracy'], _PERCENT)} %"
-    if lost:
-        text += f"; {count(lost)} without a finite loss, {unanswered:,.0f} of them without an answer"
+    if without_loss:
+        text += (
+            f"; {count(without_loss)} without a finite loss, {without_answer:,.0f} of them without an answer"
+        )
     return text
 
 

@@ -1,4 +1,4 @@
-"""report(): findings and charts become one HTML file that needs no network."""
+"""report(): makes one HTML file of findings and charts that needs no network."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from confshift.errors import ConfshiftError
 from confshift.findings.question import Finding
 from confshift.reporting.characters import encodable
 from confshift.reporting.saving import save_file
-from confshift.reporting.subject import Source, Story, opened, tell_run, tell_two_runs
+from confshift.reporting.subject import Source, Story, as_source, tell_run, tell_two_runs
 from confshift.reporting.template_context import contents, key_table, sample_contents, sample_limit
 from confshift.reporting.thumbnails import Thumbnail
 from confshift.reporting.vega import check_drawing, vega_bundle
 
-#: No page is larger than this.
+#: The size limit of a page.
 MAX_BYTES = 8_000_000
-#: Fewer samples than this are carried whatever the size is.
+#: A page holds fewer samples than this one by one at any size.
 _FEWEST_SAMPLES = 100
 _STYLE = "style.css"
 _SCRIPTS = ("format.js", "pairs.js", "rows.js", "state.js", "charts.js", "page.js", "app.js")
@@ -46,9 +46,9 @@ class Report:
     verdict : str
         The first sentence of the page.
     change : DataFrame
-        `Comparison.change` of the pair that the report is made for.
+        `Comparison.change` of the report's own pair.
     path : Path or None
-        Where it was written; None until it is.
+        The file of the page; None before it is written.
     """
 
     html: str
@@ -62,14 +62,14 @@ class Report:
         return f"Report({len(self.findings)} findings, {len(self.html) / 1e6:.1f} MB{place})"
 
     def _repr_html_(self) -> str:
-        """Show the verdict and the key table in a notebook; the page itself stays out of it."""
+        """Show the verdict and the key table in a notebook, without the page itself."""
         return _render("notebook.html.j2", verdict=self.verdict, table=key_table(self.change), path=self.path)
 
     def save(self, path: str | os.PathLike[str]) -> Report:
-        """Write the page and return the report that knows where.
+        """Write the page and return the report with its path.
 
-        An ordinary file is replaced once the page is whole, and keeps its permissions. A link leads to what
-        is replaced; a pipe or a device is written to.
+        An ordinary file is replaced once the page is complete, and keeps its permissions. A link stays, and
+        the file that it leads to is replaced; a pipe or a device is written to.
 
         Raises
         ------
@@ -98,20 +98,20 @@ def report(
     ----------
     run : Run, iterable of Checkpoint, or the path of a run
     path : str or path-like, optional
-        Where the page is written; without it, nowhere.
+        The file to write; without it the page is not written.
     other : Run or iterable of Checkpoint, optional
         Another run on the same samples. The page then compares one checkpoint of each, "before" being of
         `run` and "after" of `other`, and no other pair.
     before, after : float, optional
-        Epochs that the page compares when it is opened; without them the best by loss and the last, of two
-        runs the best of each. `after` alone is compared with the best by loss of those before it.
+        Epochs that the page compares when it opens; without them the best by loss and the last, of two runs
+        the best of each. `after` alone is compared with the best by loss of those before it.
     title : str, optional
         Defaults to the name of the run's folder.
     thumbnail : callable or dataset, optional
         Shows the inputs of the samples that changed most beside their numbers: a function of a sample's id
         that returns an image (PIL, array, tensor) or a text, or a dataset that is indexed by it.
     looks
-        As in `diagnose`, for the verdicts on a rise; of no use with `other`.
+        As in `diagnose`, for the verdicts on a rise; not with `other`.
     groups
         As in `diagnose`, for the verdicts on a rise and the intervals of a change.
 
@@ -126,7 +126,7 @@ def report(
         `looks` or `groups` can't be used, or the file can't be written.
     """
     check_drawing()
-    run, other = opened(run), None if other is None else opened(other)
+    run, other = as_source(run), None if other is None else as_source(other)
     if other is None:
         history = summarize(run, looks=looks, groups=groups)
         story = tell_run(run, history, before=before, after=after, title=title, thumbnail=thumbnail)
@@ -137,22 +137,22 @@ def report(
         story = tell_two_runs(
             (run, other), histories, before=before, after=after, title=title, thumbnail=thumbnail
         )
-    made = Report(_page(story), story.findings, story.verdict, story.comparison.change, None)
-    return made if path is None else made.save(path)
+    page = Report(_page(story), story.findings, story.verdict, story.comparison.change, None)
+    return page if path is None else page.save(path)
 
 
 def _page(story: Story) -> str:
-    """Fill the template; where the page grows too large, once more with fewer samples."""
+    """Fill the template; where the page is too large, again with fewer samples."""
     style, *programs = _assets()
     policy = " ".join(map(_script_source, programs))
-    fixed = {**contents(story), "style": style, "programs": programs, "script_sources": policy}
+    content = {**contents(story), "style": style, "programs": programs, "script_sources": policy}
     limit = sample_limit(story)
     while True:
-        carried, samples = sample_contents(story, limit=limit)
-        html = _render("report.html.j2", **fixed, **samples)
-        if len(html.encode("utf-8")) <= MAX_BYTES or carried < _FEWEST_SAMPLES:
+        count, samples = sample_contents(story, limit=limit)
+        html = _render("report.html.j2", **content, **samples)
+        if len(html.encode("utf-8")) <= MAX_BYTES or count < _FEWEST_SAMPLES:
             return html
-        limit = carried * 2 // 3
+        limit = count * 2 // 3
 
 
 def _render(name: str, **context: Any) -> str:
@@ -171,7 +171,7 @@ def _environment() -> Environment:
 
 
 def _assets() -> tuple[str, str, str]:
-    """Return the style sheet and the two programs of a page: Vega, and what draws and follows the reader."""
+    """Return the style sheet and the two programs of a page: Vega, and the page's own script."""
     folder = files("confshift.reporting") / "assets"
     style, *scripts = ((folder / name).read_text(encoding="utf-8") for name in (_STYLE, *_SCRIPTS))
     return style, _program(vega_bundle()), _program('"use strict";\n' + "\n".join(scripts))
@@ -184,6 +184,6 @@ def _program(text: str) -> str:
 
 
 def _script_source(program: str) -> str:
-    """Return the words of the page's policy that let this program run, and no other."""
+    """Return the entry of the page's policy that lets this program run, and no other."""
     digest = hashlib.sha256(program.encode("utf-8")).digest()
     return f"'sha256-{base64.b64encode(digest).decode('ascii')}'"

@@ -1,4 +1,4 @@
-"""What the page carries: every table and array once, for the script to compare any two epochs."""
+"""The data of a page: every table and array once, from which the script compares any two epochs."""
 
 from __future__ import annotations
 
@@ -29,7 +29,8 @@ _MAX_EPOCHS = 200
 #: ... and at most this many pairs times samples; but never for fewer checkpoints than this.
 _MAX_PAIR_CELLS, _MIN_EPOCHS = 100_000_000, 20
 
-#: What the script needs of `History.pairs` where every loss is finite: the rest are the epochs' own means.
+#: The columns of `History.pairs` that the script needs where every loss is finite; the epochs' means do
+#: for the others.
 _PAIR_COLUMNS = [
     *("loss_low", "loss_high", "accuracy_low", "accuracy_high"),
     *("hedging", "error_rate", "mistake_cost"),
@@ -40,13 +41,13 @@ _PAIR_COLUMNS = [
 class PageData:
     """What the page's script reads as `data`, by the names that it uses; a test compares the two sets.
 
-    Positions are those of the carried epochs. What is not finite becomes null.
+    Positions are those among the page's epochs. Numbers that are not finite become null.
     """
 
-    tables: dict[str, pd.DataFrame]  # rows that the charts draw for the report's own pair, by table
+    tables: dict[str, pd.DataFrame]  # the rows of the charts for the report's own pair, by table
     specs: dict[str, Any]  # Vega's, by the chart's id
     two_runs: bool  # whether A and B are of two runs: then there is no other pair
-    pair: list[int]  # the positions of A and B that the report is made for
+    pair: list[int]  # the positions of A and B, the report's own pair
     paired: bool  # whether they differ
     gaps: bool  # whether some loss is not finite: then a pair's means are over the samples that it shares
     epochs: dict[str, list[Any]]  # a list over the epochs for each numeric column of `epoch_table`
@@ -55,55 +56,55 @@ class PageData:
     reliability: dict[str, Any]  # dots and isotonic: for each epoch the rows that a curve is drawn from
     bands: dict[str, Any]  # for A and for B: confidence, low, high
     bins: dict[str, Any]  # for each scale: edges; right and wrong, counts for each epoch
-    odds_ticks: list[float]  # of the axis of log-odds, the ends among them
+    odds_ticks: list[float]  # of the axis of log-odds, including its ends
     scale: str  # of confidences, on opening: "probability" or "odds"
     values: dict[str, Any]  # `pair_values` of the report's own pair
     readings: Mapping[str, str]  # templates of sentences
-    choices: Mapping[str, Mapping[str, str]]  # templates of those that are chosen by the numbers
+    choices: Mapping[str, Mapping[str, str]]  # templates of those that depend on the numbers
     labels: dict[str, Any]  # transitions: names; cells: transition, direction, name
 
 
 @dataclass(frozen=True, eq=False)
 class SampleData:
-    """What the script reads as `data.samples`: the samples that a page carries one by one."""
+    """What the script reads as `data.samples`: the samples that a page holds one by one."""
 
     all: int  # how many samples the run has
-    carried: int  # how many of them the page carries
+    carried: int  # how many of them the page holds
     ids: list[str]  # as text
     targets: list[int]  # the true classes
-    weights: list[float]  # how many samples each stands for; empty where all are carried
+    weights: list[float]  # how many samples each stands for; empty where the page holds all
     class_names: dict[str, str]  # by class, of those that occur
     span: float  # the logarithm of the largest loss; see `pack_losses`
     floor: float  # added to a loss before its logarithm is taken
     bits: int  # of a predicted class
-    inputs: dict[str, Any]  # tiles, texts, side, columns: what is shown of a sample's input
+    inputs: dict[str, Any]  # tiles, texts, side, columns: the pictures or texts of samples' inputs
 
 
-def carried_history(history: History, comparison: Comparison, rise: pd.DataFrame) -> History:
-    """Return the history of the checkpoints that the page carries: all, or an even choice of them.
+def thin_history(history: History, comparison: Comparison, rise: pd.DataFrame) -> History:
+    """Return the history of the checkpoints on the page: all, or an even choice of them.
 
-    The compared ones, the best ones and the one where a rise began are always among them.
+    It always includes the compared ones, the best ones and the one where a rise began.
     """
     checkpoints = history.main.checkpoints
     room = math.isqrt(2 * _MAX_PAIR_CELLS // max(1, len(history.main.targets)))
     limit = max(_MIN_EPOCHS, min(_MAX_EPOCHS, room))
     if len(checkpoints) <= limit:
         return history
-    wanted = {
+    required = {
         comparison.before.epoch,
         comparison.after.epoch,
         *history.best["epoch"],
         *rise_starts(rise),
     }
-    even = np.linspace(0, len(checkpoints) - 1, limit - len(wanted)).round().astype(int)
-    keep = {checkpoints[place].epoch for place in even} | wanted
-    chosen = [
+    places = np.linspace(0, len(checkpoints) - 1, limit - len(required)).round().astype(int)
+    keep = {checkpoints[place].epoch for place in places} | required
+    selection = [
         checkpoint
         for _, panel in history.panels
         for checkpoint in panel.checkpoints
         if checkpoint.epoch in keep
     ]
-    return summarize(chosen, split=history.split, groups=history.groups)
+    return summarize(selection, split=history.split, groups=history.groups)
 
 
 def page_data(
@@ -117,16 +118,16 @@ def page_data(
     ticks: Sequence[float],
     two_runs: bool,
 ) -> tuple[PageData, dict[str, str]]:
-    """Gather what the page carries but for single samples: what the script reads, and packed arrays.
+    """Gather the page's data without single samples: what the script reads, and packed arrays.
 
     Parameters
     ----------
     history : History
-        Of the carried checkpoints.
+        Of the checkpoints on the page.
     comparison : Comparison
-        Of the pair that the report is made for, both carried.
+        Of the report's own pair, both of them on the page.
     tables : dict of str to DataFrame
-        What the charts draw where it is not made by the script.
+        The tables of the charts that the script does not make.
     specs : dict
         Vega's, by the chart's id.
     classes : list of int
@@ -166,23 +167,28 @@ def page_data(
 
 
 def sample_data(
-    history: History, comparison: Comparison, *, limit: int, shown: NDArray[np.intp], thumbnails: Thumbnails
+    history: History,
+    comparison: Comparison,
+    *,
+    limit: int,
+    pictured: NDArray[np.intp],
+    thumbnails: Thumbnails,
 ) -> tuple[SampleData, dict[str, str]]:
-    """Gather what the page carries of single samples, of at most `limit` of them.
+    """Gather the page's data of single samples, of at most `limit` of them.
 
     Parameters
     ----------
     history, comparison
         As in `page_data`.
     limit : int
-    shown : ndarray of int
-        The samples, as positions in the panel, whose inputs are shown by `thumbnails`, in its order.
+    pictured : ndarray of int
+        The samples of `thumbnails`, as positions in the panel.
     thumbnails : Thumbnails
     """
     panel, (before, after) = history.main, places_of(history, comparison)
-    chosen = select_samples(panel.changes(before, after), limit=limit)
-    positions, names = chosen.positions, panel.class_labels
-    used = np.unique(np.r_[panel.targets[positions], panel.predicted[:, positions].ravel()])
+    selection = select_samples(panel.changes(before, after), limit=limit)
+    positions, names = selection.positions, panel.class_labels
+    labels = np.unique(np.r_[panel.targets[positions], panel.predicted[:, positions].ravel()])
     losses, span = pack_losses(panel, positions)
     predicted, bits = pack_predicted(panel, positions)
     data = SampleData(
@@ -190,30 +196,32 @@ def sample_data(
         carried=len(positions),
         ids=[str(sample_id) for sample_id in panel.sample_ids[positions]],
         targets=panel.targets[positions].tolist(),
-        weights=chosen.weights.tolist() if len(positions) < len(panel.targets) else [],
-        class_names={str(one): names[one] for one in used if one >= 0},
+        weights=selection.weights.tolist() if len(positions) < len(panel.targets) else [],
+        class_names={str(label): names[label] for label in labels if label >= 0},
         span=span,
         floor=LOSS_FLOOR,
         bits=bits,
-        inputs=_inputs(positions, shown, thumbnails),
+        inputs=_inputs(positions, pictured, thumbnails),
     )
     return data, {"losses": losses, "predicted": predicted}
 
 
-def _inputs(carried: NDArray[np.intp], shown: NDArray[np.intp], thumbnails: Thumbnails) -> dict[str, Any]:
-    """Return the inputs of carried samples, by their place among these."""
-    place = {int(one): at for at, one in enumerate(carried)}
-    known = [(place[one], at) for at, one in enumerate(shown.tolist()) if one in place]
+def _inputs(
+    positions: NDArray[np.intp], pictured: NDArray[np.intp], thumbnails: Thumbnails
+) -> dict[str, Any]:
+    """Return the inputs of the page's samples, by their place among these."""
+    place = {int(position): at for at, position in enumerate(positions)}
+    pairs = [(place[position], at) for at, position in enumerate(pictured.tolist()) if position in place]
     return {
-        "tiles": {i: thumbnails.tiles[at] for i, at in known if thumbnails.tiles[at] >= 0},
-        "texts": {i: thumbnails.texts[at] for i, at in known if thumbnails.tiles[at] < 0},
+        "tiles": {i: thumbnails.tiles[at] for i, at in pairs if thumbnails.tiles[at] >= 0},
+        "texts": {i: thumbnails.texts[at] for i, at in pairs if thumbnails.tiles[at] < 0},
         "side": TILE,
         "columns": thumbnails.columns,
     }
 
 
 def places_of(history: History, comparison: Comparison) -> list[int]:
-    """Return where the two compared checkpoints stand among the carried ones."""
+    """Return the positions of the two compared checkpoints among the page's."""
     checkpoints = history.main.checkpoints
     return [checkpoints.index(comparison.before), checkpoints.index(comparison.after)]
 
@@ -257,40 +265,40 @@ def _bands(comparison: Comparison) -> dict[str, list[list[float]]]:
     }
 
 
-#: Losses are kept as log(loss + this), in 16 bits: 0.03 % of a large loss, 1e-7 of a small one.
+#: Losses are stored as log(loss + this), in 16 bits: to 0.03 % of a large loss, to 1e-7 of a small one.
 LOSS_FLOOR = 1e-3
 #: The code of a loss that is not finite.
 _MISSING = 65535
-#: Of a subset, so many are those whose loss changed most.
+#: A subset includes this many of the samples whose loss changed most.
 _MOVERS = 500
 
 
-class Selection(NamedTuple):
-    """The samples that the page carries one by one."""
+class PageSamples(NamedTuple):
+    """The samples that the page holds one by one."""
 
     positions: NDArray[np.intp]  # in the panel, ascending
     weights: NDArray[np.float64]  # how many samples of the panel each stands for
 
 
-def select_samples(changes: NDArray[np.float64], *, limit: int, seed: int = 0) -> Selection:
-    """Choose samples to carry: all, or those that changed most and a random part of the others.
+def select_samples(changes: NDArray[np.float64], *, limit: int, seed: int = 0) -> PageSamples:
+    """Choose the page's samples: all, or those that changed most and a random part of the others.
 
     Parameters
     ----------
     changes : ndarray, shape (N,)
         NaN where a sample can't be compared.
     limit : int
-        Most samples to keep.
+        The largest number of samples to choose.
     """
     samples = len(changes)
     if samples <= limit:
-        return Selection(np.arange(samples), np.ones(samples))
+        return PageSamples(np.arange(samples), np.ones(samples))
     order = np.argsort(-np.abs(np.nan_to_num(changes)), kind="stable")
     movers = order[: min(_MOVERS, limit // 2)]
-    others = np.random.default_rng(seed).choice(order[len(movers) :], limit - len(movers), replace=False)
-    positions = np.sort(np.concatenate([movers, others]))
-    weight = (samples - len(movers)) / len(others)
-    return Selection(positions, np.where(np.isin(positions, movers), 1.0, weight))
+    random_part = np.random.default_rng(seed).choice(order[len(movers) :], limit - len(movers), replace=False)
+    positions = np.sort(np.concatenate([movers, random_part]))
+    weight = (samples - len(movers)) / len(random_part)
+    return PageSamples(positions, np.where(np.isin(positions, movers), 1.0, weight))
 
 
 def pack(values: NDArray[Any]) -> str:
@@ -302,7 +310,7 @@ def pack(values: NDArray[Any]) -> str:
 def pack_losses(panel: Panel, positions: NDArray[np.intp]) -> tuple[str, float]:
     """Pack the losses (T, n), 16 bits each, and the largest code's logarithm.
 
-    65535 is no finite loss: an infinite one where there is a prediction, none where there is not.
+    65535 stands for a loss that is not finite: infinite where there is a prediction, else missing.
     """
     losses = panel.loss[:, positions]
     finite = np.isfinite(losses)
@@ -314,7 +322,7 @@ def pack_losses(panel: Panel, positions: NDArray[np.intp]) -> tuple[str, float]:
 
 
 def pack_predicted(panel: Panel, positions: NDArray[np.intp]) -> tuple[str, int]:
-    """Pack the predicted classes (T, n), and say in how many bits; the largest code can't be scored."""
+    """Pack the predicted classes (T, n), and return the bits of each; the largest code means no answer."""
     classes = len(panel.class_names)
     bits = 8 if classes < 2**8 else 16 if classes < 2**16 else 32
     return pack(panel.predicted[:, positions].astype(f"u{bits // 8}")), bits

@@ -1,4 +1,4 @@
-"""The tables of the charts of one pair: from a comparison to rows with the columns that a chart names."""
+"""The tables of the charts of one pair: a comparison as rows with the columns that the charts name."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from confshift.errors import ConfshiftError
 from confshift.findings.wording import nats, signed
 from confshift.reporting.theme import CELL_LABELS, TRANSITION_LABELS
 
-#: Classes shown one by one; the others are summed up.
+#: The most classes that are shown one by one.
 _MAX_CLASSES = 20
 _NUMBERS_OF_PAIR = ("class", "competitor", "contribution")
 
@@ -22,7 +22,7 @@ _NUMBERS_OF_PAIR = ("class", "competitor", "contribution")
 def pair_tables(
     comparison: Comparison, *, classes: list[int], at: tuple[str, str]
 ) -> dict[str, pd.DataFrame]:
-    """Return the tables that a page carries, of the pair that it was made for."""
+    """Return the tables of a page for its own pair."""
     return {
         **_pair(comparison),
         "account": _account(comparison, at),
@@ -46,7 +46,7 @@ def _account(comparison: Comparison, at: tuple[str, str]) -> pd.DataFrame:
     starts = [0.0, *(loss["before"] + np.r_[0.0, part.cumsum()])[:3], 0.0]
     ends = [loss["before"], *(loss["before"] + part.cumsum()), loss["after"]]
     values = [loss["before"], *part, loss["after"]]
-    kinds = ["total", *("up" if one > 0 else "down" for one in part), "total"]
+    kinds = ["total", *("up" if value > 0 else "down" for value in part), "total"]
     return pd.DataFrame(
         {
             "order": range(5),
@@ -59,7 +59,8 @@ def _account(comparison: Comparison, at: tuple[str, str]) -> pd.DataFrame:
             "value": values,
             "kind": kinds,
             "text": [
-                nats(one) if kind == "total" else signed(one) for one, kind in zip(values, kinds, strict=True)
+                nats(value) if kind == "total" else signed(value)
+                for value, kind in zip(values, kinds, strict=True)
             ],
         }
     )
@@ -86,13 +87,13 @@ def shown_classes(classes: pd.DataFrame, limit: int = _MAX_CLASSES) -> list[int]
     """Return the classes that are shown one by one: those that contribute most, largest first."""
     present = classes[classes["samples"] > 0]
     order = present["contribution"].abs().sort_values(ascending=False, kind="stable")
-    return [int(one) for one in order.index[:limit]]
+    return [int(label) for label in order.index[:limit]]
 
 
 def _competitors(comparison: Comparison, classes: list[int]) -> pd.DataFrame:
     """Return the pairs of the shown classes with the competitors that matter most to them.
 
-    None of them where the logits can't be read: the finding beside the chart says so.
+    The table is empty where the logits can't be read: the finding beside the chart says so.
     """
     try:
         table = comparison.competitors
@@ -102,15 +103,15 @@ def _competitors(comparison: Comparison, classes: list[int]) -> pd.DataFrame:
     table = table[table["class"].isin(classes)]
     sizes = table["contribution"].abs().groupby(table["competitor"]).sum()
     columns = sizes.sort_values(ascending=False, kind="stable").index[: len(classes)]
-    if len(comparison.panel.class_names) <= len(classes):  # all of them: rows and columns alike
+    if len(comparison.panel.class_names) <= len(classes):  # all classes: in the same order as the rows
         columns = pd.Index(classes)
     table = table[table["competitor"].isin(columns)]
-    rank: Mapping[int, int] = {one: place for place, one in enumerate(columns)}
+    rank: Mapping[int, int] = {label: place for place, label in enumerate(columns)}
     return pd.DataFrame(
         {
             "class_name": table["class_name"],
             "competitor_name": table["competitor_name"],
-            "row": table["class"].map({one: place for place, one in enumerate(classes)}),
+            "row": table["class"].map({label: place for place, label in enumerate(classes)}),
             "column": table["competitor"].map(rank),
             "contribution": table["contribution"],
             "direction": np.where(table["contribution"] > 0, "up", "down"),
@@ -121,7 +122,7 @@ def _competitors(comparison: Comparison, classes: list[int]) -> pd.DataFrame:
 
 
 def _short(value: float, *, of: float) -> str:
-    """Write an amount where it matters, as short as it can be: +.014."""
+    """Write an amount briefly: +.014; "" where it is too small to matter."""
     if abs(value) < 0.1 * of:
         return ""
     text = f"{abs(value):.3f}" if of < 1 else f"{abs(value):.2f}"
@@ -131,7 +132,7 @@ def _short(value: float, *, of: float) -> str:
 def paper_tables(
     comparison: Comparison, *, classes: list[int], ticks: NDArray[np.float64], scale: str
 ) -> dict[str, pd.DataFrame]:
-    """Return the tables that the page's script makes for any pair, for the charts that `plot` draws too.
+    """Return those of the tables that the page's script makes for any pair which `plot` needs too.
 
     Parameters
     ----------
@@ -147,24 +148,24 @@ def paper_tables(
 
 
 def _classes(comparison: Comparison, classes: list[int]) -> dict[str, pd.DataFrame]:
-    shown = comparison.classes.loc[classes].assign(order=range(len(classes)))
-    sides = shown.rename(columns={f"accuracy_{side}": side for side in SIDES})
+    rows = comparison.classes.loc[classes].assign(order=range(len(classes)))
+    sides = rows.rename(columns={f"accuracy_{side}": side for side in SIDES})
     parts = [
-        shown[["class_name", "order"]].assign(
+        rows[["class_name", "order"]].assign(
             transition=TRANSITION_LABELS[transition],
-            contribution=shown[[f"{transition}_{direction}" for direction in DIRECTIONS]].sum(axis=1),
+            contribution=rows[[f"{transition}_{direction}" for direction in DIRECTIONS]].sum(axis=1),
         )
         for transition in TRANSITIONS
     ]
     return {
         "class_accuracy": sides[["class_name", "order", "samples", *SIDES]],
-        "class_totals": shown[["class_name", "order", "contribution"]],
+        "class_totals": rows[["class_name", "order", "contribution"]],
         "class_cells": pd.concat(parts).sort_values("order", kind="stable", ignore_index=True),
     }
 
 
-def _placed(shares: pd.Series, ticks: NDArray[np.float64], scale: str) -> pd.Series:
-    """Return where probabilities stand on the axis."""
+def _axis_places(shares: pd.Series, ticks: NDArray[np.float64], scale: str) -> pd.Series:
+    """Return the places of probabilities on the axis."""
     if scale == "probability":
         return shares
     with np.errstate(divide="ignore"):
@@ -175,14 +176,14 @@ def _reliability(comparison: Comparison, ticks: NDArray[np.float64], scale: str)
     bins = comparison.reliability[comparison.reliability["binning"] == "equal_mass"]
     curve, band = comparison.reliability_curve, comparison.reliability_band
     ends = [0.0, 1.0] if scale == "probability" else [ticks[0], ticks[-1]]
-    made = {"diagonal": pd.DataFrame({"x": ends, "y": ends})}
+    tables = {"diagonal": pd.DataFrame({"x": ends, "y": ends})}
     columns = {"confidence": "x", "accuracy": "y", "accuracy_low": "low", "accuracy_high": "high"}
     for side in SIDES:
         dots = bins[bins["side"] == side]
-        placed = {name: _placed(dots[source], ticks, scale) for source, name in columns.items()}
-        made[f"bins_{side}"] = dots[["confidence", "accuracy", "samples"]].assign(**placed)
+        places = {name: _axis_places(dots[source], ticks, scale) for source, name in columns.items()}
+        tables[f"bins_{side}"] = dots[["confidence", "accuracy", "samples"]].assign(**places)
         for name, table in (("isotonic", curve), ("band", band)):
             part = table[table["side"] == side].drop(columns="side")
-            placed_part = part.apply(lambda column: _placed(column, ticks, scale))
-            made[f"{name}_{side}"] = placed_part.rename(columns={"confidence": "x", "accuracy": "y"})
-    return made
+            axis_part = part.apply(lambda column: _axis_places(column, ticks, scale))
+            tables[f"{name}_{side}"] = axis_part.rename(columns={"confidence": "x", "accuracy": "y"})
+    return tables

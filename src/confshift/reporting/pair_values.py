@@ -13,7 +13,7 @@ from confshift.analysis.decomposition import TRANSITIONS
 from confshift.findings import wording
 from confshift.reporting.captions import CHOICES, fill
 
-#: Stands for a temperature without end: JSON has no infinity.
+#: Stands for an infinite temperature: JSON has no infinity.
 ENDLESS = 1e300
 
 
@@ -33,7 +33,7 @@ def pair_values(
     classes : list of int
         Those shown one by one.
     at : tuple of str
-        What the two checkpoints are called: "epoch 12".
+        The names of the two checkpoints: "epoch 12".
     before, after : mapping
         The rows of `epoch_tables.epoch_table` of the two checkpoints.
     """
@@ -63,13 +63,13 @@ def pair_values(
         values |= {f"{name}_{end}": change.loc[name, f"change_{end}"] for end in ("low", "high")}
     for side, row in (("before", before), ("after", after)):
         values |= {f"{name}_{side}": row[column] for name, column in _OF_EPOCH.items()}
-    values |= _told_apart(values)
-    values |= _chosen_texts(values)
+    values |= _distinct_losses(values)
+    values |= _texts_of_choices(values)
     return {name: value.item() if hasattr(value, "item") else value for name, value in values.items()}
 
 
-def _chosen_texts(values: Mapping[str, Any]) -> dict[str, str]:
-    """Fill of each of CHOICES the text that the numbers call for."""
+def _texts_of_choices(values: Mapping[str, Any]) -> dict[str, str]:
+    """Choose by the numbers one text of each of CHOICES, and fill it."""
     infinite = values["infinite_before"] > 0, values["infinite_after"] > 0
     moves = {(False, False): "finite", (False, True): "rose", (True, False): "fell", (True, True): "stayed"}
     keys = {
@@ -83,19 +83,21 @@ def _chosen_texts(values: Mapping[str, Any]) -> dict[str, str]:
     return {name: fill(CHOICES[name][key], values) for name, key in keys.items()}
 
 
-def _told_apart(values: Mapping[str, Any]) -> dict[str, str]:
-    """Write the losses that a sentence holds against each other so that a reader sees which is lower."""
+def _distinct_losses(values: Mapping[str, Any]) -> dict[str, str]:
+    """Write the losses that a sentence compares with enough digits to show which is lower."""
     texts: dict[str, str] = {}
-    for names, (first, second) in _HELD_AGAINST.items():
+    for names, (first, second) in _LOSS_PAIRS.items():
         pair = values[first], values[second]
-        known = all(math.isfinite(one) for one in pair)
-        written = wording.apart(*pair) if known else tuple(fill("{x:nats}", {"x": one}) for one in pair)
-        texts |= dict(zip(names, written, strict=True))
+        are_finite = all(math.isfinite(loss) for loss in pair)
+        pair_texts = (
+            wording.apart(*pair) if are_finite else tuple(fill("{x:nats}", {"x": loss}) for loss in pair)
+        )
+        texts |= dict(zip(names, pair_texts, strict=True))
     return texts
 
 
-#: What two losses are called where each is written beside the other, and which they are.
-_HELD_AGAINST = {
+#: Losses that a sentence compares: the names of their texts, and the names of the losses.
+_LOSS_PAIRS = {
     ("loss_from", "loss_to"): ("loss_before", "loss_after"),
     ("refinement_from", "refinement_to"): ("refinement_before", "refinement_after"),
     ("unscaled", "scaled"): ("loss_after", "refinement_after"),
@@ -117,15 +119,15 @@ _OF_EPOCH = {
 
 
 def _of_samples(comparison: Comparison) -> dict[str, Any]:
-    """Count what each number is over, and what is left out of it."""
-    lost, infinite = (~comparison.whole.finite).sum(axis=1), comparison.infinite_samples
+    """Count the samples that the numbers include, and those that they leave out."""
+    nonfinite, infinite = (~comparison.whole.finite).sum(axis=1), comparison.infinite_samples
     before, after = comparison.answered.correct
     return {
         "scored": len(comparison.panel.targets),
         "answered": len(comparison.answered.targets),
         "learned_answers": int((~before & after).sum()),
         "forgotten_answers": int((before & ~after).sum()),
-        **{f"nonfinite_{side}": int(number) for side, number in zip(SIDES, lost, strict=True)},
+        **{f"nonfinite_{side}": int(number) for side, number in zip(SIDES, nonfinite, strict=True)},
         **{f"infinite_{side}": number for side, number in zip(SIDES, infinite, strict=True)},
     }
 
@@ -144,15 +146,15 @@ def _of_cells(comparison: Comparison) -> dict[str, Any]:
     return values
 
 
-def _of_classes(shown: pd.DataFrame) -> dict[str, Any]:
-    top = shown.loc[shown["contribution"].idxmax()]
-    fell = shown.loc[(shown["accuracy_after"] - shown["accuracy_before"]).idxmin()]
+def _of_classes(table: pd.DataFrame) -> dict[str, Any]:
+    top = table.loc[table["contribution"].idxmax()]
+    worst = table.loc[(table["accuracy_after"] - table["accuracy_before"]).idxmin()]
     return {
-        "shown_classes": len(shown),
-        "shown_contribution": shown["contribution"].sum(),
+        "shown_classes": len(table),
+        "shown_contribution": table["contribution"].sum(),
         "top_class": top["class_name"],
         "top_contribution": top["contribution"],
-        "fell_class": fell["class_name"],
-        "fell_before": fell["accuracy_before"],
-        "fell_after": fell["accuracy_after"],
+        "fell_class": worst["class_name"],
+        "fell_before": worst["accuracy_before"],
+        "fell_after": worst["accuracy_after"],
     }

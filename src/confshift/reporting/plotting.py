@@ -24,10 +24,10 @@ from confshift.reporting.charts.parts import Chart
 from confshift.reporting.epoch_tables import chart_context, run_tables
 from confshift.reporting.pair_tables import pair_tables, paper_tables, shown_classes
 from confshift.reporting.saving import save_file
-from confshift.reporting.subject import Source, opened
+from confshift.reporting.subject import Source, as_source
 from confshift.reporting.vega import check_drawing, to_pdf, to_png, to_svg
 
-#: What people say who mean one of a pair.
+#: Short names that people use for one chart of a pair.
 SHORT_NAMES = {"reliability": "reliability_after"}
 FORMATS = ("svg", "png", "pdf")
 
@@ -60,8 +60,8 @@ def plot(
     ----------
     run : Run, iterable of Checkpoint, or the path of a run
     figure : str
-        One of `figures()`; "reliability" means that of the later checkpoint. Of the other charts, which show
-        single samples, the page itself has a button that saves them.
+        One of `figures()`; "reliability" means that of the later checkpoint. The page has a button that saves
+        the other charts, those of single samples.
     path : str or path-like
         Ends in .svg, .png or .pdf.
     before, after : float, optional
@@ -80,28 +80,30 @@ def plot(
     ConfshiftError
         Where the figure, the format or an epoch is unknown, or the file can't be written.
     """
-    chart, target = _known(figure), Path(path)
+    chart, target = _chart_named(figure), Path(path)
     suffix = target.suffix.lower().removeprefix(".")
     if suffix not in FORMATS:
         raise ConfshiftError(f"path={str(path)!r}: give a file that ends in .{', .'.join(FORMATS)}")
     check_drawing()
-    spec, tables = _spec(summarize(opened(run)), chart, before=before, after=after, scale=scale, whole=whole)
-    save_file(target, _drawn(spec, tables, suffix, haloed=chart.name != "competitors"))
+    spec, tables = _spec(
+        summarize(as_source(run)), chart, before=before, after=after, scale=scale, whole=whole
+    )
+    save_file(target, _draw(spec, tables, suffix, with_halo=chart.name != "competitors"))
     return target
 
 
-def _known(figure: str) -> Chart:
-    name, known = SHORT_NAMES.get(figure, figure), [*figures(), *SHORT_NAMES]
-    if name in known:
+def _chart_named(figure: str) -> Chart:
+    name, names = SHORT_NAMES.get(figure, figure), [*figures(), *SHORT_NAMES]
+    if name in names:
         return CHARTS[name]
     if name in CHARTS:
         raise ConfshiftError(
             f"figure={figure!r} is drawn by the page only: write it with report() and press SVG below the "
-            f"chart. Here there are {', '.join(known)}"
+            f"chart. Here there are {', '.join(names)}"
         )
-    near = get_close_matches(figure, known, n=1)
+    near = get_close_matches(figure, names, n=1)
     hint = f"did you mean {near[0]!r}? There are" if near else "give one of"
-    raise ConfshiftError(f"figure={figure!r}: {hint} {', '.join(known)}")
+    raise ConfshiftError(f"figure={figure!r}: {hint} {', '.join(names)}")
 
 
 def _spec(
@@ -118,14 +120,14 @@ def _spec(
     if chart.pair_only and comparison.before is comparison.after:
         raise ConfshiftError(f"figure={chart.name!r} compares two checkpoints; the run has one")
     if chart.name == "competitors":
-        comparison.competitors  # noqa: B018 - an error here, where a page goes without
+        comparison.competitors  # noqa: B018 - an error here, where a page leaves the chart empty
     axis = scale or ("odds" if binning.crowded(comparison.answered.confidence[1]) else "probability")
     if axis not in ("probability", "odds"):
         raise ConfshiftError(f"scale={scale!r}: give 'probability' or 'odds'")
     classes = shown_classes(comparison.classes)
     context = chart_context([history], history, classes=len(classes))
     variant = {"span": "whole" if whole else "near", "scale": axis}.get(chart.variant, "")
-    (wanted,) = (name for name, one in chart.variants() if one == variant)
+    (spec_name,) = (name for name, name_variant in chart.variants() if name_variant == variant)
     at = (f"epoch {epoch(comparison.before.epoch)}", f"epoch {epoch(comparison.after.epoch)}")
     ticks = np.array(context.odds_ticks)
     tables: dict[str, pd.DataFrame] = {
@@ -133,12 +135,12 @@ def _spec(
         **pair_tables(comparison, classes=classes, at=at),
         **paper_tables(comparison, classes=classes, ticks=ticks, scale=axis),
     }
-    return {**chart_specs(context, only=[wanted])[wanted], "width": chart.paper}, tables
+    return {**chart_specs(context, only=[spec_name])[spec_name], "width": chart.paper}, tables
 
 
-def _drawn(spec: dict[str, Any], tables: dict[str, pd.DataFrame], suffix: str, *, haloed: bool) -> bytes:
+def _draw(spec: dict[str, Any], tables: dict[str, pd.DataFrame], suffix: str, *, with_halo: bool) -> bytes:
     (svg,) = to_svg([_in_colours(spec, _palette())], tables)
-    if haloed:
+    if with_halo:
         svg = svg.replace(">", f">{_HALO}", 1)
     if suffix == "png":
         return to_png(svg, scale=_PNG_SCALE)
@@ -155,14 +157,14 @@ def _palette() -> dict[str, str]:
 
 
 def _in_colours(value: Any, palette: dict[str, str]) -> Any:
-    """Replace the names of colours by the colours: a picture has no style sheet."""
+    """Replace colour names by the colours: a picture has no style sheet."""
     if isinstance(value, dict):
-        return {key: _in_colours(one, palette) for key, one in value.items()}
+        return {key: _in_colours(item, palette) for key, item in value.items()}
     if isinstance(value, list):
-        return [_in_colours(one, palette) for one in value]
-    named = re.fullmatch(r"var\(--(\w+)\)", value) if isinstance(value, str) else None
+        return [_in_colours(item, palette) for item in value]
+    colour_name = re.fullmatch(r"var\(--(\w+)\)", value) if isinstance(value, str) else None
     if value == "transparent":
         return "white"
     if isinstance(value, float) and not math.isfinite(value):
         return None
-    return palette[named[1]] if named else value
+    return palette[colour_name[1]] if colour_name else value

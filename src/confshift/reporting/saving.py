@@ -1,4 +1,4 @@
-"""Writing a page or a picture where the reader asked for it."""
+"""Writing a page or a picture to the path that the user gave."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ _REMEDIES = {
     errno.ENAMETOOLONG: "give a shorter name",
     errno.ELOOP: "give a file that is not a circle of links",
 }
-#: How often another process may replace a page while this one looks where it is.
+#: How often another process may replace a page while this one resolves its path.
 _MOST_CHANGES = 100
 _STANDARD = (1, 2)  # the descriptors of stdout and stderr
 
 
 def save_file(path: str | os.PathLike[str], content: bytes) -> None:
-    """Write a file whole, as its path asks for it.
+    """Write a whole file, in the way that suits the kind of its path.
 
-    Readers of an ordinary file see the old one or the new one, never a part; its permissions stay. Links
-    stay: the file they lead to is replaced. Pipes and devices are written to.
+    Readers of an ordinary file see the old one or the new one, never a part; its permissions stay. A link
+    stays, and the file that it leads to is replaced. Pipes and devices are written to.
 
     Raises
     ------
     ConfshiftError
-        Where that fails; an ordinary file is then what it was.
+        Where that fails; an ordinary file then stays as it was.
     """
     try:
         _write(Path(path), content)
@@ -50,47 +50,48 @@ def save_file(path: str | os.PathLike[str], content: bytes) -> None:
 
 
 def is_stdout(path: str | os.PathLike[str]) -> bool:
-    """Say whether a file is the standard output of this process (`/dev/stdout`, or what it is sent to)."""
+    """Return whether a file is the standard output of this process (`/dev/stdout`, or where it leads)."""
     with contextlib.suppress(OSError, ValueError):
-        there = Path(path).stat()
-        nothing = os.path.samestat(there, Path(os.path.devnull).stat())  # what goes there meets nothing
-        return not nothing and os.path.samestat(there, os.fstat(1))
+        status = Path(path).stat()
+        nothing = os.path.samestat(status, Path(os.path.devnull).stat())  # nothing on it can be overwritten
+        return not nothing and os.path.samestat(status, os.fstat(1))
     return False
 
 
 def _write(path: Path, content: bytes) -> None:
     try:
-        there = path.stat()
+        status = path.stat()
     except FileNotFoundError:
-        there = None
-    own = None if there is None else _own_stream(there)
-    if own is not None:
+        status = None
+    stream = None if status is None else _own_stream(status)
+    if stream is not None:
         if sys.stdout is not None:
-            sys.stdout.flush()  # what was printed before comes before it
-        files.DISK.write(own, content)
-    elif there is None and not path.is_symlink():
+            sys.stdout.flush()  # earlier output comes first
+        files.DISK.write(stream, content)
+    elif status is None and not path.is_symlink():
         _replace(path, content, None)
-    elif there is None or stat.S_ISREG(there.st_mode):
-        _replace(_target(path), content, there)
-    elif stat.S_ISDIR(there.st_mode):
+    elif status is None or stat.S_ISREG(status.st_mode):
+        _replace(_target(path), content, status)
+    elif stat.S_ISDIR(status.st_mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     else:  # a pipe waits for its reader
         _fill(files.DISK.open_existing(path), content)
 
 
-def _own_stream(there: os.stat_result) -> int | None:
-    """Return our own descriptor of a file: what is printed later comes after it, not over it."""
+def _own_stream(status: os.stat_result) -> int | None:
+    """Return this process's own descriptor of a file, so that later output follows it, not overwrites it."""
     for descriptor in _STANDARD:
         with contextlib.suppress(OSError):
-            if os.path.samestat(there, os.fstat(descriptor)):
+            if os.path.samestat(status, os.fstat(descriptor)):
                 return descriptor
     return None
 
 
 def _target(path: Path) -> Path:
-    """Return the file itself that a path names, through links; a link to nothing gets an empty one.
+    """Return the file that a path leads to through links; create an empty one behind a dangling link.
 
-    The system opens it for writing first: it knows who may, and which links of others not to follow.
+    It opens the file for writing first, so that the system decides who may, and which links of other users
+    not to follow.
     """
     for _ in range(_MOST_CHANGES):
         descriptor = files.DISK.open_target(path)
@@ -110,8 +111,8 @@ def _replace(path: Path, content: bytes, like: os.stat_result | None) -> None:
     draft = path.with_name(files.unique_name(_draft_prefix(path), ".tmp"))
     descriptor = files.DISK.create(draft, 0o666 if like is None else 0o600)
     try:
-        with files.hold_lock(descriptor, wait=True):  # who finds the draft knows that it isn't dead
-            if taken_for_dead := not draft.exists():
+        with files.hold_lock(descriptor, wait=True):  # the lock shows others that the draft isn't dead
+            if is_gone := not draft.exists():
                 files.DISK.close(descriptor)
             else:
                 _fill(descriptor, content, like)
@@ -119,12 +120,12 @@ def _replace(path: Path, content: bytes, like: os.stat_result | None) -> None:
     except BaseException:
         files.remove([draft])
         raise
-    if taken_for_dead:  # before it was locked
+    if is_gone:  # another process removed it before it was locked
         _replace(path, content, like)
 
 
 def _fill(descriptor: int, content: bytes, like: os.stat_result | None = None) -> None:
-    """Write a file and close it; an ordinary one is on the disk then."""
+    """Write a file and close it; an ordinary one is on the disk afterwards."""
     try:
         files.DISK.write(descriptor, content)
         if like is not None:
@@ -136,12 +137,12 @@ def _fill(descriptor: int, content: bytes, like: os.stat_result | None = None) -
 
 
 def _draft_prefix(path: Path) -> str:
-    """Return how the drafts of a file are called: its own name may be too long to be made longer."""
+    """Return the prefix of a file's drafts, of fixed length: the file's name may be too long to extend."""
     return f".confshift-{hashlib.blake2b(os.fsencode(path.name), digest_size=8).hexdigest()}"
 
 
 def _remove_dead_drafts(path: Path) -> None:
-    """Remove the drafts of a file that killed processes left; where that can't be known they stay."""
+    """Remove the drafts of a file that killed processes left; where that is uncertain they stay."""
     for draft in path.parent.glob(f"{_draft_prefix(path)}-*.tmp"):
         with contextlib.suppress(OSError):
             if stat.S_ISREG(draft.lstat().st_mode):

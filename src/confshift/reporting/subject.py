@@ -1,4 +1,4 @@
-"""What a page is about: one run, or the best of two runs against each other."""
+"""What a page is about: one run, or the best checkpoints of two runs."""
 
 from __future__ import annotations
 
@@ -24,25 +24,25 @@ from confshift.findings.headline import difference, headline
 from confshift.findings.left_out import opening, pair_opening
 from confshift.findings.question import Finding
 from confshift.findings.wording import epoch
-from confshift.reporting.page_data import carried_history, places_of
+from confshift.reporting.page_data import places_of, thin_history
 from confshift.reporting.thumbnails import Thumbnail, Thumbnails, show_inputs
 from confshift.storage.run import Run
 
 #: Samples whose inputs are shown.
 _MAX_THUMBNAILS = 2_000
 
-#: Where checkpoints come from.
+#: A run, or the checkpoints of one.
 Source = Run | Iterable[Checkpoint]
 
 
-def opened(run: Source | str | os.PathLike[str]) -> Source:
-    """Return a run that is given by its path as one that can be read; any other as it is."""
+def as_source(run: Source | str | os.PathLike[str]) -> Source:
+    """Open a run given by its path; return anything else as it is."""
     return Run(run) if isinstance(run, (str, os.PathLike)) else run
 
 
 @dataclass(frozen=True, eq=False)
 class Story:
-    """What a page is about."""
+    """What a page is about: runs, the comparison, the findings."""
 
     title: str
     verdict: str
@@ -55,7 +55,7 @@ class Story:
 
     @property
     def history(self) -> History:
-        """The history of the run, of two the first."""
+        """The history of the run, or of the first of two."""
         return self.histories[0]
 
     @property
@@ -64,28 +64,28 @@ class Story:
         return len(self.histories) > 1
 
     @property
-    def called(self) -> tuple[str, str]:
-        """What the two compared checkpoints are called in a sentence."""
+    def side_names(self) -> tuple[str, str]:
+        """The names of the two compared checkpoints in a sentence."""
         before, after = (
             f"epoch {epoch(one.epoch)}" for one in (self.comparison.before, self.comparison.after)
         )
         return (f"A ({before})", f"B ({after})") if self.two_runs else (before, after)
 
     @cached_property
-    def carried(self) -> History:
-        """The history of the checkpoints that the page carries."""
+    def page_history(self) -> History:
+        """The history of the checkpoints on the page."""
         if self.two_runs:
             panel = stack([self.comparison.before, self.comparison.after])
             return History(((self.history.split, panel),), groups=self.history.groups)
-        return carried_history(self.history, self.comparison, self.history.rise)
+        return thin_history(self.history, self.comparison, self.history.rise)
 
     @cached_property
     def inputs(self) -> tuple[NDArray[np.intp], Thumbnails]:
-        """The samples whose inputs are shown, as positions in the panel: those that changed most."""
+        """The samples that changed most, as positions in the panel, and the thumbnails of their inputs."""
         if self.thumbnail is None:
             return np.empty(0, np.intp), Thumbnails("", [], [])
-        panel = self.carried.main
-        before, after = places_of(self.carried, self.comparison)
+        panel = self.page_history.main
+        before, after = places_of(self.page_history, self.comparison)
         change = panel.changes(before, after) if before != after else panel.loss[after]
         size = np.abs(np.nan_to_num(change, posinf=0.0, neginf=0.0))
         shown = np.argsort(-size, kind="stable")[:_MAX_THUMBNAILS]
@@ -122,25 +122,25 @@ def tell_two_runs(
     """Tell how another run differs: from the best checkpoint of the first to the best of the other."""
     names = _names(*runs)
     first, second = (
-        _chosen(history, side, at)
+        _checkpoint_of(history, side, at)
         for history, side, at in zip(histories, ("before", "after"), (before, after), strict=True)
     )
-    # A run against itself: two checkpoints all the same.
+    # A run against itself still needs two checkpoints.
     other = copy(second) if second is first else second
     groups = histories[0].groups
-    comparison = _compared(first, other, names, groups)
-    said = [opening(history.main, name) for history, name in zip(histories, names, strict=True)]
-    if not any(said):
-        said = [pair_opening(comparison)]
-    said.append(difference(comparison, first=names[0], second=names[1]))
-    verdict = " ".join(one for one in said if one)
+    comparison = _compare(first, other, names, groups)
+    sentences = [opening(history.main, name) for history, name in zip(histories, names, strict=True)]
+    if not any(sentences):
+        sentences = [pair_opening(comparison)]
+    sentences.append(difference(comparison, first=names[0], second=names[1]))
+    verdict = " ".join(sentence for sentence in sentences if sentence)
     findings = tuple(_about_the_worse(comparison, names, groups))
     problems = _problems(runs)
     whole = title or f"{names[0]} against {names[1]}"
     return Story(whole, verdict, names, histories, comparison, findings, problems, thumbnail)
 
 
-def _compared(
+def _compare(
     first: Checkpoint, second: Checkpoint, names: tuple[str, str], groups: Groups | None
 ) -> Comparison:
     try:
@@ -150,20 +150,22 @@ def _compared(
 
 
 def _about_the_worse(comparison: Comparison, names: tuple[str, str], groups: Groups | None) -> list[Finding]:
-    """Ask why the run with the higher loss has it: the questions are about a rise."""
+    """Answer why one run has the higher loss, as the later side: the questions are about a rise."""
     rising = comparison
     before, after = comparison.infinite_samples
     falls = comparison.change.loc["loss", "change"] < 0
     if bool(before) > bool(after) or (falls and bool(before) == bool(after)):
         rising, names = compare(comparison.after, comparison.before, groups=groups), names[::-1]
     sides = (rising.before, rising.after)
-    lower, higher = (f"{name} (epoch {epoch(one.epoch)})" for name, one in zip(names, sides, strict=True))
+    lower, higher = (
+        f"{name} (epoch {epoch(checkpoint.epoch)})" for name, checkpoint in zip(names, sides, strict=True)
+    )
     return about_change(rising, names=(lower, higher))
 
 
-def _chosen(history: History, side: str, at: float | None) -> Checkpoint:
-    wanted = history.best.loc["loss", "epoch"] if at is None else at
-    return choose_pair(history, **{side: wanted})[("before", "after").index(side)]
+def _checkpoint_of(history: History, side: str, at: float | None) -> Checkpoint:
+    chosen_epoch = history.best.loc["loss", "epoch"] if at is None else at
+    return choose_pair(history, **{side: chosen_epoch})[("before", "after").index(side)]
 
 
 def _name(run: Source, otherwise: str) -> str:
@@ -171,12 +173,12 @@ def _name(run: Source, otherwise: str) -> str:
 
 
 def _names(run: Source, other: Source) -> tuple[str, str]:
-    """Return two names that tell the runs from each other."""
+    """Return two names that distinguish the runs."""
     names = _name(run, "first run"), _name(other, "second run")
     if names[0] != names[1]:
         return names
     if isinstance(run, Run) and isinstance(other, Run):
-        longer = tuple(f"{one.path.resolve().parent.name}/{one.name}" for one in (run, other))
+        longer = tuple(f"{side.path.resolve().parent.name}/{side.name}" for side in (run, other))
         if longer[0] != longer[1]:
             return longer[0], longer[1]
     return f"{names[0]} (first)", f"{names[1]} (second)"

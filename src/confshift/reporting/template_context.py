@@ -1,4 +1,4 @@
-"""What the template is filled with: sentences, tables and pictures for readers, data for the script."""
+"""The context of the template: sentences, tables and pictures for readers, data for the script."""
 
 from __future__ import annotations
 
@@ -45,11 +45,11 @@ SECTIONS = {
 }
 
 
-#: Samples times epochs that are carried one by one.
+#: Samples times epochs, and samples, that a page holds one by one.
 _MAX_CELLS, _MAX_SAMPLES = 2_000_000, 20_000
-#: Rows of a table that are printed; a page is no spreadsheet.
+#: Rows of a table on the page, which is not a spreadsheet.
 _MAX_ROWS = 20
-#: A class filter with more entries is no help.
+#: A class filter with more entries would not help.
 _MAX_FILTER = 2_000
 #: Samples in the table of those that rose most.
 _MOVERS = 12
@@ -57,24 +57,24 @@ _MOVERS = 12
 #: The findings whose advice is the answer to "what now?".
 _ABOUT_THE_RUN = ("run_kind", "best_checkpoint")
 
-#: A printed table: its head and its rows.
-Printed = Mapping[str, Any]
+#: A table as text: its head, its rows, and how many more there are.
+TextTable = Mapping[str, Any]
 
 
 def sample_limit(story: Story) -> int:
-    """Return how many samples a page may carry one by one."""
-    return min(_MAX_SAMPLES, max(1, _MAX_CELLS // len(story.carried.main.checkpoints)))
+    """Return how many samples a page may hold one by one."""
+    return min(_MAX_SAMPLES, max(1, _MAX_CELLS // len(story.page_history.main.checkpoints)))
 
 
 def contents(story: Story) -> dict[str, Any]:
-    """Return what the template names, but for `sample_contents`."""
+    """Return the names that the template uses, without those of `sample_contents`."""
     if story.two_runs:
         over_epochs = two_run_tables(story.histories, story.names)
     else:
-        over_epochs = run_tables(story.carried, story.history.rise)
-    history, comparison = story.carried, story.comparison
+        over_epochs = run_tables(story.page_history, story.history.rise)
+    history, comparison = story.page_history, story.comparison
     classes = shown_classes(comparison.classes)
-    drawn = {**over_epochs, **pair_tables(comparison, classes=classes, at=story.called)}
+    tables = {**over_epochs, **pair_tables(comparison, classes=classes, at=story.side_names)}
     values = _values(story, classes)
     context = chart_context(
         story.histories, history, classes=len(classes), names=story.names if story.two_runs else ()
@@ -83,19 +83,19 @@ def contents(story: Story) -> dict[str, Any]:
     data, arrays = page_data(
         history,
         comparison,
-        tables=drawn,
+        tables=tables,
         specs=compiled(specs),
         classes=classes,
         values=values,
         ticks=context.odds_ticks,
         two_runs=story.two_runs,
     )
-    highest = drawn["epochs"]["loss"].max()
+    highest = tables["epochs"]["loss"].max()
     return {
         **_words(story, values),
         "top": _charts("top", context),
         "sections": _sections(story.findings, context),
-        "pictures": pictures(specs, drawn, paired=context.paired),
+        "pictures": pictures(specs, tables, paired=context.paired),
         "paired": context.paired,
         "two_runs": story.two_runs,
         "names": story.names,
@@ -106,25 +106,25 @@ def contents(story: Story) -> dict[str, Any]:
         "scale": data.scale,
         "falls": bool(highest > context.limits["loss_near"].get("domainMax", highest)),
         "epochs": [wording.epoch(epoch) for epoch in context.epochs],
-        "classes": _class_options(story.carried),
-        "data": _embedded(data),
+        "classes": _class_options(story.page_history),
+        "data": _json(data),
         "pair_arrays": arrays,
     }
 
 
 def sample_contents(story: Story, *, limit: int) -> tuple[int, dict[str, Any]]:
-    """Return how many samples the page carries one by one, and what the template names of them."""
-    shown, thumbnails = story.inputs
+    """Return how many samples the page holds one by one, and the names that the template uses for them."""
+    pictured, thumbnails = story.inputs
     samples, arrays = sample_data(
-        story.carried, story.comparison, limit=limit, shown=shown, thumbnails=thumbnails
+        story.page_history, story.comparison, limit=limit, pictured=pictured, thumbnails=thumbnails
     )
-    count, epochs = samples.carried, len(story.carried.main.checkpoints)
+    count, epochs = samples.carried, len(story.page_history.main.checkpoints)
     return count, {
         "sampled": count < len(story.history.main.targets),
         "facts": footer.reconciliation(
-            story.histories, story.comparison, carried_epochs=epochs, carried_samples=count
+            story.histories, story.comparison, page_epochs=epochs, page_samples=count
         ),
-        "samples": _embedded(samples),
+        "samples": _json(samples),
         "sprite": thumbnails.sprite,
         "sample_arrays": arrays,
     }
@@ -132,9 +132,9 @@ def sample_contents(story: Story, *, limit: int) -> tuple[int, dict[str, Any]]:
 
 def _values(story: Story, classes: list[int]) -> dict[str, Any]:
     """Return the numbers of the sentences, for the pair of the report."""
-    by_epoch = epoch_table(story.carried)
-    before, after = (by_epoch.iloc[at] for at in places_of(story.carried, story.comparison))
-    return pair_values(story.comparison, classes, story.called, before=before, after=after)
+    by_epoch = epoch_table(story.page_history)
+    before, after = (by_epoch.iloc[at] for at in places_of(story.page_history, story.comparison))
+    return pair_values(story.comparison, classes, story.side_names, before=before, after=after)
 
 
 def _words(story: Story, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -148,13 +148,13 @@ def _words(story: Story, values: Mapping[str, Any]) -> dict[str, Any]:
         "cell_sentences": _cell_sentences(story.comparison),
         "key_table": key_table(story.comparison.change),
         "movers": _movers(story.comparison),
-        "start": _printed(footer.start_table(story.history)),
-        "problems": _printed(story.problems),
+        "start": _text_table(footer.start_table(story.history)),
+        "problems": _text_table(story.problems),
     }
 
 
 def _steps(findings: Iterable[Finding]) -> list[Finding]:
-    """Return the findings that say what to do, the most useful first, each advice once."""
+    """Return the findings with a next step, the most useful first, each step once."""
     first: dict[str, Finding] = {}
     for finding in sorted(findings, key=_urgency):
         if finding.next_step:
@@ -163,16 +163,16 @@ def _steps(findings: Iterable[Finding]) -> list[Finding]:
 
 
 def _urgency(finding: Finding) -> int:
-    """Rank what to do about the whole run before what to look at, and that before what can't be told yet."""
-    decided = finding.verdict != "not applicable" and "undecidable" not in set(
+    """Rank advice on the whole run first, then what to look at, then what is undecided."""
+    is_decided = finding.verdict != "not applicable" and "undecidable" not in set(
         finding.evidence.get("kind", ())
     )
-    if finding.code in _ABOUT_THE_RUN and decided:
+    if finding.code in _ABOUT_THE_RUN and is_decided:
         return _ABOUT_THE_RUN.index(finding.code)
     return len(_ABOUT_THE_RUN) + ("yes", "no", "cannot tell", "not applicable").index(finding.verdict)
 
 
-def _embedded(data: PageData | SampleData) -> str:
+def _json(data: PageData | SampleData) -> str:
     """Write data as JSON that can't end a script element."""
     text = document(**{field.name: getattr(data, field.name) for field in fields(data)})
     for sign in "<>&":
@@ -181,15 +181,15 @@ def _embedded(data: PageData | SampleData) -> str:
 
 
 def _sections(findings: Iterable[Finding], context: ChartContext) -> list[dict[str, Any]]:
-    """Give every finding its place; those of a section that the page lacks stand at the end."""
+    """Put every finding into its section; those of a section that the page lacks come last."""
     cards: dict[str, list[dict[str, Any]]] = {anchor: [] for anchor in SECTIONS}
     for finding in findings:
         cards.get(finding.question.section, cards["other"]).append(_card(finding))
-    filled = [
+    sections = [
         {"anchor": anchor, "title": title, "charts": _charts(anchor, context), "cards": cards[anchor]}
         for anchor, title in SECTIONS.items()
     ]
-    return [one for one in filled if one["charts"] or one["cards"]]
+    return [section for section in sections if section["charts"] or section["cards"]]
 
 
 def _charts(section: str, context: ChartContext) -> list[Chart]:
@@ -210,7 +210,7 @@ def _card(finding: Finding) -> dict[str, Any]:
         "verdict": finding.verdict,
         "sentence": finding.sentence,
         "next_step": finding.next_step,
-        "evidence": _printed(finding.evidence),
+        "evidence": _text_table(finding.evidence),
     }
 
 
@@ -224,7 +224,7 @@ def _cell_sentences(comparison: Comparison) -> list[tuple[str, str]]:
 
 
 def _movers(comparison: Comparison) -> list[list[str]]:
-    """Return the samples whose loss rose most."""
+    """Return the samples whose loss rose most, as text."""
     names = comparison.panel.class_labels
     top = comparison.samples.nlargest(_MOVERS, "change")
     return [
@@ -245,17 +245,19 @@ def _class_options(history: History) -> list[tuple[int, str]]:
     """Return the classes that have samples, for the filter."""
     panel = history.main
     present = np.unique(panel.targets)
-    return [(int(one), panel.class_labels[one]) for one in present] if len(present) <= _MAX_FILTER else []
+    return (
+        [(int(label), panel.class_labels[label]) for label in present] if len(present) <= _MAX_FILTER else []
+    )
 
 
-def key_table(change: pd.DataFrame) -> Printed:
-    """Return before, after and change of the main quantities, as they are printed."""
+def key_table(change: pd.DataFrame) -> TextTable:
+    """Return before, after and change of the main quantities, as text."""
     rows = []
     for name in ("loss", "calibration_loss", "refinement_loss", "accuracy", "confidence", "temperature"):
         row = change.loc[name]
         number = wording.percent if row["unit"] == "fraction" else wording.nats
-        moved = wording.points if row["unit"] == "fraction" else wording.signed
-        known = not math.isnan(row["change"])
+        change_text = wording.points if row["unit"] == "fraction" else wording.signed
+        is_known = not math.isnan(row["change"])
         interval = wording.interval(row).removeprefix("95 % interval ")
         unit = ", nats" if row["unit"] == "nats" else ""
         if row["samples"] < change.loc["accuracy", "samples"]:  # some loss is infinite
@@ -264,8 +266,8 @@ def key_table(change: pd.DataFrame) -> Printed:
             [
                 name.replace("_", " ") + unit,
                 *(number(row[side]) if math.isfinite(row[side]) else "–" for side in ("before", "after")),
-                moved(row["change"]) if known else "–",
-                interval if known else "–",
+                change_text(row["change"]) if is_known else "–",
+                interval if is_known else "–",
                 f"{row['samples']:,}",
             ]
         )
@@ -273,12 +275,12 @@ def key_table(change: pd.DataFrame) -> Printed:
     return {"head": head, "rows": rows, "more": 0}
 
 
-def _printed(table: pd.DataFrame) -> Printed:
+def _text_table(table: pd.DataFrame) -> TextTable:
     """Return the first rows of a table as text."""
-    named = table.reset_index() if any(name is not None for name in table.index.names) else table
-    rows = [[_cell(value) for value in row] for row in named.head(_MAX_ROWS).itertuples(index=False)]
-    head = [str(name).replace("_", " ") for name in named.columns]
-    return {"head": head, "rows": rows, "more": max(0, len(named) - _MAX_ROWS)}
+    frame = table.reset_index() if any(name is not None for name in table.index.names) else table
+    rows = [[_cell(value) for value in row] for row in frame.head(_MAX_ROWS).itertuples(index=False)]
+    head = [str(name).replace("_", " ") for name in frame.columns]
+    return {"head": head, "rows": rows, "more": max(0, len(frame) - _MAX_ROWS)}
 
 
 def _cell(value: Any) -> str:

@@ -1,10 +1,10 @@
-"""Colours, labels and the Vega configuration: what every chart shares. Plain data."""
+"""Colours, labels and the Vega configuration that all charts share. Plain data."""
 
 from __future__ import annotations
 
 from typing import Any
 
-#: Okabe-Ito colours by their role; the style sheet gives each a value for light, dark and print.
+#: Okabe-Ito colours by role; the style sheet has their values for light, dark and print.
 _ROLES = {
     "stayed_right": "blue",
     "forgotten": "pink",
@@ -29,7 +29,7 @@ TRANSITION_LABELS = {
     "stayed_wrong": "stayed wrong",
 }
 
-#: The eight cells that a change can be in, worded by what a reader sees; (transition, direction): label.
+#: The eight cells with a change of the loss, in a reader's words; (transition, direction): label.
 CELL_LABELS = {
     ("stayed_right", "up"): "stayed right, less sure",
     ("stayed_right", "down"): "stayed right, surer",
@@ -41,7 +41,7 @@ CELL_LABELS = {
     ("stayed_wrong", "down"): "stayed wrong, less bad",
 }
 
-#: Series over epochs: role, dash. A dash tells them apart where colours can't.
+#: Series over epochs: role, dash. A dash distinguishes them without colours.
 SERIES = {
     "loss": ("loss", [1, 0]),
     "refinement_loss": ("refinement", [6, 3]),
@@ -49,7 +49,7 @@ SERIES = {
     "accuracy": ("accuracy", [1, 0]),
 }
 
-#: What the series are called, in the chart of the loss and in that of its two parts.
+#: The names of the series in the chart of the loss, and in that of its two parts.
 LOSSES = {"loss": "loss", "refinement_loss": "loss after temperature scaling"}
 PARTS = {"refinement_loss": "refinement loss", "calibration_loss": "calibration loss"}
 
@@ -63,13 +63,13 @@ SIDES = {"before": "circle", "after": "square"}
 
 
 def colour(role: str) -> str:
-    """Return the colour of a role as the style sheet knows it."""
+    """Return the colour of a role, by its name in the style sheet."""
     return f"var(--{_ROLES[role]})"
 
 
 CONFIG: dict[str, Any] = {
     "background": "transparent",
-    # Each chart is one image with a name and a table behind it; labels at 2,000 dots help no reader.
+    # Each chart is one image with a name and a table behind it; labels at 2,000 dots would help nobody.
     "aria": False,
     "font": "system-ui, -apple-system, 'Segoe UI', Roboto, 'DejaVu Sans', sans-serif",
     "view": {"stroke": None},
@@ -86,7 +86,7 @@ CONFIG: dict[str, Any] = {
         "tickCount": 6,
     },
     "axisX": {"grid": False, "titlePadding": 6},
-    # The unit above the axis, read without turning the head.
+    # The unit is above the axis, where it need not be rotated.
     "axisY": {
         "domain": False,
         "ticks": False,

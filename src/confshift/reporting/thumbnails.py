@@ -1,4 +1,4 @@
-"""The inputs beside the numbers: images as one sprite, text as text, anything else by its shape."""
+"""The inputs of samples: images on one sprite, text as text, anything else by its shape."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _QUALITY = 60
 
 
 class Dataset(Protocol):
-    """Anything that gives an input, or a tuple that begins with it, by the sample's id."""
+    """Anything that returns an input, or a tuple that begins with it, by the sample's id."""
 
     def __getitem__(self, index: Any, /) -> Any:
         """Return the item."""
@@ -33,7 +33,7 @@ Thumbnail = Callable[[Any], Any] | Dataset
 
 @dataclass(frozen=True, eq=False)
 class Thumbnails:
-    """What can be shown of some samples."""
+    """Small images or texts of the inputs of some samples."""
 
     sprite: str  # one WebP of all images, base64; "" without images
     tiles: list[int]  # of each sample: its place on the sprite, -1 without an image
@@ -46,20 +46,20 @@ class Thumbnails:
 
 
 def show_inputs(thumbnail: Thumbnail, sample_ids: Sequence[Any]) -> Thumbnails:
-    """Ask for the inputs of samples and make them small.
+    """Get the inputs of samples and make them small.
 
     Parameters
     ----------
     thumbnail : callable or dataset
-        Gives for a sample's id a PIL image, an array or tensor of an image (H, W), (H, W, 1 | 3 | 4) or
-        (1 | 3, H, W), or a text; a tuple, list or mapping (an item of a dataset) counts by its first
-        entry. Floats are stretched from their least to their largest value. Anything else is described.
+        Returns for a sample's id a PIL image, an array or tensor of an image (H, W), (H, W, 1 | 3 | 4) or
+        (1 | 3, H, W), or a text; of a tuple, list or mapping (an item of a dataset) the first entry counts.
+        Floats are scaled from their least to their largest value. Anything else is described.
     sample_ids : sequence
 
     Raises
     ------
     ConfshiftError
-        Where it fails for a sample, or gives images while Pillow is not installed.
+        Where `thumbnail` fails for a sample, or returns images while Pillow is not installed.
     """
     images: list[NDArray[np.uint8]] = []
     tiles, texts = [], []
@@ -88,7 +88,7 @@ def _ask(thumbnail: Thumbnail, sample: Any) -> Any:
 
 
 def _pixels(value: Any) -> NDArray[np.uint8] | None:
-    """Return an image's pixels (H, W, 3), or None where the value is no image."""
+    """Return an image's pixels (H, W, 3), or None where the value is not an image."""
     if hasattr(value, "convert"):  # a PIL image
         return np.asarray(value.convert("RGB"), np.uint8)
     if hasattr(value, "detach"):  # a tensor
@@ -115,8 +115,8 @@ def _bytes(array: NDArray[Any]) -> NDArray[np.uint8]:
         return array
     values = np.nan_to_num(array.astype(np.float64))
     low, high = values.min(), values.max()
-    stretched = (values - low) / (high - low) if high > low else np.zeros_like(values)
-    return np.asarray(np.round(255 * stretched), np.uint8)
+    shares = (values - low) / (high - low) if high > low else np.zeros_like(values)
+    return np.asarray(np.round(255 * shares), np.uint8)
 
 
 def _small(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:

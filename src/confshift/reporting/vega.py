@@ -1,8 +1,8 @@
-"""Vega, by way of vl-convert: the script that draws in a page, specs compiled, charts drawn.
+"""Vega, through vl-convert: the script that draws in a page, compiled specs, pictures.
 
 vl-convert runs JavaScript in V8, which can't start in two kinds of process: where the address space is
-limited (`ulimit -v`) it ends the process, and after a fork it waits for ever for a thread that only the
-parent has. There another process converts, in which neither is so.
+limited (`ulimit -v`) it ends the process, and after a fork it waits forever for a thread that only the parent
+has. There a new process converts, without limit or fork.
 """
 
 from __future__ import annotations
@@ -43,10 +43,11 @@ _DIGESTS = {
     "1.9.0": "373b1f84072b31010f15ceb787be6b415c53936411aae267c8c2b2b6ccde46e7",
 }
 
-#: The process that imported vl-convert here. Where another one or other code did, its thread may be missing.
+#: The process in which this module imported vl-convert, None where other code did. Elsewhere V8's thread may
+#: be missing.
 _home: int | None = None
 
-#: Another process finds modules where this one does, and takes what address space the system allows it.
+#: The new process finds modules where this one does, and uses all the address space that the system allows.
 _CONVERTER = """
 import sys
 sys.path[:] = {path}
@@ -100,24 +101,24 @@ def _digest(content: bytes) -> str:
 
 
 #: What was compiled before, by its text: most charts of one report are those of the next.
-_compiled: dict[str, dict[str, Any]] = {}
-_MOST_COMPILED = 200
+_compilations: dict[str, dict[str, Any]] = {}
+_MOST_COMPILATIONS = 200
 
 
 def to_vega(specs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Compile specs of Vega-Lite; the results are shared, so leave them as they are."""
     texts = [json.dumps(spec, sort_keys=True) for spec in specs]
-    new = {text: spec for text, spec in zip(texts, specs, strict=True) if text not in _compiled}
-    if len(_compiled) + len(new) > _MOST_COMPILED:
-        _compiled.clear()
+    new = {text: spec for text, spec in zip(texts, specs, strict=True) if text not in _compilations}
+    if len(_compilations) + len(new) > _MOST_COMPILATIONS:
+        _compilations.clear()
         new = dict(zip(texts, specs, strict=True))
-    _compiled.update(zip(new, _converted("vegalite_to_vega", list(new.values()), **_VERSION), strict=True))
-    return [_compiled[text] for text in texts]
+    _compilations.update(zip(new, _convert("vegalite_to_vega", list(new.values()), **_VERSION), strict=True))
+    return [_compilations[text] for text in texts]
 
 
 def to_svg(specs: Sequence[dict[str, Any]], tables: Mapping[str, pd.DataFrame]) -> list[str]:
     """Draw specs of Vega-Lite that read tables by name."""
-    return _converted("vega_to_svg", [_with_data(spec, tables) for spec in to_vega(specs)])
+    return _convert("vega_to_svg", [_with_data(spec, tables) for spec in to_vega(specs)])
 
 
 def _with_data(spec: dict[str, Any], tables: Mapping[str, pd.DataFrame]) -> dict[str, Any]:
@@ -145,7 +146,7 @@ def to_pdf(svg: str) -> bytes:
 
 
 def check_drawing() -> None:
-    """Find out whether charts can be drawn at all, before long work is done for them.
+    """Check whether charts can be drawn at all, before long work is done for them.
 
     Raises
     ------
@@ -153,16 +154,16 @@ def check_drawing() -> None:
         Where the limit on address space leaves too little for V8.
     """
     if _address_space() is not None:
-        _converted("vegalite_to_vega", [{"mark": "point"}], **_VERSION)
+        _convert("vegalite_to_vega", [{"mark": "point"}], **_VERSION)
 
 
-def _converted(name: str, specs: Sequence[dict[str, Any]], **options: str) -> list[Any]:
+def _convert(name: str, specs: Sequence[dict[str, Any]], **options: str) -> list[Any]:
     if not specs:
         return []
     texts = [encodable(json.dumps(spec, ensure_ascii=False, allow_nan=False)) for spec in specs]
     module = _vl_convert()
     if _home != os.getpid() or _address_space() is not None:
-        return _converted_elsewhere(name, texts, options)
+        return _convert_elsewhere(name, texts, options)
     return [getattr(module, name)(text, **options) for text in texts]
 
 
@@ -181,7 +182,7 @@ def _address_space() -> int | None:
     return None if resource is None or limit == resource.RLIM_INFINITY else limit
 
 
-def _converted_elsewhere(name: str, texts: list[str], options: Mapping[str, str]) -> list[Any]:
+def _convert_elsewhere(name: str, texts: list[str], options: Mapping[str, str]) -> list[Any]:
     program = _CONVERTER.format(path=ascii([folder for folder in sys.path if isinstance(folder, str)]))
     request, command = json.dumps([name, options, texts]).encode("ascii"), [sys.executable, "-c", program]
     try:
@@ -190,8 +191,8 @@ def _converted_elsewhere(name: str, texts: list[str], options: Mapping[str, str]
         raise ConfshiftError(f"the charts can't be drawn: no process can be started: {error}") from error
     if process.returncode:
         raise ConfshiftError(f"the charts can't be drawn: {_reason(process)}")
-    converted: list[Any] = json.loads(process.stdout)
-    return converted
+    results: list[Any] = json.loads(process.stdout)
+    return results
 
 
 def _reason(process: subprocess.CompletedProcess[bytes]) -> str:
@@ -224,10 +225,10 @@ def pictures(specs: Specs, tables: Mapping[str, pd.DataFrame], *, paired: bool) 
     dict of str to str
         By the figure; scales with the width it is given.
     """
-    pictured = {}
+    specs_with_data = {}
     for chart in CHARTS.values():
         spec = specs.get(chart.variants()[0][0])
         if spec and chart.still and (paired or not chart.pair_only):
-            pictured[chart.name] = {**spec, "width": chart.still}
-    drawn = to_svg(list(pictured.values()), tables)
-    return {name: svg[svg.index("<svg") :] for name, svg in zip(pictured, drawn, strict=True)}
+            specs_with_data[chart.name] = {**spec, "width": chart.still}
+    svgs = to_svg(list(specs_with_data.values()), tables)
+    return {name: svg[svg.index("<svg") :] for name, svg in zip(specs_with_data, svgs, strict=True)}

@@ -1,4 +1,4 @@
-"""The charts: each says how a named table is drawn. No data, no arithmetic; altair lives here only.
+"""The charts: each is a way to draw a named table. No data, no arithmetic; only this folder uses altair.
 
 A chart is declared in the file that draws it; the page, `plot` and its help read the declarations.
 """
@@ -13,7 +13,7 @@ from confshift.reporting.charts import change, classes, confidence, epochs, samp
 from confshift.reporting.charts.parts import Chart, ChartContext, Spec
 from confshift.reporting.theme import CONFIG
 
-#: Every chart; those of a section stand in this order.
+#: Every chart; a section shows its charts in this order.
 CHARTS: dict[str, Chart] = {
     chart.name: chart for part in (epochs, change, classes, confidence, samples) for chart in part.CHARTS
 }

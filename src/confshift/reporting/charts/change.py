@@ -1,4 +1,4 @@
-"""The charts of one change: the waterfall, the cells, how few samples carry it."""
+"""The charts of one change: the waterfall, the cells, the change summed up over the samples."""
 
 from __future__ import annotations
 
@@ -25,7 +25,9 @@ from confshift.reporting.theme import CELL_LABELS, colour
 def account_chart(_: ChartContext, __: str) -> Spec:
     """Draw the waterfall from the loss before to the loss after."""
     y = alt.Y("label:N", sort=alt.EncodingSortField("order", op="min"), title=None, axis=bare_axis())
-    kinds = alt.Scale(domain=["total", "up", "down"], range=[colour(one) for one in ("total", "up", "down")])
+    kinds = alt.Scale(
+        domain=["total", "up", "down"], range=[colour(kind) for kind in ("total", "up", "down")]
+    )
     base = table("account").encode(y=y)
     bars = base.mark_bar(orient="horizontal", height={"band": 0.62}).encode(
         x=alt.X("start:Q", title="nats", axis=alt.Axis(grid=True)),
@@ -69,13 +71,13 @@ def concentration_chart(_: ChartContext, __: str) -> Spec:
     )
     level = alt.Y("cumulative:Q")
     net = table("net").mark_rule(strokeDash=[4, 3])
-    named = table("net").mark_text(align="center", baseline="top", dy=6)
+    label = table("net").mark_text(align="center", baseline="top", dy=6)
     points = table("tops").mark_point(filled=True, size=60, fill="var(--text)", opacity=1)
     texts = table("tops").mark_text(align="left", dx=8, dy=5)
     return layered(
         area.encode(x=x, y=y, tooltip=tooltip),
         net.encode(y=level),
-        named.encode(y=level, x=alt.XDatum(0.5), text=alt.Text("label:N")),
+        label.encode(y=level, x=alt.XDatum(0.5), text=alt.Text("label:N")),
         points.encode(x=x, y=y, tooltip=tooltip),
         texts.encode(x=x, y=y, text=alt.Text("label:N")),
     )

@@ -24,7 +24,7 @@ from confshift.reporting.charts.parts import (
 )
 from confshift.reporting.theme import SIDES, colour
 
-#: So many columns leave room for amounts; so few, for level names.
+#: Up to this many columns there is room for amounts, and for horizontal names.
 _LABELLED, _FEW = 12, 5
 
 
@@ -82,16 +82,16 @@ def class_contributions_chart(_: ChartContext, __: str) -> Spec:
     )
 
 
-#: Above the columns: a title of the rows would stand on their first label.
+#: The title above the columns names both axes: a title of the rows would cover their first label.
 _BOTH_AXES = "columns: wrong class, rows: true class"
 
 
 def competitors_chart(context: ChartContext, _: str) -> Spec:
     """Draw which wrong class gained on which true class; with the amounts where they fit."""
     few = context.classes <= _FEW
-    turned: dict[str, Any] = {"labelAngle": -45, "labelAlign": "left", "labelLimit": 90}
+    slanted: dict[str, Any] = {"labelAngle": -45, "labelAlign": "left", "labelLimit": 90}
     level: dict[str, Any] = {"labelAngle": 0, "labelLimit": 150}
-    top = alt.Axis(orient="top", domain=False, ticks=False, **(level if few else turned))
+    top = alt.Axis(orient="top", domain=False, ticks=False, **(level if few else slanted))
     by_row, by_column = (alt.EncodingSortField(name, op="min") for name in ("row", "column"))
     base = table("competitors").encode(
         y=alt.Y("class_name:N", sort=by_row, title=None, axis=bare_axis()),

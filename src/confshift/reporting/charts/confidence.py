@@ -82,14 +82,14 @@ def confidence_chart(kind: str, context: ChartContext, scale: str) -> Spec:
         color=alt.Color("side:N", scale=side_scale()),
         tooltip=[tip("side:N"), tip("from:N"), tip("to:N"), tip("samples:Q", number=COUNT)],
     )
-    filled = filtered(base, "datum.side == 'after'").mark_bar(orient="vertical", opacity=0.75)
+    bars = filtered(base, "datum.side == 'after'").mark_bar(orient="vertical", opacity=0.75)
     if not context.paired:
-        return layered(filled)
+        return layered(bars)
     outline = filtered(base, "datum.side == 'before'").mark_bar(
         orient="vertical", fillOpacity=0.1, strokeWidth=1.6
     )
     stroke = alt.Stroke("side:N", scale=side_scale())
-    return layered(filled, outline.encode(stroke=stroke))
+    return layered(bars, outline.encode(stroke=stroke))
 
 
 CHARTS = (

@@ -1,4 +1,4 @@
-"""The charts over epochs: losses, accuracy, the account of every epoch."""
+"""The charts over epochs: losses, accuracy, the two parts of the loss, the cells of every epoch."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from confshift.reporting.charts.parts import (
 from confshift.reporting.charts.runs import run_accuracy_chart, run_loss_chart
 from confshift.reporting.theme import LOSSES, MARKS, PARTS, SERIES, colour
 
-#: On which side of a mark its name stands, and how far.
+#: The two places of a name beside its mark: alignment and offset.
 _ASIDE: tuple[tuple[Any, int], ...] = (("left", -4), ("right", 4))
 
 
@@ -63,7 +63,7 @@ def _curves(
 
 
 def _hover() -> alt.Chart:
-    """Return an invisible rule at every epoch that tells its numbers."""
+    """Return an invisible rule at every epoch whose tooltip has its numbers."""
     tooltip = [
         tip("epoch:Q"),
         tip("loss:Q", "loss, nats", LOSS),
@@ -98,17 +98,17 @@ def _other_splits() -> list[alt.Chart]:
     x, y = alt.X("epoch:Q"), alt.Y("mean:Q")
     line = table("other_splits").mark_line(stroke=colour("other"), strokeWidth=1.3, clip=True)
     tooltip = [tip("split:N"), tip("epoch:Q"), tip("mean:Q", "loss, nats", LOSS)]
-    named = table("other_ends").mark_text(
+    names = table("other_ends").mark_text(
         align="center", baseline="bottom", dy=-4, fill="var(--soft)", clip=True
     )
     return [
         line.encode(x=x, y=y, detail=alt.Detail("split:N"), tooltip=tooltip),
-        named.encode(x=x, y=y, text=alt.Text("label:N")),
+        names.encode(x=x, y=y, text=alt.Text("label:N")),
     ]
 
 
 def _rise() -> list[alt.Chart]:
-    """From where on every epoch is worse."""
+    """Mark the epoch after which every epoch is worse than the best."""
     x = alt.X("epoch:Q")
     label = table("rise").mark_text(align="left", dx=5, baseline="top", fill="var(--soft)")
     return [
@@ -118,9 +118,11 @@ def _rise() -> list[alt.Chart]:
 
 
 def _marks() -> list[alt.Chart]:
-    """Mark the best checkpoints; their names stand on the side where there is room."""
+    """Mark the best checkpoints, with their names on the side where there is room."""
     x, y = alt.X("epoch:Q"), alt.Y("mean:Q")
-    shapes = alt.Scale(domain=[name for name, _ in MARKS.values()], range=[one for _, one in MARKS.values()])
+    shapes = alt.Scale(
+        domain=[name for name, _ in MARKS.values()], range=[symbol for _, symbol in MARKS.values()]
+    )
     points = table("marks").mark_point(filled=True, size=110, fill="var(--text)", opacity=1)
     shape = alt.Shape("label:N", scale=shapes, legend=None)
     layers: list[alt.Chart] = [
@@ -154,7 +156,7 @@ def parts_chart(context: ChartContext, span: str) -> Spec:
 
 
 def history_chart(_: ChartContext, __: str) -> Spec:
-    """Draw what every epoch adds against epoch A, by what became of the samples."""
+    """Draw the change of every epoch against epoch A, by transition of the samples."""
     x = alt.X(
         "epoch:O",
         title="epoch",

@@ -1,4 +1,4 @@
-"""What a chart is, and what charts are made of: named tables, tooltips, axes, the two chosen epochs."""
+"""The declaration of a chart, and the parts of charts: named tables, tooltips, axes, the two epochs."""
 
 from __future__ import annotations
 
@@ -16,36 +16,36 @@ Spec: TypeAlias = dict[str, Any]
 
 #: Number formats of tooltips.
 LOSS, SIGNED, COUNT, SHARE = ".4f", "+.4f", ",", ".2%"
-#: Room for the labels of every chart over epochs, so that their epochs stand above each other.
+#: Room for the labels of every chart over epochs, so that their epochs line up.
 LEFT = 40
 
-#: The tooltip of a mark that comes by the hundreds: the page's script writes it when it is asked for. Made
-#: beforehand for each mark, it would take a third of the time in which the chart is drawn.
+#: The tooltip of marks that come by the hundreds: the page's script writes it on demand. Making one for each
+#: mark in advance would take a third of the drawing time.
 WHOLE_ROW = alt.TooltipContent("data")
 
 _LOSS_TICKS = [0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100, 300, 1000]
 
 _PROBABILITY_TICKS = (0, 0.2, 0.4, 0.6, 0.8, 1)
-#: The two ways in which a chart can be drawn: by the span of losses, or by the scale of confidences.
+#: The variants of a chart: by the span of losses, or by the scale of confidences.
 VARIANTS = {"": ("",), "span": ("near", "whole"), "scale": ("probability", "odds")}
 
 
 @dataclass(frozen=True)
 class ChartContext:
-    """What decides how the charts are drawn; the data itself comes later."""
+    """What decides how the charts are drawn, apart from their data."""
 
     epochs: Sequence[float]  # ascending
     classes: int  # shown one by one
     odds_ticks: Sequence[float]  # the first and the last bound the axis of log-odds
     limits: Mapping[str, Mapping[str, float]]  # of the charts over epochs: the scale of each span
     splits: bool  # whether there is another split
-    rises: bool  # whether the begin of a rise is known
+    rises: bool  # whether the start of a rise is known
     infinite: bool = False  # whether the loss is infinite at some epoch
-    runs: Sequence[str] = ()  # what two runs are called; then there is a checkpoint of each
+    runs: Sequence[str] = ()  # the names of two runs, of which one checkpoint each is compared
     lone: bool = False  # whether one of the two has no other checkpoint
 
     def ticks(self, scale: str) -> Sequence[float]:
-        """Return the ticks of an axis of confidences, the ends among them."""
+        """Return the ticks of an axis of confidences, including its ends."""
         return self.odds_ticks if scale == "odds" else _PROBABILITY_TICKS
 
     @property
@@ -55,7 +55,7 @@ class ChartContext:
 
     @property
     def ends(self) -> tuple[float, float] | None:
-        """The first and the last epoch of one run; the other split's lie between them."""
+        """The first and the last epoch of one run; those of other splits lie between them."""
         return (self.epochs[0], self.epochs[-1]) if self.paired and not self.two_runs else None
 
     @property
@@ -66,25 +66,25 @@ class ChartContext:
 
 @dataclass(frozen=True)
 class Chart:
-    """A chart: how it is drawn, where it stands, what it does when another pair is chosen.
+    """A chart: how to draw it, its place on the page, what it does when the reader chooses another pair.
 
     Its caption is the reading of the same name, where there is one.
     """
 
-    name: str  # of the picture, and of the spec, to which the variant is added
+    name: str  # of the picture; with the variant, of the spec
     title: str
     section: str  # the anchor of its place on the page; "top" is the first screen
     draw: Callable[[ChartContext, str], Spec]  # in a variant
     height: int | Callable[[ChartContext], alt.Step]
-    source: str = ""  # the table behind it, where that has another name
+    source: str = ""  # the table behind it, if it has another name
     note: str = ""  # how to read it
-    follows: str = "exact"  # another pair: "exact", "samples" (from the samples carried), "fixed"
+    follows: str = "exact"  # for another pair: "exact", "samples" (from the page's samples), "fixed"
     variant: str = ""  # a key of VARIANTS
     pair_only: bool = False  # needs two checkpoints
     one_run: bool = False  # follows the epochs of one run
     drag: bool = False  # dragging on it chooses two epochs
     half: bool = False  # two of them share a row
-    still: int = 0  # the width in which it also stands in the page as a picture; 0 where it does not
+    still: int = 0  # the width of its still picture in the page; 0 where it has none
     paper: int = 0  # the width in which `plot` draws it; 0 where only the page's script has its rows
 
     @property
@@ -93,12 +93,12 @@ class Chart:
         return self.source or self.name
 
     def variants(self) -> list[tuple[str, str]]:
-        """Return the id of each spec and the variant that it is drawn in."""
+        """Return the id and the variant of each spec."""
         return [("_".join(filter(None, (self.name, variant))), variant) for variant in VARIANTS[self.variant]]
 
 
 def steps(size: int) -> Callable[[ChartContext], alt.Step]:
-    """Return a height of so many pixels for each row."""
+    """Return a height of this many pixels for each row."""
     return lambda context: alt.Step(size)
 
 
@@ -109,14 +109,14 @@ def table(name: str) -> alt.Chart:
 
 def filtered(chart: alt.Chart, condition: str) -> alt.Chart:
     """Keep the rows of a chart that meet a condition."""
-    kept: alt.Chart = chart.transform_filter(condition)
-    return kept
+    rows: alt.Chart = chart.transform_filter(condition)
+    return rows
 
 
 def layered(*layers: alt.Chart | Spec) -> Spec:
     """Draw charts above each other, the first at the bottom.
 
-    As `alt.layer` does, which copies every part several times over: that took half of the time of a page.
+    Like `alt.layer`, but that copies every part several times, which took half of the time of a page.
     """
     return {"layer": [layer if isinstance(layer, dict) else _plain(layer) for layer in layers]}
 
@@ -128,8 +128,8 @@ def _plain(chart: alt.Chart) -> Spec:
 
 def tip(field: str, title: str | None = None, number: str | None = None) -> alt.Tooltip:
     """Return one line of a tooltip."""
-    chosen: dict[str, Any] = {"title": title, "format": number}
-    return alt.Tooltip(field, **{name: value for name, value in chosen.items() if value is not None})
+    settings: dict[str, Any] = {"title": title, "format": number}
+    return alt.Tooltip(field, **{name: value for name, value in settings.items() if value is not None})
 
 
 def bare_axis() -> alt.Axis:
@@ -143,8 +143,8 @@ def epoch_axis(ends: tuple[float, float] | None = None) -> alt.X:
     Parameters
     ----------
     ends : tuple of float, optional
-        The first and the last epoch. An axis that is told them does not look them up in the tables, so that
-        its chart need not be drawn anew when the two chosen epochs move.
+        The first and the last epoch. With them the axis does not depend on the tables, so its chart need not
+        be drawn anew when the reader moves the two epochs.
     """
     domain: dict[str, Any] = {"domain": list(ends)} if ends else {}
     return alt.X("epoch:Q", title="epoch", scale=alt.Scale(nice=False, zero=False, **domain))
@@ -157,7 +157,7 @@ def log_axis(title: str) -> dict[str, Any]:
 
 
 def transition_colour(legend: alt.Legend | None) -> alt.Color:
-    """Return the colour of what became of a sample."""
+    """Return the colour of a sample's transition."""
     labels, range_ = list(TRANSITION_LABELS.values()), [colour(label) for label in TRANSITION_LABELS]
     return alt.Color("transition:N", scale=alt.Scale(domain=labels, range=range_), legend=legend)
 
@@ -170,18 +170,18 @@ def side_scale() -> alt.Scale:
 def zero_rule(*, vertical: bool) -> alt.Chart:
     """Return the line of no change."""
     rule, place = table("zero").mark_rule(), "zero:Q"
-    made: alt.Chart = rule.encode(x=alt.X(place)) if vertical else rule.encode(y=alt.Y(place))
-    return made
+    line: alt.Chart = rule.encode(x=alt.X(place)) if vertical else rule.encode(y=alt.Y(place))
+    return line
 
 
 def room_layer(chart: alt.Chart) -> alt.Chart:
-    """Return nothing to see: it stretches the axis so that the text at the longest bar has a place."""
-    made: alt.Chart = chart.mark_point(opacity=0, size=0).encode(x=alt.X("room:Q"))
-    return made
+    """Return an invisible layer that stretches the axis to make room for the text at the longest bar."""
+    layer: alt.Chart = chart.mark_point(opacity=0, size=0).encode(x=alt.X("room:Q"))
+    return layer
 
 
 def infinite_layer(*extra: alt.Tooltip) -> alt.Chart:
-    """Return a sign at the top of each epoch whose loss is infinite: no axis has a place for it."""
+    """Return a sign at the top of each epoch whose loss is infinite, which no axis can show."""
     tooltip = [
         *extra,
         tip("epoch:Q"),
@@ -189,13 +189,13 @@ def infinite_layer(*extra: alt.Tooltip) -> alt.Chart:
         tip("finite_loss:Q", "loss of the others, nats", LOSS),
     ]
     sign = table("infinite").mark_text(text="\u221e", fontSize=15, fontWeight="bold", baseline="top")
-    made: alt.Chart = sign.encode(x=alt.X("epoch:Q"), y=alt.value(28), tooltip=tooltip)
-    return made
+    layer: alt.Chart = sign.encode(x=alt.X("epoch:Q"), y=alt.value(28), tooltip=tooltip)
+    return layer
 
 
 @cache
 def pair_layers() -> tuple[Spec, ...]:
-    """Return the two chosen epochs: a shade between two rules, A and B. Many charts have them."""
+    """Return the two chosen epochs, which many charts have: a shade between two rules, A and B."""
     shade = table("pair").mark_rect(fill="var(--text)", opacity=0.06, clip=True)
     return _plain(shade.encode(x=alt.X("start:Q"), x2=alt.X2("end:Q"))), *end_layers()
 

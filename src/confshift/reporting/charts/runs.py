@@ -28,10 +28,10 @@ def run_loss_chart(context: ChartContext, span: str) -> Spec:
     scale = alt.Scale(domain=list(LOSSES.values()), range=[SERIES[key][1] for key in LOSSES])
     dash = alt.StrokeDash("series:N", scale=scale, legend=alt.Legend(symbolType="stroke", symbolSize=400))
     limits = context.limits[f"loss_{span}"]
-    made = _curves(context, "run_losses", limits, "nats", ".4~f", LOSS, dash)
+    spec = _curves(context, "run_losses", limits, "nats", ".4~f", LOSS, dash)
     if context.infinite:
-        made["layer"] += layered(infinite_layer(tip("run:N")))["layer"]
-    return made
+        spec["layer"] += layered(infinite_layer(tip("run:N")))["layer"]
+    return spec
 
 
 def run_accuracy_chart(context: ChartContext, span: str) -> Spec:

@@ -1,4 +1,4 @@
-"""The charts of single samples."""
+"""The charts of single samples: the scatter plot and one sample over the epochs."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ def scatter_chart(_: ChartContext, __: str) -> Spec:
     y = alt.Y("after:Q", **log_axis("loss after, nats"))
     shapes = ["circle", "triangle-down", "triangle-up", "square"]
     shape = alt.Shape("transition:N", scale=alt.Scale(domain=list(TRANSITION_LABELS.values()), range=shapes))
-    even = table("even").mark_line(stroke="var(--soft)", strokeDash=[3, 3], strokeWidth=1)
+    diagonal = table("even").mark_line(stroke="var(--soft)", strokeDash=[3, 3], strokeWidth=1)
     dots = table("samples").mark_point(filled=True, size=26, opacity=0.6, cursor="pointer", tooltip=WHOLE_ROW)
     ring = table("pinned").mark_point(size=170, stroke="var(--text)", strokeWidth=2, filled=False)
     return layered(
-        even.encode(x=x, y=y),
+        diagonal.encode(x=x, y=y),
         dots.encode(x=x, y=y, color=transition_colour(alt.Legend(columns=2)), shape=shape, key="i:Q"),
         ring.encode(x=x, y=y, opacity=alt.Opacity("seen:Q", scale=None)),
     )
@@ -49,10 +49,10 @@ def trajectory_chart(context: ChartContext, _: str) -> Spec:
         tooltip=[tip("epoch:Q"), tip("exact:Q", "loss", LOSS), tip("said:N", "predicted")],
     )
     level = table("uniform").encode(y=y)
-    named = level.mark_text(align="left", x=4, dy=-7, fill="var(--soft)").encode(text=alt.Text("label:N"))
+    label = level.mark_text(align="left", x=4, dy=-7, fill="var(--soft)").encode(text=alt.Text("label:N"))
     line = base.mark_line(stroke="var(--soft)", strokeWidth=1.2)
     return layered(
-        *(pair_layers() if context.paired else []), line, level.mark_rule(strokeDash=[4, 3]), named, points
+        *(pair_layers() if context.paired else []), line, level.mark_rule(strokeDash=[4, 3]), label, points
     )
 
 
