@@ -10,7 +10,7 @@ from real_runs import checkpoints_of, wrong_labels_of
 
 from confshift.analysis.comparison import compare
 from confshift.analysis.history import History, summarize
-from confshift.findings.best_checkpoint import kept
+from confshift.findings.best_checkpoint import checkpoint_to_keep
 from confshift.findings.diagnosis import diagnose
 from confshift.findings.headline import headline
 from confshift.findings.question import Finding
@@ -28,7 +28,7 @@ class Judged(NamedTuple):
 
     @property
     def kept(self):
-        return kept(self.history)
+        return checkpoint_to_keep(self.history)
 
     @property
     def steps(self):
@@ -51,7 +51,7 @@ def test_under_warm_restarts_a_loss_that_triples_by_scale_is_purely_confidence()
     assert kind_of(run.history) == "confidence"
     assert run.verdict("lost_information") != "yes"
     assert run.verdict("temperature_repairs") == "yes"
-    assert run.kept.calibrated
+    assert run.kept.calibrate
     assert run.kept.epoch >= 10
 
 
