@@ -236,7 +236,7 @@ def expected_epoch(writer: Writer, *, epoch: float | None, split: str) -> float:
 
 def _check_epoch(epoch: float) -> float:
     if isinstance(epoch, bool) or not isinstance(epoch, numbers.Real):
-        raise Refusal(f"epoch={epoch!r} is not a epoch; pass 0, 1, 2, ... (fractions are fine)")
+        raise Refusal(f"epoch={epoch!r} is not a number; pass 0, 1, 2, ... (fractions are fine)")
     if not math.isfinite(epoch) or epoch < 0:
         raise Refusal(f"epoch={epoch!r}: pass 0 (before training) or more")
     return float(epoch) + 0.0  # -0.0 is 0
