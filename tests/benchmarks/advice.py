@@ -1,6 +1,6 @@
 """Is what confshift says of small real trainings right, and does its checkpoint do best on a test half?
 
-    python tests/benchmarks/advice.py [NAME ...] [--full]
+    python tests/benchmarks/advice.py [NAME ...] [--full] [--seeds 3]
 
 For each run of trainings.py: what an expert expected, then what the tool says; with --full every finding
 that says yes in its own words. Then the loss and accuracy on the test half of the checkpoint that the tool
@@ -10,6 +10,9 @@ each:
     least loss      the checkpoint of the least validation loss
     best accuracy   the first of the best validation accuracy
     patience 5, 10  the least validation loss before that many epochs without a new one
+
+Expectations are of seed 0. With more seeds each run has as many data and trainings, and the differences are
+means over the kinds of runs of their means over the seeds.
 """
 
 from __future__ import annotations
@@ -41,14 +44,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("names", nargs="*", help="some of the runs; without any, all")
     parser.add_argument("--full", action="store_true", help="every finding that says yes, in its own words")
+    parser.add_argument("--seeds", type=int, default=1, help="so many data and trainings of each")
     options = parser.parse_args()
     rows = {}
     for name in options.names or RUNS:
-        run = trained(name)
-        history = history_of(run)
-        sys.stdout.write(f"\n{name}\n  Expected: {' '.join((RUNS[name].__doc__ or '').split())}\n")
-        sys.stdout.write(f"{said(history, full=options.full)}\n")
-        rows[name] = on_the_test_half(run, history)
+        for seed in range(options.seeds):
+            run = trained(name, seed)
+            history = history_of(run)
+            rows[name, seed] = on_the_test_half(run, history)
+            if seed == 0:
+                sys.stdout.write(f"\n{name}\n  Expected: {' '.join((RUNS[name].__doc__ or '').split())}\n")
+                sys.stdout.write(f"{said(history, full=options.full)}\n")
     table = pd.DataFrame(rows).T
     sys.stdout.write(
         f"\nOn the test half: epoch, loss, loss with a temperature, accuracy\n{written(table)}\n"
@@ -158,7 +164,7 @@ def differences(table: pd.DataFrame) -> str:
     for rule in ("kept", "least loss", "best accuracy", "patience 5", "patience 10"):
         for quantity in ("loss", "loss with T", "accuracy"):
             own = table["advised: accuracy" if quantity == "accuracy" else "advised: loss"]
-            change = (own - table[f"{rule}: {quantity}"]).to_numpy()
+            change = (own - table[f"{rule}: {quantity}"]).groupby(level=0).mean()
             rows[f"{rule}, {quantity}"] = {
                 "mean": change.mean(),
                 "se": change.std(ddof=1) / np.sqrt(len(change)) if len(change) > 1 else np.nan,
