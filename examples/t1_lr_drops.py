@@ -7,13 +7,14 @@ The thread trains a ResNet18 on CIFAR-10: SGD with learning rate 0.1, Nesterov m
 - green box: at the second drop loss and accuracy improve at once
 - blue box: from then on the loss rises, and the accuracy improves all the same
 
-With --data DIR (CIFAR-10 or your own images) this is that training. What the thread does not say is as usual:
-batches of 128, and images shifted at random (its training loss lies above the validation loss for a while).
+With --data DIR (CIFAR-10 or your own images) this is that training. Where the thread does not say, the
+usual is used: batches of 128, and images shifted at random (its training loss lies above the validation
+loss for a while).
 
 Without --data it is scaled to three minutes on one core: a narrow network, 40 epochs, batches of 64, and
-digits, each seen through a window of 16 of its 28 pixels at a random place and not shifted. Whole digits are
-so easy that no loss rises. The green box is the weak one then: so few digits are nearly learned by heart
-before the second drop, which finds little noise left to calm.
+digits, each cut to a window of 16 of its 28 pixels at a random place and not shifted. Whole digits are so
+easy that no loss rises. The green box is weak then: the few digits are nearly learned by heart before the
+second drop, which has little noise left to reduce.
 
     python examples/t1_lr_drops.py [--data DIR] [--epochs N] [--width N] [--subset N] [--out PAGE] [--quick]
 """
@@ -43,7 +44,7 @@ QUANTITIES = ["loss", "refinement_loss", "calibration_loss", "accuracy"]
 
 
 class Block(nn.Module):
-    """Two convolutions and a way around them."""
+    """Two convolutions and a shortcut around them."""
 
     def __init__(self, before: int, after: int, stride: int) -> None:
         super().__init__()
@@ -54,15 +55,15 @@ class Block(nn.Module):
             nn.Conv2d(after, after, 3, 1, 1, bias=False),
             nn.BatchNorm2d(after),
         )
-        self.around = nn.Sequential()
+        self.shortcut = nn.Sequential()
         if stride != 1 or before != after:
-            self.around = nn.Sequential(
+            self.shortcut = nn.Sequential(
                 nn.Conv2d(before, after, 1, stride, bias=False), nn.BatchNorm2d(after)
             )
 
     def forward(self, features: Tensor) -> Tensor:
         """Return the features of the next block."""
-        return torch.relu(self.inner(features) + self.around(features))
+        return torch.relu(self.inner(features) + self.shortcut(features))
 
 
 def resnet18(channels: int, classes: int, *, width: int) -> nn.Sequential:
@@ -77,11 +78,11 @@ def resnet18(channels: int, classes: int, *, width: int) -> nn.Sequential:
 
 
 def shifted(pixels: Tensor, *, by: int) -> Tensor:
-    """Move each image of a batch by up to so many pixels in both directions; zeros come in."""
+    """Shift each image of a batch by up to this many pixels in both directions; fill with zeros."""
     size = pixels.shape[-1]
     places = torch.randint(2 * by + 1, (len(pixels), 2)).tolist()
-    padded = zip(nn.functional.pad(pixels, (by, by, by, by)), places, strict=True)
-    return torch.stack([image[:, top : top + size, left : left + size] for image, (top, left) in padded])
+    windows = zip(nn.functional.pad(pixels, (by, by, by, by)), places, strict=True)
+    return torch.stack([image[:, top : top + size, left : left + size] for image, (top, left) in windows])
 
 
 def train(
@@ -147,9 +148,9 @@ def answer(run: confshift.Run) -> list[str]:
     checkpoints = run.checkpoints()
     _, second, _ = drop_epochs(len(checkpoints))
     return [
-        red([one for one in checkpoints if one.epoch <= second]),
+        red([checkpoint for checkpoint in checkpoints if checkpoint.epoch <= second]),
         green(around_drop(confshift.summarize(checkpoints), second), second),
-        blue([one for one in checkpoints if one.epoch > second]),
+        blue([checkpoint for checkpoint in checkpoints if checkpoint.epoch > second]),
     ]
 
 
@@ -218,7 +219,7 @@ def blue(checkpoints: Sequence[confshift.Checkpoint]) -> str:
 
 
 def load(data: Path | None, *, quick: bool, subset: int | None) -> tuple[Images, Images]:
-    """Return the training and the validation images, and say what is not as in the thread."""
+    """Return the training and the validation images, and print what differs from the thread."""
     if data is not None:
         training, validation = load_images(data, size=32)
     else:
@@ -233,14 +234,16 @@ def load(data: Path | None, *, quick: bool, subset: int | None) -> tuple[Images,
 
 
 def options_from(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """Read the command line; what is not given is the thread's with --data, and small without."""
+    """Read the command line; defaults are the thread's with --data, and small without."""
     parser = argparse.ArgumentParser(description=QUESTION)
-    parser.add_argument("--data", type=Path, help="your own images, as images.py says")
+    parser.add_argument(
+        "--data", type=Path, help="your own images; see images.py for the forms of the folder"
+    )
     parser.add_argument("--epochs", type=int, help="200 with --data, else 40")
     parser.add_argument("--width", type=int, help="channels of the first stage: 64 with --data, else 8")
-    parser.add_argument("--subset", type=int, help="train on so many images only")
+    parser.add_argument("--subset", type=int, help="train on this many images only")
     parser.add_argument("--out", type=Path, default=PAGE, help="the page")
-    parser.add_argument("--quick", action="store_true", help="a tenth of the images: to see that it works")
+    parser.add_argument("--quick", action="store_true", help="use a tenth of the images, as a quick test")
     options = parser.parse_args(arguments)
     options.epochs = options.epochs or (200 if options.data else 40)
     options.width = options.width or (64 if options.data else 8)
@@ -251,7 +254,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = options_from(arguments)
     print(QUESTION)
     if options.data is None:
-        torch.set_num_threads(1)  # images this small gain nothing from more
+        torch.set_num_threads(1)  # more threads don't help with images this small
     torch.manual_seed(0)
     training, validation = load(options.data, quick=options.quick, subset=options.subset)
     batch, shift = (128, 4) if options.data else (64, 0)
@@ -266,7 +269,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     train(model, training, validation, run, epochs=options.epochs, batch=batch, shift=shift)
     options.out.parent.mkdir(parents=True, exist_ok=True)
     page = confshift.report(run, options.out, thumbnail=validation)
-    print(*(one for one in page.findings if one.verdict in ("yes", "no")), "", sep="\n")
+    print(*(finding for finding in page.findings if finding.verdict in ("yes", "no")), "", sep="\n")
     history = confshift.summarize(run)
     for drop in drop_epochs(options.epochs):
         print(f"The drop after epoch {drop}:", around_drop(history, drop).round(4), "", sep="\n")

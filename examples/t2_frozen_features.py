@@ -45,9 +45,9 @@ RUNS = Path("runs/t2_frozen_features")
 
 
 def numbers_of(digits: Images, count: int) -> Images:
-    """Put digits 0 to 7 together to `count` numbers of two, every other one upside down.
+    """Join digits 0 to 7 into `count` numbers of two digits, every other one upside down.
 
-    Each digit is used as often as any other: once, where `count` is half of them.
+    All digits are used equally often: once each, if `count` is half of them.
     """
     digits = digits.of_classes(*"01234567")
     generator = torch.Generator().manual_seed(0)
@@ -55,10 +55,10 @@ def numbers_of(digits: Images, count: int) -> Images:
     order = torch.cat([torch.randperm(len(digits), generator=generator) for _ in range(rounds)])
     left, right = order[:count], order[count : 2 * count]
     pixels = torch.cat([digits.pixels[left], digits.pixels[right]], dim=3)
-    turned = torch.arange(count) % 2
-    pixels[turned == 1] = pixels[turned == 1].flip(2, 3)
-    targets = (digits.targets[left] * 8 + digits.targets[right]) * 2 + turned
-    names = tuple(f"{one}{two}{way}" for one in range(8) for two in range(8) for way in ("", " turned"))
+    upside_down = torch.arange(count) % 2
+    pixels[upside_down == 1] = pixels[upside_down == 1].flip(2, 3)
+    targets = (digits.targets[left] * 8 + digits.targets[right]) * 2 + upside_down
+    names = tuple(f"{tens}{ones}{way}" for tens in range(8) for ones in range(8) for way in ("", " turned"))
     return replace(digits, pixels=pixels, targets=targets, classes=names)
 
 
@@ -176,34 +176,36 @@ def train_unfrozen(
     confshift.inspect(model, val_loader, run=run, epoch=0)
     for _ in range(UNFROZEN_EPOCHS):
         trn_loss = train_epoch(model, train_loader, optimizer, schedule, smoothed)
-        moved = {"backbone": moved_since(backbone, model[0]), "head": moved_since(head, model[1])}
-        confshift.inspect(model, val_loader, run=run, metadata={"trn_loss": trn_loss, **moved})
+        moves = {"backbone": moved_since(backbone, model[0]), "head": moved_since(head, model[1])}
+        confshift.inspect(model, val_loader, run=run, metadata={"trn_loss": trn_loss, **moves})
     run.flush()
 
 
 def moved_since(before: nn.Module, after: nn.Module) -> float:
     """Return by what share of their length the weights have moved."""
-    old, new = (torch.cat([one.detach().flatten() for one in net.parameters()]) for net in (before, after))
+    old, new = (
+        torch.cat([weight.detach().flatten() for weight in net.parameters()]) for net in (before, after)
+    )
     return float((new - old).norm() / old.norm())
 
 
 def table(run: confshift.Run, *, first: float) -> str:
-    """Return fast.ai's table from epoch `first` on, and beside it what it can't show."""
+    """Return fast.ai's table from epoch `first` on, with columns beside it that it lacks."""
     checkpoints = run.checkpoints()
     history = confshift.summarize(checkpoints)
-    in_set = in_best_sets([one for one in checkpoints if one.epoch >= first])
+    in_set = in_best_sets([checkpoint for checkpoint in checkpoints if checkpoint.epoch >= first])
     rows = history.table.set_index("epoch")
     lines = [
         "epoch  trn_loss  val_loss  accuracy  |  ± loss  refinement  temperature  as good as the best by"
     ]
-    for one in checkpoints:
-        if one.epoch >= first:
-            row = rows.loc[one.epoch]
+    for checkpoint in checkpoints:
+        if checkpoint.epoch >= first:
+            row = rows.loc[checkpoint.epoch]
             lines.append(
-                f"{one.epoch:5g}  {one.metadata['trn_loss']:8.4f}  {row['loss']:8.4f}  "
+                f"{checkpoint.epoch:5g}  {checkpoint.metadata['trn_loss']:8.4f}  {row['loss']:8.4f}  "
                 f"{row['accuracy']:8.4f}  |  {row['loss_se']:6.4f}  {row['refinement_loss']:10.4f}  "
                 f"{row['temperature']:11.2f}  "
-                f"{', '.join(name for name, epochs in in_set.items() if one.epoch in epochs)}"
+                f"{', '.join(name for name, epochs in in_set.items() if checkpoint.epoch in epochs)}"
             )
     return "\n".join(lines)
 
@@ -211,8 +213,8 @@ def table(run: confshift.Run, *, first: float) -> str:
 def in_best_sets(checkpoints: Sequence[confshift.Checkpoint]) -> dict[str, list[float]]:
     """Return, for each criterion, the epochs that can't be told from the best of these checkpoints."""
     candidates = confshift.summarize(checkpoints).candidates
-    used = candidates[candidates["in_set"]]
-    return {name: list(used.loc[name].index) for name in ("loss", "refinement_loss", "accuracy")}
+    members = candidates[candidates["in_set"]]
+    return {name: list(members.loc[name].index) for name in ("loss", "refinement_loss", "accuracy")}
 
 
 def answer(runs: dict[str, confshift.Run]) -> list[str]:
@@ -227,18 +229,19 @@ def last_third(run: confshift.Run) -> list[confshift.Checkpoint]:
 
 def told_apart(run: confshift.Run) -> str:
     """Say whether any epoch of the thread's table differs from the best of them."""
-    shown = last_third(run)
-    losses = {one.epoch: one.metrics()["loss"] for one in shown}
-    sets = in_best_sets(shown)
+    checkpoints = last_third(run)
+    losses = {checkpoint.epoch: checkpoint.metrics()["loss"] for checkpoint in checkpoints}
+    sets = in_best_sets(checkpoints)
     best = min(losses, key=losses.__getitem__)
     rest = [f"{epoch:g}" for epoch in losses if epoch not in sets["loss"]]
     verdict = f"only {', '.join(rest)}" if rest else "none"
-    resolution = confshift.summarize(shown).rise.loc["loss", "resolution"]
+    resolution = confshift.summarize(checkpoints).rise.loc["loss", "resolution"]
     return (
-        f"Of the epochs {shown[0].epoch:g} to {shown[-1].epoch:g} {verdict} can be told from the best by "
-        f"loss, epoch {best:g} ({len(sets['accuracy'])} of {len(shown)} are as good by accuracy): losses "
-        f"from {min(losses.values()):.4f} to {max(losses.values()):.4f}, and what "
-        f"{len(shown[0].predictions.targets):,} images can resolve at the last is {resolution:.4f} nats."
+        f"Of the epochs {checkpoints[0].epoch:g} to {checkpoints[-1].epoch:g} {verdict} can be told from the "
+        f"best by loss, epoch {best:g} ({len(sets['accuracy'])} of {len(checkpoints)} are as good by "
+        f"accuracy): losses from {min(losses.values()):.4f} to {max(losses.values()):.4f}, and what "
+        f"{len(checkpoints[0].predictions.targets):,} images can resolve at the last is "
+        f"{resolution:.4f} nats."
     )
 
 
@@ -246,7 +249,7 @@ def overfitting(run: confshift.Run) -> str:
     """Say whether the model has begun to get worse, and which checkpoint to keep."""
     history = confshift.summarize(run)
     rise, best = history.rise, history.best
-    kind = next(one for one in confshift.diagnose(history) if one.code == "run_kind")
+    kind = next(finding for finding in confshift.diagnose(history) if finding.code == "run_kind")
     opening = {"yes": "Overfitting has begun", "no": "Overfitting has not begun"}.get(
         kind.verdict, "Whether overfitting has begun can't be told"
     )
@@ -274,13 +277,13 @@ def unfreezing(runs: dict[str, confshift.Run]) -> str:
     longer = confshift.compare(early[last], run[last]).change.loc["loss"]
     loss, accuracy = gained.change.loc["loss"], gained.change.loc["accuracy"]
     samples = gained.cells.groupby("transition", observed=True)["samples"].sum()
-    moved, short = run[last].metadata, min(EARLY, frozen.epoch)
+    moves, short = run[last].metadata, min(EARLY, frozen.epoch)
     return (
         f"Unfrozen for {last:g} epochs the loss {direction(loss)} from {loss['before']:.3f} to "
         f"{loss['after']:.3f} and the accuracy goes from {accuracy['before']:.1%} to {accuracy['after']:.1%} "
         f"({samples['learned']} learned, {samples['forgotten']} forgotten); the first of them changes the "
-        f"loss by {shock['change']:+.3f}, the weights of the head move by {moved['head']:.0%} of their "
-        f"length and those of the network below by {moved['backbone']:.0%}; to have trained the head for "
+        f"loss by {shock['change']:+.3f}, the weights of the head move by {moves['head']:.0%} of their "
+        f"length and those of the network below by {moves['backbone']:.0%}; to have trained the head for "
         f"{frozen.epoch:g} epochs before instead of {short:g} {harm(longer)} ({longer['change']:+.3f} nats, "
         f"{longer['change_low']:+.3f} to {longer['change_high']:+.3f})."
     )
@@ -328,7 +331,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--epochs", type=int, default=EPOCHS)
     parser.add_argument("--out", type=Path, default=Path("reports/t2_frozen_features.html"), help="the page")
-    parser.add_argument("--quick", action="store_true", help="a fifth of the images: to see that it works")
+    parser.add_argument("--quick", action="store_true", help="use a fifth of the images, as a quick test")
     options = parser.parse_args(arguments)
     print(QUESTION)
     if options.data is None:
@@ -350,7 +353,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     train_unfrozen(backbone, early, training, validation, runs["unfrozen early"])
     options.out.parent.mkdir(parents=True, exist_ok=True)
     page = confshift.report(runs["frozen"], options.out, thumbnail=validation)
-    print(*(one for one in page.findings if one.verdict in ("yes", "no")), sep="\n")
+    print(*(finding for finding in page.findings if finding.verdict in ("yes", "no")), sep="\n")
     print("", "On frozen features (the thread counts its epochs from 0):", sep="\n")
     print(table(runs["frozen"], first=last_third(runs["frozen"])[0].epoch))
     print("", f"Unfrozen after {options.epochs} epochs:", table(runs["unfrozen"], first=1), sep="\n")

@@ -1,12 +1,14 @@
 """When does a validation loss rise systematically? And why does the training loss drop suddenly?
 
 Two trainings of one small network on the same images. With a strong weight decay it forgets as fast as it
-learns: its validation loss only fluctuates. Without weight decay it overfits. The loss of each training batch
-is kept, to compare the end of an epoch with the start of the next, and the training images are inspected in
-eval mode when an epoch is over. A third training draws its batches with replacement, so that an epoch does
-not hold each image once: if the drops of the training loss come from the epochs, it has none.
+learns: its validation loss only fluctuates. Without weight decay it overfits. The script saves the loss of
+each training batch, to compare the end of an epoch with the start of the next, and inspects the training
+images in eval mode at the end of each epoch. A third training draws its batches with replacement, so that
+an epoch does not contain each image once: if the drops of the training loss come from the epochs, this
+training has none.
 
-The thread names no data and no recipe. Digits seen through a random window stand in, or your images (--data).
+The thread names no data and no recipe. This uses digits, each cut to a random window, or your images
+(--data).
 
     python examples/t3_fluctuation_or_rise.py [--data DIR] [--epochs N] [--out PAGE] [--quick]
 """
@@ -37,7 +39,7 @@ TRAININGS = {
     "no_epochs": {"weight_decay": 0.0, "replacement": True},
 }
 #: The findings about the question; the page has all.
-TOLD = ("rise", "refinement_rise", "error_rise", "run_kind", "best_checkpoint", "train_gap")
+SELECTION = ("rise", "refinement_rise", "error_rise", "run_kind", "best_checkpoint", "train_gap")
 
 
 def train(
@@ -92,8 +94,8 @@ def boundaries(run: confshift.Run) -> pd.DataFrame:
     """
     checkpoints = run.checkpoints("train")
     table = pd.DataFrame(
-        [{"eval_mode": one.metrics()["loss"], **one.metadata} for one in checkpoints],
-        index=[one.epoch for one in checkpoints],
+        [{"eval_mode": checkpoint.metrics()["loss"], **checkpoint.metadata} for checkpoint in checkpoints],
+        index=[checkpoint.epoch for checkpoint in checkpoints],
     )
     table["first"] = table["first"].shift(-1)
     return table[["last", "running", "eval_mode", "first"]].dropna()
@@ -114,29 +116,29 @@ def answer(runs: dict[str, confshift.Run]) -> list[str]:
 
 def rises(histories: dict[str, confshift.History]) -> str:
     """Say of both runs whether the loss rises, and how much it fluctuates."""
-    told = []
+    sentences = []
     for name, history in histories.items():
         row = history.rise.loc["loss"]
         steps = np.diff(history.table.loc[history.table["split"] == "val", "loss"])
-        told.append(
+        sentences.append(
             f"{row['verdict']} ({row['status'].replace('_', ' ')}) for the run that {name}, "
             f"{row['last_value']:.3f} at epoch {row['last_epoch']:g} after {row['best_value']:.3f} at epoch "
             f"{row['best_epoch']:g}, with {(steps > 0).sum()} of {len(steps)} steps upwards, the largest "
             f"{steps.max():+.3f}"
         )
-    return f"Does the validation loss rise systematically? {'; '.join(told).capitalize()}."
+    return f"Does the validation loss rise systematically? {'; '.join(sentences).capitalize()}."
 
 
 def best(histories: dict[str, confshift.History]) -> str:
-    """Say which checkpoints can't be told from the best."""
-    told = []
+    """Say which checkpoints can't be counts from the best."""
+    counts = []
     for name, history in histories.items():
         candidates = history.candidates.loc["loss"]
         epochs = candidates.index[candidates["in_set"].astype(bool)]
-        told.append(
+        counts.append(
             f"{len(epochs)} of {len(candidates)} (from {epochs[0]:g} to {epochs[-1]:g}) where it {name}"
         )
-    return f"Epochs that can't be told from the one with the lowest loss: {', '.join(told)}."
+    return f"Epochs that can't be told from the one with the lowest loss: {', '.join(counts)}."
 
 
 def drops(runs: dict[str, confshift.Run]) -> str:
@@ -177,14 +179,16 @@ def load(data: Path | None, *, quick: bool) -> tuple[Images, Images]:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=QUESTION)
-    parser.add_argument("--data", type=Path, help="your own images, as images.py says")
+    parser.add_argument(
+        "--data", type=Path, help="your own images; see images.py for the forms of the folder"
+    )
     parser.add_argument("--epochs", type=int, default=EPOCHS)
     parser.add_argument("--out", type=Path, default=PAGE, help="the page of the run that overfits")
-    parser.add_argument("--quick", action="store_true", help="a fifth of the images: to see that it works")
+    parser.add_argument("--quick", action="store_true", help="use a fifth of the images, as a quick test")
     options = parser.parse_args(arguments)
     print(QUESTION)
     if options.data is None:
-        torch.set_num_threads(1)  # images this small gain nothing from more
+        torch.set_num_threads(1)  # more threads don't help with images this small
     training, validation = load(options.data, quick=options.quick)
     runs = {name: confshift.Run(RUNS / name) for name in TRAININGS}
     for name, recipe in TRAININGS.items():
@@ -196,8 +200,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     beside = options.out.with_stem(f"{options.out.stem}_fluctuates")
     for name, path in {"fluctuates": beside, "overfits": options.out}.items():
         page = confshift.report(runs[name], path, thumbnail=validation)
-        told = [one for one in page.findings if one.code in TOLD]
-        print("", f"The run that {name}, page {path}:", *told, sep="\n")
+        selection = [finding for finding in page.findings if finding.code in SELECTION]
+        print("", f"The run that {name}, page {path}:", *selection, sep="\n")
     print("", *answer(runs), sep="\n")
 
 

@@ -64,7 +64,7 @@ def train(training: Images, validation: Images, run: confshift.Run, *, epochs: i
 
 
 def load(data: Path | None, *, quick: bool) -> tuple[Images, Images]:
-    """Return the training and the validation images, and say what is not as in the thread."""
+    """Return the training and the validation images, and print what differs from the thread."""
     if data is not None:
         return load_images(data, size=32)
     training, validation = (
@@ -147,11 +147,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--epochs", type=int, default=EPOCHS)
     parser.add_argument("--out", type=Path, default=PAGE, help="the page")
-    parser.add_argument("--quick", action="store_true", help="a fifth of the digits: to see that it works")
+    parser.add_argument("--quick", action="store_true", help="use a fifth of the digits, as a quick test")
     options = parser.parse_args(arguments)
     print(QUESTION)
     if options.data is None:
-        torch.set_num_threads(1)  # images this small gain nothing from more
+        torch.set_num_threads(1)  # more threads don't help with images this small
     torch.manual_seed(0)
     training, validation = load(options.data, quick=options.quick)
     run = confshift.Run(RUN)
@@ -160,7 +160,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     train(training, validation, run, epochs=options.epochs)
     options.out.parent.mkdir(parents=True, exist_ok=True)
     page = confshift.report(run, options.out, thumbnail=validation)
-    print(*(one for one in page.findings if one.verdict in ("yes", "no")), "", *answer(run), sep="\n")
+    print(
+        *(finding for finding in page.findings if finding.verdict in ("yes", "no")),
+        "",
+        *answer(run),
+        sep="\n",
+    )
     print(f"The page: {options.out}")
 
 
