@@ -194,8 +194,10 @@ def test_the_gap_has_its_standard_error():
     rng = np.random.default_rng(2)
     confidence = rng.uniform(0.5, 1, 800)
     gaps = [calibration_errors(confidence, rng.random(800) < confidence) for _ in range(400)]
-    assert np.std([one.confidence_gap for one in gaps]) == pytest.approx(gaps[0].confidence_gap_se, rel=0.15)
-    assert np.mean([one.confidence_gap for one in gaps]) == pytest.approx(0, abs=0.003)
+    assert np.std([errors.confidence_gap for errors in gaps]) == pytest.approx(
+        gaps[0].confidence_gap_se, rel=0.15
+    )
+    assert np.mean([errors.confidence_gap for errors in gaps]) == pytest.approx(0, abs=0.003)
 
 
 def test_without_samples_everything_is_unknown():

@@ -121,7 +121,7 @@ def test_the_account_adds_up_and_its_mistake_parts_are_those_of_the_cells(data):
     comparison = comparison_of(*data)
     part = comparison.account["contribution"]
     means = comparison.panel.loss.mean(axis=1)
-    # Rate and cost may each be far larger than their sum, and are then known to their own rounding only.
+    # Rate and cost may each be far larger than their sum, so they are exact only to their own rounding.
     tolerance = rounding(comparison) + 8 * EPS * part.abs().sum()
     assert abs(part.sum() - (means[1] - means[0])) <= tolerance
     assert abs(part["hedging"] - comparison.cells["hedge"].sum()) <= tolerance
@@ -245,7 +245,7 @@ def test_the_cells_standard_error_is_that_of_the_mean_of_the_cells_changes(data)
 
 def test_the_class_table_describes_each_class_alone(make_logits):
     logits, targets = make_logits(60, 4, 2, churn=0.3)
-    targets[targets == 2] = 1  # nobody is of class 2
+    targets[targets == 2] = 1  # class 2 has no samples
     comparison = comparison_of(*logits, targets)
     for label, row in comparison.classes.iterrows():
         of_class = comparison.samples[comparison.samples["target"] == label]

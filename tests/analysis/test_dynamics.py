@@ -81,7 +81,7 @@ def test_each_sample_is_what_following_it_alone_says(run):
     ],
 )
 def test_when_a_sample_was_learned_and_how_often_forgotten(right, first, forgotten, learned):
-    logits = [np.array([[0.0, -1.0]]) if one == "1" else np.array([[-1.0, 0.0]]) for one in right]
+    logits = [np.array([[0.0, -1.0]]) if digit == "1" else np.array([[-1.0, 0.0]]) for digit in right]
     row = dynamics_of(stack(checkpoints(logits, [0], epochs=[10, 20, 30, 40]))).iloc[0]
     assert row["first_learned"] == pytest.approx(first, nan_ok=True)
     assert (row["forgetting_events"], row["learning_events"]) == (forgotten, learned)

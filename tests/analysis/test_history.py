@@ -173,7 +173,7 @@ def test_a_checkpoint_with_fewer_scored_samples_is_not_best(make_logits):
         ([5.0, 4.0, 3.0, 1.0], (0, 3)),  # the last is the best: the first and the last
         ([1.0], (0, 0)),
         ([1.0, 5.0], (0, 1)),
-        ([5.0, 1.0, 2.0, np.nan], (1, 2)),  # nothing can be said of the last
+        ([5.0, 1.0, 2.0, np.nan], (1, 2)),  # the last one has no loss
         ([np.nan, 5.0, 1.0], (1, 2)),
         ([np.nan, np.nan], (0, 1)),
     ],

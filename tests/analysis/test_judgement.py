@@ -34,7 +34,7 @@ def rise(panel):
 def test_only_the_confidence_is_at_fault_where_the_logits_only_grow(rise):
     assert list(rise.index) == SERIES
     assert rise["status"].to_dict() == {"loss": "systematic", "refinement_loss": "flat", "error_rate": "flat"}
-    assert (rise["verdict"] == rise["status"].map(lambda one: STATUSES[one].verdict)).all()
+    assert (rise["verdict"] == rise["status"].map(lambda status: STATUSES[status].verdict)).all()
 
 
 def test_each_series_is_judged_on_its_own_values(panel, rise):
@@ -173,7 +173,7 @@ def test_what_never_fell_has_no_share_of_a_fall():
 
 def test_a_rise_of_the_refinement_that_is_tiny_beside_all_else_is_called_small(make_logits):
     logits, targets = make_logits(3000, 4, 16, churn=0.0)
-    # The shape decays a little at each epoch while the scale grows fourfold; the first epoch knows nothing.
+    # The shape decays a little at each epoch while the scale grows fourfold; the first epoch is a guess.
     shuffled = logits[:, np.random.default_rng(0).permutation(3000)]
     decay = np.linspace(0, 0.08, 16)[:, None, None]
     mixed = (1 - decay) * logits + decay * shuffled

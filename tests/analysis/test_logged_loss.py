@@ -201,7 +201,7 @@ def test_the_error_of_a_cause_is_its_largest_relative_difference():
     assert causes["error"].is_monotonic_increasing
 
 
-# Each way as a loop would go it, by torch
+# Each way as a loop would compute it, by torch
 
 
 def batched(size, reduction="mean", **settings):

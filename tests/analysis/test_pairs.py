@@ -24,7 +24,7 @@ SIDES = {
 
 def history_of(logits, targets, groups=None):
     checkpoints = [
-        Checkpoint.from_predictions(Predictions(one, targets), epoch=at) for at, one in enumerate(logits)
+        Checkpoint.from_predictions(Predictions(z, targets), epoch=epoch) for epoch, z in enumerate(logits)
     ]
     return summarize(checkpoints, groups=groups)
 

@@ -81,7 +81,7 @@ def test_other_samples_are_refused_saying_how_many(other, message):
 def named(*all_names):
     """Make checkpoints of the same five samples, each with its own class names (None: the default ones)."""
     each = [Predictions(np.zeros((5, 3)), [0, 1, 2, 0, 1], class_names=names) for names in all_names]
-    return [Checkpoint.from_predictions(one, epoch=epoch) for epoch, one in enumerate(each)]
+    return [Checkpoint.from_predictions(side, epoch=epoch) for epoch, side in enumerate(each)]
 
 
 def test_class_names_in_another_order_are_refused_naming_the_first():
@@ -116,5 +116,5 @@ def test_the_order_in_which_samples_came_does_not_matter(make_logits):
     order = np.random.default_rng(0).permutation(30)
     straight = Predictions(logits[0], targets, sample_ids=np.arange(30))
     shuffled = Predictions(logits[0][order], targets[order], sample_ids=order)
-    panel = stack([Checkpoint.from_predictions(one, epoch=e) for e, one in enumerate((straight, shuffled))])
+    panel = stack([Checkpoint.from_predictions(side, epoch=e) for e, side in enumerate((straight, shuffled))])
     np.testing.assert_array_equal(panel.loss[0], panel.loss[1])

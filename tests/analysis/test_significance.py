@@ -30,8 +30,8 @@ def test_the_interval_covers_the_mean_of_a_skewed_pair(samples, least):
     population = skewed_differences(20_000, random)
     truth = population.mean()
     intervals = [paired_interval(random.choice(population, samples)) for _ in range(1000)]
-    below = np.mean([truth < one.low for one in intervals])
-    above = np.mean([truth > one.high for one in intervals])
+    below = np.mean([truth < interval.low for interval in intervals])
+    above = np.mean([truth > interval.high for interval in intervals])
     assert least <= 1 - below - above <= 0.975
     assert above < 0.06
 

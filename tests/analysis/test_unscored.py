@@ -24,7 +24,7 @@ def odd_logits(draw, epochs=(1, 4)):
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     logits = rng.normal(size=(count, samples, CLASSES)) * draw(st.sampled_from([0.1, 3.0, 60.0])) - 400
     targets = rng.integers(0, CLASSES, samples)
-    # Rows draw what is odd about them: nothing, NaN, +inf, the true class masked, another masked, all masked.
+    # Each row draws its oddity: none, NaN, +inf, the true class masked, another masked, all masked.
     odd = rng.choice(
         6,
         p=draw(st.sampled_from([(1, 0, 0, 0, 0, 0), (0.5, *[0.1] * 5), (0, *[0.2] * 5)])),
@@ -43,19 +43,19 @@ def odd_logits(draw, epochs=(1, 4)):
 
 def answer(z):
     """The probabilities of one row, or None where it gives no answer."""
-    values = [float(one) for one in z]
-    if any(math.isnan(one) or one == math.inf for one in values) or max(values) == -math.inf:
+    values = [float(logit) for logit in z]
+    if any(math.isnan(value) or value == math.inf for value in values) or max(values) == -math.inf:
         return None
-    powers = [math.exp(one - max(values)) for one in values]
-    return [one / sum(powers) for one in powers]
+    powers = [math.exp(value - max(values)) for value in values]
+    return [power / sum(powers) for power in powers]
 
 
 def loss_of(z, label):
     """Minus the log-probability of a label, without the rounding of very small probabilities."""
-    values = [float(one) for one in z]
+    values = [float(logit) for logit in z]
     if values[label] == -math.inf:
         return math.inf
-    return math.log(sum(math.exp(one - max(values)) for one in values)) + max(values) - values[label]
+    return math.log(sum(math.exp(value - max(values)) for value in values)) + max(values) - values[label]
 
 
 def mean(values):
@@ -148,7 +148,7 @@ def test_a_pair_is_that_of_loops_over_the_rows_of_both_sides(run):
         }
         for name, value in expected.items():
             assert same(change.loc[name, side], value), (name, side)
-        # The account adds up to the change of the loss, so its error rate is of the samples with one.
+        # The account adds up to the change of the loss, so its error rate is over the finite losses.
         assert same(comparison.account.loc["error_rate", side], 1 - mean([right[at][i] for i in finite]))
         for label in range(CLASSES):
             row = comparison.classes.loc[label]
@@ -276,7 +276,7 @@ def test_a_run_that_does_not_rise_is_flat_and_no_longer_so_where_what_is_left_ou
     assert summarize(checkpoints(logits, targets)).rise.loc["loss", "status"] == "flat"
     once, ended, always, never = (logits.copy() for _ in range(4))
     once[4, :2] = np.nan  # judged at some epochs and not at others
-    ended[-1] = np.nan  # nothing is known of the last epoch
+    ended[-1] = np.nan  # the last epoch has no answers
     always[:, :2] = np.nan  # two of 300 samples never had an answer: nothing of theirs can have risen
     never[:, :20] = np.nan  # so many that the rest is another set
     for run, status in ((once, "unscored"), (ended, "unscored"), (always, "flat"), (never, "unscored")):
@@ -328,7 +328,7 @@ def test_the_pair_of_a_run_shares_samples_with_a_finite_loss():
     logits[1, 150:] = np.nan
     logits[2, :150] = np.nan
     history = summarize(checkpoints(logits, targets))
-    assert [one.epoch for one in history.pair] == [0, 2]
+    assert [checkpoint.epoch for checkpoint in history.pair] == [0, 2]
     logits[0, 150:] = np.nan  # now epoch 1 is the best, and the last has none of its samples
     before, after = summarize(checkpoints(logits, targets)).pair
     assert compare(before, after).samples_left_out < 300

@@ -36,7 +36,7 @@ COMMANDS = {
 
 def call(*arguments):
     """Run a command in this process; an exception that is not an ending fails the test."""
-    result = CliRunner().invoke(main, [str(one) for one in arguments])
+    result = CliRunner().invoke(main, [str(argument) for argument in arguments])
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
     return result
@@ -45,8 +45,8 @@ def call(*arguments):
 def fill(path, make_logits, checkpoints=3):
     logits, targets = make_logits(40, 3, checkpoints)
     run = Run(path)
-    for epoch, one in enumerate(logits):
-        run.append(Predictions(one, targets), epoch=epoch)
+    for epoch, z in enumerate(logits):
+        run.append(Predictions(z, targets), epoch=epoch)
     run.flush()
     return run
 
@@ -60,7 +60,7 @@ def odd_run(request, tmp_path, monkeypatch, make_logits):
 
 
 def is_clean(text):
-    return all(one.isprintable() for line in text.split("\n") for one in line)
+    return all(character.isprintable() for line in text.split("\n") for character in line)
 
 
 # ----------------------------------------------------------------------------------------- names of all kinds
@@ -71,7 +71,7 @@ def test_a_run_of_any_name_is_read_and_no_name_reaches_the_terminal_as_it_is(odd
     assert is_clean(result.output)
 
 
-@pytest.mark.parametrize("command", [one for one in COMMANDS if one != "plot"])
+@pytest.mark.parametrize("command", [command for command in COMMANDS if command != "plot"])
 def test_as_json_a_run_of_any_name_comes_back_as_it_is(odd_run, command):
     result = call(command, odd_run, *COMMANDS[command], "--json")
     assert result.exit_code == 0, result.output
@@ -142,7 +142,7 @@ def test_an_error_repeats_what_was_given_without_its_effects(
     monkeypatch.chdir(tmp_path)
     fill("r", make_logits, 1)
     Path("file").write_text("")
-    result = call(*(one.format(ODD[name]) for one in arguments))
+    result = call(*(argument.format(ODD[name]) for argument in arguments))
     assert result.exit_code == 2
     assert result.stdout == ""
     assert is_clean(result.stderr)
@@ -195,7 +195,7 @@ def test_a_path_that_names_nothing_is_refused_and_nothing_is_made(
     tmp_path, monkeypatch, arguments, end, said
 ):
     monkeypatch.chdir(tmp_path)
-    result = call(*(one or end for one in arguments))
+    result = call(*(argument or end for argument in arguments))
     assert result.exit_code == 2
     assert said in result.stderr
     assert list(tmp_path.iterdir()) == []

@@ -114,7 +114,7 @@ def keep(name):
     data, recipe = RECIPES[name]()
     rates, logits = zip(*train(data, recipe), strict=True)
     rows, epochs = slice(recipe.samples), slice(None, None, recipe.every)
-    below_top = [one[rows] - one[rows].max(axis=1, keepdims=True) for one in logits[epochs]]
+    below_top = [z[rows] - z[rows].max(axis=1, keepdims=True) for z in logits[epochs]]
     np.savez_compressed(
         ARRAYS / f"{name}.npz",
         logits=np.array(below_top, np.float16),

@@ -234,7 +234,7 @@ def test_calm_without_gain_may_be_a_training_set_fitted_perfectly():
 
 @pytest.mark.parametrize("rate", ["0.1", [], {"group": 0.1}, float("nan"), True])
 def test_recorded_rates_that_can_not_be_read_are_said_to_be_so(rate):
-    run = [replace(one, metadata={"lr": rate}) for one in stepping()]
+    run = [replace(checkpoint, metadata={"lr": rate}) for checkpoint in stepping()]
     drop = causes_of(run)["learning_rate_drop"]
     assert drop.verdict == "not applicable"
     assert f"at {len(run)} checkpoints can't be read as a number: {rate!r} at epoch 0." in drop.sentence

@@ -91,7 +91,7 @@ def test_the_verdict_of_the_run_is_quoted_only_where_the_pair_ends_at_its_last_e
 
 
 def test_a_pair_of_ones_own_is_not_given_the_verdict_and_the_advice_of_the_run(confident):
-    # From a worse epoch than the best one a temperature may seem to gain what it does not.
+    # Against an epoch worse than the best one, a temperature seems to gain more than it does.
     sentence = headline(confident, compare(confident.main.checkpoints[16], confident.main.checkpoints[-1]))
     assert "systematic" not in sentence
     assert "keep epoch" not in sentence

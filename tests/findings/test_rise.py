@@ -279,7 +279,7 @@ def test_growing_logits_repaired_at_each_epoch_hide_the_decay(make_logits):
     noise = logits[:, np.random.default_rng(0).permutation(800)]
     share = np.linspace(0, 0.2, 16)[:, None, None]
     mixed = (1 - share) * logits + share * noise
-    # Badly over-confident at first, calibrated at the end: the loss falls, what it could be rises.
+    # Badly over-confident at first, calibrated at the end: the loss falls, while the refinement loss rises.
     ratio = [Checkpoint.from_predictions(Predictions(one, targets)).temperature for one in mixed]
     confidence = np.geomspace(6, 1, 16)
     history = history_of(mixed * (confidence / np.array(ratio))[:, None, None], targets)

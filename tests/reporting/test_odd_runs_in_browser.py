@@ -58,7 +58,7 @@ def odd_runs(make_logits):
     }
 
 
-#: Choose one pair after the other; the numbers and rows are there before the charts have followed.
+#: Choose one pair after the other; numbers and rows are ready before the charts are.
 ALL_PAIRS = """
     return arguments[0].map(([before, after]) => {
       window.confshift.choose({before, after});
@@ -80,7 +80,7 @@ NAMES = (
 )
 
 
-#: What the script looks up; the rest it adds up from losses that are kept in 16 bits.
+#: Numbers that the script looks up; it adds up the others from losses stored in 16 bits.
 BY_PYTHON = {
     *(f"{name}_{end}" for name in ("loss", "accuracy") for end in ("low", "high", "change")),
     *("hedging", "error_rate", "mistake_cost"),

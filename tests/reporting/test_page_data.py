@@ -1,4 +1,4 @@
-"""The contract between Python and the page's script: what the one names, the other reads."""
+"""The contract between Python and the page's script: the script reads the keys that Python writes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ import pytest
 from confshift.reporting.page_data import PageData, SampleData
 
 ASSETS = files("confshift.reporting") / "assets"
-SCRIPTS = {one.name: one.read_text(encoding="utf-8") for one in ASSETS.iterdir() if one.name.endswith(".js")}
+SCRIPTS = {
+    file.name: file.read_text(encoding="utf-8") for file in ASSETS.iterdir() if file.name.endswith(".js")
+}
 
 
 def read_from(owner):

@@ -26,7 +26,7 @@ from confshift.reporting.vega import to_png
 
 pytestmark = pytest.mark.browser
 
-#: Readings that need no samples, only what the page carries exactly.
+#: Readings that need no samples, only numbers that the page has exactly.
 EXACT = [
     "pair",
     "loss",
@@ -41,7 +41,7 @@ EXACT = [
 
 
 def test_every_chart_is_drawn_in_silence_and_without_a_network(visit, record_property):
-    visit.open()  # what is asked for is asked for while it opens
+    visit.open()  # any request would come while it opens
     figures = visit.run("return document.querySelectorAll('.figure').length")
     drawn = visit.run("return document.querySelectorAll('.figure .live svg').length")
     record_property("drawn after, ms", visit.run("return document.body.dataset.ready"))
@@ -387,7 +387,7 @@ def test_without_scripts_the_answer_is_readable(browser, path, page):
         browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": False})
 
 
-# All rules in the light; in the dark only the one that knows colours: nothing else differs.
+# All rules in the light; in the dark only the rule about colours, since nothing else differs.
 @pytest.mark.parametrize(
     ("scheme", "rules", "passes"), [("light", None, 20), ("dark", ["color-contrast"], 0)]
 )

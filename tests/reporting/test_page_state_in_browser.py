@@ -19,14 +19,14 @@ from confshift.reporting.page import report
 
 pytestmark = pytest.mark.browser
 
-#: Whether the marks of a kind that a chart has drawn are of the rows that its table holds now.
+#: Whether the marks of a kind in a chart are those of the current rows of its table.
 DRAWN_AS_TABLE = """
     const marks = document.querySelectorAll('#figure-{figure} .live .mark-{mark}.role-mark path');
     const drawn = Array.from(marks, one => one.__data__.datum['{column}']).sort();
     const rows = window.confshift.rows('{table}').map(row => row['{column}']).sort();
     return rows.length > 0 && JSON.stringify(drawn) === JSON.stringify(rows);
 """
-#: What is said to those without scripts, where it stands on the page.
+#: The note for readers without scripts, by its place on the page.
 SAID = (
     "const said = document.querySelector('noscript');"
     "return said.getBoundingClientRect().height > 10 ? said.textContent : ''"
@@ -249,7 +249,7 @@ def test_of_a_report_that_looks_back_other_pairs_look_forward(browser, tmp_path,
 
 
 # ------------------------------------------------------------------------------------------- tables and files
-#: What a spreadsheet may take for a formula, split at commas, semicolons or tabs; four names at a time.
+#: Texts that a spreadsheet may read as formulas, split at commas, semicolons or tabs; four names at a time.
 FORMULAS = [
     ["=1+1", "\n=1+1", "a;=1+1", "a\t=1"],
     ["+1", "-1", "@x", " \t=1"],
@@ -312,7 +312,7 @@ def test_the_table_of_a_sample_holds_its_losses_as_they_are(visit):
     assert float(last[1]) < 1e-3
 
 
-# ----------------------------------------------------------------------------------- narrow, unseen, on paper
+# ----------------------------------------------------------------------------- narrow, out of sight, on paper
 def test_a_long_name_of_a_class_does_not_widen_a_narrow_page(browser, tmp_path, make_run):
     made = report(make_run(60, 3, 3, class_names=["a" * 250, "b " * 125, "c"]))
     metrics = {"width": 390, "height": 800, "deviceScaleFactor": 1, "mobile": True}

@@ -29,7 +29,7 @@ def mode_of(path):
     return stat.S_IMODE(path.stat().st_mode)
 
 
-# ----------------------------------------------------------------------------------------- what a path may be
+# ----------------------------------------------------------------------------------------- kinds of paths
 @pytest.mark.parametrize("links", [1, 3])
 def test_a_link_stays_and_what_it_leads_to_is_replaced(tmp_path, links):
     page = tmp_path / "there" / "page.html"

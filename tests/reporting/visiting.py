@@ -5,16 +5,16 @@ from __future__ import annotations
 import json
 import time
 
-#: Nothing here is asserted on a clock; what isn't done by then never will be.
+#: No test asserts on a clock; whatever takes longer than this will never finish.
 PATIENCE = 90
-#: Keep what a download would save.
+#: Store the text that a download would save.
 CATCH_DOWNLOAD = (
     "URL.createObjectURL = blob => { blob.text().then(text => { window.saved = text; }); return '#'; };"
     "HTMLAnchorElement.prototype.click = () => {};"
 )
 
 
-#: What the reader sees of the choice, where a page is as it opened.
+#: What a reader sees of the choice on a page that has just opened.
 LOOKS = (
     "JSON.stringify([window.confshift.values(), window.confshift.pairs.data.classes.names,"
     " ...['A', 'B'].map(side => document.querySelector(`#epoch-${side}`)?.value),"
@@ -22,7 +22,7 @@ LOOKS = (
     " ...Array.from(document.querySelectorAll('#movers button, button[data-variant], details'),"
     " one => [one.getAttribute('aria-pressed'), one.open])])"
 )
-#: Put everything back that a reader, or a test, may have chosen.
+#: Reset everything that a reader, or a test, may have chosen.
 PUT_BACK = """
     const done = arguments[0];
     const {data} = window.confshift.pairs;

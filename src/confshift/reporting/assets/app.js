@@ -1,16 +1,16 @@
-// What the reader chooses, and the start.
+// The reader's choices, and the start.
 
-// The pair that a choice leads to. With A = B there is none: what was shown stays. The report's own pair may run
-// backwards, every other is put in the order of time.
-function settled({before, after}) {
+// The pair that a choice leads to. A = B is no pair, so the current one stays. The report's own pair may run
+// backwards; every other is put in order of time.
+function validPair({before, after}) {
   if (data.paired && before === after) return {before: state.before, after: state.after};
-  const own = before === data.pair[0] && after === data.pair[1];
-  return before > after && !own ? {before: after, after: before} : {before, after};
+  const isOwn = before === data.pair[0] && after === data.pair[1];
+  return before > after && !isOwn ? {before: after, after: before} : {before, after};
 }
 
 function choose(change) {
   const next = {...state, ...change};
-  Object.assign(next, settled(next));
+  Object.assign(next, validPair(next));
   next.values = pairs.values(next.before, next.after);
   state = next;
   write();
@@ -18,32 +18,32 @@ function choose(change) {
   return refreshAll();
 }
 
-// A class comes with its own sample: the one that rose most.
+// Choosing a class also chooses its sample that rose most.
 function chooseClass(text) {
   const only = text === "" ? null : Number(text);
   return choose({only, pinned: views.movers({...state, only})[0]?.i ?? null});
 }
 
 function nearest(epoch) {
-  const distance = pairs.epochs.map(one => Math.abs(one - epoch));
+  const distance = pairs.epochs.map(other => Math.abs(other - epoch));
   return distance.indexOf(Math.min(...distance));
 }
 
-// The position of an epoch that is written as text; undefined where the run has none such.
+// The position of an epoch given as text; undefined where the run has no such epoch.
 function placeOf(text) {
   const epoch = text.trim() === "" ? NaN : Number(text), at = nearest(epoch);
   return Number.isFinite(epoch) && Math.abs(pairs.epochs[at] - epoch) <= 1e-9 * Math.abs(epoch) ? at : undefined;
 }
 
-// The epochs that the address names, where the run has them; null where it speaks of none.
+// The epochs that the address names, as far as the run has them; null where it names none.
 function fromAddress() {
-  const asked = new URLSearchParams(data.two_runs ? "" : location.hash.slice(1)), found = {};
-  if (!asked.has("A") && !asked.has("B")) return null;
+  const parameters = new URLSearchParams(data.two_runs ? "" : location.hash.slice(1)), pair = {};
+  if (!parameters.has("A") && !parameters.has("B")) return null;
   for (const [name, side] of [["A", "before"], ["B", "after"]]) {
-    const at = placeOf(asked.get(name) ?? "");
-    if (at !== undefined) found[side] = at;
+    const at = placeOf(parameters.get(name) ?? "");
+    if (at !== undefined) pair[side] = at;
   }
-  return found;
+  return pair;
 }
 
 function writeAddress() {
@@ -76,8 +76,8 @@ function listen() {
   for (const [side, name] of [["A", "before"], ["B", "after"]])
     find(`#epoch-${side}`)?.addEventListener("change", event => choose({[name]: Number(event.target.value)}));
   find("#back")?.addEventListener("click", () => choose({before: data.pair[0], after: data.pair[1]}));
-  const carried = new Set(data.samples.targets);
-  for (const option of all("#only option")) option.disabled = option.value !== "" && !carried.has(Number(option.value));
+  const present = new Set(data.samples.targets);
+  for (const option of all("#only option")) option.disabled = option.value !== "" && !present.has(Number(option.value));
   find("#only")?.addEventListener("change", event => chooseClass(event.target.value));
   for (const button of all("[data-variant][value]"))
     button.addEventListener("click", () => redraw(button.dataset.variant, button.value));
@@ -94,21 +94,21 @@ function listen() {
   addEventListener("scroll", () => { tip.hidden = true; }, {passive: true});
   addEventListener("keydown", event => { if (event.key === "Escape") tip.hidden = true; });
   addEventListener("hashchange", () => {
-    const asked = fromAddress();
-    if (asked) choose(asked);
+    const pair = fromAddress();
+    if (pair) choose(pair);
   });
   listenToPrinting();
 }
 
-// Paper has another width, and nothing on it can be unfolded.
+// Paper has another width, and a reader can't unfold anything on it.
 function listenToPrinting() {
-  let folded = [];
+  let closed = [];
   addEventListener("beforeprint", () => {
-    folded = all(".steps details:not([open])");
-    for (const details of folded) details.open = true;
+    closed = all(".steps details:not([open])");
+    for (const details of closed) details.open = true;
     for (const chart of charts.values()) chart.view.resize().run();
   });
-  addEventListener("afterprint", () => { for (const details of folded) details.open = false; });
+  addEventListener("afterprint", () => { for (const details of closed) details.open = false; });
 }
 
 async function redraw(variant, value) {
@@ -116,7 +116,7 @@ async function redraw(variant, value) {
   write();
   for (const button of all(`button[data-variant="${variant}"]`)) button.setAttribute("aria-pressed", button.value === value);
   for (const figure of all(`.figure[data-variant="${variant}"]`)) await draw(figure);
-  await refreshAll();  // what a choice had begun, and this has cut off
+  await refreshAll();  // completes the refresh of a choice that this redraw interrupted
 }
 
 async function start() {
@@ -124,14 +124,14 @@ async function start() {
   tip.hidden = true;
   document.body.append(tip);
   await pairs.decode();
-  const asked = fromAddress();
-  Object.assign(state, settled({...state, ...asked}));
+  const pair = fromAddress();
+  Object.assign(state, validPair({...state, ...pair}));
   state.values = pairs.values(state.before, state.after);
   state.pinned = data.paired ? views.rows("movers", state)[0]?.i ?? null : pairs.worst(state.after);
   state = {...state};
   listen();
   write();
-  if (asked) writeAddress();
+  if (pair) writeAddress();
   for (const figure of all(".figure[data-chart]")) {
     await draw(figure);
     await pause();

@@ -1,15 +1,15 @@
-// Draws the charts and lets them follow the choice.
+// Draws the charts, and refreshes them when the choice changes.
 
 function specOf({dataset: {chart, variant}}) {
   return structuredClone(data.specs[variant ? `${chart}_${state[variant]}` : chart]);
 }
 
 async function draw(figure) {
-  const asked = state, spec = specOf(figure), sources = spec.data.filter(one => !one.source && !one.values && !one.url);
-  const rows = new Map(sources.map(({name}) => [name, views.rows(name, asked)]));
-  // The first rows stand in the spec: scales of an empty table warn about an infinite extent.
+  const snapshot = state, spec = specOf(figure), sources = spec.data.filter(source => !source.source && !source.values && !source.url);
+  const rows = new Map(sources.map(({name}) => [name, views.rows(name, snapshot)]));
+  // The spec includes the first rows: scales of an empty table warn about an infinite extent.
   for (const source of sources) source.values = rows.get(source.name);
-  // The chart is one image, named by its holder; of its marks, none has a name of its own.
+  // The chart is one image, and its holder has its name; marks have no names of their own.
   const live = make("div", undefined, {class: "live", "aria-hidden": "true"});
   charts.get(figure.id)?.view.finalize();
   charts.delete(figure.id);
@@ -17,7 +17,7 @@ async function draw(figure) {
   const options = {mode: "vega", renderer: "svg", actions: false, ast: true, defaultStyle: false, tooltip: showTip};
   const {view} = await vegaEmbed(live, spec, options);
   if (!live.isConnected) return view.finalize();  // a later drawing has taken its place
-  charts.set(figure.id, {figure, view, rows, drawn: asked});
+  charts.set(figure.id, {figure, view, rows, drawn: snapshot});
   view.addEventListener("click", (_, item) => { if (item?.datum?.i !== undefined) choose({pinned: item.datum.i}); });
   if (figure.dataset.drag) draggable(figure, view);
   await refresh(figure);
@@ -33,20 +33,20 @@ async function refresh(figure) {
   const chart = charts.get(figure.id);
   if (!chart || chart.drawn === state) return;
   chart.drawn = state;
-  const changed = Array.from(chart.rows.keys()).filter(name => chart.rows.get(name) !== views.rows(name, state));
-  for (const name of changed) {
+  const names = Array.from(chart.rows.keys()).filter(name => chart.rows.get(name) !== views.rows(name, state));
+  for (const name of names) {
     chart.rows.set(name, views.rows(name, state));
     chart.view.data(name, views.rows(name, state));
   }
-  if (changed.length) await chart.view.runAsync();
+  if (names.length) await chart.view.runAsync();
 }
 
 const TURN = 40;  // milliseconds
 const pause = () => new Promise(resolve => setTimeout(resolve));
 
-// What is in sight follows at once, the rest in turns short enough not to be felt.
+// Refreshes the charts in sight at once, the others in turns too short to notice.
 async function refreshAll() {
-  const mine = state, figures = Array.from(charts.values(), chart => chart.figure);
+  const snapshot = state, figures = Array.from(charts.values(), chart => chart.figure);
   for (const figure of figures.filter(near)) await refresh(figure);
   let since = 0;
   for (const figure of figures) {
@@ -54,7 +54,7 @@ async function refreshAll() {
       await pause();
       since = performance.now();
     }
-    if (state !== mine) return;
+    if (state !== snapshot) return;
     await refresh(figure);
   }
   document.body.dataset.shown = `${state.before},${state.after}`;

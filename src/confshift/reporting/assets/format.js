@@ -1,15 +1,15 @@
-// How numbers are written: the same formats as findings/wording.py, so that both write the same sentence.
+// Number formats, the same as in findings/wording.py, so that both write the same sentence.
 
 const MINUS = "\u2212";
 
-// As Python rounds: a tie, exactly half a unit of the last digit, goes to the even digit.
+// Rounds as Python does: a tie, exactly half a unit of the last digit, goes to the even digit.
 function fixed(value, decimals) {
   const exact = value.toFixed(decimals + 40), cut = exact.slice(0, -40).replace(/\.$/, "");
   const tie = /^50*$/.test(exact.slice(-40));
   return tie && Number(cut.at(-1)) % 2 === 0 ? cut : value.toFixed(decimals);
 }
 
-const NOTHING = 1e-9;  // what is smaller is the rounding of a sum
+const NOTHING = 1e-9;  // a smaller number is only the rounding of a sum
 
 function nats(value) {
   if (!Number.isFinite(value)) return Number.isNaN(value) ? "?" : "\u221e";
@@ -18,14 +18,14 @@ function nats(value) {
   return (value < -NOTHING ? MINUS : "") + fixed(size, decimals);
 }
 
-// Two amounts of loss with as many more digits as it takes to tell them from each other.
+// Two amounts of loss with as many more digits as it takes to distinguish them.
 function apart(first, second) {
-  const both = [first, second], short = both.map(value => Number.isFinite(value) ? nats(value) : "\u2013");
+  const values = [first, second], short = values.map(value => Number.isFinite(value) ? nats(value) : "\u2013");
   if (short[0] !== short[1] || !(Math.abs(first - second) > NOTHING)) return short;
-  const written = decimals => both.map(value => fixed(value, decimals).replace("-", MINUS));
+  const write = decimals => values.map(value => fixed(value, decimals).replace("-", MINUS));
   let decimals = 2;
-  while (written(decimals)[0] === written(decimals)[1]) decimals++;
-  return written(decimals);
+  while (write(decimals)[0] === write(decimals)[1]) decimals++;
+  return write(decimals);
 }
 
 const signed = value => (value < -NOTHING ? MINUS : "+") + nats(Math.abs(value));

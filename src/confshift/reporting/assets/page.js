@@ -1,6 +1,6 @@
 // Tooltips, inputs, sentences, tables and files.
 
-// The input of a sample, where the report was given one: its image from the sprite, or its text.
+// The input of a sample, if the report has it: its image from the sprite, or its text.
 function input(i, size) {
   const {tiles, texts, side, columns} = data.samples.inputs;
   if (i in texts) return [Object.assign(make("span", texts[i]), {className: "input"})];
@@ -16,19 +16,19 @@ function input(i, size) {
 
 const tip = make("div", undefined, {id: "tip", role: "status"});
 
-// What is told of a row, where the chart gives the row itself: see WHOLE_ROW in charts/parts.py.
-const TOLD = {
+// The lines of a tooltip whose chart passes the whole row: see WHOLE_ROW in charts/parts.py.
+const TOOLTIP_TITLES = {
   sample: "sample", true: "true class", said_before: "predicted at A", said: "predicted at B", loss_before: "loss at A", loss_after: "loss at B",
   epoch: "epoch", transition: "transition", contribution: "nats",
 };
-const written = value => typeof value === "number" ? shown(value) : value;
-const toldOf = row => Object.entries(TOLD).filter(([name]) => name in row).map(([name, title]) => [title, written(row[name])]);
+const tooltipText = value => typeof value === "number" ? cellText(value) : value;
+const tooltipOf = row => Object.entries(TOOLTIP_TITLES).filter(([name]) => name in row).map(([name, title]) => [title, tooltipText(row[name])]);
 
 function showTip(_, event, item, value) {
   tip.hidden = !value;
   if (!value) return;
   const table = make("table");
-  for (const [name, text] of value === item.datum ? toldOf(value) : Object.entries(value)) {
+  for (const [name, text] of value === item.datum ? tooltipOf(value) : Object.entries(value)) {
     const line = make("tr");
     line.append(make("td", name), make("td", text));
     table.append(line);
@@ -39,7 +39,7 @@ function showTip(_, event, item, value) {
   tip.style.top = `${Math.max(4, y + 12 + height > innerHeight ? y - height - 8 : y + 12)}px`;
 }
 
-// ---- words and tables
+// ---- sentences and tables
 
 function write() {
   const values = state.values;
@@ -61,18 +61,18 @@ function write() {
 function writeMovers() {
   const body = find("#movers tbody");
   if (!body) return;
-  const held = all("button", body).indexOf(document.activeElement);
+  const focus = all("button", body).indexOf(document.activeElement);
   body.replaceChildren(...views.rows("movers", state).map(row => {
     const line = make("tr"), first = make("td"), button = make("button", row.sample, {type: "button", "aria-pressed": row.i === state.pinned});
     button.className = "link";
     button.addEventListener("click", () => choose({pinned: row.i}));
-    const shown = input(row.i, data.samples.inputs.side);
-    first.append(...(row.i in data.samples.inputs.tiles ? [...shown, button] : [button, ...shown]));
+    const picture = input(row.i, data.samples.inputs.side);
+    first.append(...(row.i in data.samples.inputs.tiles ? [...picture, button] : [button, ...picture]));
     const cells = [row.true, row.said_before, row.said, nats(row.loss_before), nats(row.loss_after), signed(row.change)];
     line.append(first, ...cells.map(text => make("td", text)));
     return line;
   }));
-  all("button", body)[held]?.focus({preventScroll: true});  // who came by keyboard goes on from there
+  all("button", body)[focus]?.focus({preventScroll: true});  // so that a keyboard user can continue there
 }
 
 function writePinned() {
@@ -87,21 +87,21 @@ function writePinned() {
 }
 
 const MOST_ROWS = 200;
-// Places on an axis are for the chart; the reader gets the numbers. In some tables a number's name is a place's.
+// Columns of places on an axis: for the chart only. In some tables the name of a number means a place.
 const PLACES = ["order", "next", "right", "room", "text", "key", "i", "x", "y", "start", "end", "size", "row", "column"];
 const PLACES_OF = {bins_before: ["low", "high"], bins_after: ["low", "high"], samples: ["before", "after"], trajectory: ["loss"]};
-const TITLES = {exact: "loss"};  // not cut off at the edge of the axis, as its place is
+const TITLES = {exact: "loss"};  // unlike its place, which is clipped at the edge of the axis
 
-// The rows behind a chart as they are told: the names of their columns, and their values.
+// The rows behind a chart for the reader: the names of their columns, and their values.
 function tableOf({dataset: {table}}) {
   const rows = views.rows(table, state), hidden = [...PLACES, ...PLACES_OF[table] ?? []];
   const names = rows.length ? Object.keys(rows[0]).filter(name => !hidden.includes(name)) : [];
-  // JSON has no infinity: the samples that make a mean infinite tell it.
-  const told = (row, name) => row.infinite_samples > 0 && ["loss", "refinement_loss"].includes(name) ? Infinity : row[name];
-  return {head: names.map(name => TITLES[name] ?? name), rows: rows.map(row => names.map(name => told(row, name)))};
+  // JSON has no infinity, so a mean is infinite where some sample's loss is.
+  const valueOf = (row, name) => row.infinite_samples > 0 && ["loss", "refinement_loss"].includes(name) ? Infinity : row[name];
+  return {head: names.map(name => TITLES[name] ?? name), rows: rows.map(row => names.map(name => valueOf(row, name)))};
 }
 
-function shown(value) {
+function cellText(value) {
   if (value === null || value === undefined || Number.isNaN(value)) return "\u2013";
   if (typeof value !== "number") return String(value);
   if (value === Infinity) return "\u221e";
@@ -113,7 +113,7 @@ function fillTable(details) {
   top.append(...head.map(name => make("th", name.replaceAll("_", " "), {scope: "col"})));
   const lines = rows.slice(0, MOST_ROWS).map(row => {
     const line = make("tr");
-    line.append(...row.map(value => make("td", shown(value))));
+    line.append(...row.map(value => make("td", cellText(value))));
     return line;
   });
   const header = make("thead"), body = make("tbody");
@@ -124,8 +124,8 @@ function fillTable(details) {
   find(".scroll", details).replaceChildren(table, ...(more > 0 ? [make("p", `and ${more} more rows: download the CSV.`)] : []));
 }
 
-// A spreadsheet must not take a text for a formula, wherever it splits a line, also at semicolons: every text stands in
-// quotes, and one that begins like a formula, behind blanks and in wide characters too, after an apostrophe.
+// A spreadsheet must not read a text as a formula, wherever it splits a line, also at semicolons. So every text is in
+// quotes, and one that begins like a formula, also after blanks or in wide characters, has an apostrophe before it.
 function csvCell(value) {
   if (value === null || value === undefined || Number.isNaN(value)) return "";
   if (typeof value === "number") return String(value);
@@ -138,7 +138,7 @@ function csvOf(figure) {
   return [head, ...rows].map(line => line.map(csvCell).join(",")).join("\r\n");
 }
 
-// The chart as a picture of its own: without the style sheet, so in its light colours, on white.
+// The chart as a picture of its own, which has no style sheet: in the light colours, on white.
 async function svgOf(figure) {
   const svg = await charts.get(figure.id)?.view.toSVG();
   const light = Array.from(document.styleSheets[0].cssRules).find(rule => rule.selectorText === ":root").style;

@@ -1,16 +1,16 @@
-// The numbers of any pair of epochs. Epochs are known by their position; a difference is after minus before.
+// The numbers of any pair of epochs, by their positions; a difference is after minus before.
 
 const TRANSITIONS = ["stayed_right", "forgotten", "learned", "stayed_wrong"];
 const [UP, DOWN, UNCHANGED] = [0, 1, 2];
 
-// What a sentence names of one epoch, and the column of epochs that holds it.
+// The values of one epoch that sentences name, and their columns in `data.epochs`.
 const OF_EPOCH = {
   loss: "loss", accuracy: "accuracy", refinement: "refinement_loss", calibration: "calibration_loss", cost: "mistake_cost",
   gap: "confidence_gap", ece: "ece", ece_null: "ece_null", sure_right: "sure_right", sure_wrong: "sure_wrong",
   nonfinite: "nonfinite_samples", infinite: "infinite_samples",
 };
 
-// As Python rounds: half a unit goes to the even number.
+// Rounds as Python does: half a unit goes to the even number.
 const evenly = value => Math.abs(value % 1) === 0.5 ? 2 * Math.round(value / 2) : Math.round(value);
 
 const number = value => value === null ? NaN : value;  // JSON has no NaN
@@ -37,7 +37,7 @@ class Pairs {
     const codes = new Uint16Array(losses);
     this.loss = new Float32Array(codes.length);
     this.predicted = new {8: Uint8Array, 16: Uint16Array, 32: Uint32Array}[bits](predicted);
-    this.silent = 2 ** bits - 1;  // predicted by a sample without an answer; with one its loss may be infinite
+    this.silent = 2 ** bits - 1;  // the prediction of a sample without an answer; a sample with an answer may have an infinite loss
     for (let i = 0; i < codes.length; i++) this.loss[i] = codes[i] < 65535 ? floor * Math.expm1(codes[i] / 65534 * span) : this.predicted[i] === this.silent ? NaN : Infinity;
     this.weight = weights.length ? Float64Array.from(weights) : new Float64Array(carried).fill(1);
     this.contributions = new Float32Array(contributions);
@@ -46,20 +46,20 @@ class Pairs {
     this.table = new Float32Array(table);
   }
 
-  // Where a pair stands in the arrays of pairs.
+  // The position of a pair in the arrays of pairs.
   place(first, last) { return first * this.epochs.length - first * (first + 1) / 2 + last - first - 1; }
 
-  // What Python computed of a pair in the order of time, by column of `pair_table`.
+  // What Python computed for a pair in order of time, by row of `pair_table`.
   computed(before, after) {
     const at = this.place(before, after);
     return Object.fromEntries(this.data.pair_columns.map((name, row) => [name, this.table[row * this.count + at]]));
   }
 
-  // The epochs' own means, and what the numbers of a pair are over; where losses are not finite Python's replace them.
+  // The epochs' own means, and how many samples they are over; where losses are not finite, Python's numbers replace them.
   ofEpochs(before, after) {
     const c = this.columns, all = this.samples.all, {counts} = this.cells(before, after);
-    const switched = at => sum([...counts.slice(3 * at, 3 * at + 3)]);
-    const values = {scored: all, answered: all, forgotten_answers: switched(1), learned_answers: switched(2)};
+    const switches = at => sum([...counts.slice(3 * at, 3 * at + 3)]);
+    const values = {scored: all, answered: all, forgotten_answers: switches(1), learned_answers: switches(2)};
     for (const [side, at] of [["before", before], ["after", after]])
       for (const [name, column] of Object.entries(OF_EPOCH)) values[`${name}_${side}`] = c[column][at];
     return values;
@@ -81,34 +81,34 @@ class Pairs {
     const pair = this.place(first, last);
     for (let cell = 0; cell < 12; cell++) {
       const [transition, direction] = [Math.floor(cell / 3), cell % 3];
-      // Looked at backwards, learned is forgotten and up is down.
-      const turned = 3 * [0, 2, 1, 3][transition] + [DOWN, UP, UNCHANGED][direction];
-      const source = before < after ? cell : turned;
+      // Backwards, learned becomes forgotten and up becomes down.
+      const mirror = 3 * [0, 2, 1, 3][transition] + [DOWN, UP, UNCHANGED][direction];
+      const source = before < after ? cell : mirror;
       sums[cell] = (before < after ? 1 : -1) * this.contributions[source * this.count + pair];
       counts[cell] = this.counts[source * this.count + pair];
     }
     return {sums, counts};
   }
 
-  // Each carried sample's change of loss, NaN where one side's is not finite; kept for the pair in use.
+  // The change of loss of each sample on the page, NaN where a side's is not finite; stored for the current pair.
   changes(before, after) {
-    if (this.changed?.before !== before || this.changed.after !== after) {
+    if (this.current?.before !== before || this.current.after !== after) {
       const {carried} = this.samples, change = new Float64Array(carried);
       for (let i = 0; i < carried; i++) {
-        const one = this.loss[after * carried + i] - this.loss[before * carried + i];
-        change[i] = Number.isFinite(one) ? one : NaN;
+        const difference = this.loss[after * carried + i] - this.loss[before * carried + i];
+        change[i] = Number.isFinite(difference) ? difference : NaN;
       }
-      this.changed = {before, after, change};
+      this.current = {before, after, change};
     }
-    return this.changed.change;
+    return this.current.change;
   }
 
   values(before, after) {
-    const chosen = this.data.pair;
-    if (before === chosen[0] && after === chosen[1])  // as Python computed them
+    const own = this.data.pair;
+    if (before === own[0] && after === own[1])  // as Python computed them
       return Object.fromEntries(Object.entries(this.data.values).map(([name, value]) => [name, number(value)]));
-    const c = this.columns, called = at => `epoch ${FORMATS.epoch(this.epochs[at])}`;
-    const values = {A: this.epochs[before], B: this.epochs[after], at_A: called(before), at_B: called(after), temperature_after: c.temperature[after], by_groups: this.data.values.by_groups};
+    const c = this.columns, nameOf = at => `epoch ${FORMATS.epoch(this.epochs[at])}`;
+    const values = {A: this.epochs[before], B: this.epochs[after], at_A: nameOf(before), at_B: nameOf(after), temperature_after: c.temperature[after], by_groups: this.data.values.by_groups};
     Object.assign(values, this.ofEpochs(before, after), this.computed(before, after));
     for (const name of ["loss", "accuracy", "refinement", "calibration"])
       values[`${name}_change`] = values[`${name}_after`] - values[`${name}_before`];
@@ -120,11 +120,11 @@ class Pairs {
     return Object.assign(values, this.texts(values));
   }
 
-  // The sentences that are chosen by the numbers; pair_values.py chooses by the same.
+  // The sentences that depend on the numbers; pair_values.py chooses them in the same way.
   texts(values) {
-    const moved = values.infinite_before > 0 ? values.infinite_after > 0 ? "stayed" : "fell" : values.infinite_after > 0 ? "rose" : "finite";
+    const course = values.infinite_before > 0 ? values.infinite_after > 0 ? "stayed" : "fell" : values.infinite_after > 0 ? "rose" : "finite";
     const keys = {
-      loss_moved: moved, loss_course: moved, finite_part: moved,
+      loss_moved: course, loss_course: course, finite_part: course,
       left_out: values.nonfinite_before + values.nonfinite_after > 0 ? "some" : "none",
       costs: Number.isFinite(values.cost_before + values.cost_after) ? "wrong" : "right",
       class_fall: values.fell_before - values.fell_after > NOTHING ? "fell" : "none",
@@ -157,18 +157,18 @@ class Pairs {
     }));
   }
 
-  // The same where some losses are not finite: from the carried samples with one (an answer) on both sides.
+  // The same where some losses are not finite: from the page's samples with a finite loss (an answer) on both sides.
   sharedClasses(before, after) {
     const {names, shown} = this.data.classes, change = this.changes(before, after), {targets} = this.samples;
     const rows = names.map(name => ({class_name: name, samples: 0, answers: 0, before: 0, after: 0, contribution: 0}));
     const place = new Map(shown.map((code, at) => [code, rows[at]]));
     let all = 0;
-    change.forEach((one, i) => {
-      const row = place.get(targets[i]), scored = Number.isNaN(one) ? 0 : this.weight[i];
-      all += scored;
+    change.forEach((difference, i) => {
+      const row = place.get(targets[i]), weight = Number.isNaN(difference) ? 0 : this.weight[i];
+      all += weight;
       if (!row) return;
-      row.samples += scored;
-      row.contribution += scored && scored * one;
+      row.samples += weight;
+      row.contribution += weight && weight * difference;
       if (!this.answered(before, i) || !this.answered(after, i)) return;
       row.answers += this.weight[i];
       row.before += this.weight[i] * this.right(before, i);
@@ -180,22 +180,22 @@ class Pairs {
   classValues(before, after) {
     const rows = this.classes(before, after);
     const top = rows.reduce((best, row) => row.contribution > best.contribution ? row : best);
-    const fell = rows.reduce((worst, row) => row.after - row.before < worst.after - worst.before ? row : worst);
+    const worst = rows.reduce((lowest, row) => row.after - row.before < lowest.after - lowest.before ? row : lowest);
     return {
       shown_classes: rows.length, shown_contribution: sum(rows.map(row => row.contribution)),
       top_class: top.class_name, top_contribution: top.contribution,
-      fell_class: fell.class_name, fell_before: fell.before, fell_after: fell.after,
+      fell_class: worst.class_name, fell_before: worst.before, fell_after: worst.after,
     };
   }
 
-  // How many samples of the run some carried ones stand for.
+  // How many samples of the run some of the page's samples stand for.
   weightOf(members) { return sum(members.map(i => this.weight[i])); }
 
-  // Carried samples with a change, those that rose most first.
-  ranked(before, after) {
+  // The page's samples with a change, those that rose most first.
+  byRise(before, after) {
     const change = this.changes(before, after);
-    this.changed.order ??= Array.from(change.keys()).filter(i => !Number.isNaN(change[i])).sort((i, j) => change[j] - change[i]);
-    return this.changed.order;
+    this.current.order ??= Array.from(change.keys()).filter(i => !Number.isNaN(change[i])).sort((i, j) => change[j] - change[i]);
+    return this.current.order;
   }
 
   worst(epoch) {
@@ -204,14 +204,14 @@ class Pairs {
   }
 
   concentration(before, after) {
-    const change = this.changes(before, after), order = this.ranked(before, after), total = this.weightOf(order);
+    const change = this.changes(before, after), order = this.byRise(before, after), total = this.weightOf(order);
     const gross = sum(order.map(i => this.weight[i] * Math.max(change[i], 0)));
     const share = percent => {
-      let left = Math.max(1, evenly(total * percent / 100)), top = 0;
+      let room = Math.max(1, evenly(total * percent / 100)), top = 0;
       for (const i of order) {
-        if (left <= 0 || change[i] <= 0) break;
-        top += Math.min(left, this.weight[i]) * change[i];
-        left -= this.weight[i];
+        if (room <= 0 || change[i] <= 0) break;
+        top += Math.min(room, this.weight[i]) * change[i];
+        room -= this.weight[i];
       }
       return gross > 0 ? top / gross : NaN;
     };

@@ -1,8 +1,8 @@
-// The rows that the charts read, for one pair of epochs: the names are those of charts.py.
+// The rows that the charts read, for one pair of epochs; the charts in charts/ name these tables.
 
 const MOST_POINTS = 2000, MOVERS = 300, SMALLEST = 1e-3, CURVE_POINTS = 200;
 
-// What some rows depend on, alone: while that stays, so do they, and their chart.
+// The only value that some tables depend on: while it stays the same, so do they and their charts.
 const DEPENDS = {history: state => state.before, history_total: state => state.before, trajectory: state => state.pinned};
 
 class Views {
@@ -12,20 +12,20 @@ class Views {
     this.fixed = pairs.data.tables;
     this.transitions = Object.values(pairs.data.labels.transitions);
     this.state = {};
-    this.kept = new Map();
+    this.cache = new Map();
   }
 
   // state: before, after (positions), scale, only (a class, or null), pinned (a sample), values
   rows(name, state) {
-    if (state !== this.state) [this.state, this.made] = [state, {}];
-    if (!(name in this.made)) this.made[name] = name in DEPENDS ? this.keep(name, state) : this.make(name, state);
-    return this.made[name];
+    if (state !== this.state) [this.state, this.current] = [state, {}];
+    if (!(name in this.current)) this.current[name] = name in DEPENDS ? this.lasting(name, state) : this.make(name, state);
+    return this.current[name];
   }
 
-  keep(name, state) {
-    const on = DEPENDS[name](state);
-    if (this.kept.get(name)?.on !== on) this.kept.set(name, {on, rows: this.make(name, state)});
-    return this.kept.get(name).rows;
+  lasting(name, state) {
+    const key = DEPENDS[name](state);
+    if (this.cache.get(name)?.key !== key) this.cache.set(name, {key, rows: this.make(name, state)});
+    return this.cache.get(name).rows;
   }
 
   make(name, state) {
@@ -73,10 +73,10 @@ class Views {
     });
   }
 
-  // Epochs from A on, and those before it whose loss is no further away: the initial fall would dwarf the rest.
+  // Epochs from A on, and earlier ones whose loss is no further away: the initial fall would dwarf the others.
   inReach(before) {
-    const {finite_loss: losses} = this.pairs.columns, change = losses.map(one => Math.abs(one - losses[before]));
-    const reach = 1.5 * Math.max(...change.slice(before).filter(one => !Number.isNaN(one)));
+    const {finite_loss: losses} = this.pairs.columns, change = losses.map(loss => Math.abs(loss - losses[before]));
+    const reach = 1.5 * Math.max(...change.slice(before).filter(size => !Number.isNaN(size)));
     let first = before;
     while (first > 0 && change[first - 1] <= reach) first--;
     return this.pairs.epochs.map((epoch, at) => [epoch, at]).slice(before === change.length - 1 ? 0 : first);
@@ -93,25 +93,25 @@ class Views {
     return this.inReach(before).map(([epoch, at]) => ({epoch, change: sum(this.pairs.cells(before, at).sums)}));
   }
 
-  ordered({before, after}) {
+  shownClasses({before, after}) {
     const size = row => Math.abs(row.contribution);
     return this.pairs.classes(before, after).sort((a, b) => size(b) - size(a)).map((row, order) => ({...row, order}));
   }
 
-  class_accuracy(state) { return this.ordered(state); }
+  class_accuracy(state) { return this.shownClasses(state); }
 
-  class_totals(state) { return this.ordered(state); }
+  class_totals(state) { return this.shownClasses(state); }
 
   class_cells(state) {
     const {pairs} = this, {shown, names} = this.data.classes, {targets} = this.data.samples;
-    const all = pairs.weightOf(pairs.ranked(state.before, state.after));
+    const all = pairs.weightOf(pairs.byRise(state.before, state.after));
     const place = new Map(shown.map((code, at) => [code, names[at]])), table = new Map(names.map(name => [name, new Float64Array(4)]));
     pairs.changes(state.before, state.after).forEach((change, i) => {
       const name = place.get(targets[i]);
       if (name === undefined || Number.isNaN(change)) return;
       table.get(name)[pairs.transition(state.before, state.after, i)] += pairs.weight[i] * change / all;
     });
-    return this.ordered(state).flatMap(({class_name, order}) => this.transitions.map((transition, k) =>
+    return this.shownClasses(state).flatMap(({class_name, order}) => this.transitions.map((transition, k) =>
       ({class_name, order, transition, contribution: table.get(class_name)[k]})));
   }
 
@@ -138,7 +138,7 @@ class Views {
     return this.data.reliability.isotonic[at].map(([confidence, accuracy]) => ({x: this.place(confidence, state), y: this.place(accuracy, state)}));
   }
 
-  // The band needs redrawn outcomes, which Python made for the report's own pair.
+  // The band needs simulated outcomes, which Python has made only for the report's own pair.
   band(at, state, side) {
     if (at !== this.data.pair[side === "before" ? 0 : 1]) return [];
     return this.data.bands[side].map(([confidence, low, high]) => ({x: this.place(confidence, state), low: this.place(low, state), high: this.place(high, state)}));
@@ -153,20 +153,20 @@ class Views {
     })));
   }
 
-  selected({only}) {
+  inClass({only}) {
     const {targets} = this.data.samples;
     return i => only === null || targets[i] === only;
   }
 
   concentration(state) {
     const {pairs} = this, change = pairs.changes(state.before, state.after);
-    const order = pairs.ranked(state.before, state.after).filter(this.selected(state)), all = pairs.weightOf(order);
+    const order = pairs.byRise(state.before, state.after).filter(this.inClass(state)), all = pairs.weightOf(order);
     const step = Math.max(1, Math.floor(order.length / CURVE_POINTS)), rows = [{share: 0, cumulative: 0}];
-    let seen = 0, total = 0;
+    let weight = 0, total = 0;
     order.forEach((i, rank) => {
-      seen += pairs.weight[i];
+      weight += pairs.weight[i];
       total += pairs.weight[i] * change[i] / all;
-      if (rank % step === step - 1 || rank < 50 || rank === order.length - 1) rows.push({share: seen / all, cumulative: total});
+      if (rank % step === step - 1 || rank < 50 || rank === order.length - 1) rows.push({share: weight / all, cumulative: total});
     });
     return rows;
   }
@@ -183,10 +183,10 @@ class Views {
 
   sample(i, {before, after}) {
     const {pairs} = this, {ids, targets, carried} = this.data.samples;
-    const said = at => this.name(pairs.predicted[at * carried + i]);
+    const answer = at => this.name(pairs.predicted[at * carried + i]);
     const [a, b] = [pairs.lossAt(before, i), pairs.lossAt(after, i)];
     return {
-      i, sample: ids[i], true: this.name(targets[i]), said_before: said(before), said: said(after),
+      i, sample: ids[i], true: this.name(targets[i]), said_before: answer(before), said: answer(after),
       loss_before: a, loss_after: b, change: b - a, before: Math.max(a, SMALLEST), after: Math.max(b, SMALLEST),
       transition: this.transitions[pairs.transition(before, after, i)],
     };
@@ -194,16 +194,16 @@ class Views {
 
   samples(state) {
     const {pairs} = this, change = pairs.changes(state.before, state.after);
-    const members = Array.from(change.keys()).filter(i => !Number.isNaN(change[i])).filter(this.selected(state));
+    const members = Array.from(change.keys()).filter(i => !Number.isNaN(change[i])).filter(this.inClass(state));
     const size = i => Math.abs(change[i]), stride = Math.ceil(members.length / MOST_POINTS);
     const movers = stride > 1 ? [...members].sort((i, j) => size(j) - size(i)).slice(0, MOVERS) : [];
-    const drawn = new Set([...members.filter((_, at) => at % stride === 0), ...movers]);
-    return [...drawn].map(i => this.sample(i, state));
+    const indices = new Set([...members.filter((_, at) => at % stride === 0), ...movers]);
+    return [...indices].map(i => this.sample(i, state));
   }
 
   movers(state) {
     const {pairs} = this;
-    return pairs.ranked(state.before, state.after).filter(this.selected(state)).slice(0, 12).map(i => this.sample(i, state));
+    return pairs.byRise(state.before, state.after).filter(this.inClass(state)).slice(0, 12).map(i => this.sample(i, state));
   }
 
   even(state) {
@@ -212,7 +212,7 @@ class Views {
     return [low, high].map(at => ({before: at, after: at}));
   }
 
-  // A sample that can't be scored on both sides has no place, and a chart of no rows has no scale: it is there unseen.
+  // A sample without a finite loss on both sides has no place, but a chart without rows has no scale: its row is invisible.
   pinned(state) {
     if (state.pinned === null) return [];
     const row = this.sample(state.pinned, state);

@@ -1,9 +1,9 @@
-// What the rest of the script shares: the data, the elements of the page, what is chosen now.
+// State that the rest of the script shares: the data, the page's elements, the current choice.
 
 const embedded = id => JSON.parse(document.getElementById(id).textContent);
 const data = {...embedded("data"), samples: embedded("sample-data")};
 const pairs = new Pairs(data), views = new Views(pairs);
-const charts = new Map();  // by figure id: {figure, view, rows: those drawn, by table; drawn: the state they are of}
+const charts = new Map();  // by figure id: {figure, view, rows: by table, as drawn; drawn: the state that they belong to}
 const find = (selector, root = document) => root.querySelector(selector);
 const all = (selector, root = document) => Array.from(root.querySelectorAll(selector));
 let state = {before: data.pair[0], after: data.pair[1], scale: data.scale, span: "near", only: null, pinned: null, values: {}};
