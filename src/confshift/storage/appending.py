@@ -159,22 +159,22 @@ def _class_names(
     names = predictions.class_names
     listed = [run_folder.class_names()] if run_folder.exists() else []
     listed += [draft.class_names for draft in drafts]
-    known = next((other for other in listed if not are_numbers(other)), listed[0] if listed else names)
-    if len(known) != len(names):
+    current = next((other for other in listed if not are_numbers(other)), listed[0] if listed else names)
+    if len(current) != len(names):
         raise Refusal(
-            f"{run_folder.path}: the run has {len(known)} classes, and these logits have {len(names)} "
+            f"{run_folder.path}: the run has {len(current)} classes, and these logits have {len(names)} "
             "columns; use another run folder for other classes"
         )
-    if are_numbers(known):
+    if are_numbers(current):
         return names
-    if known != names and not are_numbers(names):
-        changed = [k for k in range(len(known)) if known[k] != names[k]]
+    if current != names and not are_numbers(names):
+        changed = [k for k in range(len(current)) if current[k] != names[k]]
         first = changed[0]
         raise Refusal(
-            f"{run_folder.path}: {len(changed)} of {len(known)} class names changed (class {first} was "
-            f"{known[first]!r} and is now {names[first]!r}); pass the same names, or use another run folder"
+            f"{run_folder.path}: {len(changed)} of {len(current)} class names changed (class {first} was "
+            f"{current[first]!r} and is now {names[first]!r}); pass the same names, or use another run folder"
         )
-    return known
+    return current
 
 
 def _check_samples(
@@ -182,13 +182,13 @@ def _check_samples(
 ) -> None:
     """Refuse samples or targets that differ from the split's, saying how."""
     on_way = [draft for draft in drafts if draft.record.split == split_folder.folder.name]
-    known = [draft.record for draft in on_way] or list(split_folder.records.values())
-    if not known or known[-1].fingerprint == fingerprint:
+    records = [draft.record for draft in on_way] or list(split_folder.records.values())
+    if not records or records[-1].fingerprint == fingerprint:
         return
     if on_way:
         ids, targets = on_way[-1].predictions.sample_ids, on_way[-1].predictions.targets
     else:
-        measurement = read_measurement(split_folder.folder, known[-1])
+        measurement = read_measurement(split_folder.folder, records[-1])
         ids, targets = measurement.sample_ids, measurement.rows["target"]
     changed = describe_difference(ids, targets, predictions.sample_ids, predictions.targets)
     raise Refusal(
@@ -204,10 +204,10 @@ def _choose_epoch(writer: Writer, epoch: float | None, split: str) -> float:
     _check_first_write(writer, epoch)
     if epoch is not None:
         return epoch
-    known = writer.highest if split == "val" else writer.latest
-    if known is None:
-        known = max(_split_folder_as_is(writer.run_folder, "val").records, default=0.0)
-    return _next(known, split)
+    newest = writer.highest if split == "val" else writer.latest
+    if newest is None:
+        newest = max(_split_folder_as_is(writer.run_folder, "val").records, default=0.0)
+    return _next(newest, split)
 
 
 def _refuse_living(writer: Writer, split_folder: SplitFolder, epoch: float) -> None:
@@ -223,8 +223,8 @@ def _refuse_living(writer: Writer, split_folder: SplitFolder, epoch: float) -> N
         )
 
 
-def _next(known: float, split: str) -> float:
-    return math.floor(known) + 1.0 if split == "val" else known
+def _next(newest: float, split: str) -> float:
+    return math.floor(newest) + 1.0 if split == "val" else newest
 
 
 def expected_epoch(writer: Writer, *, epoch: float | None, split: str) -> float:

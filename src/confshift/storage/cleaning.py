@@ -162,8 +162,8 @@ def _litter(run_folder: RunFolder, folder: Path, classes: int) -> Iterator[Repai
             yield Repaired(path, True, _DRAFT)
         elif path.name not in needed:
             yield Repaired(path, not unread, why if unread else "no record names it")
-    known = {*split_folder.record_files, *split_folder.other_files}
-    for path in sorted(set(entries_of(folder)) - known):
+    own_files = {*split_folder.record_files, *split_folder.other_files}
+    for path in sorted(set(entries_of(folder)) - own_files):
         yield Repaired(path, False, "not a file of a run")
 
 

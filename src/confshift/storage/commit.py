@@ -116,8 +116,8 @@ def _refuse_stranger(
     """
     if existing is None or existing.provenance.writer == draft.record.provenance.writer:
         return
-    known = draft.replaces is not None and existing.to_bytes() == draft.replaces.to_bytes()
-    if not known or files.shows_sign(run_folder.path, existing.provenance.writer):
+    unchanged = draft.replaces is not None and existing.to_bytes() == draft.replaces.to_bytes()
+    if not unchanged or files.shows_sign(run_folder.path, existing.provenance.writer):
         raise ConfshiftError(
             f"{split_folder.folder}: another process ({existing.provenance.writer}) saved epoch "
             f"{existing.epoch:g} meanwhile; two trainings need two run folders"

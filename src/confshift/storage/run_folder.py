@@ -178,9 +178,9 @@ class RunFolder:
         """
         with self._turn:  # called in the training's thread and in the writer's
             names = names_in(self.path / split)
-            known = self._growing.get((split, classes))
-            if known is not None and self._grow(known[1], classes, known[0], names):
-                split_folder = known[1]
+            entry = self._growing.get((split, classes))
+            if entry is not None and self._grow(entry[1], classes, entry[0], names):
+                split_folder = entry[1]
             else:
                 split_folder = self.split_folder(split, classes)
             self._growing[split, classes] = names, split_folder

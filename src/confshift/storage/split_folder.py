@@ -48,13 +48,13 @@ class SplitFolder:
         return any(problem.epoch is None for problem in self.problems)
 
 
-def check_split(split: str, known: tuple[str, ...] = ()) -> None:
+def check_split(split: str, splits: tuple[str, ...] = ()) -> None:
     """Refuse a name that some system forbids for a folder, or that differs from another in case only."""
     if not isinstance(split, str) or not SPLIT.fullmatch(split) or _RESERVED.fullmatch(split):
         raise Refusal(
             f"split={split!r} can't name a folder; use at most 64 letters, digits, '.', '_', '-', as in 'val'"
         )
-    twins = [name for name in known if name != split and name.lower() == split.lower()]
+    twins = [name for name in splits if name != split and name.lower() == split.lower()]
     if twins:
         raise Refusal(
             f"split={split!r}: the run has {twins[0]!r}, and some disks can't tell them apart; use that, or "
