@@ -12,9 +12,10 @@ from confshift.analysis.comparison import compare
 from confshift.analysis.history import summarize
 from confshift.analysis.rise import Judgement
 from confshift.checkpoint import Checkpoint, Provenance
-from confshift.findings.causes import about_causes, lost_information
+from confshift.findings.causes import about_causes, lost_information, scale_growth
 from confshift.findings.question import VERDICTS
 from confshift.findings.start import about_start
+from confshift.findings.wording import percent
 from confshift.predictions import Predictions
 
 SAMPLES, CLASSES = 1500, 6
@@ -91,9 +92,22 @@ def test_growing_logits_are_found():
     assert table["kappa"] == pytest.approx(4.0)
     assert table["scale"] == pytest.approx(table["loss"])
     assert table["shape"] == pytest.approx(0, abs=1e-9)
-    assert "onsistent with" in growth.sentence
+    assert growth.sentence.endswith("changes few decisions (0.0 % of the samples have another answer).")
     for other in ("lost_information", "label_noise", "class_bias"):
         assert found[other].verdict == "no", other
+
+
+def test_growth_beside_many_other_answers_does_not_change_few_decisions():
+    logits, targets = evidence()
+    other = logits + 0.8 * np.random.default_rng(8).normal(size=logits.shape)
+    history = summarize(run_of([logits, 4 * other], targets))
+    comparison = compare(*history.main.checkpoints)
+    growth = scale_growth(comparison)
+    share = (comparison.answered.predicted[0] != comparison.answered.predicted[1]).mean()
+    assert share > 0.1
+    assert growth.verdict == "yes"
+    assert "few decisions" not in growth.sentence
+    assert f"; but {percent(share)} of the samples have another answer" in growth.sentence
 
 
 def test_lost_information_is_found_and_not_taken_for_growth():

@@ -231,6 +231,20 @@ def test_one_class_carries_it_and_one_competitor_takes_it(base):
     assert_sound(found.values())
 
 
+@pytest.mark.parametrize("size", [19, 20])
+def test_a_class_of_few_samples_is_no_lead(base, size):
+    logits, targets = base
+    few = np.flatnonzero(targets == 4)[size:]
+    targets = targets.copy()
+    targets[few] = 5
+    after = logits.copy()
+    after[targets == 4, 9] += 60
+    found = findings_of(comparison_of(logits, after, targets))
+    for code in ("few_classes", "one_competitor"):
+        assert found[code].verdict == "yes"
+        assert bool(found[code].next_step) == (size == 20)
+
+
 def test_classes_that_carry_a_rise_by_chance_are_not_named():
     # Five samples of each class; each sample's own change is far larger than the mean change.
     rng = np.random.default_rng(1)
@@ -257,6 +271,7 @@ def test_one_sample_explodes(base):
     assert found["loss_change"].verdict == "cannot tell"
     assert found["temperature_repairs"].verdict == "cannot tell"
     assert "The rise is not told from zero" in found["few_classes"].sentence
+    assert not any("% of the rise" in one.sentence for one in found.values())  # a share of nothing
     assert_sound(found.values())
 
 

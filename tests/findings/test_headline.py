@@ -1,5 +1,7 @@
 """The sentence at the top: each clause is true of the run, and its numbers are those of the tables."""
 
+import re
+
 import numpy as np
 import pytest
 
@@ -7,6 +9,7 @@ from confshift.analysis.comparison import compare
 from confshift.analysis.history import summarize
 from confshift.checkpoint import Checkpoint
 from confshift.findings.headline import course, difference, headline
+from confshift.findings.run_kind import kind_of
 from confshift.findings.wording import nats, percent
 from confshift.predictions import Predictions
 
@@ -66,6 +69,27 @@ def test_the_loss_that_a_temperature_leaves_is_held_against_the_earlier_one(fixt
     assert (scaled < earlier) == below
     said = f"to {nats(scaled)}, {'' if below else 'not '}below the earlier {nats(earlier)}"
     assert said in headline(history, comparison)
+
+
+@pytest.mark.parametrize(
+    ("seed", "strengths"), [(2, [*np.linspace(0.2, 2, 12), *[2.2] * 6]), (1, [0.2, 1, *[2.2] * 22])]
+)
+def test_a_difference_within_noise_is_not_called_a_rise(seed, strengths):
+    random = np.random.default_rng(seed)
+    targets, noise = random.integers(0, 4, 800), random.normal(size=(800, 4))
+    history = history_of(
+        [
+            strength * np.eye(4)[targets] + noise + 0.15 * random.normal(size=(800, 4))
+            for strength in strengths
+        ],
+        targets,
+    )
+    comparison = compare(*history.pair)
+    assert 0 < comparison.change.loc["loss", "change"] < 0.002
+    sentence = headline(history, comparison)
+    assert f"to {len(strengths) - 1} the validation loss does not rise beyond noise (" in sentence
+    assert ("; the run still improves;" in sentence) == (kind_of(history) == "improving") == (seed == 2)
+    assert not re.search(r" rose|the rise", sentence)
 
 
 def test_a_headline_takes_ten_seconds_to_read(confident):

@@ -128,8 +128,16 @@ def test_levels_carry_the_digits_of_their_change():
 
 
 def test_a_rise_that_exceeds_the_fall_is_told_in_times_of_it():
-    assert "9.5 times the fall before it" in sentence(share_of_fall=9.5)
+    assert "9.5 times the fall before it" in sentence(share_of_fall=9.5, resolution=0.03)
     assert "fall" not in sentence(share_of_fall=np.inf)
+
+
+def test_a_share_of_what_is_within_noise_is_not_told():
+    assert "fall" not in sentence(share_of_fall=9.5, resolution=0.04)  # the fall is 0.033
+    worse = {"status": "systematic", "amount": 0.1, "share_of_rise": 2.0, "share_of_fall": 0.3}
+    for loss, told in (("systematic", True), ("flat", False), ("within_jitter", False)):
+        rise = judged({"status": loss}, worse).rise
+        assert ("2.0 times the rise of the loss" in series_rise(rise, "refinement_loss").sentence) == told
 
 
 def test_a_small_rise_says_so_and_of_what_it_is_small():
@@ -253,6 +261,12 @@ def test_a_few_samples_of_it_are_mostly_a_confidence_problem_and_do_not_deny_the
     assert (finding.evidence["kind"].iloc[0], finding.verdict) == ("mostly_confidence", "cannot tell")
     assert finding.sentence.startswith("Mostly a confidence problem")
     assert "T = " in finding.next_step
+
+
+def test_what_is_within_noise_has_no_share_of_the_rise(make_logits):
+    history = history_of(*make_logits(150, 4, 14, churn=0.2))
+    assert (history.rise["share_of_rise"].iloc[1:] > 0).any()
+    assert "of the loss's rise" not in run_kind(history).sentence
 
 
 def test_a_run_whose_shape_decays_is_real_overfitting(worsening):

@@ -23,11 +23,14 @@ from confshift.findings.labels import about_labels
 from confshift.findings.left_out import over_finite
 from confshift.findings.question import Finding, Question, Verdict
 from confshift.findings.run_kind import kind_of
+from confshift.findings.told import undecided, within_choice
 from confshift.findings.wording import count, epoch, interval, nats, percent, points, signed
 
 _LEVEL = 0.05
 #: Student's t, one-sided, with 7 degrees of freedom: few epochs estimate the jitter, and only a fall counts.
 _CRITICAL_T = 1.9
+#: Where fewer answers than this share changed, they are few.
+_FEW_DECISIONS = 0.05
 
 _SCALE_GROWTH = Question(
     "scale_growth", "Is it mainly the scale of the logits that grew?", section="parts", problem="yes"
@@ -45,8 +48,9 @@ _CLASS_BIAS = Question(
 
 def about_causes(history: History, comparison: Comparison) -> list[Finding]:
     """Check each usual explanation of a rising loss against the logits."""
+    growth = over_finite(scale_growth(comparison), comparison)
     return [
-        over_finite(scale_growth(comparison), comparison),
+        undecided(growth) if within_choice(history, comparison, "loss") else growth,
         lost_information(history, comparison),
         *about_labels(history, comparison),
         learning_rate_drop(history),
@@ -85,12 +89,21 @@ def scale_growth(comparison: Comparison) -> Finding:
         verdict = "yes"
         sentence += (
             " Consistent with confidence that keeps growing on training samples already right, which "
-            "makes every mistake dearer and changes few decisions."
+            f"makes every mistake dearer{_decisions(comparison)}."
         )
     elif not grew and calibration["change_high"] < refinement["change_low"]:
         verdict = "no"
     step = "Calibrate after training; to prevent it, use weight decay or label smoothing, or stop earlier."
     return _SCALE_GROWTH.answer(verdict, sentence, table, step if verdict == "yes" else "")
+
+
+def _decisions(comparison: Comparison) -> str:
+    """Say how many answers changed beside the logits' scale, which alone would change none."""
+    answered = comparison.answered
+    share = float((answered.predicted[0] != answered.predicted[1]).mean())
+    if share < _FEW_DECISIONS:
+        return f" and changes few decisions ({percent(share)} of the samples have another answer)"
+    return f"; but {percent(share)} of the samples have another answer, which growth alone does not change"
 
 
 def lost_information(history: History, comparison: Comparison) -> Finding:
@@ -142,7 +155,7 @@ def _lost_over_run(series: pd.DataFrame) -> tuple[Verdict, str]:
 
 def _lost_between(refinement: pd.Series, loss: pd.Series, switches: Switches) -> tuple[Verdict, str]:
     worse = bool(refinement["change_low"] > 0)
-    small = worse and refinement["change"] < SMALL * loss["change"]
+    small = worse and loss["change_low"] > 0 and refinement["change"] < SMALL * loss["change"]
     share = percent(refinement["change"] / loss["change"]) if small else ""
     reason = f" That rise is real but small: {share} of the loss's." if small else ""
     fewer_right = switches.forgotten > switches.learned and switches.p_value < _LEVEL

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from dataclasses import replace
 
 import pandas as pd
@@ -11,6 +12,7 @@ from confshift.analysis.comparison import SIDES, Comparison
 from confshift.findings.concentration import about_concentration, significant_rise
 from confshift.findings.left_out import over_finite, zero_samples
 from confshift.findings.question import Finding, Question, Verdict
+from confshift.findings.told import undecided
 from confshift.findings.wording import (
     NOTHING,
     apart,
@@ -42,7 +44,11 @@ _TEMPERATURE_REPAIRS = Question(
 
 
 def about_change(
-    comparison: Comparison, *, overfitting: bool = False, names: tuple[str, str] | None = None
+    comparison: Comparison,
+    *,
+    overfitting: bool = False,
+    by_choice: Collection[str] = (),
+    names: tuple[str, str] | None = None,
 ) -> list[Finding]:
     """Answer the questions about the change between two checkpoints, in the order of the argument.
 
@@ -52,11 +58,13 @@ def about_change(
     overfitting : bool
         Whether the model itself gets worse, beyond its confidence: then calibration is not the first thing
         to look at.
+    by_choice : collection of str
+        Which of "loss" and "error_rate" rose no more than picking the best epoch explains.
     names : tuple of str, optional
         Names of the two checkpoints, for two runs, where an epoch is not enough.
     """
     about_parts = [
-        dearer_mistakes(comparison, overfitting=overfitting),
+        dearer_mistakes(comparison, overfitting=overfitting, more_errors="error_rate" not in by_choice),
         wrong_or_right(comparison),
         temperature_repairs(comparison, names=names),
         *about_concentration(comparison),
@@ -65,6 +73,8 @@ def about_change(
         loss_change(comparison, names=names),
         *(over_finite(part, comparison) for part in about_parts),
     ]
+    if "loss" in by_choice:
+        findings[1:] = [undecided(part) for part in findings[1:]]
     if comparison.before is comparison.after:
         return [
             replace(finding, verdict="not applicable", sentence=ALONE, next_step="") for finding in findings
@@ -133,7 +143,9 @@ def _left_out(comparison: Comparison) -> str:
     return text
 
 
-def dearer_mistakes(comparison: Comparison, *, overfitting: bool = False) -> Finding:
+def dearer_mistakes(
+    comparison: Comparison, *, overfitting: bool = False, more_errors: bool = True
+) -> Finding:
     """Hedging, number of mistakes, cost of a mistake: which of them moved the loss?"""
     account = comparison.account
     part = account["contribution"]
@@ -145,7 +157,7 @@ def dearer_mistakes(comparison: Comparison, *, overfitting: bool = False) -> Fin
         f"number of mistakes ({percent(rate['before'])} to {percent(rate['after'])} of the samples) and "
         f"{signed(part['mistake_cost'])} from the cost of a mistake ({_costs(cost)})."
     )
-    verdict, step = _dearer(comparison, overfitting=overfitting)
+    verdict, step = _dearer(comparison, overfitting=overfitting, more_errors=more_errors)
     if not rate["before"] and not rate["after"]:
         sentence = (
             f"No sample is wrong on either side: the change of {signed(part.sum())} nats is all hedging."
@@ -163,13 +175,13 @@ def _costs(cost: pd.Series) -> str:
     return f"{nats(before)} to {nats(after)} nats{ratio}"
 
 
-def _dearer(comparison: Comparison, *, overfitting: bool) -> tuple[Verdict, str]:
+def _dearer(comparison: Comparison, *, overfitting: bool, more_errors: bool) -> tuple[Verdict, str]:
     part, rate = comparison.account["contribution"], comparison.account.loc["error_rate"]
     if not comparison.change.loc["loss", "change"] > 0 or not (rate["before"] or rate["after"]):
         return "not applicable", ""
     largest = part.idxmax()  # of those that rose: a loss that rises while the hedge falls is the rule
     if largest == "error_rate":
-        significant = comparison.change.loc["error_rate", "change_low"] > 0
+        significant = more_errors and comparison.change.loc["error_rate", "change_low"] > 0
         return "no", "The model is wrong more often: keep the earlier checkpoint." if significant else ""
     if largest == "hedging":
         return "no", ""

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 
 from confshift.analysis.comparison import Comparison
 from confshift.analysis.decomposition import held_out_share
 from confshift.findings.question import Finding, Question, Verdict
 from confshift.findings.wording import count, percent, signed
 
-_MAY_BE_CHANCE = " The rise is not told from zero, so its shares may be chance."
+_MAY_BE_CHANCE = " The rise is not told from zero, so its parts may be chance."
+#: With fewer samples of a class, what happened to it is an anecdote and no lead.
+_ENOUGH_OF_A_CLASS = 20
 
 _FEW_CLASSES = Question("few_classes", "Do a few classes carry the rise?", section="classes")
 _ONE_COMPETITOR = Question(
@@ -56,9 +59,11 @@ def few_classes(comparison: Comparison) -> Finding:
     largest = ", ".join(
         f"{row['class_name']} ({signed(row['contribution'])})" for _, row in top[:3].iterrows()
     )
+    rose = significant_rise(comparison) == "yes"
+    part = f"{percent(share)} of the rise of {signed(total)} nats. Largest" if rose else "by contribution"
     sentence = (
         f"The {count(few, 'class')} with the largest contribution: {percent(size)} of the samples, "
-        f"{percent(share)} of the rise of {signed(total)} nats. Largest: {largest}."
+        f"{part}: {largest}."
     )
     # They must account for more than half, and for more than twice their share of the samples.
     enough = max(0.5, 2 * size)
@@ -66,20 +71,23 @@ def few_classes(comparison: Comparison) -> Finding:
     verdict: Verdict = (
         "yes" if min(share, held_out_part) > enough else "cannot tell" if share > enough else "no"
     )
-    if significant_rise(comparison) != "yes":
+    if not rose:
         verdict, sentence = "cannot tell", sentence + _MAY_BE_CHANCE
     elif verdict == "cannot tell":
         sentence += (
             " Chosen on one half of the samples they do not carry that in the other: it may be chance."
         )
-    first = top.iloc[0]
-    step = (
-        f"Look at the samples of {first['class_name']}: its accuracy went from "
-        f"{percent(first['accuracy_before'])} to {percent(first['accuracy_after'])}."
-        if verdict == "yes"
-        else ""
+    return _FEW_CLASSES.answer(verdict, sentence, classes, _look_at(top.iloc[0]) if verdict == "yes" else "")
+
+
+def _look_at(largest: pd.Series) -> str:
+    """Name the class with the largest contribution, where it has enough samples for a lead."""
+    if largest["samples"] < _ENOUGH_OF_A_CLASS:
+        return ""
+    return (
+        f"Look at the samples of {largest['class_name']}: its accuracy went from "
+        f"{percent(largest['accuracy_before'])} to {percent(largest['accuracy_after'])}."
     )
-    return _FEW_CLASSES.answer(verdict, sentence, classes, step)
 
 
 def one_competitor(comparison: Comparison) -> Finding:
@@ -108,10 +116,10 @@ def one_competitor(comparison: Comparison) -> Finding:
     step = ""
     if verdict == "yes":
         first = rising.iloc[0]
-        step = (
-            f"Compare the samples of {first['class_name']} with those of {first['competitor_name']}, side by "
-            "side."
-        )
+        samples = comparison.classes.loc[[first["class"], first["competitor"]], "samples"]
+        names = f"{first['class_name']} with those of {first['competitor_name']}"
+        if samples.min() >= _ENOUGH_OF_A_CLASS:
+            step = f"Compare the samples of {names}, side by side."
     return _ONE_COMPETITOR.answer(verdict, sentence, pairs, step)
 
 
@@ -124,7 +132,7 @@ def few_samples(comparison: Comparison) -> Finding:
         return _FEW_SAMPLES.not_applicable(no_rise(comparison), table)
     cancelling = int(value["cancelling_samples"])
     sentence = f"Without the {count(cancelling, 'worst sample')} of {total:,} there is no rise."
-    if total >= 100:
+    if total >= 100 and significant_rise(comparison) == "yes":
         sentence += (
             f" The 1 % of samples that rose most carry {percent(value['top_1_percent'])} of the gross rise, "
             f"10 % carry {percent(value['top_10_percent'])}."

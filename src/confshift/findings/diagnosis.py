@@ -19,6 +19,7 @@ from confshift.findings.question import Finding
 from confshift.findings.rise import about_rise
 from confshift.findings.run_kind import kind_of, run_kind
 from confshift.findings.start import about_start
+from confshift.findings.told import within_choice
 
 
 def diagnose(
@@ -70,10 +71,11 @@ def diagnose(
 def answers(history: History, comparison: Comparison) -> list[Finding]:
     """Answer every question about a run and about two of its checkpoints."""
     overfitting = "overfitting" in kind_of(history)
+    by_choice = [name for name in ("loss", "error_rate") if within_choice(history, comparison, name)]
     return [
         *about_rise(history),
         run_kind(history),
-        *about_change(comparison, overfitting=overfitting),
+        *about_change(comparison, overfitting=overfitting, by_choice=by_choice),
         *about_causes(history, comparison),
         best_checkpoint(history),
         *about_start(history),

@@ -13,7 +13,8 @@ from confshift.analysis.series import STATUSES
 from confshift.findings.best_checkpoint import checkpoint_to_keep
 from confshift.findings.left_out import opening, pair_opening, zero_samples
 from confshift.findings.run_kind import kind_of
-from confshift.findings.wording import NOTHING, divisor, epoch, nats, percent, points, rose_or_fell
+from confshift.findings.told import is_judged, is_last, is_told
+from confshift.findings.wording import NOTHING, apart, divisor, epoch, nats, percent, points, rose_or_fell
 
 _SPLITS = {"val": "validation", "train": "training"}
 
@@ -45,13 +46,27 @@ def headline(history: History, comparison: Comparison) -> str:
 
 def _clauses(history: History, comparison: Comparison) -> list[str]:
     if any(comparison.infinite_samples):
-        return [_infinite_change(comparison), _accuracy(comparison)]
-    clauses = [_change(comparison)]
-    if _amount(comparison) > 0:
-        clauses += [_verdict(history, comparison), _cells(comparison)]
-    else:
-        clauses.append(_still_best(history, comparison))
-    return [*clauses, _accuracy(comparison), _advice(history, comparison)]
+        return [_infinite_change(comparison), _accuracy(history, comparison)]
+    return [*_about_loss(history, comparison), _accuracy(history, comparison), _advice(history, comparison)]
+
+
+def _about_loss(history: History, comparison: Comparison) -> list[str]:
+    """Say what the loss did; a rise that is not told from noise is neither called one nor taken apart."""
+    if _amount(comparison) <= 0:
+        return [_change(comparison), _still_best(history, comparison)]
+    if is_judged(history, comparison) and history.rise.loc["loss", "status"] == "flat":
+        return [_no_rise(history, comparison)]
+    cells = _cells(comparison) if is_told(history, comparison, "loss") else ""
+    return [_change(comparison), _verdict(history, comparison), cells]
+
+
+def _no_rise(history: History, comparison: Comparison) -> str:
+    levels = " to ".join(apart(*comparison.change.loc["loss", ["before", "after"]]))
+    return (
+        f"From epoch {epoch(comparison.before.epoch)} to {epoch(comparison.after.epoch)} the "
+        f"{_split(comparison)} loss does not rise beyond noise ({levels} nats)"
+        + ("; the run still improves" if kind_of(history) == "improving" else "")
+    )
 
 
 def _alone(comparison: Comparison) -> str:
@@ -113,24 +128,15 @@ def _split(comparison: Comparison) -> str:
 def _still_best(history: History, comparison: Comparison) -> str:
     """Say that there is no rise to explain, where the last checkpoint is the best."""
     best = history.best.loc["loss", "epoch"]
-    last = _is_last(history, comparison) and comparison.after.epoch == best
+    last = is_last(history, comparison) and comparison.after.epoch == best
     return "the last epoch is the best so far" if last else ""
 
 
 def _verdict(history: History, comparison: Comparison) -> str:
     """Quote the verdict, which is about the last checkpoint against the best of the earlier ones."""
-    if not _is_judged(history, comparison):
+    if not is_judged(history, comparison):
         return ""
     return STATUSES[history.rise.loc["loss", "status"]].clause
-
-
-def _is_judged(history: History, comparison: Comparison) -> bool:
-    """Return whether the verdicts on the run are about this pair: its best and its last checkpoint."""
-    return (comparison.before, comparison.after) == history.pair and _is_last(history, comparison)
-
-
-def _is_last(history: History, comparison: Comparison) -> bool:
-    return comparison.after is history.main.checkpoints[-1]
 
 
 def _cells(comparison: Comparison) -> str:
@@ -156,12 +162,14 @@ def _net(comparison: Comparison) -> pd.Series:
     return net
 
 
-def _accuracy(comparison: Comparison) -> str:
+def _accuracy(history: History, comparison: Comparison) -> str:
     row = comparison.change.loc["accuracy"]
-    if row["change_low"] > 0 or row["change_high"] < 0:
-        return f"accuracy {rose_or_fell(row['change'])} by {points(abs(row['change'])).lstrip('+')}"
     if math.isnan(row["change_low"]):
         return f"accuracy is {percent(row['after'])}"
+    if is_told(history, comparison, "accuracy"):
+        return f"accuracy {rose_or_fell(row['change'])} by {points(abs(row['change'])).lstrip('+')}"
+    if _significant(row):
+        return "accuracy did not fall beyond what picking the best epoch explains"
     return "accuracy did not change measurably"
 
 
@@ -175,7 +183,7 @@ def _advice(history: History, comparison: Comparison) -> str:
     if _amount(comparison) <= 0:
         return f"{repair} to {nats(after_scaling)}" if _repairs(comparison) else ""
     text = f"{repair} {_beside(nats(after_scaling), nats(earlier), below=after_scaling < earlier)}"
-    if not _is_judged(history, comparison):
+    if not is_judged(history, comparison):
         return text
     kind, choice = kind_of(history), checkpoint_to_keep(history)
     if "confidence" in kind and choice.calibrate:

@@ -9,6 +9,7 @@ import numpy as np
 from confshift.analysis.comparison import Comparison
 from confshift.analysis.history import History
 from confshift.findings.question import Finding, Question, Verdict
+from confshift.findings.told import is_told
 from confshift.findings.wording import count, epoch, nats, percent
 
 #: A gain or a floor above this many standard errors is significant.
@@ -76,7 +77,7 @@ def _part_of_rise(history: History, comparison: Comparison, share: float) -> str
     """Say what part of a rise comes from the most suspect samples, as many as labels look wrong."""
     change = comparison.samples["change"]
     number = max(1, round(share * len(change)))
-    if not comparison.change.loc["loss", "change_low"] > 0:
+    if not (comparison.change.loc["loss", "change_low"] > 0 and is_told(history, comparison, "loss")):
         return ""
     part = float(change.reindex(history.label_suspects.index[:number]).sum() / change.sum())
     return f" The {number:,} most suspect samples carry {percent(part)} of the rise."

@@ -46,7 +46,7 @@ def about_rise(history: History) -> list[Finding]:
 
 def series_rise(rise: pd.DataFrame, series: str) -> Finding:
     """Say whether one series rises beyond sampling error and beyond the jitter from epoch to epoch."""
-    row = rise.loc[series]
+    row = _without_shares_of_noise(rise.loc[series], rise.loc["loss"])
     question, name = _SERIES[series]
     words = {
         "systematic": _systematic,
@@ -59,6 +59,16 @@ def series_rise(rise: pd.DataFrame, series: str) -> Finding:
     }[row["status"]]
     sentence, step = (_infinite if math.isinf(row["last_value"]) else words)(row, name)
     return question.answer(row["verdict"], sentence[0].upper() + sentence[1:], rise.loc[[series]], step)
+
+
+def _without_shares_of_noise(row: pd.Series, loss: pd.Series) -> pd.Series:
+    """Return the row without its shares of a rise or a fall that are themselves within noise."""
+    shares = row[["share_of_rise", "share_of_fall"]].copy()
+    if loss["verdict"] != "yes":
+        shares["share_of_rise"] = math.nan
+    if not row["amount"] >= row["resolution"] * row["share_of_fall"]:  # the fall is below the resolution
+        shares["share_of_fall"] = math.nan
+    return pd.Series({**row, **shares})
 
 
 def _amount(row: pd.Series, value: float) -> str:

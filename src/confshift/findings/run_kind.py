@@ -95,7 +95,7 @@ def run_kind(history: History) -> Finding:
         and history.candidates.loc["refinement_loss", "in_set"].iloc[-1]
     ):
         step = f"Keep the last checkpoint and calibrate it{_temperature(history, rise)}."
-    lines = "; ".join(_line(rise.loc[series], series) for series in _NAMES)
+    lines = "; ".join(_line(rise, series) for series in _NAMES)
     if kind in ("confidence", "mostly_confidence"):
         possible = percent(max(_possible_share(rise), 0.0))
         lines += f". With 95 % confidence the refinement loss is at most {possible} of the rise"
@@ -109,7 +109,9 @@ def _temperature(history: History, rise: pd.DataFrame) -> str:
     return f" (T = {last.temperature:.3g} at epoch {epoch(last.epoch)})" if last.fit_status == "ok" else ""
 
 
-def _line(row: pd.Series, series: str) -> str:
+def _line(rise: pd.DataFrame, series: str) -> str:
+    """Write what a series did; its share of the loss's rise only where both have risen beyond noise."""
+    row = rise.loc[series]
     status = row["status"].replace("_", " ")
     text = f"{_NAMES[series]}: {status}"
     if math.isnan(row["amount"]):
@@ -119,7 +121,8 @@ def _line(row: pd.Series, series: str) -> str:
         return f"{text}, up to infinity"
     size = f"{100 * amount:.2f} points" if row["unit"] == "fraction" else f"{nats(amount)} nats"
     text += f", {'up' if row['amount'] > 0 else 'down'} {size}" if amount > 1e-9 else ", unchanged"
-    if series != "loss" and 0 < row["share_of_rise"] < math.inf:
+    told = (rise.loc[["loss", series], "verdict"] == "yes").all()
+    if series != "loss" and told and 0 < row["share_of_rise"] < math.inf:
         text += f" ({percent(row['share_of_rise'])} of the loss's rise)"
     return text
 

@@ -1,0 +1,51 @@
+"""What of a change can be told from noise, where the run itself picked the two checkpoints."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+from confshift.analysis.comparison import Comparison
+from confshift.analysis.history import History
+from confshift.findings.question import Finding
+
+#: The series of `History.rise` that judges a quantity of `Comparison.change`, and the sign of harm.
+_JUDGES = {"loss": ("loss", 1), "error_rate": ("error_rate", 1), "accuracy": ("error_rate", -1)}
+
+
+def is_judged(history: History, comparison: Comparison) -> bool:
+    """Tell whether the verdicts on the run are about this pair: its best and its last checkpoint."""
+    return (comparison.before, comparison.after) == history.pair and is_last(history, comparison)
+
+
+def is_last(history: History, comparison: Comparison) -> bool:
+    """Tell whether the later checkpoint is the run's last."""
+    return comparison.after is history.main.checkpoints[-1]
+
+
+def within_choice(history: History, comparison: Comparison, quantity: str) -> bool:
+    """Tell whether a harmful change may come from having picked the best of many epochs.
+
+    The interval of a pair does not know that the run picked it. The verdict on the run does: where it sees
+    nothing beyond sampling error, an interval without 0 shows nothing either.
+    """
+    series, harm = _JUDGES[quantity]
+    row = history.rise.loc[series]
+    if not is_judged(history, comparison) or row["last_epoch"] != comparison.after.epoch:
+        return False
+    return bool(harm * comparison.change.loc[quantity, "change"] > 0 and math.isnan(row["since"]))
+
+
+def is_told(history: History, comparison: Comparison, quantity: str) -> bool:
+    """Tell whether a quantity changed beyond its error, and beyond what picking the best epoch explains."""
+    row = comparison.change.loc[quantity]
+    excluded = row["change_low"] > 0 or row["change_high"] < 0
+    return bool(excluded and not within_choice(history, comparison, quantity))
+
+
+def undecided(finding: Finding) -> Finding:
+    """Return a finding about a rise that may come from picking the best epoch: its parts decide nothing."""
+    if finding.verdict == "not applicable":
+        return finding
+    sentence = f"{finding.sentence} Picking the best epoch explains such a rise, so its parts may be chance."
+    return replace(finding, verdict="cannot tell", sentence=sentence, next_step="")

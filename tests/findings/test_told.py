@@ -1,0 +1,101 @@
+"""A pair that the run itself picked: what its interval shows beyond having picked the best epoch."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from confshift.analysis.comparison import compare
+from confshift.analysis.history import summarize
+from confshift.checkpoint import Checkpoint
+from confshift.findings.diagnosis import answers
+from confshift.findings.headline import headline
+from confshift.findings.told import is_judged, is_told, within_choice
+from confshift.predictions import Predictions
+
+SAMPLES = 600
+
+
+def run_of(wrong):
+    """A run whose epochs differ in how many samples are wrong, always others, and nothing else."""
+    rng = np.random.default_rng(0)
+    targets = rng.integers(0, 2, SAMPLES)
+    checkpoints = []
+    for epoch, number in enumerate(wrong):
+        margin = np.ones(SAMPLES)
+        margin[rng.choice(SAMPLES, number, replace=False)] = -1.0
+        logits = margin[:, None] * np.eye(2)[targets] + 0.02 * rng.normal(size=(SAMPLES, 2))
+        checkpoints.append(Checkpoint.from_predictions(Predictions(logits, targets), epoch=epoch))
+    return summarize(checkpoints)
+
+
+@pytest.fixture(scope="module")
+def flat():
+    """A run that does not rise: its luckiest epoch and its last are apart by more than a pair's interval."""
+    return run_of([30] * 9 + [22] + [30] * 9 + [40])
+
+
+@pytest.fixture(scope="module")
+def picked(flat):
+    return compare(*flat.pair)
+
+
+def test_a_fall_of_accuracy_that_picking_the_best_epoch_explains_is_not_told(flat, picked):
+    assert picked.change.loc["accuracy", "change_high"] < 0  # as if the two had been chosen beforehand
+    assert picked.switches.p_value < 0.05
+    assert flat.rise["verdict"].ne("yes").all()
+    assert within_choice(flat, picked, "accuracy")
+    assert not is_told(flat, picked, "accuracy")
+    sentence = headline(flat, picked)
+    assert "accuracy did not fall beyond what picking the best epoch explains" in sentence
+    assert "accuracy fell" not in sentence
+    assert "of the rise" not in sentence
+
+
+def test_no_finding_advises_or_decides_on_what_picking_the_best_epoch_explains(flat, picked):
+    findings = {one.code: one for one in answers(flat, picked)}
+    parts = ("dearer_mistakes", "wrong_or_right", "temperature_repairs", "few_samples", "scale_growth")
+    for code in parts:
+        assert findings[code].verdict == "cannot tell"
+        assert findings[code].next_step == ""
+        assert "Picking the best epoch explains such a rise" in findings[code].sentence
+    assert not any("keep the earlier" in one.next_step for one in findings.values())
+
+
+def test_two_epochs_that_somebody_chose_are_judged_as_chosen(flat, picked):
+    chosen = compare(flat.main.checkpoints[9], flat.main.checkpoints[18])
+    same = compare(*flat.pair)
+    assert is_judged(flat, same)
+    assert not is_judged(flat, chosen)
+    assert not within_choice(flat, chosen, "accuracy")
+    alone = run_of([22, 40])
+    pair = compare(*alone.pair)
+    assert is_told(alone, pair, "accuracy")  # picked from two: nothing to correct
+    assert "accuracy fell by" in headline(alone, pair)
+
+
+def test_more_mistakes_beyond_the_choice_send_back_to_the_earlier_checkpoint():
+    history = run_of([30] * 10 + [70] * 10)
+    comparison = compare(*history.pair)
+    assert is_told(history, comparison, "accuracy")
+    assert is_told(history, comparison, "loss")
+    findings = {one.code: one for one in answers(history, comparison)}
+    assert "keep the earlier checkpoint" in findings["dearer_mistakes"].next_step
+    assert "accuracy fell by" in headline(history, comparison)
+
+
+def test_an_accuracy_that_rose_is_not_explained_by_picking_the_lowest_loss():
+    targets = np.arange(SAMPLES) % 2
+    margins = np.where(np.arange(SAMPLES) < 60, -0.1, 1.0)
+    later = np.where(np.arange(SAMPLES) < 30, 0.1, np.where(np.arange(SAMPLES) < 60, -3.0, 1.0))
+    history = summarize(
+        [
+            Checkpoint.from_predictions(
+                Predictions(margin[:, None] * np.eye(2)[targets], targets), epoch=epoch
+            )
+            for epoch, margin in enumerate([0.5 * margins] + [margins] * 8 + [later])
+        ]
+    )
+    comparison = compare(*history.pair)
+    assert comparison.change.loc["loss", "change"] > 0 < comparison.change.loc["accuracy", "change_low"]
+    assert "accuracy rose by 5.0 points" in headline(history, comparison)
