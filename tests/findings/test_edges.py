@@ -60,7 +60,7 @@ def test_a_run_at_the_edge_is_told_in_words(name, samples, checkpoints):
 @pytest.mark.parametrize("samples", [1, 2, 3, 4])
 def test_too_few_samples_for_five_folds_have_no_label_noise_to_find(samples):
     findings = diagnose(run_of("wrong, and better than a guess", samples, 2))
-    noise = next(one for one in findings if one.code == "label_noise")
+    noise = next(finding for finding in findings if finding.code == "label_noise")
     assert noise.verdict == "not applicable"
     assert "too few samples" in noise.sentence
     assert noise.evidence["floor_se"].isna().any()

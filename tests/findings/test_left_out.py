@@ -82,7 +82,7 @@ def test_a_loss_that_rises_to_infinity_says_so_with_the_finite_losses_beside():
         f"infinite there. From epoch {best:.0f} to 9 the validation loss rose to infinity, as 48 samples "
         "give their true class a probability of 0 at epoch 9; over the 352 with a finite loss at both it "
     )
-    found = {one.code: one for one in diagnose(history)}
+    found = {finding.code: finding for finding in diagnose(history)}
     assert found["rise"].verdict == "yes"
     assert "has risen to infinity, and stays there" in found["rise"].sentence
     assert "Over the 352 samples with a finite one at both it went from " in found["rise"].sentence
@@ -99,7 +99,7 @@ def test_a_loss_that_rises_to_infinity_says_so_with_the_finite_losses_beside():
 def test_wrong_samples_that_saturate_are_no_proof_of_a_worse_model():
     logits = logits_of(9)
     wrong = np.flatnonzero((logits.argmax(axis=2) != TARGETS).all(axis=0))
-    found = {one.code: one for one in diagnose(history_of(saturated(logits, range(4, 9), wrong)))}
+    found = {finding.code: finding for finding in diagnose(history_of(saturated(logits, range(4, 9), wrong)))}
     assert found["rise"].verdict == "yes"
     assert found["error_rise"].verdict == "no"
     assert found["run_kind"].verdict == found["lost_information"].verdict == "cannot tell"
@@ -212,7 +212,7 @@ def test_the_course_of_a_run_that_ends_badly_is_not_that_it_ends_at_its_best():
 def test_a_verdict_that_leaves_something_out_says_what(spoil, reason):
     logits = logits_of(9)
     spoil(logits)
-    found = {one.code: one for one in diagnose(history_of(logits))}
+    found = {finding.code: finding for finding in diagnose(history_of(logits))}
     for code in ("rise", "refinement_rise", "run_kind"):
         assert left_out_of(found[code]) == reason
     assert left_out_of(found["label_noise"]) == ""

@@ -38,7 +38,7 @@ def damage(run, epoch):
 
 
 def answers(run):
-    return {one.code: (one.verdict, one.sentence) for one in confshift.diagnose(run)}
+    return {finding.code: (finding.verdict, finding.sentence) for finding in confshift.diagnose(run)}
 
 
 @pytest.mark.parametrize(
@@ -64,7 +64,9 @@ def test_only_the_questions_that_need_damaged_logits_go_without_an_answer_and_sa
 def test_a_page_goes_without_the_competitors_and_lists_the_file(run, tmp_path):
     look, file = damage(run, 4)
     page = confshift.report(look, tmp_path / "page.html")
-    assert {one.code for one in page.findings if file in one.sentence} == READ_LOGITS | {"logged_loss"}
+    assert {finding.code for finding in page.findings if file in finding.sentence} == READ_LOGITS | {
+        "logged_loss"
+    }
     text = html.unescape((tmp_path / "page.html").read_text())
     assert "in part" in text
     assert '"competitors": []' in text
@@ -76,7 +78,7 @@ def test_a_page_goes_without_the_competitors_and_lists_the_file(run, tmp_path):
 @pytest.mark.parametrize("entry", [True, "x", [1], {"status": 5}, {"status": "x"}, None])
 @pytest.mark.parametrize("name", ["modes", "repeatable", "alone", "head"])
 def test_an_odd_entry_of_the_checks_is_a_check_that_was_not_made(name, entry):
-    findings = {one.code: one for one in confshift.diagnose([checked({name: entry})])}
+    findings = {finding.code: finding for finding in confshift.diagnose([checked({name: entry})])}
     assert findings["evaluates_plainly"].verdict == "not applicable"
     assert findings["start_loss"].evidence.index.tolist() == ["uniform guess", "best constant", "start"]
 
@@ -101,7 +103,7 @@ def test_an_odd_entry_of_the_checks_is_a_check_that_was_not_made(name, entry):
 @pytest.mark.parametrize("status", ["passed", "failed", "measured"])
 def test_odd_details_of_a_check_are_passed_over(status, odd):
     checks = {name: {"status": status, **odd} for name in ("modes", "repeatable", "alone", "head")}
-    findings = {one.code: one for one in confshift.diagnose([checked(checks)])}
+    findings = {finding.code: finding for finding in confshift.diagnose([checked(checks)])}
     assert findings["evaluates_plainly"].verdict == ("no" if status == "failed" else "yes")
     assert findings["start_loss"].evidence.index.tolist() == ["uniform guess", "best constant", "start"]
 
@@ -116,7 +118,7 @@ def checked(checks):
 def test_a_logged_loss_that_is_not_a_number_is_named(odd):
     plain = checked({})
     odd_one = replace(plain, provenance=replace(plain.provenance, logged={"loss": odd}))
-    finding = next(one for one in confshift.diagnose([odd_one]) if one.code == "logged_loss")
+    finding = next(finding for finding in confshift.diagnose([odd_one]) if finding.code == "logged_loss")
     assert finding.verdict == "not applicable"
     assert f"at epoch 0 can't be read as a number: {reprlib.repr(odd)}" in finding.sentence
 
@@ -125,7 +127,7 @@ def test_a_logged_loss_that_is_not_a_number_is_named(odd):
 def test_a_loss_that_was_not_computed_or_diverged_is_none_to_compare_with(none):
     plain = checked({})
     odd_one = replace(plain, provenance=replace(plain.provenance, logged={"loss": none}))
-    finding = next(one for one in confshift.diagnose([odd_one]) if one.code == "logged_loss")
+    finding = next(finding for finding in confshift.diagnose([odd_one]) if finding.code == "logged_loss")
     assert finding.sentence == "No loss of your own was given to compare with."
 
 

@@ -194,7 +194,7 @@ def test_too_few_epochs_say_how_many_more_are_wanted(epochs, tail, more):
 
 def test_each_series_has_a_code_of_its_own_and_its_row_as_evidence(growing):
     findings = about_rise(growing)
-    assert [one.code for one in findings] == CODES
+    assert [finding.code for finding in findings] == CODES
     for finding, (name, expected) in zip(findings, growing.rise.iterrows(), strict=True):
         assert finding.verdict == expected["verdict"]
         pd.testing.assert_frame_equal(finding.evidence, growing.rise.loc[[name]])
@@ -361,7 +361,7 @@ def texts(history):
         run_kind(history),
         best_checkpoint(history),
     ]
-    return findings, " ".join(f"{one.sentence} {one.next_step}" for one in findings)
+    return findings, " ".join(f"{finding.sentence} {finding.next_step}" for finding in findings)
 
 
 def odd_runs(make_logits):

@@ -50,8 +50,8 @@ def test_the_verdict_comes_first(parsed, page, history, comparison):
 
 
 def test_every_finding_is_shown_once_and_listed_in_the_order_of_diagnose(parsed, page, run):
-    expected = [(one.code, one.verdict, one.sentence) for one in diagnose(run)]
-    assert [(one.code, one.verdict, one.sentence) for one in page.findings] == expected
+    expected = [(finding.code, finding.verdict, finding.sentence) for finding in diagnose(run)]
+    assert [(finding.code, finding.verdict, finding.sentence) for finding in page.findings] == expected
     links = [value for value in parsed.attributes("href") if value.startswith("#finding-")]
     listed = links[-len(expected) :]
     assert listed == [f"#finding-{code}" for code, _, _ in expected]
@@ -66,7 +66,7 @@ def test_the_page_answers_as_the_question_is_asked(run, history):
     groups = np.arange(240) // 8
     made = report(run, looks=20, groups=groups)
     expected = diagnose(run, looks=20, groups=groups)
-    assert [one.sentence for one in made.findings] == [one.sentence for one in expected]
+    assert [finding.sentence for finding in made.findings] == [finding.sentence for finding in expected]
     assert "240 samples in 30 groups" in Page(made.html).text
     told = summarize(run, looks=20, groups=groups)
     expected = compare(*told.pair, groups=groups)
@@ -80,7 +80,7 @@ def test_intervals_by_groups_say_so_wherever_they_stand(run, make_run):
         data = Page(made.html).json("data")
         for name in ("loss_detail", "accuracy_detail"):
             assert "95 % interval by 30 groups " in fill(data["readings"][name], data["values"])
-        change = next(one for one in made.findings if one.code == "loss_change")
+        change = next(finding for finding in made.findings if finding.code == "loss_change")
         assert change.sentence.count("95 % interval by 30 groups ") == 2
         assert set(made.change["units"]) == {30}
 
@@ -93,17 +93,17 @@ def test_two_runs_are_not_asked_about_a_rise(run):
 def test_what_to_do_about_the_run_stands_first_and_what_cannot_be_told_last(page):
     steps = page.html[page.html.index("What to do next") : page.html.index("The questions, answered")]
     codes = re.findall(r"#finding-(\w+)", steps)
-    verdicts = {one.code: one.verdict for one in page.findings}
-    advised = [one for one in page.findings if one.next_step]
+    verdicts = {finding.code: finding.verdict for finding in page.findings}
+    advised = [finding for finding in page.findings if finding.next_step]
     assert codes[:2] == [one for one in ("run_kind", "best_checkpoint") if one in codes]
-    assert len(codes) == len({one.next_step for one in advised}) >= 4
+    assert len(codes) == len({finding.next_step for finding in advised}) >= 4
     ranks = [("yes", "no", "cannot tell", "not applicable").index(verdicts[one]) for one in codes[2:]]
     assert ranks == sorted(ranks)
 
 
 def test_a_wish_for_more_data_is_not_the_first_thing_to_do(make_run):
     made = report(make_run(60, 3, 6, churn=0.8))
-    kinds = {one.code: one for one in made.findings}["run_kind"].evidence["kind"]
+    kinds = {finding.code: finding for finding in made.findings}["run_kind"].evidence["kind"]
     assert set(kinds) & {"undecidable", "too_early"} or not kinds.size
     steps = made.html[made.html.index("What to do next") : made.html.index("The questions, answered")]
     assert re.findall(r"#finding-(\w+)", steps)[0] == "best_checkpoint"
@@ -306,7 +306,7 @@ def test_two_runs_are_compared_at_the_best_of_each(make_run):
     assert data["two_runs"] is True
     assert [data["values"]["A"], data["values"]["B"]] == best
     assert {row["label"] for row in data["tables"]["account"]} >= {f"loss at A (epoch {best[0]})", "hedging"}
-    assert [one.code for one in made.findings] == [one.code for one in diagnose(expected)]
+    assert [finding.code for finding in made.findings] == [finding.code for finding in diagnose(expected)]
     assert "second run (epoch" in made.verdict
     assert "history" not in parsed.attributes("id")
     assert not parsed.misnested
@@ -373,7 +373,7 @@ def test_a_page_of_two_runs_asks_why_the_worse_one_is_worse(make_run):
     worse, better = make_run(400, 3, 6, churn=0.1), make_run(400, 3, 6, churn=0.1, seed=0)[:1]
     made = report(worse, other=better, before=5)
     assert made.change.loc["loss", "change"] < 0  # the page goes from the first run to the second
-    findings = {one.code: one for one in made.findings}
+    findings = {finding.code: finding for finding in made.findings}
     assert findings["loss_change"].sentence.startswith(
         "From second run (epoch 0) to first run (epoch 5) the mean loss rose"
     )

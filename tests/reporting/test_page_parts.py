@@ -139,5 +139,5 @@ def test_the_start_stands_beside_models_that_know_nothing(history):
 # ----------------------------------------------------------------------------------------------- sections
 def test_every_finding_of_diagnose_has_a_section_of_its_own(run):
     findings = diagnose(run)
-    assert {one.question.section for one in findings} <= {*template_context.SECTIONS} - {"other"}
-    assert len({one.code for one in findings}) == len(findings)
+    assert {finding.question.section for finding in findings} <= {*template_context.SECTIONS} - {"other"}
+    assert len({finding.code for finding in findings}) == len(findings)

@@ -183,13 +183,13 @@ def limits(histories: Sequence[History]) -> dict[str, Mapping[str, float]]:
     tenth of it is left, as in the verdict on a rise. Below the losses there is room for a name.
     """
     tables = [epoch_table(history) for history in histories]
-    spans = {"near": pd.concat([_after_fall(one) for one in tables]), "whole": pd.concat(tables)}
+    spans = {"near": pd.concat([_after_fall(table) for table in tables]), "whole": pd.concat(tables)}
     lowest, highest = (_reach(spans["near"], ["accuracy"], sign) for sign in (-1, 1))
     scales: dict[str, Mapping[str, float]] = {
         "accuracy_near": {"domainMin": lowest} if _is_range(lowest, highest) else {},
         "accuracy_whole": {},
     }
-    losses = [one.table["loss"] for one in histories]  # the lines of other splits reach as low
+    losses = [history.table["loss"] for history in histories]  # the lines of other splits reach as low
     lowest_losses = [low for loss in losses if np.isfinite(low := loss.min())]
     for span, table in spans.items():
         for chart, keys in {"loss": list(LOSSES), "part": list(PARTS)}.items():

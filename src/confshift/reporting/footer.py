@@ -25,27 +25,30 @@ def reconciliation(
 ) -> list[tuple[str, str]]:
     """Return the facts of the footer, as pairs of name and text."""
     history = histories[0]
-    table = pd.concat([_main_rows(one) for one in histories])
+    table = pd.concat([_main_rows(run_history) for run_history in histories])
     samples = len(history.main.targets)
     cells = comparison.cells["contribution"].sum()
     change = comparison.change.loc["loss", "change"]
     classes = len(history.main.class_names)
     facts = [
         ("Samples", f"{samples:,} of {classes:,} classes, split {history.split}"),
-        ("Checkpoints", "; ".join(_checkpoints(one) for one in histories)),
+        ("Checkpoints", "; ".join(_checkpoints(run_history) for run_history in histories)),
         ("Compared", f"epoch {epoch(comparison.before.epoch)} with epoch {epoch(comparison.after.epoch)}"),
         ("Left out: no finite loss at one of them", f"{comparison.samples_left_out:,}"),
         ("Of these without an answer", f"{comparison.samples_unanswered:,}"),
         ("Ignored by label", _range(table["ignored_samples"])),
         ("Duplicate rows dropped", _range(table["duplicate_samples"])),
-        ("Samples matched by", ", ".join(sorted({str(one) for one in table["id_source"]}))),
+        (
+            "Samples matched by",
+            ", ".join(sorted({str(source) for source in table["id_source"]})),
+        ),
         ("Samples with a tie at the top", _range(table["tied_samples"])),
         (
             "Cells add up to",
             f"{signed(cells)} nats; the loss changed by {signed(change)} (they differ by "
             f"{abs(cells - change):.0e})",
         ),
-        ("Written by", "; ".join(_writers(one.main.checkpoints) for one in histories)),
+        ("Written by", "; ".join(_writers(run_history.main.checkpoints) for run_history in histories)),
     ]
     if len(histories) == 1 and page_epochs < len(table):
         facts.append(("Epochs on this page", f"{page_epochs:,} of {len(table):,}, evenly chosen"))

@@ -67,7 +67,8 @@ class Story:
     def side_names(self) -> tuple[str, str]:
         """The names of the two compared checkpoints in a sentence."""
         before, after = (
-            f"epoch {epoch(one.epoch)}" for one in (self.comparison.before, self.comparison.after)
+            f"epoch {epoch(checkpoint.epoch)}"
+            for checkpoint in (self.comparison.before, self.comparison.after)
         )
         return (f"A ({before})", f"B ({after})") if self.two_runs else (before, after)
 
