@@ -35,7 +35,7 @@ def test_the_rate_of_flipped_labels_is_recovered_within_its_error(samples, class
     found = label_noise_floor(logits, targets)
     assert abs(found.wrong_labels - wrong.mean()) < 2.5 * found.wrong_labels_se
     assert found.wrong_labels_se < 0.02
-    assert found.gain > 2 * found.gain_se
+    assert found.gain > max(2 * found.gain_se, 0.01 * found.loss)
     assert found.temperature == pytest.approx(3.0, rel=0.15)  # that of the clean samples
 
 

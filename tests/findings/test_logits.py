@@ -19,7 +19,7 @@ READ_LOGITS = {"one_competitor", "scale_growth", "label_noise", "class_bias"}
 
 @pytest.fixture
 def run(tmp_path, make_logits):
-    logits, targets = make_logits(200, 4, 5)
+    logits, targets = make_logits(300, 6, 5)
     run = Run(tmp_path / "run")
     for epoch, one in enumerate(logits):
         run.append(Predictions(one, targets), epoch=epoch, logged={"loss": 7.0})

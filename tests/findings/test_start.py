@@ -102,6 +102,7 @@ def test_a_head_that_has_seen_labels_is_too_good():
     ("run", "reason"),
     [
         (untrained_run(3), "With 3 classes"),
+        (untrained_run(5), "With 5 classes"),
         (untrained_run(checks={"head": {**HEAD, "zero_weights": True}}), "starts at zero"),
         ([checkpoint(np.zeros((40, 8)), np.arange(40) % 8, 0)], "starts at zero"),
         ([checkpoint(np.full((40, 8), np.nan), np.arange(40) % 8, 0)], "can be scored"),
@@ -183,6 +184,19 @@ def test_a_head_that_was_not_measured_is_not_predicted(head):
     finding = start_loss(summarize(untrained_run(checks={"head": head})))
     assert "untrained head" not in finding.evidence.index
     assert finding.verdict == "yes"
+
+
+@pytest.mark.parametrize(
+    ("classes", "present", "orders"), [(5, 5, 120), (6, 6, 720), (10, 2, 90), (7, 6, 5040)]
+)
+def test_a_start_is_tested_where_the_classes_that_occur_can_be_ordered_in_ways_enough(
+    classes, present, orders
+):
+    logits = np.random.default_rng(0).normal(size=(300, classes))
+    finding = too_good(summarize([checkpoint(logits, np.arange(300) % present, 0)]))
+    among = f"{present} of {classes} classes among the targets" if present < classes else f"{classes} classes"
+    untested = f"With {among} there are only {orders} ways" in finding.sentence
+    assert untested == (finding.verdict == "cannot tell") == (orders < 720)
 
 
 @pytest.mark.parametrize("classes", [2, 3])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import pandas as pd
 
 from confshift.analysis.comparison import Comparison
 from confshift.analysis.history import History
@@ -14,6 +15,8 @@ from confshift.findings.wording import count, epoch, nats, percent
 
 #: A gain or a floor above this many standard errors is significant.
 _ERRORS = 2.0
+#: A gain of this share of the loss is worth a word; the shares of two checkpoints agree within this factor.
+_WORTHWHILE, _AGREEMENT = 0.01, 1.5
 _SHOWN = 100
 _FEWEST_CHECKPOINTS = 3
 
@@ -48,21 +51,21 @@ def label_noise(history: History, comparison: Comparison) -> Finding:
             "than a guess, or one that decides."
         )
         return _LABEL_NOISE.not_applicable(sentence, table)
-    gains = table["gain"] > _ERRORS * table["gain_se"]
-    significant = table["floor"] > _ERRORS * table["floor_se"]
-    verdict: Verdict = "yes" if gains.all() else "cannot tell" if gains.any() or significant.any() else "no"
+    verdict, reason = _noisy(table)
     at = int(table["gain"].to_numpy().argmax())
     best = table.iloc[at]
     effect = (
-        f"lowers the loss after temperature scaling by {nats(best['gain'])} nats (standard error "
-        f"{nats(best['gain_se'])}, on samples left out of the fit)"
-        if gains.iloc[at]
+        f"lowers the loss after temperature scaling by {nats(best['gain'])} nats, "
+        f"{percent(best['gain'] / best['loss'])} of it (epoch {epoch(sides[at].epoch)}, on samples left out)"
+        if best["gain"] > _ERRORS * best["gain_se"]
         else "does not lower the loss after temperature scaling beyond its error"
     )
+    shares = " and ".join(
+        f"{percent(share)} by epoch {epoch(float(at))}" for at, share in table["wrong_labels"].items()
+    )
     sentence = (
-        f"If labels are wrong at random, it is {percent(best['wrong_labels'])} of them (standard error "
-        f"{percent(best['wrong_labels_se'])}; fitted at epoch {epoch(sides[at].epoch)}); to allow for that "
-        f"{effect}."
+        f"If labels are wrong at random, and the model is right otherwise, it is {shares} of them; to "
+        f"allow for that {effect}.{reason}"
     )
     if verdict == "yes":
         sentence += (
@@ -71,6 +74,27 @@ def label_noise(history: History, comparison: Comparison) -> Finding:
         )
     step = "The next finding lists the samples: look at the most suspect first."
     return _LABEL_NOISE.answer(verdict, sentence, table, step if verdict == "yes" else "")
+
+
+def _noisy(table: pd.DataFrame) -> tuple[Verdict, str]:
+    """Judge the fits at both checkpoints, and say why they are not enough where one of them finds something.
+
+    Whatever a weak model can't fit looks like wrong labels: the share then depends on the checkpoint, and
+    the gain is small.
+    """
+    gains = table["gain"] > _ERRORS * table["gain_se"]
+    if not gains.any():
+        suspected = (table["floor"] > _ERRORS * table["floor_se"]).any()
+        return "cannot tell" if suspected else "no", ""
+    if table.index.nunique() < 2:
+        return "cannot tell", " It takes a second checkpoint to see whether the share stays the same."
+    if not gains.all():
+        return "cannot tell", " That is so at one of the two checkpoints only."
+    if (table["gain"] < _WORTHWHILE * table["loss"]).any():
+        return "cannot tell", f" A gain of less than {percent(_WORTHWHILE)} may be any other misfit."
+    if table["wrong_labels"].max() > _AGREEMENT * table["wrong_labels"].min():
+        return "cannot tell", " The two checkpoints do not agree on the share, so it may be another misfit."
+    return "yes", ""
 
 
 def _part_of_rise(history: History, comparison: Comparison, share: float) -> str:

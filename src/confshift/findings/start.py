@@ -17,9 +17,10 @@ from confshift.findings.wording import count, epoch, nats, percent
 
 #: A random head with features of a usual size stays within this of ln K.
 _TOO_HIGH = 1.0
-_LEVEL = 0.05
-#: With three classes the smallest p-value is one in 3! = 6.
-_FEWEST_CLASSES = 4
+#: Of honest heads one in a hundred is called too good.
+_LEVEL = 0.01
+#: Those of six classes: with fewer ways to order the outputs, the best of them comes up by luck too often.
+_FEWEST_ORDERS = math.factorial(6)
 #: Renaming the outputs has to gain this much accuracy, and this many standard errors.
 _GAIN, _GAIN_ERRORS = 0.1, 5.0
 _MOST_CLASSES = 2000
@@ -158,19 +159,27 @@ def _untestable(first: Checkpoint | None, history: History) -> str:
         return "No checkpoint is from before training."
     if not first.columns["finite"].any():
         return "No sample can be scored."
-    if len(first.class_names) < _FEWEST_CLASSES:
-        return _among_few_classes(first, history)
+    if _orders(history) < _FEWEST_ORDERS:
+        return _among_few_orders(first, history)
     if check_of(first, "head").get("zero_weights") or first.measurement.rows["tied"].all():
         return "All outputs are equal, as of a head that starts at zero: it has no random start to test."
     return ""
 
 
-def _among_few_classes(first: Checkpoint, history: History) -> str:
+def _orders(history: History) -> int:
+    """Return in how many ways outputs can be given to the classes that occur."""
+    panel = history.main
+    return math.perm(len(panel.class_names), len(np.unique(panel.targets)))
+
+
+def _among_few_orders(first: Checkpoint, history: History) -> str:
     """Say what is known where there are too few orders of the outputs for a test."""
-    classes = len(first.class_names)
-    orders = math.factorial(classes)
+    classes, present = len(first.class_names), len(np.unique(history.main.targets))
+    among = (
+        f"{classes} classes" if present == classes else f"{present} of {classes} classes among the targets"
+    )
     sentence = (
-        f"With {classes} classes there are only {orders} ways to give a head's outputs to the classes, too "
+        f"With {among} there are only {_orders(history)} ways to give a head's outputs to the classes, too "
         "few to distinguish a head that has seen labels from a lucky one."
     )
     majority = history.references.loc["best constant", "accuracy"]

@@ -34,6 +34,7 @@ class LabelNoise(NamedTuple):
     gain: float  # by how much the floor lowers the refinement loss of held-out samples, in nats
     gain_se: float
     samples: int
+    loss: float = math.nan  # of held-out samples without the floor: what `gain` is a part of
 
 
 def label_noise_floor(
@@ -75,10 +76,12 @@ def label_noise_floor(
         return LabelNoise(0.0, math.nan, 0.0, math.nan, math.nan, 0.0, math.nan, len(targets))
     best, eps = _fit(logits, targets, beta, 0.02)
     fold = rng.permutation(len(targets)) % _FOLDS
-    gains = np.empty(len(targets))
+    plain, gains = np.empty((2, len(targets)))
     for held_out in range(_FOLDS):
         test = fold == held_out
-        gains[test] = _gains(logits[~test], targets[~test], logits[test], targets[test], (best, eps))
+        plain[test], gains[test] = _held_out(
+            logits[~test], targets[~test], logits[test], targets[test], (best, eps)
+        )
     error, wrong = _floor_se(logits, targets, best, eps), 1 - 1 / logits.shape[1]
     floor = eps if eps > _NO_FLOOR else 0.0
     return LabelNoise(
@@ -90,24 +93,25 @@ def label_noise_floor(
         float(gains.mean()),
         float(gains.std(ddof=1) / math.sqrt(len(gains))),
         len(targets),
+        float(plain.mean()),
     )
 
 
-def _gains(
+def _held_out(
     logits: NDArray[Any],
     targets: NDArray[np.int64],
     test_logits: NDArray[Any],
     test_targets: NDArray[np.int64],
     start: tuple[float, float],
-) -> NDArray[np.float64]:
-    """Return by how much the floor lowers the loss of each test sample, both models fitted to the others."""
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the loss of each test sample and by how much the floor lowers it, both fitted to the others."""
     beta, status = temperature.optimum(temperature.fit(logits, targets))
-    if status != "ok":
-        return np.zeros(len(test_targets))
     plain = temperature.curve_at(test_logits, test_targets, beta).loss
+    if status != "ok":
+        return plain, np.zeros(len(test_targets))
     best, eps = _fit(logits, targets, *start)
     log_p, _, _ = _mixture(test_logits, test_targets, best, eps)
-    return np.asarray(plain + log_p)
+    return plain, np.asarray(plain + log_p)
 
 
 def _mixture(

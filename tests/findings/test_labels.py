@@ -1,0 +1,74 @@
+"""When labels are said to look wrong: two checkpoints agree, and the gain is worth a word."""
+
+from __future__ import annotations
+
+import pandas as pd
+import pytest
+
+from confshift.analysis.comparison import Comparison, compare
+from confshift.analysis.history import summarize
+from confshift.checkpoint import Checkpoint
+from confshift.findings.labels import label_noise
+from confshift.predictions import Predictions
+
+
+@pytest.fixture
+def judged(make_logits, monkeypatch):
+    """Return the finding about two checkpoints with these fits: wrong labels, gain, its error, the loss."""
+    logits, targets = make_logits(120, 4, 2)
+    run = [
+        Checkpoint.from_predictions(Predictions(one, targets), epoch=epoch)
+        for epoch, one in zip((3, 30), logits, strict=True)
+    ]
+    history = summarize(run)
+
+    def finding(*fits, same=False):
+        comparison = compare(run[0], run[0] if same else run[1])
+        table = pd.DataFrame(fits, columns=["wrong_labels", "gain", "gain_se", "loss"])
+        table = table.assign(floor=table["wrong_labels"], floor_se=0.01, wrong_labels_se=0.01)
+        table.index = pd.Index([3, 3] if same else [3, 30], name="epoch")
+        monkeypatch.setattr(Comparison, "label_noise", table)
+        return label_noise(history, comparison)
+
+    return finding
+
+
+GOOD = (0.13, 0.15, 0.02, 1.1)
+
+
+@pytest.mark.parametrize(
+    ("other", "verdict", "reason"),
+    [
+        ((0.12, 0.15, 0.02, 1.1), "yes", "Consistent with wrong labels"),
+        ((0.13, 0.03, 0.02, 1.1), "cannot tell", "at one of the two checkpoints only"),
+        ((0.13, 0.010, 0.002, 1.1), "cannot tell", "A gain of less than 1.0 % may be any other misfit"),
+        ((0.06, 0.15, 0.02, 1.1), "cannot tell", "do not agree on the share"),
+        ((0.20, 0.15, 0.02, 1.1), "cannot tell", "do not agree on the share"),
+    ],
+)
+def test_both_checkpoints_must_gain_enough_and_agree(judged, other, verdict, reason):
+    for fits in ((GOOD, other), (other, GOOD)):
+        finding = judged(*fits)
+        assert finding.verdict == verdict
+        assert reason in finding.sentence
+        assert bool(finding.next_step) == (verdict == "yes")
+
+
+def test_no_share_has_a_standard_error_as_if_the_model_were_right(judged):
+    sentence = judged(GOOD, (0.12, 0.14, 0.02, 1.0)).sentence
+    assert "13.0 % by epoch 3 and 12.0 % by epoch 30" in sentence
+    assert "0.15 nats, 13.6 % of it (epoch 3," in sentence
+    assert "standard error" not in sentence
+
+
+@pytest.mark.parametrize(("wrong", "verdict"), [(0.05, "cannot tell"), (0.01, "no")])
+def test_a_share_that_gains_nothing_is_a_suspicion_at_most(judged, wrong, verdict):
+    finding = judged(*[(wrong, 0.001, 0.002, 1.1)] * 2)
+    assert finding.verdict == verdict
+    assert "does not lower the loss after temperature scaling beyond its error" in finding.sentence
+
+
+def test_a_checkpoint_agrees_with_itself_in_vain(judged):
+    finding = judged(GOOD, GOOD, same=True)
+    assert finding.verdict == "cannot tell"
+    assert "It takes a second checkpoint" in finding.sentence
