@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import replace
 
@@ -263,6 +264,34 @@ def test_one_rate_that_can_not_be_read_leaves_the_others_in_force():
     assert drop.verdict == "yes"
     assert drop.evidence.index.tolist() == [20]
     assert "at 1 checkpoint can't be read as a number: '0.1' at epoch 3." in drop.sentence
+
+
+@pytest.mark.parametrize(
+    ("rates", "words"),
+    [
+        ([0.1] * 12, "The rate is constant, 0.1."),
+        ([0.02, 0.06, *[0.1] * 10], "The rate is constant, 0.1, after a warmup until epoch 2."),
+        (
+            list(0.05 + 0.05 * np.cos(np.linspace(0, math.pi, 12))),
+            "The rate follows a cosine, from 0.1 to 0.",
+        ),
+        (
+            [0.1, 0.08, 0.05, 0.03, 0.01, 0] * 2,
+            "The rate falls smoothly, with a warm restart at epoch 6.",
+        ),
+        ([0.1, 0.05] * 6, "The rate falls in steps, with warm restarts at epochs 2, 4, 6, 8, 10."),
+        ([0.1, 0.05, 0.01] * 8, "The rate falls smoothly, with 7 warm restarts, the last at epoch 21."),
+        (
+            [0.1, 0.2, 0.3, 0.2] * 3,
+            "The rate goes up and down in cycles, between 0.1 and 0.3, after a warmup",
+        ),
+    ],
+)
+def test_the_schedule_of_recorded_rates_is_named(rates, words):
+    logits, targets = evidence(samples=60)
+    drop = causes_of(run_of([logits] * len(rates), targets, rates=rates))["learning_rate_drop"]
+    assert words in drop.sentence
+    assert drop.verdict == ("yes" if "steps" in words else "no")
 
 
 @pytest.mark.parametrize(

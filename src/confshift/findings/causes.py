@@ -6,13 +6,11 @@ For a few exploding samples see `few_samples` in `concentration`.
 from __future__ import annotations
 
 import math
-import reprlib
 
 import numpy as np
 import pandas as pd
 
 from confshift.analysis.causes.class_bias import MAX_CLASSES, SAMPLES_PER_CLASS
-from confshift.analysis.causes.learning_rate import FEWEST_CHECKPOINTS, learning_rates, unread_rates
 from confshift.analysis.comparison import Comparison
 from confshift.analysis.history import History
 from confshift.analysis.rise import SMALL
@@ -20,15 +18,14 @@ from confshift.analysis.significance import Switches
 from confshift.findings.change import ALONE
 from confshift.findings.concentration import no_rise
 from confshift.findings.labels import about_labels
+from confshift.findings.learning_rate import learning_rate_drop
 from confshift.findings.left_out import over_finite
 from confshift.findings.question import Finding, Question, Verdict
 from confshift.findings.run_kind import kind_of
 from confshift.findings.told import undecided, within_choice
-from confshift.findings.wording import count, epoch, interval, nats, percent, points, signed
+from confshift.findings.wording import count, epoch, interval, nats, percent, signed
 
 _LEVEL = 0.05
-#: Student's t, one-sided, with 7 degrees of freedom: few epochs estimate the jitter, and only a fall counts.
-_CRITICAL_T = 1.9
 #: Where fewer answers than this share changed, they are few.
 _FEW_DECISIONS = 0.05
 
@@ -37,9 +34,6 @@ _SCALE_GROWTH = Question(
 )
 _LOST_INFORMATION = Question(
     "lost_information", "Did the model lose information about the labels?", section="parts", problem="yes"
-)
-_LEARNING_RATE_DROP = Question(
-    "learning_rate_drop", "Did the learning rate drop, and the curves with it?", section="parts", problem=None
 )
 _CLASS_BIAS = Question(
     "class_bias", "Does the model give some classes too much probability?", section="classes", problem="yes"
@@ -162,82 +156,6 @@ def _lost_between(refinement: pd.Series, loss: pd.Series, switches: Switches) ->
     if (worse and not small) != fewer_right or math.isnan(refinement["change_low"]):
         return "cannot tell", reason
     return "yes" if fewer_right else "no", reason
-
-
-def learning_rate_drop(history: History) -> Finding:
-    """Did a drop of the learning rate calm the curves?
-
-    Without recorded rates the curves may be consistent with a drop, but never prove one: in runs at a
-    constant rate their jitter can collapse too. Where the recorded rates can't be read, the finding says so
-    and does not look at the curves instead.
-    """
-    main = history.split
-    table = history.table[(history.table["split"] == main) & np.isfinite(history.table["loss"])]
-    checkpoints = [history.main.checkpoints[at] for at in table.index]
-    rates = learning_rates(checkpoints)
-    rates_known = int(np.isfinite(rates).sum()) > len(rates) // 2
-    unread = unread_rates(checkpoints)
-    if len(unread) and not rates_known:
-        return _LEARNING_RATE_DROP.not_applicable(
-            _unread_in_words(unread),
-            unread.map(reprlib.repr).to_frame("recorded").rename_axis("epoch"),
-            'Pass the learning rate as a number: metadata={"lr": ...}.',
-        )
-    drops = history.rate_drops
-    verdict, sentence = (
-        _drops_in_words(drops, rates_known) if len(drops) else _no_drop(rates_known, len(checkpoints))
-    )
-    if len(unread):
-        sentence += f" {_unread_in_words(unread)}"
-    step = "" if rates_known else 'Pass metadata={"lr": ...} to inspect to have the drops by name.'
-    return _LEARNING_RATE_DROP.answer(verdict, sentence, drops, step)
-
-
-def _unread_in_words(unread: pd.Series) -> str:
-    return (
-        f"The learning rate recorded at {len(unread)} checkpoint{'s' * (len(unread) > 1)} can't be read as a "
-        f"number: {reprlib.repr(unread.iloc[0])} at epoch {epoch(float(unread.index[0]))}."
-    )
-
-
-def _no_drop(rates_known: bool, checkpoints: int) -> tuple[Verdict, str]:
-    if rates_known:
-        return "no", "The learning rate that was recorded never halves from one checkpoint to the next."
-    if checkpoints >= FEWEST_CHECKPOINTS:
-        return "no", "The jitter of loss, error rate and refinement loss never collapses."
-    sentence = f"Without recorded learning rates it takes {FEWEST_CHECKPOINTS} checkpoints to see one."
-    return "not applicable", sentence
-
-
-def _drops_in_words(drops: pd.DataFrame, rates_known: bool) -> tuple[Verdict, str]:
-    largest = drops.loc[drops["refinement_loss_change"].abs().idxmax()]
-    fell = bool(largest["refinement_loss_change"] < -_CRITICAL_T * largest["refinement_loss_jitter"])
-    others = ", ".join(epoch(float(drop)) for drop in drops.index.drop(largest.name))
-    sentence = _drop_in_words(largest) + (f" (also at epoch {others})." if others else ".")
-    if not rates_known:
-        sentence += (
-            " Consistent with a smaller learning rate, but also with other reasons for calm, such as a "
-            "training set that is fitted perfectly."
-        )
-    elif fell:
-        sentence += (
-            " Consistent with a smaller step that averages out the noise of the training: it improves "
-            "what the model knows, and does not undo confidence gained before."
-        )
-    return "yes" if rates_known else "cannot tell", sentence
-
-
-def _drop_in_words(drop: pd.Series) -> str:
-    what = (
-        f"the jitter of the curves becomes {drop['jitter_ratio']:.2g} times smaller"
-        if math.isnan(drop["rate_before"])
-        else f"the learning rate falls from {drop['rate_before']:.2g} to {drop['rate_after']:.2g}"
-    )
-    return (
-        f"At epoch {epoch(float(drop.name))} {what}; there the refinement loss changes by "
-        f"{signed(drop['refinement_loss_change'])} nats, the calibration loss by "
-        f"{signed(drop['calibration_loss_change'])}, the error rate by {points(drop['error_rate_change'])}"
-    )
 
 
 def class_bias(comparison: Comparison) -> Finding:

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from confshift.analysis.causes.schedule import schedule_of
 from confshift.checkpoint import Checkpoint
 from confshift.input_checks import as_number
 
@@ -21,8 +22,6 @@ FEWEST_CHECKPOINTS = 2 * _WINDOW
 #: In 0 to 7 % of runs of 30 to 100 checkpoints without a break the largest ratio is above this; most often
 #: where the three series jitter together.
 _COLLAPSE = 6.0
-#: A schedule that falls smoothly has no single drop.
-_DROP = 0.5
 _SERIES = ("loss", "error_rate", "refinement_loss")
 #: Checkpoints whose mean is the level before and after a break; the level before is the noisier one.
 _LEVELS = (5, 3)
@@ -67,10 +66,16 @@ def _largest(value: Any) -> float:
     return as_number(value)
 
 
+def filled(rates: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the rates with the gaps closed by the rate before, or after: before training there is none."""
+    return np.asarray(pd.Series(rates).ffill().bfill().to_numpy(np.float64))
+
+
 def rate_drops(table: pd.DataFrame, rates: NDArray[np.float64]) -> pd.DataFrame:
     """Find drops of the learning rate, and what the means did there.
 
-    Where the rate of most checkpoints is known, a drop is a fall to half or less between two of them.
+    Where the rate of most checkpoints is known, a drop is a fall to half or less between two of them, but
+    for those of a decay: the last epochs of a cosine halve again and again. See `schedule.schedule_of`.
     Elsewhere it is a collapse of the jitter: the second differences of loss, error rate and refinement loss
     become at least six times smaller (geometric mean) from one window of eight checkpoints to the next. A
     rate that decays to 0 has the same effect, more slowly.
@@ -91,9 +96,12 @@ def rate_drops(table: pd.DataFrame, rates: NDArray[np.float64]) -> pd.DataFrame:
     """
     series = table[[*_SERIES, "calibration_loss"]].to_numpy(np.float64)
     known = int(np.isfinite(rates).sum()) > len(rates) // 2
-    rates = pd.Series(rates).ffill().bfill().to_numpy()  # before training there is no rate
+    rates = filled(rates)
     ratios = _jitter_ratios(series[:, : len(_SERIES)])
-    at = np.flatnonzero(rates[1:] <= _DROP * rates[:-1]) + 1 if known else _collapses(series[:, 2], ratios)
+    if known:
+        at = schedule_of(table["epoch"].to_numpy(np.float64), rates).drops
+    else:
+        at = _collapses(series[:, 2], ratios)
     rows = [
         {
             "rate_before": rates[position - 1] if known else math.nan,
