@@ -82,6 +82,10 @@ def row(**changed):
         "finite_samples": 10_000,
         "share_of_rise": 1.0,
         "share_of_fall": 0.18,
+        "hump": np.nan,
+        "hump_epoch": np.nan,
+        "hump_until": np.nan,
+        "hump_left": np.nan,
     }
     values.update(changed)
     values["verdict"] = STATUSES[values["status"]].verdict
@@ -130,6 +134,16 @@ def test_levels_carry_the_digits_of_their_change():
 def test_a_rise_that_exceeds_the_fall_is_told_in_times_of_it():
     assert "9.5 times the fall before it" in sentence(share_of_fall=9.5, resolution=0.03)
     assert "fall" not in sentence(share_of_fall=np.inf)
+
+
+@pytest.mark.parametrize(
+    ("left", "rest"), [(0.2, "which was"), (-0.3, "which was"), (1.4, "of which 2.50 nats were")]
+)
+@pytest.mark.parametrize("status", ["systematic", "flat", "within_jitter", "below_resolution"])
+def test_a_rise_that_was_taken_back_is_mentioned(status, left, rest):
+    text = sentence(status=status, hump=3.9, hump_epoch=12.0, hump_until=20.0, hump_left=left)
+    assert text.endswith(f" In between it rose by 3.90 nats up to epoch 12, {rest} taken back by epoch 20.")
+    assert "In between" not in sentence(status=status)
 
 
 def test_a_share_of_what_is_within_noise_is_not_told():

@@ -99,3 +99,12 @@ def test_an_accuracy_that_rose_is_not_explained_by_picking_the_lowest_loss():
     comparison = compare(*history.pair)
     assert comparison.change.loc["loss", "change"] > 0 < comparison.change.loc["accuracy", "change_low"]
     assert "accuracy rose by 5.0 points" in headline(history, comparison)
+
+
+@pytest.mark.parametrize(("wrong", "said"), [(1, "1 wrong sample "), (9, "9 wrong samples "), (10, "")])
+def test_a_temperature_that_rests_on_few_wrong_samples_says_so(wrong, said):
+    history = run_of([wrong] * 8)
+    findings = {one.code: one for one in answers(history, compare(*history.main.checkpoints[:2]))}
+    for text in (findings["temperature_repairs"].sentence, findings["best_checkpoint"].next_step):
+        assert (f"That rests on {said}only" in text) == bool(said)
+        assert said or "rests on" not in text

@@ -86,7 +86,9 @@ def test_what_did_not_happen_is_not_told(right):
 def test_what_did_happen_is_told(right):
     logits, targets = right
     worse = np.roll(logits, 1, axis=1) * (targets == 1)[:, None] + logits * (targets != 1)[:, None]
-    assert "the accuracy of 1 fell most: 100 % to 0.0 %" in reading("class_accuracy", logits, worse, targets)
+    assert "the accuracy of 1 (20 samples) fell most: 100 % to 0.0 %" in reading(
+        "class_accuracy", logits, worse, targets
+    )
     assert "1 adds most: +" in reading("class_contributions", logits, worse, targets)
     assert "samples that rose most there is no rise" in reading("concentration", logits, worse, targets)
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from confshift.analysis.grouping import Groups, group_codes
 from confshift.analysis.panel import Panel
-from confshift.analysis.series import STATUSES, Looks, Series, judge_series, series_of
+from confshift.analysis.series import STATUSES, Looks, Series, hump_of, judge_series, series_of
 from confshift.analysis.unscored import Selection, infinite_end, judged_flat, select
 from confshift.errors import ConfshiftError
 
@@ -86,6 +86,7 @@ def _row(
     """Return a row of `rise`, without what depends on the other rows."""
     row, samples = judge_series(series, looks=looks), int(selection.samples.sum())
     row |= {"finite_best_value": row["best_value"], "finite_last_value": row["last_value"]}
+    row |= hump_of(series.errors, series.epochs)._asdict()
     row["finite_samples"] = samples
     if selection.ends_infinite:
         row |= infinite_end(panel, values, series, selection)

@@ -199,3 +199,51 @@ def _status(
         return "systematic" if persistence.rising else "within_jitter"
     unresolved = units < FEW or math.isnan(numbers["resolution"])
     return "below_resolution" if persistence.rising or unresolved else "flat"
+
+
+#: A hump is so many times the jitter from epoch to epoch, and this share of all that the series moved.
+_JITTERS, _SHARE = 15.0, 0.1
+#: At least this share of it was taken back; all but this share of it counts as taken back.
+_TAKEN_BACK, _REST = 0.5, 0.1
+#: A normal variable is this many times as wide as the median of its size; a second difference sqrt(6) times.
+_MEDIAN_SIZE = 0.6745 * math.sqrt(6)
+
+
+class Hump(NamedTuple):
+    """The largest rise of a series that later epochs took back, NaN where there is none."""
+
+    hump: float = math.nan  # its height above the lowest epoch before
+    hump_epoch: float = math.nan
+    hump_until: float = math.nan  # the first epoch at which it was taken back, as far as it was
+    hump_left: float = math.nan  # how much of it is left there; 0 or less where the series went lower
+
+
+def hump_of(errors: EpochMeans, epochs: NDArray[np.float64]) -> Hump:
+    """Find the largest rise that was taken back, where it is far beyond jitter and sampling error.
+
+    Parameters
+    ----------
+    errors : EpochMeans
+        Of T epochs.
+    epochs : ndarray, shape (T,)
+    """
+    means = errors.means
+    if len(means) < 4:
+        return Hump()
+    lowest_before, lowest_after = (
+        np.minimum.accumulate(means)[:-2],
+        np.minimum.accumulate(means[::-1])[::-1][2:],
+    )
+    up, down = means[1:-1] - lowest_before, means[1:-1] - lowest_after
+    top = int(np.argmax(np.minimum(up, down))) + 1
+    start, end = int(np.argmin(means[:top])), top + 1 + int(np.argmin(means[top + 1 :]))
+    height, back = up[top - 1], down[top - 1]
+    jitter = float(np.median(np.abs(np.diff(means, 2)))) / _MEDIAN_SIZE
+    beyond = min(height, back) > max(_JITTERS * jitter, _SHARE * float(np.ptp(means)))
+    limit = math.sqrt(2 * math.log(20 * len(means) ** 2))  # of the largest of so many t-values
+    told = errors.t_values[top, start] > limit and errors.t_values[top, end] > limit
+    if not (beyond and told and back >= _TAKEN_BACK * height):
+        return Hump()
+    low_again = np.flatnonzero(means[top + 1 :] <= means[start] + _REST * height)
+    until = top + 1 + int(low_again[0]) if len(low_again) else end
+    return Hump(float(height), float(epochs[top]), float(epochs[until]), float(means[until] - means[start]))

@@ -12,6 +12,7 @@ from confshift.analysis.history import History
 from confshift.findings.left_out import epochs_in_words
 from confshift.findings.question import Finding, Question, Verdict
 from confshift.findings.run_kind import kind_of
+from confshift.findings.told import rests_on
 from confshift.findings.wording import count, epoch, nats, percent
 
 _BEST_CHECKPOINT = Question(
@@ -100,6 +101,9 @@ def _recommendation(history: History) -> str:
         f"Keep epoch {epoch(row['epoch'])} with T = {row['temperature']:.3g}: expected loss "
         f"{nats(row['refinement_loss'])} nats, accuracy {percent(row['accuracy'])}."
     )
+    at = next(one for one in history.main.checkpoints if one.epoch == choice.epoch)
+    if few := rests_on(at):
+        text += f" That {few}: measure it on other samples."
     if choice.epoch != refinement["epoch"]:
         text += (
             f" It can't be told from epoch {epoch(refinement['epoch'])} with T = "

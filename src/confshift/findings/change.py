@@ -12,7 +12,7 @@ from confshift.analysis.comparison import SIDES, Comparison
 from confshift.findings.concentration import about_concentration, significant_rise
 from confshift.findings.left_out import over_finite, zero_samples
 from confshift.findings.question import Finding, Question, Verdict
-from confshift.findings.told import undecided
+from confshift.findings.told import rests_on, undecided
 from confshift.findings.wording import (
     NOTHING,
     apart,
@@ -246,6 +246,8 @@ def temperature_repairs(comparison: Comparison, *, names: tuple[str, str] | None
             f"With T = {temperature:.3g} the loss {_later(comparison, names)} is "
             f"{' instead of '.join(apart(refinement['after'], loss['after']))} nats."
         )
+        if few := rests_on(comparison.after):
+            sentence += f" That {few}."
     else:
         sentence += "One side has no best temperature, so the split is a bound."
     evidence = change.loc[["loss", "calibration_loss", "refinement_loss", "temperature"]]

@@ -58,7 +58,8 @@ def series_rise(rise: pd.DataFrame, series: str) -> Finding:
         "too_few_epochs": _too_few_epochs,
     }[row["status"]]
     sentence, step = (_infinite if math.isinf(row["last_value"]) else words)(row, name)
-    return question.answer(row["verdict"], sentence[0].upper() + sentence[1:], rise.loc[[series]], step)
+    sentence = f"{sentence[0].upper()}{sentence[1:]}{_hump(row)}"
+    return question.answer(row["verdict"], sentence, rise.loc[[series]], step)
 
 
 def _without_shares_of_noise(row: pd.Series, loss: pd.Series) -> pd.Series:
@@ -161,6 +162,18 @@ def _below_resolution(row: pd.Series, name: str) -> tuple[str, str]:
         f"{_amount(row, row['amount'])}."
     )
     return sentence, step
+
+
+def _hump(row: pd.Series) -> str:
+    """Say that a series was much higher in between, which its last epoch does not show; else ""."""
+    if math.isnan(row["hump"]):
+        return ""
+    taken_back = row["hump"] - row["hump_left"]
+    rest = "which was" if taken_back >= 0.9 * row["hump"] else f"of which {_amount(row, taken_back)} were"
+    return (
+        f" In between it rose by {_amount(row, row['hump'])} up to epoch {epoch(row['hump_epoch'])}, {rest} "
+        f"taken back by epoch {epoch(row['hump_until'])}."
+    )
 
 
 def _infinite(row: pd.Series, name: str) -> tuple[str, str]:

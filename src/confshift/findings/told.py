@@ -1,4 +1,4 @@
-"""What of a change can be told from noise, where the run itself picked the two checkpoints."""
+"""What can be told from noise: where the run picked the two checkpoints, where few samples are wrong."""
 
 from __future__ import annotations
 
@@ -7,10 +7,15 @@ from dataclasses import replace
 
 from confshift.analysis.comparison import Comparison
 from confshift.analysis.history import History
+from confshift.checkpoint import Checkpoint
 from confshift.findings.question import Finding
+from confshift.findings.wording import count
 
 #: The series of `History.rise` that judges a quantity of `Comparison.change`, and the sign of harm.
 _JUDGES = {"loss": ("loss", 1), "error_rate": ("error_rate", 1), "accuracy": ("error_rate", -1)}
+
+#: Below so many wrong samples a temperature is theirs.
+_FEW_WRONG = 10
 
 
 def is_judged(history: History, comparison: Comparison) -> bool:
@@ -41,6 +46,17 @@ def is_told(history: History, comparison: Comparison, quantity: str) -> bool:
     row = comparison.change.loc[quantity]
     excluded = row["change_low"] > 0 or row["change_high"] < 0
     return bool(excluded and not within_choice(history, comparison, quantity))
+
+
+def rests_on(checkpoint: Checkpoint) -> str:
+    """Say on how few wrong samples a temperature, and the loss it leaves, rest; "" where they are enough.
+
+    What it costs to be wrong is known from these samples alone: the fit follows them, and the loss that it
+    leaves reads too low.
+    """
+    scored = checkpoint.columns["finite"]
+    wrong = int((~checkpoint.columns["correct"] & scored).sum())
+    return f"rests on {count(wrong, 'wrong sample')} only" if 0 < wrong < _FEW_WRONG else ""
 
 
 def undecided(finding: Finding) -> Finding:

@@ -123,8 +123,8 @@ CHOICES: dict[str, dict[str, str]] = {
     },
     "class_fall": {
         "fell": (
-            "Of the classes shown, the accuracy of {fell_class:text} fell most: {fell_before:percent} to "
-            "{fell_after:percent}."
+            "Of the classes shown, the accuracy of {fell_class:text} ({fell_samples:samples}) fell most: "
+            "{fell_before:percent} to {fell_after:percent}."
         ),
         "none": "The accuracy of no class shown fell.",
     },

@@ -155,6 +155,7 @@ def _of_classes(table: pd.DataFrame) -> dict[str, Any]:
         "top_class": top["class_name"],
         "top_contribution": top["contribution"],
         "fell_class": worst["class_name"],
+        "fell_samples": worst["samples"],
         "fell_before": worst["accuracy_before"],
         "fell_after": worst["accuracy_after"],
     }

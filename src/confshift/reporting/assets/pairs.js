@@ -184,7 +184,7 @@ class Pairs {
     return {
       shown_classes: rows.length, shown_contribution: sum(rows.map(row => row.contribution)),
       top_class: top.class_name, top_contribution: top.contribution,
-      fell_class: worst.class_name, fell_before: worst.before, fell_after: worst.after,
+      fell_class: worst.class_name, fell_samples: worst.samples, fell_before: worst.before, fell_after: worst.after,
     };
   }
 
