@@ -71,17 +71,19 @@ def judged():
 def test_after_learning_rate_drops_a_network_that_knows_its_training_set_only_grows_surer(judged):
     """The loss triples while hardly more are wrong: one temperature takes nearly all of it back."""
     run = judged("lr_drops")
-    assert (run.status["loss"], run.kind) == ("systematic", "confidence_and_more")
-    # All the last forty epochs are above the first ten in refinement loss: a twentieth of the rise.
+    assert (run.status["loss"], run.kind) == ("systematic", "confidence")
+    # All the last forty epochs are above the first ten in refinement loss, by a twentieth of the rise: less
+    # than the jitter before the rate fell, which is correlated, can explain.
     refinement = run.history.rise.loc["refinement_loss"]
-    assert refinement["status"] == "systematic"
+    assert refinement["status"] == "within_jitter"
+    assert refinement["level"] > refinement["level_critical"]
     assert refinement["upper_bound"] < 0.1 * run.history.rise.loc["loss", "amount"]
     assert run.status["error_rate"] == "flat"
     assert run.share["mistake_cost"] > 0.9
     assert run.share["hedging"] < 0
     assert run.verdicts("dearer_mistakes", "temperature_repairs", "scale_growth") == ["yes"] * 3
     assert run.comparison.scale["kappa"].iloc[0] > 2
-    assert run.findings["lost_information"].verdict == "yes"
+    assert run.findings["lost_information"].verdict == "cannot tell"
     assert "Look at calibration first" in run.findings["dearer_mistakes"].next_step
 
 

@@ -64,12 +64,18 @@ def row(**changed):
         "statistic": 9.0,
         "critical_value": 2.5,
         "rising": True,
+        "settled": 88,
         "tail": 81,
         "trend_p": 1e-6,
-        "level": 20.0,
-        "level_critical": 2.4,
-        "jitter_sd": 0.008,
         "autocorrelation": 0.12,
+        "level": 20.0,
+        "level_critical": 2.5,
+        "slow_level_critical": 8.0,
+        "jitter_sd": 0.008,
+        "hinge": 24.0,
+        "hinge_critical": 3.5,
+        "shape": 20.0,
+        "shape_critical": 3.6,
         "epochs": 91,
         "units": 10_000,
         "samples": 10_000,
@@ -162,14 +168,32 @@ def test_a_small_rise_says_so_and_of_what_it_is_small():
     assert "2.0 % of the rise of the loss" in finding.sentence
 
 
-def test_a_rise_within_jitter_names_the_jitter_or_the_correlation():
-    assert "not beyond the jitter" in sentence(status="within_jitter")
-    correlated = sentence(status="within_jitter", autocorrelation=0.72)
-    assert "move together (lag-1 autocorrelation 0.72)" in correlated
-    # Where neither trend nor level is beyond the jitter, its correlation is not the reason.
-    neither = sentence(status="within_jitter", autocorrelation=0.72, trend_p=0.5, level=1.4)
-    assert "not beyond the jitter" in neither
-    assert "move together" not in neither
+def test_a_rise_within_jitter_is_higher_than_before_or_may_be_taken_back():
+    for changed in ({"trend_p": 0.5}, {"level": 1.4}):
+        finding = series_rise(judged({"status": "within_jitter", **changed}).rise, "loss")
+        assert "no more than a slow fluctuation does" in finding.sentence
+        assert "standard deviation 0.0080 nats, lag-1 autocorrelation 0.12" in finding.sentence
+        assert "another seed" in finding.next_step
+    neither = series_rise(judged({"status": "within_jitter", "trend_p": 0.5, "level": 1.4}).rise, "loss")
+    assert "not beyond the jitter" in neither.sentence
+    assert "slow fluctuation" not in neither.sentence
+
+
+BARELY = {"hinge": 4.0, "shape": 3.7, "level": 6.0}
+
+
+def test_a_trend_of_few_epochs_is_told_with_what_it_takes_for_granted():
+    few = {"settled": 14, "hinge": 3.0, "shape": -2.0, "level": 6.0}
+    assert "The 14 epochs from the end of the initial fall on can't show" in sentence(**few)
+    assert "can't show" not in sentence(**few | {"hinge": 3.6})
+
+
+def test_a_rise_that_a_random_walk_makes_too_is_told_with_that():
+    doubt = "one run can't tell a trend from a series that wanders"
+    assert doubt in sentence(**BARELY, autocorrelation=0.7)
+    assert doubt not in sentence(**BARELY)
+    assert doubt not in sentence(autocorrelation=0.7)
+    assert doubt not in sentence(**BARELY | {"hinge": 11.0}, autocorrelation=0.7)
 
 
 def test_what_is_below_the_resolution_says_how_many_samples_it_would_take():
@@ -192,7 +216,10 @@ def test_groups_are_counted_in_the_sentence():
     [
         ({"epochs": 0}, "no checkpoint that can be judged"),
         ({"epochs": 1}, "one checkpoint only"),
-        ({"epochs": 3, "tail": 1}, "3 checkpoints, 1 after the lowest"),
+        (
+            {"epochs": 3, "settled": 2, "tail": 1},
+            "3 checkpoints, 2 from the end of the initial fall on, 1 after the lowest",
+        ),
         ({"epochs": 60, "tail": 2}, "So far it is up by 0.31 nats, at least 0.25 nats"),
     ],
 )
@@ -200,9 +227,17 @@ def test_too_few_epochs_say_how_many_there_are(changed, words):
     assert words in sentence(status="too_few_epochs", **changed)
 
 
-@pytest.mark.parametrize(("epochs", "tail", "more"), [(2, 0, 4), (4, 3, 1), (60, 2, 2)])
-def test_too_few_epochs_say_how_many_more_are_wanted(epochs, tail, more):
-    finding = series_rise(judged({"status": "too_few_epochs", "epochs": epochs, "tail": tail}).rise, "loss")
+@pytest.mark.parametrize(
+    ("changed", "more"),
+    [
+        ({"epochs": 2, "settled": 2, "tail": 0}, 6),
+        ({"epochs": 7, "settled": 7, "tail": 4}, 1),
+        ({"epochs": 60, "settled": 20, "tail": 2}, 2),
+        ({"epochs": 60, "settled": 5, "tail": 4}, 3),
+    ],
+)
+def test_too_few_epochs_say_how_many_more_are_wanted(changed, more):
+    finding = series_rise(judged({"status": "too_few_epochs", **changed}).rise, "loss")
     assert finding.next_step == f"Ask again after {more} more epoch{'s' if more > 1 else ''}."
 
 

@@ -31,8 +31,8 @@ def judge(panel: Panel, *, looks: Looks = "once", groups: Groups | None = None) 
     """Judge whether a run's loss, refinement loss and error rate rise, and which checkpoints may be best.
 
     A rise is systematic where it is beyond sampling error (the last epoch against every earlier one, see
-    `simultaneous`) and beyond the jitter from epoch to epoch (`persistence`); each at 5 %, so
-    a false "systematic" has at most that chance as far as their assumptions hold.
+    `simultaneous`) and beyond the jitter from epoch to epoch (`persistence`); each at 5 % or less as far as
+    its assumptions hold.
 
     Checkpoints at which fewer than half of the samples have an answer are left out; so are samples without
     an answer at any of the others. An infinite mean is never the lowest; if the last mean is infinite, that

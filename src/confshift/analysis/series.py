@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from confshift.analysis.jitter import FEWEST
 from confshift.analysis.persistence import TAIL, Persistence, persistence_of
 from confshift.analysis.simultaneous import (
     EpochMeans,
@@ -164,7 +165,7 @@ _NO_NUMBERS = dict.fromkeys(
         *("fall", "statistic", "critical_value", "since", *Persistence._fields),
     ),
     math.nan,
-) | {"rising": False, "tail": 0}
+) | {"rising": False, "settled": 0, "tail": 0}
 
 
 def _numbers(series: Series, critical: float) -> dict[str, float]:
@@ -191,7 +192,7 @@ def _numbers(series: Series, critical: float) -> dict[str, float]:
 def _status(
     epochs: int, beyond: bool, persistence: Persistence, numbers: Mapping[str, float], units: int
 ) -> str:
-    if epochs < TAIL + 1 or (beyond and persistence.tail < TAIL):
+    if epochs < TAIL + 1 or (beyond and (persistence.tail < TAIL or persistence.settled < FEWEST)):
         return "too_few_epochs"
     if numbers["amount"] < _ROUNDING:
         return "flat"

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from confshift.analysis.panel import Panel
-from confshift.analysis.persistence import TAIL
+from confshift.analysis.persistence import TAIL, Persistence
 from confshift.analysis.series import STATUSES, Series
 
 #: A checkpoint is judged where at least this share of the samples has an answer.
@@ -102,9 +102,9 @@ def infinite_end(
     status = "too_few_epochs" if tail < TAIL else "systematic" if infinite_tail >= TAIL else "within_jitter"
     last = selection.eligible[-1]
     shared = panel.finite[selection.positions[best]] & panel.finite[last]
-    not_estimated = ("resolution", "critical_value", "trend_p", "level", "level_critical", "jitter_sd")
+    not_estimated = [name for name in Persistence._fields if name != "settled"]
     return {
-        **dict.fromkeys((*not_estimated, "autocorrelation"), math.nan),
+        **dict.fromkeys(("resolution", "critical_value", *not_estimated), math.nan),
         **dict.fromkeys(("amount", "lower_bound", "upper_bound", "last_value", "statistic"), math.inf),
         "verdict": STATUSES[status].verdict,
         "status": status,

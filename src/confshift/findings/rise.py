@@ -9,8 +9,9 @@ import numpy as np
 import pandas as pd
 
 from confshift.analysis.history import History
+from confshift.analysis.jitter import FEWEST
 from confshift.analysis.panel import Panel
-from confshift.analysis.persistence import CORRELATED, TAIL
+from confshift.analysis.persistence import TAIL
 from confshift.analysis.series import ALPHA, FEW
 from confshift.findings.left_out import REPAIR_ZERO, few_infinite, opening, zero_samples
 from confshift.findings.question import Finding, Question
@@ -29,6 +30,10 @@ _SERIES = {
     ),
 }
 
+
+#: A random walk exceeds so many times the critical values of the jitter in 1.5 % of runs of 100 epochs; above
+#: this lag-1 autocorrelation a series may be one.
+_CLEAR, _CORRELATED = 3, 0.5
 
 #: What is smaller than this is the rounding of a sum.
 _NOTHING = 1e-9
@@ -120,9 +125,29 @@ def _systematic(row: pd.Series, name: str) -> tuple[str, str]:
         f"{name} has risen {manner}: {_course(row)}, up by {_amount(row, row['amount'])}, at least "
         f"{_amount(row, row['lower_bound'])} with 95 % confidence, whichever epoch is the best.{size} Every "
         f"epoch after {epoch(row['since'])} is measurably worse than the lowest. The rise is beyond what "
-        f"{in_units(row)} leave uncertain and beyond the jitter {_jitter(row)}."
+        f"{in_units(row)} leave uncertain and beyond the jitter {_jitter(row)}.{_doubt(row)}"
     )
     return sentence, ""
+
+
+def _doubt(row: pd.Series) -> str:
+    """Write what this one run leaves open of a rise that is called systematic."""
+    excess = max(
+        row["hinge"] / row["hinge_critical"],
+        row["shape"] / row["shape_critical"],
+        row["level"] / row["slow_level_critical"],
+    )
+    if excess <= 1:
+        return (
+            f" The {row['settled']} epochs from the end of the initial fall on can't show whether jitter "
+            "lasts for several epochs; if it does, this may be a slow fluctuation. Another seed tells."
+        )
+    if excess < _CLEAR and row["autocorrelation"] > _CORRELATED:
+        return (
+            " Neighbouring epochs move together, and one run can't tell a trend from a series that wanders "
+            "ever farther. Another seed tells."
+        )
+    return ""
 
 
 def _within_jitter(row: pd.Series, name: str) -> tuple[str, str]:
@@ -130,12 +155,11 @@ def _within_jitter(row: pd.Series, name: str) -> tuple[str, str]:
         f"{name} is higher at the last epoch ({_course(row)}: up by {_amount(row, row['amount'])}, at least "
         f"{_amount(row, row['lower_bound'])}). That is real for these two checkpoints, but "
     )
-    significant = row["trend_p"] < ALPHA / 2 or row["level"] > row["level_critical"]
-    if row["autocorrelation"] > CORRELATED and significant:
+    if row["trend_p"] < ALPHA / 2 or row["level"] > row["level_critical"]:
         return (
-            f"{sentence}neighbouring epochs move together (lag-1 autocorrelation "
-            f"{row['autocorrelation']:.2f}): it may be a slow fluctuation as well as a trend."
-        ), "Train on, or repeat the run with another seed: a trend comes back."
+            f"{sentence}no more than a slow fluctuation does, in which neighbouring epochs move "
+            f"together: the jitter {_jitter(row)} may be one."
+        ), "Train on, or repeat the run with another seed: a trend comes back, a fluctuation does not."
     return (
         f"{sentence}not beyond the jitter {_jitter(row)}: the next epoch may take it back."
     ), "Train some more epochs, or at a lower learning rate, before judging."
@@ -220,10 +244,11 @@ def _too_few_epochs(row: pd.Series, name: str) -> tuple[str, str]:
     if row["epochs"] < 2:
         number = "no checkpoint" if row["epochs"] == 0 else "one checkpoint only"
         return f"there is {number} that can be judged: {name} has no course yet.", "Inspect more epochs."
-    missing = max(TAIL + 1 - row["epochs"], TAIL - row["tail"])
+    missing = max(TAIL + 1 - row["epochs"], TAIL - row["tail"], FEWEST - row["settled"])
     sentence = (
-        f"too few epochs to judge {name}: {count(row['epochs'], 'checkpoint')}, {row['tail']} after the "
-        f"lowest ({_course(row)}); {TAIL} after it are wanted to tell a rise from jitter."
+        f"too few epochs to judge {name}: {count(row['epochs'], 'checkpoint')}, {row['settled']} from the "
+        f"end of the initial fall on, {row['tail']} after the lowest ({_course(row)}); {FEWEST} and {TAIL} "
+        "are wanted to tell a rise from jitter."
     )
     if row["amount"] > 0 and not math.isnan(row["lower_bound"]):
         sentence += (
