@@ -54,11 +54,18 @@ def test_a_fall_of_accuracy_that_picking_the_best_epoch_explains_is_not_told(fla
 
 def test_no_finding_advises_or_decides_on_what_picking_the_best_epoch_explains(flat, picked):
     findings = {one.code: one for one in answers(flat, picked)}
-    parts = ("dearer_mistakes", "wrong_or_right", "temperature_repairs", "few_samples", "scale_growth")
+    parts = (
+        "loss_change",
+        "dearer_mistakes",
+        "wrong_or_right",
+        "temperature_repairs",
+        "few_samples",
+        "scale_growth",
+    )
     for code in parts:
         assert findings[code].verdict == "cannot tell"
         assert findings[code].next_step == ""
-        assert "Picking the best epoch explains such a rise" in findings[code].sentence
+        assert "Picking the best epoch explains such a rise of the loss." in findings[code].sentence
     assert not any("keep the earlier" in one.next_step for one in findings.values())
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from confshift.errors import ConfshiftError
 
@@ -94,13 +94,22 @@ def counted_share(differences: NDArray[np.float64], codes: Codes) -> float:
     the variance of the mean over groups by that over samples (never below 1), and by the squared ratio of
     Student's quantiles for so many groups and samples.
     """
+    terms, samples = group_terms(differences, codes), len(differences)
+    if len(terms) < 2:
+        return math.nan
+    return float(share_of(terms.var(ddof=1), differences.var(ddof=1), len(terms), samples))
+
+
+def share_of(
+    between: ArrayLike, within: ArrayLike, groups: ArrayLike, samples: ArrayLike
+) -> NDArray[np.float64]:
+    """Return `counted_share` from variances of `group_terms` and of the differences; arrays are broadcast."""
     from scipy.special import stdtrit
 
-    terms, samples = group_terms(differences, codes), len(differences)
-    groups = len(terms)
-    if groups < 2:
-        return math.nan
-    spread = differences.var(ddof=1) / samples
-    effect = terms.var(ddof=1) / groups / spread if spread > 0 else samples / groups
-    quantiles = float(stdtrit(samples - 1, 0.975) / stdtrit(groups - 1, 0.975))
-    return float(quantiles**2 / max(effect, 1.0))
+    between, within, groups, samples = (
+        np.asarray(one, np.float64) for one in (between, within, groups, samples)
+    )
+    with np.errstate(invalid="ignore", divide="ignore"):
+        effect = np.where(within > 0, between / groups / (within / samples), samples / groups)
+        quantiles = stdtrit(samples - 1, 0.975) / stdtrit(groups - 1, 0.975)
+        return np.where(groups > 1, quantiles**2 / np.maximum(effect, 1.0), np.nan)

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from confshift.analysis.decomposition import kitagawa
-from confshift.analysis.grouping import Codes
+from confshift.analysis.grouping import Codes, share_of
 from confshift.analysis.panel import Panel
-from confshift.analysis.significance import (
-    accuracy_bounds,
-    accuracy_interval,
-    paired_interval,
-    skewed_bounds,
-)
+from confshift.analysis.significance import accuracy_bounds, skewed_bounds
 
 #: Samples in a block of the products: more would not be faster, and take memory.
 _BLOCK = 8192
@@ -47,7 +42,8 @@ def pairs_of(panel: Panel, codes: Codes | None = None) -> pd.DataFrame:
     -----
     Intervals of the loss as in `significance.paired_interval`: they need the first three moments of each
     sample's change, which are sums of products of two checkpoints' losses. Those of the accuracy by
-    `significance.accuracy_bounds`, from the answers that switched. With groups, one pair after another.
+    `significance.accuracy_bounds`, from the answers that switched. With groups, of every pair that one
+    checkpoint begins at a time.
     """
     first, second = np.triu_indices(len(panel.checkpoints), 1)
 
@@ -71,15 +67,14 @@ def pairs_of(panel: Panel, codes: Codes | None = None) -> pd.DataFrame:
     quantities = {"loss": loss, "accuracy": accuracy, "refinement": refinement, "cost": cost}
     for name, values in {**quantities, "calibration": loss - refinement}.items():
         columns[f"{name}_before"], columns[f"{name}_after"] = values
-    bounds = (
-        (
-            *_loss_bounds(panel, loss[1] - loss[0], sides(over_finite.counts)[0], first, second),
-            *accuracy_bounds(learned, forgotten, answers),
-        )
-        if codes is None
-        else _grouped_bounds(panel, codes, first, second)
-    )
-    columns |= dict(zip(("loss_low", "loss_high", "accuracy_low", "accuracy_high"), bounds, strict=True))
+    share: NDArray[np.float64] | float = 1.0
+    if codes is None:
+        low, high = _loss_bounds(panel, loss[1] - loss[0], sides(over_finite.counts)[0], first, second)
+    else:
+        low, high, share = _by_groups(panel, codes)
+    columns["loss_low"], columns["loss_high"] = low, high
+    bounds = accuracy_bounds(share * learned, share * forgotten, share * answers)
+    columns["accuracy_low"], columns["accuracy_high"] = bounds
     for at in np.flatnonzero(learned + forgotten == 0):
         if panel.same_losses(first[at], second[at]):
             columns["accuracy_low"][at] = columns["accuracy_high"][at] = 0.0
@@ -87,19 +82,46 @@ def pairs_of(panel: Panel, codes: Codes | None = None) -> pd.DataFrame:
     return pd.DataFrame(columns, index=pd.MultiIndex.from_arrays([first, second], names=["before", "after"]))
 
 
-def _grouped_bounds(
-    panel: Panel, codes: Codes, first: NDArray[np.intp], second: NDArray[np.intp]
-) -> NDArray[np.float64]:
-    """Return the bounds of the changes of loss and of accuracy, shape (4, pairs), one pair after another."""
-    bounds = np.empty((4, len(first)))
-    for at, pair in enumerate(zip(first, second, strict=True)):
-        both = list(pair)
-        scored, answered = panel.finite[both].all(axis=0), panel.answered[both].all(axis=0)
-        losses = panel.loss[both][:, scored]
-        loss = paired_interval(losses[1] - losses[0], codes=codes[scored])
-        bounds[:2, at] = loss.low, loss.high
-        bounds[2:, at] = accuracy_interval(panel.correct[both][:, answered], codes[answered])
-    return bounds
+def _by_groups(panel: Panel, codes: Codes) -> NDArray[np.float64]:
+    """Return the bounds of the change of the loss and what an answer counts for, shape (3, pairs)."""
+    order = np.argsort(codes, kind="stable")
+    starts = np.flatnonzero(np.diff(codes[order], prepend=-1))
+    finite, answered = panel.finite[:, order], panel.answered[:, order]
+    loss, correct = np.where(finite, panel.loss[:, order], 0.0), panel.correct[:, order].astype(np.float64)
+    columns = []
+    for place in range(len(loss) - 1):
+        later = slice(place + 1, None)
+        change = _moments(loss[later] - loss[place], finite[later] & finite[place], starts)
+        answers = _moments(correct[later] - correct[place], answered[later] & answered[place], starts)
+        low, high = skewed_bounds(change.mean, change.spread, change.skewness, change.groups)
+        share = share_of(answers.spread**2, answers.variance, answers.groups, answers.samples)
+        columns.append([low, high, share])
+    return np.concatenate(columns, axis=1) if columns else np.empty((3, 0))
+
+
+class _Moments(NamedTuple):
+    """Of changes (P, N) of the samples of P pairs, each of shape (P,)."""
+
+    samples: NDArray[np.float64]
+    groups: NDArray[np.float64]
+    mean: NDArray[np.float64]
+    variance: NDArray[np.float64]  # over the samples
+    spread: NDArray[np.float64]  # of `grouping.group_terms`
+    skewness: NDArray[np.float64]
+
+
+def _moments(changes: NDArray[np.float64], members: NDArray[np.bool_], starts: NDArray[np.intp]) -> _Moments:
+    """Return the moments of the changes of members; samples are sorted by group, which begin at `starts`."""
+    sizes = np.add.reduceat(members, starts, axis=1, dtype=np.float64)
+    samples, groups = sizes.sum(axis=1), (sizes > 0).sum(axis=1).astype(np.float64)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        mean = np.where(members, changes, 0.0).sum(axis=1) / samples
+        centred = np.where(members, changes - mean[:, None], 0.0)
+        variance = (centred**2).sum(axis=1) / (samples - 1)
+        terms = np.add.reduceat(centred, starts, axis=1) * (groups / samples)[:, None]
+        spread = np.sqrt((terms**2).sum(axis=1) / (groups - 1))
+        skewness = np.where(spread > 0, (terms**3).sum(axis=1) / groups / spread**3, 0.0)
+    return _Moments(samples, groups, mean, variance, spread, skewness)
 
 
 class _SharedMeans:

@@ -204,7 +204,7 @@ class Switches(NamedTuple):
 
     learned: int
     forgotten: int
-    p_value: float  # two-sided, exact; 1 where none switched
+    p_value: float  # two-sided, exact but for groups; 1 where none switched
 
 
 def mcnemar(before: NDArray[np.bool_], after: NDArray[np.bool_], *, codes: Codes | None = None) -> Switches:

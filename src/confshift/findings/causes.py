@@ -44,7 +44,7 @@ def about_causes(history: History, comparison: Comparison) -> list[Finding]:
     """Check each usual explanation of a rising loss against the logits."""
     growth = over_finite(scale_growth(comparison), comparison)
     return [
-        undecided(growth) if within_choice(history, comparison, "loss") else growth,
+        undecided(growth, "rise of the loss") if within_choice(history, comparison, "loss") else growth,
         lost_information(history, comparison),
         *about_labels(history, comparison),
         learning_rate_drop(history),

@@ -12,7 +12,7 @@ from confshift.analysis.comparison import SIDES, Comparison
 from confshift.findings.concentration import about_concentration, significant_rise
 from confshift.findings.left_out import over_finite, zero_samples
 from confshift.findings.question import Finding, Question, Verdict
-from confshift.findings.told import rests_on, undecided
+from confshift.findings.told import explained, rests_on, undecided
 from confshift.findings.wording import (
     NOTHING,
     apart,
@@ -74,7 +74,11 @@ def about_change(
         *(over_finite(part, comparison) for part in about_parts),
     ]
     if "loss" in by_choice:
-        findings[1:] = [undecided(part) for part in findings[1:]]
+        findings = [undecided(finding, "rise of the loss") for finding in findings]
+    elif by_choice:
+        findings[0] = replace(
+            findings[0], sentence=f"{findings[0].sentence} {explained('rise of the error rate')}"
+        )
     if comparison.before is comparison.after:
         return [
             replace(finding, verdict="not applicable", sentence=ALONE, next_step="") for finding in findings

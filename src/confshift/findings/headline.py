@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
 import pandas as pd
 
 from confshift.analysis.comparison import Comparison
@@ -280,5 +279,4 @@ def _difference_in_words(row: pd.Series) -> str:
 
 def _repairs(comparison: Comparison) -> bool:
     """Whether the later checkpoint's own calibration loss is significantly above 0."""
-    values = comparison.panel.calibration[-1]
-    return bool(values.mean() > 2 * values.std() / np.sqrt(len(values)))
+    return comparison.interval(comparison.panel.calibration[-1]).low > 0

@@ -59,9 +59,14 @@ def rests_on(checkpoint: Checkpoint) -> str:
     return f"rests on {count(wrong, 'wrong sample')} only" if 0 < wrong < _FEW_WRONG else ""
 
 
-def undecided(finding: Finding) -> Finding:
-    """Return a finding about a rise that may come from picking the best epoch: its parts decide nothing."""
+def explained(change: str) -> str:
+    """Say that a change is no more than picking the best epoch makes of noise."""
+    return f"Picking the best epoch explains such a {change}."
+
+
+def undecided(finding: Finding, change: str) -> Finding:
+    """Return a finding about a change that picking the best epoch explains: it decides nothing."""
     if finding.verdict == "not applicable":
         return finding
-    sentence = f"{finding.sentence} Picking the best epoch explains such a rise, so its parts may be chance."
+    sentence = f"{finding.sentence} {explained(change)}"
     return replace(finding, verdict="cannot tell", sentence=sentence, next_step="")
