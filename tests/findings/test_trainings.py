@@ -55,6 +55,11 @@ def test_under_warm_restarts_a_loss_that_triples_by_scale_is_purely_confidence()
     assert run.kept.epoch >= 10
 
 
+def test_warm_restarts_are_named_and_not_called_drops():
+    finding = judged("restarts").findings["learning_rate_drop"]
+    assert "restart" in finding.sentence
+
+
 @DIVERGED
 def test_of_a_run_that_diverged_the_checkpoint_before_is_kept(name):
     assert 4 <= judged(name).kept.epoch <= 8
