@@ -122,6 +122,19 @@ def test_halls_interval_is_the_set_of_means_his_statistic_does_not_reject(run):
         assert t + k * t**2 / 3 + k**2 * t**3 / 27 + k / 6 == pytest.approx(expected, rel=1e-9)
 
 
+def test_the_gap_of_a_sure_model_has_the_interval_of_its_accuracy(run):
+    logits, targets = run
+    other = logits[0].copy()
+    wrong = np.flatnonzero(logits[0].argmax(axis=1) == targets)[:4]
+    other[wrong] = np.roll(other[wrong], 1, axis=1)
+    change = comparison_of(1e4 * logits[0], 1e4 * other, targets).change
+    gap, accuracy = change.loc["confidence_gap"], change.loc["accuracy"]
+    assert change.loc["confidence", "after"] > 0.999
+    assert gap["change_low"] == pytest.approx(-accuracy["change_high"], abs=2e-3)
+    assert gap["change_high"] == pytest.approx(-accuracy["change_low"], abs=2e-3)
+    assert gap["change_low"] < 0 < gap["change"]  # four switches are not told from none
+
+
 @settings(max_examples=30)
 @given(pairs())
 def test_samples_that_cannot_be_scored_are_left_out_of_both_sides_and_counted(data):

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from confshift.analysis.causes.schedule import schedule_of
@@ -74,6 +74,7 @@ def test_checkpoints_that_are_not_evenly_spaced_see_the_same_schedule():
     assert schedule_of(epochs, np.linspace(0.1, 0, 100)[epochs.astype(int)]).shape == "linear"
 
 
+@settings(max_examples=30)
 @given(st.integers(5, 120), st.floats(0, 0.3), st.integers(0, 8))
 def test_no_cosine_has_drops_and_rounding_is_no_move(epochs, least, warmup):
     rates = warm(cosine(epochs, least=least * 0.1), warmup)

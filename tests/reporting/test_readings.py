@@ -93,6 +93,16 @@ def test_what_did_happen_is_told(right):
     assert "samples that rose most there is no rise" in reading("concentration", logits, worse, targets)
 
 
+def test_a_rise_within_noise_has_no_shares(right):
+    logits, targets = right
+    moved = np.where(np.arange(60)[:, None] == 7, -logits, logits)  # one sample
+    change = compare(Predictions(logits, targets), Predictions(moved, targets)).change.loc["loss"]
+    assert change["change_low"] < 0 < change["change"]
+    told = reading("concentration", logits, moved, targets)
+    assert told.startswith("The rise is not told from zero; without the ")
+    assert "%" not in told
+
+
 def test_a_temperature_at_its_bound_is_told_in_words(right):
     logits, targets = right
     wrong = np.roll(logits, 1, axis=1)

@@ -100,7 +100,8 @@ class Comparison:
         change_high, unit (nats, fraction, ratio), samples (how many it is over), units (samples, or groups
         where given). The two checkpoints are taken as given: the interval is not corrected for picking the
         best one. Means by Hall's interval; mistake cost and temperature by their influence functions;
-        accuracy and error rate by `significance.accuracy_bounds`, from the answers that switched. NaN where a
+        accuracy and error rate by `significance.accuracy_bounds`, from the answers that switched; the
+        confidence gap from the intervals of confidence and accuracy. NaN where a
         quantity is not defined: the mistake cost where no sample is wrong, the temperature where no value of
         it is best. With groups, Hall's interval is over their means, and each answer that switched counts for
         less; see `grouping.counted_share`.

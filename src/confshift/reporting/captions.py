@@ -137,6 +137,9 @@ CHOICES: dict[str, dict[str, str]] = {
             "The 1 % of samples that rose most carry {top_1:percent} of the gross rise, 10 % carry "
             "{top_10:percent}; without the {cancelling:samples} that rose most there is no rise."
         ),
+        "within_noise": (
+            "The rise is not told from zero; without the {cancelling:samples} that rose most there is none."
+        ),
         "none": "The loss did not rise: there is nothing that a few samples could carry.",
     },
 }

@@ -78,7 +78,11 @@ def _texts_of_choices(values: Mapping[str, Any]) -> dict[str, str]:
         "costs": "wrong" if math.isfinite(values["cost_before"] + values["cost_after"]) else "right",
         "class_fall": "fell" if values["fell_before"] - values["fell_after"] > wording.NOTHING else "none",
         "class_top": "adds" if values["top_contribution"] > wording.NOTHING else "none",
-        "carried": "rise" if values["cancelling"] > 0 else "none",
+        "carried": "none"
+        if not values["cancelling"] > 0
+        else "rise"
+        if values["loss_low"] > 0
+        else "within_noise",
     }
     return {name: fill(CHOICES[name][key], values) for name, key in keys.items()}
 

@@ -129,7 +129,7 @@ class Pairs {
       costs: Number.isFinite(values.cost_before + values.cost_after) ? "wrong" : "right",
       class_fall: values.fell_before - values.fell_after > NOTHING ? "fell" : "none",
       class_top: values.top_contribution > NOTHING ? "adds" : "none",
-      carried: values.cancelling > 0 ? "rise" : "none",
+      carried: !(values.cancelling > 0) ? "none" : values.loss_low > 0 ? "rise" : "within_noise",
     };
     return Object.fromEntries(Object.entries(keys).map(([name, key]) => [name, fill(this.data.choices[name][key], values)]));
   }
