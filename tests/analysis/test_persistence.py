@@ -188,14 +188,18 @@ def test_the_trend_counts_in_few_epochs_only():
 
 
 @pytest.mark.parametrize("epochs", [12, 30])
-def test_at_a_look_of_many_every_statistic_must_be_clearer(epochs):
+def test_asked_after_every_epoch_a_rise_must_be_clearer_and_no_trend_counts(epochs):
     random = np.random.default_rng(8)
     decided = set()
     for _ in range(60):
         series = np.linspace(0, 4, epochs) + random.standard_normal(epochs)
-        once, look = (persistence_of(series, alpha=0.05, look_alpha=alpha) for alpha in (None, 1e-6))
+        once, look = (persistence_of(series, alpha=0.05, repeated=repeated) for repeated in (False, True))
         assert (look.trend_p, look.hinge) == (once.trend_p, once.hinge)
-        assert look.hinge_critical > once.hinge_critical
+        assert look.rising == (
+            look.hinge > 2 * once.hinge_critical
+            or look.shape > 2 * once.shape_critical
+            or look.level > 1.8 * once.slow_level_critical
+        )
         decided.add((once.rising, look.rising))
     assert (True, False) in decided
-    assert (False, True) not in decided
+    assert persistence_of(np.arange(float(epochs)), alpha=0.05, repeated=True).rising

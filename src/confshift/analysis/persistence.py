@@ -36,9 +36,7 @@ class Persistence(NamedTuple):
     shape_critical: float
 
 
-def persistence_of(
-    means: NDArray[np.float64], *, alpha: float, look_alpha: float | None = None
-) -> Persistence:
+def persistence_of(means: NDArray[np.float64], *, alpha: float, repeated: bool = False) -> Persistence:
     """Test whether a series of epoch means has risen beyond epoch-to-epoch jitter.
 
     The initial fall is cut off; then `jitter.jitter_test`, which allows for jitter that is correlated from
@@ -51,17 +49,17 @@ def persistence_of(
     ----------
     means : ndarray, shape (T,)
     alpha : float
-    look_alpha : float, optional
-        With repeated looks: the part of alpha for this one, all of which goes to the
-        trend. The jitter test has critical values for all looks together.
+    repeated : bool
+        Whether the question is asked after every epoch, not once at the end. Then the jitter test has larger
+        critical values, which hold for all looks together, and the trend does not count: under correlated
+        jitter one of many looks at it would be wrong too often.
     """
     series = _after_fall(means)
     tail = series[int(np.argmin(series)) + 1 :]
     trend_p = mann_kendall(_blocks(tail))
-    test = jitter_test(series, repeated=look_alpha is not None)
-    rising = test.rising
-    if FEWEST <= len(series) < ENOUGH:
-        rising = rising or trend_p < (alpha / 2 if look_alpha is None else look_alpha)
+    test = jitter_test(series, repeated=repeated)
+    few = FEWEST <= len(series) < ENOUGH and not repeated
+    rising = test.rising or (few and trend_p < alpha / 2)
     return Persistence(rising, len(series), len(tail), trend_p, _autocorrelation(tail), *test)
 
 

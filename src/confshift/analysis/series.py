@@ -21,7 +21,6 @@ from confshift.analysis.simultaneous import (
     maxima,
     mean_errors,
     sequential_values,
-    spending,
 )
 
 #: The chance of calling a series rising that does not rise.
@@ -130,8 +129,7 @@ def judge_series(series: Series, *, looks: Looks = "once") -> dict[str, Any]:
             **counts,
         }
     once, planned = looks == "once", looks if isinstance(looks, int) else None
-    share = spending(count - 1, planned=planned) - spending(count - 2, planned=planned)
-    persistence = persistence_of(errors.means, alpha=ALPHA, look_alpha=None if once else ALPHA * share)
+    persistence = persistence_of(errors.means, alpha=ALPHA, repeated=not once)
     critical = (
         critical_value(series.null.earlier[-1], alpha=ALPHA, units=errors.units)
         if once
