@@ -8,7 +8,7 @@ import pytest
 from confshift.analysis.comparison import compare
 from confshift.analysis.history import summarize
 from confshift.checkpoint import Checkpoint
-from confshift.findings.diagnosis import answers
+from confshift.findings.diagnosis import answers, choose_pair
 from confshift.findings.headline import headline
 from confshift.findings.told import is_judged, is_told, within_choice
 from confshift.predictions import Predictions
@@ -70,7 +70,7 @@ def test_no_finding_advises_or_decides_on_what_picking_the_best_epoch_explains(f
 
 
 def test_two_epochs_that_somebody_chose_are_judged_as_chosen(flat, picked):
-    chosen = compare(flat.main.checkpoints[9], flat.main.checkpoints[18])
+    chosen = compare(flat.main.checkpoints[8], flat.main.checkpoints[19])
     same = compare(*flat.pair)
     assert is_judged(flat, same)
     assert not is_judged(flat, chosen)
@@ -79,6 +79,19 @@ def test_two_epochs_that_somebody_chose_are_judged_as_chosen(flat, picked):
     pair = compare(*alone.pair)
     assert is_told(alone, pair, "accuracy")  # picked from two: nothing to correct
     assert "accuracy fell by" in headline(alone, pair)
+
+
+@pytest.mark.parametrize("last", [20, 30])
+def test_the_best_of_the_epochs_before_another_one_is_picked_too(last):
+    """As with `after=` alone: the run goes on, and the verdict on all of it is about other epochs."""
+    longer = run_of([30] * 9 + [22] + [30] * 9 + [40] + [20] * (last - 19))
+    comparison = compare(*choose_pair(longer, after=19))
+    assert not is_judged(longer, comparison)
+    assert comparison.change.loc["accuracy", "change_high"] < 0
+    assert within_choice(longer, comparison, "accuracy")
+    sentence = headline(longer, comparison)
+    assert "accuracy did not fall beyond what picking the best epoch explains" in sentence
+    assert "of the rise" not in sentence
 
 
 def test_more_mistakes_beyond_the_choice_send_back_to_the_earlier_checkpoint():

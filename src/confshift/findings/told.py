@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
+import pandas as pd
+
 from confshift.analysis.comparison import Comparison
-from confshift.analysis.history import History
+from confshift.analysis.history import History, summarize
 from confshift.checkpoint import Checkpoint
 from confshift.findings.question import Finding
 from confshift.findings.wording import count
@@ -29,23 +31,42 @@ def is_last(history: History, comparison: Comparison) -> bool:
 
 
 def within_choice(history: History, comparison: Comparison, quantity: str) -> bool:
-    """Tell whether a harmful change may come from having picked the best of many epochs.
+    """Tell whether a harmful change whose interval excludes 0 may come from picking the best of many epochs.
 
-    The interval of a pair does not know that the run picked it. The verdict on the run does: where it sees
-    nothing beyond sampling error, an interval without 0 shows nothing either.
+    The interval of a pair does not know that its first epoch is the best before the other. The verdict on the
+    run up to there does: where it sees nothing beyond sampling error, the interval shows nothing either.
     """
     series, harm = _JUDGES[quantity]
-    row = history.rise.loc[series]
-    if not is_judged(history, comparison) or row["last_epoch"] != comparison.after.epoch:
+    row = comparison.change.loc[quantity]
+    if not (_excludes_0(row) and harm * row["change"] > 0):
         return False
-    return bool(harm * comparison.change.loc[quantity, "change"] > 0 and math.isnan(row["since"]))
+    run = _run_of_choice(history, comparison)
+    if run is None or run.rise.loc[series, "last_epoch"] != comparison.after.epoch:
+        return False
+    return math.isnan(run.rise.loc[series, "since"])
+
+
+def _excludes_0(row: pd.Series) -> bool:
+    return bool(row["change_low"] > 0 or row["change_high"] < 0)
+
+
+def _run_of_choice(history: History, comparison: Comparison) -> History | None:
+    """Return the run up to the later checkpoint, where the earlier one is its best; else None."""
+    checkpoints, after = history.main.checkpoints, comparison.after
+    if not comparison.change.loc["loss", "change"] > 0 or after not in checkpoints:
+        return None
+    if is_judged(history, comparison):
+        return history
+    if history.pair_ending_at(after)[0] is not comparison.before:
+        return None
+    until = checkpoints[: checkpoints.index(after) + 1]
+    return summarize(until, split=history.split, looks=history.looks, groups=history.groups)
 
 
 def is_told(history: History, comparison: Comparison, quantity: str) -> bool:
     """Tell whether a quantity changed beyond its error, and beyond what picking the best epoch explains."""
-    row = comparison.change.loc[quantity]
-    excluded = row["change_low"] > 0 or row["change_high"] < 0
-    return bool(excluded and not within_choice(history, comparison, quantity))
+    told = _excludes_0(comparison.change.loc[quantity])
+    return told and not within_choice(history, comparison, quantity)
 
 
 def rests_on(checkpoint: Checkpoint) -> str:
