@@ -90,7 +90,8 @@ def test_two_runs_are_not_asked_about_a_rise(run):
         report(run, other=run, looks=20)
 
 
-def test_what_to_do_about_the_run_stands_first_and_what_cannot_be_told_last(page):
+def test_what_to_do_about_the_run_stands_first_and_what_cannot_be_told_last(make_run):
+    page = report(make_run(240, 4, 14))
     steps = page.html[page.html.index("What to do next") : page.html.index("The questions, answered")]
     codes = re.findall(r"#finding-(\w+)", steps)
     verdicts = {finding.code: finding.verdict for finding in page.findings}
@@ -370,12 +371,12 @@ def test_a_report_is_frozen_and_tells_its_size(page, tmp_path):
 
 
 def test_a_page_of_two_runs_asks_why_the_worse_one_is_worse(make_run):
-    worse, better = make_run(400, 3, 6, churn=0.1), make_run(400, 3, 6, churn=0.1, seed=0)[:1]
-    made = report(worse, other=better, before=5)
+    worse, better = make_run(400, 3, 12, churn=0.1), make_run(400, 3, 12, churn=0.1, seed=0)[:1]
+    made = report(worse, other=better, before=11)
     assert made.change.loc["loss", "change"] < 0  # the page goes from the first run to the second
     findings = {finding.code: finding for finding in made.findings}
     assert findings["loss_change"].sentence.startswith(
-        "From second run (epoch 0) to first run (epoch 5) the mean loss rose"
+        "From second run (epoch 0) to first run (epoch 11) the mean loss rose"
     )
     assert findings["dearer_mistakes"].verdict == "yes"
     text = Page(made.html).text
