@@ -206,6 +206,12 @@ def test_one_group_has_no_interval_and_equal_answers_count_groups():
     assert high == -low > 2.5 * accuracy_interval(same)[1]
 
 
+def test_groups_that_cancel_within_themselves_count_no_more_than_their_samples():
+    differences, codes = np.tile([1.0, -1.0, 0.0, 0.0], 50), np.arange(200) // 4
+    assert group_terms(differences, codes).tolist() == [0.0] * 50
+    assert counted_share(differences, codes) <= 1
+
+
 def test_codes_may_have_gaps():
     values, codes = np.arange(9.0) ** 2, np.arange(9) // 2
     assert group_terms(values, 7 * codes) == pytest.approx(group_terms(values, codes))

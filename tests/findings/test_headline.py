@@ -184,6 +184,21 @@ def test_one_checkpoint_is_described_not_compared():
     assert "did not change" not in sentence
 
 
+def test_a_temperature_is_offered_where_it_helps_beyond_the_error_of_groups():
+    random = np.random.default_rng(8)
+    targets, groups = np.repeat(random.integers(0, 3, 40), 20), np.repeat(np.arange(40), 20)
+    base = np.repeat(random.normal(size=(40, 3)), 20, axis=0) + 2 * np.eye(3)[targets]
+    run = [
+        Checkpoint.from_predictions(Predictions(scale * base, targets), epoch=epoch)
+        for epoch, scale in enumerate((0.1, 2.4))
+    ]
+    for known, offered in ((None, True), (groups, False)):
+        history = summarize(run, groups=known)
+        comparison = compare(*history.pair, groups=known)
+        assert comparison.change.loc["loss", "change"] < 0
+        assert ("one temperature" in headline(history, comparison)) == offered
+
+
 def test_where_the_last_checkpoint_is_the_best_the_page_says_so(confident):
     falling = history_of(
         [one.predictions.logits for one in confident.main.checkpoints[:4]],

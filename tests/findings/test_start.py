@@ -6,11 +6,12 @@ import math
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from torch import nn
 
-from confshift.analysis.history import summarize
+from confshift.analysis.history import History, summarize
 from confshift.checkpoint import Checkpoint, Provenance
 from confshift.findings.start import about_start, outputs_in_order, start_loss, too_good
 from confshift.predictions import Predictions
@@ -184,6 +185,15 @@ def test_a_head_that_was_not_measured_is_not_predicted(head):
     finding = start_loss(summarize(untrained_run(checks={"head": head})))
     assert "untrained head" not in finding.evidence.index
     assert finding.verdict == "yes"
+
+
+@pytest.mark.parametrize(("p_value", "verdict"), [(0.009, "yes"), (0.011, "no")])
+def test_one_honest_head_in_a_hundred_is_called_too_good(p_value, verdict, monkeypatch):
+    table = pd.DataFrame(
+        {"value": 0.5, "p_value": p_value, "permutations": 5001, "samples": 300}, index=["loss", "accuracy"]
+    )
+    monkeypatch.setattr(History, "start_test", table)
+    assert too_good(summarize(untrained_run())).verdict == verdict
 
 
 @pytest.mark.parametrize(

@@ -16,8 +16,8 @@ from confshift.predictions import Predictions
 SAMPLES = 600
 
 
-def run_of(wrong):
-    """A run whose epochs differ in how many samples are wrong, always others, and nothing else."""
+def run_of(wrong, *, scales=None):
+    """A run whose epochs differ in how many samples are wrong, always others, and in the logits' scale."""
     rng = np.random.default_rng(0)
     targets = rng.integers(0, 2, SAMPLES)
     checkpoints = []
@@ -25,6 +25,7 @@ def run_of(wrong):
         margin = np.ones(SAMPLES)
         margin[rng.choice(SAMPLES, number, replace=False)] = -1.0
         logits = margin[:, None] * np.eye(2)[targets] + 0.02 * rng.normal(size=(SAMPLES, 2))
+        logits *= 1 if scales is None else scales[epoch]
         checkpoints.append(Checkpoint.from_predictions(Predictions(logits, targets), epoch=epoch))
     return summarize(checkpoints)
 
@@ -92,6 +93,15 @@ def test_the_best_of_the_epochs_before_another_one_is_picked_too(last):
     sentence = headline(longer, comparison)
     assert "accuracy did not fall beyond what picking the best epoch explains" in sentence
     assert "of the rise" not in sentence
+
+
+def test_the_first_epoch_is_not_picked_where_the_last_is_the_best():
+    history = run_of([22] + [30] * 18 + [40], scales=[*np.linspace(0.1, 0.5, 19), 1.2])
+    comparison = compare(*history.pair)
+    assert is_judged(history, comparison)
+    assert comparison.change.loc["loss", "change"] < 0
+    assert is_told(history, comparison, "accuracy")
+    assert "accuracy fell by 3.0 points" in headline(history, comparison)
 
 
 def test_more_mistakes_beyond_the_choice_send_back_to_the_earlier_checkpoint():
