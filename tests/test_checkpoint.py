@@ -18,11 +18,12 @@ from confshift.scoring import score
 
 COLUMNS = [
     *("target", "predicted", "correct", "loss", "hedge", "mistake", "confidence", "margin", "tied"),
-    *("calibration_loss", "refinement_loss", "answered", "finite"),
+    *("calibration_loss", "refinement_loss", "answered", "finite", "scale_loss", "balance_loss"),
 ]
 METRICS = [
     *("loss", "finite_loss", "accuracy", "confidence", "hedge", "error_rate", "mistake_cost", "temperature"),
-    *("calibration_loss", "refinement_loss", "samples", "nonfinite_samples", "unanswered_samples"),
+    *("joint_temperature", "calibration_loss", "scale_loss", "balance_loss", "refinement_loss"),
+    *("samples", "nonfinite_samples", "unanswered_samples"),
 ]
 
 
@@ -120,7 +121,7 @@ def test_rows_without_an_answer_are_counted_and_left_out_of_every_mean(make_logi
     for kind in ("finite", "answered"):
         assert checkpoint.columns.index[~checkpoint.columns[kind]].tolist() == [4, 9]
     counts = {"nonfinite_samples": 2, "unanswered_samples": 2}
-    assert checkpoint.metrics() == pytest.approx(without.metrics() | counts, rel=1e-12)
+    assert checkpoint.metrics() == pytest.approx(without.metrics() | counts, rel=1e-12, nan_ok=True)
     assert len(checkpoint) == 50
 
 

@@ -19,7 +19,10 @@ SOURCE = Path(confshift.__file__).parent
 FILES = {path.relative_to(SOURCE).as_posix(): path for path in sorted(SOURCE.rglob("*.py"))}
 TREES = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in FILES.items()}
 
-FOUNDATION = {"errors", "advice", "input_checks", "predictions", "scoring", "temperature", "checkpoint"}
+FOUNDATION = {
+    *("errors", "advice", "input_checks", "predictions", "scoring", "temperature", "recalibration"),
+    "checkpoint",
+}
 TOWERS = FOUNDATION | {"analysis", "findings", "storage", "reporting", "collection"}
 FACADE = "confshift"  # the public names, lazily imported
 
@@ -31,6 +34,7 @@ MAY_IMPORT = {
     "predictions": {"errors", "advice", "input_checks"},
     "scoring": {"errors", "predictions"},
     "temperature": {"errors", "predictions", "scoring"},
+    "recalibration": {"errors", "predictions", "scoring", "temperature"},
     "checkpoint": FOUNDATION,
     "analysis": FOUNDATION,
     "findings": FOUNDATION | {"analysis"},

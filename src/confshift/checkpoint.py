@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from confshift import temperature
+from confshift import recalibration, temperature
 from confshift.predictions import Predictions
 from confshift.scoring import COLUMNS, SCORED, Scores, score
 
@@ -23,6 +23,8 @@ MEASURED = np.dtype(
     [*SCORED.descr, ("curve_loss", "<f8"), ("curve_slope", "<f8"), ("curve_curvature", "<f8")]
 )
 _CURVE = ("loss", "slope", "curvature")
+#: What is kept beside them since schema 2 of the run folder. A stored format, too.
+LEFT_OUT = np.dtype([("scaled_loss", "<f8"), ("calibrated_loss", "<f8")])
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,6 +34,7 @@ class Measurement:
     sample_ids: NDArray[Any]  # (N,) int64 or text, ascending
     rows: NDArray[Any]  # (N,) of dtype MEASURED
     beta: float  # where the curve_* columns were evaluated
+    read_left_out: Callable[[], recalibration.LeftOut]  # stored, or made from the logits when it is asked for
 
     @cached_property
     def curve(self) -> temperature.Curve:
@@ -40,14 +43,16 @@ class Measurement:
         return temperature.Curve(self.beta, *map(np.ascontiguousarray, columns))
 
     def column(self, name: str) -> NDArray[Any]:
-        """Return a column (N,): one that is stored, or `refinement`."""
-        column: NDArray[Any] = self.refinement if name == "refinement" else self.rows[name]
+        """Return a column (N,): one of `rows`, `scaled` or `refinement`."""
+        if name == "scaled":
+            return self.left_out.scaled
+        column: NDArray[Any] = self.left_out.calibrated if name == "refinement" else self.rows[name]
         return column
 
-    @property
-    def refinement(self) -> NDArray[np.float64]:
-        """Each sample's loss at the temperature fitted to all the others, in nats."""
-        return temperature.expand(self.curve, temperature.left_out_betas(self.curve))
+    @cached_property
+    def left_out(self) -> recalibration.LeftOut:
+        """The fit of temperature and biases, and each sample's loss at the fits to all others."""
+        return self.read_left_out()
 
 
 @dataclass(frozen=True)
@@ -192,10 +197,13 @@ class Checkpoint:
 
         Columns: target, predicted, correct, loss, hedge, mistake, confidence, margin, tied,
         calibration_loss and refinement_loss (nats; the two add up to the loss; NaN where the loss is not
-        finite), answered (False where a logit is NaN or plus infinity: the sample counts nowhere), finite
-        (False also where the loss is infinite).
+        finite), scale_loss and balance_loss (nats; they add up to calibration_loss), answered (False where a
+        logit is NaN or plus infinity: the sample counts nowhere), finite (False also where the loss is
+        infinite). scale_loss is what one temperature repairs, balance_loss what one bias for each class
+        repairs beside it, refinement_loss the rest, each fitted to the other samples: see
+        :func:`recalibration.left_out`.
         """
-        scores, refinement = Scores(self.measurement.rows), self.measurement.refinement
+        scores, parts = Scores(self.measurement.rows), self.measurement.left_out
         loss, (target, predicted, *others) = scores.loss, COLUMNS
         return pd.DataFrame(
             {
@@ -204,10 +212,12 @@ class Checkpoint:
                 "correct": scores.correct,
                 "loss": loss,
                 **{name: scores.rows[name] for name in others},
-                "calibration_loss": loss - refinement,
-                "refinement_loss": refinement,
+                "calibration_loss": loss - parts.calibrated,
+                "refinement_loss": parts.calibrated,
                 "answered": scores.answered,
                 "finite": np.isfinite(loss),
+                "scale_loss": loss - parts.scaled,
+                "balance_loss": parts.scaled - parts.calibrated,
             },
             index=pd.Index(self.measurement.sample_ids, name="sample_id"),
         )
@@ -230,6 +240,22 @@ class Checkpoint:
         return math.nan if status == "unscored" else 1 / beta if beta else math.inf
 
     @property
+    def joint_temperature(self) -> float:
+        """The temperature that is fitted together with `biases`; NaN where biases take no part."""
+        beta = self.measurement.left_out.beta
+        return 1 / beta if beta else math.inf
+
+    @property
+    def biases(self) -> tuple[float, ...]:
+        """The bias of each class in nats, added to the logits divided by `joint_temperature`; their sum is 0.
+
+        All are 0 where they take no part: with fewer than 50 samples a class or 100 in all, and where every
+        sample is right or none can be scored.
+        """
+        biases = self.measurement.left_out.biases
+        return tuple(biases.tolist()) if len(biases) else (0.0,) * len(self.class_names)
+
+    @property
     def fit_status(self) -> str:
         """Status of the fit: "ok", or why there is no best temperature.
 
@@ -246,8 +272,8 @@ class Checkpoint:
 
         Means are over the samples with an answer; `unanswered_samples` counts the others. Where one of them
         gives its true class a probability of 0, `loss`, `mistake_cost` and `refinement_loss` are infinite:
-        no temperature repairs that. `finite_loss` and `calibration_loss` are over the `samples` whose loss is
-        finite; `nonfinite_samples` counts all others.
+        no temperature repairs that. `finite_loss`, `calibration_loss` and its parts `scale_loss` and
+        `balance_loss` are over the `samples` whose loss is finite; `nonfinite_samples` counts all others.
         """
         frame = self.columns
         answered, finite = frame[frame["answered"]], frame[frame["finite"]]
@@ -262,7 +288,10 @@ class Checkpoint:
             "error_rate": 1 - self.accuracy,
             "mistake_cost": float(wrong.mean()) if len(wrong) else math.nan,
             "temperature": self.temperature,
+            "joint_temperature": self.joint_temperature,
             "calibration_loss": float(finite["calibration_loss"].mean()),
+            "scale_loss": float(finite["scale_loss"].mean()),
+            "balance_loss": float(finite["balance_loss"].mean()),
             "refinement_loss": math.inf if len(answered) > len(finite) else refinement,
             "samples": float(len(finite)),
             "nonfinite_samples": float(len(frame) - len(finite)),
@@ -275,12 +304,14 @@ def _mean(values: NDArray[Any]) -> float:
 
 
 def measure(predictions: Predictions, scores: Scores | None = None) -> Measurement:
-    """Score every sample and fit the temperature; `scores`, where they are known, save the first pass."""
-    scores = scores or score(predictions.logits, predictions.targets)
-    curve = temperature.fit(predictions.logits, predictions.targets)
+    """Score every sample and fit what recalibrates; `scores`, where they are known, save the first pass."""
+    logits, targets = predictions.logits, predictions.targets
+    scores = scores or score(logits, targets)
+    curve = temperature.fit(logits, targets)
+    left_out = recalibration.left_out(logits, targets, curve, ~scores.correct)
     rows = np.empty(len(predictions), MEASURED)
     for name in COLUMNS:
         rows[name] = scores.rows[name]
     for name in _CURVE:
         rows[f"curve_{name}"] = getattr(curve, name)
-    return Measurement(predictions.sample_ids, rows, curve.beta)
+    return Measurement(predictions.sample_ids, rows, curve.beta, lambda: left_out)

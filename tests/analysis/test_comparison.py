@@ -35,6 +35,8 @@ QUANTITIES = [
     "confidence",
     "confidence_gap",
     "temperature",
+    "scale_loss",
+    "balance_loss",
 ]
 COLUMNS = ["before", "after", "change", "change_se", "change_low", "change_high", "unit", "samples", "units"]
 
@@ -68,6 +70,8 @@ def test_the_change_is_what_scikit_learn_says_of_both_sides(run):
     np.testing.assert_allclose(change["change"], change["after"] - change["before"], atol=1e-12)
     parts = change.loc["calibration_loss"] + change.loc["refinement_loss"]
     assert parts["change"] == pytest.approx(change.loc["loss", "change"], abs=1e-13)
+    parts = change.loc["scale_loss"] + change.loc["balance_loss"]
+    assert parts["change"] == pytest.approx(change.loc["calibration_loss", "change"], abs=1e-13)
     assert change.loc["mistake_cost", "unit"] == "nats"
     assert change.loc["temperature", "unit"] == "ratio"
 

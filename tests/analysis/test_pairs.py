@@ -18,6 +18,7 @@ SIDES = {
     "loss": "loss",
     "refinement": "refinement_loss",
     "calibration": "calibration_loss",
+    "scale": "scale_loss",
     "accuracy": "accuracy",
 }
 

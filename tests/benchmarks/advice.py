@@ -29,7 +29,6 @@ from trainings import RUNS, Trained, accuracy_of, loss_of, trained
 from confshift.analysis.comparison import compare
 from confshift.analysis.history import History, summarize
 from confshift.checkpoint import Checkpoint
-from confshift.findings.best_checkpoint import checkpoint_to_keep
 from confshift.findings.diagnosis import diagnose
 from confshift.findings.headline import headline
 from confshift.findings.question import Finding
@@ -100,7 +99,7 @@ def _in_full(finding: Finding) -> str:
 def on_the_test_half(run: Trained, history: History) -> dict[str, float]:
     losses = [loss_of(logits, run.targets) for logits in run.logits]
     accuracies = [accuracy_of(logits, run.targets) for logits in run.logits]
-    choice = checkpoint_to_keep(history)
+    choice = history.recommendation
     rules = {
         "kept": int(np.flatnonzero(history.main.epochs == choice.epoch)[0]),
         "least loss": int(np.nanargmin(losses)),
@@ -125,12 +124,8 @@ def on_the_test_half(run: Trained, history: History) -> dict[str, float]:
 
 def recalibration(history: History) -> Callable[[NDArray], NDArray]:
     """Return the function of logits that the tool advises."""
-    choice = checkpoint_to_keep(history)
-    if not choice.calibrate:
-        return lambda logits: logits
-    (position,) = np.flatnonzero(history.main.epochs == choice.epoch)
-    temperature = history.main.checkpoints[position].temperature
-    return lambda logits: logits / temperature
+    choice = history.recommendation
+    return lambda logits: logits / choice.temperature + np.array(choice.biases)
 
 
 def with_patience(losses: list[float], patience: int) -> int:

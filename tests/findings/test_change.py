@@ -123,12 +123,9 @@ def test_every_number_of_the_first_sentences_is_the_tables(dearer):
             for direction in ("up", "down"):
                 samples = int(cells.loc[(transition, direction), "samples"])
                 assert f"{samples:,} sample" in found["wrong_or_right"].sentence
-    for name in ("calibration_loss", "refinement_loss"):
-        row = change.loc[name]
-        assert (
-            f"{signed(row['change'])} is {name.removesuffix('_loss')}"
-            in found["temperature_repairs"].sentence
-        )
+    for name in ("scale_loss", "balance_loss", "refinement_loss"):
+        row, word = change.loc[name], {"balance_loss": "class balance"}.get(name, name.removesuffix("_loss"))
+        assert f"{signed(row['change'])} is {word}" in found["temperature_repairs"].sentence
         assert interval(row) in found["temperature_repairs"].sentence
     value = dearer.concentration["value"]
     assert f"the {int(value['cancelling_samples'])} worst samples of 2,000" in found["few_samples"].sentence

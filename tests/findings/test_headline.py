@@ -242,7 +242,7 @@ def test_two_runs_are_held_against_each_other_in_loss_accuracy_and_at_their_own_
     assert change["loss"] > 0 > change["refinement_loss"]
     assert sentence.startswith(f"large (epoch 9) against small (epoch 3): the loss is {loss} nats higher; ")
     assert f"the accuracy is {100 * change['accuracy']:.1f} points higher" in sentence
-    assert sentence.endswith(f"each at its own temperature, the loss is {scaled} nats lower.")
+    assert sentence.endswith(f"each recalibrated, the loss is {scaled} nats lower.")
     net = comparison.cells["contribution"].groupby(level="transition").sum()
     assert net.idxmax() == "stayed_wrong"
     assert "of the difference in loss is in samples that both get wrong" in sentence or (

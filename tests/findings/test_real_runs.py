@@ -201,10 +201,10 @@ def test_the_interval_of_a_real_pair_covers_its_mean_in_samples_of_it(judged, na
 
 
 @EACH
-def test_the_refinement_loss_is_that_of_temperatures_fitted_by_scipy_to_the_other_samples(judged, name):
+def test_the_loss_less_its_scale_is_that_of_temperatures_fitted_by_scipy_to_the_other_samples(judged, name):
     checkpoint = judged(name).history.main.checkpoints[-1]
     logits, targets = checkpoint.predictions.logits.astype(float), checkpoint.predictions.targets
-    own = checkpoint.columns["refinement_loss"].to_numpy()
+    own = (checkpoint.columns["loss"] - checkpoint.columns["scale_loss"]).to_numpy()
     worst = np.argsort(-checkpoint.columns["loss"].to_numpy())[:3]  # these move the temperature most
     for row in (*worst, *range(0, len(targets), len(targets) // 7)):
         others = np.arange(len(targets)) != row

@@ -1,18 +1,20 @@
 """Whether a run gets worse, in words: every status, what kind of run, which checkpoint."""
 
 import re
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.special import log_softmax
 
 from confshift.analysis.comparison import compare
 from confshift.analysis.history import summarize
-from confshift.analysis.rise import Judgement, judge
+from confshift.analysis.rise import judge
 from confshift.analysis.series import STATUSES
 from confshift.checkpoint import Checkpoint
 from confshift.errors import ConfshiftError
-from confshift.findings.best_checkpoint import best_checkpoint, checkpoint_to_keep
+from confshift.findings.best_checkpoint import best_checkpoint
 from confshift.findings.diagnosis import diagnose
 from confshift.findings.headline import headline
 from confshift.findings.rise import about_rise, series_rise
@@ -98,7 +100,15 @@ def row(**changed):
     return values
 
 
-def judged(loss, refinement=None, errors=None, in_set=None):
+class Judged(NamedTuple):
+    """What the kind of a run is told from, of a History."""
+
+    rise: pd.DataFrame
+    candidates: pd.DataFrame
+    balance_share: float
+
+
+def judged(loss, refinement=None, errors=None, in_set=None, drift=0.0):
     """A judgement of three series with these rows and, for every criterion, these candidates."""
     flat = {"status": "flat", "amount": 0.001, "share_of_rise": 0.003, "upper_bound": 0.01, "since": np.nan}
     rows = [row(**loss), row(**(refinement or flat)), row(unit="fraction", **(errors or flat))]
@@ -107,7 +117,7 @@ def judged(loss, refinement=None, errors=None, in_set=None):
         {"in_set": in_set or [True, True, True]}, index=pd.Index([1.0, 9.0, 90.0], name="epoch")
     )
     criteria = ("loss", "refinement_loss", "accuracy")
-    return Judgement(rise, pd.concat(dict.fromkeys(criteria, table), names=["criterion"]))
+    return Judged(rise, pd.concat(dict.fromkeys(criteria, table), names=["criterion"]), drift)
 
 
 def sentence(**changed):
@@ -297,7 +307,11 @@ def test_a_run_that_only_grows_more_confident_is_a_confidence_problem_with_a_lat
     assert finding.verdict == "no"
     assert finding.sentence.startswith("Purely a confidence problem")
     assert (finding.evidence["kind"] == "confidence").all()
-    assert f"T = {history.main.checkpoints[-1].temperature:.3g} at epoch 13" in finding.next_step
+    choice = history.recommendation
+    assert (
+        finding.next_step == f"Keep epoch {choice.epoch:g} and calibrate it (T = {choice.temperature:.3g})."
+    )
+    assert choice.epoch >= 10
     share = history.rise.loc["refinement_loss", "upper_bound"] / history.rise.loc["loss", "amount"]
     assert 0.02 < share < 0.1
     assert f"the refinement loss is at most {percent(share)} of the rise." in finding.sentence
@@ -309,7 +323,7 @@ def test_a_few_samples_of_it_are_mostly_a_confidence_problem_and_do_not_deny_the
     assert history.rise["status"].tolist() == ["systematic", "flat", "flat"]
     assert (finding.evidence["kind"].iloc[0], finding.verdict) == ("mostly_confidence", "cannot tell")
     assert finding.sentence.startswith("Mostly a confidence problem")
-    assert "T = " in finding.next_step
+    assert finding.next_step.startswith(f"Keep epoch {history.recommendation.epoch:g}")
 
 
 def test_what_is_within_noise_has_no_share_of_the_rise(make_logits):
@@ -353,7 +367,7 @@ def test_growing_logits_repaired_at_each_epoch_hide_the_decay(make_logits):
 def advised(history):
     """Return the finding about the best checkpoint, and the row of the one that it recommends."""
     finding = best_checkpoint(history)
-    choice = checkpoint_to_keep(history)
+    choice = history.recommendation
     return finding, history.table.set_index("epoch").loc[choice.epoch], choice
 
 
@@ -362,17 +376,14 @@ def test_a_checkpoint_is_recommended_with_its_temperature_and_the_code_to_apply_
     history = history_of(2 * logits, targets)
     finding, row, choice = advised(history)
     best, plain = history.best.loc["refinement_loss"], history.best.loc["loss"]
-    assert choice.calibrate
+    assert choice.calibrated
     assert f"Keep epoch {row.name:g} with T = {row['temperature']:.3g}" in finding.next_step
-    assert f"expected loss {row['refinement_loss']:.2f} nats" in finding.next_step
+    assert f"expected loss {row['loss'] - row['scale_loss']:.2f} nats" in finding.next_step
     assert (
         f"epoch {plain['epoch']:g}, the plain minimum of the loss: {plain['loss']:.2f} nats"
         in finding.next_step
     )
-    assert row.name == 13 != best["epoch"]  # as good as the best, and the training goes on from it
-    assert (
-        f"can't be told from epoch {best['epoch']:g} with T = {best['temperature']:.3g}" in finding.next_step
-    )
+    assert row.name == best["epoch"]
     code = re.search(r"probabilities = (.*)\.$", finding.next_step).group(1)
     divisor = float(re.search(r"/ ([\d.]+)\)", code).group(1))
     assert divisor == pytest.approx(row["temperature"], rel=1e-3)
@@ -384,10 +395,33 @@ def test_every_sentence_recommends_the_same_checkpoint(make_logits):
         history = history_of(2 * logits, targets)
         finding, row, choice = advised(history)
         sentence = headline(history, compare(*history.pair))
-        if choice.calibrate and "confidence" in kind_of(history):
+        if choice.calibrated and "confidence" in kind_of(history):
             assert f"so keep epoch {row.name:g} and calibrate it" in sentence
-            assert f"at epoch {row.name:g}" in run_kind(history).next_step
+            assert f"Keep epoch {row.name:g} and calibrate it" in run_kind(history).next_step
         assert f"Keep epoch {row.name:g}" in finding.next_step
+
+
+def test_biases_are_recommended_where_they_gain_more_than_their_error(make_logits):
+    logits, targets = make_logits(2000, 4, 8)
+    logits[:, :, 1] += 1.5
+    history = history_of(logits, targets)
+    choice, finding = history.recommendation, best_checkpoint(history)
+    checkpoint = next(one for one in history.main.checkpoints if one.epoch == choice.epoch)
+    assert choice.biases == checkpoint.biases
+    assert choice.biases[1] == min(choice.biases) < -0.3
+    assert choice.temperature == checkpoint.joint_temperature
+    assert choice.loss == pytest.approx(history.best.loc["refinement_loss", "refinement_loss"])
+    code = re.search(r"torch.tensor\(\[(.*?)\]\)", finding.next_step).group(1)
+    assert [float(bias) for bias in code.split(",")] == pytest.approx(list(choice.biases), rel=5e-3)
+
+
+def test_the_recommended_map_gives_new_samples_the_expected_loss(make_logits):
+    logits, targets = make_logits(4000, 4, 6)
+    logits[:, :, 2] += 1.0
+    choice = history_of(logits[:, ::2], targets[::2]).recommendation
+    new = logits[int(choice.epoch), 1::2] / choice.temperature + np.array(choice.biases)
+    losses = -log_softmax(new, axis=1)[np.arange(2000), targets[1::2]]
+    assert abs(losses.mean() - choice.loss) < 4 * losses.std() / 2000**0.5
 
 
 def test_a_temperature_that_gains_nothing_is_not_recommended(growing):
@@ -491,6 +525,18 @@ def test_diagnose_refuses_looks_it_does_not_know(growing):
         diagnose(growing, looks="sometimes")
 
 
+def test_a_rise_that_is_class_balance_is_class_drift_unless_knowledge_is_lost_too():
+    errors = {"status": "systematic", "amount": 0.05, "share_of_rise": 0.6, "share_of_fall": 0.1}
+    rest = {"status": "systematic", "amount": 0.1, "share_of_rise": 0.3, "share_of_fall": 0.1}
+    minor = {**rest, "share_of_rise": 0.2, "share_of_fall": 0.04}
+    assert kind_of(judged({}, errors=errors, drift=0.6)) == "class_drift"
+    assert kind_of(judged({}, errors=errors, drift=0.4)) == "overfitting"
+    assert kind_of(judged({}, rest, drift=0.6)) == "overfitting"
+    assert kind_of(judged({}, minor, drift=0.6)) == "class_drift"
+    assert kind_of(judged({}, minor)) == "confidence_and_more"
+    assert kind_of(judged({}, drift=0.6)) == "class_drift"
+
+
 def test_every_kind_has_a_verdict_and_a_sentence():
     assert set(KINDS) == {
         "infinite",
@@ -500,6 +546,7 @@ def test_every_kind_has_a_verdict_and_a_sentence():
         "confidence",
         "mostly_confidence",
         "confidence_and_more",
+        "class_drift",
         "improving",
         "no_rise",
         "undecidable",

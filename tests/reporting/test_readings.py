@@ -48,6 +48,7 @@ def test_every_value_is_used_and_every_cell_has_a_sentence(values):
     texts = [*READINGS.values(), *(text for choice in CHOICES.values() for text in choice.values())]
     used = {key for text in texts for key, _ in re.findall(r"\{(\w+):(\w+)\}", text)}
     spare = {  # of families that are used, and what is written beside another
+        *("scale_before", "scale_change", "scaled_before", "scaled_after", "calibration_after"),
         *("calibration_before", "stayed_right_samples", "stayed_wrong_samples"),
         *("learned_samples", "forgotten_samples"),
         *("loss_before", "loss_after", "refinement_before", "refinement_after"),

@@ -132,7 +132,7 @@ class TestDamagedNames:
         assert "run.json is damaged" in failure(lambda: another_process(run.path).epochs)
 
     def test_a_newer_run_json_is_refused_and_not_taken_for_damaged(self, run):
-        newer = encode({"schema": 2, "class_names": NAMES, "versions": {"confshift": "9.8.7"}})
+        newer = encode({"schema": 3, "class_names": NAMES, "versions": {"confshift": "9.8.7"}})
         (run.path / "run.json").write_bytes(newer)
         assert "confshift>=9.8.7" in failure(lambda: run.epochs)
 

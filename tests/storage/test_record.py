@@ -4,22 +4,28 @@ import json
 import math
 import shutil
 import zlib
+from dataclasses import replace
 from pathlib import Path
 
 import hypothesis.strategies as st
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from stored_runs import another_process, failure, predictions
 
 from confshift import Predictions, Run
-from confshift.checkpoint import MEASURED, Provenance, measure
+from confshift.checkpoint import MEASURED, Checkpoint, Provenance, measure
 from confshift.storage import arrays
-from confshift.storage.record import FailedSave, Record
+from confshift.storage.arrays import read_array, write_array
+from confshift.storage.record import FailedSave, Record, read_record
 from confshift.storage.signed_json import check_schema, decode, encode, plain
 
 GOLDEN = Path(__file__).parent / "golden"
 IDS = ["a", "b/é", "x y", "猫"]
+SCHEMA_2_PARTS = [0.834129571916677, 0.0857676363627299, 0.789849469082681]
+SCHEMA_2_BIASES = (-0.7712602827604365, 0.5922507774839606, 0.17900953865031694)
+SCHEMA_2_TEMPERATURE = 3.288545917058938
 
 
 class TestGolden:
@@ -89,6 +95,41 @@ class TestGolden:
         other = Predictions(logits, [0, 1, 0, 1], sample_ids=IDS)
         assert "targets of 1 of 4" in failure(again.append, other)
 
+    def test_what_schema_1_lacks_is_made_from_the_logits_and_not_written(self, run):
+        before = {file: file.read_bytes() for file in run.path.rglob("*") if file.is_file()}
+        for old in run.checkpoints():
+            new = Checkpoint.from_predictions(old.predictions, epoch=old.epoch)
+            pd.testing.assert_frame_equal(old.columns, new.columns)
+        assert {file: file.read_bytes() for file in run.path.rglob("*") if file.is_file()} == before
+
+    def test_a_run_of_schema_2_is_read(self):
+        run = another_process(GOLDEN / "schema-2")
+        assert run.verify()["sound"].all()
+        (checkpoint,) = run.checkpoints()
+        parts = ["scale_loss", "balance_loss", "refinement_loss"]
+        assert checkpoint.columns[parts].mean().tolist() == pytest.approx(SCHEMA_2_PARTS, rel=1e-12)
+        assert checkpoint.biases == SCHEMA_2_BIASES
+        assert checkpoint.joint_temperature == SCHEMA_2_TEMPERATURE
+
+    def test_columns_that_a_later_version_adds_are_skipped(self, tmp_path):
+        shutil.copytree(GOLDEN / "schema-2", tmp_path / "run")
+        folder = tmp_path / "run" / "val"
+        path = folder / "000001.json"
+        old = read_record(path.read_bytes(), path)
+        columns = read_array(folder, old.shards[0].columns)
+        for number, later in enumerate(([("group", "<i4")], [("uniform_loss", "<f8"), ("group", "<i4")])):
+            rows = np.zeros(len(columns), [*columns.dtype.descr, *later])
+            for name in columns.dtype.names:
+                rows[name] = columns[name]
+            stored = write_array(folder / f"000001-{number:032x}.columns.npy", rows)
+            shard = replace(old.shards[0], columns=stored)
+            path.write_bytes(replace(old, shards=(shard,)).to_bytes())
+            read = another_process(tmp_path / "run")[1].columns
+            pd.testing.assert_frame_equal(read, another_process(GOLDEN / "schema-2")[1].columns)
+        shard = replace(old.shards[0], columns=replace(stored, dtype=[*stored.dtype, ["other", "<i4"]]))
+        path.write_bytes(replace(old, shards=(shard,)).to_bytes())
+        assert "not those of this schema" in failure(read_record, path.read_bytes(), path)
+
     def test_the_measured_columns_are_still_those_of_schema_1(self):
         newest = sorted((GOLDEN / "schema-1" / "val").glob("*.json"))[-1]
         content = json.loads(newest.read_bytes())["content"]
@@ -102,7 +143,7 @@ def test_a_record_says_in_plain_json_all_that_is_needed_to_check_the_files(tmp_p
     run.flush()
     content = json.loads((run.path / "train" / "000001.json").read_text())["content"]
     expected = {
-        "schema": 1,
+        "schema": 2,
         "epoch": 3.0,
         "split": "train",
         "sequence": 1,

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from stored_runs import CLASSES, SAMPLES, another_process, failure, names, predictions
 
 from confshift import Predictions, Run
-from confshift.checkpoint import MEASURED, measure
+from confshift.checkpoint import LEFT_OUT, MEASURED, measure
 from confshift.scoring import score
 from confshift.storage import run_folder
 from confshift.storage.writer import Writer
@@ -201,7 +201,7 @@ class TestReading:
         (columns,) = run.path.glob("val/*.columns.npy")
         assert np.load(logits, allow_pickle=False).tobytes() == predictions(10).logits.tobytes()
         table = np.load(columns, allow_pickle=False)
-        assert table.dtype.names == ("sample_id", *MEASURED.names)
+        assert table.dtype.names == ("sample_id", *MEASURED.names, *LEFT_OUT.names)
         assert (table["target"] == predictions().targets).all()
 
 

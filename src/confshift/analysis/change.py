@@ -47,6 +47,8 @@ def change_of(
         "confidence": (answered.confidence, "fraction"),
         "confidence_gap": (answered.confidence - answered.correct, "fraction"),
         "temperature": (_temperature_terms((before, after), panel), "ratio"),
+        "scale_loss": (panel.scale, "nats"),
+        "balance_loss": (panel.balance, "nats"),
     }
     rows = {name: _change_row(*quantities[name], codes[name in _OVER_ANSWERED]) for name in quantities}
     low, high = accuracy_interval(answered.correct, codes[True])

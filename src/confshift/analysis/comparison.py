@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -265,6 +266,19 @@ class Comparison:
         after = self.after
         fitted = after.fit_status == "ok"
         return class_bias_test(*after.scored_logits, beta=1 / after.temperature, fitted=fitted)
+
+    @cached_property
+    def balance(self) -> pd.DataFrame:
+        """What one bias for each class gains beside the temperature, on both sides, by left-out samples.
+
+        Indexed by side (before, after); columns epoch, gain (the balance loss, in nats), gain_se.
+        """
+        gains = self.panel.balance
+        se = gains.std(axis=1, ddof=1) / math.sqrt(gains.shape[1]) if gains.shape[1] > 1 else math.nan
+        return pd.DataFrame(
+            {"epoch": [self.before.epoch, self.after.epoch], "gain": gains.mean(axis=1), "gain_se": se},
+            index=pd.Index(SIDES, name="side"),
+        )
 
     @cached_property
     def concentration(self) -> pd.DataFrame:

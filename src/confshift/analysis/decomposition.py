@@ -101,7 +101,8 @@ def cells_of(panel: Panel, before: int, after: int) -> pd.DataFrame:
     -------
     DataFrame
         Indexed by transition and direction, always 12 rows. `contribution` in nats with its standard
-        error; `hedge` + `mistake` and `calibration` + `refinement` each add up to it;
+        error; `hedge` + `mistake` and `calibration` + `refinement` each add up to it, `scale` + `balance` to
+        `calibration`;
         `confidence_up_samples` and `confidence_up_contribution`: the part with a higher top
         probability than before (for a wrong sample not the same as a higher loss);
         `same_label_samples`: the part with the same predicted label.
@@ -136,6 +137,8 @@ def cell_columns(panel: Panel, before: int, after: int) -> dict[str, NDArray[Any
         "confidence_up_samples": count(more_confident),
         "confidence_up_contribution": mean(np.where(more_confident, change, 0.0)),
         "same_label_samples": count(panel.predicted[after] == panel.predicted[before]),
+        "scale": mean(panel.scale[after] - panel.scale[before]),
+        "balance": mean(panel.balance[after] - panel.balance[before]),
     }
 
 
@@ -169,8 +172,9 @@ def classes_of(panel: Panel, answered: Panel, before: int, after: int) -> pd.Dat
     DataFrame
         Indexed by class: class_name, samples (with a finite loss), answered_samples; accuracy, loss,
         confidence, confidence_gap (mean confidence minus accuracy) before and after, all but the loss over
-        the answered samples; contribution in nats (the classes add up to the change) and its 12 cells as
-        `<transition>_<direction>`. NaN where a class has no sample.
+        the answered samples; contribution in nats (the classes add up to the change), its parts scale,
+        balance and refinement, and its 12 cells as `<transition>_<direction>`. NaN where a class has no
+        sample.
     """
     targets, classes = panel.targets, len(panel.class_names)
     total = len(targets)
@@ -195,6 +199,9 @@ def classes_of(panel: Panel, answered: Panel, before: int, after: int) -> pd.Dat
         columns[f"confidence_gap_{side}"] = mean(answered, answered.confidence[at] - answered.correct[at])
     change = panel.loss[after] - panel.loss[before]
     columns["contribution"] = np.bincount(targets, change, classes) / total
+    for part in ("scale", "balance", "refinement"):
+        values = getattr(panel, part)
+        columns[part] = np.bincount(targets, values[after] - values[before], classes) / total
     codes = cell_codes(panel, before, after)
     table = np.bincount(targets * len(CELLS) + codes, change, classes * len(CELLS)).reshape(classes, -1)
     for position, (transition, direction) in enumerate(CELLS):

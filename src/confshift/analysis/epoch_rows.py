@@ -33,6 +33,8 @@ def row_of(panel: Panel, position: int) -> dict[str, Any]:
         "error_rate": 1 - correct,
         "calibration_loss": panel.calibration[position][finite],
         "refinement_loss": refinement[answered],
+        "scale_loss": panel.scale[position][finite],
+        "balance_loss": panel.balance[position][finite],
     }
     row: dict[str, Any] = {"epoch": checkpoint.epoch, **_counts(finite, answered)}
     for name, values in means.items():
@@ -40,6 +42,7 @@ def row_of(panel: Panel, position: int) -> dict[str, Any]:
     wrong = panel.mistake[position][answered & ~panel.correct[position]]
     row["mistake_cost"] = float(wrong.mean()) if len(wrong) else math.nan
     row["temperature"], row["fit_status"] = checkpoint.temperature, checkpoint.fit_status
+    row["joint_temperature"] = checkpoint.joint_temperature
     row.update(calibration_errors(means["confidence"], correct)._asdict())
     row["tied_samples"] = int(checkpoint.measurement.rows["tied"].sum())
     provenance = checkpoint.provenance

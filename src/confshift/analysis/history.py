@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from confshift.analysis.epoch_rows import assemble, cells_part, class_columns, r
 from confshift.analysis.grouping import Groups, group_codes
 from confshift.analysis.pairs import pairs_of
 from confshift.analysis.panel import Panel, stack
+from confshift.analysis.recommendation import Recommendation, recommend
 from confshift.analysis.rise import Judgement, check_looks, judge
 from confshift.analysis.series import Looks
 from confshift.analysis.unscored import enough_answers
@@ -64,9 +66,12 @@ class History:
         """One row per checkpoint and split.
 
         Columns: split, epoch; samples, nonfinite_samples, unanswered_samples; the means loss, finite_loss,
-        hedge, calibration_loss, refinement_loss (nats), accuracy, error_rate, confidence (fractions), each
-        with `_se`; mistake_cost (nats), temperature, fit_status; confidence_gap with its se, ece, ece_null,
-        smooth_ece, ecce, ecce_p; tied_samples, ignored_samples, duplicate_samples, id_source, writer.
+        hedge, calibration_loss, refinement_loss, scale_loss, balance_loss (nats), accuracy, error_rate,
+        confidence (fractions), each with `_se`; mistake_cost (nats), temperature, fit_status,
+        joint_temperature; confidence_gap with its se, ece, ece_null, smooth_ece, ecce, ecce_p; tied_samples,
+        ignored_samples, duplicate_samples, id_source, writer. calibration_loss is scale_loss (what one
+        temperature repairs) + balance_loss (what one bias for each class repairs beside it), and
+        refinement_loss the rest of the loss.
 
         Means are over the samples with an answer: all but `unanswered_samples`. Where one of them gives its
         true class a probability of 0, loss, refinement_loss and mistake_cost are infinite. finite_loss,
@@ -184,6 +189,27 @@ class History:
         critical_value, in_set. The set holds the epoch with the best population mean with 95 % confidence.
         """
         return self.judgement.candidates
+
+    @cached_property
+    def recommendation(self) -> Recommendation:
+        """The checkpoint of the main split to keep, and its recalibration: what every sentence recommends."""
+        table = self.table[self.table["split"] == self.split]
+        return recommend(self.main, self.best, table)
+
+    @cached_property
+    def balance_share(self) -> float:
+        """The share of the loss's rise, in `rise`, that is class balance; 0 where that may be noise."""
+        row, panel = self.rise.loc["loss"], self.main
+        if not math.isfinite(row["amount"]):
+            return 0.0
+        before, after = (
+            int(np.flatnonzero(panel.epochs == row[name])[0]) for name in ("best_epoch", "last_epoch")
+        )
+        usable = panel.finite[before] & panel.finite[after]
+        changes = (panel.balance[after] - panel.balance[before])[usable]
+        if len(changes) < 2 or changes.mean() <= 2 * changes.std(ddof=1) / math.sqrt(len(changes)):
+            return 0.0
+        return float(changes.mean() / row["amount"])
 
     @cached_property
     def dynamics(self) -> pd.DataFrame:

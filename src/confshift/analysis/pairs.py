@@ -32,8 +32,8 @@ def pairs_of(panel: Panel, codes: Codes | None = None) -> pd.DataFrame:
     -------
     DataFrame
         Indexed by the positions before and after. Over the samples with a finite loss on both sides
-        (`scored` of them): loss, refinement, calibration (nats, each `_before` and `_after`), cost_before
-        and cost_after (of a mistake, NaN where none is wrong), loss_low and loss_high (the 95 % interval of
+        (`scored` of them): loss, refinement, calibration, scale (nats, each `_before` and `_after`),
+        cost_before and cost_after (of a mistake, NaN where none is wrong), loss_low and loss_high (95 % of
         the change of the loss), and hedging, error_rate, mistake_cost, which add up to that change (nats).
         Over those with an answer on both sides (`answered`): accuracy_before, accuracy_after, accuracy_low,
         accuracy_high (fractions), learned_answers and forgotten_answers.
@@ -52,7 +52,9 @@ def pairs_of(panel: Panel, codes: Codes | None = None) -> pd.DataFrame:
         return np.stack([values[first, second], values[second, first]])
 
     over_finite, over_answered = _SharedMeans(panel.finite), _SharedMeans(panel.answered)
-    loss, refinement = sides(over_finite.mean(panel.loss)), sides(over_finite.mean(panel.refinement))
+    loss, scaled, refinement = (
+        sides(over_finite.mean(values)) for values in (panel.loss, panel.scaled, panel.refinement)
+    )
     rate = 1 - sides(over_finite.mean(panel.correct))
     hedge, mistake = sides(over_finite.mean(panel.hedge)), sides(over_finite.mean(panel.mistake))
     cost, account = kitagawa(hedge, rate, mistake)
@@ -65,7 +67,8 @@ def pairs_of(panel: Panel, codes: Codes | None = None) -> pd.DataFrame:
         "forgotten_answers": forgotten.astype(int),
     }
     quantities = {"loss": loss, "accuracy": accuracy, "refinement": refinement, "cost": cost}
-    for name, values in {**quantities, "calibration": loss - refinement}.items():
+    parts = {"calibration": loss - refinement, "scale": loss - scaled}
+    for name, values in {**quantities, **parts}.items():
         columns[f"{name}_before"], columns[f"{name}_after"] = values
     share: NDArray[np.float64] | float = 1.0
     if codes is None:

@@ -30,6 +30,7 @@ class Panel:
     mistake: NDArray[np.float64]
     confidence: NDArray[np.float64]
     margin: NDArray[np.float64]
+    scaled: NDArray[np.float64]
     refinement: NDArray[np.float64]
 
     @cached_property
@@ -74,8 +75,18 @@ class Panel:
 
     @cached_property
     def calibration(self) -> NDArray[np.float64]:
-        """The part of each loss that the checkpoint's own temperature would remove, in nats."""
+        """The part of each loss that the checkpoint's own recalibration would remove, in nats."""
         return self.loss - self.refinement
+
+    @cached_property
+    def scale(self) -> NDArray[np.float64]:
+        """The part of `calibration` that one temperature would remove."""
+        return self.loss - self.scaled
+
+    @cached_property
+    def balance(self) -> NDArray[np.float64]:
+        """The part of `calibration` that one bias for each class would remove beside the temperature."""
+        return self.scaled - self.refinement
 
     @property
     def epochs(self) -> NDArray[np.float64]:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from confshift.analysis.history import History
+from confshift.analysis.recommendation import Recommendation
 from confshift.findings.left_out import epochs_in_words
 from confshift.findings.question import Finding, Question, Verdict
-from confshift.findings.run_kind import kind_of
 from confshift.findings.told import rests_on
 from confshift.findings.wording import count, epoch, nats, percent
 
@@ -35,8 +34,8 @@ def best_checkpoint(history: History) -> Finding:
     ties = {name: _ties_in_words(epochs - {best.loc[name, "epoch"]}) for name, epochs in sets.items()}
     sentence = (
         f"By loss epoch {epoch(loss['epoch'])} ({_loss(loss, 'loss')}, accuracy "
-        f"{percent(loss['accuracy'])}{ties['loss']}); by refinement loss, the loss after temperature "
-        f"scaling, epoch {epoch(refinement['epoch'])} ({_loss(refinement, 'refinement_loss')}"
+        f"{percent(loss['accuracy'])}{ties['loss']}); by refinement loss, the loss once "
+        f"recalibrated, epoch {epoch(refinement['epoch'])} ({_loss(refinement, 'refinement_loss')}"
         f"{_at_temperature(refinement)}, accuracy {percent(refinement['accuracy'])}"
         f"{ties['refinement_loss']}); by accuracy epoch {epoch(accuracy['epoch'])} "
         f"({percent(accuracy['accuracy'])}{ties['accuracy']}).{_unscored(history)}"
@@ -49,69 +48,47 @@ def best_checkpoint(history: History) -> Finding:
     return _BEST_CHECKPOINT.answer(verdict, sentence, best, _recommendation(history))
 
 
-class Choice(NamedTuple):
-    """The checkpoint to keep."""
-
-    epoch: float
-    calibrate: bool  # whether a temperature gains anything
-
-
-def checkpoint_to_keep(history: History) -> Choice:
-    """Choose the one checkpoint that every sentence recommends.
-
-    Where a temperature gains something, it is the best by refinement loss; but if the loss rises by
-    confidence, and the last checkpoint is statistically tied with the best by refinement loss, it is the last
-    one. Where no temperature gains anything, it is the best by loss, and where even that is infinite, the
-    best by accuracy.
-    """
-    loss, refinement = history.best.loc["loss"], history.best.loc["refinement_loss"]
-    if math.isinf(loss["loss"]):
-        return Choice(float(history.best.loc["accuracy", "epoch"]), calibrate=False)
-    if refinement["fit_status"] != "ok" or not refinement["refinement_loss"] < loss["loss"]:
-        return Choice(float(loss["epoch"]), calibrate=False)
-    last = _row(history, history.main.checkpoints[-1].epoch)
-    as_good = last["fit_status"] == "ok" and last["epoch"] in _tied_with_best(history, "refinement_loss")
-    if "confidence" in kind_of(history) and as_good and last["refinement_loss"] < loss["loss"]:
-        return Choice(float(last["epoch"]), calibrate=True)
-    return Choice(float(refinement["epoch"]), calibrate=True)
-
-
-def _row(history: History, epoch: float) -> pd.Series:
-    table = history.table
-    return table[(table["split"] == history.split) & (table["epoch"] == epoch)].iloc[0]
+#: More biases are not written out.
+_MOST_BIASES = 10
 
 
 def _recommendation(history: History) -> str:
-    """Name the checkpoint to keep, the alternatives, and the code that applies the temperature."""
-    loss, refinement = history.best.loc["loss"], history.best.loc["refinement_loss"]
-    choice = checkpoint_to_keep(history)
-    if math.isinf(loss["loss"]):
-        return (
-            f"Keep epoch {epoch(choice.epoch)}, the best by accuracy: where every loss is infinite, no loss "
-            "tells one checkpoint from another."
-        )
+    """Name the checkpoint to keep, the alternative, and the code that recalibrates it."""
+    loss, choice = history.best.loc["loss"], history.recommendation
+    if not math.isfinite(choice.loss):
+        return f"Keep epoch {epoch(choice.epoch)}, {choice.reason}."
     plain = (
         f"epoch {epoch(loss['epoch'])}, the plain minimum of the loss: {nats(loss['loss'])} nats, accuracy "
         f"{percent(loss['accuracy'])}"
     )
-    if not choice.calibrate:
-        return f"Keep {plain}. A temperature gains nothing here."
-    row = _row(history, choice.epoch)
+    if not choice.calibrated and choice.epoch == loss["epoch"]:
+        return f"Keep {plain}. Recalibration gains nothing here."
     text = (
-        f"Keep epoch {epoch(row['epoch'])} with T = {row['temperature']:.3g}: expected loss "
-        f"{nats(row['refinement_loss'])} nats, accuracy {percent(row['accuracy'])}."
+        f"Keep epoch {epoch(choice.epoch)}{_with_map(choice)}: expected loss {nats(choice.loss)} nats, "
+        f"accuracy {percent(choice.accuracy)}. Without recalibration: {plain}."
     )
     at = next(one for one in history.main.checkpoints if one.epoch == choice.epoch)
-    if few := rests_on(at):
+    if choice.calibrated and (few := rests_on(at)):
         text += f" That {few}: measure it on other samples."
-    if choice.epoch != refinement["epoch"]:
-        text += (
-            f" It can't be told from epoch {epoch(refinement['epoch'])} with T = "
-            f"{refinement['temperature']:.3g} ({nats(refinement['refinement_loss'])} nats)."
-        )
+    return f"{text} {_in_code(choice)}" if choice.calibrated else text
+
+
+def _with_map(choice: Recommendation) -> str:
+    if not choice.calibrated:
+        return ""
+    biases = " and one bias for each class" if choice.with_biases else ""
+    return f" with T = {choice.temperature:.3g}{biases}"
+
+
+def _in_code(choice: Recommendation) -> str:
+    if not choice.with_biases:
+        return f"In code: probabilities = (model(inputs) / {choice.temperature:.4g}).softmax(dim=-1)."
+    if len(choice.biases) > _MOST_BIASES:
+        return f"The biases are those of run[{epoch(choice.epoch)}].biases."
+    biases = ", ".join(f"{bias:.3g}" for bias in choice.biases)
     return (
-        f"{text} Without a temperature: {plain}. In code: probabilities = (model(inputs) / "
-        f"{row['temperature']:.4g}).softmax(dim=-1)."
+        f"In code: probabilities = (model(inputs) / {choice.temperature:.4g} + "
+        f"torch.tensor([{biases}])).softmax(dim=-1)."
     )
 
 

@@ -10,7 +10,7 @@ import math
 import numpy as np
 import pandas as pd
 
-from confshift.analysis.causes.class_bias import MAX_CLASSES, SAMPLES_PER_CLASS
+from confshift.analysis.causes.class_bias import MAX_CLASSES
 from confshift.analysis.comparison import Comparison
 from confshift.analysis.history import History
 from confshift.analysis.rise import SMALL
@@ -24,8 +24,11 @@ from confshift.findings.question import Finding, Question, Verdict
 from confshift.findings.run_kind import kind_of
 from confshift.findings.told import undecided, within_choice
 from confshift.findings.wording import count, epoch, interval, nats, percent, signed
+from confshift.recalibration import SAMPLES_A_CLASS, biases_take_part
 
 _LEVEL = 0.05
+#: A gain by biases counts from this share of the loss on.
+_WORTHWHILE = 0.01
 #: Where fewer answers than this share changed, they are few.
 _FEW_DECISIONS = 0.05
 
@@ -101,7 +104,7 @@ def _decisions(comparison: Comparison) -> str:
 
 
 def lost_information(history: History, comparison: Comparison) -> Finding:
-    """Say whether the model lost information about the labels, whatever its temperature.
+    """Say whether the model lost information about the labels, however it is recalibrated.
 
     Where the comparison ends at the epoch that was judged, the verdict is that of the judgement, so that this
     finding and `run_kind` do not contradict each other. Elsewhere it is about the two checkpoints alone.
@@ -117,7 +120,7 @@ def lost_information(history: History, comparison: Comparison) -> Finding:
         learned=switches.learned, forgotten=switches.forgotten, mcnemar_p=switches.p_value
     )
     sentence = (
-        f"The refinement loss, which no temperature touches, went from {nats(refinement['before'])} to "
+        f"The refinement loss, which no recalibration touches, went from {nats(refinement['before'])} to "
         f"{nats(refinement['after'])} nats ({interval(refinement)}). {count(switches.forgotten)} were "
         f"forgotten and {switches.learned:,} learned (McNemar p = {switches.p_value:.2g}); for these two "
         "epochs as chosen."
@@ -159,13 +162,22 @@ def _lost_between(refinement: pd.Series, loss: pd.Series, switches: Switches) ->
 
 
 def class_bias(comparison: Comparison) -> Finding:
-    """Say whether the later checkpoint gives some classes more probability than they have."""
+    """Say what one bias for each class would gain beside the temperature, at both checkpoints.
+
+    The gain is that of samples that the biases were not fitted to. It counts from a hundredth of the loss on:
+    the test of each class's excess finds any difference in a large split, however small.
+    """
     after = comparison.after
     if unread := _CLASS_BIAS.without_logits(after):
         return unread
     samples, classes = int(after.columns["finite"].sum()), len(comparison.panel.class_names)
-    if classes > MAX_CLASSES or samples < SAMPLES_PER_CLASS * classes:
-        reason = f"{count(samples)} are too few for {classes:,} classes, or the classes too many."
+    if not biases_take_part(samples, classes) or classes > MAX_CLASSES:
+        reason = (
+            f"{count(samples)} are too few for {classes:,} classes: biases are fitted from "
+            f"{SAMPLES_A_CLASS} samples a class on."
+            if classes <= MAX_CLASSES
+            else f"{classes:,} classes are too many for this test."
+        )
         return _CLASS_BIAS.not_applicable(reason, pd.DataFrame())
     test = comparison.class_bias
     table = test.classes.assign(class_name=comparison.panel.class_labels)
@@ -173,20 +185,27 @@ def class_bias(comparison: Comparison) -> Finding:
     if math.isnan(test.p_value):
         sentence = "Every probability is 0 or 1 and right: no class can have too much."
         return _CLASS_BIAS.not_applicable(sentence, table)
-    first = table.iloc[0]
+    first, sides = table.iloc[0], comparison.balance
+    gain, loss = sides.loc["after"], comparison.change.loc["loss", "after"]
     sentence = (
         f"At epoch {epoch(after.epoch)}, after temperature scaling, class {first['class_name']} has a mean "
         f"probability of {percent(first['probability'])} and is {percent(first['frequency'])} of the "
         f"samples, the largest difference of {classes} classes (all together p = {test.p_value:.2g}). "
-        f"One bias for each class would lower the loss by about {nats(test.gain)} nats."
+        f"One bias for each class lowers the loss of samples that it was not fitted to by "
+        f"{nats(gain['gain'])} nats (standard error {nats(gain['gain_se'])})"
     )
+    if comparison.before is not after:
+        sentence += f"; at epoch {epoch(comparison.before.epoch)} by {nats(sides.loc['before', 'gain'])}"
+    beyond = gain["gain"] > 2 * gain["gain_se"]
     verdict: Verdict = (
-        "yes" if test.p_value < _LEVEL / 5 else "no" if test.p_value > _LEVEL else "cannot tell"
+        "yes" if beyond and gain["gain"] >= _WORTHWHILE * loss else "no" if not beyond else "cannot tell"
     )
+    if verdict == "cannot tell":
+        sentence += f"; that is real, but less than {percent(_WORTHWHILE)} of the loss"
     step = (
-        "Compare the class frequencies of training and validation set; if they should differ, fit a "
-        "bias for each class beside the temperature."
+        "Compare the class frequencies of training and validation set; fit a bias for each class beside the "
+        "temperature."
         if verdict == "yes"
         else ""
     )
-    return _CLASS_BIAS.answer(verdict, sentence, table, step)
+    return _CLASS_BIAS.answer(verdict, f"{sentence}.", table, step)

@@ -9,6 +9,7 @@ from dataclasses import replace
 import pandas as pd
 
 from confshift.analysis.comparison import SIDES, Comparison
+from confshift.analysis.significance import Interval
 from confshift.findings.concentration import about_concentration, significant_rise
 from confshift.findings.left_out import over_finite, zero_samples
 from confshift.findings.question import Finding, Question, Verdict
@@ -233,41 +234,51 @@ def wrong_or_right(comparison: Comparison) -> Finding:
 
 def temperature_repairs(comparison: Comparison, *, names: tuple[str, str] | None = None) -> Finding:
     """How much of the change would one temperature undo?"""
-    change = comparison.change
-    loss, calibration, refinement = (
-        change.loc[name] for name in ("loss", "calibration_loss", "refinement_loss")
+    change, panel = comparison.change, comparison.panel
+    loss, scale, balance, refinement = (
+        change.loc[name] for name in ("loss", "scale_loss", "balance_loss", "refinement_loss")
     )
-    temperature = comparison.after.temperature
+    left = comparison.interval(panel.scaled[1] - panel.scaled[0])  # what no temperature repairs
+    has_biases = not math.isnan(comparison.after.joint_temperature)
+    by_class = (
+        f"{signed(balance['change'])} is class balance, what one bias for each class removes beside it "
+        f"({interval(balance)}), "
+        if has_biases
+        else ""
+    )
     sentence = (
-        f"Of the change of {signed(loss['change'])} nats, {signed(calibration['change'])} is calibration, "
-        f"what the best temperature of each side removes ({interval(calibration)}), and "
-        f"{signed(refinement['change'])} is refinement, which no temperature touches "
-        f"({interval(refinement)}). "
+        f"Of the change of {signed(loss['change'])} nats, {signed(scale['change'])} is scale, what the best "
+        f"temperature of each side removes ({interval(scale)}), {by_class}and {signed(refinement['change'])} "
+        f"is refinement, which no recalibration touches ({interval(refinement)}). "
     )
     has_fits = comparison.before.fit_status == comparison.after.fit_status == "ok"
     if has_fits:
+        scaled = loss["after"] - scale["after"]
         sentence += (
-            f"With T = {temperature:.3g} the loss {_later(comparison, names)} is "
-            f"{' instead of '.join(apart(refinement['after'], loss['after']))} nats."
+            f"With T = {comparison.after.temperature:.3g} the loss {_later(comparison, names)} is "
+            f"{' instead of '.join(apart(scaled, loss['after']))} nats"
+            + (f", with biases as well {nats(refinement['after'])}." if has_biases else ".")
         )
         if few := rests_on(comparison.after):
             sentence += f" That {few}."
     else:
         sentence += "One side has no best temperature, so the split is a bound."
-    evidence = change.loc[["loss", "calibration_loss", "refinement_loss", "temperature"]]
-    verdict: Verdict
-    step = ""
-    if not loss["change"] > 0:
-        verdict = "not applicable"
-    elif not has_fits or significant_rise(comparison) != "yes":
-        verdict = "cannot tell"
-    elif refinement["change_high"] < loss["change"] / 2:
-        verdict = "yes"
-        step = (
-            f"Divide the logits by T = {temperature:.3g} (fitted on this split) if you keep this checkpoint."
-        )
-    elif refinement["change_low"] > loss["change"] / 2:
-        verdict, step = "no", "Information is lost: prefer the checkpoint with the best refinement loss."
-    else:
-        verdict = "cannot tell"
-    return _TEMPERATURE_REPAIRS.answer(verdict, sentence, evidence, step)
+    quantities = ["loss", "calibration_loss", "scale_loss", "balance_loss", "refinement_loss", "temperature"]
+    verdict = _repair_verdict(comparison, left, has_fits)
+    divide = f"Divide the logits by T = {comparison.after.temperature:.3g} (fitted on this split)"
+    step = {
+        "yes": f"{divide} if you keep this checkpoint.",
+        "no": "Information is lost: prefer the checkpoint with the best refinement loss."
+        if refinement["change_low"] > loss["change"] / 2
+        else "",
+    }.get(verdict, "")
+    return _TEMPERATURE_REPAIRS.answer(verdict, sentence, change.loc[quantities], step)
+
+
+def _repair_verdict(comparison: Comparison, left: Interval, has_fits: bool) -> Verdict:
+    rise = comparison.change.loc["loss", "change"]
+    if not rise > 0:
+        return "not applicable"
+    if not has_fits or significant_rise(comparison) != "yes":
+        return "cannot tell"
+    return "yes" if left.high < rise / 2 else "no" if left.low > rise / 2 else "cannot tell"

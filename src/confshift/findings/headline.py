@@ -9,7 +9,6 @@ import pandas as pd
 from confshift.analysis.comparison import Comparison
 from confshift.analysis.history import History
 from confshift.analysis.series import STATUSES
-from confshift.findings.best_checkpoint import checkpoint_to_keep
 from confshift.findings.left_out import opening, pair_opening, zero_samples
 from confshift.findings.run_kind import kind_of
 from confshift.findings.told import is_judged, is_last, is_told
@@ -177,29 +176,30 @@ def _advice(history: History, comparison: Comparison) -> str:
     after, change = comparison.after, comparison.change
     if after.fit_status != "ok":
         return ""
-    after_scaling, earlier = change.loc["refinement_loss", "after"], change.loc["loss", "before"]
+    scaled = change.loc["loss", "after"] - change.loc["scale_loss", "after"]
+    earlier = change.loc["loss", "before"]
     repair = f"one temperature ({divisor(after.temperature)}) brings the loss"
     if _amount(comparison) <= 0:
-        return f"{repair} to {nats(after_scaling)}" if _repairs(comparison) else ""
-    text = f"{repair} {_beside(nats(after_scaling), nats(earlier), below=after_scaling < earlier)}"
+        return f"{repair} to {nats(scaled)}" if _repairs(comparison) else ""
+    text = f"{repair} {_beside(nats(scaled), nats(earlier), below=scaled < earlier)}"
     if not is_judged(history, comparison):
         return text
-    kind, choice = kind_of(history), checkpoint_to_keep(history)
-    if "confidence" in kind and choice.calibrate:
+    kind, choice = kind_of(history), history.recommendation
+    if ("confidence" in kind or kind == "class_drift") and choice.calibrated:
         return f"{text}, so keep epoch {epoch(choice.epoch)} and calibrate it"
     if "overfitting" in kind:
-        calibrated = " and calibrate it" if choice.calibrate else ""
+        calibrated = " and calibrate it" if choice.calibrated else ""
         if choice.epoch <= 0:
             return f"{text}: no epoch of this training is better than the model it started from{calibrated}"
         return f"{text}: the model itself got worse, so go back to epoch {epoch(choice.epoch)}{calibrated}"
     return text
 
 
-def _beside(after_scaling: str, earlier: str, *, below: bool) -> str:
+def _beside(scaled: str, earlier: str, *, below: bool) -> str:
     """Compare the loss after temperature scaling with the earlier one, as both are written."""
-    if after_scaling == earlier:
-        return f"back to {after_scaling}"
-    return f"to {after_scaling}, {'' if below else 'not '}below the earlier {earlier}"
+    if scaled == earlier:
+        return f"back to {scaled}"
+    return f"to {scaled}, {'' if below else 'not '}below the earlier {earlier}"
 
 
 def difference(comparison: Comparison, *, first: str, second: str) -> str:
@@ -239,7 +239,7 @@ def difference(comparison: Comparison, *, first: str, second: str) -> str:
         clauses.append(f"{_part(shares[main], 'difference in loss')} is in {names[main]}")
     if comparison.before.fit_status == comparison.after.fit_status == "ok":
         clauses.append(
-            f"each at its own temperature, the loss is {_difference_in_words(change.loc['refinement_loss'])}"
+            f"each recalibrated, the loss is {_difference_in_words(change.loc['refinement_loss'])}"
         )
     return "; ".join(clauses) + "."
 

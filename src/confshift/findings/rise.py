@@ -21,8 +21,8 @@ from confshift.findings.wording import count, epoch, nats, percent
 _SERIES = {
     "loss": (Question("rise", "Does the loss rise systematically?", section="rise"), "the loss"),
     "refinement_loss": (
-        Question("refinement_rise", "Does what no temperature repairs get worse?", section="rise"),
-        "the refinement loss (what a temperature leaves)",
+        Question("refinement_rise", "Does what no recalibration repairs get worse?", section="rise"),
+        "the refinement loss (what recalibration leaves)",
     ),
     "error_rate": (
         Question("error_rise", "Does the error rate rise systematically?", section="rise"),

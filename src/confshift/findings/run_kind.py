@@ -36,19 +36,25 @@ KINDS = {
         "no",
         "Purely a confidence problem: the loss rises systematically; refinement loss and error rate do not, "
         "or by far too little to explain it.",
-        "Calibrate, and choose the checkpoint by refinement loss.",
+        "",
     ),
     "mostly_confidence": _Kind(
         "cannot tell",
         "Mostly a confidence problem: the loss rises systematically, for more than half by confidence; "
         "whether refinement loss has a part in it can't be told from noise.",
-        "Calibrate, and choose the checkpoint by refinement loss.",
+        "",
     ),
     "confidence_and_more": _Kind(
         "yes",
-        "Mostly a confidence problem: the model itself gets worse too, but that is less than a tenth of the "
-        "rise.",
-        "Calibrate, and choose the checkpoint by refinement loss.",
+        "Mostly a confidence problem: the model itself gets worse too, but by little, held against the rise "
+        "of the loss or against what it has learned.",
+        "",
+    ),
+    "class_drift": _Kind(
+        "no",
+        "Class drift: the loss rises for more than half because some classes get too much probability and "
+        "others too little, which one bias for each class repairs.",
+        "",
     ),
     "improving": _Kind("no", "Still improving: the last epoch is better than the middle of the run.", ""),
     "no_rise": _Kind("no", "No series rises systematically, and the run no longer improves visibly.", ""),
@@ -75,6 +81,9 @@ KINDS = {
 #: A part of the loss's rise from this share on changes the name of the run's kind.
 _SUBSTANTIAL = 0.1
 
+#: A part below this share of the rise is minor if it undoes less than that share of what was learned.
+_MINOR, _LITTLE_UNDONE = 0.25, 0.05
+
 #: A series that may account for this share of the rise leaves the kind undecided.
 _MAIN = 0.5
 
@@ -90,23 +99,17 @@ def run_kind(history: History) -> Finding:
     rise = history.rise
     kind = kind_of(history)
     verdict, meaning, step = KINDS[kind]
-    if (
-        kind in ("confidence", "mostly_confidence")
-        and history.candidates.loc["refinement_loss", "in_set"].iloc[-1]
-    ):
-        step = f"Keep the last checkpoint and calibrate it{_temperature(history, rise)}."
+    if "confidence" in kind or kind == "class_drift":
+        choice = history.recommendation
+        biases = " and one bias for each class" if choice.with_biases else ""
+        fit = f" and calibrate it (T = {choice.temperature:.3g}{biases})" if choice.calibrated else ""
+        step = f"Keep epoch {epoch(choice.epoch)}{fit}."
     lines = "; ".join(_line(rise, series) for series in _NAMES)
     if kind in ("confidence", "mostly_confidence"):
         possible = percent(max(_possible_share(rise), 0.0))
         lines += f". With 95 % confidence the refinement loss is at most {possible} of the rise"
     sentence = f"{meaning} {lines[0].upper()}{lines[1:]}."
     return _RUN_KIND.answer(verdict, sentence, rise.assign(kind=kind), step)
-
-
-def _temperature(history: History, rise: pd.DataFrame) -> str:
-    epoch_judged = rise.loc["loss", "last_epoch"]
-    last = next(checkpoint for checkpoint in history.main.checkpoints if checkpoint.epoch == epoch_judged)
-    return f" (T = {last.temperature:.3g} at epoch {epoch(last.epoch)})" if last.fit_status == "ok" else ""
 
 
 def _line(rise: pd.DataFrame, series: str) -> str:
@@ -134,7 +137,7 @@ def kind_of(history: History) -> str:
     if rise.loc["loss", "infinite_samples"] > 0:
         return "overfitting" if status["error_rate"] == "systematic" else "infinite"
     if status["loss"] == "systematic":
-        return _kind_of_rise(rise)
+        return _kind_of_rise(history)
     if "systematic" in (status["refinement_loss"], status["error_rate"]):
         return "hidden_overfitting"
     if status["loss"] == "too_few_epochs":
@@ -146,17 +149,26 @@ def kind_of(history: History) -> str:
     return "improving" if _improving(history.candidates) else "no_rise"
 
 
-def _kind_of_rise(rise: pd.DataFrame) -> str:
+def _kind_of_rise(history: History) -> str:
     """Return what kind of rise it is, by the part of it that confidence does not explain.
 
-    Refinement or errors that rise systematically are overfitting where they are a tenth of the rise. Where
-    they do not, a lack of evidence is not enough to call it a confidence problem: the upper bound of the
-    refinement's rise must be below a tenth of the loss's ("purely") or below half of it ("mostly").
+    Refinement that rises systematically is overfitting where it is a tenth of the rise, unless it is less
+    than a quarter and undoes less than a twentieth of what was learned. Errors that rise count beside it, but
+    not alone where most of the rise is class balance. Where neither rises, a lack of evidence is not enough
+    to call it a confidence problem: the upper bound of the refinement's rise must be below a tenth of the
+    loss's ("purely") or below half of it ("mostly").
     """
+    rise = history.rise
     others = rise.drop(index="loss")
-    worse = others.loc[others["status"] == "systematic", "share_of_rise"]
-    if len(worse):
-        return "overfitting" if worse.max() >= _SUBSTANTIAL else "confidence_and_more"
+    drifts = history.balance_share >= _MAIN
+    worse = others[others["status"] == "systematic"]
+    if len(worse) and not (drifts and "refinement_loss" not in worse.index):
+        share, undone = worse["share_of_rise"].max(), worse["share_of_fall"].max()
+        if share >= _SUBSTANTIAL and not (share < _MINOR and undone < _LITTLE_UNDONE):
+            return "overfitting"
+        return "class_drift" if drifts else "confidence_and_more"
+    if drifts:
+        return "class_drift"
     possible = _possible_share(rise)
     doubtful = others.loc[others["verdict"] == "cannot tell", "share_of_rise"]
     if not (possible < _MAIN and (doubtful < _MAIN).all()):

@@ -22,14 +22,14 @@ READINGS = {
         "{accuracy_before:percent} at {at_A:text}, {accuracy_after:percent} at {at_B:text}. "
         "95 % interval{by_groups:text} {accuracy_low:bare_points} to {accuracy_high:points}"
     ),
-    "temperature_figure": "{calibration_after:repair}",
+    "temperature_figure": "{scale_after:repair}",
     "temperature_detail": (
         "Dividing the logits of {at_B:text} by {temperature_after:divisor} takes its loss from "
-        "{unscaled:text} to {scaled:text} (95 % margin {calibration_margin:nats})"
+        "{unscaled:text} to {scaled:text} (95 % margin {scale_margin:nats})"
     ),
     "loss": (
         "Between {at_A:text} and {at_B:text} the loss {loss_course:text} from {loss_from:text} to "
-        "{loss_to:text} nats; after temperature scaling it went from {refinement_from:text} to "
+        "{loss_to:text} nats; once recalibrated it went from {refinement_from:text} to "
         "{refinement_to:text}{left_out:text}."
     ),
     "accuracy": (
@@ -50,8 +50,8 @@ READINGS = {
         "{loss_change:signed} nats, the line."
     ),
     "parts": (
-        "Of the change of {loss_change:signed} nats, {calibration_change:signed} is calibration, which one "
-        "temperature repairs, and {refinement_change:signed} is refinement, which none does."
+        "Of the change of {loss_change:signed} nats, {calibration_change:signed} is calibration, which a "
+        "temperature and class biases repair, and {refinement_change:signed} is refinement, which none does."
     ),
     "class_accuracy": "{class_fall:text}",
     "class_contributions": (

@@ -198,7 +198,7 @@ def history_text(history: History) -> str:
     ]
     best = "\n".join(
         f"Best by {_spaced(criterion)}: epoch {epoch(row['epoch'])} (loss {_loss(row)}, "
-        f"after temperature scaling {_number(row['refinement_loss'], _NATS)}, accuracy "
+        f"once recalibrated {_number(row['refinement_loss'], _NATS)}, accuracy "
         f"{_number(100 * row['accuracy'], _PERCENT)} %)"
         for criterion, row in history.best.iterrows()
     )

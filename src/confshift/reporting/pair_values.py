@@ -48,7 +48,7 @@ def pair_values(
         "by_groups": wording.by_groups(change.loc["loss"]),
         **_of_samples(comparison),
         "temperature_after": min(comparison.after.temperature, ENDLESS),
-        "calibration_margin": after["calibration_margin"],
+        "scale_margin": after["scale_margin"],
         **{part: account.loc[part, "contribution"] for part in account.index},
         "cost_before": account.loc["mistake_cost", "before"],
         "cost_after": account.loc["mistake_cost", "after"],
@@ -59,6 +59,8 @@ def pair_values(
     for name, quantity in _CHANGES.items():
         row = change.loc[quantity]
         values |= {f"{name}_{column}": row[column] for column in ("before", "after", "change")}
+    for side in ("before", "after"):
+        values[f"scaled_{side}"] = values[f"loss_{side}"] - values[f"scale_{side}"]
     for name in ("loss", "accuracy"):
         values |= {f"{name}_{end}": change.loc[name, f"change_{end}"] for end in ("low", "high")}
     for side, row in (("before", before), ("after", after)):
@@ -104,13 +106,14 @@ def _distinct_losses(values: Mapping[str, Any]) -> dict[str, str]:
 _LOSS_PAIRS = {
     ("loss_from", "loss_to"): ("loss_before", "loss_after"),
     ("refinement_from", "refinement_to"): ("refinement_before", "refinement_after"),
-    ("unscaled", "scaled"): ("loss_after", "refinement_after"),
+    ("unscaled", "scaled"): ("loss_after", "scaled_after"),
 }
 _CHANGES = {
     "loss": "loss",
     "accuracy": "accuracy",
     "refinement": "refinement_loss",
     "calibration": "calibration_loss",
+    "scale": "scale_loss",
 }
 _CONCENTRATION = {"top_1": "top_1_percent", "top_10": "top_10_percent", "cancelling": "cancelling_samples"}
 _OF_EPOCH = {

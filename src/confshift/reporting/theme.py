@@ -50,14 +50,14 @@ SERIES = {
 }
 
 #: The names of the series in the chart of the loss, and in that of its two parts.
-LOSSES = {"loss": "loss", "refinement_loss": "loss after temperature scaling"}
+LOSSES = {"loss": "loss", "refinement_loss": "loss once recalibrated"}
 PARTS = {"refinement_loss": "refinement loss", "calibration_loss": "calibration loss"}
 
 #: Two runs, coloured as the sides they stand for.
 RUNS = {"A": "before", "B": "after"}
 
 #: Marked checkpoints: label, shape.
-MARKS = {"loss": ("best loss", "circle"), "refinement_loss": ("best after scaling", "diamond")}
+MARKS = {"loss": ("best loss", "circle"), "refinement_loss": ("best once recalibrated", "diamond")}
 
 SIDES = {"before": "circle", "after": "square"}
 

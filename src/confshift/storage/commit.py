@@ -62,7 +62,7 @@ def commit(
                 _refuse_stranger(run_folder, split_folder, existing, draft)
                 if complete is None:
                     shard = _write_files(split_folder, draft.predictions, measurement)
-                    complete = replace(draft.record, beta=measurement.beta, gaps=gaps, shards=(shard,))
+                    complete = replace(_measured(draft.record, measurement), gaps=gaps, shards=(shard,))
                     unneeded = [complete]  # until its record is there
                 numbered = _number(complete, split_folder, existing)
                 with contextlib.suppress(FileExistsError):  # another writer took the number: look again
@@ -72,6 +72,13 @@ def commit(
         finally:
             if unneeded:
                 _clean(run_folder, draft, unneeded)
+
+
+def _measured(record: Record, measurement: Measurement) -> Record:
+    """Return the record with what was fitted."""
+    fit = measurement.left_out
+    biases = tuple(fit.biases.tolist())
+    return replace(record, beta=measurement.beta, joint_beta=fit.beta if biases else 0.0, biases=biases)
 
 
 def _put_run_file(run_folder: RunFolder, draft: PendingSave) -> None:

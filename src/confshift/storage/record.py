@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from confshift.checkpoint import MEASURED, Provenance
+from confshift.checkpoint import LEFT_OUT, MEASURED, Provenance
 from confshift.errors import ConfshiftError
 from confshift.predictions import ID_SOURCES
 from confshift.storage.arrays import StoredFile
-from confshift.storage.signed_json import check_schema, decode, encode, readable
+from confshift.storage.signed_json import SCHEMA, check_schema, decode, encode, readable
 
 #: The forms logits are stored in, and numpy's name of each. bfloat16 is stored as its 16 bits.
 LOGITS = MappingProxyType({"float16": "<f2", "float32": "<f4", "float64": "<f8", "bfloat16": "<u2"})
@@ -27,12 +27,17 @@ _NUMBER = (int, float)
 _TYPES = MappingProxyType(
     {
         **dict.fromkeys(("split", "fingerprint", "id_source", "source_dtype", "writer", "written"), (str,)),
-        **dict.fromkeys(("epoch", "beta"), _NUMBER),
+        **dict.fromkeys(("epoch", "beta", "joint_beta"), _NUMBER),
         **dict.fromkeys(("sequence", "generation", "ignored_samples", "duplicate_samples"), (int,)),
         **dict.fromkeys(("metadata", "versions", "logged", "checks"), (dict,)),
-        **dict.fromkeys(("gaps", "shards"), (list,)),
+        **dict.fromkeys(("gaps", "shards", "biases"), (list,)),
     }
 )
+#: What records of schema 1 lack: their fit of temperature and biases is made from the logits.
+_SINCE_2 = MappingProxyType({"joint_beta": 0.0, "biases": []})
+#: Columns that may come last, in this order, without a new schema: the loss against equal probabilities (what
+#: label smoothing adds) and the number of the sample's group. This version writes neither, and skips them.
+_LATER = (("uniform_loss", "<f8"), ("group", "<i4"))
 _GAP_TYPES = MappingProxyType({"split": (str,), "epoch": _NUMBER, "reason": (str,)})
 _FILE_TYPES = MappingProxyType(
     {
@@ -78,6 +83,8 @@ class Record:
     provenance: Provenance
     metadata: Mapping[str, Any]
     beta: float = 1.0  # where the curve_* columns were evaluated
+    joint_beta: float = 0.0  # 1/T of the fit of temperature and biases; of no meaning without biases
+    biases: tuple[float, ...] = ()  # by class; none where biases take no part
     sequence: int = 0  # the number in the record's file name; the highest one of an epoch counts
     generation: int = 0  # how often this epoch was replaced
     gaps: tuple[FailedSave, ...] = ()  # saves that failed since the previous record
@@ -87,6 +94,11 @@ class Record:
     def name(self) -> str:
         """The record's file name."""
         return f"{self.sequence:06d}.json"
+
+    @property
+    def holds_left_out(self) -> bool:
+        """Whether the columns file has the left-out losses: since schema 2."""
+        return "scaled_loss" in (self.shards[0].columns.layout.names or ())
 
     @property
     def files(self) -> tuple[StoredFile, ...]:
@@ -117,10 +129,10 @@ def read_record(raw: bytes, path: Path, classes: int | None = None) -> Record:
     """
     content = decode(raw, path)
     check_schema(content, path)
-    del content["schema"]
+    schema = content.pop("schema")
     try:
-        record = _read(content)
-        wrong = _contradiction(record, path, classes)
+        record = _read(content if schema > 1 else {**content, **_SINCE_2})
+        wrong = _contradiction(record, path, classes, schema)
     except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise ConfshiftError(f"{path} is damaged: {type(error).__name__} {readable(str(error))}") from error
     if wrong:
@@ -130,11 +142,15 @@ def read_record(raw: bytes, path: Path, classes: int | None = None) -> Record:
 
 def _read(content: dict[str, Any]) -> Record:
     _check_types(content, _TYPES)
-    epoch, beta = (float(content.pop(name)) for name in ("epoch", "beta"))
+    epoch, beta, joint_beta = (float(content.pop(name)) for name in ("epoch", "beta", "joint_beta"))
+    biases = tuple(content.pop("biases"))
+    if any(type(bias) not in _NUMBER for bias in biases):
+        raise TypeError(f"biases are {reprlib.repr(biases)}")
     shards = tuple(_read_shard(shard) for shard in content.pop("shards"))
     gaps = tuple(_read_gap(gap) for gap in content.pop("gaps"))
     provenance = Provenance(**{field.name: content.pop(field.name) for field in fields(Provenance)})
-    return Record(shards=shards, gaps=gaps, provenance=provenance, epoch=epoch, beta=beta, **content)
+    fitted: dict[str, Any] = {"beta": beta, "joint_beta": joint_beta, "biases": biases}
+    return Record(shards=shards, gaps=gaps, provenance=provenance, epoch=epoch, **fitted, **content)
 
 
 def _check_types(content: Mapping[str, Any], types: Mapping[str, tuple[type, ...]]) -> None:
@@ -174,13 +190,13 @@ def _read_file(content: dict[str, Any]) -> StoredFile:
     return stored
 
 
-def _contradiction(record: Record, path: Path, classes: int | None) -> str:
+def _contradiction(record: Record, path: Path, classes: int | None, schema: int) -> str:
     """Say what in a record is impossible; "" if nothing is."""
     if record.split != path.parent.name or record.name != path.name:
         return f"it says it is {record.split}/{record.name}"
-    numbers = (record.epoch, record.beta)
+    numbers = (record.epoch, record.beta, record.joint_beta)
     if not all(math.isfinite(number) and number >= 0 for number in numbers):
-        return f"epoch {record.epoch}, beta {record.beta}"
+        return f"epoch {record.epoch}, beta {record.beta}, joint_beta {record.joint_beta}"
     if record.provenance.id_source not in ID_SOURCES:
         return f"its samples were matched by {record.provenance.id_source!r}"
     if not all(type(version) is str for version in record.provenance.versions.values()):
@@ -195,15 +211,20 @@ def _contradiction(record: Record, path: Path, classes: int | None) -> str:
         return f"its logits have {columns} columns, and the run has {classes} classes"
     if LOGITS.get(shard.encoding) != shard.logits.dtype:
         return f"logits stored as {shard.logits.dtype!r}, called {shard.encoding!r}"
-    id_format = shard.columns.dtype[0][1]
-    if not _ID_FORMAT.fullmatch(id_format) or shard.columns.dtype != _described(columns_dtype(id_format)):
+    if len(record.biases) not in (0, columns) or not all(map(math.isfinite, record.biases)):
+        return f"it has {len(record.biases)} biases for {columns} classes"
+    id_format, later = shard.columns.dtype[0][1], shard.columns.dtype[-len(_LATER) :]
+    known = columns_dtype(id_format, schema=schema) if _ID_FORMAT.fullmatch(id_format) else None
+    extra = [list(column) for column in _LATER if schema > 1 and list(column) in later]
+    if known is None or shard.columns.dtype != _described(known) + extra:
         return "its columns are not those of this schema"
     return ""
 
 
-def columns_dtype(id_format: str) -> np.dtype[Any]:
+def columns_dtype(id_format: str, *, schema: int = SCHEMA) -> np.dtype[Any]:
     """Return the dtype of the columns file: the sample's id ("<i8" or "|S<n>"), then the measured values."""
-    return np.dtype([("sample_id", id_format), *MEASURED.descr])
+    measured = MEASURED.descr if schema == 1 else [*MEASURED.descr, *LEFT_OUT.descr]
+    return np.dtype([("sample_id", id_format), *measured])
 
 
 def _described(dtype: np.dtype[Any]) -> list[list[Any]]:

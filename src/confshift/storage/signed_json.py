@@ -15,7 +15,7 @@ from confshift.errors import ConfshiftError, Refusal
 from confshift.input_checks import as_number
 
 #: The version of the files written. Older ones are always read.
-SCHEMA = 1
+SCHEMA = 2
 
 #: No JSON file of a run has more bytes.
 MAX_JSON = 1 << 26

@@ -9,9 +9,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-#: The covariance is K by K, and needs several samples for each class.
+#: The covariance is K by K.
 MAX_CLASSES = 1000
-SAMPLES_PER_CLASS = 5
 _ROWS = 1 << 18
 
 
@@ -21,7 +20,6 @@ class ClassBias(NamedTuple):
     statistic: float  # Hotelling's T squared
     degrees: int
     p_value: float
-    gain: float  # about what one bias for each class would lower the loss by, in nats
     classes: pd.DataFrame
 
 
@@ -75,11 +73,11 @@ def class_bias_test(
     usable = values > 1e-9 * max(float(values[-1]), 1e-300)
     degrees = int(usable.sum()) if values[-1] > 1e-12 else 0
     if degrees == 0 or samples <= degrees:
-        return ClassBias(math.nan, degrees, math.nan, 0.0, table)
+        return ClassBias(math.nan, degrees, math.nan, table)
     statistic = float(samples * ((vectors[:, usable].T @ mean) ** 2 / values[usable]).sum())
     ratio = statistic * (samples - degrees) / (degrees * (samples - 1))
     p_value = float(fdtrc(degrees, samples - degrees, ratio))
-    return ClassBias(statistic, degrees, p_value, max(statistic - degrees, 0.0) / (2 * samples), table)
+    return ClassBias(statistic, degrees, p_value, table)
 
 
 def _residual_moments(

@@ -5,7 +5,7 @@ const [UP, DOWN, UNCHANGED] = [0, 1, 2];
 
 // The values of one epoch that sentences name, and their columns in `data.epochs`.
 const OF_EPOCH = {
-  loss: "loss", accuracy: "accuracy", refinement: "refinement_loss", calibration: "calibration_loss", cost: "mistake_cost",
+  loss: "loss", accuracy: "accuracy", refinement: "refinement_loss", calibration: "calibration_loss", scale: "scale_loss", cost: "mistake_cost",
   gap: "confidence_gap", ece: "ece", ece_null: "ece_null", sure_right: "sure_right", sure_wrong: "sure_wrong",
   nonfinite: "nonfinite_samples", infinite: "infinite_samples",
 };
@@ -110,12 +110,13 @@ class Pairs {
     const c = this.columns, nameOf = at => `epoch ${FORMATS.epoch(this.epochs[at])}`;
     const values = {A: this.epochs[before], B: this.epochs[after], at_A: nameOf(before), at_B: nameOf(after), temperature_after: c.temperature[after], by_groups: this.data.values.by_groups};
     Object.assign(values, this.ofEpochs(before, after), this.computed(before, after));
-    for (const name of ["loss", "accuracy", "refinement", "calibration"])
+    for (const name of ["loss", "accuracy", "refinement", "calibration", "scale"])
       values[`${name}_change`] = values[`${name}_after`] - values[`${name}_before`];
     [values.loss_from, values.loss_to] = apart(values.loss_before, values.loss_after);
     [values.refinement_from, values.refinement_to] = apart(values.refinement_before, values.refinement_after);
-    [values.unscaled, values.scaled] = apart(values.loss_after, values.refinement_after);
-    values.calibration_margin = c.calibration_margin[after];
+    for (const side of ["before", "after"]) values[`scaled_${side}`] = values[`loss_${side}`] - values[`scale_${side}`];
+    [values.unscaled, values.scaled] = apart(values.loss_after, values.scaled_after);
+    values.scale_margin = c.scale_margin[after];
     Object.assign(values, this.cellValues(before, after), this.classValues(before, after), this.concentration(before, after));
     return Object.assign(values, this.texts(values));
   }

@@ -67,7 +67,7 @@ def _hover() -> alt.Chart:
     tooltip = [
         tip("epoch:Q"),
         tip("loss:Q", "loss, nats", LOSS),
-        tip("refinement_loss:Q", "after temperature scaling", LOSS),
+        tip("refinement_loss:Q", "once recalibrated", LOSS),
         tip("calibration_loss:Q", "calibration loss", LOSS),
         tip("accuracy:Q", "accuracy", SHARE),
         tip("temperature:Q", "temperature", ".3f"),
@@ -79,7 +79,7 @@ def _hover() -> alt.Chart:
 
 
 def loss_chart(context: ChartContext, span: str) -> Spec:
-    """Draw the loss and the loss after temperature scaling over epochs."""
+    """Draw the loss and the loss once recalibrated over epochs."""
     if context.two_runs:
         return run_loss_chart(context, span)
     layers = _curves("loss_series", LOSSES, context, unit="nats", number=".4~f", span=span)
@@ -179,7 +179,7 @@ def history_chart(_: ChartContext, __: str) -> Spec:
 CHARTS = (
     Chart(
         "loss",
-        "Validation loss, as it is and after temperature scaling",
+        "Validation loss, as it is and once recalibrated",
         "top",
         loss_chart,
         250,
