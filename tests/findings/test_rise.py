@@ -537,6 +537,25 @@ def test_a_rise_that_is_class_balance_is_class_drift_unless_knowledge_is_lost_to
     assert kind_of(judged({}, drift=0.6)) == "class_drift"
 
 
+def test_a_training_is_stopped_where_knowledge_is_lost_and_not_where_confidence_grows(make_logits):
+    long = np.linspace(0, 0.5, 40)[:, None, None]
+    logits, targets = make_logits(2000, 4, 1)
+    noise = logits[:, np.random.default_rng(0).permutation(2000)]
+    jitter = 1 + np.random.default_rng(1).normal(0, 0.02, 40)[:, None, None]
+    lost = summarize(history_of((1 - long) * logits + long * noise, targets).main.checkpoints, looks=40)
+    assert lost.should_stop
+    assert f"keep epoch {lost.recommendation.epoch:g}" in lost.stop_reason
+    surer = summarize(history_of((1 + 4 * long) * jitter * logits, targets).main.checkpoints, looks=40)
+    assert surer.rise.loc["loss", "amount"] > 0.2
+    assert (surer.should_stop, surer.stop_reason) == (False, "")
+
+
+def test_whether_to_stop_is_not_asked_of_a_history_made_for_one_look(growing):
+    for ask in ("should_stop", "stop_reason"):
+        with pytest.raises(ConfshiftError, match='looks="every epoch"'):
+            getattr(growing, ask)
+
+
 def test_every_kind_has_a_verdict_and_a_sentence():
     assert set(KINDS) == {
         "infinite",

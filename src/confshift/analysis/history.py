@@ -196,6 +196,37 @@ class History:
         table = self.table[self.table["split"] == self.split]
         return recommend(self.main, self.best, table)
 
+    @property
+    def should_stop(self) -> bool:
+        """Whether the training should end: the rest of the loss, what the model knows, rises systematically.
+
+        A loss that rises by confidence alone is no reason: recalibration repairs it. In runs whose rest does
+        not rise, one of many looks is wrong as often as `rise` says of "every epoch".
+
+        Raises
+        ------
+        ConfshiftError
+            Where the history was made for one look: asked after each epoch, its false alarms would add up.
+        """
+        if self.looks == "once":
+            raise ConfshiftError(
+                'looks="once": should_stop is asked after every epoch; make the history by '
+                'summarize(run, looks="every epoch"), or with the number of epochs that are planned'
+            )
+        return bool(self.rise.loc["refinement_loss", "status"] == "systematic")
+
+    @property
+    def stop_reason(self) -> str:
+        """Why the training should end, and which checkpoint to keep; "" where it should go on."""
+        if not self.should_stop:
+            return ""
+        row = self.rise.loc["refinement_loss"]
+        return (
+            f"the refinement loss, which no recalibration repairs, has risen systematically: "
+            f"{row['best_value']:.4g} nats at epoch {row['best_epoch']:g}, {row['last_value']:.4g} at epoch "
+            f"{row['last_epoch']:g}; keep epoch {self.recommendation.epoch:g}"
+        )
+
     @cached_property
     def balance_share(self) -> float:
         """The share of the loss's rise, in `rise`, that is class balance; 0 where that may be noise."""
