@@ -14,6 +14,7 @@ import markupsafe
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from click.testing import CliRunner
 
 import confshift
@@ -545,6 +546,51 @@ def test_a_reader_that_stops_early_is_no_error_worth_a_traceback(rising):
         process.stdout.close()  # before anything is written
         error = process.stderr.read()
     assert b"Traceback" not in error
+
+
+def test_calibrate_writes_the_recalibration_of_the_recommended_checkpoint(rising, tmp_path):
+    path, run = tmp_path / "c.json", Run(rising)
+    shown = call("calibrate", rising, "-o", path)
+    loaded, choice = confshift.Calibration.load(path), confshift.summarize(run).recommendation
+    assert (loaded.epoch, loaded.temperature, loaded.biases) == (
+        choice.epoch,
+        choice.temperature,
+        choice.biases,
+    )
+    assert shown.stdout.startswith(f"val, epoch {choice.epoch:g}: {choice.method}\n")
+    assert f"confshift.Calibration.load({str(path)!r})" in shown.stdout
+    assert shown.stderr == f"wrote {path}\n"
+
+
+def test_what_calibrate_prints_of_a_file_is_code_that_runs(rising, tmp_path):
+    shown = call("calibrate", rising, "--epoch", 7, "-o", tmp_path / "c.json").stdout
+    names = {
+        "confshift": confshift,
+        "torch": torch,
+        "model": torch.nn.Linear(4, 4),
+        "inputs": torch.ones(2, 4),
+    }
+    exec(shown.split("\n\n")[-1], names)
+    assert torch.allclose(names["probabilities"].sum(dim=-1), torch.ones(2))
+
+
+def test_calibrate_as_json_holds_the_unrounded_table(rising, tmp_path):
+    found = json.loads(call("calibrate", rising, "--epoch", 7, "-o", tmp_path / "c.json", "--json").stdout)
+    expected = confshift.calibrate(Run(rising)[7])
+    assert found["table"] == plain(table=expected.table)["table"]
+    assert (found["epoch"], found["temperature"]) == (7, expected.temperature)
+    assert found["method"] == expected.method
+
+
+def test_calibrate_on_stdout_is_the_file_alone(rising):
+    done = call_outside("calibrate", rising, "-o", "/dev/stdout")
+    assert json.loads(done.stdout)["confshift_calibration"] == 1
+    assert b"expected loss" in done.stderr
+
+
+def test_calibrate_names_the_epochs_where_there_is_no_such_epoch(rising, tmp_path):
+    assert "has no epoch 99" in call("calibrate", rising, "--epoch", 99, "-o", tmp_path / "c", code=2).stderr
+    assert "there is no folder" in call("calibrate", rising, "-o", tmp_path / "no" / "c", code=2).stderr
 
 
 def test_help_and_version_load_nothing_but_click():

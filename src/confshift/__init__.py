@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from confshift.findings.diagnosis import diagnose
     from confshift.findings.question import Finding
     from confshift.predictions import Predictions
+    from confshift.reporting.calibration_file import Calibration, calibrate
     from confshift.reporting.page import Report, report
     from confshift.reporting.plotting import plot
     from confshift.storage.run import Run
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "Calibration",
     "Checkpoint",
     "Comparison",
     "ConfshiftError",
@@ -29,6 +31,7 @@ __all__ = [
     "Predictions",
     "Report",
     "Run",
+    "calibrate",
     "compare",
     "diagnose",
     "inspect",
@@ -38,6 +41,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "Calibration": "reporting.calibration_file",
     "Checkpoint": "checkpoint",
     "Comparison": "analysis.comparison",
     "ConfshiftError": "errors",
@@ -46,6 +50,7 @@ _HOMES = {
     "Predictions": "predictions",
     "Report": "reporting.page",
     "Run": "storage.run",
+    "calibrate": "reporting.calibration_file",
     "compare": "analysis.comparison",
     "diagnose": "findings.diagnosis",
     "inspect": "collection.collector",

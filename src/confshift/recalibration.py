@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from confshift.scoring import Block, blocks
-from confshift.temperature import Curve, curve_at, left_out_betas, optimum
+from confshift.temperature import Curve, curve_at, fit, left_out_betas, optimum
 
 #: The biases take part where a split has so many samples for each class, and so many in all.
 SAMPLES_A_CLASS, FEWEST_SAMPLES = 50, 100
@@ -92,19 +92,32 @@ def left_out(
     few = wrong & usable
     few = few if few.sum() < FEW_WRONG else np.zeros_like(few)
     scaled = _scaled(logits, targets, curve, few)
-    beta, status = optimum(curve)
+    status = optimum(curve)[1]
     if status in ("unscored", "separable") or not biases_take_part(*logits.shape):
         return LeftOut(scaled, scaled, math.nan, np.empty(0))
     if not usable.all():
         logits, targets, few = logits[usable], targets[usable], few[usable]
+    problem, joint = _joint(logits, targets, curve)
+    calibrated = np.full(len(usable), np.nan)
+    calibrated[usable] = problem.left_out(joint, few)
+    return LeftOut(scaled, calibrated, float(joint.theta[0] * problem.unit), joint.theta[1:])
+
+
+def joint_fit(
+    logits: NDArray[np.floating[Any]], targets: NDArray[np.int64]
+) -> tuple[float, NDArray[np.float64]]:
+    """Return 1/T and the biases (K,) that :func:`left_out` fits, of samples (N, K) with finite losses."""
+    problem, joint = _joint(logits, targets, fit(logits, targets))
+    return float(joint.theta[0] * problem.unit), joint.theta[1:]
+
+
+def _joint(logits: NDArray[Any], targets: NDArray[np.int64], curve: Curve) -> tuple[_Problem, _Optimum]:
+    beta, _ = optimum(curve)
     unit = beta or 1 / (math.sqrt(float(np.nanmean(curve.curvature))) or 1.0)
     start = np.zeros(logits.shape[1] + 1)
     start[0] = beta / unit
     problem = _Problem(logits, targets, unit)
-    joint = problem.minimised(start)
-    calibrated = np.full(len(usable), np.nan)
-    calibrated[usable] = problem.left_out(joint, few)
-    return LeftOut(scaled, calibrated, float(joint.theta[0] * unit), joint.theta[1:])
+    return problem, problem.minimised(start)
 
 
 def _scaled(

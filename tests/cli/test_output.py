@@ -31,6 +31,7 @@ COMMANDS = {
     "verify": (),
     "repair": (),
     "plot": ("loss", "-o", "loss.svg"),
+    "calibrate": (),
 }
 
 

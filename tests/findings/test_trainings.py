@@ -5,11 +5,14 @@ from __future__ import annotations
 from functools import cache
 from typing import NamedTuple
 
+import numpy as np
 import pytest
 from real_runs import checkpoints_of, wrong_labels_of
+from scipy.special import log_softmax
 
 from confshift.analysis.comparison import compare
 from confshift.analysis.history import History, summarize
+from confshift.analysis.recalibrators import choose
 from confshift.findings.diagnosis import diagnose
 from confshift.findings.headline import headline
 from confshift.findings.question import Finding
@@ -80,3 +83,23 @@ def test_a_huge_rise_of_confidence_does_not_hide_that_knowledge_is_lost():
     assert not run.findings["run_kind"].sentence.startswith("Purely")
     assert run.verdict("lost_information") == "yes"
     assert 4 <= run.kept.epoch <= 16
+
+
+def test_where_validation_labels_are_wrong_every_advised_temperature_allows_for_that():
+    """With right labels in their place the advised temperature loses less than the best on the wrong ones."""
+    run = judged("wrong_validation_labels")
+    kept = next(one for one in run.history.main.checkpoints if one.epoch == run.kept.epoch)
+    assert run.kept.method == "label_noise_temperature"
+    assert run.kept.temperature < 0.6 * kept.temperature
+    right = ~wrong_labels_of("wrong_validation_labels")
+    logits, targets = kept.scored_logits
+    losses = {
+        divisor: -log_softmax(logits[right] / divisor, axis=1)[np.arange(right.sum()), targets[right]].mean()
+        for divisor in (run.kept.temperature, kept.temperature)
+    }
+    assert losses[run.kept.temperature] < losses[kept.temperature] - 0.03
+    steps = [run.findings[code].next_step for code in ("best_checkpoint", "temperature_repairs")]
+    assert all("Some labels look wrong" in step for step in steps)
+    assert f"with T = {run.kept.temperature:.3g}:" in steps[0]
+    advised = choose(compare(*run.history.pair).after).recommended.recalibrator.temperature
+    assert f"divide the logits by T = {advised:.3g}," in steps[1]

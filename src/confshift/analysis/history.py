@@ -193,8 +193,7 @@ class History:
     @cached_property
     def recommendation(self) -> Recommendation:
         """The checkpoint of the main split to keep, and its recalibration: what every sentence recommends."""
-        table = self.table[self.table["split"] == self.split]
-        return recommend(self.main, self.best, table)
+        return recommend(self.main, self.best)
 
     @property
     def should_stop(self) -> bool:
@@ -367,8 +366,8 @@ def summarize(
     ...     for epoch, factor in enumerate([0.1, 1.0, 3.0])
     ... ]
     >>> history = summarize(run)
-    >>> history.table["loss"].round(3).tolist(), history.best["epoch"].tolist()
-    ([0.662, 0.584, 1.033], [1, 2, 0])
+    >>> history.table["loss"].round(3).tolist(), history.best.loc["loss", "epoch"]
+    ([0.662, 0.584, 1.033], 1)
     """
     check_looks(looks)
     by_split: dict[str, list[Checkpoint]] = {}

@@ -7,13 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from confshift.analysis.panel import Panel
-from confshift.recalibration import FEW_WRONG
-
-#: A recalibration is recommended where its gain exceeds so many standard errors.
-_BEYOND_ERROR = 2.0
+from confshift.analysis.recalibrators import by_gain, choose
+from confshift.checkpoint import Checkpoint
 
 
 @dataclass(frozen=True)
@@ -26,6 +23,7 @@ class Recommendation:
     loss: float  # what to expect of new samples, in nats: fitted without the sample that it is evaluated on
     accuracy: float  # a fraction; with biases that of the recalibrated predictions is about as high or higher
     reason: str
+    method: str  # of the recalibration: one of `recalibrators.METHODS`
 
     @property
     def calibrated(self) -> bool:
@@ -38,14 +36,14 @@ class Recommendation:
         return any(self.biases)
 
 
-def recommend(panel: Panel, best: pd.DataFrame, table: pd.DataFrame) -> Recommendation:
+def recommend(panel: Panel, best: pd.DataFrame) -> Recommendation:
     """Choose the checkpoint to keep and its recalibration.
 
     Parameters
     ----------
     panel : Panel
-    best, table : DataFrame
-        `History.best`, and the rows of `History.table` of the same split.
+    best : DataFrame
+        `History.best`.
 
     Returns
     -------
@@ -54,47 +52,36 @@ def recommend(panel: Panel, best: pd.DataFrame, table: pd.DataFrame) -> Recommen
         lower expected loss, each recalibrated where that gains something beyond its error. Where every loss
         is infinite, the best by accuracy.
     """
-    loss, accuracy = best.loc["loss"], best.loc["accuracy"]
+    loss, rest, accuracy = (best.loc[name] for name in ("loss", "refinement_loss", "accuracy"))
     if not math.isfinite(loss["loss"]):
         reason = "the best by accuracy: where no loss is finite, none tells one checkpoint from another"
-        nothing = (0.0,) * len(panel.class_names)
-        return Recommendation(
-            float(accuracy["epoch"]),
-            1.0,
-            nothing,
-            float(accuracy["loss"]),
-            float(accuracy["accuracy"]),
-            reason,
-        )
-    choices = [
-        _recalibrated(panel, table, int(np.flatnonzero(panel.epochs == epoch)[0]), reason)
-        for epoch, reason in (
-            (best.loc["refinement_loss", "epoch"], "the best by refinement loss, the loss once recalibrated"),
-            (loss["epoch"], "the best by loss"),
-        )
-    ]
-    return min(choices, key=lambda choice: choice.loss)
+        return _recalibrated(panel, accuracy, reason)
+    by_rest, by_loss = (_gain(_checkpoint(panel, row)) for row in (rest, loss))
+    if rest["loss"] - by_rest <= loss["loss"] - by_loss:
+        return _recalibrated(panel, rest, "the best by refinement loss, the loss once recalibrated")
+    return _recalibrated(panel, loss, "the best by loss")
 
 
-def _recalibrated(panel: Panel, table: pd.DataFrame, position: int, reason: str) -> Recommendation:
+def _checkpoint(panel: Panel, row: pd.Series) -> Checkpoint:
+    return panel.checkpoints[int(np.flatnonzero(panel.epochs == row["epoch"])[0])]
+
+
+def _gain(checkpoint: Checkpoint) -> float:
+    """Return by how much the method that gains most, beyond its error, lowers the loss."""
+    return by_gain(checkpoint).recommended.gain
+
+
+def _recalibrated(panel: Panel, row: pd.Series, reason: str) -> Recommendation:
     """Return a checkpoint with the recalibration that gains something beyond its error, if one does."""
-    row, checkpoint, finite = table.iloc[position], panel.checkpoints[position], panel.finite[position]
-    wrong = int((finite & ~panel.correct[position]).sum())
-    temperature, biases, expected = 1.0, (0.0,) * len(panel.class_names), float(row["loss"])
-    # A fit that rests on a few wrong samples is theirs; an infinite temperature would leave no model.
-    if wrong < FEW_WRONG:
-        reason += f"; {wrong} wrong samples are too few to fit a temperature to"
-    elif math.isfinite(checkpoint.joint_temperature) and _is_beyond_error(panel.balance[position][finite]):
-        temperature, biases = checkpoint.joint_temperature, checkpoint.biases
-        expected = float(row["refinement_loss"])
-    elif checkpoint.fit_status == "ok" and _is_beyond_error(panel.scale[position][finite]):
-        temperature = checkpoint.temperature
-        expected = float(panel.scaled[position][finite].mean())
-    return Recommendation(float(row["epoch"]), temperature, biases, expected, float(row["accuracy"]), reason)
-
-
-def _is_beyond_error(gains: NDArray[np.float64]) -> bool:
-    """Tell whether the mean gain of left-out samples exceeds two standard errors."""
-    if len(gains) < 2:
-        return False
-    return bool(gains.mean() > _BEYOND_ERROR * gains.std(ddof=1) / math.sqrt(len(gains)))
+    choice = choose(_checkpoint(panel, row), quick=True)
+    trial = choice.recommended
+    caution = f"; {choice.caution}" if choice.caution else ""
+    return Recommendation(
+        float(row["epoch"]),
+        trial.recalibrator.temperature,
+        trial.recalibrator.biases,
+        float(row["loss"]) - trial.gain,
+        float(row["accuracy"]),
+        reason + caution,
+        trial.method,
+    )

@@ -82,6 +82,18 @@ def run_argument(*, required: bool) -> _Decorator:
     return click.argument("run", type=PathType(path_type=Path), required=required)
 
 
+def _in_a_folder(context: click.Context, parameter: click.Parameter, value: Path | None) -> Path | None:
+    if value is not None and not value.parent.is_dir():  # an error now, not after the work
+        raise click.BadParameter(f"there is no folder {value.parent}")
+    return value
+
+
+def out_option(text: str) -> _Decorator:
+    """Give a command the option -o, a file in a folder that exists."""
+    kind = PathType(dir_okay=False, path_type=Path)
+    return click.option("-o", "--out", type=kind, callback=_in_a_folder, metavar="FILE", help=text)
+
+
 json_option = click.option("--json", "as_json", is_flag=True, help="Print unrounded JSON.")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +15,7 @@ from confshift.cli.group import (
     looks_option,
     main,
     open_run,
+    out_option,
     pair_options,
     print_findings,
     run_argument,
@@ -28,21 +28,10 @@ if TYPE_CHECKING:
     from confshift.storage.run import Run
 
 
-def _in_a_folder(context: click.Context, parameter: click.Parameter, value: Path | None) -> Path | None:
-    if value is not None and not value.parent.is_dir():  # an error now, not after making the page
-        raise click.BadParameter(f"there is no folder {value.parent}")
-    return value
-
-
-def _out_option(text: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    kind = PathType(dir_okay=False, path_type=Path)
-    return click.option("-o", "--out", type=kind, callback=_in_a_folder, metavar="FILE", help=text)
-
-
 @main.command()
 @run_argument(required=False)
 @click.argument("other", type=PathType(path_type=Path), required=False)
-@_out_option("Default: <name of the run>.html, of two runs <RUN>-<OTHER>.html")
+@out_option("Default: <name of the run>.html, of two runs <RUN>-<OTHER>.html")
 @pair_options
 @looks_option
 @click.option("--open", "show", is_flag=True, help="Open the page in a browser.")
@@ -112,7 +101,7 @@ class _ListingFigures(click.Command):
 @main.command(cls=_ListingFigures)
 @run_argument(required=True)
 @click.argument("figure")
-@_out_option("Ends in .svg, .png or .pdf. Default: FIGURE.svg")
+@out_option("Ends in .svg, .png or .pdf. Default: FIGURE.svg")
 @pair_options
 @click.option(
     "--scale",

@@ -1,4 +1,4 @@
-"""Commands that print results: compare, history, diagnose."""
+"""Commands that print results: compare, history, diagnose, calibrate."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from confshift.cli.group import (
     looks_option,
     main,
     open_run,
+    out_option,
     pair_options,
     print_findings,
     run_argument,
@@ -117,3 +118,34 @@ def diagnose(
         )
     if failures or unsure:
         raise click.exceptions.Exit(1)
+
+
+@main.command()
+@run_argument(required=False)
+@click.option("--epoch", type=float, metavar="EPOCH", help="Default: the recommended one.")
+@out_option("Default: calibration.json")
+@json_option
+def calibrate(run: Path | None, epoch: float | None, out: Path | None, as_json: bool) -> None:
+    """Choose the recalibration of a checkpoint, and write it to a file for other programs.
+
+    One temperature, a bias for each class beside it, a scale for each class beside these, or nothing: the
+    richest that lowers the loss of samples it was not fitted to by more than two standard errors.
+    """
+    import confshift
+    from confshift.reporting.output import calibration_text, document
+    from confshift.reporting.saving import is_stdout
+
+    saved_run, path = open_run(run), out or Path("calibration.json")
+    history = confshift.summarize(saved_run)
+    chosen_epoch = history.recommendation.epoch if epoch is None else epoch
+    calibration = confshift.calibrate(saved_run.checkpoint(chosen_epoch, split=history.split))
+    calibration.save(path)
+    aside = is_stdout(path)
+    if as_json:
+        about = {"run": str(saved_run.path), "file": str(path), "split": calibration.split}
+        found = {name: getattr(calibration, name) for name in ("epoch", "method", "temperature", "biases")}
+        answer(document(**about, **found, scales=calibration.scales, table=calibration.table), aside=aside)
+    else:
+        where = f"{calibration.split}, epoch {calibration.epoch:g}"
+        answer_text(calibration_text(calibration.table, where=where, path=str(path)), aside=aside)
+    remark(f"wrote {path}")

@@ -67,6 +67,7 @@ def _recommendation(history: History) -> str:
         f"Keep epoch {epoch(choice.epoch)}{_with_map(choice)}: expected loss {nats(choice.loss)} nats, "
         f"accuracy {percent(choice.accuracy)}. Without recalibration: {plain}."
     )
+    text += _on_labels(choice)
     at = next(one for one in history.main.checkpoints if one.epoch == choice.epoch)
     if choice.calibrated and (few := rests_on(at)):
         text += f" That {few}: measure it on other samples."
@@ -80,15 +81,25 @@ def _with_map(choice: Recommendation) -> str:
     return f" with T = {choice.temperature:.3g}{biases}"
 
 
-def _in_code(choice: Recommendation) -> str:
-    if not choice.with_biases:
-        return f"In code: probabilities = (model(inputs) / {choice.temperature:.4g}).softmax(dim=-1)."
-    if len(choice.biases) > _MOST_BIASES:
-        return f"The biases are those of run[{epoch(choice.epoch)}].biases."
-    biases = ", ".join(f"{bias:.3g}" for bias in choice.biases)
+def _on_labels(choice: Recommendation) -> str:
+    """Say why the temperature is not the one with the least loss here, where labels look wrong."""
+    if choice.method != "label_noise_temperature":
+        return ""
     return (
-        f"In code: probabilities = (model(inputs) / {choice.temperature:.4g} + "
-        f"torch.tensor([{biases}])).softmax(dim=-1)."
+        " Some labels look wrong, and that T allows for it: fitted as if all were right, it would be too "
+        "high. On these labels the loss looks higher with it, on right ones it is lower."
+    )
+
+
+def _in_code(choice: Recommendation) -> str:
+    module = f"confshift.calibrate(run[{epoch(choice.epoch)}]).module()"
+    if len(choice.biases) > _MOST_BIASES and choice.with_biases:
+        return f"In code: probabilities = {module}(model(inputs)).softmax(dim=-1)."
+    biases = ", ".join(f"{bias:.3g}" for bias in choice.biases)
+    added = f" + torch.tensor([{biases}])" if choice.with_biases else ""
+    return (
+        f"In code: probabilities = (model(inputs) / {choice.temperature:.4g}{added}).softmax(dim=-1), or "
+        f"{module}, which tries more."
     )
 
 

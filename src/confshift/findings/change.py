@@ -9,6 +9,7 @@ from dataclasses import replace
 import pandas as pd
 
 from confshift.analysis.comparison import SIDES, Comparison
+from confshift.analysis.recalibrators import choose
 from confshift.analysis.significance import Interval
 from confshift.findings.concentration import about_concentration, significant_rise
 from confshift.findings.left_out import over_finite, zero_samples
@@ -265,14 +266,24 @@ def temperature_repairs(comparison: Comparison, *, names: tuple[str, str] | None
         sentence += "One side has no best temperature, so the split is a bound."
     quantities = ["loss", "calibration_loss", "scale_loss", "balance_loss", "refinement_loss", "temperature"]
     verdict = _repair_verdict(comparison, left, has_fits)
-    divide = f"Divide the logits by T = {comparison.after.temperature:.3g} (fitted on this split)"
     step = {
-        "yes": f"{divide} if you keep this checkpoint.",
+        "yes": f"{_division(comparison)} if you keep this checkpoint." if verdict == "yes" else "",
         "no": "Information is lost: prefer the checkpoint with the best refinement loss."
         if refinement["change_low"] > loss["change"] / 2
         else "",
     }.get(verdict, "")
     return _TEMPERATURE_REPAIRS.answer(verdict, sentence, change.loc[quantities], step)
+
+
+def _division(comparison: Comparison) -> str:
+    """Name the temperature to divide by, which allows for wrong labels where some look wrong."""
+    advised = choose(comparison.after, quick=True).recommended
+    if advised.method != "label_noise_temperature":
+        return f"Divide the logits by T = {comparison.after.temperature:.3g} (fitted on this split)"
+    return (
+        f"Some labels look wrong: divide the logits by T = {advised.recalibrator.temperature:.3g}, which "
+        "allows for that (on these labels the loss then looks higher),"
+    )
 
 
 def _repair_verdict(comparison: Comparison, left: Interval, has_fits: bool) -> Verdict:

@@ -205,6 +205,42 @@ def history_text(history: History) -> str:
     return "\n\n".join([*tables, best])
 
 
+def calibration_text(table: pd.DataFrame, *, where: str, path: str) -> str:
+    """Write which recalibration is recommended, what each method gains, and how to use the file.
+
+    Parameters
+    ----------
+    table : DataFrame
+        `Calibration.table`.
+    where : str
+        Split and epoch.
+    path : str
+        The file that the calibration was saved to.
+    """
+    chosen = table.index[table["recommended"]].item()
+    lines = [
+        (
+            _spaced(method),
+            _number(row["temperature"], 2),
+            _signed(-row["gain"], _NATS),
+            _number(row["gain_se"], _NATS),
+            _number(row["expected_loss"], _NATS),
+            _number(100 * row["accuracy"], _PERCENT),
+        )
+        for method, row in table.iterrows()
+    ]
+    header = ("method", "T", "change of the loss", "± se", "expected loss", "accuracy %")
+    reasons = ["", *(f"  {_spaced(reason)}" for reason in table["reason"])]
+    aligned = zip(_aligned(header, lines, left=1).split("\n"), reasons, strict=True)
+    methods = "\n".join(line + reason for line, reason in aligned)
+    code = (
+        f"calibration = confshift.Calibration.load({path!r})\n"
+        "model = torch.nn.Sequential(model, calibration.module())  # or calibration.apply(logits), by numpy\n"
+        "probabilities = model(inputs).softmax(dim=-1)"
+    )
+    return f"{where}: {_spaced(chosen)}\n\n{methods}\n\n{code}"
+
+
 def metrics_text(metrics: Mapping[str, float]) -> str:
     """Write samples, loss and accuracy of one checkpoint in a line, and how many have no finite loss."""
     without_loss, without_answer = metrics["nonfinite_samples"], metrics["unanswered_samples"]

@@ -21,6 +21,10 @@ _FEWEST = 2_000
 _BOUNDS = ((-10.0, 10.0), (-12.0, 3.0))
 _NO_FLOOR = 1e-5
 _SURE = 0.99
+#: A gain or a floor above this many standard errors is significant.
+BEYOND_ERROR = 2.0
+#: A gain of this share of the loss is worth a word.
+WORTHWHILE = 0.01
 
 
 class LabelNoise(NamedTuple):
@@ -35,6 +39,16 @@ class LabelNoise(NamedTuple):
     gain_se: float
     samples: int
     loss: float = math.nan  # of held-out samples without the floor: what `gain` is a part of
+    temperature_gain: float = (
+        math.nan
+    )  # by how much `temperature` lowers the loss of held-out samples, in nats
+    temperature_gain_se: float = math.nan
+
+
+def looks_wrong(noise: LabelNoise) -> bool:
+    """Tell whether labels look wrong to one checkpoint; it takes two that agree to be sure of the share."""
+    gains = noise.gain > BEYOND_ERROR * noise.gain_se and noise.gain >= WORTHWHILE * noise.loss
+    return bool(gains and noise.floor > BEYOND_ERROR * noise.floor_se)
 
 
 def label_noise_floor(
@@ -76,10 +90,10 @@ def label_noise_floor(
         return LabelNoise(0.0, math.nan, 0.0, math.nan, math.nan, 0.0, math.nan, len(targets))
     best, eps = _fit(logits, targets, beta, 0.02)
     fold = rng.permutation(len(targets)) % _FOLDS
-    plain, gains = np.empty((2, len(targets)))
+    plain, gains, scaled = np.empty((3, len(targets)))
     for held_out in range(_FOLDS):
         test = fold == held_out
-        plain[test], gains[test] = _held_out(
+        plain[test], gains[test], scaled[test] = _held_out(
             logits[~test], targets[~test], logits[test], targets[test], (best, eps)
         )
     error, wrong = _floor_se(logits, targets, best, eps), 1 - 1 / logits.shape[1]
@@ -90,11 +104,15 @@ def label_noise_floor(
         floor * wrong,
         error * wrong,
         1 / best,
-        float(gains.mean()),
-        float(gains.std(ddof=1) / math.sqrt(len(gains))),
+        *_mean_and_error(gains),
         len(targets),
         float(plain.mean()),
+        *_mean_and_error(temperature.curve_at(logits, targets, 1.0).loss - scaled),
     )
+
+
+def _mean_and_error(values: NDArray[np.float64]) -> tuple[float, float]:
+    return float(values.mean()), float(values.std(ddof=1) / math.sqrt(len(values)))
 
 
 def _held_out(
@@ -103,15 +121,20 @@ def _held_out(
     test_logits: NDArray[Any],
     test_targets: NDArray[np.int64],
     start: tuple[float, float],
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the loss of each test sample and by how much the floor lowers it, both fitted to the others."""
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Return three numbers of each test sample, all fitted to the others.
+
+    The loss at one temperature, by how much the floor lowers it, and the loss at the temperature of that fit,
+    without its floor.
+    """
     beta, status = temperature.optimum(temperature.fit(logits, targets))
     plain = temperature.curve_at(test_logits, test_targets, beta).loss
     if status != "ok":
-        return plain, np.zeros(len(test_targets))
+        return plain, np.zeros(len(test_targets)), plain
     best, eps = _fit(logits, targets, *start)
     log_p, _, _ = _mixture(test_logits, test_targets, best, eps)
-    return plain, np.asarray(plain + log_p)
+    scaled = temperature.curve_at(test_logits, test_targets, best).loss
+    return plain, np.asarray(plain + log_p), scaled
 
 
 def _mixture(

@@ -1,0 +1,306 @@
+"""Which recalibration of a checkpoint gains anything: each method's loss on samples it was not fitted to."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from types import EllipsisType
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from confshift.analysis import vector_scaling
+from confshift.analysis.causes.label_noise import LabelNoise, label_noise_floor, looks_wrong
+from confshift.checkpoint import Checkpoint
+from confshift.errors import ConfshiftError
+from confshift.recalibration import FEW_WRONG, FEWEST_SAMPLES, SAMPLES_A_CLASS, biases_take_part
+
+#: From the simplest to the richest; the last is for labels that look wrong.
+METHODS = ("none", "temperature", "temperature_and_biases", "vector", "label_noise_temperature")
+
+#: A method is recommended where its gain over each simpler one exceeds so many standard errors.
+_BEYOND_ERROR = 2.0
+#: Numbers in one block of logits.
+_BLOCK = 1 << 22
+_WHY_NO_FIT = {
+    "uniform": "no finite temperature beats equal probabilities",
+    "separable": "every sample is right: the lower the temperature, the lower the loss, without end",
+    "unscored": "no sample has a finite loss",
+}
+
+
+@dataclass(frozen=True)
+class Recalibrator:
+    """A map of logits: z / temperature + biases; with scales, scales * (z - its row's mean) / temperature."""
+
+    method: str
+    temperature: float
+    biases: tuple[float, ...]  # by class, in nats
+    scales: tuple[float, ...]  # by class, beside the temperature; all 1 but for "vector"
+
+    def apply(self, logits: NDArray[Any]) -> NDArray[np.float64]:
+        """Return recalibrated logits, (..., K); masked classes (minus infinity) stay masked."""
+        if set(self.scales) != {1.0}:
+            scales = np.divide(self.scales, self.temperature)
+            return vector_scaling.scaled(logits, scales, np.array(self.biases))
+        return np.asarray(np.asarray(logits, np.float64) / self.temperature + np.array(self.biases))
+
+    def mean_loss(self, logits: NDArray[Any], targets: NDArray[np.int64]) -> tuple[float, float]:
+        """Return mean loss and accuracy of samples with a finite loss; NaN where there are none."""
+        if not len(targets):
+            return math.nan, math.nan
+        sums = np.zeros(2)
+        for rows in _blocks(logits):
+            losses, hits = vector_scaling.losses_and_hits(self.apply(logits[rows]), targets[rows])
+            sums += losses.sum(), hits.sum()
+        loss, accuracy = (sums / len(targets)).tolist()
+        return loss, accuracy
+
+
+def _blocks(logits: NDArray[Any]) -> Iterator[slice]:
+    size = max(1, _BLOCK // logits.shape[1])
+    return (slice(start, start + size) for start in range(0, len(logits), size))
+
+
+@dataclass(frozen=True, eq=False)
+class Trial:
+    """A method as fitted to the samples of a checkpoint with a finite loss, or why it was not."""
+
+    recalibrator: Recalibrator  # with a temperature of NaN where nothing was fitted
+    gain: float = math.nan  # by how much it lowers the loss of samples it was not fitted to, in nats
+    gain_se: float = math.nan
+    losses: NDArray[np.float64] | None = None  # of those samples, in nats; None where it is not compared
+    rows: NDArray[np.intp] | EllipsisType = ...  # which of the samples with a finite loss those are
+    hits: NDArray[np.bool_] | None = None  # which of `hit_rows` it predicts right; None: as many as before
+    hit_rows: NDArray[np.intp] | EllipsisType = ...
+    reason: str = ""  # why it was not fitted
+
+    @property
+    def method(self) -> str:
+        """One of METHODS."""
+        return self.recalibrator.method
+
+    @property
+    def fitted(self) -> bool:
+        """Whether there is a fit."""
+        return not math.isnan(self.recalibrator.temperature)
+
+
+@dataclass(frozen=True, eq=False)
+class Choice:
+    """The methods that were tried on one checkpoint, and the one that is recommended."""
+
+    trials: tuple[Trial, ...]  # in the order of METHODS
+    recommended: Trial
+    labels: str = ""  # what is known about wrong labels
+    caution: str = ""  # why a fit is not to be trusted, whatever it gains
+
+    def lead(self, trial: Trial) -> tuple[str, float, float]:
+        """Return the simpler method that a trial beats least clearly, its gain over that and the error."""
+        leads = [
+            (simpler.method, *_mean_and_error(simpler.losses[trial.rows] - trial.losses))
+            for simpler in self.trials[: self.trials.index(trial)]
+            if simpler.losses is not None and trial.losses is not None
+        ]
+        return min(leads, key=_in_errors, default=("", math.nan, math.nan))
+
+    def leads(self, trial: Trial) -> bool:
+        """Tell whether a trial beats each simpler method beyond its error."""
+        _, gain, error = self.lead(trial)
+        return gain > _BEYOND_ERROR * error
+
+    def reason(self, trial: Trial) -> str:
+        """Say why a method is recommended, or why not."""
+        if not trial.fitted:
+            return trial.reason
+        if self.caution:
+            return self.caution
+        chosen = self.recommended.method
+        if chosen == "label_noise_temperature":
+            return self.labels if trial.method == chosen else "takes every label for right"
+        if trial.method == "none":
+            found = "no method gains" if chosen == "none" else "the recommended method gains"
+            return f"{found} more than two standard errors"
+        if trial is self.recommended:
+            return "gains more than two standard errors over each simpler method"
+        rival, gain, _ = self.lead(trial)
+        if self.leads(trial):
+            return "gains less than the recommended method"
+        return f"gains {'less than two standard errors' if gain > 0 else 'nothing'} over {rival}"
+
+
+def choose(checkpoint: Checkpoint, *, quick: bool = False) -> Choice:
+    """Try each recalibration on a checkpoint and choose one.
+
+    Parameters
+    ----------
+    checkpoint : Checkpoint
+    quick : bool
+        Whether to leave out what takes longest: vector scaling, and the accuracy with biases.
+
+    Returns
+    -------
+    Choice
+        The richest method whose gain over each simpler one exceeds two standard errors of the paired
+        difference, over samples that it was not fitted to; the plain logits where there is none, or where
+        fewer than 10 samples are wrong: a fit that rests on so few is theirs. Where labels look wrong, the
+        temperature of the label-noise fit: one that takes them for right would doubt a model that is right.
+    """
+    noise, labels = _label_noise(checkpoint)
+    trials = [
+        *_from_columns(checkpoint),
+        _untried("vector", "was not tried"),
+        _noisy(noise, labels, checkpoint),
+    ]
+    if not quick:
+        trials[2:4] = _cross_fitted(checkpoint, trials[2])
+    choice = _richest(checkpoint, *trials)
+    if trials[-1].fitted and not choice.caution:
+        return replace(choice, recommended=trials[-1], labels=labels)
+    return choice
+
+
+def by_gain(checkpoint: Checkpoint) -> Choice:
+    """Choose between none, temperature, and temperature and biases, taking every label for right."""
+    return _richest(checkpoint, *_from_columns(checkpoint))
+
+
+def _richest(checkpoint: Checkpoint, *trials: Trial) -> Choice:
+    """Choose the richest method that beats each simpler one; none where few samples are wrong."""
+    choice = Choice(trials, trials[0])
+    wrong = int((np.isfinite(checkpoint.scores.loss) & ~checkpoint.scores.correct).sum())
+    if wrong < FEW_WRONG:
+        return replace(choice, caution=f"{wrong} wrong samples are too few to fit a temperature to")
+    for trial in trials[1:]:
+        if choice.leads(trial):
+            choice = replace(choice, recommended=trial)
+    return choice
+
+
+def table_of(choice: Choice, checkpoint: Checkpoint) -> pd.DataFrame:
+    """Return the methods that were tried as a table; see `Calibration.table`."""
+    losses, correct = checkpoint.scores.loss, checkpoint.scores.correct
+    finite = np.isfinite(losses)
+    plain, share = _mean_and_error(losses[finite])[0], finite.sum() / max(1, checkpoint.scores.answered.sum())
+    rows = []
+    for trial in choice.trials:
+        rival, lead, lead_se = choice.lead(trial)
+        more = 0.0 if trial.hits is None else trial.hits.mean() - correct[finite][trial.hit_rows].mean()
+        rows.append(
+            {
+                "temperature": trial.recalibrator.temperature,
+                "gain": trial.gain,
+                "gain_se": trial.gain_se,
+                "expected_loss": plain - trial.gain,
+                "accuracy": checkpoint.accuracy + share * more if trial.fitted else math.nan,
+                "fitted_loss": _fitted_loss(trial, checkpoint),
+                "rival": rival,
+                "lead": lead,
+                "lead_se": lead_se,
+                "recommended": trial is choice.recommended,
+                "reason": choice.reason(trial),
+            }
+        )
+    return pd.DataFrame(rows, index=pd.Index(METHODS, name="method"))
+
+
+def _fitted_loss(trial: Trial, checkpoint: Checkpoint) -> float:
+    """Return the mean loss of the samples that a method was fitted to; NaN where their logits are lost."""
+    if trial.fitted:
+        with contextlib.suppress(ConfshiftError):
+            return trial.recalibrator.mean_loss(*checkpoint.scored_logits)[0]
+    return math.nan
+
+
+def _from_columns(checkpoint: Checkpoint) -> tuple[Trial, Trial, Trial]:
+    """Return the plain logits, one temperature, and temperature and biases: known from what is stored."""
+    losses, parts, status = checkpoint.scores.loss, checkpoint.measurement.left_out, checkpoint.fit_status
+    finite, classes = np.isfinite(losses), len(checkpoint.class_names)
+    losses, scaled, calibrated = losses[finite], parts.scaled[finite], parts.calibrated[finite]
+    none = Trial(_map("none", 1.0, classes), 0.0, 0.0, losses)
+    if status != "ok":
+        temperature, biases = (_untried(method, _WHY_NO_FIT[status]) for method in METHODS[1:3])
+        return none, temperature, biases
+    scale = _map("temperature", checkpoint.temperature, classes)
+    temperature = Trial(scale, *_mean_and_error(losses - scaled), scaled)
+    if not math.isfinite(checkpoint.joint_temperature):
+        reason = (
+            "no finite temperature beats the frequencies of the classes"
+            if biases_take_part(len(finite), classes)
+            else f"needs {SAMPLES_A_CLASS} samples a class, {FEWEST_SAMPLES} in all"
+        )
+        return none, temperature, _untried("temperature_and_biases", reason)
+    joint = replace(
+        _map("temperature_and_biases", checkpoint.joint_temperature, classes), biases=checkpoint.biases
+    )
+    return none, temperature, Trial(joint, *_mean_and_error(losses - calibrated), calibrated)
+
+
+def _cross_fitted(checkpoint: Checkpoint, biases: Trial) -> tuple[Trial, Trial]:
+    """Return temperature and biases with what they predict, and a scale a class where that can be fitted."""
+    calibrated = biases.losses
+    if calibrated is None:
+        return biases, _untried("vector", "goes out from temperature_and_biases")
+    try:
+        logits, targets = checkpoint.scored_logits
+    except ConfshiftError as error:
+        return biases, _untried("vector", _unread(error))
+    folds = vector_scaling.cross_fit(logits, targets, scales=False)
+    biases = replace(biases, hits=folds.hits, hit_rows=folds.rows)
+    if reason := vector_scaling.why_no_scales(*logits.shape):
+        return biases, _untried("vector", reason)
+    fit = vector_scaling.cross_fit(logits, targets, scales=True)
+    vector = Recalibrator("vector", 1 / fit.beta, tuple(fit.biases.tolist()), tuple(fit.scales.tolist()))
+    plain = checkpoint.scores.loss[np.isfinite(checkpoint.scores.loss)][fit.rows]
+    # Against biases fitted to the same folds: those fitted to all samples but one have more to learn from.
+    losses = calibrated[fit.rows] + fit.losses - folds.losses
+    gain = _mean_and_error(plain - losses)
+    return biases, Trial(vector, *gain, losses, fit.rows, fit.hits, fit.rows)
+
+
+def _label_noise(checkpoint: Checkpoint) -> tuple[LabelNoise | None, str]:
+    """Return the label-noise fit where labels look wrong, and what is known about them."""
+    try:
+        noise = label_noise_floor(*checkpoint.scored_logits)
+    except ConfshiftError as error:
+        return None, f"whether labels look wrong is not known: {_unread(error)}"
+    if not looks_wrong(noise):
+        return None, "labels do not look wrong"
+    return noise, "some labels look wrong: it is for right ones, and on these labels the loss looks higher"
+
+
+def _noisy(noise: LabelNoise | None, labels: str, checkpoint: Checkpoint) -> Trial:
+    method, classes = METHODS[-1], len(checkpoint.class_names)
+    if noise is None:
+        return _untried(method, labels)
+    gain = noise.temperature_gain, noise.temperature_gain_se
+    return Trial(_map(method, noise.temperature, classes), *gain)
+
+
+def _unread(error: ConfshiftError) -> str:
+    return f"the logits can't be used ({error})"
+
+
+def _map(method: str, temperature: float, classes: int) -> Recalibrator:
+    return Recalibrator(method, temperature, (0.0,) * classes, (1.0,) * classes)
+
+
+def _untried(method: str, reason: str) -> Trial:
+    return Trial(_map(method, math.nan, 0), reason=reason)
+
+
+def _mean_and_error(values: NDArray[np.float64]) -> tuple[float, float]:
+    """Return a mean and its standard error, which is infinite for fewer than two values."""
+    if not len(values):
+        return math.nan, math.inf
+    error = values.std(ddof=1) / math.sqrt(len(values)) if len(values) > 1 else math.inf
+    return float(values.mean()), float(error)
+
+
+def _in_errors(lead: tuple[str, float, float]) -> float:
+    _, gain, error = lead
+    return gain / error if error else math.copysign(math.inf, gain)
