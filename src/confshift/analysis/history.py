@@ -366,7 +366,7 @@ def summarize(
     ...     for epoch, factor in enumerate([0.1, 1.0, 3.0])
     ... ]
     >>> history = summarize(run)
-    >>> history.table["loss"].round(3).tolist(), history.best.loc["loss", "epoch"]
+    >>> history.table["loss"].round(3).tolist(), int(history.best.loc["loss", "epoch"])
     ([0.662, 0.584, 1.033], 1)
     """
     check_looks(looks)
