@@ -11,7 +11,7 @@ from functools import cached_property
 import numpy as np
 import pandas as pd
 
-from confshift.analysis import decomposition, dynamics, reliability
+from confshift.analysis import decomposition, dynamics, final_number, reliability
 from confshift.analysis.causes import baseline
 from confshift.analysis.causes.baseline import LabelOrder, label_order
 from confshift.analysis.causes.label_noise import label_suspects
@@ -141,7 +141,16 @@ class History:
         checkpoint with more samples without a finite loss (for accuracy: without an answer) than another is
         never the best: its mean may be over the easier ones. Checkpoints that leave out equally many, but
         different, samples are compared on those that none of them leaves out.
+
+        Where the run has a split "test" with the epoch of `recommendation`, a further row "test" measures
+        that checkpoint there, and further columns, NaN in the other rows, are its loss and accuracy
+        recalibrated as recommended: calibrated_loss, calibrated_accuracy. Those samples chose and fitted
+        nothing.
         """
+        return final_number.with_test_row(self._best, self.table, self.panels, self.recommendation)
+
+    @cached_property
+    def _best(self) -> pd.DataFrame:
         table = self.table[self.table["split"] == self.split]
         columns = [
             "epoch",
@@ -193,7 +202,7 @@ class History:
     @cached_property
     def recommendation(self) -> Recommendation:
         """The checkpoint of the main split to keep, and its recalibration: what every sentence recommends."""
-        return recommend(self.main, self.best)
+        return recommend(self.main, self._best)
 
     @property
     def should_stop(self) -> bool:
@@ -295,6 +304,13 @@ class History:
             return pd.DataFrame()
         return rate_drops(table, learning_rates([self.main.checkpoints[at] for at in table.index]))
 
+    def only(self, epochs: set[float]) -> History:
+        """Return the history of some epochs, as if the others had not been inspected; judged once."""
+        kept = (
+            (name, [one for one in panel.checkpoints if one.epoch in epochs]) for name, panel in self.panels
+        )
+        return History(tuple((name, stack(part)) for name, part in kept if part), groups=self.groups)
+
     @cached_property
     def pair(self) -> tuple[Checkpoint, Checkpoint]:
         """The two checkpoints that a report compares by default.
@@ -338,7 +354,8 @@ def summarize(
     run : Run or iterable of Checkpoint
         Checkpoints of one split must hold the same samples.
     split : str
-        The main split; where the run has no such split, its first one is.
+        The main split; where the run has no such split, its first one is. It is never "test" where there is
+        another: that is for the final number, see `History.best`.
     looks : {"once", "every epoch"} or int
         How often you ask whether the run rises: once, at the end; after every epoch; after each epoch of a
         planned number. `rise` and `candidates` keep their error rate over all these looks.
@@ -354,7 +371,8 @@ def summarize(
     ------
     ConfshiftError
         Where `run` holds no checkpoints (a path does not: `Run(path)` does), or samples differ within a
-        split, two of its checkpoints have one epoch, or `looks` is none of those above.
+        split, two of its checkpoints have one epoch, or `looks` is none of those above; where `split` is
+        "test" and there is another, or the split "test" holds the samples of another one.
 
     Examples
     --------
@@ -375,8 +393,12 @@ def summarize(
         by_split.setdefault(checkpoint.split, []).append(checkpoint)
     if not by_split:
         raise ConfshiftError("run holds no checkpoint; call confshift.inspect(model, loader, run=...) first")
-    names = sorted(by_split, key=lambda name: (name != split, list(by_split).index(name)))
+    if split == final_number.SPLIT:
+        final_number.refuse_to_judge_by(by_split)
+    # Without the split that was asked for, the first one is judged, but not the test split.
+    names = sorted(by_split, key=lambda name: (name != split, name == final_number.SPLIT))
     panels = tuple((name, stack(_in_order(by_split[name]))) for name in names)
+    final_number.check_test_split(panels)
     return History(panels, looks, groups)
 
 

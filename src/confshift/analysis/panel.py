@@ -129,7 +129,7 @@ def stack(checkpoints: Sequence[Checkpoint]) -> Panel:
         raise ConfshiftError("checkpoints is empty; inspect a model first")
     first = checkpoints[0]
     ids, targets = first.measurement.sample_ids, first.measurement.rows["target"].astype(np.int64)
-    names = _shared_names(checkpoints)
+    names = shared_names(checkpoints)
     for other in checkpoints[1:]:
         _check_same_samples(first, other)
 
@@ -140,7 +140,7 @@ def stack(checkpoints: Sequence[Checkpoint]) -> Panel:
     return Panel(tuple(checkpoints), ids, targets, names, **columns)
 
 
-def _shared_names(checkpoints: Sequence[Checkpoint]) -> tuple[str, ...]:
+def shared_names(checkpoints: Sequence[Checkpoint]) -> tuple[str, ...]:
     """Return the class names that all checkpoints share; another order would mislabel every class."""
     source = checkpoints[0]
     for other in checkpoints[1:]:

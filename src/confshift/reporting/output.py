@@ -12,7 +12,8 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from confshift.analysis.comparison import SIDES, Comparison
-from confshift.analysis.history import History
+from confshift.analysis.final_number import SPLIT
+from confshift.analysis.history import CRITERIA, History
 from confshift.findings.left_out import zero_samples
 from confshift.findings.question import Finding
 from confshift.findings.wording import count, epoch
@@ -200,9 +201,21 @@ def history_text(history: History) -> str:
         f"Best by {_spaced(criterion)}: epoch {epoch(row['epoch'])} (loss {_loss(row)}, "
         f"once recalibrated {_number(row['refinement_loss'], _NATS)}, accuracy "
         f"{_number(100 * row['accuracy'], _PERCENT)} %)"
-        for criterion, row in history.best.iterrows()
+        for criterion, row in history.best.loc[list(CRITERIA)].iterrows()
     )
-    return "\n\n".join([*tables, best])
+    return "\n\n".join([*tables, best + _final_number(history)])
+
+
+def _final_number(history: History) -> str:
+    """Write what the recommended checkpoint is worth on the test split, where there is one."""
+    if SPLIT not in history.best.index:
+        return ""
+    row = history.best.loc[SPLIT]
+    return (
+        f"\nOn the test split: epoch {epoch(row['epoch'])} (loss {_loss(row)}, recalibrated as recommended "
+        f"{_number(row['calibrated_loss'], _NATS)}, accuracy then "
+        f"{_number(100 * row['calibrated_accuracy'], _PERCENT)} %)"
+    )
 
 
 def calibration_text(table: pd.DataFrame, *, where: str, path: str) -> str:

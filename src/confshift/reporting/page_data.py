@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from confshift.analysis.comparison import Comparison
 from confshift.analysis.decomposition import CELLS, pairwise_cells
-from confshift.analysis.history import History, summarize
+from confshift.analysis.history import History
 from confshift.analysis.panel import Panel
 from confshift.reporting import binning
 from confshift.reporting.captions import CHOICES, READINGS
@@ -98,13 +98,7 @@ def thin_history(history: History, comparison: Comparison, rise: pd.DataFrame) -
     }
     places = np.linspace(0, len(checkpoints) - 1, limit - len(required)).round().astype(int)
     keep = {checkpoints[place].epoch for place in places} | required
-    selection = [
-        checkpoint
-        for _, panel in history.panels
-        for checkpoint in panel.checkpoints
-        if checkpoint.epoch in keep
-    ]
-    return summarize(selection, split=history.split, groups=history.groups)
+    return history.only(keep)
 
 
 def page_data(
