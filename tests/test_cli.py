@@ -296,7 +296,8 @@ def test_a_gate_does_not_vouch_for_what_is_left_out(diverged, code):
     result = call("diagnose", diverged, "--fail-on", code, code=1)
     assert result.stderr.startswith(f"failed: {code}: the verdict, '")
     assert "2 epochs had no finite output for most samples, the loss was infinite at 1 epoch" in result.stderr
-    assert result.stdout.splitlines()[1].startswith("  Epochs 6 and 7 have no finite output. At epoch 1, ")
+    assert result.stdout.splitlines()[1] == "  Diverged at epoch 6: epochs 6 and 7 have no finite output."
+    assert "\n  Epochs 6 and 7 have no finite output. At epoch 1, " in result.stdout
 
 
 def test_a_gate_about_something_else_does_not_care_what_is_left_out(diverged):

@@ -14,10 +14,12 @@ from hypothesis import strategies as st
 
 from confshift.analysis.causes.learning_rate import (
     FEWEST_CHECKPOINTS,
+    at_the_last_rate,
     learning_rates,
     rate_drops,
     unread_rates,
 )
+from confshift.analysis.panel import stack
 from confshift.checkpoint import Checkpoint, Provenance
 from confshift.predictions import Predictions
 
@@ -174,3 +176,54 @@ def test_the_jitter_ratio_knows_no_unit_no_level_and_no_line(unit, level, slope)
     # The middle of the five epochs before and that of the three after are four epochs apart.
     shifted = unit * (plain["loss_change"].iloc[0] + slope * 4)
     assert other["loss_change"].iloc[0] == pytest.approx(shifted, rel=1e-6, abs=1e-6 * unit)
+
+
+def restarted(strengths, rates, samples=800):
+    """A run whose epochs know as much as their strength says, with the rate recorded."""
+    random = np.random.default_rng(2)
+    targets, noise = random.integers(0, 3, samples), random.normal(size=(samples, 3))
+    return stack(
+        [
+            Checkpoint.from_predictions(
+                Predictions(strength * np.eye(3)[targets] + noise - 9, targets),
+                epoch=float(epoch),
+                metadata={"lr": rate},
+            )
+            for epoch, (strength, rate) in enumerate(zip(strengths, rates, strict=True))
+        ]
+    )
+
+
+#: Three cycles of four epochs, and how much is known in each phase of a cycle.
+RATES, PHASES = np.tile([0.1, 0.07, 0.03, 0.001], 3), np.tile([1.6, 1.8, 1.9, 2.0], 3)
+
+
+def test_an_epoch_at_a_high_rate_is_held_against_others_at_that_rate():
+    strengths = np.r_[0.2, PHASES[1:-3]]  # ends at the start of the last cycle, which knows less by its phase
+    table = at_the_last_rate(restarted(strengths, RATES[:-3]))
+    row = table.loc["refinement_loss"]
+    assert (row["learning_rate"], row["epochs"], row["best_epoch"], row["last_epoch"]) == (0.1, 2, 4, 8)
+    assert row["amount"] == 0
+    assert row["share_of_fall"] == 0
+    assert not table["certain"].any()
+
+
+def test_what_is_lost_since_the_same_phase_is_held_against_what_was_learned():
+    strengths = PHASES - np.repeat([0, 0, 0.5], 4)
+    strengths[0] = 0.2
+    panel = restarted(strengths, RATES)
+    table = at_the_last_rate(panel)
+    means = panel.refinement.mean(axis=1)
+    row = table.loc["refinement_loss"]
+    assert row["best_epoch"] in (3, 7)
+    assert row["amount"] == pytest.approx(means[11] - means[3])
+    assert row["share_of_fall"] == pytest.approx((means[11] - means[3]) / (means[0] - means.min()))
+    assert row["share_of_fall"] > 0.1
+    assert table["certain"].all()
+    pair = np.arange(800) // 400
+    assert not at_the_last_rate(panel, pair).loc["refinement_loss", "certain"]  # two groups are no evidence
+
+
+@pytest.mark.parametrize("rates", [RATES[:4], [0.1] * 12, [None] * 12, [0.1, None, None] * 4])
+def test_without_cycles_or_recorded_rates_there_is_nothing_to_hold_against(rates):
+    assert at_the_last_rate(restarted(PHASES[: len(rates)], rates)).empty

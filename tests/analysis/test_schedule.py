@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from confshift.analysis.causes.schedule import schedule_of
+from confshift.analysis.causes.schedule import same_phase, schedule_of
 
 
 def cosine(epochs, *, length=None, least=0.0):
@@ -91,3 +91,34 @@ def test_any_rates_have_a_schedule_whose_drops_are_drops(rates):
     found = schedule_of(np.arange(len(rates), dtype=float), rates)
     assert (rates[found.drops] <= 0.5 * rates[found.drops - 1]).all()
     assert (rates[found.restarts] > rates[found.restarts - 1]).all()
+
+
+def restarting(cycles, length, *, least=0.001):
+    return np.tile(least + (0.1 - least) * (1 + np.cos(np.pi * np.arange(length) / length)) / 2, cycles)
+
+
+@pytest.mark.parametrize(
+    ("end", "phase"), [(40, [9, 19, 29]), (35, [4, 14, 24]), (31, [0, 1, 10, 11, 20, 21])]
+)
+def test_the_epochs_of_the_last_ones_rate_are_those_of_its_phase(end, phase):
+    assert same_phase(np.arange(float(end)), restarting(4, 10)[:end]).tolist() == phase
+
+
+def test_a_rate_that_goes_up_and_down_has_phases():
+    rates = 0.1 * np.abs(np.arange(41) % 20 - 10) / 10
+    assert same_phase(np.arange(36.0), rates[:36]).tolist() == [5, 15, 25]
+
+
+@pytest.mark.parametrize(
+    "rates",
+    [
+        np.full(20, 0.1),
+        np.repeat([0.1, 0.01], 10),
+        np.linspace(0.1, 0, 20),
+        np.r_[np.linspace(0.01, 0.1, 5), np.linspace(0.1, 0.01, 15)],  # the warmup passes all rates
+        np.linspace(0.01, 1, 20),
+        np.array([0.1]),
+    ],
+)
+def test_a_rate_that_never_starts_again_has_no_phases(rates):
+    assert same_phase(np.arange(float(len(rates))), rates).tolist() == []

@@ -54,8 +54,12 @@ def test_a_run_that_ends_in_nan_says_so_first():
     logits = logits_of(8, noise=1.0)
     logits[4:] = np.nan
     history = history_of(logits)
-    assert headline_of(history).startswith("Epochs 5 to 8 have no finite output. From epoch ")
-    assert diagnose(history)[0].sentence.startswith("Epochs 5 to 8 have no finite output. ")
+    assert headline_of(history).startswith(
+        "Diverged at epoch 5. Epochs 5 to 8 have no finite output. From epoch "
+    )
+    diverged, rise = diagnose(history)[:2]
+    assert diverged.sentence == "Diverged at epoch 5: epochs 5 to 8 have no finite output."
+    assert rise.sentence.startswith("Epochs 5 to 8 have no finite output. ")
     assert history.table["temperature"].isna().tolist() == [False] * 4 + [True] * 4
     assert "is the best so far" not in headline_of(history)
 
@@ -167,7 +171,8 @@ def test_a_checkpoint_with_hardly_an_answer_is_not_what_a_run_is_told_by():
     logits[[0, 7], 1:] = np.nan  # one sample is left, and right
     history = history_of(logits)
     sentence = headline_of(history)
-    assert sentence.startswith("At epochs 1 and 8, 99.8 % of the samples have no finite output. ")
+    said = "At epochs 1 and 8, 99.8 % of the samples have no finite output. "
+    assert sentence.startswith(f"Diverged at epoch 8. {said}")
     assert {one.epoch for one in history.pair} <= set(range(2, 8))
     assert "accuracy is 100 %" not in sentence
 
@@ -192,10 +197,7 @@ def test_the_course_of_a_run_that_ends_badly_is_not_that_it_ends_at_its_best():
     logits = logits_of(9)
     ended = logits.copy()
     ended[6:] = np.nan
-    assert (
-        course(history_of(ended), "one")
-        == "one can't be judged at its end: its outputs there are not finite."
-    )
+    assert course(history_of(ended), "one") == "one diverged at epoch 7; its best is epoch 1."
     infinite = history_of(saturated(logits, [7, 8], HARD))
     assert course(infinite, "one").startswith("one ends, at epoch 9, with an infinite loss; its best, epoch ")
 

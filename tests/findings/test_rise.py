@@ -106,6 +106,8 @@ class Judged(NamedTuple):
     rise: pd.DataFrame
     candidates: pd.DataFrame
     balance_share: float
+    divergence: bool = False
+    same_rate: pd.DataFrame = pd.DataFrame()
 
 
 def judged(loss, refinement=None, errors=None, in_set=None, drift=0.0):
@@ -259,11 +261,35 @@ def test_each_series_has_a_code_of_its_own_and_its_row_as_evidence(growing):
         pd.testing.assert_frame_equal(finding.evidence, growing.rise.loc[[name]])
 
 
-FLAT = {"status": "flat", "amount": -0.01, "share_of_rise": 0.0, "upper_bound": 0.02}
-WORSE = {"status": "systematic", "amount": 0.1, "share_of_rise": 0.3, "upper_bound": 0.13}
-LITTLE = {"status": "systematic", "amount": 0.01, "share_of_rise": 0.03, "upper_bound": 0.02}
-SMALL = {"status": "small", "amount": 0.003, "share_of_rise": 0.01, "upper_bound": 0.01}
-DOUBT = {"status": "within_jitter", "amount": 0.02, "share_of_rise": 0.07, "upper_bound": 0.03}
+FLAT = {"status": "flat", "amount": -0.01, "share_of_rise": 0.0, "upper_bound": 0.02, "share_of_fall": 0.0}
+WORSE = {
+    "status": "systematic",
+    "amount": 0.1,
+    "share_of_rise": 0.3,
+    "upper_bound": 0.13,
+    "share_of_fall": 0.18,
+}
+LITTLE = {
+    "status": "systematic",
+    "amount": 0.01,
+    "share_of_rise": 0.03,
+    "upper_bound": 0.02,
+    "share_of_fall": 0.02,
+}
+SMALL = {
+    "status": "small",
+    "amount": 0.003,
+    "share_of_rise": 0.01,
+    "upper_bound": 0.01,
+    "share_of_fall": 0.01,
+}
+DOUBT = {
+    "status": "within_jitter",
+    "amount": 0.02,
+    "share_of_rise": 0.07,
+    "upper_bound": 0.03,
+    "share_of_fall": 0.03,
+}
 
 
 @pytest.mark.parametrize(
@@ -272,7 +298,10 @@ DOUBT = {"status": "within_jitter", "amount": 0.02, "share_of_rise": 0.07, "uppe
         ({}, FLAT, FLAT, "confidence"),
         ({}, DOUBT, FLAT, "confidence"),
         ({}, SMALL, FLAT, "confidence"),
-        ({}, FLAT, {**DOUBT, "share_of_rise": 0.3}, "confidence"),
+        ({}, FLAT, {**DOUBT, "share_of_rise": 0.3, "amount": 0.009}, "confidence"),
+        ({}, FLAT, {**DOUBT, "share_of_rise": 0.3}, "mostly_confidence"),  # two points more are wrong
+        ({}, FLAT, {**DOUBT, "share_of_rise": 0.3, "since": np.nan}, "confidence"),  # or may be
+        ({}, {**DOUBT, "share_of_fall": 0.05}, FLAT, "mostly_confidence"),
         ({}, {**DOUBT, "upper_bound": 0.032}, FLAT, "mostly_confidence"),  # of 0.31
         ({}, {**FLAT, "upper_bound": 0.15}, FLAT, "mostly_confidence"),
         ({}, {**FLAT, "upper_bound": 0.16}, FLAT, "undecidable"),
@@ -280,7 +309,7 @@ DOUBT = {"status": "within_jitter", "amount": 0.02, "share_of_rise": 0.07, "uppe
         ({}, FLAT, {**DOUBT, "share_of_rise": 0.6}, "undecidable"),
         ({}, LITTLE, FLAT, "confidence_and_more"),
         ({}, SMALL, LITTLE, "confidence_and_more"),
-        ({}, {**LITTLE, "share_of_rise": 0.1}, FLAT, "overfitting"),
+        ({}, {**LITTLE, "share_of_rise": 0.1, "share_of_fall": 0.05}, FLAT, "overfitting"),
         ({}, LITTLE, WORSE, "overfitting"),
         ({}, WORSE, FLAT, "overfitting"),
         ({}, FLAT, WORSE, "overfitting"),
@@ -293,6 +322,31 @@ DOUBT = {"status": "within_jitter", "amount": 0.02, "share_of_rise": 0.07, "uppe
 )
 def test_the_three_verdicts_together_tell_the_kind_of_run(loss, refinement, errors, kind):
     assert kind_of(judged(loss, refinement, errors)) == kind
+
+
+@pytest.mark.parametrize(
+    ("refinement", "errors", "kind"),
+    [
+        ({}, {}, "confidence"),
+        ({"amount": 0.02, "share_of_fall": 0.22, "certain": True}, {}, "confidence_and_more"),  # of 0.31
+        ({"amount": 0.04, "share_of_fall": 0.22, "certain": True}, {}, "overfitting"),
+        ({"amount": 0.02, "share_of_fall": 0.22}, {}, "mostly_confidence"),
+        ({"amount": 0.02, "share_of_fall": 0.04, "certain": True}, {}, "confidence"),
+        ({}, {"amount": 0.022, "certain": True}, "mostly_confidence"),
+        ({}, {"amount": 0.022}, "confidence"),
+        ({}, {"amount": 0.009, "certain": True}, "confidence"),
+    ],
+)
+def test_under_a_rate_that_goes_in_cycles_the_epochs_of_one_rate_are_compared(refinement, errors, kind):
+    nothing = {"amount": 0.0, "share_of_fall": 0.0, "certain": False}
+    table = pd.DataFrame([nothing | refinement, nothing | errors], index=["refinement_loss", "error_rate"])
+    # Against the best epoch at any rate all these runs have lost something, perhaps by its phase alone.
+    doubtful = {**DOUBT, "share_of_fall": 0.3}
+    assert kind_of(judged({}, doubtful, FLAT)._replace(same_rate=table)) == kind
+
+
+def test_a_run_that_diverged_is_of_no_other_kind():
+    assert kind_of(judged({}, WORSE, WORSE)._replace(divergence=True)) == "diverged"
 
 
 def test_a_run_whose_last_epoch_beats_its_middle_is_improving():
@@ -308,8 +362,8 @@ def test_a_run_that_only_grows_more_confident_is_a_confidence_problem_with_a_lat
     assert finding.sentence.startswith("Purely a confidence problem")
     assert (finding.evidence["kind"] == "confidence").all()
     choice = history.recommendation
-    assert (
-        finding.next_step == f"Keep epoch {choice.epoch:g} and calibrate it (T = {choice.temperature:.3g})."
+    assert finding.next_step.startswith(
+        f"Keep epoch {choice.epoch:g} and calibrate it (T = {choice.temperature:.3g}"
     )
     assert choice.epoch >= 10
     share = history.rise.loc["refinement_loss", "upper_bound"] / history.rise.loc["loss", "amount"]
@@ -566,6 +620,7 @@ def test_every_kind_has_a_verdict_and_a_sentence():
         "mostly_confidence",
         "confidence_and_more",
         "class_drift",
+        "diverged",
         "improving",
         "no_rise",
         "undecidable",

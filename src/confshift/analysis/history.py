@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -14,14 +13,15 @@ import pandas as pd
 from confshift.analysis import decomposition, dynamics, final_number, reliability
 from confshift.analysis.causes import baseline
 from confshift.analysis.causes.baseline import LabelOrder, label_order
+from confshift.analysis.causes.divergence import Divergence, divergence_of
 from confshift.analysis.causes.label_noise import label_suspects
-from confshift.analysis.causes.learning_rate import learning_rates, rate_drops
+from confshift.analysis.causes.learning_rate import at_the_last_rate, learning_rates, rate_drops
 from confshift.analysis.epoch_rows import assemble, cells_part, class_columns, row_of
-from confshift.analysis.grouping import Groups, group_codes
+from confshift.analysis.grouping import Codes, Groups, group_codes
 from confshift.analysis.pairs import pairs_of
 from confshift.analysis.panel import Panel, stack
 from confshift.analysis.recommendation import Recommendation, recommend
-from confshift.analysis.rise import Judgement, check_looks, judge
+from confshift.analysis.rise import Judgement, balance_share, check_looks, judge
 from confshift.analysis.series import Looks
 from confshift.analysis.unscored import enough_answers
 from confshift.checkpoint import Checkpoint
@@ -238,17 +238,12 @@ class History:
     @cached_property
     def balance_share(self) -> float:
         """The share of the loss's rise, in `rise`, that is class balance; 0 where that may be noise."""
-        row, panel = self.rise.loc["loss"], self.main
-        if not math.isfinite(row["amount"]):
-            return 0.0
-        before, after = (
-            int(np.flatnonzero(panel.epochs == row[name])[0]) for name in ("best_epoch", "last_epoch")
-        )
-        usable = panel.finite[before] & panel.finite[after]
-        changes = (panel.balance[after] - panel.balance[before])[usable]
-        if len(changes) < 2 or changes.mean() <= 2 * changes.std(ddof=1) / math.sqrt(len(changes)):
-            return 0.0
-        return float(changes.mean() / row["amount"])
+        return balance_share(self.main, self.rise.loc["loss"])
+
+    @cached_property
+    def divergence(self) -> Divergence:
+        """Whether the main split's outputs end in saying nothing about its labels; see `divergence_of`."""
+        return divergence_of(self.main, self.table[self.table["split"] == self.split])
 
     @cached_property
     def dynamics(self) -> pd.DataFrame:
@@ -258,8 +253,11 @@ class History:
     @cached_property
     def pairs(self) -> pd.DataFrame:
         """Every pair of checkpoints of the main split: means, intervals, account; see `pairs.pairs_of`."""
-        codes = None if self.groups is None else group_codes(self.groups, self.main.sample_ids)
-        return pairs_of(self.main, codes)
+        return pairs_of(self.main, self._codes)
+
+    @property
+    def _codes(self) -> Codes | None:
+        return None if self.groups is None else group_codes(self.groups, self.main.sample_ids)
 
     @cached_property
     def references(self) -> pd.DataFrame:
@@ -310,6 +308,11 @@ class History:
             (name, [one for one in panel.checkpoints if one.epoch in epochs]) for name, panel in self.panels
         )
         return History(tuple((name, stack(part)) for name, part in kept if part), groups=self.groups)
+
+    @cached_property
+    def same_rate(self) -> pd.DataFrame:
+        """The last epoch against the best at its learning rate, in cycles; see `at_the_last_rate`."""
+        return at_the_last_rate(self.main, self._codes)
 
     @cached_property
     def pair(self) -> tuple[Checkpoint, Checkpoint]:

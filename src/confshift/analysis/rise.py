@@ -142,6 +142,20 @@ def _nats_for_errors(row: Mapping[str, Any], panel: Panel) -> float:
     return float(np.mean(costs)) if costs else 0.0
 
 
+def balance_share(panel: Panel, row: pd.Series) -> float:
+    """Return the share of the rise in this row of `rise` that is class balance; 0 where that may be noise."""
+    if not math.isfinite(row["amount"]):
+        return 0.0
+    before, after = (
+        int(np.flatnonzero(panel.epochs == row[name])[0]) for name in ("best_epoch", "last_epoch")
+    )
+    usable = panel.finite[before] & panel.finite[after]
+    changes = (panel.balance[after] - panel.balance[before])[usable]
+    if len(changes) < 2 or changes.mean() <= 2 * changes.std(ddof=1) / math.sqrt(len(changes)):
+        return 0.0
+    return float(changes.mean() / row["amount"])
+
+
 def check_looks(looks: Looks) -> None:
     """Refuse `looks` unless it says how often the question is asked."""
     is_number = isinstance(looks, int) and not isinstance(looks, bool) and looks > 0

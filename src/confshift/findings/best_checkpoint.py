@@ -48,6 +48,12 @@ def best_checkpoint(history: History) -> Finding:
     return _BEST_CHECKPOINT.answer(verdict, sentence, best, _recommendation(history))
 
 
+def kept(history: History) -> str:
+    """Name the checkpoint to keep, the same one in every sentence, and whether to calibrate it."""
+    choice = history.recommendation
+    return f"epoch {epoch(choice.epoch)}{' and calibrate it' if choice.calibrated else ''}"
+
+
 #: More biases are not written out.
 _MOST_BIASES = 10
 

@@ -11,10 +11,11 @@ import numpy as np
 import pandas as pd
 
 from confshift.analysis.causes.class_bias import MAX_CLASSES
-from confshift.analysis.comparison import Comparison
+from confshift.analysis.comparison import Comparison, compare
 from confshift.analysis.history import History
 from confshift.analysis.rise import SMALL
 from confshift.analysis.significance import Switches
+from confshift.findings.best_checkpoint import kept
 from confshift.findings.change import ALONE
 from confshift.findings.concentration import no_rise
 from confshift.findings.labels import about_labels
@@ -22,7 +23,7 @@ from confshift.findings.learning_rate import learning_rate_drop
 from confshift.findings.left_out import over_finite
 from confshift.findings.question import Finding, Question, Verdict
 from confshift.findings.run_kind import kind_of
-from confshift.findings.told import undecided, within_choice
+from confshift.findings.told import hidden_harm, undecided, within_choice
 from confshift.findings.wording import count, epoch, interval, nats, percent, signed
 from confshift.recalibration import SAMPLES_A_CLASS, biases_take_part
 
@@ -129,14 +130,25 @@ def lost_information(history: History, comparison: Comparison) -> Finding:
     ends_there = comparison.after.epoch == series["last_epoch"].iloc[0]
     is_judged = ends_there and kind_of(history) != "too_early"
     verdict, reason = _lost_over_run(series) if is_judged else _lost_between(refinement, loss, switches)
-    best = history.best.loc["refinement_loss"]
-    step = (
-        f"Prefer epoch {epoch(best['epoch'])}, where the refinement loss is "
-        f"{nats(best['refinement_loss'])} nats; more data, augmentation or regularisation would act on "
-        "this part."
-    )
-    sentence += reason
+    step = f"Keep {kept(history)}; more data, augmentation or regularisation would act on this part."
+    sentence += reason + _since_best(history, comparison)
     return _LOST_INFORMATION.answer(verdict, sentence, table, step if verdict == "yes" else "")
+
+
+def _since_best(history: History, comparison: Comparison) -> str:
+    """Say what was lost since the best epoch by the rest, where the loss hides it from the pair."""
+    row = hidden_harm(history, comparison)
+    if row is None or row["unit"] == "fraction":
+        return ""
+    checkpoints = {checkpoint.epoch: checkpoint for checkpoint in history.main.checkpoints}
+    since = compare(checkpoints[row["best_epoch"]], comparison.after, groups=history.groups)
+    change, switches = since.change.loc["refinement_loss"], since.switches
+    return (
+        f" The loss hides it: from epoch {epoch(row['best_epoch'])}, the best by refinement loss, to "
+        f"{epoch(row['last_epoch'])} it rose by {nats(change['change'])} nats ({interval(change)}), while "
+        f"the loss changed by {signed(since.change.loc['loss', 'change'])}; {count(switches.forgotten)} were "
+        f"forgotten and {switches.learned:,} learned."
+    )
 
 
 def _lost_over_run(series: pd.DataFrame) -> tuple[Verdict, str]:

@@ -9,12 +9,11 @@ from dataclasses import replace
 import pandas as pd
 
 from confshift.analysis.comparison import SIDES, Comparison
-from confshift.analysis.recalibrators import choose
-from confshift.analysis.significance import Interval
 from confshift.findings.concentration import about_concentration, significant_rise
 from confshift.findings.left_out import over_finite, zero_samples
 from confshift.findings.question import Finding, Question, Verdict
-from confshift.findings.told import explained, rests_on, undecided
+from confshift.findings.repair import temperature_repairs
+from confshift.findings.told import explained, undecided
 from confshift.findings.wording import (
     NOTHING,
     apart,
@@ -40,9 +39,6 @@ _WRONG_OR_RIGHT = Question(
     section="cells",
     problem=None,
 )
-_TEMPERATURE_REPAIRS = Question(
-    "temperature_repairs", "Would one temperature repair most of the rise?", section="parts", problem="no"
-)
 
 
 def about_change(
@@ -51,6 +47,7 @@ def about_change(
     overfitting: bool = False,
     by_choice: Collection[str] = (),
     names: tuple[str, str] | None = None,
+    keep: float | None = None,
 ) -> list[Finding]:
     """Answer the questions about the change between two checkpoints, in the order of the argument.
 
@@ -64,11 +61,15 @@ def about_change(
         Which of "loss" and "error_rate" rose no more than picking the best epoch explains.
     names : tuple of str, optional
         Names of the two checkpoints, for two runs, where an epoch is not enough.
+    keep : float, optional
+        The epoch of the run's checkpoint to keep, where there is one run: no finding advises another.
     """
     about_parts = [
-        dearer_mistakes(comparison, overfitting=overfitting, more_errors="error_rate" not in by_choice),
+        dearer_mistakes(
+            comparison, overfitting=overfitting, more_errors="error_rate" not in by_choice, keep=keep
+        ),
         wrong_or_right(comparison),
-        temperature_repairs(comparison, names=names),
+        temperature_repairs(comparison, names=names, keep=keep),
         *about_concentration(comparison),
     ]
     findings = [
@@ -95,13 +96,6 @@ def _between(comparison: Comparison, names: tuple[str, str] | None) -> str:
     if math.isnan(before) or math.isnan(after):  # bare Predictions
         return "Between the two sides"
     return f"From epoch {epoch(before)} to {epoch(after)}"
-
-
-def _later(comparison: Comparison, names: tuple[str, str] | None) -> str:
-    if names:
-        return f"of {names[1]}"
-    after = comparison.after.epoch
-    return "on the second side" if math.isnan(after) else f"at epoch {epoch(after)}"
 
 
 def loss_change(comparison: Comparison, *, names: tuple[str, str] | None = None) -> Finding:
@@ -150,7 +144,7 @@ def _left_out(comparison: Comparison) -> str:
 
 
 def dearer_mistakes(
-    comparison: Comparison, *, overfitting: bool = False, more_errors: bool = True
+    comparison: Comparison, *, overfitting: bool = False, more_errors: bool = True, keep: float | None = None
 ) -> Finding:
     """Hedging, number of mistakes, cost of a mistake: which of them moved the loss?"""
     account = comparison.account
@@ -163,7 +157,10 @@ def dearer_mistakes(
         f"number of mistakes ({percent(rate['before'])} to {percent(rate['after'])} of the samples) and "
         f"{signed(part['mistake_cost'])} from the cost of a mistake ({_costs(cost)})."
     )
-    verdict, step = _dearer(comparison, overfitting=overfitting, more_errors=more_errors)
+    verdict, step = _dearer(comparison, overfitting=overfitting)
+    if verdict == "no" and more_errors and _more_mistakes(comparison) and keep != comparison.after.epoch:
+        earlier = "the earlier checkpoint" if keep is None else f"epoch {epoch(keep)}"
+        step = f"The model is wrong more often: keep {earlier}."
     if not rate["before"] and not rate["after"]:
         sentence = (
             f"No sample is wrong on either side: the change of {signed(part.sum())} nats is all hedging."
@@ -181,15 +178,18 @@ def _costs(cost: pd.Series) -> str:
     return f"{nats(before)} to {nats(after)} nats{ratio}"
 
 
-def _dearer(comparison: Comparison, *, overfitting: bool, more_errors: bool) -> tuple[Verdict, str]:
+def _more_mistakes(comparison: Comparison) -> bool:
+    """Whether the loss rose mainly because more samples are wrong, beyond error."""
+    is_main = comparison.account["contribution"].idxmax() == "error_rate"
+    return bool(is_main and comparison.change.loc["error_rate", "change_low"] > 0)
+
+
+def _dearer(comparison: Comparison, *, overfitting: bool) -> tuple[Verdict, str]:
     part, rate = comparison.account["contribution"], comparison.account.loc["error_rate"]
     if not comparison.change.loc["loss", "change"] > 0 or not (rate["before"] or rate["after"]):
         return "not applicable", ""
     largest = part.idxmax()  # of those that rose: a loss that rises while the hedge falls is the rule
-    if largest == "error_rate":
-        significant = more_errors and comparison.change.loc["error_rate", "change_low"] > 0
-        return "no", "The model is wrong more often: keep the earlier checkpoint." if significant else ""
-    if largest == "hedging":
+    if largest in ("error_rate", "hedging"):
         return "no", ""
     if significant_rise(comparison) != "yes" or not comparison.change.loc["mistake_cost", "change_low"] > 0:
         return "cannot tell", ""
@@ -231,65 +231,3 @@ def wrong_or_right(comparison: Comparison) -> Finding:
         "no": "The model hedges more on what it gets right: look at regularisation, label noise, shift.",
     }.get(verdict, "")
     return _WRONG_OR_RIGHT.answer(verdict, sentence, cells, step)
-
-
-def temperature_repairs(comparison: Comparison, *, names: tuple[str, str] | None = None) -> Finding:
-    """How much of the change would one temperature undo?"""
-    change, panel = comparison.change, comparison.panel
-    loss, scale, balance, refinement = (
-        change.loc[name] for name in ("loss", "scale_loss", "balance_loss", "refinement_loss")
-    )
-    left = comparison.interval(panel.scaled[1] - panel.scaled[0])  # what no temperature repairs
-    has_biases = not math.isnan(comparison.after.joint_temperature)
-    by_class = (
-        f"{signed(balance['change'])} is class balance, what one bias for each class removes beside it "
-        f"({interval(balance)}), "
-        if has_biases
-        else ""
-    )
-    sentence = (
-        f"Of the change of {signed(loss['change'])} nats, {signed(scale['change'])} is scale, what the best "
-        f"temperature of each side removes ({interval(scale)}), {by_class}and {signed(refinement['change'])} "
-        f"is refinement, which no recalibration touches ({interval(refinement)}). "
-    )
-    has_fits = comparison.before.fit_status == comparison.after.fit_status == "ok"
-    if has_fits:
-        scaled = loss["after"] - scale["after"]
-        sentence += (
-            f"With T = {comparison.after.temperature:.3g} the loss {_later(comparison, names)} is "
-            f"{' instead of '.join(apart(scaled, loss['after']))} nats"
-            + (f", with biases as well {nats(refinement['after'])}." if has_biases else ".")
-        )
-        if few := rests_on(comparison.after):
-            sentence += f" That {few}."
-    else:
-        sentence += "One side has no best temperature, so the split is a bound."
-    quantities = ["loss", "calibration_loss", "scale_loss", "balance_loss", "refinement_loss", "temperature"]
-    verdict = _repair_verdict(comparison, left, has_fits)
-    step = {
-        "yes": f"{_division(comparison)} if you keep this checkpoint." if verdict == "yes" else "",
-        "no": "Information is lost: prefer the checkpoint with the best refinement loss."
-        if refinement["change_low"] > loss["change"] / 2
-        else "",
-    }.get(verdict, "")
-    return _TEMPERATURE_REPAIRS.answer(verdict, sentence, change.loc[quantities], step)
-
-
-def _division(comparison: Comparison) -> str:
-    """Name the temperature to divide by, which allows for wrong labels where some look wrong."""
-    advised = choose(comparison.after, quick=True).recommended
-    if advised.method != "label_noise_temperature":
-        return f"Divide the logits by T = {comparison.after.temperature:.3g} (fitted on this split)"
-    return (
-        f"Some labels look wrong: divide the logits by T = {advised.recalibrator.temperature:.3g}, which "
-        "allows for that (on these labels the loss then looks higher),"
-    )
-
-
-def _repair_verdict(comparison: Comparison, left: Interval, has_fits: bool) -> Verdict:
-    rise = comparison.change.loc["loss", "change"]
-    if not rise > 0:
-        return "not applicable"
-    if not has_fits or significant_rise(comparison) != "yes":
-        return "cannot tell"
-    return "yes" if left.high < rise / 2 else "no" if left.low > rise / 2 else "cannot tell"

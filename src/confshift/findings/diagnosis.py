@@ -15,6 +15,7 @@ from confshift.errors import ConfshiftError
 from confshift.findings.best_checkpoint import best_checkpoint
 from confshift.findings.causes import about_causes
 from confshift.findings.change import about_change
+from confshift.findings.diverged import diverged, shows_divergence, without_explanations, without_steps
 from confshift.findings.question import Finding
 from confshift.findings.rise import about_rise
 from confshift.findings.run_kind import kind_of, run_kind
@@ -69,14 +70,27 @@ def diagnose(
 
 
 def answers(history: History, comparison: Comparison) -> list[Finding]:
-    """Answer every question about a run and about two of its checkpoints."""
-    overfitting = "overfitting" in kind_of(history)
+    """Answer every question about a run and about two of its checkpoints.
+
+    Where the run diverged, that comes first; nothing about its last checkpoints is then explained or advised.
+    """
+    overfitting = "overfitting" in kind_of(history) or bool(history.divergence)
     by_choice = [name for name in ("loss", "error_rate") if within_choice(history, comparison, name)]
-    return [
-        *about_rise(history),
-        run_kind(history),
-        *about_change(comparison, overfitting=overfitting, by_choice=by_choice),
+    about_run, about_divergence = [*about_rise(history), run_kind(history)], [diverged(history)]
+    about_pair = [
+        *about_change(
+            comparison, overfitting=overfitting, by_choice=by_choice, keep=history.recommendation.epoch
+        ),
         *about_causes(history, comparison),
+    ]
+    if history.divergence:
+        about_run, about_divergence = about_divergence, without_steps(about_run)
+    if shows_divergence(history, comparison):
+        about_pair = without_explanations(about_pair, history.divergence)
+    return [
+        *about_run,
+        *about_divergence,
+        *about_pair,
         best_checkpoint(history),
         *about_start(history),
     ]

@@ -9,10 +9,22 @@ import pandas as pd
 from confshift.analysis.comparison import Comparison
 from confshift.analysis.history import History
 from confshift.analysis.series import STATUSES
+from confshift.findings.best_checkpoint import kept
+from confshift.findings.diverged import REMEDY, opening_of_divergence, since_when
 from confshift.findings.left_out import opening, pair_opening, zero_samples
 from confshift.findings.run_kind import kind_of
-from confshift.findings.told import is_judged, is_last, is_told
-from confshift.findings.wording import NOTHING, apart, divisor, epoch, nats, percent, points, rose_or_fell
+from confshift.findings.told import hidden_harm, is_judged, is_last, is_told
+from confshift.findings.wording import (
+    NOTHING,
+    apart,
+    count,
+    divisor,
+    epoch,
+    nats,
+    percent,
+    points,
+    rose_or_fell,
+)
 
 _SPLITS = {"val": "validation", "train": "training"}
 
@@ -27,7 +39,7 @@ _SAMPLES = {
 def headline(history: History, comparison: Comparison) -> str:
     """Say in one short sentence what changed and what follows from it.
 
-    A sentence about outputs and losses that are not finite precedes it where they are more than a few.
+    A divergence is said first of all, and next which outputs and losses are not finite, if more than a few.
 
     Parameters
     ----------
@@ -36,16 +48,48 @@ def headline(history: History, comparison: Comparison) -> str:
     comparison : Comparison
         Of the two checkpoints that the page shows.
     """
-    preamble = opening(history.main) or pair_opening(comparison)
-    clauses = [_alone(comparison)] if comparison.before is comparison.after else _clauses(history, comparison)
+    openings = [opening_of_divergence(history), opening(history.main) or pair_opening(comparison)]
+    clauses = _clauses(history, comparison)
     sentence = "; ".join(clause for clause in clauses if clause) + "."
-    return f"{preamble} {sentence}" if preamble else sentence
+    return " ".join(part for part in (*openings, sentence) if part)
 
 
 def _clauses(history: History, comparison: Comparison) -> list[str]:
+    is_alone = comparison.before is comparison.after
+    if history.divergence:
+        change = _infinite_change if any(comparison.infinite_samples) else _change
+        advice = f"keep {kept(history)}, and {REMEDY}" if history.recommendation.epoch > 0 else REMEDY
+        about = [_alone(comparison)] if is_alone else [change(comparison), _accuracy(history, comparison)]
+        return [*about, advice]
+    if is_alone:
+        return [_alone(comparison), "what changes can be told from the second one on"]
     if any(comparison.infinite_samples):
         return [_infinite_change(comparison), _accuracy(history, comparison)]
-    return [*_about_loss(history, comparison), _accuracy(history, comparison), _advice(history, comparison)]
+    return [
+        *_about_loss(history, comparison),
+        _accuracy(history, comparison),
+        _advice(history, comparison),
+        _hidden_harm(history, comparison),
+    ]
+
+
+def _hidden_harm(history: History, comparison: Comparison) -> str:
+    """Say what got worse since another epoch than the first of the pair, whose losses do not show it."""
+    row = hidden_harm(history, comparison)
+    if row is None or (comparison.before, comparison.after) != history.pair:
+        return ""
+    is_share = row["unit"] == "fraction"
+    size = points(row["amount"]).lstrip("+") if is_share else f"{nats(row['amount'])} nats"
+    return (
+        f"but from epoch {epoch(row['best_epoch'])} to {epoch(row['last_epoch'])} the "
+        f"{'error rate' if is_share else 'refinement loss'} rose by {size}, so {_back(history)}"
+    )
+
+
+def _back(history: History) -> str:
+    if history.recommendation.epoch > 0:
+        return f"go back to {kept(history)}"
+    return f"keep {kept(history)}: no epoch of this training is better than the model it started from"
 
 
 def _about_loss(history: History, comparison: Comparison) -> list[str]:
@@ -76,7 +120,7 @@ def _alone(comparison: Comparison) -> str:
         loss = f"infinite ({zero_samples(infinite)}; {loss} over the other {_samples_with_loss(comparison)})"
     return (
         f"One checkpoint, epoch {epoch(after.epoch)}: {_split(comparison)} loss {loss}, "
-        f"accuracy {percent(change['accuracy'])}; what changes can be told from the second one on"
+        f"accuracy {percent(change['accuracy'])}"
     )
 
 
@@ -134,7 +178,10 @@ def _verdict(history: History, comparison: Comparison) -> str:
     """Quote the verdict, which is about the last checkpoint against the best of the earlier ones."""
     if not is_judged(history, comparison):
         return ""
-    return STATUSES[history.rise.loc["loss", "status"]].clause
+    row = history.rise.loc["loss"]
+    others = len(comparison.panel.targets) - row["samples"]
+    over = f" (over {count(row['samples'])})" if others else ""
+    return f"{STATUSES[row['status']].clause}{over}"
 
 
 def _cells(comparison: Comparison) -> str:
@@ -186,12 +233,10 @@ def _advice(history: History, comparison: Comparison) -> str:
         return text
     kind, choice = kind_of(history), history.recommendation
     if ("confidence" in kind or kind == "class_drift") and choice.calibrated:
-        return f"{text}, so keep epoch {epoch(choice.epoch)} and calibrate it"
+        return f"{text}, so keep {kept(history)}"
     if "overfitting" in kind:
-        calibrated = " and calibrate it" if choice.calibrated else ""
-        if choice.epoch <= 0:
-            return f"{text}: no epoch of this training is better than the model it started from{calibrated}"
-        return f"{text}: the model itself got worse, so go back to epoch {epoch(choice.epoch)}{calibrated}"
+        is_hidden = hidden_harm(history, comparison) is not None
+        return text if is_hidden else f"{text}: the model itself got worse, so {_back(history)}"
     return text
 
 
@@ -247,6 +292,9 @@ def difference(comparison: Comparison, *, first: str, second: str) -> str:
 def course(history: History, name: str) -> str:
     """Say in one sentence where a run ends, against its own best checkpoint."""
     row = history.rise.loc["loss"]
+    if history.divergence:
+        since = since_when(history.divergence)
+        return f"{name} {since[0].lower()}{since[1:]}; its best is epoch {epoch(row['best_epoch'])}."
     if row["status"] == "too_few_epochs":
         return f"{name} has too few epochs to judge its course."
     if row["last_epoch"] != history.main.epochs[-1]:

@@ -8,9 +8,10 @@ from typing import NamedTuple
 import pandas as pd
 
 from confshift.analysis.history import History
+from confshift.findings.best_checkpoint import kept
 from confshift.findings.left_out import REPAIR_ZERO
 from confshift.findings.question import Finding, Question, Verdict
-from confshift.findings.wording import epoch, nats, percent
+from confshift.findings.wording import apart, epoch, nats, percent
 
 
 class _Kind(NamedTuple):
@@ -24,37 +25,42 @@ KINDS = {
     "overfitting": _Kind(
         "yes",
         "Real overfitting: the loss rises, and not only because of the confidence.",
-        "Keep an earlier checkpoint. Calibration alone is not enough; more data or more regularisation would "
-        "help.",
+        "Keep {kept}. Calibration alone is not enough; more data or more regularisation would help.",
     ),
     "hidden_overfitting": _Kind(
         "yes",
         "Hidden overfitting: the model gets worse while the loss does not show it.",
-        "Keep an earlier checkpoint, chosen by refinement loss, and calibrate it.",
+        "Keep {kept}.",
     ),
     "confidence": _Kind(
         "no",
         "Purely a confidence problem: the loss rises systematically; refinement loss and error rate do not, "
-        "or by far too little to explain it.",
-        "",
+        "or by far too little to explain it or to undo what was learned.",
+        "Keep {kept}.",
     ),
     "mostly_confidence": _Kind(
         "cannot tell",
         "Mostly a confidence problem: the loss rises systematically, for more than half by confidence; "
-        "whether refinement loss has a part in it can't be told from noise.",
-        "",
+        "whether the model itself gets worse too can't be told from noise.",
+        "Keep {kept}.",
     ),
     "confidence_and_more": _Kind(
         "yes",
         "Mostly a confidence problem: the model itself gets worse too, but by little, held against the rise "
         "of the loss or against what it has learned.",
+        "Keep {kept}.",
+    ),
+    "diverged": _Kind(
+        "not applicable",
+        "Neither a confidence problem nor overfitting: the run diverged, and its last outputs say nothing "
+        "about the labels.",
         "",
     ),
     "class_drift": _Kind(
         "no",
         "Class drift: the loss rises for more than half because some classes get too much probability and "
         "others too little, which one bias for each class repairs.",
-        "",
+        "Keep {kept}.",
     ),
     "improving": _Kind("no", "Still improving: the last epoch is better than the middle of the run.", ""),
     "no_rise": _Kind("no", "No series rises systematically, and the run no longer improves visibly.", ""),
@@ -84,6 +90,9 @@ _SUBSTANTIAL = 0.1
 #: A part below this share of the rise is minor if it undoes less than that share of what was learned.
 _MINOR, _LITTLE_UNDONE = 0.25, 0.05
 
+#: A fall of accuracy that counts.
+_POINT = 0.01
+
 #: A series that may account for this share of the rise leaves the kind undecided.
 _MAIN = 0.5
 
@@ -99,15 +108,16 @@ def run_kind(history: History) -> Finding:
     rise = history.rise
     kind = kind_of(history)
     verdict, meaning, step = KINDS[kind]
-    if "confidence" in kind or kind == "class_drift":
-        choice = history.recommendation
-        biases = " and one bias for each class" if choice.with_biases else ""
-        fit = f" and calibrate it (T = {choice.temperature:.3g}{biases})" if choice.calibrated else ""
-        step = f"Keep epoch {epoch(choice.epoch)}{fit}."
+    choice = history.recommendation
+    biases = " and one bias for each class" if choice.with_biases else ""
+    fit = f" (T = {choice.temperature:.3g}{biases})" if choice.calibrated else ""
+    step = step.format(kept=f"{kept(history)}{fit}")
     lines = "; ".join(_line(rise, series) for series in _NAMES)
     if kind in ("confidence", "mostly_confidence"):
         possible = percent(max(_possible_share(rise), 0.0))
         lines += f". With 95 % confidence the refinement loss is at most {possible} of the rise"
+    if "confidence" in kind:
+        lines += _against_what_was_learned(history)
     sentence = f"{meaning} {lines[0].upper()}{lines[1:]}."
     return _RUN_KIND.answer(verdict, sentence, rise.assign(kind=kind), step)
 
@@ -132,6 +142,10 @@ def _line(rise: pd.DataFrame, series: str) -> str:
 
 def kind_of(history: History) -> str:
     """Return the kind of run, a key of `KINDS`."""
+    return "diverged" if history.divergence else _kind_of_verdicts(history)
+
+
+def _kind_of_verdicts(history: History) -> str:
     rise = history.rise
     status = rise["status"]
     if rise.loc["loss", "infinite_samples"] > 0:
@@ -155,8 +169,8 @@ def _kind_of_rise(history: History) -> str:
     Refinement that rises systematically is overfitting where it is a tenth of the rise, unless it is less
     than a quarter and undoes less than a twentieth of what was learned. Errors that rise count beside it, but
     not alone where most of the rise is class balance. Where neither rises, a lack of evidence is not enough
-    to call it a confidence problem: the upper bound of the refinement's rise must be below a tenth of the
-    loss's ("purely") or below half of it ("mostly").
+    to call it a confidence problem: the upper bound of the refinement's rise must be below half of the loss's
+    ("mostly"), or below a tenth of it, where little of what was learned is undone either ("purely").
     """
     rise = history.rise
     others = rise.drop(index="loss")
@@ -169,11 +183,60 @@ def _kind_of_rise(history: History) -> str:
         return "class_drift" if drifts else "confidence_and_more"
     if drifts:
         return "class_drift"
+    if _loses_at_equal_rate(history):
+        share = history.same_rate.loc["refinement_loss", "amount"] / rise.loc["loss", "amount"]
+        return "overfitting" if share >= _SUBSTANTIAL else "confidence_and_more"
     possible = _possible_share(rise)
     doubtful = others.loc[others["verdict"] == "cannot tell", "share_of_rise"]
     if not (possible < _MAIN and (doubtful < _MAIN).all()):
         return "undecidable"
-    return "confidence" if possible < _SUBSTANTIAL else "mostly_confidence"
+    return "confidence" if possible < _SUBSTANTIAL and _undoes_little(history) else "mostly_confidence"
+
+
+def _loses_at_equal_rate(history: History) -> bool:
+    """Whether more than a little of what was learned is lost, among epochs of one rate in its cycles."""
+    if history.same_rate.empty:
+        return False
+    row = history.same_rate.loc["refinement_loss"]
+    return bool(row["certain"] and row["share_of_fall"] >= _LITTLE_UNDONE)
+
+
+def _undoes_little(history: History) -> bool:
+    """Whether the last epoch keeps what was learned: hardly more refinement loss, no point more errors.
+
+    A rise of the loss may be so large that anything is a small share of it. Under a learning rate that goes
+    in cycles, epochs of the last one's rate are compared: the others know more or less by their phase.
+    """
+    in_cycles = not history.same_rate.empty
+    table = history.same_rate if in_cycles else history.rise
+    errors = table.loc["error_rate"]
+    certain = errors["certain"] if in_cycles else not math.isnan(errors["since"])
+    more_errors = certain and errors["amount"] >= _POINT
+    return bool(table.loc["refinement_loss", "share_of_fall"] < _LITTLE_UNDONE and not more_errors)
+
+
+def _against_what_was_learned(history: History) -> str:
+    """Say how much of what was learned is lost, held against epochs of the last one's rate in cycles."""
+    at_rate = history.same_rate
+    row = (history.rise if at_rate.empty else at_rate).loc["refinement_loss"]
+    if at_rate.empty:
+        is_share = 0 < row["share_of_fall"] < math.inf and not math.isnan(row["since"])  # beyond noise
+        text = f". The rise of the refinement loss undoes {percent(row['share_of_fall'])} of what was learned"
+        return text if is_share else ""
+    errors = at_rate.loc["error_rate"]
+    share = (
+        f", {percent(row['share_of_fall'])} of what was learned,"
+        if 0 < row["share_of_fall"] < math.inf
+        else ""
+    )
+    before, after = apart(row["best_value"], row["last_value"])
+    return (
+        f". Among the epochs at about the last one's learning rate ({row['learning_rate']:.2g}), which goes "
+        f"in cycles, the refinement loss went from {before} at epoch {epoch(row['best_epoch'])} "
+        f"to {after} at epoch {epoch(row['last_epoch'])}{share}; the error rate from "
+        f"{percent(errors['best_value'])} at epoch {epoch(errors['best_epoch'])} to "
+        f"{percent(errors['last_value'])}"
+    )
 
 
 def _possible_share(rise: pd.DataFrame) -> float:

@@ -16,18 +16,40 @@ from confshift.findings.wording import count
 #: The series of `History.rise` that judges a quantity of `Comparison.change`, and the sign of harm.
 _JUDGES = {"loss": ("loss", 1), "error_rate": ("error_rate", 1), "accuracy": ("error_rate", -1)}
 
+#: A verdict over all but this share of a pair's samples is quoted for the pair.
+_FEW_LEFT_OUT = 0.01
 #: Below so many wrong samples a temperature is theirs.
 _FEW_WRONG = 10
 
 
 def is_judged(history: History, comparison: Comparison) -> bool:
-    """Tell whether the verdicts on the run are about this pair: its best and its last checkpoint."""
-    return (comparison.before, comparison.after) == history.pair and is_last(history, comparison)
+    """Tell whether the verdict on the loss is about this pair and, but for a few, about these samples."""
+    row = history.rise.loc["loss"]
+    samples = len(comparison.panel.targets)
+    is_pair = (comparison.before.epoch, comparison.after.epoch) == (row["best_epoch"], row["last_epoch"])
+    return bool(is_pair and samples - row["samples"] <= _FEW_LEFT_OUT * samples)
 
 
 def is_last(history: History, comparison: Comparison) -> bool:
     """Tell whether the later checkpoint is the run's last."""
     return comparison.after is history.main.checkpoints[-1]
+
+
+def hidden_harm(history: History, comparison: Comparison) -> pd.Series | None:
+    """Return the row of `History.rise` that shows a harm which the loss does not; None where there is none.
+
+    The refinement loss, or else the error rate, rises systematically from its own best epoch to the last, and
+    the loss does not; or the comparison starts where the refinement loss is measurably worse already, so that
+    the harm came while the loss was still falling.
+    """
+    rise, before = history.rise, comparison.before.epoch
+    systematic = rise[rise["status"] == "systematic"].drop(index="loss", errors="ignore")
+    if systematic.empty or rise.loc["loss", "infinite_samples"]:
+        return None
+    row = systematic.iloc[0]
+    if comparison.after.epoch != row["last_epoch"] or before == row["best_epoch"]:
+        return None
+    return row if rise.loc["loss", "status"] != "systematic" or before > row["since"] else None
 
 
 def within_choice(history: History, comparison: Comparison, quantity: str) -> bool:

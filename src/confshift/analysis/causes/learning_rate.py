@@ -10,7 +10,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from confshift.analysis.causes.schedule import schedule_of
+from confshift.analysis.causes.schedule import same_phase, schedule_of
+from confshift.analysis.grouping import Codes
+from confshift.analysis.panel import Panel
+from confshift.analysis.significance import mcnemar, paired_interval
+from confshift.analysis.unscored import enough_answers
 from confshift.checkpoint import Checkpoint
 from confshift.input_checks import as_number
 
@@ -69,6 +73,74 @@ def _largest(value: Any) -> float:
 def filled(rates: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return the rates with the gaps closed by the rate before, or after: before training there is none."""
     return np.asarray(pd.Series(rates).ffill().bfill().to_numpy(np.float64))
+
+
+#: The chance that a run that lost nothing is said to have lost something since any epoch of the same rate.
+_ALPHA = 0.05
+
+
+def at_the_last_rate(panel: Panel, codes: Codes | None = None) -> pd.DataFrame:
+    """Hold the last checkpoint against the best earlier one at its learning rate, where that goes in cycles.
+
+    Parameters
+    ----------
+    panel : Panel
+    codes : ndarray of int, shape (N,), optional
+        Of groups that err together.
+
+    Returns
+    -------
+    DataFrame
+        Indexed by series (refinement_loss, error_rate); columns learning_rate, epochs (how many earlier ones
+        are at that rate), best_epoch and best_value (the lowest of them), last_epoch and last_value, amount
+        (nats, fraction), share_of_fall (of the fall from the first checkpoint to the lowest of all; inf where
+        nothing fell), certain (whether the rise is beyond sampling error, allowing for the choice among the
+        epochs). Over the samples with a finite loss at all checkpoints that most samples have an answer at.
+        Without rows where no rate is recorded, or it does not go in cycles, or the last checkpoint has no
+        answers.
+    """
+    rates, judged = learning_rates(panel.checkpoints), np.flatnonzero(enough_answers(panel))
+    empty = pd.DataFrame(index=pd.Index([], name="series"))
+    if np.isfinite(rates).sum() <= len(rates) // 2 or not len(judged) or judged[-1] != len(rates) - 1:
+        return empty
+    rates = filled(rates)[judged]
+    phase, usable = judged[same_phase(panel.epochs[judged], rates)], panel.finite[judged].all(axis=0)
+    if not len(phase) or usable.sum() < 2:
+        return empty
+    codes = None if codes is None else codes[usable]
+    rows = {
+        name: _since_phase(values[:, usable], phase, judged, codes)
+        for name, values in (("refinement_loss", panel.refinement), ("error_rate", ~panel.correct))
+    }
+    table = pd.DataFrame.from_dict(rows, orient="index").rename_axis("series")
+    for end in ("best", "last"):
+        table.insert(0, f"{end}_epoch", panel.epochs[table.pop(f"{end}_position")])
+    table.insert(0, "epochs", len(phase))
+    table.insert(0, "learning_rate", rates[-1])
+    return table
+
+
+def _since_phase(
+    values: NDArray[Any], phase: NDArray[np.intp], judged: NDArray[np.intp], codes: Codes | None
+) -> dict[str, Any]:
+    """Return the row of a series, values of shape (T, N): of numbers, or of whether a sample is wrong."""
+    means, last = values.mean(axis=1), judged[-1]
+    best = int(phase[np.argmin(means[phase])])
+    amount, fall = float(means[last] - means[best]), float(means[judged[0]] - means[judged].min())
+    alpha = _ALPHA / len(phase)
+    if values.dtype == bool:
+        certain = amount > 0 and mcnemar(~values[best], ~values[last], codes=codes).p_value < alpha
+    else:
+        certain = paired_interval(values[last] - values[best], level=1 - alpha, codes=codes).low > 0
+    return {
+        "best_position": best,
+        "last_position": last,
+        "best_value": float(means[best]),
+        "last_value": float(means[last]),
+        "amount": amount,
+        "share_of_fall": 0.0 if amount <= 0 else amount / fall if fall > 0 else math.inf,
+        "certain": bool(certain),
+    }
 
 
 def rate_drops(table: pd.DataFrame, rates: NDArray[np.float64]) -> pd.DataFrame:

@@ -14,6 +14,8 @@ _ROUNDING = 1e-6
 _DECAY = 4
 #: A drop is a fall to this share or less; within a decay one that is this much larger than its neighbours.
 _DROP, _STANDS_OUT = 0.5, 3.0
+#: Rates that differ by less than this share of the largest are of one phase of their cycles.
+_SAME_RATE = 0.05
 #: A decay has the shape that fits it this well, as a share of its range.
 _FIT = 0.01
 
@@ -69,6 +71,26 @@ def schedule_of(epochs: NDArray[np.float64], rates: NDArray[np.float64]) -> Sche
     decaying = len(longest) and sum(len(run) for run in decays) > len(falls) / 2
     members = slice(longest[0], longest[-1] + 2) if decaying else slice(0)
     return Schedule(_shape(epochs[members], rates[members]), peak, later + 1, drops)
+
+
+def same_phase(epochs: NDArray[np.float64], rates: NDArray[np.float64]) -> NDArray[np.intp]:
+    """Return the earlier checkpoints at about the rate of the last one, where the rate goes up and down.
+
+    A checkpoint late in a cycle knows more than one at the high rate before it: only those of one phase can
+    show what a run has lost. Empty where the rate never starts again, or no earlier checkpoint is at that
+    rate (within a twentieth of the largest).
+
+    Examples
+    --------
+    >>> same_phase(np.arange(8.0), np.array([0.1, 0.05, 0.01, 0.1, 0.05, 0.01, 0.1, 0.05]))
+    array([1, 4])
+    """
+    schedule = schedule_of(epochs, rates)
+    if schedule.shape != "cycles" and not len(schedule.restarts):
+        return np.zeros(0, np.intp)
+    near = np.abs(rates - rates[-1]) <= _SAME_RATE * rates.max()
+    near[: schedule.peak] = near[-1] = False  # a warmup comes before any cycle
+    return np.flatnonzero(near)
 
 
 def _runs(places: NDArray[np.intp]) -> list[NDArray[np.intp]]:

@@ -1,0 +1,134 @@
+"""Did the run diverge or collapse? Where it did, that is the first thing to say, and other answers stop."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+from confshift.analysis.causes.divergence import MOST_TEMPERATURE, Divergence
+from confshift.analysis.comparison import Comparison
+from confshift.analysis.history import History
+from confshift.findings.best_checkpoint import kept
+from confshift.findings.left_out import epochs_in_words
+from confshift.findings.question import Finding, Question
+from confshift.findings.wording import epoch, nats, percent
+
+_DIVERGED = Question("diverged", "Did the run diverge or collapse?", section="rise", problem="yes")
+
+#: What explains nothing about outputs that say nothing.
+_SWITCHED_OFF = ("temperature_repairs", "scale_growth", "class_bias")
+
+REMEDY = "train with a lower learning rate, clip the gradients, or warm the rate up"
+
+
+def diverged(history: History) -> Finding:
+    """Say whether the run ends in outputs that say nothing about the labels, from when on, and what to do."""
+    found = history.divergence
+    last = found.table.iloc[-1]
+    if found:
+        step = f"Keep {kept(history)}; {REMEDY}."
+        return _DIVERGED.answer("yes", f"{since_when(found)}: {_end(history)}.", found.end, step)
+    table = found.table.tail(1)
+    if len(found.table) < 2:
+        return _DIVERGED.not_applicable("There is one checkpoint only.", table)
+    if last["state"] == "no finite output":
+        return _DIVERGED.answer("cannot tell", "No checkpoint has finite outputs for most samples.", table)
+    if not found.learned:
+        return _never_learned(found)
+    sentence = (
+        "The answers at the last epoch are no better than a guess, but its outputs still say something about "
+        "the labels."
+        if last["state"] == "guess"
+        else f"The answers at the last epoch are better than a guess (accuracy {percent(last['accuracy'])})."
+    )
+    if MOST_TEMPERATURE < last["temperature"] < math.inf:
+        sentence += f" Its best temperature, {last['temperature']:.3g}, means logits on another scale."
+    if found.recovered:
+        members = found.table.index.isin(found.recovered)
+        sentence += (
+            f" At {epochs_in_words(history.main, members)} they were no better than a guess, or missing: "
+            "the run recovered."
+        )
+    return _DIVERGED.answer("no", sentence, table)
+
+
+def _never_learned(found: Divergence) -> Finding:
+    last = found.table.iloc[-1]
+    sentence = "No checkpoint's answers are better than a guess: nothing was learned that could be lost."
+    if last["state"] != "lost":
+        return _DIVERGED.answer("no", sentence, found.table.tail(1))
+    sentence += (
+        " The rate may be too high from the start, or the network learns by heart what says nothing about "
+        "these labels."
+    )
+    step = "Repeat the run at a tenth of the learning rate, and check that inputs and labels belong together."
+    return _DIVERGED.answer("cannot tell", sentence, found.table.tail(1), step)
+
+
+def since_when(found: Divergence) -> str:
+    """Write when a run diverged, and at which learning rate: the start of a sentence."""
+    rate = found.table.loc[found.epoch, "learning_rate"]
+    at_rate = "" if math.isnan(rate) else f" (learning rate {rate:.2g})"
+    return f"Diverged at epoch {epoch(found.epoch)}{at_rate}"
+
+
+def opening_of_divergence(history: History) -> str:
+    """Return the first sentence about a run that diverged; "" for another.
+
+    Outputs that are not finite have a sentence of their own that follows.
+    """
+    found = history.divergence
+    if not found:
+        return ""
+    guesses = found.end[found.end["state"] != "no finite output"]
+    if guesses.empty:
+        return f"{since_when(found)}."
+    return f"{since_when(found)}: the answers are then no better than a guess."
+
+
+def _end(history: History) -> str:
+    """Describe the checkpoints of the bad end."""
+    found, panel = history.divergence, history.main
+    silent = found.end["state"] == "no finite output"
+    parts = []
+    if not silent.all():
+        last = found.end[~silent].iloc[-1]
+        at = epoch(float(last.name))
+        no_use = f", of no use at any temperature up to {MOST_TEMPERATURE:.0f}"
+        is_hot = last["temperature"] > MOST_TEMPERATURE
+        loss = f"loss {nats(last['loss'])} nats" if math.isfinite(last["loss"]) else "infinite loss"
+        parts.append(
+            f"the answers are then no better than a guess (epoch {at}: accuracy {percent(last['accuracy'])}, "
+            f"{loss}; a uniform guess costs {nats(math.log(len(panel.class_names)))})"
+            f"{no_use if is_hot else ''}"
+        )
+    if silent.any():
+        members = found.table.index.isin(found.end.index[silent])
+        have = "have" if silent.sum() > 1 else "has"
+        every = not panel.answered[members].any()
+        what = "no finite output" if every else "no finite output for most samples"
+        parts.append(f"{epochs_in_words(panel, members)} {have} {what}")
+    text = ", and ".join(parts)
+    return f"{text}. So far that is one epoch, which the next may take back" if len(found.end) == 1 else text
+
+
+def shows_divergence(history: History, comparison: Comparison) -> bool:
+    """Tell whether a comparison ends where the run has diverged, or at the last answer before."""
+    found = history.divergence
+    return bool(found) and comparison.after.epoch >= min(found.epoch, history.pair[1].epoch)
+
+
+def without_steps(findings: list[Finding]) -> list[Finding]:
+    """Return findings that advise nothing, where the divergence is what to act on."""
+    return [replace(finding, next_step="") for finding in findings]
+
+
+def without_explanations(findings: list[Finding], found: Divergence) -> list[Finding]:
+    """Return findings about a change that explain nothing by confidence, and advise nothing."""
+    reason = f"{since_when(found)}: outputs that say nothing about the labels are not a matter of confidence."
+    return [
+        replace(finding, verdict="not applicable", sentence=reason)
+        if finding.code in _SWITCHED_OFF
+        else finding
+        for finding in without_steps(findings)
+    ]

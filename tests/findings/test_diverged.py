@@ -1,0 +1,146 @@
+"""A run that diverged: that comes first, nothing else explains it, and one checkpoint is kept."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from real_runs import checkpoints_of
+
+from confshift.analysis.comparison import compare
+from confshift.analysis.history import summarize
+from confshift.checkpoint import Checkpoint
+from confshift.findings.diagnosis import answers, diagnose
+from confshift.findings.diverged import diverged
+from confshift.findings.headline import course, headline
+from confshift.predictions import Predictions
+
+SAMPLES, CLASSES = 500, 4
+RANDOM = np.random.default_rng(0)
+TARGETS = RANDOM.integers(0, CLASSES, SAMPLES)
+NOISE = RANDOM.normal(size=(SAMPLES, CLASSES)) - 5
+GOOD = [0.1 * NOISE, *(strength * np.eye(CLASSES)[TARGETS] + NOISE for strength in (1, 2, 2.5, 2.4, 2.3))]
+NOTHING, GUESS = np.full_like(NOISE, np.nan), 40 * RANDOM.permuted(NOISE, axis=1)
+
+
+def history_of(logits, rates=None):
+    return summarize(
+        Checkpoint.from_predictions(
+            Predictions(z, TARGETS), epoch=epoch, metadata={} if rates is None else {"lr": rates[epoch]}
+        )
+        for epoch, z in enumerate(logits)
+    )
+
+
+def everything(history, comparison=None):
+    """The headline and the findings by code."""
+    comparison = comparison or compare(*history.pair)
+    return headline(history, comparison), {one.code: one for one in answers(history, comparison)}
+
+
+@pytest.mark.parametrize("name", ["rate_rises_until_it_collapses", "rate_rises_until_nothing_is_finite"])
+def test_a_real_run_whose_rate_rises_too_far_is_said_to_have_diverged_and_when_and_at_which_rate(name):
+    epoch, rate = {"it_collapses": (18, "0.6"), "nothing_is_finite": (21, "0.62")}[name[17:]]
+    history = summarize(checkpoints_of(name))
+    sentence, findings = everything(history)
+    first, *_ = findings.values()
+    assert (first.code, first.verdict, first.severity) == ("diverged", "yes", "problem")
+    said = f"Diverged at epoch {epoch} (learning rate {rate})"
+    assert first.sentence.startswith(f"{said}: ")
+    assert sentence.startswith(said)
+    kept = f"keep epoch {history.recommendation.epoch:g}"
+    assert kept in sentence
+    assert f"K{kept[1:]}" in first.next_step
+    assert "lower learning rate" in first.next_step
+    for code in ("run_kind", "temperature_repairs", "scale_growth", "class_bias"):
+        assert findings[code].verdict == "not applicable"
+        assert "diverged" in findings[code].sentence.lower()
+    assert findings["run_kind"].evidence["kind"].eq("diverged").all()
+    assert "temperature" not in sentence
+    assert "eal overfitting" not in " ".join(one.sentence for one in findings.values())
+
+
+@pytest.mark.parametrize("end", [[NOTHING] * 3, [GUESS] * 3, [GUESS, NOTHING, NOTHING]])
+def test_nothing_else_about_the_run_or_its_last_change_advises_anything(end):
+    _, findings = everything(history_of(GOOD + end))
+    steps = {one.code for one in findings.values() if one.next_step}
+    assert {"diverged", "best_checkpoint"} <= steps
+    about = {"rise", "account", "cells", "parts", "classes", "concentration"}
+    assert {code for code in steps if findings[code].question.section in about} == {
+        "diverged",
+        "best_checkpoint",
+    }
+
+
+def test_what_became_of_the_outputs_is_said_part_by_part():
+    sentence = diverged(history_of([*GOOD, GUESS, GUESS, NOTHING, NOTHING])).sentence
+    assert "the answers are then no better than a guess (epoch 7: accuracy " in sentence
+    assert "a uniform guess costs 1.39" in sentence
+    assert "and epochs 8 and 9 have no finite output." in sentence
+    mostly = np.where(np.arange(SAMPLES)[:, None] < 400, np.nan, GUESS)
+    assert "epoch 6 has no finite output for most samples" in diverged(history_of([*GOOD, mostly])).sentence
+
+
+def test_a_single_bad_epoch_may_be_taken_back():
+    assert "So far that is one epoch" in diverged(history_of([*GOOD, GUESS])).sentence
+    assert "So far" not in diverged(history_of([*GOOD, GUESS, GUESS])).sentence
+
+
+def test_a_change_before_the_divergence_keeps_its_explanation_and_the_run_its_first_sentence():
+    history = history_of([*GOOD, GUESS, GUESS])
+    checkpoints = history.main.checkpoints
+    early = compare(checkpoints[3], checkpoints[5])
+    sentence, findings = everything(history, early)
+    assert findings["temperature_repairs"].verdict != "not applicable"
+    assert sentence.startswith("Diverged at epoch 6: ")
+    assert next(iter(findings)) == "diverged"
+
+
+def test_a_healthy_run_is_asked_last_and_denies_it():
+    sentence, findings = everything(history_of(GOOD))
+    assert "iverged" not in sentence
+    assert next(iter(findings)) == "rise"
+    assert findings["diverged"].verdict == "no"
+    assert "better than a guess (accuracy " in findings["diverged"].sentence
+    assert "guess" not in findings["diverged"].next_step
+
+
+@pytest.mark.parametrize(
+    ("logits", "verdict", "words"),
+    [
+        (GOOD[:1], "not applicable", "one checkpoint only"),
+        ([NOTHING] * 3, "cannot tell", "No checkpoint has finite outputs"),
+        ([scale * NOISE for scale in (0.01, 1, 3, 6)], "cannot tell", "learns by heart"),
+        ([*GOOD, GUESS, *GOOD[-1:]], "no", "At epoch 6 they were no better than a guess"),
+        ([*GOOD, 100 * GOOD[-1]], "no", "means logits on another scale"),
+    ],
+)
+def test_what_is_no_divergence_is_told_by_its_reason(logits, verdict, words):
+    finding = diverged(history_of(logits))
+    assert finding.verdict == verdict
+    assert words in finding.sentence
+    assert "nan" not in finding.sentence + finding.next_step
+
+
+def test_a_run_that_diverges_in_its_first_epoch_has_no_trained_checkpoint_to_keep():
+    sentence, findings = everything(history_of([GOOD[0], NOTHING, NOTHING]))
+    assert "keep" not in sentence
+    assert "lower learning rate" in sentence
+    assert findings["diverged"].next_step.startswith("Keep epoch 0")
+
+
+def test_the_course_of_one_of_two_runs_says_that_it_diverged():
+    rates = [0.1] * 6 + [0.8] * 2
+    said = course(history_of([*GOOD, GUESS, GUESS], rates), "second")
+    assert said.startswith("second diverged at epoch 6 (learning rate 0.8); its best is epoch ")
+
+
+def test_a_loss_that_is_infinite_at_the_collapse_is_a_divergence():
+    one_class = np.where(np.arange(CLASSES) == 1, 0.0, -np.inf) * np.ones((SAMPLES, 1))
+    sentence, findings = everything(history_of([*GOOD, one_class, one_class]))
+    assert sentence.startswith("Diverged at epoch 6: ")
+    assert "infinite loss" in findings["diverged"].sentence
+    assert "∞" not in findings["diverged"].sentence
+
+
+def test_diagnose_says_it_first():
+    assert diagnose(history_of([*GOOD, GUESS, GUESS]))[0].code == "diverged"

@@ -1,0 +1,193 @@
+"""One checkpoint is recommended, in every sentence and step of a page, whatever the run looks like."""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+
+import numpy as np
+import pytest
+from real_runs import ARRAYS, checkpoints_of
+
+from confshift.analysis.comparison import compare
+from confshift.analysis.history import summarize
+from confshift.checkpoint import Checkpoint
+from confshift.findings.diagnosis import answers
+from confshift.findings.headline import headline
+from confshift.findings.told import is_judged
+from confshift.findings.wording import interval, nats
+from confshift.predictions import Predictions
+
+#: What is to be kept, in the words of any sentence.
+ADVICE = re.compile(r"(?:[Kk]eep|[Gg]o back to|[Pp]refer|[Tt]he checkpoint to keep is) epoch (\d+(?:\.\d+)?)")
+VAGUE = re.compile(r"[Kk]eep (?:the|an|this)\b|[Pp]refer (?:the|an)\b|earlier checkpoint|if you keep")
+
+RANDOM = np.random.default_rng(7)
+SAMPLES = 500
+TARGETS = RANDOM.integers(0, 4, SAMPLES)
+SIGNAL, NOISE = np.eye(4)[TARGETS], RANDOM.normal(size=(SAMPLES, 4))
+
+
+def epochs_of(strengths, scales, jitter=0.05):
+    """Logits whose shape knows as much as a strength says, on a scale, with jitter of their own."""
+    random = np.random.default_rng(3)
+    return [
+        scale * (strength * SIGNAL + NOISE + jitter * random.normal(size=NOISE.shape)) - 9
+        for strength, scale in zip(strengths, scales, strict=True)
+    ]
+
+
+UP, FLAT = np.linspace(0.2, 2, 8), np.full(16, 2.0)
+NOTHING = np.full_like(NOISE, np.nan)
+SOME = np.where(np.arange(SAMPLES)[:, None] < 100, np.nan, 0.0)
+BIAS = np.array([1.5, 0, 0, 0])
+
+ODD = {
+    "confidence": epochs_of([*UP, *FLAT], np.r_[np.ones(8), np.linspace(1, 5, 16)]),
+    "overfitting": epochs_of([*UP, *np.linspace(2, 0.8, 16)], np.r_[np.ones(8), np.linspace(1, 3, 16)]),
+    "more mistakes": epochs_of([*UP, *np.linspace(2, 0.5, 16)], np.ones(24)),
+    "hidden": epochs_of([*UP, *np.linspace(2, 1.4, 16)], np.linspace(0.1, 0.5, 24)),
+    "jitter": epochs_of([*UP, *FLAT], np.ones(24), jitter=0.5),
+    "improving": epochs_of(np.linspace(0.2, 2, 24), np.ones(24)),
+    "class drift": [z + t * BIAS / 12 for t, z in enumerate(epochs_of([*UP, *FLAT], np.ones(24)))],
+    "the first is the best": epochs_of(np.linspace(2, 0.5, 20), np.linspace(1, 3, 20)),
+    "two epochs": epochs_of([1, 2], [1, 9]),
+    "one epoch": epochs_of([1], [1]),
+    "nothing at the end": [*epochs_of([*UP, *FLAT], np.linspace(0.5, 3, 24)), NOTHING, NOTHING],
+    "nothing in the middle": [
+        *epochs_of([*UP, *FLAT[:4]], np.linspace(0.5, 3, 12)),
+        NOTHING,
+        *epochs_of(FLAT[:8], np.linspace(3, 5, 8)),
+    ],
+    "some samples lost at the end": [
+        *epochs_of([*UP, *FLAT[:8]], np.linspace(0.5, 3, 16)),
+        *(SOME + z for z in epochs_of(FLAT[:8], np.linspace(3, 6, 8))),
+    ],
+    "collapse": [*epochs_of(UP, np.ones(8)), *[0 * NOISE - BIAS] * 3],
+    "separable": [scale * SIGNAL - 9 for scale in (0.5, 2, 5, 9, 20, 30)],
+    "never learned": [scale * NOISE - 9 for scale in (0.1, 1, 2, 4, 6, 8)],
+    "infinite at the end": [
+        *epochs_of([*UP, *FLAT[:8]], np.linspace(0.5, 3, 16)),
+        *[np.where((np.arange(SAMPLES) < 9)[:, None] & (SIGNAL > 0), -np.inf, 0.0) + 3 * SIGNAL + NOISE] * 6,
+    ],
+}
+
+
+@cache
+def history_of(name):
+    if name not in ODD:
+        return summarize(checkpoints_of(name))
+    return summarize(
+        Checkpoint.from_predictions(Predictions(z, TARGETS), epoch=epoch) for epoch, z in enumerate(ODD[name])
+    )
+
+
+@pytest.mark.parametrize("name", [*ODD, *sorted(path.stem for path in ARRAYS.glob("*.npz"))])
+def test_every_sentence_that_names_a_checkpoint_to_keep_names_the_same(name):
+    history = history_of(name)
+    checkpoints = history.main.checkpoints
+    pairs = {history.pair, history.pair_ending_at(checkpoints[len(checkpoints) // 2])}
+    for pair in pairs:
+        if not (pair[0].columns["finite"] & pair[1].columns["finite"]).any():
+            continue
+        comparison = compare(*pair)
+        texts = [headline(history, comparison)]
+        for finding in answers(history, comparison):
+            texts += [finding.sentence, finding.next_step]
+        found = {float(epoch) for text in texts for epoch in ADVICE.findall(text)}
+        assert found <= {history.recommendation.epoch}
+        assert not [text for text in texts if VAGUE.search(text)]
+
+
+def test_a_verdict_is_quoted_for_its_own_pair_where_the_last_epochs_are_left_out():
+    history = history_of("rate_rises_until_nothing_is_finite")
+    row = history.rise.loc["loss"]
+    assert row["epochs_left_out"] == 10
+    own = compare(*history.pair)
+    assert (own.before.epoch, own.after.epoch) == (row["best_epoch"], row["last_epoch"])
+    assert is_judged(history, own)
+    checkpoints = {one.epoch: one for one in history.main.checkpoints}
+    assert not is_judged(history, compare(checkpoints[4], checkpoints[20]))
+
+
+def test_a_verdict_over_other_samples_than_the_pairs_is_not_quoted():
+    """A third of the samples has no answer in the middle: the verdict is about the others."""
+    random = np.random.default_rng(0)
+    logits = np.array(epochs_of(np.full(20, 2.0), np.linspace(0.8, 4, 20)))
+    whole = summarize(
+        Checkpoint.from_predictions(Predictions(z, TARGETS), epoch=t) for t, z in enumerate(logits)
+    )
+    for share, quoted in ((0.3, False), (0.006, True)):
+        some = logits.copy()
+        some[10, random.random(SAMPLES) < share] = np.nan
+        history = summarize(
+            Checkpoint.from_predictions(Predictions(z, TARGETS), epoch=t) for t, z in enumerate(some)
+        )
+        comparison = compare(*history.pair)
+        assert history.rise.loc["loss", "status"] == "systematic"
+        samples = history.rise.loc["loss", "samples"]
+        assert samples < SAMPLES == len(comparison.panel.targets)
+        sentence = headline(history, comparison)
+        assert ("systematic" in sentence) == quoted
+        assert (f"that is systematic (over {samples:,} samples);" in sentence) == quoted
+        assert ("keep epoch" in sentence) == quoted
+    assert "that is systematic;" in headline(whole, compare(*whole.pair))
+
+
+@pytest.mark.parametrize("name", ["hidden", "overfitting", "biased_start", "noisy_digits"])
+def test_harm_that_came_while_the_loss_fell_is_counted_from_the_best_epoch_by_the_rest(name):
+    history = history_of(name)
+    comparison = compare(*history.pair)
+    row = history.rise.loc["refinement_loss"]
+    assert comparison.before.epoch > row["best_epoch"]
+    losses = history.table.set_index("epoch")["loss"]
+    assert losses[comparison.before.epoch] < losses[row["best_epoch"]]
+    ends = f"from epoch {row['best_epoch']:g} to {row['last_epoch']:g} the refinement loss rose by "
+    assert f"but {ends}{nats(row['amount'])} nats, so go back to epoch " in headline(history, comparison)
+    lost = next(one for one in answers(history, comparison) if one.code == "lost_information")
+    assert (
+        f"The loss hides it: from epoch {row['best_epoch']:g}, the best by refinement loss, to"
+        in lost.sentence
+    )
+    since = compare(
+        next(one for one in history.main.checkpoints if one.epoch == row["best_epoch"]), comparison.after
+    )
+    assert f"{since.switches.forgotten:,} samples were forgotten" in lost.sentence
+    assert interval(since.change.loc["refinement_loss"]) in lost.sentence
+
+
+def test_harm_is_hidden_where_the_least_loss_is_the_last_epochs():
+    history = summarize(
+        Checkpoint.from_predictions(Predictions(z, TARGETS), epoch=epoch)
+        for epoch, z in enumerate(epochs_of([*UP, *np.linspace(2, 1.7, 16)], np.linspace(0.03, 0.5, 24)))
+    )
+    comparison = compare(*history.pair)
+    assert (comparison.before.epoch, comparison.after.epoch) == (0, 23)
+    sentence = headline(history, comparison)
+    assert "the validation loss fell by" in sentence
+    assert "but from epoch 7 to 23 the refinement loss rose by " in sentence
+    assert "so go back to epoch 7 and calibrate it" in sentence
+
+
+@pytest.mark.parametrize(
+    "name", ["confidence", "improving", "more mistakes", "class drift", "jitter", "lr_drops"]
+)
+def test_no_harm_is_hidden_where_the_pair_shows_it_or_there_is_none(name):
+    history = history_of(name)
+    comparison = compare(*history.pair)
+    assert "but from epoch" not in headline(history, comparison)
+    assert not [one for one in answers(history, comparison) if "The loss hides it" in one.sentence]
+
+
+def test_a_pair_that_somebody_chose_is_not_told_the_runs_harm_in_the_headline():
+    history = history_of("hidden")
+    checkpoints = history.main.checkpoints
+    assert "but from" not in headline(history, compare(checkpoints[10], checkpoints[15]))
+    assert "but from" not in headline(history, compare(checkpoints[20], checkpoints[23]))
+
+
+def test_the_last_checkpoint_as_the_best_is_compared_with_the_first_which_no_verdict_is_about():
+    history = history_of("improving")
+    comparison = compare(*history.pair)
+    assert comparison.before is history.main.checkpoints[0]
+    assert not is_judged(history, comparison)
