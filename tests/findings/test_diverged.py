@@ -13,6 +13,7 @@ from confshift.findings.diagnosis import answers, diagnose
 from confshift.findings.diverged import diverged
 from confshift.findings.headline import course, headline
 from confshift.predictions import Predictions
+from confshift.reporting.subject import tell_two_runs
 
 SAMPLES, CLASSES = 500, 4
 RANDOM = np.random.default_rng(0)
@@ -132,6 +133,35 @@ def test_the_course_of_one_of_two_runs_says_that_it_diverged():
     rates = [0.1] * 6 + [0.8] * 2
     said = course(history_of([*GOOD, GUESS, GUESS], rates), "second")
     assert said.startswith("second diverged at epoch 6 (learning rate 0.8); its best is epoch ")
+
+
+def two_runs(**epochs):
+    bad = [*GOOD, GUESS, GUESS]
+    runs = [
+        [Checkpoint.from_predictions(Predictions(z, TARGETS), epoch=epoch) for epoch, z in enumerate(logits)]
+        for logits in (GOOD, bad)
+    ]
+    histories = tuple(summarize(run) for run in runs)
+    chosen = {"before": None, "after": None, "title": None, "thumbnail": None} | epochs
+    return tell_two_runs(tuple(runs), histories, **chosen)
+
+
+def test_of_two_runs_the_one_that_diverged_is_named_first():
+    story = two_runs()
+    assert story.verdict.startswith(
+        "second run diverged at epoch 6: the answers are then no better than a guess. "
+    )
+    verdicts = {finding.code: finding.verdict for finding in story.findings}
+    assert story.comparison.after.epoch < 6
+    assert "diverged" not in " ".join(finding.sentence for finding in story.findings)
+    assert set(verdicts) >= {"loss_change", "temperature_repairs"}
+
+
+def test_a_diverged_checkpoint_of_a_second_run_is_not_explained_by_confidence():
+    findings = {finding.code: finding for finding in two_runs(after=7).findings}
+    assert findings["temperature_repairs"].verdict == "not applicable"
+    assert findings["temperature_repairs"].sentence.startswith("Diverged at epoch 6: ")
+    assert not [finding for finding in findings.values() if finding.next_step]
 
 
 def test_a_loss_that_is_infinite_at_the_collapse_is_a_divergence():

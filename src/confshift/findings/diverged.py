@@ -72,18 +72,20 @@ def since_when(found: Divergence) -> str:
     return f"Diverged at epoch {epoch(found.epoch)}{at_rate}"
 
 
-def opening_of_divergence(history: History) -> str:
-    """Return the first sentence about a run that diverged; "" for another.
+def opening_of_divergence(history: History, name: str = "") -> str:
+    """Return the first sentence about a run that diverged, by its name where there are two; "" for another.
 
     Outputs that are not finite have a sentence of their own that follows.
     """
     found = history.divergence
     if not found:
         return ""
-    guesses = found.end[found.end["state"] != "no finite output"]
-    if guesses.empty:
-        return f"{since_when(found)}."
-    return f"{since_when(found)}: the answers are then no better than a guess."
+    since = since_when(found)
+    if name:
+        since = f"{name} {since[0].lower()}{since[1:]}"
+    if (found.end["state"] == "no finite output").all():
+        return f"{since}."
+    return f"{since}: the answers are then no better than a guess."
 
 
 def _end(history: History) -> str:

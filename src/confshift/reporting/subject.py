@@ -20,6 +20,7 @@ from confshift.checkpoint import Checkpoint
 from confshift.errors import ConfshiftError
 from confshift.findings.change import about_change
 from confshift.findings.diagnosis import answers, choose_pair
+from confshift.findings.diverged import opening_of_divergence, shows_divergence, without_explanations
 from confshift.findings.headline import difference, headline
 from confshift.findings.left_out import opening, pair_opening
 from confshift.findings.question import Finding
@@ -130,12 +131,14 @@ def tell_two_runs(
     other = copy(second) if second is first else second
     groups = histories[0].groups
     comparison = _compare(first, other, names, groups)
-    sentences = [opening(history.main, name) for history, name in zip(histories, names, strict=True)]
+    named = list(zip(histories, names, strict=True))
+    sentences = [opening_of_divergence(history, name) for history, name in named]
+    sentences += [opening(history.main, name) for history, name in named]
     if not any(sentences):
         sentences = [pair_opening(comparison)]
     sentences.append(difference(comparison, first=names[0], second=names[1]))
     verdict = " ".join(sentence for sentence in sentences if sentence)
-    findings = tuple(_about_the_worse(comparison, names, groups))
+    findings = tuple(_about_the_worse(comparison, names, histories))
     problems = _problems(runs)
     whole = title or f"{names[0]} against {names[1]}"
     return Story(whole, verdict, names, histories, comparison, findings, problems, thumbnail)
@@ -150,18 +153,22 @@ def _compare(
         raise ConfshiftError(f"{names[0]} and {names[1]}: {error}") from error
 
 
-def _about_the_worse(comparison: Comparison, names: tuple[str, str], groups: Groups | None) -> list[Finding]:
+def _about_the_worse(
+    comparison: Comparison, names: tuple[str, str], histories: tuple[History, History]
+) -> list[Finding]:
     """Answer why one run has the higher loss, as the later side: the questions are about a rise."""
     rising = comparison
     before, after = comparison.infinite_samples
     falls = comparison.change.loc["loss", "change"] < 0
     if bool(before) > bool(after) or (falls and bool(before) == bool(after)):
-        rising, names = compare(comparison.after, comparison.before, groups=groups), names[::-1]
+        rising = compare(comparison.after, comparison.before, groups=histories[0].groups)
+        names, histories = names[::-1], histories[::-1]
     sides = (rising.before, rising.after)
     lower, higher = (
         f"{name} (epoch {epoch(checkpoint.epoch)})" for name, checkpoint in zip(names, sides, strict=True)
     )
-    return about_change(rising, names=(lower, higher))
+    findings, worse = about_change(rising, names=(lower, higher)), histories[1]
+    return without_explanations(findings, worse.divergence) if shows_divergence(worse, rising) else findings
 
 
 def _checkpoint_of(history: History, side: str, at: float | None) -> Checkpoint:

@@ -55,7 +55,7 @@ _MAX_FILTER = 2_000
 _MOVERS = 12
 
 #: The findings whose advice is the answer to "what now?".
-_ABOUT_THE_RUN = ("run_kind", "best_checkpoint")
+_ABOUT_THE_RUN = ("diverged", "run_kind", "best_checkpoint")
 
 #: A table as text: its head, its rows, and how many more there are.
 TextTable = Mapping[str, Any]
