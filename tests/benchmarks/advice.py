@@ -19,11 +19,9 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 from trainings import RUNS, Trained, accuracy_of, loss_of, trained
 
 from confshift.analysis.comparison import compare
@@ -87,7 +85,9 @@ def said(history: History, *, full: bool) -> str:
         for one in findings
         if one.code in SHOWN
     ]
-    lines += [f"  {one.next_step}" for one in findings if one.code == "best_checkpoint"]
+    choice = history.recommendation
+    biases = " ".join(f"{bias:+.2f}" for bias in choice.biases) if choice.with_biases else "none"
+    lines += [f"  Keep {choice.epoch:g}, T = {choice.temperature:.3g}, biases {biases}: {choice.reason}"]
     others = [one.code for one in findings if one.verdict == "yes" and one.code not in SHOWN]
     return "\n".join([*lines, f"  Yes too: {', '.join(others)}"])
 
@@ -116,16 +116,10 @@ def on_the_test_half(run: Trained, history: History) -> dict[str, float]:
             f"{rule}: loss with T": loss_of(logits / temperature, run.test_targets),
             f"{rule}: accuracy": accuracy_of(logits, run.test_targets),
         }
-    advised = recalibration(history)(run.test_logits[rules["kept"]])
+    advised = run.test_logits[rules["kept"]] / choice.temperature + np.array(choice.biases)
     row["advised: loss"] = loss_of(advised, run.test_targets)
     row["advised: accuracy"] = accuracy_of(advised, run.test_targets)
     return row
-
-
-def recalibration(history: History) -> Callable[[NDArray], NDArray]:
-    """Return the function of logits that the tool advises."""
-    choice = history.recommendation
-    return lambda logits: logits / choice.temperature + np.array(choice.biases)
 
 
 def with_patience(losses: list[float], patience: int) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from confshift.analysis.history import summarize
@@ -51,7 +52,7 @@ def test_where_the_loss_prefers_an_early_epoch_and_the_rest_a_late_one(base):
     expected = f"epoch 1 ({nats(refinement['refinement_loss'])} nats {at_temperature}"
     assert expected in finding.sentence
     assert f"epoch 1 with T = {refinement['temperature']:.3g}" in finding.next_step
-    assert finding.evidence is history.best
+    pd.testing.assert_frame_equal(finding.evidence, history.best)
 
 
 def test_where_they_differ_by_noise_only_it_cannot_tell(base):

@@ -47,7 +47,7 @@ def test_a_report_computes_each_statistic_once(run, monkeypatch):
         monkeypatch.setattr(module, function, counting(name, getattr(module, function)))
     made = report(run)
     assert calls == dict.fromkeys(ASKED_ONCE, 1)
-    assert len(made.findings) == 24
+    assert len(made.findings) == 25
 
 
 def test_every_finding_of_a_report_has_a_severity_that_its_verdict_explains(run):

@@ -129,7 +129,9 @@ def lost_information(history: History, comparison: Comparison) -> Finding:
     series = history.rise.loc[["refinement_loss", "error_rate"]]
     ends_there = comparison.after.epoch == series["last_epoch"].iloc[0]
     is_judged = ends_there and kind_of(history) != "too_early"
-    verdict, reason = _lost_over_run(series) if is_judged else _lost_between(refinement, loss, switches)
+    verdict, reason = (
+        _lost_over_run(history, series) if is_judged else _lost_between(refinement, loss, switches)
+    )
     step = f"Keep {kept(history)}; more data, augmentation or regularisation would act on this part."
     sentence += reason + _since_best(history, comparison)
     return _LOST_INFORMATION.answer(verdict, sentence, table, step if verdict == "yes" else "")
@@ -151,12 +153,15 @@ def _since_best(history: History, comparison: Comparison) -> str:
     )
 
 
-def _lost_over_run(series: pd.DataFrame) -> tuple[Verdict, str]:
+def _lost_over_run(history: History, series: pd.DataFrame) -> tuple[Verdict, str]:
     refinement, errors = (status.replace("_", " ") for status in series["status"])
     reason = f" Over the whole run the refinement loss is judged {refinement}, the error rate {errors}."
     if series.loc["refinement_loss", "infinite_samples"] > 0:
         reason += " It is infinite at the end, from samples whose true class has a probability of 0."
         return ("yes" if series.loc["error_rate", "status"] == "systematic" else "cannot tell"), reason
+    if kind_of(history) == "class_drift":
+        drift = " Most of the rise is class balance, which one bias for each class repairs, errors with it."
+        return "no", reason + drift
     if (series["status"] == "systematic").any():
         return "yes", reason
     return ("no" if refinement in ("flat", "small") else "cannot tell"), reason

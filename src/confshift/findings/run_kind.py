@@ -175,8 +175,10 @@ def _kind_of_rise(history: History) -> str:
     rise = history.rise
     others = rise.drop(index="loss")
     drifts = history.balance_share >= _MAIN
+    if drifts:  # which makes errors by itself
+        others = others.drop(index="error_rate")
     worse = others[others["status"] == "systematic"]
-    if len(worse) and not (drifts and "refinement_loss" not in worse.index):
+    if len(worse):
         share, undone = worse["share_of_rise"].max(), worse["share_of_fall"].max()
         if share >= _SUBSTANTIAL and not (share < _MINOR and undone < _LITTLE_UNDONE):
             return "overfitting"
