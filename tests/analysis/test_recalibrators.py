@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 from scipy.optimize import minimize, minimize_scalar
 from scipy.special import log_softmax, logsumexp
 
+from confshift.analysis.causes.label_noise import LabelNoise, looks_wrong
 from confshift.analysis.history import summarize
 from confshift.analysis.recalibrators import METHODS, Recalibrator, choose, table_of
-from confshift.analysis.vector_scaling import why_no_scales
+from confshift.analysis.vector_scaling import cross_fit, why_no_scales
 from confshift.checkpoint import Checkpoint
 from confshift.predictions import Predictions
 
@@ -238,6 +239,33 @@ def test_an_absent_class_has_finite_numbers():
 )
 def test_scales_are_tried_where_a_class_has_a_hundred_samples(samples, classes, reason):
     assert why_no_scales(samples, classes) == reason
+
+
+def test_scales_are_held_against_biases_fitted_to_the_same_folds():
+    """Biases fitted to all samples but one would have a quarter more to learn from."""
+    logits, targets = unequal()
+    table = table_of(choose(checkpoint_of(logits, targets)), checkpoint_of(logits, targets))
+    with_scales, without = (cross_fit(logits, targets, scales=scales) for scales in (True, False))
+    gains = without.losses - with_scales.losses
+    assert table.loc["vector", "rival"] == "temperature_and_biases"
+    assert table.loc["vector", "lead"] == pytest.approx(gains.mean(), abs=1e-12)
+    assert table.loc["vector", "lead_se"] == pytest.approx(gains.std(ddof=1) / 1200**0.5, abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("numbers", "expected"),
+    [
+        ({}, True),
+        ({"gain": 0.0199}, False),  # not beyond two errors
+        ({"loss": 3.1}, False),  # less than 1 % of the loss
+        ({"floor_se": 0.06}, False),
+        ({"floor": 0.0, "gain": 0.0, "floor_se": np.nan, "gain_se": np.nan}, False),  # nothing was fitted
+    ],
+)
+def test_labels_look_wrong_where_a_floor_is_real_and_worth_a_hundredth_of_the_loss(numbers, expected):
+    fit = {"floor": 0.1, "floor_se": 0.04, "wrong_labels": 0.09, "wrong_labels_se": 0.04, "temperature": 1.0}
+    fit |= {"gain": 0.03, "gain_se": 0.01, "samples": 500, "loss": 1.0}
+    assert looks_wrong(LabelNoise(**{**fit, **numbers})) == expected
 
 
 # ------------------------------------------------------------------------------------------ what is exact

@@ -149,6 +149,7 @@ def test_masked_classes_stay_masked_and_rows_without_an_answer_stay_so(calibrati
         assert np.isneginf(scores[0, 1])
         assert np.isfinite(scores[0, [0, 2]]).all()
         assert np.isnan(scores[1]).any()
+        np.testing.assert_allclose(scores, found.apply(logits), atol=1e-6)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
