@@ -127,3 +127,12 @@ def test_a_biased_start_does_not_hide_that_knowledge_is_lost_later():
     assert run.verdict("lost_information") == "yes"
     assert 9 <= run.history.best.loc["refinement_loss", "epoch"] <= 14
     assert 9 <= run.kept.epoch <= 14
+
+
+def test_scales_that_beat_biases_but_not_the_temperature_are_not_recommended():
+    """On five other foldings of the samples, they are .5 to 2 standard errors better than the temperature."""
+    kept = next(one for one in checkpoints_of("noisy_digits") if one.epoch == 32)
+    choice = choose(kept)
+    assert choice.recommended.method == "temperature"
+    rival, _, _ = choice.lead(choice.trials[3])
+    assert rival == "temperature"

@@ -77,6 +77,7 @@ class Trial:
     rows: NDArray[np.intp] | EllipsisType = ...  # which of the samples with a finite loss those are
     hits: NDArray[np.bool_] | None = None  # which of `hit_rows` it predicts right; None: as many as before
     hit_rows: NDArray[np.intp] | EllipsisType = ...
+    folds: NDArray[np.float64] | None = None  # the losses of `hit_rows` by five folds, where it was fitted so
     reason: str = ""  # why it was not fitted
 
     @property
@@ -102,7 +103,7 @@ class Choice:
     def lead(self, trial: Trial) -> tuple[str, float, float]:
         """Return the simpler method that a trial beats least clearly, its gain over that and the error."""
         leads = [
-            (simpler.method, *_mean_and_error(simpler.losses[trial.rows] - trial.losses))
+            (simpler.method, *_mean_and_error(_losses_beside(simpler, trial) - trial.losses))
             for simpler in self.trials[: self.trials.index(trial)]
             if simpler.losses is not None and trial.losses is not None
         ]
@@ -242,24 +243,29 @@ def _from_columns(checkpoint: Checkpoint) -> tuple[Trial, Trial, Trial]:
 
 def _cross_fitted(checkpoint: Checkpoint, biases: Trial) -> tuple[Trial, Trial]:
     """Return temperature and biases with what they predict, and a scale a class where that can be fitted."""
-    calibrated = biases.losses
-    if calibrated is None:
-        return biases, _untried("vector", "goes out from temperature_and_biases")
+    if not biases.fitted:
+        return biases, _untried("vector", "starts from temperature_and_biases")
     try:
         logits, targets = checkpoint.scored_logits
     except ConfshiftError as error:
         return biases, _untried("vector", _unread(error))
     folds = vector_scaling.cross_fit(logits, targets, scales=False)
-    biases = replace(biases, hits=folds.hits, hit_rows=folds.rows)
+    biases = replace(biases, hits=folds.hits, hit_rows=folds.rows, folds=folds.losses)
     if reason := vector_scaling.why_no_scales(*logits.shape):
         return biases, _untried("vector", reason)
     fit = vector_scaling.cross_fit(logits, targets, scales=True)
     vector = Recalibrator("vector", 1 / fit.beta, tuple(fit.biases.tolist()), tuple(fit.scales.tolist()))
     plain = checkpoint.scores.loss[np.isfinite(checkpoint.scores.loss)][fit.rows]
-    # Against biases fitted to the same folds: those fitted to all samples but one have more to learn from.
-    losses = calibrated[fit.rows] + fit.losses - folds.losses
-    gain = _mean_and_error(plain - losses)
-    return biases, Trial(vector, *gain, losses, fit.rows, fit.hits, fit.rows)
+    gain = _mean_and_error(plain - fit.losses)
+    return biases, Trial(vector, *gain, fit.losses, fit.rows, fit.hits, fit.rows, fit.losses)
+
+
+def _losses_beside(simpler: Trial, trial: Trial) -> NDArray[np.float64]:
+    """Return the losses by a simpler method of the samples of another, by the same folds where there are."""
+    if trial.folds is not None and simpler.folds is not None:
+        return simpler.folds
+    assert simpler.losses is not None
+    return simpler.losses[trial.rows]
 
 
 def _label_noise(checkpoint: Checkpoint) -> tuple[LabelNoise | None, str]:
