@@ -63,6 +63,7 @@ BAD_ENDS = {
     "the loss explodes": lambda net: 1e6 * net.noise(),
     "one class is the answer": lambda net: net.constant(2),
     "a bias is the answer": lambda net: net.good[-1] + net.constant(2),
+    "a small bias is, before which the rest is known": lambda net: net.good[-1] + net.constant(2, size=9.0),
     "the logits hold nothing": lambda net: net.constant(2, size=0.3),
     "the logits hold nothing at a small scale": lambda net: 1e-3 * net.noise(),
     "every true class has a probability of 0": lambda net: np.where(net.constant(1) > 0, 0.0, -np.inf),
