@@ -157,7 +157,8 @@ def _refitted(
         others.slope[sample] = others.curvature[sample] = np.nan
         slope, curvature = np.nansum(others.slope), np.nansum(others.curvature)
         # A Newton step, but in log beta where it is long, lest it leads beyond 0.
-        step = -slope / (curvature * beta) if curvature > 0 else math.copysign(math.inf, -slope)
+        bend = curvature * beta  # may be too small for a number, and then says nothing
+        step = -slope / bend if bend > 0 else math.copysign(math.inf, -slope)
         proposed = min(max(beta * math.exp(min(max(step, -1.0), 1.0)), low), high)
         if abs(proposed - beta) < 1e-9 * beta:
             break
@@ -245,7 +246,9 @@ class _Problem:
             theta, sums = theta + step, following
             if len(sums.hessian):
                 model = _Model(theta, sums.hessian)
-        return _Optimum(theta + step, model.inverse, model.hessian)
+        theta = theta + step
+        theta[1:] -= theta[1:].mean()
+        return _Optimum(theta, model.inverse, model.hessian)
 
     def _part(self, size: int) -> _Problem:
         """Return the problem of a random part of the samples: folders are sorted by class."""
@@ -283,6 +286,8 @@ class _Problem:
                 second[0, 1:] += unit * (ones @ p - cross)
                 spread = np.einsum("ij,ij->i", p, z) - first * first
                 second[0, 0] += unit * unit * spread.sum(dtype=np.float64)
+        # The probabilities of a sample add up to 1, so that only rounding can move all biases together.
+        gradient[1:] -= gradient[1:].mean() - self.ridge * biases.mean()
         if hessian:
             second[1:, 0] = second[0, 1:]
         return _Sums(objective, gradient, second)
