@@ -136,3 +136,15 @@ def test_scales_that_beat_biases_but_not_the_temperature_are_not_recommended():
     assert choice.recommended.method == "temperature"
     rival, _, _ = choice.lead(choice.trials[3])
     assert rival == "temperature"
+
+
+@DIVERGED
+def test_a_training_that_diverges_is_stopped_soon_after(name):
+    checkpoints = checkpoints_of(name)
+    begin = judged(name).history.divergence.epoch
+    stops = [
+        summarize([one for one in checkpoints if one.epoch <= end], looks=40) for end in (begin, begin + 2)
+    ]
+    assert stops[1].should_stop
+    assert f"diverged at epoch {begin:g}; keep epoch" in stops[1].stop_reason
+    assert "diverged" not in stops[0].stop_reason

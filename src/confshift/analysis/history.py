@@ -20,7 +20,7 @@ from confshift.analysis.epoch_rows import assemble, cells_part, class_columns, r
 from confshift.analysis.grouping import Codes, Groups, group_codes
 from confshift.analysis.pairs import pairs_of
 from confshift.analysis.panel import Panel, stack
-from confshift.analysis.recommendation import Recommendation, recommend
+from confshift.analysis.recommendation import Recommendation, reason_to_stop, recommend
 from confshift.analysis.rise import Judgement, balance_share, check_looks, judge
 from confshift.analysis.series import Looks
 from confshift.analysis.unscored import enough_answers
@@ -208,32 +208,26 @@ class History:
     def should_stop(self) -> bool:
         """Whether the training should end: the rest of the loss, what the model knows, rises systematically.
 
-        A loss that rises by confidence alone is no reason: recalibration repairs it. In runs whose rest does
-        not rise, one of many looks is wrong as often as `rise` says of "every epoch".
+        Or it has diverged for three checkpoints: a collapse may be taken back. A loss that rises by
+        confidence is no reason: recalibration repairs it. In runs whose rest does not rise, one of many
+        looks is wrong as often as `rise` says of "every epoch".
 
         Raises
         ------
         ConfshiftError
             Where the history was made for one look: asked after each epoch, its false alarms would add up.
         """
+        return bool(self.stop_reason)
+
+    @property
+    def stop_reason(self) -> str:
+        """Why the training should end, and which checkpoint to keep; "" where it should go on."""
         if self.looks == "once":
             raise ConfshiftError(
                 'looks="once": should_stop is asked after every epoch; make the history by '
                 'summarize(run, looks="every epoch"), or with the number of epochs that are planned'
             )
-        return bool(self.rise.loc["refinement_loss", "status"] == "systematic")
-
-    @property
-    def stop_reason(self) -> str:
-        """Why the training should end, and which checkpoint to keep; "" where it should go on."""
-        if not self.should_stop:
-            return ""
-        row = self.rise.loc["refinement_loss"]
-        return (
-            f"the refinement loss, which no recalibration repairs, has risen systematically: "
-            f"{row['best_value']:.4g} nats at epoch {row['best_epoch']:g}, {row['last_value']:.4g} at epoch "
-            f"{row['last_epoch']:g}; keep epoch {self.recommendation.epoch:g}"
-        )
+        return reason_to_stop(self.divergence, self.rise.loc["refinement_loss"], self.recommendation.epoch)
 
     @cached_property
     def balance_share(self) -> float:

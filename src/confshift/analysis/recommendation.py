@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from confshift.analysis.causes.divergence import Divergence
 from confshift.analysis.panel import Panel
 from confshift.analysis.recalibrators import by_gain, choose
 from confshift.checkpoint import Checkpoint
@@ -84,4 +85,32 @@ def _recalibrated(panel: Panel, row: pd.Series, reason: str) -> Recommendation:
         float(row["accuracy"]),
         reason + caution,
         trial.method,
+    )
+
+
+#: For so many checkpoints a divergence has to last until the training should end.
+_LASTING = 3
+
+
+def reason_to_stop(divergence: Divergence, rest: pd.Series, kept: float) -> str:
+    """Say why a training should end; "" where it should go on.
+
+    Parameters
+    ----------
+    divergence : Divergence
+    rest : Series
+        The row of the refinement loss in `History.rise`.
+    kept : float
+        The epoch of the recommended checkpoint.
+    """
+    if divergence and len(divergence.end) >= _LASTING:
+        return f"the training diverged at epoch {divergence.epoch:g}; keep epoch {kept:g}"
+    if rest["status"] != "systematic":
+        return ""
+    first, last = (
+        f"{rest[f'{end}_value']:.4g} nats at epoch {rest[f'{end}_epoch']:g}" for end in ("best", "last")
+    )
+    return (
+        f"the refinement loss, which no recalibration repairs, has risen systematically: {first}, {last}; "
+        f"keep epoch {kept:g}"
     )
