@@ -23,6 +23,8 @@ _NO_FLOOR = 1e-5
 _SURE = 0.99
 #: A gain or a floor above this many standard errors is significant.
 BEYOND_ERROR = 2.0
+#: In standard errors, where one checkpoint alone is asked.
+_SURE_ALONE = 3.0
 #: A gain of this share of the loss is worth a word.
 WORTHWHILE = 0.01
 
@@ -46,9 +48,9 @@ class LabelNoise(NamedTuple):
 
 
 def looks_wrong(noise: LabelNoise) -> bool:
-    """Tell whether labels look wrong to one checkpoint; it takes two that agree to be sure of the share."""
-    gains = noise.gain > BEYOND_ERROR * noise.gain_se and noise.gain >= WORTHWHILE * noise.loss
-    return bool(gains and noise.floor > BEYOND_ERROR * noise.floor_se)
+    """Tell whether labels look wrong to one checkpoint, which has to be surer than two that agree."""
+    gains = noise.gain > _SURE_ALONE * noise.gain_se and noise.gain >= WORTHWHILE * noise.loss
+    return bool(gains and noise.floor > _SURE_ALONE * noise.floor_se)
 
 
 def label_noise_floor(

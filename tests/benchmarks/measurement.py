@@ -1,0 +1,47 @@
+"""What the three parts of a loss cost beside one temperature, as ratios of CPU time.
+
+    OMP_NUM_THREADS=1 python tests/benchmarks/measurement.py
+
+Columns: the temperature's fit in ms, and how many times as long the joint fit with all left-out losses takes.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+
+import numpy as np
+
+from confshift import recalibration, temperature
+
+SIZES = [(150, 2), (1000, 10), (5000, 10), (10_000, 10), (10_000, 100), (50_000, 100), (50_000, 1000)]
+
+
+def milliseconds(work: Callable[[], object], repeats: int) -> float:
+    """Return the least CPU time of some repeats."""
+    times = []
+    for _ in range(repeats):
+        start = time.process_time()
+        work()
+        times.append(time.process_time() - start)
+    return 1000 * min(times)
+
+
+def main() -> None:
+    sys.stdout.write("      N     K  temperature  joint / temperature\n")
+    for samples, classes in SIZES:
+        random = np.random.default_rng(0)
+        targets = random.integers(0, classes, samples)
+        logits = 2 * random.normal(size=(samples, classes)) + 0.5 * random.normal(size=classes)
+        logits[np.arange(samples), targets] += 3
+        logits = (2 * logits).astype(np.float32)
+        curve, wrong = temperature.fit(logits, targets), logits.argmax(axis=1) != targets
+        repeats = 2 if classes > 100 else 5
+        one = milliseconds(lambda: temperature.fit(logits, targets), repeats)  # noqa: B023
+        joint = milliseconds(lambda: recalibration.left_out(logits, targets, curve, wrong), repeats)  # noqa: B023
+        sys.stdout.write(f"{samples:7,} {classes:5,} {one:9.1f} ms {joint / one:20.1f}\n")
+
+
+if __name__ == "__main__":
+    main()
