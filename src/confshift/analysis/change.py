@@ -104,8 +104,8 @@ def _gap_bounds(confidence: dict[str, Any], accuracy: dict[str, Any]) -> dict[st
     """
     change = confidence["change"] - accuracy["change"]
     (down, up), (worse, better) = (
-        (one["change"] - one["change_low"], one["change_high"] - one["change"])
-        for one in (confidence, accuracy)
+        (row["change"] - row["change_low"], row["change_high"] - row["change"])
+        for row in (confidence, accuracy)
     )
     return {"change_low": change - math.hypot(down, better), "change_high": change + math.hypot(up, worse)}
 

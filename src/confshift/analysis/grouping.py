@@ -107,7 +107,7 @@ def share_of(
     from scipy.special import stdtrit
 
     between, within, groups, samples = (
-        np.asarray(one, np.float64) for one in (between, within, groups, samples)
+        np.asarray(values, np.float64) for values in (between, within, groups, samples)
     )
     with np.errstate(invalid="ignore", divide="ignore"):
         effect = np.where(within > 0, between / groups / (within / samples), samples / groups)

@@ -298,10 +298,11 @@ class History:
 
     def only(self, epochs: set[float]) -> History:
         """Return the history of some epochs, as if the others had not been inspected; judged once."""
-        kept = (
-            (name, [one for one in panel.checkpoints if one.epoch in epochs]) for name, panel in self.panels
+        parts = (
+            (name, [checkpoint for checkpoint in panel.checkpoints if checkpoint.epoch in epochs])
+            for name, panel in self.panels
         )
-        return History(tuple((name, stack(part)) for name, part in kept if part), groups=self.groups)
+        return History(tuple((name, stack(part)) for name, part in parts if part), groups=self.groups)
 
     @cached_property
     def same_rate(self) -> pd.DataFrame:

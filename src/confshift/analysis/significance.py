@@ -149,7 +149,7 @@ def accuracy_bounds(
     (-0.0503, 0.0013)
     """
     learned, forgotten, samples = np.broadcast_arrays(
-        *(np.asarray(one, np.float64) for one in (learned, forgotten, samples))
+        *(np.asarray(counts, np.float64) for counts in (learned, forgotten, samples))
     )
     known = samples > 0
     total = np.where(known, samples, 1.0)

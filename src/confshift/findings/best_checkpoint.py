@@ -74,7 +74,7 @@ def _recommendation(history: History) -> str:
         f"accuracy {percent(choice.accuracy)}. Without recalibration: {plain}."
     )
     text += _on_labels(choice)
-    at = next(one for one in history.main.checkpoints if one.epoch == choice.epoch)
+    at = next(saved for saved in history.main.checkpoints if saved.epoch == choice.epoch)
     if choice.calibrated and (few := rests_on(at)):
         text += f" That {few}: measure it on other samples."
     return f"{text} {_in_code(choice)}" if choice.calibrated else text

@@ -23,18 +23,18 @@ REMEDY = "train with a lower learning rate, clip the gradients, or warm the rate
 
 def diverged(history: History) -> Finding:
     """Say whether the run ends in outputs that say nothing about the labels, from when on, and what to do."""
-    found = history.divergence
-    last = found.table.iloc[-1]
-    if found:
+    divergence = history.divergence
+    last = divergence.table.iloc[-1]
+    if divergence:
         step = f"Keep {kept(history)}; {REMEDY}."
-        return _DIVERGED.answer("yes", f"{since_when(found)}: {_end(history)}.", found.end, step)
-    table = found.table.tail(1)
-    if len(found.table) < 2:
+        return _DIVERGED.answer("yes", f"{since_when(divergence)}: {_end(history)}.", divergence.end, step)
+    table = divergence.table.tail(1)
+    if len(divergence.table) < 2:
         return _DIVERGED.not_applicable("There is one checkpoint only.", table)
     if last["state"] == "no finite output":
         return _DIVERGED.answer("cannot tell", "No checkpoint has finite outputs for most samples.", table)
-    if not found.learned:
-        return _never_learned(found)
+    if not divergence.learned:
+        return _never_learned(divergence)
     sentence = (
         "The answers at the last epoch are no better than a guess, but its outputs still say something about "
         "the labels."
@@ -43,8 +43,8 @@ def diverged(history: History) -> Finding:
     )
     if MOST_TEMPERATURE < last["temperature"] < math.inf:
         sentence += f" Its best temperature, {last['temperature']:.3g}, means logits on another scale."
-    if found.recovered:
-        members = found.table.index.isin(found.recovered)
+    if divergence.recovered:
+        members = divergence.table.index.isin(divergence.recovered)
         sentence += (
             f" At {epochs_in_words(history.main, members)} they were no better than a guess, or missing: "
             "the run recovered."
@@ -52,24 +52,24 @@ def diverged(history: History) -> Finding:
     return _DIVERGED.answer("no", sentence, table)
 
 
-def _never_learned(found: Divergence) -> Finding:
-    last = found.table.iloc[-1]
+def _never_learned(divergence: Divergence) -> Finding:
+    last = divergence.table.iloc[-1]
     sentence = "No checkpoint's answers are better than a guess: nothing was learned that could be lost."
     if last["state"] != "lost":
-        return _DIVERGED.answer("no", sentence, found.table.tail(1))
+        return _DIVERGED.answer("no", sentence, divergence.table.tail(1))
     sentence += (
         " The rate may be too high from the start, or the network learns by heart what says nothing about "
         "these labels."
     )
     step = "Repeat the run at a tenth of the learning rate, and check that inputs and labels belong together."
-    return _DIVERGED.answer("cannot tell", sentence, found.table.tail(1), step)
+    return _DIVERGED.answer("cannot tell", sentence, divergence.table.tail(1), step)
 
 
-def since_when(found: Divergence) -> str:
+def since_when(divergence: Divergence) -> str:
     """Write when a run diverged, and at which learning rate: the start of a sentence."""
-    rate = found.table.loc[found.epoch, "learning_rate"]
+    rate = divergence.table.loc[divergence.epoch, "learning_rate"]
     at_rate = "" if math.isnan(rate) else f" (learning rate {rate:.2g})"
-    return f"Diverged at epoch {epoch(found.epoch)}{at_rate}"
+    return f"Diverged at epoch {epoch(divergence.epoch)}{at_rate}"
 
 
 def opening_of_divergence(history: History, name: str = "") -> str:
@@ -77,24 +77,24 @@ def opening_of_divergence(history: History, name: str = "") -> str:
 
     Outputs that are not finite have a sentence of their own that follows.
     """
-    found = history.divergence
-    if not found:
+    divergence = history.divergence
+    if not divergence:
         return ""
-    since = since_when(found)
+    since = since_when(divergence)
     if name:
         since = f"{name} {since[0].lower()}{since[1:]}"
-    if (found.end["state"] == "no finite output").all():
+    if (divergence.end["state"] == "no finite output").all():
         return f"{since}."
     return f"{since}: the answers are then no better than a guess."
 
 
 def _end(history: History) -> str:
     """Describe the checkpoints of the bad end."""
-    found, panel = history.divergence, history.main
-    silent = found.end["state"] == "no finite output"
+    divergence, panel = history.divergence, history.main
+    silent = divergence.end["state"] == "no finite output"
     parts = []
     if not silent.all():
-        last = found.end[~silent].iloc[-1]
+        last = divergence.end[~silent].iloc[-1]
         at = epoch(float(last.name))
         no_use = f", of no use at any temperature up to {MOST_TEMPERATURE:.0f}"
         is_hot = last["temperature"] > MOST_TEMPERATURE
@@ -105,19 +105,23 @@ def _end(history: History) -> str:
             f"{no_use if is_hot else ''}"
         )
     if silent.any():
-        members = found.table.index.isin(found.end.index[silent])
+        members = divergence.table.index.isin(divergence.end.index[silent])
         have = "have" if silent.sum() > 1 else "has"
         every = not panel.answered[members].any()
         what = "no finite output" if every else "no finite output for most samples"
         parts.append(f"{epochs_in_words(panel, members)} {have} {what}")
     text = ", and ".join(parts)
-    return f"{text}. So far that is one epoch, which the next may take back" if len(found.end) == 1 else text
+    return (
+        f"{text}. So far that is one epoch, which the next may take back"
+        if len(divergence.end) == 1
+        else text
+    )
 
 
 def shows_divergence(history: History, comparison: Comparison) -> bool:
     """Tell whether a comparison ends where the run has diverged, or at the last answer before."""
-    found = history.divergence
-    return bool(found) and comparison.after.epoch >= min(found.epoch, history.pair[1].epoch)
+    divergence = history.divergence
+    return bool(divergence) and comparison.after.epoch >= min(divergence.epoch, history.pair[1].epoch)
 
 
 def without_steps(findings: list[Finding]) -> list[Finding]:
@@ -125,9 +129,11 @@ def without_steps(findings: list[Finding]) -> list[Finding]:
     return [replace(finding, next_step="") for finding in findings]
 
 
-def without_explanations(findings: list[Finding], found: Divergence) -> list[Finding]:
+def without_explanations(findings: list[Finding], divergence: Divergence) -> list[Finding]:
     """Return findings about a change that explain nothing by confidence, and advise nothing."""
-    reason = f"{since_when(found)}: outputs that say nothing about the labels are not a matter of confidence."
+    reason = (
+        f"{since_when(divergence)}: outputs that say nothing about the labels are not a matter of confidence."
+    )
     return [
         replace(finding, verdict="not applicable", sentence=reason)
         if finding.code in _SWITCHED_OFF

@@ -135,7 +135,7 @@ def _restarts_in_words(restarts: NDArray[np.float64]) -> str:
         return ""
     if len(restarts) > _MOST_NAMED:
         return f", with {len(restarts)} warm restarts, the last at epoch {epoch(restarts[-1])}"
-    named = ", ".join(epoch(one) for one in restarts)
+    named = ", ".join(epoch(restart) for restart in restarts)
     return (
         f", with warm restarts at epochs {named}"
         if len(restarts) > 1

@@ -134,8 +134,8 @@ def _line(rise: pd.DataFrame, series: str) -> str:
         return f"{text}, up to infinity"
     size = f"{100 * amount:.2f} points" if row["unit"] == "fraction" else f"{nats(amount)} nats"
     text += f", {'up' if row['amount'] > 0 else 'down'} {size}" if amount > 1e-9 else ", unchanged"
-    told = (rise.loc[["loss", series], "verdict"] == "yes").all()
-    if series != "loss" and told and 0 < row["share_of_rise"] < math.inf:
+    significant = (rise.loc[["loss", series], "verdict"] == "yes").all()
+    if series != "loss" and significant and 0 < row["share_of_rise"] < math.inf:
         text += f" ({percent(row['share_of_rise'])} of the loss's rise)"
     return text
 
