@@ -406,3 +406,10 @@ def test_the_only_wrong_row_left_out_moves_the_fit_by_a_factor_of_two_and_no_mor
     doubled = literal(logits, targets, measured.temperature / 2)[7]
     assert row["loss"] - row["scale_loss"] == pytest.approx(doubled, rel=1e-6)
     assert row["refinement_loss"] < 1.5 * doubled
+
+
+@pytest.mark.parametrize("factor", [1e-12, 1e-6, 1e6, 1e12])
+def test_the_joint_temperature_is_in_the_unit_of_the_logits(factor):
+    logits, targets = draw("biased", 300, 3)
+    usual, scaled = checkpoint(logits, targets), checkpoint(factor * logits, targets)
+    assert scaled.joint_temperature == pytest.approx(factor * usual.joint_temperature, rel=1e-4)

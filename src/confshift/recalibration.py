@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from confshift.scoring import Block, blocks
-from confshift.temperature import Curve, curve_at, fit, left_out_betas, optimum
+from confshift.temperature import Curve, curve_at, expand, fit, left_out_betas, optimum
 
 #: The biases take part where a split has so many samples for each class, and so many in all.
 SAMPLES_A_CLASS, FEWEST_SAMPLES = 50, 100
@@ -97,41 +97,44 @@ def left_out(
         return LeftOut(scaled, scaled, math.nan, np.empty(0))
     if not usable.all():
         logits, targets, few = logits[usable], targets[usable], few[usable]
-    problem, joint = _joint(logits, targets, curve)
+    problem, joint, beta = _joint(logits, targets, curve)
     calibrated = np.full(len(usable), np.nan)
     calibrated[usable] = problem.left_out(joint, few)
-    return LeftOut(scaled, calibrated, float(joint.theta[0] * problem.unit), joint.theta[1:])
+    return LeftOut(scaled, calibrated, beta, joint.theta[1:])
 
 
 def joint_fit(
     logits: NDArray[np.floating[Any]], targets: NDArray[np.int64]
 ) -> tuple[float, NDArray[np.float64]]:
     """Return 1/T and the biases (K,) that :func:`left_out` fits, of samples (N, K) with finite losses."""
-    problem, joint = _joint(logits, targets, fit(logits, targets))
-    return float(joint.theta[0] * problem.unit), joint.theta[1:]
+    _, joint, beta = _joint(logits, targets, fit(logits, targets))
+    return beta, joint.theta[1:]
 
 
-def _joint(logits: NDArray[Any], targets: NDArray[np.int64], curve: Curve) -> tuple[_Problem, _Optimum]:
+def _joint(
+    logits: NDArray[Any], targets: NDArray[np.int64], curve: Curve
+) -> tuple[_Problem, _Optimum, float]:
+    """Return the problem, its optimum, and the 1/T of that in the unit of these logits."""
     beta, _ = optimum(curve)
     unit = beta or 1 / (math.sqrt(float(np.nanmean(curve.curvature))) or 1.0)
     start = np.zeros(logits.shape[1] + 1)
     start[0] = beta / unit
     problem = _Problem(logits, targets, unit)
-    return problem, problem.minimised(start)
+    joint = problem.minimised(start)
+    return problem, joint, float(joint.theta[0] * unit)
 
 
 def _scaled(
     logits: NDArray[Any], targets: NDArray[np.int64], curve: Curve, few: NDArray[np.bool_]
 ) -> NDArray[np.float64]:
     """Return each sample's loss at the one temperature fitted to all others."""
-    betas = left_out_betas(curve)
-    if optimum(curve)[1] == "ok":
+    betas, (beta, status) = left_out_betas(curve), optimum(curve)
+    if status == "ok":
         influence = curve.slope**2 / max(float(np.nansum(curve.curvature)), 1e-300)
         for sample in np.flatnonzero(few | (influence > _influential(*logits.shape))):
-            betas[sample] = _refitted(logits, targets, int(sample), betas[sample], optimum(curve)[0])
-    move = betas - curve.beta
-    losses = curve.loss + curve.slope * move + curve.curvature * move * move / 2
-    far = np.flatnonzero(np.abs(move) > _NEAR * curve.beta)
+            betas[sample] = _refitted(logits, targets, int(sample), betas[sample], beta)
+    losses = expand(curve, betas)
+    far = np.flatnonzero(np.abs(betas - curve.beta) > _NEAR * curve.beta)
     if len(far):
         for block in blocks(logits[far], targets[far]):
             rows = far[block.rows]
@@ -269,9 +272,7 @@ class _Problem:
         unit, each = self.unit, np.arange(1, classes + 1)
         for block in blocks(self.logits, self.targets, self.work):
             targets = self.targets[block.rows]
-            z, p, total, losses = self._softmax(block, theta[0], theta[1:])
-            p /= total[:, None]
-            first = np.einsum("ij,ij->i", p, z)
+            z, p, first, losses = self._probabilities(block, theta)
             ones = np.ones(len(targets), p.dtype)
             mass = (ones @ p).astype(np.float64)
             objective += float(losses.sum())
@@ -292,6 +293,14 @@ class _Problem:
             second[1:, 0] = second[0, 1:]
         return _Sums(objective, gradient, second)
 
+    def _probabilities(
+        self, block: Block, theta: NDArray[np.float64]
+    ) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any], NDArray[np.float64]]:
+        """Return logits and probabilities, (n, K), the mean logit under these and the loss, (n,)."""
+        z, p, total, losses = self._softmax(block, theta[0], theta[1:])
+        p /= total[:, None]
+        return z, p, np.einsum("ij,ij->i", p, z), losses
+
     def _softmax(self, block: Block, beta: Any, biases: NDArray[Any]) -> _Softmax:
         scale = np.asarray(beta * self.unit, self.work)
         return _softmax(block, self.targets[block.rows], scale, biases.astype(self.work, copy=False))
@@ -302,9 +311,7 @@ class _Problem:
         inverse = optimum.inverse.astype(self.work)
         for block in blocks(self.logits, self.targets, self.work):
             targets = self.targets[block.rows]
-            z, p, total, _ = self._softmax(block, theta[0], theta[1:])
-            p /= total[:, None]
-            first = np.einsum("ij,ij->i", p, z)
+            z, p, first, _ = self._probabilities(block, theta)
             residual = self.unit * (first - z[np.arange(len(targets)), targets])
             own = p @ inverse[1:]
             own -= inverse[1 + targets]
