@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from confshift.analysis import competitors, decomposition, reliability
 from confshift.analysis.causes.class_bias import ClassBias, class_bias_test
-from confshift.analysis.causes.label_noise import label_noise_floor
+from confshift.analysis.causes.label_noise import label_noise_of
 from confshift.analysis.change import change_of
 from confshift.analysis.grouping import Codes, Groups, group_codes
 from confshift.analysis.panel import Panel, stack
@@ -257,7 +257,7 @@ class Comparison:
         Indexed by epoch; columns as in `label_noise.LabelNoise`.
         """
         sides = (self.before, self.after)
-        floors = [label_noise_floor(*side.scored_logits) for side in sides]
+        floors = [label_noise_of(side) for side in sides]
         return pd.DataFrame(floors, index=pd.Index([side.epoch for side in sides], name="epoch"))
 
     @cached_property

@@ -14,7 +14,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from confshift.analysis import vector_scaling
-from confshift.analysis.causes.label_noise import LabelNoise, label_noise_floor, looks_wrong
+from confshift.analysis.causes.label_noise import LabelNoise, label_noise_of, looks_wrong
 from confshift.checkpoint import Checkpoint
 from confshift.errors import ConfshiftError
 from confshift.recalibration import FEW_WRONG, FEWEST_SAMPLES, SAMPLES_A_CLASS, biases_take_part
@@ -271,7 +271,7 @@ def _losses_beside(simpler: Trial, trial: Trial) -> NDArray[np.float64]:
 def _label_noise(checkpoint: Checkpoint) -> tuple[LabelNoise | None, str]:
     """Return the label-noise fit where labels look wrong, and what is known about them."""
     try:
-        noise = label_noise_floor(*checkpoint.scored_logits)
+        noise = label_noise_of(checkpoint)
     except ConfshiftError as error:
         return None, f"whether labels look wrong is not known: {_unread(error)}"
     if not looks_wrong(noise):

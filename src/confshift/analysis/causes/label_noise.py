@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import pandas as pd
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from confshift import temperature
 from confshift.analysis.dynamics import dynamics_of
 from confshift.analysis.panel import Panel
+from confshift.checkpoint import Checkpoint
 
 _FOLDS = 5
 #: Logits read by one fit; the floor needs some forty passes over them.
@@ -51,6 +53,17 @@ def looks_wrong(noise: LabelNoise) -> bool:
     """Tell whether labels look wrong to one checkpoint, which has to be surer than two that agree."""
     gains = noise.gain > _SURE_ALONE * noise.gain_se and noise.gain >= WORTHWHILE * noise.loss
     return bool(gains and noise.floor > _SURE_ALONE * noise.floor_se)
+
+
+#: What was fitted to checkpoints that are still in use: a report asks several times, and a fit takes long.
+_fits: WeakKeyDictionary[Checkpoint, LabelNoise] = WeakKeyDictionary()
+
+
+def label_noise_of(checkpoint: Checkpoint) -> LabelNoise:
+    """Return :func:`label_noise_floor` of a checkpoint's samples with a finite loss; reads its logits."""
+    if checkpoint not in _fits:
+        _fits[checkpoint] = label_noise_floor(*checkpoint.scored_logits)
+    return _fits[checkpoint]
 
 
 def label_noise_floor(
