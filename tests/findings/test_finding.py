@@ -27,8 +27,12 @@ def test_it_is_strict_json():
         "code": "code",
         "title": "A question?",
         "verdict": "yes",
+        "severity": "problem",
+        "answer": "",
         "sentence": "A sentence.",
+        "details": "",
         "next_step": "Look.",
+        "command": "",
         "evidence": [
             {"quantity": "loss", "change": 0.5, "samples": 1, "name": "a"},
             {"quantity": "hedge", "change": None, "samples": 2, "name": "b"},

@@ -40,9 +40,19 @@ class Question:
     section: str = "other"
     problem: Literal["yes", "no"] | None = "yes"
 
-    def answer(self, verdict: Verdict, sentence: str, evidence: pd.DataFrame, next_step: str = "") -> Finding:
+    def answer(
+        self,
+        verdict: Verdict,
+        sentence: str,
+        evidence: pd.DataFrame,
+        next_step: str = "",
+        *,
+        answer: str = "",
+        details: str = "",
+        command: str = "",
+    ) -> Finding:
         """Return the finding with this answer."""
-        return Finding(self, verdict, sentence, evidence, next_step)
+        return Finding(self, verdict, sentence, evidence, next_step, answer, details, command)
 
     def not_applicable(
         self, reason: str, evidence: pd.DataFrame | None = None, next_step: str = ""
@@ -78,11 +88,17 @@ class Finding:
     verdict : {"yes", "no", "cannot tell", "not applicable"}
         The answer to the question.
     sentence : str
-        What was found in this run, with its numbers.
+        What was found in this run, in at most 40 words.
     evidence : DataFrame
         The numbers behind the sentence, unrounded.
     next_step : str
         What to do about it; "" where there is nothing to do.
+    answer : str
+        The answer in a few words, the heading of the finding on the page.
+    details : str
+        Margins, conditions and how it was judged; the page folds them.
+    command : str
+        The next step as a command line, in which RUN stands for the run's path; "" where there is none.
     """
 
     question: Question
@@ -90,6 +106,9 @@ class Finding:
     sentence: str
     evidence: pd.DataFrame
     next_step: str = ""
+    answer: str = ""
+    details: str = ""
+    command: str = ""
 
     @property
     def code(self) -> str:
@@ -119,11 +138,15 @@ class Finding:
             "code": self.code,
             "title": self.title,
             "verdict": self.verdict,
+            "severity": self.severity,
+            "answer": self.answer,
             "sentence": self.sentence,
+            "details": self.details,
             "next_step": self.next_step,
+            "command": self.command,
             "evidence": finite.to_dict(orient="records"),
         }
 
     def __str__(self) -> str:
-        text = f"[{self.verdict}] {self.title}\n  {self.sentence}"
+        text = "\n  ".join(filter(None, (f"[{self.verdict}] {self.title}", self.sentence, self.details)))
         return f"{text}\n  Next: {self.next_step}" if self.next_step else text

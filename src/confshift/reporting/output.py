@@ -79,6 +79,8 @@ def findings_text(findings: Iterable[Finding]) -> str:
 
 def _paragraph(finding: Finding) -> str:
     lines = [f"[{finding.verdict}] {printable(finding.title)}", f"  {printable(finding.sentence)}"]
+    if finding.details:
+        lines.append(f"  {printable(finding.details)}")
     if finding.next_step:
         lines.append(f"  Next: {printable(finding.next_step)}")
     return "\n".join(lines)

@@ -209,6 +209,9 @@ def _card(finding: Finding) -> dict[str, Any]:
         "title": finding.title,
         "verdict": finding.verdict,
         "sentence": finding.sentence,
+        "answer": finding.answer,
+        "details": finding.details,
+        "severity": finding.severity,
         "next_step": finding.next_step,
         "evidence": _text_table(finding.evidence),
     }
