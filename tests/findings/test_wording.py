@@ -15,6 +15,7 @@ from confshift.findings.wording import (
     count,
     divisor,
     epoch,
+    heading,
     interval,
     nats,
     percent,
@@ -164,3 +165,9 @@ def test_an_interval_is_in_its_unit(low, high, unit, text):
     assert interval(pd.Series(row | {"units": 90})) == text
     grouped = text if math.isnan(low) else text.replace("interval", "interval by 9 groups")
     assert interval(pd.Series(row | {"units": 9})) == grouped
+
+
+@pytest.mark.parametrize("name", ["truck, lorry or van of any size and age", 71 * "x"])
+def test_a_heading_names_a_class_only_where_the_name_is_short(name):
+    assert heading("Class cat carries half", "One class does") == "Class cat carries half"
+    assert heading(f"Class {name} carries half", "One class does") == "One class does"

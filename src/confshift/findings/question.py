@@ -55,12 +55,17 @@ class Question:
         return Finding(self, verdict, sentence, evidence, next_step, answer, details, command)
 
     def not_applicable(
-        self, reason: str, evidence: pd.DataFrame | None = None, next_step: str = ""
+        self,
+        reason: str,
+        evidence: pd.DataFrame | None = None,
+        next_step: str = "",
+        *,
+        answer: str = "",
+        details: str = "",
     ) -> Finding:
         """Return the finding that says why the question does not apply to this run."""
-        return self.answer(
-            "not applicable", reason, pd.DataFrame() if evidence is None else evidence, next_step
-        )
+        table = pd.DataFrame() if evidence is None else evidence
+        return self.answer("not applicable", reason, table, next_step, answer=answer, details=details)
 
     def without_logits(self, *checkpoints: Checkpoint) -> Finding | None:
         """Return a finding that says which logits can't be read; None where all can."""
@@ -69,12 +74,14 @@ class Question:
                 checkpoint.predictions  # noqa: B018
             except ConfshiftError as error:
                 at = epoch(checkpoint.epoch)
-                sentence = (
-                    f"This needs the logits of epoch {at}, and they can't be used: {error}. Losses, "
-                    "accuracies and all that follows from them are stored apart."
+                return self.answer(
+                    "cannot tell",
+                    f"This needs the logits of epoch {at}, and they can't be used: {error}.",
+                    pd.DataFrame(),
+                    f"Put that file back from a copy, or inspect epoch {at} again.",
+                    answer=f"The logits of epoch {at} can't be used",
+                    details="Losses, accuracies and all that follows from them are stored apart.",
                 )
-                step = f"Put that file back from a copy, or inspect epoch {at} again."
-                return self.answer("cannot tell", sentence, pd.DataFrame(), step)
         return None
 
 

@@ -98,6 +98,11 @@ def divisor(temperature: float) -> str:
     return f"{temperature:.2f}" if temperature < 1 / _NO_TEMPERATURE else "ever larger numbers"
 
 
+def heading(answer: str, without_names: str) -> str:
+    """Return an answer that names classes or causes, or one without where it is too long for a heading."""
+    return answer if len(answer.split()) <= 10 and len(answer) <= 70 else without_names
+
+
 def rose_or_fell(difference: float) -> str:
     """Name the direction of a change."""
     if abs(difference) <= NOTHING:
