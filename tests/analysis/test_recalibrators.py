@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.optimize import minimize, minimize_scalar
@@ -11,8 +12,8 @@ from scipy.special import log_softmax, logsumexp
 
 from confshift.analysis.causes.label_noise import LabelNoise, looks_wrong
 from confshift.analysis.history import summarize
+from confshift.analysis.linear_maps import cross_fit, why_not
 from confshift.analysis.recalibrators import METHODS, Recalibrator, choose, table_of
-from confshift.analysis.vector_scaling import cross_fit, why_no_scales
 from confshift.checkpoint import Checkpoint
 from confshift.predictions import Predictions
 
@@ -53,6 +54,14 @@ def unequal():
     logits, targets = truth(1200, 4)
     centred = logits - logits.mean(axis=1, keepdims=True)
     return centred * [2.0, 1.0, 1.0, 0.5], targets
+
+
+def mixed():
+    """Two classes share their evidence: each logit holds half of the other's."""
+    logits, targets = truth(1200, 4)
+    mixing = np.eye(4)
+    mixing[0, 1] = mixing[1, 0] = 0.5
+    return logits @ mixing.T, targets
 
 
 def wrongly_labelled():
@@ -100,6 +109,38 @@ def test_scales_and_biases_are_those_of_a_search_without_derivatives():
     np.testing.assert_allclose(np.r_[found.scales, found.biases], sought.x, atol=5e-3)
 
 
+def test_a_matrix_is_that_of_torch_for_the_mean_loss_and_the_penalties_of_the_paper():
+    """The ridge as in the paper: k/n for biases and diagonal, k (k - 1)/n off the diagonal."""
+    logits, targets = mixed()
+    checkpoint = checkpoint_of(logits, targets)
+    found = fit_of("matrix", checkpoint)
+    centred = logits - logits.mean(axis=1, keepdims=True)
+    units = torch.from_numpy(centred / fit_of("temperature", checkpoint).temperature)
+    change, biases = (
+        torch.zeros(*shape, dtype=torch.float64, requires_grad=True) for shape in ((4, 4), (4,))
+    )
+    search = torch.optim.LBFGS(
+        [change, biases],
+        max_iter=500,
+        tolerance_grad=1e-10,
+        tolerance_change=0,
+        line_search_fn="strong_wolfe",
+    )
+
+    def objective():
+        search.zero_grad()
+        loss = torch.nn.functional.cross_entropy(units + units @ change.T + biases, torch.from_numpy(targets))
+        diagonal = change.diagonal().square().sum()
+        loss = loss + 4 / 1200 * (biases.square().sum() + diagonal)
+        loss = loss + 12 / 1200 * (change.square().sum() - diagonal)
+        loss.backward()
+        return loss
+
+    search.step(objective)
+    np.testing.assert_allclose(found.matrix, np.eye(4) + change.detach().numpy(), atol=2e-4)
+    np.testing.assert_allclose(found.biases, biases.detach().numpy(), atol=2e-4)
+
+
 def test_the_temperature_that_allows_for_wrong_labels_is_that_of_a_simplex_search():
     logits, targets, _ = wrongly_labelled()
 
@@ -122,6 +163,7 @@ def test_the_temperature_that_allows_for_wrong_labels_is_that_of_a_simplex_searc
         pytest.param(lambda: (3 * truth(600, 4)[0], truth(600, 4)[1]), "temperature", id="too sure"),
         pytest.param(biased, "temperature_and_biases", id="biased"),
         pytest.param(unequal, "vector", id="classes of another scale each"),
+        pytest.param(mixed, "matrix", id="two classes mixed"),
         pytest.param(lambda: wrongly_labelled()[:2], "label_noise_temperature", id="wrong labels"),
     ],
 )
@@ -144,7 +186,7 @@ def test_a_planted_bias_is_taken_back():
 def test_where_labels_are_wrong_the_advice_lowers_the_loss_on_right_ones():
     logits, labels, right = wrongly_labelled()
     table = table_of(choose(checkpoint_of(logits, labels)), checkpoint_of(logits, labels))
-    maps = {name: fit_of(name, checkpoint_of(logits, labels)) for name in METHODS[1:2] + METHODS[4:]}
+    maps = {name: fit_of(name, checkpoint_of(logits, labels)) for name in METHODS[1:2] + METHODS[5:]}
     on_right = {name: loss_of(found.apply(logits), right) for name, found in maps.items()}
     assert on_right["label_noise_temperature"] < on_right["temperature"] - 0.02
     assert table.loc["label_noise_temperature", "expected_loss"] > table.loc["temperature", "expected_loss"]
@@ -214,8 +256,8 @@ def test_masked_classes_stay_masked_and_a_masked_target_is_left_out():
     left_out = int((targets[:400] == 3).sum())
     assert left_out > 10
     choice = choose(checkpoint)
-    assert all(len(trial.losses) == 1200 - left_out for trial in choice.trials[:4])
-    for trial in choice.trials[:4]:
+    assert all(len(trial.losses) == 1200 - left_out for trial in choice.trials[:5])
+    for trial in choice.trials[:5]:
         scores = trial.recalibrator.apply(logits)
         assert np.isneginf(scores[:400, 3]).all()
         assert np.isfinite(scores).sum() == 4 * 1200 - 400
@@ -228,24 +270,29 @@ def test_an_absent_class_has_finite_numbers():
 
 
 @pytest.mark.parametrize(
-    ("samples", "classes", "reason"),
+    ("kind", "samples", "classes", "reason"),
     [
-        (199, 2, "two classes: scales can do nothing that temperature and biases can't"),
-        (299, 3, "needs 100 samples a class"),
-        (300, 3, ""),
-        (20_000, 200, ""),
-        (20_100, 201, "takes too long for so many classes"),
+        ("vector", 199, 2, "two classes: scales can do nothing that temperature and biases can't"),
+        ("matrix", 1999, 2, "two classes: a matrix can do nothing that temperature and biases can't"),
+        ("vector", 299, 3, "needs 100 samples a class"),
+        ("matrix", 299, 3, "needs 100 samples a class"),
+        ("vector", 300, 3, ""),
+        ("matrix", 300, 3, ""),
+        ("vector", 20_000, 200, ""),
+        ("vector", 20_100, 201, "takes too long for so many classes"),
+        ("matrix", 10_000, 100, ""),
+        ("matrix", 20_000, 101, "takes too long for more than 100 classes"),
     ],
 )
-def test_scales_are_tried_where_a_class_has_a_hundred_samples(samples, classes, reason):
-    assert why_no_scales(samples, classes) == reason
+def test_scales_and_a_matrix_are_tried_where_a_class_has_a_hundred_samples(kind, samples, classes, reason):
+    assert why_not(kind, samples, classes) == reason
 
 
 def test_scales_are_held_against_biases_fitted_to_the_same_folds():
     """Biases fitted to all samples but one would have a quarter more to learn from."""
     logits, targets = unequal()
     table = table_of(choose(checkpoint_of(logits, targets)), checkpoint_of(logits, targets))
-    with_scales, without = (cross_fit(logits, targets, scales=scales) for scales in (True, False))
+    with_scales, without = (cross_fit(logits, targets, kind) for kind in ("vector", "biases"))
     gains = without.losses - with_scales.losses
     assert table.loc["vector", "rival"] == "temperature_and_biases"
     assert table.loc["vector", "lead"] == pytest.approx(gains.mean(), abs=1e-12)
@@ -269,7 +316,7 @@ def test_labels_look_wrong_where_a_floor_is_real_and_worth_a_hundredth_of_the_lo
 
 
 # ------------------------------------------------------------------------------------------ what is exact
-@pytest.mark.parametrize("make", [biased, unequal, lambda: wrongly_labelled()[:2]])
+@pytest.mark.parametrize("make", [biased, unequal, mixed, lambda: wrongly_labelled()[:2]])
 def test_a_constant_of_each_row_and_the_scale_of_all_logits_change_no_probability(make):
     logits, targets = make()
     random = np.random.default_rng(2)
@@ -291,6 +338,39 @@ def test_classes_in_another_order_have_their_numbers_in_that_order():
     assert one.method == other.method == "vector"
     np.testing.assert_allclose(other.recalibrator.scales, np.array(one.recalibrator.scales)[order], atol=2e-3)
     np.testing.assert_allclose(other.recalibrator.biases, np.array(one.recalibrator.biases)[order], atol=2e-3)
+
+
+def test_a_matrix_of_classes_in_another_order_has_its_rows_and_columns_in_that_order():
+    logits, targets = mixed()
+    order = np.array([2, 0, 3, 1])
+    one, other = recommended(logits, targets), recommended(logits[:, order], np.argsort(order)[targets])
+    assert one.method == other.method == "matrix"
+    expected = np.array(one.recalibrator.matrix)[np.ix_(order, order)]
+    np.testing.assert_allclose(other.recalibrator.matrix, expected, atol=2e-3)
+    np.testing.assert_allclose(other.recalibrator.biases, np.array(one.recalibrator.biases)[order], atol=2e-3)
+
+
+@pytest.mark.parametrize("make", [lambda: truth(1200, 4), biased, unequal])
+def test_a_matrix_that_gains_no_more_than_a_simpler_map_is_not_recommended(make):
+    checkpoint = checkpoint_of(*make())
+    choice = choose(checkpoint)
+    matrix = next(trial for trial in choice.trials if trial.method == "matrix")
+    assert matrix.fitted
+    assert not choice.leads(matrix)
+    assert choice.recommended.method != "matrix"
+    _, lead, error = choice.lead(matrix)
+    assert table_of(choice, checkpoint).loc["matrix", "reason"].startswith("gains ")
+    assert lead < 2 * error
+
+
+def test_a_matrix_is_held_against_scales_fitted_to_the_same_folds():
+    logits, targets = mixed()
+    table = table_of(choose(checkpoint_of(logits, targets)), checkpoint_of(logits, targets))
+    by = {kind: cross_fit(logits, targets, kind).losses for kind in ("biases", "vector", "matrix")}
+    rival = {"temperature_and_biases": "biases"}.get(*2 * [table.loc["matrix", "rival"]])
+    gains = by[rival] - by["matrix"]
+    assert table.loc["matrix", "lead"] == pytest.approx(gains.mean(), abs=1e-12)
+    assert table.loc["matrix", "lead_se"] == pytest.approx(gains.std(ddof=1) / 1200**0.5, abs=1e-12)
 
 
 def test_plain_logits_come_back_as_they_were():

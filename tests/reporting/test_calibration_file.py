@@ -18,7 +18,7 @@ from confshift.analysis.recalibrators import METHODS
 from confshift.checkpoint import Checkpoint
 from confshift.predictions import Predictions
 
-FITTED = METHODS[:4]
+FITTED = METHODS[:5]
 
 
 def checkpoint_of(classes=3, samples=600, *, wrong=0.0):
@@ -118,7 +118,9 @@ def test_expected_losses_are_of_samples_left_out_so_a_richer_fit_looks_worse_tha
     table = calibrations["vector"].table.loc[list(FITTED)]
     assert (table["expected_loss"].iloc[1:] > table["fitted_loss"].iloc[1:]).all()
     assert table.loc["none", "expected_loss"] == pytest.approx(table.loc["none", "fitted_loss"], abs=1e-12)
-    assert table["fitted_loss"].is_monotonic_decreasing
+    # The ridge of the matrix pulls to the temperature, that of the scales to temperature and biases.
+    assert table["fitted_loss"].iloc[:4].is_monotonic_decreasing
+    assert table.loc["matrix", "fitted_loss"] < table.loc["temperature", "fitted_loss"]
 
 
 # ------------------------------------------------------------------------------------------ apply, module
@@ -164,9 +166,10 @@ def test_half_precision_comes_back_in_single_precision_with_no_further_rounding(
         np.testing.assert_allclose(rounded, scores, rtol=0.02, atol=0.1)
 
 
-def test_the_module_is_a_part_of_its_model(calibrations):
+@pytest.mark.parametrize("method", ["vector", "matrix"])
+def test_the_module_is_a_part_of_its_model(calibrations, method):
     """It is saved with it, copied and pickled, and gradients pass through it."""
-    found = calibrations["vector"]
+    found = calibrations[method]
     model = torch.nn.Sequential(torch.nn.Linear(4, 3), found.module())
     inputs = torch.randn(5, 4, generator=torch.Generator().manual_seed(0))
     expected = model(inputs).detach()
@@ -180,18 +183,41 @@ def test_the_module_is_a_part_of_its_model(calibrations):
     assert not list(found.module().parameters())
 
 
+def test_a_masked_class_counts_as_the_mean_of_the_others_in_a_matrix(calibrations):
+    found = calibrations["matrix"]
+    scores = found.apply([1.0, -np.inf, 3.0])
+    weights = np.array(found.matrix) / found.temperature
+    expected = weights @ [-1.0, 0.0, 1.0] + found.biases
+    np.testing.assert_allclose(scores[[0, 2]], expected[[0, 2]], atol=1e-12)
+
+
 # ------------------------------------------------------------------------------------------------ the file
 @pytest.mark.parametrize("method", FITTED)
 def test_a_file_gives_back_what_was_saved(calibrations, method, tmp_path):
     saved = calibrations[method]
     saved.save(tmp_path / "calibration.json")
     loaded = confshift.Calibration.load(tmp_path / "calibration.json")
-    for name in ("method", "temperature", "biases", "scales", "class_names", "epoch", "split"):
+    for name in ("method", "temperature", "biases", "scales", "matrix", "class_names", "epoch", "split"):
         assert getattr(loaded, name) == getattr(saved, name)
     finite = saved.table.replace(np.inf, np.nan)
     pd.testing.assert_frame_equal(loaded.table, finite)
     loaded.save(tmp_path / "again.json")
     assert (tmp_path / "again.json").read_bytes() == (tmp_path / "calibration.json").read_bytes()
+
+
+def test_a_file_of_the_first_schema_which_knew_no_matrix_is_read(calibrations, tmp_path):
+    calibrations["vector"].save(tmp_path / "c.json")
+    content = json.loads((tmp_path / "c.json").read_text())
+    del content["matrix"]
+    content["table"] = [row for row in content["table"] if row["method"] != "matrix"]
+    (tmp_path / "c.json").write_text(json.dumps({**content, "confshift_calibration": 1}))
+    loaded = confshift.Calibration.load(tmp_path / "c.json")
+    assert (loaded.method, loaded.scales) == ("vector", calibrations["vector"].scales)
+    assert loaded.matrix == ()
+    assert loaded.table.loc["matrix", "reason"] == "was not tried"
+    loaded.save(tmp_path / "again.json")
+    again = confshift.Calibration.load(tmp_path / "again.json")
+    pd.testing.assert_frame_equal(again.table, loaded.table)
 
 
 def test_names_and_an_epoch_that_is_unknown_survive(tmp_path):
@@ -207,7 +233,7 @@ def test_names_and_an_epoch_that_is_unknown_survive(tmp_path):
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"confshift_calibration": 2}, "its schema is 2, and this confshift reads up to 1"),
+        ({"confshift_calibration": 3}, "its schema is 3, and this confshift reads up to 2"),
         ({"confshift_calibration": True}, "its schema is True"),
         ({"method": "isotonic"}, "method='isotonic' is not one of none, temperature"),
         ({"method": ["none"]}, "is not one of none"),
@@ -223,6 +249,11 @@ def test_names_and_an_epoch_that_is_unknown_survive(tmp_path):
         ({"biases": 0.1}, "biases are not 3 numbers"),
         ({"biases": [0.1, 0.2, "x"]}, "biases='x' is not a finite number"),
         ({"scales": [1.0, 1.0, -1.0]}, "a scale is below 0"),
+        ({"matrix": [[1.0] * 3] * 2}, "matrix does not have 3 rows, one for each class name, or none"),
+        ({"matrix": [[1.0] * 2] * 3}, "rows of matrix are not 3 numbers"),
+        ({"matrix": [[1.0, 0.0, None]] * 3}, "rows of matrix=None is not a finite number"),
+        ({"matrix": [[1.0] * 3] * 3}, "its numbers are not those of method 'vector'"),
+        ({"method": "matrix", "scales": [1.0] * 3}, "it has no matrix"),
         ({"method": "temperature"}, "its numbers are not those of method 'temperature'"),
         ({"method": "none", "biases": [0.0] * 3, "scales": [1.0] * 3}, "not those of method 'none'"),
         ({"class_names": ["a"]}, "class_names are not two texts or more"),
@@ -293,6 +324,7 @@ def test_without_logits_the_stored_columns_still_choose_and_the_table_says_what_
     found = confshift.calibrate(confshift.Run(tmp_path / "run")[4])
     assert found.method == "temperature_and_biases"
     assert found.biases == confshift.calibrate(whole, method=found.method).biases
-    assert "the logits can't be used" in found.table.loc["vector", "reason"]
+    for method in ("vector", "matrix"):
+        assert "the logits can't be used" in found.table.loc[method, "reason"]
     assert "whether labels look wrong is not known" in found.table.loc["label_noise_temperature", "reason"]
     assert found.table["fitted_loss"].isna().all()

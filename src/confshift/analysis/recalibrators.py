@@ -7,20 +7,20 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from types import EllipsisType
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from confshift.analysis import vector_scaling
+from confshift.analysis import linear_maps
 from confshift.analysis.causes.label_noise import LabelNoise, label_noise_of, looks_wrong
 from confshift.checkpoint import Checkpoint
 from confshift.errors import ConfshiftError
 from confshift.recalibration import FEW_WRONG, FEWEST_SAMPLES, SAMPLES_A_CLASS, biases_take_part
 
 #: From the simplest to the richest; the last is for labels that look wrong.
-METHODS = ("none", "temperature", "temperature_and_biases", "vector", "label_noise_temperature")
+METHODS = ("none", "temperature", "temperature_and_biases", "vector", "matrix", "label_noise_temperature")
 
 #: A method is recommended where its gain over each simpler one exceeds so many standard errors.
 _BEYOND_ERROR = 2.0
@@ -35,18 +35,19 @@ _WHY_NO_FIT = {
 
 @dataclass(frozen=True)
 class Recalibrator:
-    """A map of logits: z / temperature + biases; with scales, scales * (z - its row's mean) / temperature."""
+    """A map of logits: z / temperature + biases; with weights, these times (z - its mean) / temperature."""
 
     method: str
     temperature: float
     biases: tuple[float, ...]  # by class, in nats
     scales: tuple[float, ...]  # by class, beside the temperature; all 1 but for "vector"
+    matrix: tuple[tuple[float, ...], ...] = ()  # (K, K), a row for each new logit; empty but for "matrix"
 
     def apply(self, logits: NDArray[Any]) -> NDArray[np.float64]:
         """Return recalibrated logits, (..., K); masked classes (minus infinity) stay masked."""
-        if set(self.scales) != {1.0}:
-            scales = np.divide(self.scales, self.temperature)
-            return vector_scaling.scaled(logits, scales, np.array(self.biases))
+        if self.matrix or set(self.scales) != {1.0}:
+            weights = np.divide(self.matrix or self.scales, self.temperature)
+            return linear_maps.mapped(logits, weights, np.array(self.biases))
         return np.asarray(np.asarray(logits, np.float64) / self.temperature + np.array(self.biases))
 
     def mean_loss(self, logits: NDArray[Any], targets: NDArray[np.int64]) -> tuple[float, float]:
@@ -55,7 +56,7 @@ class Recalibrator:
             return math.nan, math.nan
         sums = np.zeros(2)
         for rows in _blocks(logits):
-            losses, hits = vector_scaling.losses_and_hits(self.apply(logits[rows]), targets[rows])
+            losses, hits = linear_maps.losses_and_hits(self.apply(logits[rows]), targets[rows])
             sums += losses.sum(), hits.sum()
         loss, accuracy = (sums / len(targets)).tolist()
         return loss, accuracy
@@ -141,7 +142,7 @@ def choose(checkpoint: Checkpoint, *, quick: bool = False) -> Choice:
     ----------
     checkpoint : Checkpoint
     quick : bool
-        Whether to leave out what takes longest: vector scaling, and the accuracy with biases.
+        Whether to leave out what takes longest: scales, a matrix, and the accuracy with biases.
 
     Returns
     -------
@@ -154,11 +155,11 @@ def choose(checkpoint: Checkpoint, *, quick: bool = False) -> Choice:
     noise, labels = _label_noise(checkpoint)
     trials = [
         *_from_columns(checkpoint),
-        _untried("vector", "was not tried"),
+        *(_untried(method, "was not tried") for method in METHODS[3:5]),
         _noisy(noise, labels, checkpoint),
     ]
     if not quick:
-        trials[2:4] = _cross_fitted(checkpoint, trials[2])
+        trials[2:5] = _cross_fitted(checkpoint, trials[2])
     choice = _richest(checkpoint, *trials)
     if trials[-1].fitted and not choice.caution:
         return replace(choice, recommended=trials[-1], labels=labels)
@@ -241,23 +242,42 @@ def _from_columns(checkpoint: Checkpoint) -> tuple[Trial, Trial, Trial]:
     return none, temperature, Trial(joint, *_mean_and_error(losses - calibrated), calibrated)
 
 
-def _cross_fitted(checkpoint: Checkpoint, biases: Trial) -> tuple[Trial, Trial]:
-    """Return temperature and biases with what they predict, and a scale a class where that can be fitted."""
+def _cross_fitted(checkpoint: Checkpoint, biases: Trial) -> tuple[Trial, Trial, Trial]:
+    """Return temperature and biases with what they predict; scales and a matrix where they can be fitted."""
     if not biases.fitted:
-        return biases, _untried("vector", "starts from temperature_and_biases")
+        return biases, *_without_richer("starts from temperature_and_biases")
     try:
         logits, targets = checkpoint.scored_logits
     except ConfshiftError as error:
-        return biases, _untried("vector", _unread(error))
-    folds = vector_scaling.cross_fit(logits, targets, scales=False)
+        return biases, *_without_richer(_unread(error))
+    folds = linear_maps.cross_fit(logits, targets, "biases")
     biases = replace(biases, hits=folds.hits, hit_rows=folds.rows, folds=folds.losses)
-    if reason := vector_scaling.why_no_scales(*logits.shape):
-        return biases, _untried("vector", reason)
-    fit = vector_scaling.cross_fit(logits, targets, scales=True)
-    vector = Recalibrator("vector", 1 / fit.beta, tuple(fit.biases.tolist()), tuple(fit.scales.tolist()))
-    plain = checkpoint.scores.loss[np.isfinite(checkpoint.scores.loss)][fit.rows]
-    gain = _mean_and_error(plain - fit.losses)
-    return biases, Trial(vector, *gain, fit.losses, fit.rows, fit.hits, fit.rows, fit.losses)
+    plain = checkpoint.scores.loss[np.isfinite(checkpoint.scores.loss)]
+    return biases, _richer("vector", logits, targets, plain), _richer("matrix", logits, targets, plain)
+
+
+def _richer(
+    kind: Literal["vector", "matrix"],
+    logits: NDArray[Any],
+    targets: NDArray[np.int64],
+    plain: NDArray[np.float64],
+) -> Trial:
+    """Return scales or a matrix, compared with the plain losses over five folds."""
+    if reason := linear_maps.why_not(kind, *logits.shape):
+        return _untried(kind, reason)
+    found = linear_maps.cross_fit(logits, targets, kind)
+    beta, weights, biases = found.whole
+    recalibrator = replace(_map(kind, 1 / beta, len(biases)), biases=tuple(biases.tolist()))
+    if kind == "vector":
+        recalibrator = replace(recalibrator, scales=tuple(weights.tolist()))
+    else:
+        recalibrator = replace(recalibrator, matrix=tuple(map(tuple, weights.tolist())))
+    gain = _mean_and_error(plain[found.rows] - found.losses)
+    return Trial(recalibrator, *gain, found.losses, found.rows, found.hits, found.rows, found.losses)
+
+
+def _without_richer(reason: str) -> tuple[Trial, Trial]:
+    return _untried("vector", reason), _untried("matrix", reason)
 
 
 def _losses_beside(simpler: Trial, trial: Trial) -> NDArray[np.float64]:

@@ -128,8 +128,9 @@ def diagnose(
 def calibrate(run: Path | None, epoch: float | None, out: Path | None, as_json: bool) -> None:
     """Choose the recalibration of a checkpoint, and write it to a file for other programs.
 
-    One temperature, a bias for each class beside it, a scale for each class beside these, or nothing: the
-    richest that lowers the loss of samples it was not fitted to by more than two standard errors.
+    One temperature, a bias for each class beside it, a scale for each class beside these, a matrix instead
+    of the scales, or nothing: the richest that lowers the loss of samples it was not fitted to by more than
+    two standard errors, beside each simpler one.
     """
     import confshift
     from confshift.reporting.output import calibration_text, document
@@ -143,8 +144,8 @@ def calibrate(run: Path | None, epoch: float | None, out: Path | None, as_json: 
     aside = is_stdout(path)
     if as_json:
         about = {"run": str(saved_run.path), "file": str(path), "split": calibration.split}
-        found = {name: getattr(calibration, name) for name in ("epoch", "method", "temperature", "biases")}
-        answer(document(**about, **found, scales=calibration.scales, table=calibration.table), aside=aside)
+        names = ("epoch", "method", "temperature", "biases", "scales", "matrix", "table")
+        answer(document(**about, **{name: getattr(calibration, name) for name in names}), aside=aside)
     else:
         where = f"{calibration.split}, epoch {calibration.epoch:g}"
         answer_text(calibration_text(calibration.table, where=where, path=str(path)), aside=aside)

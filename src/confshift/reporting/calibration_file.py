@@ -24,9 +24,18 @@ from confshift.storage.reading import open_plain
 if TYPE_CHECKING:
     import torch
 
-#: The version of the file: a changed or removed field increases it.
-SCHEMA = 1
+#: The version of the file. A program that knows the first one would leave the matrix of the second out.
+SCHEMA = 2
 _MAX_BYTES = 1 << 24
+#: The numbers of each method that may differ from those of plain logits.
+_NUMBERS_OF = {
+    "none": (),
+    "temperature": ("temperature",),
+    "temperature_and_biases": ("temperature", "biases"),
+    "vector": ("temperature", "biases", "scales"),
+    "matrix": ("temperature", "biases", "matrix"),
+    "label_noise_temperature": ("temperature",),
+}
 _NUMBERS = ("temperature", "gain", "gain_se", "expected_loss", "accuracy", "fitted_loss", "lead", "lead_se")
 _COLUMNS = (*_NUMBERS[:6], "rival", *_NUMBERS[6:], "recommended", "reason")
 
@@ -40,13 +49,16 @@ class Calibration:
     Attributes
     ----------
     method : str
-        "none", "temperature", "temperature_and_biases", "vector" or "label_noise_temperature".
+        "none", "temperature", "temperature_and_biases", "vector", "matrix" or "label_noise_temperature".
     temperature : float
     biases : tuple of float
         By class, in nats; all 0 where the method has none.
     scales : tuple of float
         By class; all 1 but for "vector", which scales each logit, less the mean of its row, before the biases
         are added: scales * (z - mean of z) / temperature + biases.
+    matrix : tuple of tuple of float
+        Empty but for "matrix": K rows of K, in place of the scales: the new logits are
+        matrix @ (z - mean of z) / temperature + biases.
     class_names : tuple of str
     epoch, split
         The checkpoint that it is for, and the samples that it was fitted to.
@@ -67,6 +79,7 @@ class Calibration:
     epoch: float
     split: str
     table: pd.DataFrame
+    matrix: tuple[tuple[float, ...], ...] = ()
 
     def __repr__(self) -> str:
         return (
@@ -97,28 +110,31 @@ class Calibration:
                 f"logits has shape {values.shape} and dtype {values.dtype}; pass numbers with the "
                 f"{len(self.biases)} classes along the last axis"
             )
-        return Recalibrator(self.method, self.temperature, self.biases, self.scales).apply(values)
+        numbers = self.temperature, self.biases, self.scales, self.matrix
+        return Recalibrator(self.method, *numbers).apply(values)
 
     def module(self) -> torch.nn.Module:
         """Return a torch module that maps logits (..., K) to recalibrated logits.
 
-        It follows the model to its device, and its three buffers are part of a `state_dict`. Logits in half
+        It follows the model to its device, and its buffers are part of a `state_dict`. Logits in half
         precision come back in single precision. `model.half()` rounds the buffers as it does the weights.
         """
         import torch
 
         class Recalibrated(torch.nn.Module):
-            """scales * z / temperature + biases."""
+            """weights * z / temperature + biases, the weights a number, scales or a matrix."""
 
             temperature: torch.Tensor
             biases: torch.Tensor
             scales: torch.Tensor
+            matrix: torch.Tensor
 
             def __init__(self, calibration: Calibration) -> None:
                 super().__init__()
                 self.calibration = calibration
-                self.centres = set(calibration.scales) != {1.0}
-                for name in ("temperature", "biases", "scales"):
+                self.mixes = bool(calibration.matrix)
+                self.centres = self.mixes or set(calibration.scales) != {1.0}
+                for name in ("temperature", "biases", "matrix" if self.mixes else "scales"):
                     self.register_buffer(name, torch.tensor(getattr(calibration, name)))
 
             def forward(self, logits: torch.Tensor) -> torch.Tensor:
@@ -127,7 +143,11 @@ class Calibration:
                 values = logits.masked_fill(masked, 0.0)
                 if self.centres:
                     total = values.sum(dim=-1, keepdim=True)
-                    values = (values - total / (~masked).sum(dim=-1, keepdim=True)) * self.scales
+                    values = values - total / (~masked).sum(dim=-1, keepdim=True)
+                if self.mixes:  # a masked class counts as the mean
+                    values = values.masked_fill(masked, 0.0) @ self.matrix.to(values.dtype).T
+                elif self.centres:
+                    values = values * self.scales
                 return (values / self.temperature + self.biases).masked_fill(masked, -torch.inf)
 
             def __reduce__(self) -> Any:
@@ -172,7 +192,7 @@ class Calibration:
             ) from error
 
 
-_FIELDS = ("method", "temperature", "biases", "scales", "class_names", "epoch", "split")
+_FIELDS = ("method", "temperature", "biases", "scales", "matrix", "class_names", "epoch", "split")
 
 
 def calibrate(checkpoint: Checkpoint, *, method: str | None = None) -> Calibration:
@@ -225,6 +245,7 @@ def calibrate(checkpoint: Checkpoint, *, method: str | None = None) -> Calibrati
         float(checkpoint.epoch),
         checkpoint.split,
         table_of(choice, checkpoint),
+        trial.recalibrator.matrix,
     )
 
 
@@ -261,17 +282,25 @@ def _checked(content: Any) -> dict[str, Any]:
         "temperature": _number("temperature", content["temperature"]),
         "biases": _numbers("biases", content["biases"], len(names)),
         "scales": _numbers("scales", content["scales"], len(names)),
+        "matrix": _matrix(content["matrix"], len(names)) if schema > 1 else (),
         "class_names": tuple(names),
         "epoch": math.nan if content["epoch"] is None else _number("epoch", content["epoch"]),
         "split": content["split"],
-        "table": _table(content["table"]),
+        "table": _table(content["table"] if schema > 1 else _with_matrix(content["table"])),
     }
     if not checked["temperature"] > 0 or min(checked["scales"]) < 0:
         raise ValueError("its temperature is not above 0, or a scale is below 0")
-    has_biases, has_scales = any(checked["biases"]), set(checked["scales"]) != {1.0}
-    odd = (method == "none" and checked["temperature"] != 1) or (has_scales and method != "vector")
-    if odd or (has_biases and method not in ("temperature_and_biases", "vector")):
+    allowed = _NUMBERS_OF[method]
+    unlike_none = {
+        "temperature": checked["temperature"] != 1,
+        "biases": any(checked["biases"]),
+        "scales": set(checked["scales"]) != {1.0},
+        "matrix": bool(checked["matrix"]),
+    }
+    if any(unlike_none[name] and name not in allowed for name in unlike_none):
         raise ValueError(f"its numbers are not those of method {method!r}")
+    if method == "matrix" and not checked["matrix"]:
+        raise ValueError("it has no matrix")
     return checked
 
 
@@ -287,8 +316,21 @@ def _numbers(name: str, values: Any, length: int) -> tuple[float, ...]:
     return tuple(_number(name, value) for value in values)
 
 
+def _matrix(rows: Any, classes: int) -> tuple[tuple[float, ...], ...]:
+    if not isinstance(rows, list) or len(rows) not in (0, classes):
+        raise ValueError(f"matrix does not have {classes} rows, one for each class name, or none")
+    return tuple(_numbers("rows of matrix", row, classes) for row in rows)
+
+
 def _are_texts(values: Any) -> bool:
     return isinstance(values, list) and all(isinstance(value, str) for value in values)
+
+
+def _with_matrix(table: Any) -> Any:
+    """Return the table of the first schema with a row for the matrix, which was not known then."""
+    place = METHODS.index("matrix")
+    row = {"method": "matrix", **dict.fromkeys(_NUMBERS), "rival": "", "recommended": False}
+    return [*table[:place], {**row, "reason": "was not tried"}, *table[place:]]
 
 
 def _table(table: Any) -> pd.DataFrame:
