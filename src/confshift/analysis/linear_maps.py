@@ -1,4 +1,4 @@
-"""Maps that are linear in the logits: biases, a scale a class, a matrix; and their losses on samples left out."""
+"""Linear maps of the logits: biases, a scale a class, a matrix; with their losses on samples left out."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def centred(logits: NDArray[Any]) -> NDArray[np.float64]:
 
 
 def mapped(logits: NDArray[Any], weights: NDArray[np.float64], biases: Any) -> NDArray[np.float64]:
-    """Return weights * centred logits + biases; a masked class stays so, and is the mean of its row to others."""
+    """Return weights * centred logits + biases; a masked class stays so, and is the row's mean to others."""
     values = centred(logits)
     masked = np.isneginf(values)
     with np.errstate(invalid="ignore"):  # 0 * inf
