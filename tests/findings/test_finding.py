@@ -61,5 +61,16 @@ def test_it_reads_as_verdict_question_sentence_and_step():
     assert str(finding(next_step="")) == "[yes] A question?\n  A sentence."
 
 
+def test_what_decides_nothing_keeps_what_was_found_among_its_details_and_advises_nothing():
+    question = Question("code", "A question?", undecided="Whether it is so is undecided")
+    left = question.answer(
+        "yes", "It is so.", EVIDENCE, "Look.", answer="So", details="At 3.", command="look"
+    ).left_undecided("It may be noise.")
+    assert (left.verdict, left.severity) == ("cannot tell", "undecided")
+    assert left.answer == "Whether it is so is undecided"
+    assert (left.sentence, left.details) == ("It may be noise.", "It is so. At 3.")
+    assert (left.next_step, left.command) == ("", "")
+
+
 def test_there_are_four_verdicts():
     assert VERDICTS == ("yes", "no", "cannot tell", "not applicable")

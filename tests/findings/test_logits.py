@@ -38,7 +38,10 @@ def damage(run, epoch):
 
 
 def answers(run):
-    return {finding.code: (finding.verdict, finding.sentence) for finding in confshift.diagnose(run)}
+    return {
+        finding.code: (finding.verdict, f"{finding.sentence} {finding.details}")
+        for finding in confshift.diagnose(run)
+    }
 
 
 @pytest.mark.parametrize(
@@ -64,9 +67,8 @@ def test_only_the_questions_that_need_damaged_logits_go_without_an_answer_and_sa
 def test_a_page_goes_without_the_competitors_and_lists_the_file(run, tmp_path):
     look, file = damage(run, 4)
     page = confshift.report(look, tmp_path / "page.html")
-    assert {finding.code for finding in page.findings if file in finding.sentence} == READ_LOGITS | {
-        "logged_loss"
-    }
+    said = {finding.code for finding in page.findings if file in f"{finding.sentence} {finding.details}"}
+    assert said == READ_LOGITS | {"logged_loss"}
     text = html.unescape((tmp_path / "page.html").read_text())
     assert "in part" in text
     assert '"competitors": []' in text

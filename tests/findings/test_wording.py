@@ -15,12 +15,14 @@ from confshift.findings.wording import (
     count,
     divisor,
     epoch,
+    fitting,
     heading,
     interval,
     nats,
     percent,
     points,
     rose_or_fell,
+    short_name,
     signed,
 )
 
@@ -171,3 +173,34 @@ def test_an_interval_is_in_its_unit(low, high, unit, text):
 def test_a_heading_names_a_class_only_where_the_name_is_short(name):
     assert heading("Class cat carries half", "One class does") == "Class cat carries half"
     assert heading(f"Class {name} carries half", "One class does") == "One class does"
+
+
+WORDS = st.lists(st.sampled_from(["a", "bb", "12.0 %", "−0.3", "c.", "d e f"]), min_size=1, max_size=12)
+
+
+@given(st.lists(WORDS.map(" ".join), min_size=1, max_size=6), st.integers(1, 20))
+def test_sentences_fit_in_order_and_none_is_lost(sentences, most):
+    kept, others = fitting(sentences, most)
+    assert kept.startswith(sentences[0])
+    assert len(kept.split()) <= max(most, len(sentences[0].split()))
+    assert sorted(f"{kept} {others}".split()) == sorted(" ".join(sentences).split())
+    assert fitting([*sentences, "", ""], 10_000) == (" ".join(sentences), "")
+
+
+def test_a_shorter_sentence_fits_after_one_that_is_too_long():
+    assert fitting(["One two.", "Three four five.", "Six."], 4) == ("One two. Six.", "Three four five.")
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("cat", "cat"),
+        (3, "3"),
+        ("great white shark", "great white shark"),
+        ("great white shark of the south", "great white shark…"),
+        ("x" * 31, "x" * 30 + "…"),
+        ("x" * 30, "x" * 30),
+    ],
+)
+def test_a_long_name_is_cut(name, text):
+    assert short_name(name) == text

@@ -108,9 +108,17 @@ def over_finite(finding: Finding, comparison: Comparison) -> Finding:
     """
     if not any(comparison.infinite_samples) or finding.verdict == "not applicable":
         return finding
-    samples = count(len(comparison.panel.targets))
-    sentence = f"Over the {samples} with a finite loss on both sides: {finding.sentence}"
-    return replace(finding, verdict="cannot tell", sentence=sentence, next_step="")
+    infinite, finite = comparison.infinite_samples, count(len(comparison.panel.targets))
+    sides = " and ".join(
+        f"{count(number)} at the {which} checkpoint"
+        for number, which in zip(infinite, ("earlier", "later"), strict=True)
+        if number
+    )
+    rest = finding.left_undecided(
+        f"The loss is infinite for {sides}: what the {finite} with a finite loss at both show is the smaller "
+        "part of the change."
+    )
+    return replace(rest, details=f"Over the {finite} with a finite loss on both sides: {rest.details}")
 
 
 def left_out_of(finding: Finding) -> str:

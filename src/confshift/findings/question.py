@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
 import pandas as pd
@@ -33,12 +33,15 @@ class Question:
         The anchor of the page's section in which the finding stands.
     problem : {"yes", "no"} or None
         The answer that is bad news; None where neither is.
+    undecided : str
+        The finding's answer in a few words where the evidence decides nothing.
     """
 
     code: str
     title: str
     section: str = "other"
     problem: Literal["yes", "no"] | None = "yes"
+    undecided: str = "Undecided"
 
     def answer(
         self,
@@ -76,11 +79,11 @@ class Question:
                 at = epoch(checkpoint.epoch)
                 return self.answer(
                     "cannot tell",
-                    f"This needs the logits of epoch {at}, and they can't be used: {error}.",
+                    f"This needs the logits of epoch {at}, and they can't be used.",
                     pd.DataFrame(),
                     f"Put that file back from a copy, or inspect epoch {at} again.",
                     answer=f"The logits of epoch {at} can't be used",
-                    details="Losses, accuracies and all that follows from them are stored apart.",
+                    details=f"{error}. Losses, accuracies and all that follows from them are stored apart.",
                 )
         return None
 
@@ -135,6 +138,18 @@ class Finding:
         if self.verdict == "cannot tell":
             return "undecided"
         return "problem" if self.verdict == self.question.problem else "fine"
+
+    def without_advice(self) -> Finding:
+        """Return the finding without its next step."""
+        return replace(self, next_step="", command="")
+
+    def left_undecided(self, reason: str) -> Finding:
+        """Return the finding as undecided for this reason; what was found otherwise is among its details."""
+        details = f"{self.sentence} {self.details}".strip()
+        answer = self.question.undecided
+        return replace(
+            self, verdict="cannot tell", answer=answer, sentence=reason, details=details
+        ).without_advice()
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain Python values, for JSON; the evidence as a list of rows, None where not finite."""

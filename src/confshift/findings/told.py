@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 
 import pandas as pd
 
@@ -111,5 +110,4 @@ def undecided(finding: Finding, change: str) -> Finding:
     """Return a finding about a change that picking the best epoch explains: it decides nothing."""
     if finding.verdict == "not applicable":
         return finding
-    sentence = f"{finding.sentence} {explained(change)}"
-    return replace(finding, verdict="cannot tell", sentence=sentence, next_step="")
+    return finding.left_undecided(f"{explained(change)} What it consists of may be noise as well.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 import pandas as pd
 
@@ -10,6 +11,10 @@ import pandas as pd
 NOTHING = 1e-9
 #: Below this, and above its inverse, a temperature is a bound rather than a fit.
 _NO_TEMPERATURE = 1e-3
+#: A sentence of a finding has at most this many words.
+MOST_WORDS = 40
+#: A name is written in a sentence up to so many words and characters.
+_NAME_WORDS, _NAME_LENGTH = 3, 30
 
 
 def nats(value: float) -> str:
@@ -108,3 +113,21 @@ def rose_or_fell(difference: float) -> str:
     if abs(difference) <= NOTHING:
         return "did not change"
     return "rose" if difference > 0 else "fell"
+
+
+def fitting(sentences: Iterable[str], most: int = MOST_WORDS) -> tuple[str, str]:
+    """Return the sentences that fit into so many words, the first in any case, and those that do not."""
+    kept: list[str] = []
+    others: list[str] = []
+    for sentence in filter(None, sentences):
+        words = len(" ".join([*kept, sentence]).split())
+        (others if kept and words > most else kept).append(sentence)
+    return " ".join(kept), " ".join(others)
+
+
+def short_name(name: object) -> str:
+    """Write a name, of a class or a run, with the first of its words where there are many."""
+    words = str(name).split()
+    text = " ".join(words[:_NAME_WORDS])
+    cut = text[:_NAME_LENGTH].rstrip()
+    return str(name) if cut == text and len(words) <= _NAME_WORDS else f"{cut}…"
