@@ -1,5 +1,7 @@
 """The three series of a run together: which samples and epochs count, groups, sizes, tables."""
 
+import math
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -10,7 +12,9 @@ from confshift.analysis.panel import stack
 from confshift.analysis.rise import judge
 from confshift.analysis.series import STATUSES, judge_series, series_of
 from confshift.analysis.significance import paired_interval
+from confshift.checkpoint import Checkpoint
 from confshift.errors import ConfshiftError
+from confshift.predictions import Predictions
 from simulated_runs import simulated_losses
 
 SERIES = ["loss", "refinement_loss", "error_rate"]
@@ -204,3 +208,20 @@ def test_a_simulated_rise_of_the_losses_is_found_through_the_logits():
     losses = np.exp(simulated_losses(400, 20, np.random.default_rng(3), rise=1.0, rise_from=6) - 2)
     found = judge(stack(checkpoints(*two_class_logits(np.clip(losses, 1e-6, 30))))).rise
     assert found.loc["loss", "status"] == "systematic"
+
+
+@pytest.mark.parametrize(("rates", "status"), [((0.1, 0.01), "systematic"), ((0.1, 0.1), "within_jitter")])
+def test_recorded_rates_tell_the_jitter_before_a_drop_from_that_after_it(rates, status):
+    """One answer in five is wrong, so the best margin is ln 4: it wanders about, then grows past that."""
+    random = np.random.default_rng(0)
+    margins = np.r_[0.3, 0.6, random.uniform(0.6, 4.0, 11), np.linspace(math.log(4), 3, 24)]
+    right = np.arange(1000) % 5 > 0
+    run = [
+        Checkpoint.from_predictions(
+            Predictions(np.where(right, margin, -margin)[:, None] * [1.0, 0.0], np.zeros(1000, int)),
+            epoch=epoch,
+            metadata={"lr": rates[epoch >= 13]},
+        )
+        for epoch, margin in enumerate(margins)
+    ]
+    assert judge(stack(run)).rise.loc["loss", "status"] == status

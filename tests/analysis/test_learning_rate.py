@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from confshift.analysis.causes.learning_rate import (
     FEWEST_CHECKPOINTS,
     at_the_last_rate,
+    lasting_drops,
     learning_rates,
     rate_drops,
     unread_rates,
@@ -126,6 +127,28 @@ def test_the_rate_is_read_from_metadata_or_from_what_was_logged():
     without = Checkpoint.from_predictions(predictions, epoch=3, metadata={"lr": "cosine"})
     np.testing.assert_equal(learning_rates([with_metadata, logged, without]), [0.1, 0.01, np.nan])
     assert unread_rates([with_metadata, logged, without]).to_dict() == {3: "cosine"}
+
+
+@pytest.mark.parametrize(
+    ("rates", "drops"),
+    [
+        ([0.1] * 4 + [0.01] * 4, (4,)),
+        ([0.1] * 4 + [0.01] * 4 + [0.001] * 4, (4, 8)),
+        ([0.02] * 4 + [0.15] * 2 + [0.005] * 4, (6,)),  # a rate that was too high for a while
+        ([0.1] * 4 + [0.01] * 4 + [0.1] * 4, ()),  # taken back
+        ([0.1] * 4 + [0.01] * 4 + [0.05] * 4, (4,)),
+        (0.1 * 0.9 ** np.arange(12), ()),
+        ([None] * 6 + [0.1] * 2 + [0.01] * 2, ()),  # mostly unknown
+        ([], ()),
+    ],
+)
+def test_a_lasting_drop_is_a_step_that_the_rate_never_takes_back(rates, drops):
+    predictions = Predictions([[2.0, 0.0]], [0])
+    run = [
+        Checkpoint.from_predictions(predictions, epoch=epoch, metadata={} if rate is None else {"lr": rate})
+        for epoch, rate in enumerate(rates)
+    ]
+    assert lasting_drops(run) == drops
 
 
 def noted(metadata, logged=None):

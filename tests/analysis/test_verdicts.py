@@ -204,3 +204,33 @@ def test_the_draws_depend_on_nothing_but_the_losses():
         a == b or (isinstance(a, float) and math.isnan(a))
         for a, b in zip(one.values(), other.values(), strict=True)
     )
+
+
+def after_a_drop(epochs, *, drop=13, slope=0.004):
+    """Means that jitter by .1 up to the drop of the learning rate, and rise smoothly after it."""
+    wild = np.r_[1.6, 1.2, 0.9, 0.7 + 0.1 * np.random.default_rng(3).standard_normal(drop - 3)]
+    return np.r_[wild, 0.4 + slope * np.arange(epochs - drop)]
+
+
+@pytest.mark.parametrize("repeated", [False, True])
+def test_the_jitter_before_the_rate_fell_does_not_hide_a_smooth_rise_after_it(repeated):
+    losses, epochs = around(after_a_drop(37)), np.arange(37.0)
+    looks = 37 if repeated else "once"
+    assert judge_series(series_of(losses, epochs), looks=looks)["status"] == "within_jitter"
+    row = judge_series(series_of(losses, epochs, drops=(13,)), looks=looks)
+    assert (row["status"], row["settled"]) == ("systematic", 24)
+
+
+@pytest.mark.parametrize(
+    ("epochs", "drops"),
+    [(30, (13,)), (37, (14,)), (37, (36,)), (37, ())],
+    ids=["too few epochs left", "the lowest mean is before", "at the end", "none"],
+)
+def test_otherwise_all_epochs_tell_what_jitter_is(epochs, drops):
+    series = series_of(around(after_a_drop(epochs)), np.arange(float(epochs)), drops=drops)
+    assert len(series.at_the_last_rates) == epochs
+
+
+def test_of_two_drops_before_the_lowest_mean_the_later_one_counts():
+    series = series_of(around(after_a_drop(40)), np.arange(40.0), drops=(5, 13, 25))
+    np.testing.assert_array_equal(series.at_the_last_rates, series.errors.means[13:])

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from confshift.analysis.causes.learning_rate import lasting_drops
 from confshift.analysis.grouping import Groups, group_codes
 from confshift.analysis.panel import Panel
 from confshift.analysis.series import STATUSES, Looks, Series, hump_of, judge_series, series_of
@@ -70,7 +71,8 @@ def judge(panel: Panel, *, looks: Looks = "once", groups: Groups | None = None) 
     for name, (values, selection) in quantities.items():
         codes = None if whole is None else np.unique(whole[selection.samples], return_inverse=True)[1]
         numbers = values[selection.positions][:, selection.samples]
-        series = series_of(numbers, panel.epochs[selection.positions], groups=codes)
+        drops = lasting_drops([panel.checkpoints[at] for at in selection.positions])
+        series = series_of(numbers, panel.epochs[selection.positions], groups=codes, drops=drops)
         rows[name] = _row(panel, values, series, selection, looks)
         rows[name]["unit"] = "fraction" if name == "error_rate" else "nats"
         candidates[name] = series.candidates

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from confshift.analysis.jitter import FEWEST
+from confshift.analysis.jitter import ENOUGH, FEWEST
 from confshift.analysis.persistence import TAIL, Persistence, persistence_of
 from confshift.analysis.simultaneous import (
     EpochMeans,
@@ -77,11 +77,23 @@ class Series:
     epochs: NDArray[np.float64]
     errors: EpochMeans
     null: Maxima
+    drops: tuple[int, ...] = ()  # positions of the first epochs after the learning rate fell for good
 
     @property
     def baseline(self) -> int:
         """The position of the lowest mean before the last epoch."""
         return int(np.argmin(self.errors.means[:-1]))
+
+    @property
+    def at_the_last_rates(self) -> NDArray[np.float64]:
+        """The means since the last drop of the learning rate that is not after the lowest one.
+
+        A lower rate jitters less: what the epochs before it did says nothing of those that are compared. All
+        means where too few would be left to test for jitter alone.
+        """
+        means = self.errors.means
+        latest = min(self.baseline, len(means) - ENOUGH)
+        return means[max((drop for drop in self.drops if drop <= latest), default=0) :]
 
     @cached_property
     def candidates(self) -> pd.DataFrame:
@@ -106,11 +118,15 @@ class Series:
 
 
 def series_of(
-    values: NDArray[np.float64], epochs: NDArray[np.float64], *, groups: NDArray[np.intp] | None = None
+    values: NDArray[np.float64],
+    epochs: NDArray[np.float64],
+    *,
+    groups: NDArray[np.intp] | None = None,
+    drops: tuple[int, ...] = (),
 ) -> Series:
     """Average each checkpoint, values of shape (T, N), with the joint error of the means."""
     errors = mean_errors(values, groups=groups)
-    return Series(epochs, errors, maxima(errors))
+    return Series(epochs, errors, maxima(errors), drops)
 
 
 def judge_series(series: Series, *, looks: Looks = "once") -> dict[str, Any]:
@@ -129,7 +145,7 @@ def judge_series(series: Series, *, looks: Looks = "once") -> dict[str, Any]:
             **counts,
         }
     once, planned = looks == "once", looks if isinstance(looks, int) else None
-    persistence = persistence_of(errors.means, alpha=ALPHA, repeated=not once)
+    persistence = persistence_of(series.at_the_last_rates, alpha=ALPHA, repeated=not once)
     critical = (
         critical_value(series.null.earlier[-1], alpha=ALPHA, units=errors.units)
         if once

@@ -75,6 +75,21 @@ def filled(rates: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(pd.Series(rates).ffill().bfill().to_numpy(np.float64))
 
 
+def lasting_drops(checkpoints: Sequence[Checkpoint]) -> tuple[int, ...]:
+    """Return the positions of the first checkpoints after each drop of the recorded rate that it never undid.
+
+    Drops in steps, not those of a smooth decay; none where the rate of half of the checkpoints or more is
+    unknown.
+    """
+    rates = learning_rates(checkpoints)
+    if np.isfinite(rates).sum() <= len(rates) // 2:
+        return ()
+    rates = filled(rates)
+    epochs = np.array([checkpoint.epoch for checkpoint in checkpoints])
+    drops = schedule_of(epochs, rates).drops
+    return tuple(int(drop) for drop in drops if rates[drop:].max() < rates[drop - 1])
+
+
 #: The chance that a run that lost nothing is said to have lost something since any epoch of the same rate.
 _ALPHA = 0.05
 
