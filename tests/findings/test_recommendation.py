@@ -11,7 +11,9 @@ from real_runs import ARRAYS, checkpoints_of
 
 from confshift.analysis.comparison import compare
 from confshift.analysis.history import summarize
+from confshift.analysis.recalibrators import choose, gain_over
 from confshift.checkpoint import Checkpoint
+from confshift.findings.best_checkpoint import best_checkpoint
 from confshift.findings.diagnosis import answers
 from confshift.findings.headline import headline
 from confshift.findings.told import is_judged
@@ -73,6 +75,20 @@ ODD = {
 }
 
 
+def calibrated(samples, make, classes=4):
+    """Return a model whose logits are those of its own probabilities, then changed."""
+    random = np.random.default_rng(0)
+    logits = 2 * random.normal(size=(samples, classes))
+    targets = (logits + random.gumbel(size=logits.shape)).argmax(axis=1)
+    return Checkpoint.from_predictions(Predictions(make(logits), targets), epoch=1)
+
+
+def one_that_is_worse(checkpoint):
+    """Return a later checkpoint that is a little worse."""
+    predictions = checkpoint.predictions
+    return Checkpoint.from_predictions(Predictions(1.3 * predictions.logits, predictions.targets), epoch=2)
+
+
 @cache
 def history_of(name):
     if name not in ODD:
@@ -97,6 +113,53 @@ def test_every_sentence_that_names_a_checkpoint_to_keep_names_the_same(name):
         found = {float(epoch) for text in texts for epoch in ADVICE.findall(text)}
         assert found <= {history.recommendation.epoch}
         assert not [text for text in texts if VAGUE.search(text)]
+
+
+MIXING, SCALES = np.eye(4) + 0.5 * np.eye(4)[[1, 0, 2, 3]] * np.array([1, 1, 0, 0]), np.array([2, 1, 1, 0.5])
+
+
+@pytest.mark.parametrize(
+    ("make", "says", "method"),
+    [
+        (lambda z: z @ MIXING, "mixes the classes by a matrix: another ", "matrix"),
+        (lambda z: (z - z.mean(axis=1, keepdims=True)) * SCALES, "scales each class: another ", "vector"),
+        (lambda z: 3 * z, "Neither a scale for each class nor a matrix gains more.", "temperature"),
+    ],
+)
+def test_the_page_says_what_a_richer_map_gains_as_calibrate_finds_it(make, says, method):
+    checkpoint = calibrated(1200, make)
+    history = summarize([checkpoint, one_that_is_worse(checkpoint)])
+    step = best_checkpoint(history).next_step
+    choice = choose(checkpoint)
+    assert choice.recommended.method == method
+    assert says in step
+    if method != "temperature":
+        simpler = next(trial for trial in choice.trials if trial.method == history.recommendation.method)
+        gain, error = gain_over(simpler, choice.recommended)
+        assert f"another {nats(gain)} nats lower (standard error {nats(error)}) on samples left out" in step
+
+
+@pytest.mark.parametrize(
+    ("samples", "classes"),
+    [(399, 4), (50_001, 4)],
+    ids=["fewer than 100 samples a class", "more than 200,000 logits"],
+)
+def test_a_richer_map_that_was_not_tried_is_not_mentioned(samples, classes):
+    checkpoint = calibrated(samples, lambda z: 3 * z, classes)
+    history = summarize([checkpoint, one_that_is_worse(checkpoint)])
+    assert history.richer_map is None
+    step = best_checkpoint(history).next_step
+    assert "matrix" not in step
+    assert "scale" not in step
+    assert step.endswith(".softmax(dim=-1).")
+
+
+def test_a_richer_map_that_gains_where_biases_do_not_is_not_called_nothing():
+    history = summarize([first := calibrated(1200, lambda z: 0.8 * z @ MIXING), one_that_is_worse(first)])
+    assert history.richer_map.method == "matrix"
+    step = best_checkpoint(history).next_step
+    assert "Recalibration gains nothing" not in step
+    assert "mixes the classes by a matrix" in step
 
 
 def test_a_verdict_is_quoted_for_its_own_pair_where_the_last_epochs_are_left_out():

@@ -20,7 +20,13 @@ from confshift.analysis.epoch_rows import assemble, cells_part, class_columns, r
 from confshift.analysis.grouping import Codes, Groups, group_codes
 from confshift.analysis.pairs import pairs_of
 from confshift.analysis.panel import Panel, stack
-from confshift.analysis.recommendation import Recommendation, reason_to_stop, recommend
+from confshift.analysis.recommendation import (
+    Recommendation,
+    Richer,
+    reason_to_stop,
+    recommend,
+    richer_than,
+)
 from confshift.analysis.rise import Judgement, balance_share, check_looks, judge
 from confshift.analysis.series import Looks
 from confshift.analysis.unscored import enough_answers
@@ -203,6 +209,11 @@ class History:
     def recommendation(self) -> Recommendation:
         """The checkpoint of the main split to keep, and its recalibration: what every sentence recommends."""
         return recommend(self.main, self._best)
+
+    @cached_property
+    def richer_map(self) -> Richer | None:
+        """What a scale for each class, or a matrix, gains over `recommendation`; None where not tried."""
+        return richer_than(self.recommendation, self.main)
 
     @property
     def should_stop(self) -> bool:

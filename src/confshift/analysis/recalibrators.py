@@ -104,7 +104,7 @@ class Choice:
     def lead(self, trial: Trial) -> tuple[str, float, float]:
         """Return the simpler method that a trial beats least clearly, its gain over that and the error."""
         leads = [
-            (simpler.method, *_mean_and_error(_losses_beside(simpler, trial) - trial.losses))
+            (simpler.method, *gain_over(simpler, trial))
             for simpler in self.trials[: self.trials.index(trial)]
             if simpler.losses is not None and trial.losses is not None
         ]
@@ -280,12 +280,17 @@ def _without_richer(reason: str) -> tuple[Trial, Trial]:
     return _untried("vector", reason), _untried("matrix", reason)
 
 
-def _losses_beside(simpler: Trial, trial: Trial) -> NDArray[np.float64]:
-    """Return the losses by a simpler method of the samples of another, by the same folds where there are."""
-    if trial.folds is not None and simpler.folds is not None:
-        return simpler.folds
+def gain_over(simpler: Trial, trial: Trial) -> tuple[float, float]:
+    """Return by how much a method lowers the loss of a simpler one, and its error; both are compared methods.
+
+    Over the samples of the richer one, and by the same folds where both have them.
+    """
     assert simpler.losses is not None
-    return simpler.losses[trial.rows]
+    assert trial.losses is not None
+    has_folds = trial.folds is not None and simpler.folds is not None
+    losses = simpler.folds if has_folds else simpler.losses[trial.rows]
+    assert losses is not None
+    return _mean_and_error(losses - trial.losses)
 
 
 def _label_noise(checkpoint: Checkpoint) -> tuple[LabelNoise | None, str]:

@@ -10,7 +10,7 @@ import pandas as pd
 
 from confshift.analysis.causes.divergence import Divergence
 from confshift.analysis.panel import Panel
-from confshift.analysis.recalibrators import by_gain, choose
+from confshift.analysis.recalibrators import by_gain, choose, gain_over
 from confshift.checkpoint import Checkpoint
 
 
@@ -35,6 +35,38 @@ class Recommendation:
     def with_biases(self) -> bool:
         """Whether each class has a bias."""
         return any(self.biases)
+
+
+@dataclass(frozen=True)
+class Richer:
+    """What a scale for each class, or a matrix, gains over the recommended recalibration."""
+
+    method: str  # "vector" or "matrix"; "" where neither gains anything beyond its error
+    gain: float = 0.0  # on samples that it was not fitted to, in nats
+    gain_se: float = 0.0
+
+
+#: Up to so many logits, a scale for each class and a matrix are fitted in about half a second.
+_CHEAP = 200_000
+
+
+def richer_than(recommendation: Recommendation, panel: Panel) -> Richer | None:
+    """Try a scale for each class and a matrix on the recommended checkpoint; None where that says nothing.
+
+    It does not where they take too long, where there are too few samples for them, where few samples are
+    wrong, and where labels look wrong: only a temperature allows for that.
+    """
+    checkpoint = panel.checkpoints[int(np.flatnonzero(panel.epochs == recommendation.epoch)[0])]
+    if len(checkpoint) * len(checkpoint.class_names) > _CHEAP:
+        return None
+    choice = choose(checkpoint)
+    tried = [trial for trial in choice.trials if trial.method in ("vector", "matrix") and trial.fitted]
+    by_method = {trial.method: trial for trial in choice.trials}
+    simpler = by_method[recommendation.method]
+    if not tried or choice.caution or simpler.losses is None:
+        return None
+    found = choice.recommended
+    return Richer(found.method, *gain_over(simpler, found)) if found in tried else Richer("")
 
 
 def recommend(panel: Panel, best: pd.DataFrame) -> Recommendation:

@@ -68,7 +68,7 @@ def _recommendation(history: History) -> str:
         f"{percent(loss['accuracy'])}"
     )
     if not choice.calibrated and choice.epoch == loss["epoch"]:
-        return f"Keep {plain}. Recalibration gains nothing here."
+        return f"Keep {plain}. {_without_gain(history)}"
     text = (
         f"Keep epoch {epoch(choice.epoch)}{_with_map(choice)}: expected loss {nats(choice.loss)} nats, "
         f"accuracy {percent(choice.accuracy)}. Without recalibration: {plain}."
@@ -77,7 +77,29 @@ def _recommendation(history: History) -> str:
     at = next(saved for saved in history.main.checkpoints if saved.epoch == choice.epoch)
     if choice.calibrated and (few := rests_on(at)):
         text += f" That {few}: measure it on other samples."
-    return f"{text} {_in_code(choice)}" if choice.calibrated else text
+    return f"{text} {_in_code(choice)}{_richer(history)}" if choice.calibrated else text
+
+
+def _without_gain(history: History) -> str:
+    """Say that temperature and biases gain nothing; where tried, what richer maps do."""
+    found = history.richer_map
+    if found is None or not found.method:
+        return "Recalibration gains nothing here."
+    return f"A temperature and biases gain nothing here.{_richer(history)}"
+
+
+def _richer(history: History) -> str:
+    """Say what a scale for each class or a matrix gains; "" where they were not tried."""
+    found = history.richer_map
+    if found is None:
+        return ""
+    if not found.method:
+        return " Neither a scale for each class nor a matrix gains more."
+    does = {"vector": "scales each class", "matrix": "mixes the classes by a matrix"}[found.method]
+    return (
+        f" confshift.calibrate(run[{epoch(history.recommendation.epoch)}]).module() {does}: another "
+        f"{nats(found.gain)} nats lower (standard error {nats(found.gain_se)}) on samples left out."
+    )
 
 
 def _with_map(choice: Recommendation) -> str:
@@ -98,15 +120,12 @@ def _on_labels(choice: Recommendation) -> str:
 
 
 def _in_code(choice: Recommendation) -> str:
-    module = f"confshift.calibrate(run[{epoch(choice.epoch)}]).module()"
     if len(choice.biases) > _MOST_BIASES and choice.with_biases:
-        return f"In code: probabilities = {module}(model(inputs)).softmax(dim=-1)."
+        call = f'confshift.calibrate(run[{epoch(choice.epoch)}], method="{choice.method}")'
+        return f"In code: probabilities = {call}.module()(model(inputs)).softmax(dim=-1)."
     biases = ", ".join(f"{bias:.3g}" for bias in choice.biases)
     added = f" + torch.tensor([{biases}])" if choice.with_biases else ""
-    return (
-        f"In code: probabilities = (model(inputs) / {choice.temperature:.4g}{added}).softmax(dim=-1), or "
-        f"{module}, which tries more."
-    )
+    return f"In code: probabilities = (model(inputs) / {choice.temperature:.4g}{added}).softmax(dim=-1)."
 
 
 def _loss(row: pd.Series, name: str) -> str:
