@@ -21,7 +21,7 @@ import confshift
 from confshift import Predictions, Run
 from confshift.cli import main
 from confshift.reporting.output import comparison_text, document, findings_text, history_text
-from confshift.reporting.plotting import SHORT_NAMES, figures, plot
+from confshift.reporting.plotting import figures, plot
 from confshift.storage.signed_json import encode
 
 EVIL = "evil\x1b[2J\u202e\n</script>"
@@ -235,7 +235,7 @@ def test_plot_says_what_it_cannot_draw(rising, tmp_path, monkeypatch, arguments,
 
 def test_plot_explains_every_figure_that_there_is():
     shown = " ".join(call("plot", "--help").stdout.replace(",", " ").split()).split()
-    assert {*figures(), *SHORT_NAMES} <= set(shown) | {word.strip("().") for word in shown}
+    assert {*figures()} <= set(shown) | {word.strip("().") for word in shown}
 
 
 def test_report_into_a_folder_that_is_not_there_is_refused_at_once(rising, tmp_path, monkeypatch):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -57,9 +58,21 @@ def test_bands_reach_1_96_standard_errors_from_the_mean(by_run, history):
     np.testing.assert_allclose(loss["mean"] - loss["low"], 1.96 * table["loss_se"])
 
 
-def test_the_two_parts_add_up_to_the_loss(by_run):
-    parts = by_run["part_series"].groupby("epoch")["mean"].sum()
-    np.testing.assert_allclose(parts, by_run["epochs"]["loss"])
+def test_the_three_parts_stand_on_each_other_and_end_at_the_loss(by_run, history):
+    parts = {label: rows.reset_index() for label, rows in by_run["part_series"].groupby("part", sort=False)}
+    table = history.table[history.table["split"] == "val"].reset_index()
+    assert list(parts) == ["the rest", "class balance", "scale"]
+    np.testing.assert_allclose(parts["the rest"]["start"], 0.0)
+    for lower, upper in itertools.pairwise(parts.values()):
+        np.testing.assert_allclose(lower["end"], upper["start"])
+    np.testing.assert_allclose(parts["scale"]["end"], table["loss"])
+    for label, key in (
+        ("the rest", "refinement_loss"),
+        ("class balance", "balance_loss"),
+        ("scale", "scale_loss"),
+    ):
+        np.testing.assert_allclose(parts[label]["mean"], table[key])
+        np.testing.assert_allclose(parts[label]["end"] - parts[label]["start"], table[key], atol=1e-12)
 
 
 def test_other_splits_are_drawn_beside_and_named_once(by_run, history):
@@ -92,6 +105,8 @@ def test_the_near_range_holds_every_band_after_the_initial_fall(make_run):
     tops = table["loss"] + 1.96 * table["loss_se"]
     assert limits["loss_near"]["domainMax"] == pytest.approx(tops[settled:].max())
     assert limits["loss_whole"]["domainMax"] == pytest.approx(tops.max())
+    assert limits["part_near"]["domainMax"] == table["loss"][settled:].max()
+    assert limits["part_whole"]["domainMax"] == table["loss"].max()
     assert limits["accuracy_near"]["domainMin"] < table["accuracy"][settled:].min()
 
 
@@ -143,7 +158,7 @@ def test_losses_that_are_alike_up_to_rounding_have_no_limits(make_run, monkeypat
     )
     monkeypatch.setattr(epoch_tables, "epoch_table", lambda _: alike)
     found = epoch_tables.limits([history])
-    assert found["accuracy_near"] == found["part_near"] == found["part_whole"] == {}
+    assert found["accuracy_near"] == found["loss_near"] == found["loss_whole"] == {}
 
 
 def test_the_steps_of_the_waterfall_lead_from_the_loss_before_to_the_loss_after(by_pair, comparison):

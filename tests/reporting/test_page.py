@@ -252,7 +252,7 @@ def test_one_checkpoint_has_a_page_that_compares_nothing(make_run):
     assert parsed.json("data")["paired"] is False
     assert "one checkpoint" in parsed.text
     assert "figure-account" not in parsed.attributes("id")
-    assert "figure-reliability_after" in parsed.attributes("id")
+    assert "figure-reliability" in parsed.attributes("id")
     assert parsed.count("svg") >= 3
 
 

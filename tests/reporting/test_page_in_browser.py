@@ -227,7 +227,7 @@ def test_both_axes_and_both_ranges_can_be_drawn(browser, tmp_path, make_logits):
         "Array.from(document.querySelectorAll('#figure-{} .role-axis-label text'), one => one.textContent)"
         ".join()"
     )
-    figures = {"span": ("loss", "accuracy", "parts"), "scale": ("reliability_before", "confidence_right")}
+    figures = {"span": ("loss", "accuracy", "parts"), "scale": ("reliability", "confidence_right")}
     axes = {figure: labels.format(figure) for drawn_alike in figures.values() for figure in drawn_alike}
     drawn = {figure: visit.run("return " + axis) for figure, axis in axes.items()}
     assert all(drawn.values())
@@ -241,7 +241,7 @@ def test_both_axes_and_both_ranges_can_be_drawn(browser, tmp_path, make_logits):
     assert not messages(browser)
 
 
-@pytest.mark.parametrize("chart", ["scatter", "history", "reliability_after"])
+@pytest.mark.parametrize("chart", ["scatter", "history", "reliability"])
 def test_a_chart_is_saved_as_a_picture_in_colours_of_its_own(visit, tmp_path, chart):
     visit.wait(f"return document.querySelector('#figure-{chart} .live svg') !== null")
     visit.run(f"{CATCH_DOWNLOAD} document.querySelector('#figure-{chart} .svg').click()")

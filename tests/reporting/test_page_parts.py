@@ -91,11 +91,6 @@ def test_dots_and_curves_are_those_of_the_history(history):
     np.testing.assert_allclose(curves[2], expected.to_numpy(), atol=1e-7)
 
 
-def test_a_crowded_axis_is_one_where_most_are_nearly_certain():
-    assert binning.crowded(np.array([0.5, 0.96, 0.99]))
-    assert not binning.crowded(np.array([0.5, 0.5, 0.99]))
-
-
 # -------------------------------------------------------------------------------------------------- facts
 def written_by(run, names):
     return [

@@ -175,15 +175,10 @@ def test_a_chart_that_is_drawn_anew_while_a_pair_is_chosen_shows_that_pair(visit
         "window.confshift.choose({before: 2, after: 4})",
         clicks,
     )
-    dots = [
-        DRAWN_AS_TABLE.format(figure=f"reliability_{side}", table=f"bins_{side}", mark="symbol", column="x")
-        for side in ("before", "after")
-    ]
-    for script in dots:
-        visit.wait(script)
+    dots = DRAWN_AS_TABLE.format(figure="reliability", table="reliability", mark="symbol", column="x")
+    visit.wait(dots)
     visit.choose(1, 5)
-    for script in dots:
-        visit.wait(script)
+    visit.wait(dots)
     assert not messages(visit.browser)
 
 
@@ -279,8 +274,7 @@ def test_no_text_is_a_formula_in_the_download_wherever_a_spreadsheet_splits_it(v
 @pytest.mark.parametrize(
     ("figure", "columns"),
     [
-        ("reliability_before", ["confidence", "accuracy", "samples", "accuracy low", "accuracy high"]),
-        ("reliability_after", ["confidence", "accuracy", "samples", "accuracy low", "accuracy high"]),
+        ("reliability", ["side", "confidence", "accuracy", "samples", "accuracy low", "accuracy high"]),
         (
             "scatter",
             ["sample", "true", "said before", "said", "loss before", "loss after", "change", "transition"],

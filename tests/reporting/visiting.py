@@ -30,7 +30,7 @@ PUT_BACK = """
     window.saved = null;
     document.activeElement?.blur();
     for (const details of document.querySelectorAll('details')) details.open = false;
-    for (const [variant, value] of [['scale', data.scale], ['span', 'near']])
+    for (const [variant, value] of [['scale', 'probability'], ['span', 'near']])
       document.querySelector(`button[data-variant=${variant}][value=${value}][aria-pressed=false]`)?.click();
     const only = document.querySelector('#only');
     if (only) only.value = '';

@@ -91,11 +91,10 @@ class _ListingFigures(click.Command):
     """A command whose help names the charts; it imports them only then, because that takes a second."""
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        from confshift.reporting.plotting import SHORT_NAMES, figures
+        from confshift.reporting.plotting import figures
 
-        short = {long: f"{long} ({name})" for name, long in SHORT_NAMES.items()}
         with formatter.section("Figures"):
-            formatter.write_dl([(short.get(name, name), title) for name, title in figures().items()])
+            formatter.write_dl(list(figures().items()))
 
 
 @main.command(cls=_ListingFigures)
@@ -106,7 +105,7 @@ class _ListingFigures(click.Command):
 @click.option(
     "--scale",
     type=click.Choice(["probability", "odds"]),
-    help="Axis of confidences. Default: log-odds where most of them are above 95 %.",
+    help="Axis of confidences: plain, the default, or stretched at both ends, as log-odds.",
 )
 @click.option(
     "--whole", is_flag=True, help="Draw losses from the first epoch on, not after the initial fall."

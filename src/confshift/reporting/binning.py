@@ -17,11 +17,6 @@ _LOWEST, _HIGHEST = 2, 5
 _BINS = {"probability": 20, "odds": 24}
 
 
-def crowded(confidence: NDArray[np.float64]) -> bool:
-    """Whether most confidences are so near 1 that an axis of probabilities would squeeze them."""
-    return bool(np.mean(confidence > 0.95) > 0.5)
-
-
 def odds_ticks(panel: Panel) -> NDArray[np.float64]:
     """Return the log-odds that get a tick; the first and the last bound the axis.
 

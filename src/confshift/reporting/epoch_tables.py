@@ -18,7 +18,15 @@ from confshift.reporting.theme import LOSSES, MARKS, PARTS, RUNS
 #: A 95 % margin is this many standard errors.
 _MARGIN = 1.96
 #: Columns in the tooltip of an epoch.
-_HOVER_COLUMNS = ["epoch", "loss", "refinement_loss", "calibration_loss", "accuracy", "temperature"]
+_HOVER_COLUMNS = [
+    "epoch",
+    "loss",
+    "scale_loss",
+    "balance_loss",
+    "refinement_loss",
+    "accuracy",
+    "temperature",
+]
 #: Further columns where some sample has no finite loss.
 _NONFINITE_COLUMNS = ["finite_loss", "infinite_samples", "unanswered_samples"]
 #: An answer with a confidence above this counts as sure.
@@ -81,7 +89,7 @@ def run_tables(history: History, rise: pd.DataFrame) -> dict[str, pd.DataFrame]:
         "infinite": _infinite(table),
         "loss_series": _series(table, LOSSES),
         "accuracy_series": _series(table, {"accuracy": "accuracy"}),
-        "part_series": _series(table, PARTS),
+        "part_series": _stacked_parts(table),
         **_other_splits(history),
         "marks": _marks(history),
         "rise": _rise(rise),
@@ -130,6 +138,19 @@ def _series(table: pd.DataFrame, names: Mapping[str, str]) -> pd.DataFrame:
                 }
             )
         )
+    return pd.concat(parts, ignore_index=True)
+
+
+def _stacked_parts(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the three parts of the loss on top of each other; the uppermost ends at the loss.
+
+    A part may be below 0: what was fitted to the other samples may cost a sample more than it gains.
+    """
+    levels = np.cumsum([np.zeros(len(table)), *(table[key] for key in PARTS)], axis=0)
+    parts = [
+        pd.DataFrame({"epoch": table["epoch"], "part": label, "mean": table[key], "start": start, "end": end})
+        for (key, (_, label)), start, end in zip(PARTS.items(), levels[:-1], levels[1:], strict=True)
+    ]
     return pd.concat(parts, ignore_index=True)
 
 
@@ -192,11 +213,11 @@ def limits(histories: Sequence[History]) -> dict[str, Mapping[str, float]]:
     losses = [history.table["loss"] for history in histories]  # the lines of other splits reach as low
     lowest_losses = [low for loss in losses if np.isfinite(low := loss.min())]
     for span, table in spans.items():
-        for chart, keys in {"loss": list(LOSSES), "part": list(PARTS)}.items():
-            top, bottom = (_reach(table, keys, sign) for sign in (1, -1))
-            low = bottom - _NAME_ROOM * (top - bottom)
-            ends = {"domainMin": min([low, *lowest_losses]) if chart == "loss" else low, "domainMax": top}
-            scales[f"{chart}_{span}"] = ends if _is_range(bottom, top) else {}
+        top, bottom = (_reach(table, list(LOSSES), sign) for sign in (1, -1))
+        low = min([bottom - _NAME_ROOM * (top - bottom), *lowest_losses])
+        scales[f"loss_{span}"] = {"domainMin": low, "domainMax": top} if _is_range(bottom, top) else {}
+        highest = table["loss"].max()  # the parts stand on 0
+        scales[f"part_{span}"] = {"domainMax": highest} if _is_range(0.0, highest) else {}
     return scales
 
 

@@ -57,7 +57,6 @@ class PageData:
     bands: dict[str, Any]  # for A and for B: confidence, low, high
     bins: dict[str, Any]  # for each scale: edges; right and wrong, counts for each epoch
     odds_ticks: list[float]  # of the axis of log-odds, including its ends
-    scale: str  # of confidences, on opening: "probability" or "odds"
     values: dict[str, Any]  # `pair_values` of the report's own pair
     readings: Mapping[str, str]  # templates of sentences
     choices: Mapping[str, Mapping[str, str]]  # templates of those that depend on the numbers
@@ -231,7 +230,6 @@ def _confidences(history: History, comparison: Comparison, ticks: NDArray[np.flo
             for scale, edges in binning.bin_edges(ticks).items()
         },
         "odds_ticks": ticks.tolist(),
-        "scale": "odds" if binning.crowded(comparison.answered.confidence[1]) else "probability",
     }
 
 

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from confshift.analysis.comparison import SIDES, Comparison
 from confshift.analysis.decomposition import DIRECTIONS, TRANSITIONS
 from confshift.errors import ConfshiftError
-from confshift.findings.wording import nats, signed
+from confshift.findings.wording import nats, percent, signed
+from confshift.reporting import binning
 from confshift.reporting.theme import CELL_LABELS, TRANSITION_LABELS
 
 #: The most classes that are shown one by one.
@@ -144,7 +145,11 @@ def paper_tables(
     scale : {"probability", "odds"}
         Axis of confidences.
     """
-    return {**_classes(comparison, classes), **_reliability(comparison, ticks, scale)}
+    return {
+        **_classes(comparison, classes),
+        **_reliability(comparison, ticks, scale),
+        "confidence_counts": _confidence_counts(comparison, ticks, scale),
+    }
 
 
 def _classes(comparison: Comparison, classes: list[int]) -> dict[str, pd.DataFrame]:
@@ -181,9 +186,33 @@ def _reliability(comparison: Comparison, ticks: NDArray[np.float64], scale: str)
     for side in SIDES:
         dots = bins[bins["side"] == side]
         places = {name: _axis_places(dots[source], ticks, scale) for source, name in columns.items()}
-        tables[f"bins_{side}"] = dots[["confidence", "accuracy", "samples"]].assign(**places)
+        numbers = dots[["confidence", "accuracy", "samples"]]
+        tables[f"bins_{side}"] = numbers.assign(side=side, **places)
         for name, table in (("isotonic", curve), ("band", band)):
             part = table[table["side"] == side].drop(columns="side")
             axis_part = part.apply(lambda column: _axis_places(column, ticks, scale))
             tables[f"{name}_{side}"] = axis_part.rename(columns={"confidence": "x", "accuracy": "y"})
     return tables
+
+
+def _confidence_counts(comparison: Comparison, ticks: NDArray[np.float64], scale: str) -> pd.DataFrame:
+    """Return how many answers have which confidence on each side."""
+    edges = binning.bin_edges(ticks)[scale]
+    counts = binning.confidence_bins(comparison.answered, edges)
+    places = _axis_places(pd.Series(edges), ticks, scale).to_numpy()
+    return pd.concat(
+        [
+            pd.DataFrame(
+                {
+                    "side": side,
+                    "samples": np.add(counts["right"][at], counts["wrong"][at]),
+                    "from": [percent(edge) for edge in edges[:-1]],
+                    "to": [percent(edge) for edge in edges[1:]],
+                    "start": places[:-1],
+                    "end": places[1:],
+                }
+            )
+            for at, side in enumerate(SIDES)
+        ],
+        ignore_index=True,
+    )

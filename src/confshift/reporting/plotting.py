@@ -18,7 +18,6 @@ from confshift.analysis.history import History, summarize
 from confshift.errors import ConfshiftError
 from confshift.findings.diagnosis import choose_pair
 from confshift.findings.wording import epoch
-from confshift.reporting import binning
 from confshift.reporting.charts import CHARTS, chart_specs
 from confshift.reporting.charts.parts import Chart
 from confshift.reporting.epoch_tables import chart_context, run_tables
@@ -27,8 +26,6 @@ from confshift.reporting.saving import save_file
 from confshift.reporting.subject import Source, as_source
 from confshift.reporting.vega import check_drawing, to_pdf, to_png, to_svg
 
-#: Short names that people use for one chart of a pair.
-SHORT_NAMES = {"reliability": "reliability_after"}
 FORMATS = ("svg", "png", "pdf")
 
 #: Names stay readable where a line passes behind them; the page's style sheet says the same.
@@ -60,14 +57,13 @@ def plot(
     ----------
     run : Run, iterable of Checkpoint, or the path of a run
     figure : str
-        One of `figures()`; "reliability" means that of the later checkpoint. The page has a button that saves
-        the other charts, those of single samples.
+        One of `figures()`. The page has a button that saves the other charts, those of single samples.
     path : str or path-like
         Ends in .svg, .png or .pdf.
     before, after : float, optional
         Epochs; without them the best by loss and the last. `after` alone: the best by loss before it.
     scale : {"probability", "odds"}, optional
-        Axis of confidences; without it log-odds where most of them are above 95 %.
+        Axis of confidences: plain, the default, or stretched at both ends, as log-odds.
     whole : bool
         Draw losses from the first epoch on, not from the end of the initial fall.
 
@@ -93,10 +89,10 @@ def plot(
 
 
 def _chart_named(figure: str) -> Chart:
-    name, names = SHORT_NAMES.get(figure, figure), [*figures(), *SHORT_NAMES]
-    if name in names:
-        return CHARTS[name]
-    if name in CHARTS:
+    names = list(figures())
+    if figure in names:
+        return CHARTS[figure]
+    if figure in CHARTS:
         raise ConfshiftError(
             f"figure={figure!r} is drawn by the page only: write it with report() and press SVG below the "
             f"chart. Here there are {', '.join(names)}"
@@ -121,7 +117,7 @@ def _spec(
         raise ConfshiftError(f"figure={chart.name!r} compares two checkpoints; the run has one")
     if chart.name == "competitors":
         comparison.competitors  # noqa: B018 - an error here, where a page leaves the chart empty
-    axis = scale or ("odds" if binning.crowded(comparison.answered.confidence[1]) else "probability")
+    axis = scale or "probability"
     if axis not in ("probability", "odds"):
         raise ConfshiftError(f"scale={scale!r}: give 'probability' or 'odds'")
     classes = shown_classes(comparison.classes)

@@ -103,7 +103,6 @@ def contents(story: Story) -> dict[str, Any]:
             course(history, name) for history, name in zip(story.histories, story.names, strict=True)
         ],
         "pair": data.pair,
-        "scale": data.scale,
         "falls": bool(highest > context.limits["loss_near"].get("domainMax", highest)),
         "epochs": [wording.epoch(epoch) for epoch in context.epochs],
         "classes": _class_options(story.page_history),

@@ -16,7 +16,8 @@ _ROLES = {
     "after": "orange",
     "loss": "vermilion",
     "refinement": "blue",
-    "calibration": "orange",
+    "scale": "orange",
+    "balance": "pink",
     "accuracy": "green",
     "other": "muted",
     "total": "muted",
@@ -45,13 +46,18 @@ CELL_LABELS = {
 SERIES = {
     "loss": ("loss", [1, 0]),
     "refinement_loss": ("refinement", [6, 3]),
-    "calibration_loss": ("calibration", [2, 2]),
     "accuracy": ("accuracy", [1, 0]),
 }
 
-#: The names of the series in the chart of the loss, and in that of its two parts.
+#: The names of the series in the chart of the loss.
 LOSSES = {"loss": "loss", "refinement_loss": "loss once recalibrated"}
-PARTS = {"refinement_loss": "refinement loss", "calibration_loss": "calibration loss"}
+
+#: The three parts of a loss, from the bottom up: role, label.
+PARTS = {
+    "refinement_loss": ("refinement", "the rest"),
+    "balance_loss": ("balance", "class balance"),
+    "scale_loss": ("scale", "scale"),
+}
 
 #: Two runs, coloured as the sides they stand for.
 RUNS = {"A": "before", "B": "after"}

@@ -89,7 +89,7 @@ function writePinned() {
 const MOST_ROWS = 200;
 // Columns of places on an axis: for the chart only. In some tables the name of a number means a place.
 const PLACES = ["order", "next", "right", "room", "text", "key", "i", "x", "y", "start", "end", "size", "row", "column"];
-const PLACES_OF = {bins_before: ["low", "high"], bins_after: ["low", "high"], samples: ["before", "after"], trajectory: ["loss"]};
+const PLACES_OF = {reliability: ["low", "high"], samples: ["before", "after"], trajectory: ["loss"]};
 const TITLES = {exact: "loss"};  // unlike its place, which is clipped at the edge of the axis
 
 // The rows behind a chart for the reader: the names of their columns, and their values.

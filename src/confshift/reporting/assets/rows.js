@@ -127,15 +127,19 @@ class Views {
     return [ticks[0], ticks.at(-1)].map(at => ({x: at, y: at}));
   }
 
-  bins(at, state) {
+  bins(at, state, side) {
     return this.data.reliability.dots[at].map(([confidence, accuracy, low, high, samples]) => ({
-      confidence, accuracy, samples, accuracy_low: low, accuracy_high: high,
+      side, confidence, accuracy, samples, accuracy_low: low, accuracy_high: high,
       x: this.place(confidence, state), y: this.place(accuracy, state), low: this.place(low, state), high: this.place(high, state),
     }));
   }
 
   isotonic(at, state) {
     return this.data.reliability.isotonic[at].map(([confidence, accuracy]) => ({x: this.place(confidence, state), y: this.place(accuracy, state)}));
+  }
+
+  reliability(state) {
+    return this.sides(state).flatMap(([side, at]) => this.bins(at, state, side));
   }
 
   // The band needs simulated outcomes, which Python has made only for the report's own pair.
@@ -145,9 +149,22 @@ class Views {
   }
 
   confidence(kind, state) {
-    const {edges, [kind]: counts} = this.data.bins[state.scale];
-    const sides = state.before === state.after ? [["after", state.after]] : [["before", state.before], ["after", state.after]];
-    return sides.flatMap(([side, at]) => counts[at].map((samples, bin) => ({
+    const {[kind]: counts} = this.data.bins[state.scale];
+    return this.byConfidence(state, at => counts[at]);
+  }
+
+  confidence_counts(state) {
+    const {right, wrong} = this.data.bins[state.scale];
+    return this.byConfidence(state, at => right[at].map((count, bin) => count + wrong[at][bin]));
+  }
+
+  sides({before, after}) {
+    return before === after ? [["after", after]] : [["before", before], ["after", after]];
+  }
+
+  byConfidence(state, countsAt) {
+    const {edges} = this.data.bins[state.scale];
+    return this.sides(state).flatMap(([side, at]) => countsAt(at).map((samples, bin) => ({
       side, samples, from: percent(edges[bin]), to: percent(edges[bin + 1]),
       start: this.place(edges[bin], state), end: this.place(edges[bin + 1], state),
     })));

@@ -6,7 +6,7 @@ const pairs = new Pairs(data), views = new Views(pairs);
 const charts = new Map();  // by figure id: {figure, view, rows: by table, as drawn; drawn: the state that they belong to}
 const find = (selector, root = document) => root.querySelector(selector);
 const all = (selector, root = document) => Array.from(root.querySelectorAll(selector));
-let state = {before: data.pair[0], after: data.pair[1], scale: data.scale, span: "near", only: null, pinned: null, values: {}};
+let state = {before: data.pair[0], after: data.pair[1], scale: "probability", span: "near", only: null, pinned: null, values: {}};
 
 function make(tag, text, attributes = {}) {
   const element = document.createElement(tag);

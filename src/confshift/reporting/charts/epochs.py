@@ -67,8 +67,9 @@ def _hover() -> alt.Chart:
     tooltip = [
         tip("epoch:Q"),
         tip("loss:Q", "loss, nats", LOSS),
-        tip("refinement_loss:Q", "once recalibrated", LOSS),
-        tip("calibration_loss:Q", "calibration loss", LOSS),
+        tip("scale_loss:Q", "scale", LOSS),
+        tip("balance_loss:Q", "class balance", LOSS),
+        tip("refinement_loss:Q", "the rest: once calibrated", LOSS),
         tip("accuracy:Q", "accuracy", SHARE),
         tip("temperature:Q", "temperature", ".3f"),
     ]
@@ -151,8 +152,26 @@ def accuracy_chart(context: ChartContext, span: str) -> Spec:
 
 
 def parts_chart(context: ChartContext, span: str) -> Spec:
-    """Draw calibration and refinement loss over epochs."""
-    return layered(*_curves("part_series", PARTS, context, unit="nats", number=".4~f", span=span))
+    """Draw the three parts of the loss over epochs on top of each other, and the loss, their sum."""
+    limits: Any = context.limits[f"part_{span}"]
+    scale = alt.Scale(zero=True, nice=False, **limits)
+    axis = alt.Axis(format=".4~f", minExtent=LEFT, tickCount=5)
+    end = alt.Y("end:Q", title="nats", scale=scale, axis=axis)
+    roles, labels = zip(*reversed(PARTS.values()), strict=True)  # the legend reads as the bands lie
+    fill = alt.Color(
+        "part:N",
+        scale=alt.Scale(domain=list(labels), range=[colour(role) for role in roles]),
+        legend=alt.Legend(symbolType="square"),
+    )
+    base = table("part_series").encode(x=epoch_axis(context.ends), color=fill)
+    start = alt.Y2("start:Q")
+    if len(context.epochs) == 1:
+        bands = base.mark_bar(width=60, opacity=0.75).encode(y=end, y2=start)
+    else:
+        bands = base.mark_area(opacity=0.75, clip=True, line=False).encode(y=end, y2=start)
+    line = table("epochs").mark_line(stroke="var(--text)", strokeWidth=1.8, clip=True)
+    loss = line.encode(x=alt.X("epoch:Q"), y=alt.Y("loss:Q"))
+    return layered(bands, *(pair_layers() if context.paired else []), loss, _hover())
 
 
 def history_chart(_: ChartContext, __: str) -> Spec:
@@ -215,12 +234,13 @@ CHARTS = (
     ),
     Chart(
         "parts",
-        "The loss in two parts: what one temperature repairs, and the rest",
+        "The loss in three parts: scale, class balance and the rest",
         "parts",
         parts_chart,
         240,
         source="part_series",
-        note="The two add up to the loss.",
+        note="The three add up to the loss, the line. A temperature repairs the scale, a bias for each class "
+        "the class balance. A part below 0 lies inside the one beneath it.",
         variant="span",
         one_run=True,
         drag=True,
