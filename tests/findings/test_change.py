@@ -42,7 +42,7 @@ def assert_sound(findings):
     for finding in findings:
         assert finding.verdict in VERDICTS
         assert finding.sentence.endswith(".")
-        for text in (finding.sentence, finding.next_step):
+        for text in (finding.answer, finding.sentence, finding.details, finding.next_step):
             assert not UNKNOWN.search(text), text
             assert "  " not in text
         assert finding.title.endswith("?")
@@ -129,10 +129,10 @@ def test_every_number_of_the_first_sentences_is_the_tables(dearer):
         assert interval(row) in found["temperature_repairs"].sentence
     value = dearer.concentration["value"]
     assert f"the {int(value['cancelling_samples'])} worst samples of 2,000" in found["few_samples"].sentence
-    assert f"carry {percent(value['top_1_percent'])} of the gross rise" in found["few_samples"].sentence
+    assert f"have {percent(value['top_1_percent'])} of all increases" in found["few_samples"].details
     pair = dearer.competitors[dearer.competitors["contribution"] > 0].iloc[0]
     text = f"{pair['class_name']} taken for {pair['competitor_name']} {signed(pair['contribution'])}"
-    assert text in found["one_competitor"].sentence
+    assert text in found["one_competitor"].details
 
 
 def test_calibration_is_not_the_first_thing_to_look_at_in_a_run_that_overfits(dearer):
@@ -222,9 +222,11 @@ def test_one_class_carries_it_and_one_competitor_takes_it(base):
     names = [f"kind-{k}" for k in range(10)]
     found = findings_of(comparison_of(logits, after, targets, class_names=names))
     assert found["few_classes"].verdict == "yes"
-    assert "Look at the samples of kind-4: its accuracy went from" in found["few_classes"].next_step
+    assert found["few_classes"].answer == "2 classes carry 100 % of the rise"
+    assert found["few_classes"].next_step == "Look at the samples of class kind-4 first."
+    assert "Accuracy of kind-4: " in found["few_classes"].details
     assert found["one_competitor"].verdict == "yes"
-    assert "kind-4 taken for kind-9" in found["one_competitor"].sentence
+    assert found["one_competitor"].answer.startswith("Class kind-4 taken for kind-9 adds +")
     assert_sound(found.values())
 
 
@@ -264,11 +266,13 @@ def test_one_sample_explodes(base):
     after[17, (targets[17] + 1) % 10] = 0
     found = findings_of(comparison_of(logits, after, targets))
     assert found["few_samples"].verdict == "yes"
-    assert found["few_samples"].sentence.startswith("Without the 1 worst sample of 2,000 there is no rise.")
+    assert found["few_samples"].sentence.startswith("Without the worst sample of 2,000 there is no rise:")
+    assert found["few_samples"].answer == "1 sample of 2,000 makes the whole rise"
     assert found["loss_change"].verdict == "cannot tell"
     assert found["temperature_repairs"].verdict == "cannot tell"
-    assert "The rise is not told from zero" in found["few_classes"].sentence
-    assert not any("% of the rise" in one.sentence for one in found.values())  # a share of nothing
+    assert "is within its error" in found["few_classes"].sentence
+    texts = [text for one in found.values() for text in (one.answer, one.sentence)]
+    assert not any("% of the rise" in text for text in texts)  # a share of nothing
     assert_sound(found.values())
 
 
@@ -438,3 +442,30 @@ def test_dearer_mistakes_are_no_advice_while_the_rise_itself_cannot_be_told():
     assert (found["dearer_mistakes"].verdict, found["dearer_mistakes"].next_step) == ("cannot tell", "")
     told = findings_of(comparison_of(calibrated, 1.3 * calibrated, targets))
     assert (told["loss_change"].verdict, told["dearer_mistakes"].verdict) == ("yes", "yes")
+
+
+def test_classes_that_add_more_than_the_rise_are_given_as_amounts_that_add_up(base):
+    logits, targets = base
+    after = logits.copy()
+    after[targets == 4, 9] += 6
+    after[targets == 2, 2] += 2
+    comparison = comparison_of(logits, after, targets)
+    finding = findings_of(comparison)["few_classes"]
+    total, added = comparison.change.loc["loss", "change"], finding.evidence["contribution"].head(2).sum()
+    assert added > total > 0
+    assert finding.answer == f"2 classes add {signed(added)} nats, the others {signed(total - added)}"
+
+
+def test_findings_about_parts_of_a_rise_hold_the_limits_of_a_heading_and_a_sentence(base):
+    logits, targets = base
+    for changed in (
+        logits,
+        logits + 3 * np.eye(10)[targets],
+        3 * logits,
+        np.where(targets[:, None] == 4, 0, logits),
+    ):
+        for code in ("few_classes", "one_competitor", "few_samples"):
+            finding = findings_of(comparison_of(logits, changed, targets))[code]
+            assert 0 < len(finding.answer.split()) <= 10
+            assert len(finding.sentence.split()) <= 40
+            assert len(finding.next_step.split()) <= 20

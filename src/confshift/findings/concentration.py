@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pandas as pd
 
 from confshift.analysis.comparison import Comparison
 from confshift.analysis.decomposition import held_out_share
 from confshift.findings.question import Finding, Question, Verdict
-from confshift.findings.wording import count, percent, signed
+from confshift.findings.wording import count, heading, percent, signed
 
-_MAY_BE_CHANCE = " The rise is not told from zero, so its parts may be chance."
 #: With fewer samples of a class, what happened to it is an anecdote and no lead.
 _ENOUGH_OF_A_CLASS = 20
 
 _FEW_CLASSES = Question("few_classes", "Do a few classes carry the rise?", section="classes")
 _ONE_COMPETITOR = Question(
-    "one_competitor", "Does one wrong class take the mass?", section="classes", problem="yes"
+    "one_competitor", "Does one wrong class take the mass?", section="classes", problem=None
 )
 _FEW_SAMPLES = Question(
     "few_samples", "Do a handful of samples carry the rise?", section="concentration", problem="yes"
 )
+_NO_RISE = "The loss did not rise"
+_WITHIN_ERROR = "The rise of {rise} nats is within its error, so {parts} may be noise as well."
 
 
 def about_concentration(comparison: Comparison) -> list[Finding]:
@@ -48,46 +51,78 @@ def few_classes(comparison: Comparison) -> Finding:
     classes = comparison.classes.sort_values("contribution", ascending=False, kind="stable")
     total = comparison.change.loc["loss", "change"]
     present = classes[classes["samples"] > 0]
-    if not total > 0 or len(present) < 3:
-        reason = (
-            "Fewer than three classes have samples: there are no few." if total > 0 else no_rise(comparison)
-        )
-        return _FEW_CLASSES.not_applicable(reason, classes)
+    if not total > 0:
+        return _FEW_CLASSES.not_applicable(no_rise(comparison), classes, answer=_NO_RISE)
+    if len(present) < 3:
+        reason = "Fewer than three classes have samples, so a few can't be singled out."
+        return _FEW_CLASSES.not_applicable(reason, classes, answer="Too few classes to single any out")
     few = max(1, round(len(present) / 5))
     top = present.head(few)
-    share, size = top["contribution"].sum() / total, top["samples"].sum() / present["samples"].sum()
-    largest = ", ".join(
-        f"{row['class_name']} ({signed(row['contribution'])})" for _, row in top[:3].iterrows()
-    )
-    rose = significant_rise(comparison) == "yes"
-    part = f"{percent(share)} of the rise of {signed(total)} nats. Largest" if rose else "by contribution"
-    sentence = (
-        f"The {count(few, 'class')} with the largest contribution: {percent(size)} of the samples, "
-        f"{part}: {largest}."
-    )
+    added, size = float(top["contribution"].sum()), top["samples"].sum() / present["samples"].sum()
     # They must account for more than half, and for more than twice their share of the samples.
     enough = max(0.5, 2 * size)
     held_out_part = held_out_share(comparison.samples["change"].to_numpy(), comparison.panel.targets, few)
     verdict: Verdict = (
-        "yes" if min(share, held_out_part) > enough else "cannot tell" if share > enough else "no"
+        "yes"
+        if min(added / total, held_out_part) > enough
+        else "cannot tell"
+        if added / total > enough
+        else "no"
     )
-    if not rose:
-        verdict, sentence = "cannot tell", sentence + _MAY_BE_CHANCE
-    elif verdict == "cannot tell":
-        sentence += (
-            " Chosen on one half of the samples they do not carry that in the other: it may be chance."
-        )
-    return _FEW_CLASSES.answer(verdict, sentence, classes, _look_at(top.iloc[0]) if verdict == "yes" else "")
+    answer, sentence = _carried_by_classes(top, size, total, verdict)
+    if significant_rise(comparison) != "yes":
+        verdict, answer = "cannot tell", "Rise within its error: no class stands out"
+        sentence = _WITHIN_ERROR.format(rise=signed(total), parts="what its classes add")
+    return _FEW_CLASSES.answer(
+        verdict,
+        sentence,
+        classes,
+        _look_at(top.iloc[0]) if verdict == "yes" else "",
+        answer=answer,
+        details=_largest_classes(top)
+        + f" Judged are the {count(few, 'class')} of {len(present)} that add most, a fifth of them. They "
+        "carry the rise if they add more than half of it and more than twice their share of the samples, "
+        "also in one half of the samples where they are chosen in the other.",
+    )
+
+
+def _carried_by_classes(top: pd.DataFrame, size: float, total: float, verdict: Verdict) -> tuple[str, str]:
+    """Return the heading and the sentence about the classes that add most to a rise."""
+    one, added = len(top) == 1, float(top["contribution"].sum())
+    name = f"Class {top.iloc[0]['class_name']}"
+    adds, carries = ("adds", "carries") if one else ("add", "carry")
+    part = f"{carries} {percent(added / total)} of the rise"
+    amounts = f"{signed(added)} of the rise of {signed(total)} nats"
+    if added > total:
+        part = f"{adds} {signed(added)} nats, the others {signed(total - added)}"
+        amounts = f"{signed(added)} nats, and the others together lower the loss"
+    subject = (
+        f"{name if one else f'The {len(top)} classes that add most'}, with {percent(size)} of the samples"
+    )
+    sentence = f"{subject}, {adds} {amounts}"
+    if verdict == "no":
+        return "The rise is spread over the classes", f"{sentence}: too little to blame a few classes."
+    if verdict == "cannot tell":
+        chance = "Chosen on half of the samples, such classes add less in the other half: it may be chance"
+        return "Whether few classes carry the rise is uncertain", f"{sentence}. {chance}."
+    several = f"{len(top)} classes {part}"
+    return heading(f"{name} {part}", f"One class {part}") if one else several, f"{sentence}."
+
+
+def _largest_classes(top: pd.DataFrame) -> str:
+    names = ", ".join(f"{row['class_name']} ({signed(row['contribution'])})" for _, row in top[:3].iterrows())
+    first = top.iloc[0]
+    return (
+        f"Largest contributions: {names}. Accuracy of {first['class_name']}: "
+        f"{percent(first['accuracy_before'])} before, {percent(first['accuracy_after'])} after."
+    )
 
 
 def _look_at(largest: pd.Series) -> str:
     """Name the class with the largest contribution, where it has enough samples for a lead."""
     if largest["samples"] < _ENOUGH_OF_A_CLASS:
         return ""
-    return (
-        f"Look at the samples of {largest['class_name']}: its accuracy went from "
-        f"{percent(largest['accuracy_before'])} to {percent(largest['accuracy_after'])}."
-    )
+    return f"Look at the samples of class {largest['class_name']} first."
 
 
 def one_competitor(comparison: Comparison) -> Finding:
@@ -95,32 +130,55 @@ def one_competitor(comparison: Comparison) -> Finding:
     total = comparison.change.loc["loss", "change"]
     if unread := _ONE_COMPETITOR.without_logits(comparison.before, comparison.after):
         return unread
-    if not total > 0 or len(comparison.panel.class_names) < 3:
-        reason = "With two classes there is one competitor." if total > 0 else no_rise(comparison)
-        return _ONE_COMPETITOR.not_applicable(reason, comparison.competitors)
     pairs = comparison.competitors
+    if not total > 0:
+        return _ONE_COMPETITOR.not_applicable(no_rise(comparison), pairs, answer=_NO_RISE)
+    if len(comparison.panel.class_names) < 3:
+        reason = "With two classes there is only one competitor."
+        return _ONE_COMPETITOR.not_applicable(reason, pairs, answer="Two classes: only one competitor")
     rising = pairs[(pairs["class"] >= 0) & (pairs["contribution"] > 0)]
-    largest = "; ".join(
-        f"{row['class_name']} taken for {row['competitor_name']} {signed(row['contribution'])}"
-        for _, row in rising.head(3).iterrows()
-    )
-    sentence = (
-        f"Largest parts of the rise of {signed(total)} nats, by true class and the wrong class that gained "
-        f"on it: {largest}."
-    )
     # With few classes any pair has a large share.
     possible = len(np.unique(comparison.panel.targets)) * (len(comparison.panel.class_names) - 1)
-    verdict: Verdict = "yes" if rising["contribution"].max() / total > max(0.25, 3 / possible) else "no"
+    enough = max(0.25, 3 / possible)
+    verdict: Verdict = "yes" if rising["contribution"].max() / total > enough else "no"
     if significant_rise(comparison) != "yes":
-        verdict, sentence = "cannot tell", sentence + _MAY_BE_CHANCE
+        verdict, answer = "cannot tell", "Rise within its error: no confusion stands out"
+        sentence = _WITHIN_ERROR.format(rise=signed(total), parts="what the wrong classes gained")
+    else:
+        answer, sentence = _main_confusion(rising, total, verdict)
     step = ""
     if verdict == "yes":
         first = rising.iloc[0]
         samples = comparison.classes.loc[[first["class"], first["competitor"]], "samples"]
-        names = f"{first['class_name']} with those of {first['competitor_name']}"
+        names = f"class {first['class_name']} with those of {first['competitor_name']}"
         if samples.min() >= _ENOUGH_OF_A_CLASS:
             step = f"Compare the samples of {names}, side by side."
-    return _ONE_COMPETITOR.answer(verdict, sentence, pairs, step)
+    largest = "; ".join(
+        f"{row['class_name']} taken for {row['competitor_name']} {signed(row['contribution'])}"
+        for _, row in rising.head(3).iterrows()
+    )
+    details = (
+        f"Largest parts of the rise, by true class and the wrong class that gained on it: {largest}. One "
+        f"pair stands out if it adds more than {percent(enough)} of the rise."
+    )
+    return _ONE_COMPETITOR.answer(verdict, sentence, pairs, step, answer=answer, details=details)
+
+
+def _main_confusion(rising: pd.DataFrame, total: float, verdict: Verdict) -> tuple[str, str]:
+    """Return the heading and the sentence about the pair of classes that adds most to a rise."""
+    if rising.empty:
+        return "No confusion explains the rise", "No pair of classes adds to the rise."
+    first = rising.iloc[0]
+    true, wrong, part = first["class_name"], first["competitor_name"], signed(first["contribution"])
+    if verdict == "no":
+        return "No single confusion explains the rise", (
+            f"The wrong class that gained most is {wrong}, on samples of class {true}: {part} nats of a rise "
+            f"of {signed(total)}. The rest is spread over other pairs of classes."
+        )
+    return heading(f"Class {true} taken for {wrong} adds {part} nats", f"One confusion adds {part} nats"), (
+        f"On samples of class {true}, the model moved towards class {wrong}. That adds {part} nats, more "
+        f"than any other pair of classes; the whole rise is {signed(total)}."
+    )
 
 
 def few_samples(comparison: Comparison) -> Finding:
@@ -129,21 +187,46 @@ def few_samples(comparison: Comparison) -> Finding:
     value = table["value"]
     total = len(comparison.panel.targets)
     if not comparison.change.loc["loss", "change"] > 0:
-        return _FEW_SAMPLES.not_applicable(no_rise(comparison), table)
+        return _FEW_SAMPLES.not_applicable(no_rise(comparison), table, answer=_NO_RISE)
     cancelling = int(value["cancelling_samples"])
-    sentence = f"Without the {count(cancelling, 'worst sample')} of {total:,} there is no rise."
+    worst = "worst sample" if cancelling == 1 else count(cancelling, "worst sample")
+    without = f"Without the {worst} of {total:,} there is no rise"
+    details = (
+        "A handful is at most 1 % of the samples: without them there is no rise, and they have at least half "
+        "of all increases. A mean that rests on fewer than 7 samples, as the spread of the changes shows, is "
+        "one as well."
+    )
+    if math.isfinite(value["effective_samples"]):
+        details += f" This one rests on {value['effective_samples']:,.3g}."
     if total >= 100 and significant_rise(comparison) == "yes":
-        sentence += (
-            f" The 1 % of samples that rose most carry {percent(value['top_1_percent'])} of the gross rise, "
-            f"10 % carry {percent(value['top_10_percent'])}."
-        )
+        top = [percent(value[f"top_{number}_percent"]) for number in (1, 10)]
+        details += f" The 1 % of samples that rose most have {top[0]} of all increases, 10 % have {top[1]}."
+    verdict, answer, sentence = _handful(comparison, cancelling, without)
+    step = "Look at these samples one by one before you trust the mean." if verdict == "yes" else ""
+    return _FEW_SAMPLES.answer(verdict, sentence, table, step, answer=answer, details=details)
+
+
+def _handful(comparison: Comparison, cancelling: int, without: str) -> tuple[Verdict, str, str]:
+    """Judge how many samples a rise rests on; return the verdict, the heading and the sentence."""
+    value, total = comparison.concentration["value"], len(comparison.panel.targets)
+    heading_of_few = f"{count(cancelling)} of {total:,} make{'s' if cancelling == 1 else ''} the whole rise"
     # A mean over fewer than about seven effective samples is an anecdote, whatever N is.
     if value["effective_samples"] < 7:
-        verdict: Verdict = "yes"
-    elif significant_rise(comparison) != "yes":
-        verdict, sentence = "cannot tell", sentence + _MAY_BE_CHANCE
-    else:
-        # A few samples cancel any rise that is small beside its scatter, so they must also be most of it.
-        verdict = "yes" if cancelling <= 0.01 * total and value["top_1_percent"] >= 0.5 else "no"
-    step = "Look at these samples one by one before believing the mean." if verdict == "yes" else ""
-    return _FEW_SAMPLES.answer(verdict, sentence, table, step)
+        return "yes", heading_of_few, f"{without}: a mean that rests on so few is an anecdote."
+    if significant_rise(comparison) != "yes":
+        rise = signed(comparison.change.loc["loss", "change"])
+        sentence = _WITHIN_ERROR.format(rise=rise, parts="the samples that carry it")
+        return "cannot tell", "Rise within its error: no samples stand out", f"{sentence} {without}."
+    # A few samples cancel any rise that is small beside its scatter, so they must also be most of it.
+    if cancelling > 0.01 * total:
+        return "no", "Many samples carry the rise", f"{without}: that is more than a handful."
+    if value["top_1_percent"] < 0.5:
+        return (
+            "no",
+            "Many samples carry the rise",
+            (
+                f"{without}, but only because losses rose and fell by much more: the 1 % that rose most have "
+                f"{percent(value['top_1_percent'])} of all increases."
+            ),
+        )
+    return "yes", heading_of_few, f"{without}, and they have most of all increases."
