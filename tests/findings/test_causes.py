@@ -183,14 +183,16 @@ def test_a_pair_that_does_not_end_where_the_run_was_judged_speaks_for_itself():
         (
             1,
             1,
-            "1 sample of 200 had the same wrong label at a confidence above 99 % in each of the last 3 "
-            "checkpoints, and was never right.",
+            "1 sample of 200 has had the same confident wrong answer in the last 3 checkpoints, and was "
+            "never right.",
         ),
         (1, 0, "checkpoints, but was right before."),
-        (3, 1, "3 samples of 200 had"),
-        (3, 1, "checkpoints, and 1 of them was never right."),
-        (3, 2, "checkpoints, and 2 of them were never right."),
-        (0, 0, "0 samples of 200 had"),
+        (3, 1, "3 samples of 200 have had"),
+        (3, 1, "checkpoints; 1 of them was never right."),
+        (3, 2, "checkpoints; 2 of them were never right."),
+        (3, 3, "checkpoints; they were never right."),
+        (3, 0, "checkpoints; all were right before."),
+        (0, 0, "No sample had the same confident wrong answer"),
     ],
 )
 def test_stuck_samples_are_counted_in_good_grammar(stuck, never, words):
@@ -201,6 +203,7 @@ def test_stuck_samples_are_counted_in_good_grammar(stuck, never, words):
     first[:never] = late[:never]
     found = causes_of(run_of([first, late, late, late], targets))["stuck_samples"]
     assert words in found.sentence
+    assert "above 99 % in each of the last 3 of 4 checkpoints" in found.details
     assert found.verdict == ("yes" if stuck else "no")
 
 
@@ -211,7 +214,7 @@ def test_wrong_validation_labels_are_found_with_their_rate_and_their_samples():
     assert noise.verdict == "yes"
     last = noise.evidence.iloc[-1]
     assert abs(last["wrong_labels"] - wrong.mean()) < 2.5 * last["wrong_labels_se"]
-    assert "of the rise" in noise.sentence
+    assert "most suspect samples add +" in noise.details
     assert stuck.verdict == "yes"
     assert len(stuck.evidence) == 100
     assert wrong[stuck.evidence.index].mean() > 0.7

@@ -39,9 +39,9 @@ GOOD = (0.13, 0.15, 0.02, 1.1)
 @pytest.mark.parametrize(
     ("other", "verdict", "reason"),
     [
-        ((0.12, 0.15, 0.02, 1.1), "yes", "Consistent with wrong labels"),
+        ((0.12, 0.15, 0.02, 1.1), "yes", "consistent with wrong labels"),
         ((0.13, 0.03, 0.02, 1.1), "cannot tell", "at one of the two checkpoints only"),
-        ((0.13, 0.010, 0.002, 1.1), "cannot tell", "A gain of less than 1.0 % may be any other misfit"),
+        ((0.13, 0.010, 0.002, 1.1), "cannot tell", "a gain of less than 1.0 % may be any other misfit"),
         ((0.06, 0.15, 0.02, 1.1), "cannot tell", "do not agree on the share"),
         ((0.20, 0.15, 0.02, 1.1), "cannot tell", "do not agree on the share"),
     ],
@@ -51,24 +51,32 @@ def test_both_checkpoints_must_gain_enough_and_agree(judged, other, verdict, rea
         finding = judged(*fits)
         assert finding.verdict == verdict
         assert reason in finding.sentence
+        assert len(finding.sentence.split()) <= 40
+        assert len(finding.answer.split()) <= 10
         assert bool(finding.next_step) == (verdict == "yes")
 
 
 def test_no_share_has_a_standard_error_as_if_the_model_were_right(judged):
-    sentence = judged(GOOD, (0.12, 0.14, 0.02, 1.0)).sentence
-    assert "13.0 % by epoch 3 and 12.0 % by epoch 30" in sentence
-    assert "0.15 nats, 13.6 % of it (epoch 3," in sentence
-    assert "standard error" not in sentence
+    finding = judged(GOOD, (0.12, 0.14, 0.02, 1.0))
+    assert finding.answer == "About 13.0 % of the labels look wrong"
+    assert "13.0 % by epoch 3 and 12.0 % by epoch 30" in finding.details
+    assert "0.15 nats, 13.6 % of it (epoch 3," in finding.details
+    assert "standard error" not in finding.sentence + finding.details
 
 
 @pytest.mark.parametrize(("wrong", "verdict"), [(0.05, "cannot tell"), (0.01, "no")])
 def test_a_share_that_gains_nothing_is_a_suspicion_at_most(judged, wrong, verdict):
     finding = judged(*[(wrong, 0.001, 0.002, 1.1)] * 2)
     assert finding.verdict == verdict
-    assert "does not lower the loss after temperature scaling beyond its error" in finding.sentence
+    improvement = (
+        "lower the loss at epochs 3 and 30" if verdict == "cannot tell" else "improve the fit at epochs 3"
+    )
+    assert f"does not {improvement}" in finding.sentence
+    assert finding.sentence.endswith("beyond its error.")
+    assert "lowers the loss" not in finding.details
 
 
 def test_a_checkpoint_agrees_with_itself_in_vain(judged):
     finding = judged(GOOD, GOOD, same=True)
     assert finding.verdict == "cannot tell"
-    assert "It takes a second checkpoint" in finding.sentence
+    assert "only a second checkpoint shows" in finding.sentence

@@ -11,7 +11,7 @@ from confshift.analysis.comparison import Comparison
 from confshift.analysis.history import History
 from confshift.findings.question import Finding, Question, Verdict
 from confshift.findings.told import is_told
-from confshift.findings.wording import count, epoch, nats, percent
+from confshift.findings.wording import count, epoch, nats, percent, signed
 
 #: A gain or a floor above this many standard errors is significant.
 _ERRORS = 2.0
@@ -45,39 +45,71 @@ def label_noise(history: History, comparison: Comparison) -> Finding:
     if unread := _LABEL_NOISE.without_logits(*sides):
         return unread
     table = comparison.label_noise
-    if table["floor_se"].isna().any():
+    impossible = table["floor_se"].isna()
+    if impossible.any():
         sentence = (
-            "Nothing can be fitted at one of the two checkpoints: too few samples, all right, none better "
-            "than a guess, or one that decides."
+            f"Wrong labels can't be fitted at {_epochs(table[impossible])}: too few samples, all of them "
+            "right, no better than a guess, or decided by a single sample."
         )
-        return _LABEL_NOISE.not_applicable(sentence, table)
+        return _LABEL_NOISE.not_applicable(sentence, table, answer="No fit of wrong labels is possible")
     verdict, reason = _noisy(table)
-    at = int(table["gain"].to_numpy().argmax())
-    best = table.iloc[at]
-    effect = (
-        f"lowers the loss after temperature scaling by {nats(best['gain'])} nats, "
-        f"{percent(best['gain'] / best['loss'])} of it (epoch {epoch(sides[at].epoch)}, on samples left out)"
-        if best["gain"] > _ERRORS * best["gain_se"]
-        else "does not lower the loss after temperature scaling beyond its error"
-    )
+    best = table.iloc[int(table["gain"].to_numpy().argmax())]
+    answer = "Wrong labels are possible but not shown"
+    if verdict == "yes":
+        answer = f"About {percent(best['wrong_labels'])} of the labels look wrong"
+        sentence = (
+            f"The logits at {_epochs(table)} fit better if some labels are wrong at random. That is "
+            "consistent with wrong labels in the validation set, or with samples that can't be labelled from "
+            "the input."
+        )
+    elif best["gain"] > _ERRORS * best["gain_se"]:
+        sentence = f"Assuming that some labels are wrong at random improves the fit, but {reason}."
+    elif verdict == "no":
+        answer = "No sign of wrong labels"
+        sentence = (
+            f"Assuming that some labels are wrong at random does not improve the fit at {_epochs(table)} "
+            "beyond its error."
+        )
+    else:
+        sentence = (
+            "The fit finds a share of wrong labels above zero, but allowing for them does not lower the loss "
+            f"at {_epochs(table)} beyond its error."
+        )
     shares = " and ".join(
         f"{percent(share)} by epoch {epoch(float(at))}" for at, share in table["wrong_labels"].items()
     )
-    sentence = (
-        f"If labels are wrong at random, and the model is right otherwise, it is {shares} of them; to "
-        f"allow for that {effect}.{reason}"
+    return _LABEL_NOISE.answer(
+        verdict,
+        sentence,
+        table,
+        "Check the labels of the most suspect samples first." if verdict == "yes" else "",
+        answer=answer,
+        details=f"If labels are wrong at random, and the model is right otherwise, it is {shares} of them."
+        + _gain_in_words(table)
+        + (_part_of_rise(history, comparison, best["wrong_labels"]) if verdict == "yes" else ""),
     )
-    if verdict == "yes":
-        sentence += (
-            " Consistent with wrong labels in the validation set, or with samples that nobody could "
-            f"label from the input.{_part_of_rise(history, comparison, best['wrong_labels'])}"
-        )
-    step = "The next finding lists the samples: look at the most suspect first."
-    return _LABEL_NOISE.answer(verdict, sentence, table, step if verdict == "yes" else "")
+
+
+def _epochs(table: pd.DataFrame) -> str:
+    """Name the checkpoints of a table of fits."""
+    names = [epoch(float(at)) for at in table.index.unique()]
+    return f"epoch{'s' if len(names) > 1 else ''} {' and '.join(names)}"
+
+
+def _gain_in_words(table: pd.DataFrame) -> str:
+    """Say by how much allowing for wrong labels lowers the loss once calibrated; "" where by nothing."""
+    best = table.iloc[int(table["gain"].to_numpy().argmax())]
+    if not best["gain"] > _ERRORS * best["gain_se"]:
+        return ""
+    return (
+        f" Allowing for that lowers the loss once calibrated by {nats(best['gain'])} nats, "
+        f"{percent(best['gain'] / best['loss'])} of it (epoch {epoch(float(best.name))}, on samples left "
+        "out)."
+    )
 
 
 def _noisy(table: pd.DataFrame) -> tuple[Verdict, str]:
-    """Judge the fits at both checkpoints, and say why they are not enough where one of them finds something.
+    """Judge the fits at both checkpoints, and say why they are not enough where one of them gains something.
 
     Whatever a weak model can't fit looks like wrong labels: the share then depends on the checkpoint, and
     the gain is small.
@@ -87,24 +119,25 @@ def _noisy(table: pd.DataFrame) -> tuple[Verdict, str]:
         suspected = (table["floor"] > _ERRORS * table["floor_se"]).any()
         return "cannot tell" if suspected else "no", ""
     if table.index.nunique() < 2:
-        return "cannot tell", " It takes a second checkpoint to see whether the share stays the same."
+        return "cannot tell", "only a second checkpoint shows whether the share stays the same"
     if not gains.all():
-        return "cannot tell", " That is so at one of the two checkpoints only."
+        return "cannot tell", "at one of the two checkpoints only, so it may be another misfit"
     if (table["gain"] < _WORTHWHILE * table["loss"]).any():
-        return "cannot tell", f" A gain of less than {percent(_WORTHWHILE)} may be any other misfit."
+        return "cannot tell", f"a gain of less than {percent(_WORTHWHILE)} may be any other misfit"
     if table["wrong_labels"].max() > _AGREEMENT * table["wrong_labels"].min():
-        return "cannot tell", " The two checkpoints do not agree on the share, so it may be another misfit."
+        return "cannot tell", "the two checkpoints do not agree on the share, so it may be another misfit"
     return "yes", ""
 
 
 def _part_of_rise(history: History, comparison: Comparison, share: float) -> str:
-    """Say what part of a rise comes from the most suspect samples, as many as labels look wrong."""
+    """Say how much of a rise comes from the most suspect samples, as many as labels look wrong."""
     change = comparison.samples["change"]
     number = max(1, round(share * len(change)))
     if not (comparison.change.loc["loss", "change_low"] > 0 and is_told(history, comparison, "loss")):
         return ""
-    part = float(change.reindex(history.label_suspects.index[:number]).sum() / change.sum())
-    return f" The {number:,} most suspect samples carry {percent(part)} of the rise."
+    part = float(change.reindex(history.label_suspects.index[:number]).sum()) / len(change)
+    rise = signed(float(change.mean()))
+    return f" The {count(number, 'most suspect sample')} add {signed(part)} of the rise of {rise} nats."
 
 
 def stuck_samples(history: History) -> Finding:
@@ -113,32 +146,37 @@ def stuck_samples(history: History) -> Finding:
     table = suspects.head(_SHOWN)
     if checkpoints < _FEWEST_CHECKPOINTS:
         sentence = f"It takes {_FEWEST_CHECKPOINTS} checkpoints to say; there are {checkpoints}."
-        return _STUCK_SAMPLES.not_applicable(sentence, table)
+        answer = "Too few checkpoints to find stuck samples"
+        return _STUCK_SAMPLES.not_applicable(sentence, table, answer=answer)
     long = max(_FEWEST_CHECKPOINTS, math.ceil(checkpoints / 4))
-    stuck = suspects["sure_checkpoints"].to_numpy() >= long
-    never = suspects["correctness"].to_numpy() == 0
-    sentence = (
-        f"{count(int(stuck.sum()))} of {len(suspects):,} had the same wrong label at a confidence above "
-        f"99 % in each of the last {long} checkpoints"
+    is_stuck = suspects["sure_checkpoints"].to_numpy() >= long
+    stuck, never = int(is_stuck.sum()), int(np.sum(is_stuck & (suspects["correctness"].to_numpy() == 0)))
+    details = (
+        "Counted are samples with the same wrong answer at a confidence above 99 % in each of the last "
+        f"{long} of {checkpoints} checkpoints. The evidence lists the most suspect samples."
     )
-    sentence += (
-        f"{_never_right(int(stuck.sum()), int(np.sum(stuck & never)))} Such a sample is mislabelled or "
-        "hard: the logits alone can't say which."
-        if stuck.any()
-        else "."
+    if not stuck:
+        answer = "No sample is stuck at a confident wrong answer"
+        sentence = f"No sample had the same confident wrong answer in each of the last {long} checkpoints."
+        return _STUCK_SAMPLES.answer("no", sentence, table, answer=answer, details=details)
+    are, have = ("is", "has") if stuck == 1 else ("are", "have")
+    return _STUCK_SAMPLES.answer(
+        "yes",
+        f"{count(stuck)} of {len(suspects):,} {have} had the same confident wrong answer in the last {long} "
+        f"checkpoints{_never_right(stuck, never)} Such a sample is mislabelled or hard; the logits can't say "
+        "which.",
+        table,
+        "Check their labels, starting with the lowest target_probability.",
+        answer=f"{count(stuck)} {are} stuck at a confident wrong answer",
+        details=f"{details} Their order is the better guide: the number does not estimate the share of wrong "
+        "labels.",
     )
-    verdict: Verdict = "yes" if stuck.any() else "no"
-    step = (
-        "Check their labels, the lowest target_probability first; the order is the better guide, the "
-        "number is not an estimate of wrong labels."
-        if verdict == "yes"
-        else ""
-    )
-    return _STUCK_SAMPLES.answer(verdict, sentence, table, step)
 
 
 def _never_right(stuck: int, never: int) -> str:
     """Complete the sentence about the stuck samples: how many of them were never right."""
     if stuck == 1:
         return ", and was never right." if never else ", but was right before."
-    return f", and {never:,} of them {'was' if never == 1 else 'were'} never right."
+    if never in (0, stuck):
+        return "; all were right before." if never == 0 else "; they were never right."
+    return f"; {never:,} of them {'was' if never == 1 else 'were'} never right."
