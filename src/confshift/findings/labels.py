@@ -53,7 +53,31 @@ def label_noise(history: History, comparison: Comparison) -> Finding:
         )
         return _LABEL_NOISE.not_applicable(sentence, table, answer="No fit of wrong labels is possible")
     verdict, reason = _noisy(table)
-    best = table.iloc[int(table["gain"].to_numpy().argmax())]
+    answer, sentence = _fits_in_words(table, verdict, reason)
+    shares = " and ".join(
+        f"{percent(share)} by epoch {epoch(float(at))}" for at, share in table["wrong_labels"].items()
+    )
+    return _LABEL_NOISE.answer(
+        verdict,
+        sentence,
+        table,
+        "Check the labels of the most suspect samples first." if verdict == "yes" else "",
+        answer=answer,
+        details=f"If labels are wrong at random, and the model is right otherwise, it is {shares} of them."
+        + _gain_in_words(table)
+        + (_part_of_rise(history, comparison, _best(table)["wrong_labels"]) if verdict == "yes" else ""),
+    )
+
+
+def _epochs(table: pd.DataFrame) -> str:
+    """Name the checkpoints of a table of fits."""
+    names = [epoch(float(at)) for at in table.index.unique()]
+    return f"epoch{'s' if len(names) > 1 else ''} {' and '.join(names)}"
+
+
+def _fits_in_words(table: pd.DataFrame, verdict: Verdict, reason: str) -> tuple[str, str]:
+    """Return the heading and the sentence about the fits at both checkpoints."""
+    best = _best(table)
     answer = "Wrong labels are possible but not shown"
     if verdict == "yes":
         answer = f"About {percent(best['wrong_labels'])} of the labels look wrong"
@@ -75,30 +99,17 @@ def label_noise(history: History, comparison: Comparison) -> Finding:
             "The fit finds a share of wrong labels above zero, but allowing for them does not lower the loss "
             f"at {_epochs(table)} beyond its error."
         )
-    shares = " and ".join(
-        f"{percent(share)} by epoch {epoch(float(at))}" for at, share in table["wrong_labels"].items()
-    )
-    return _LABEL_NOISE.answer(
-        verdict,
-        sentence,
-        table,
-        "Check the labels of the most suspect samples first." if verdict == "yes" else "",
-        answer=answer,
-        details=f"If labels are wrong at random, and the model is right otherwise, it is {shares} of them."
-        + _gain_in_words(table)
-        + (_part_of_rise(history, comparison, best["wrong_labels"]) if verdict == "yes" else ""),
-    )
+    return answer, sentence
 
 
-def _epochs(table: pd.DataFrame) -> str:
-    """Name the checkpoints of a table of fits."""
-    names = [epoch(float(at)) for at in table.index.unique()]
-    return f"epoch{'s' if len(names) > 1 else ''} {' and '.join(names)}"
+def _best(table: pd.DataFrame) -> pd.Series:
+    """Return the fit that gains most."""
+    return table.iloc[int(table["gain"].to_numpy().argmax())]
 
 
 def _gain_in_words(table: pd.DataFrame) -> str:
     """Say by how much allowing for wrong labels lowers the loss once calibrated; "" where by nothing."""
-    best = table.iloc[int(table["gain"].to_numpy().argmax())]
+    best = _best(table)
     if not best["gain"] > _ERRORS * best["gain_se"]:
         return ""
     return (
