@@ -13,7 +13,7 @@ from sklearn.datasets import load_digits
 from confshift import ConfshiftError, Predictions, Run, compare, diagnose, summarize
 from confshift import demo as module
 from confshift.demo import EPOCHS, train
-from confshift.findings.headline import headline
+from confshift.findings.answer import answer_run
 
 
 @pytest.fixture(scope="module")
@@ -118,7 +118,7 @@ def test_the_readme_quotes_what_the_demo_says(full):
 
     readme = words((Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8"))
     history = summarize(full)
-    assert words(headline(history, compare(*history.pair))) in readme
+    assert words(answer_run(history, compare(*history.pair), ()).text) in readme
     for finding in diagnose(history):
         if finding.code in ("run_kind", "dearer_mistakes"):
             quoted = f"[{finding.verdict}] {finding.title} {finding.sentence} Next: {finding.next_step}"

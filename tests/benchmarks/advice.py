@@ -27,8 +27,8 @@ from trainings import RUNS, Trained, accuracy_of, loss_of, trained
 from confshift.analysis.comparison import compare
 from confshift.analysis.history import History, summarize
 from confshift.checkpoint import Checkpoint
+from confshift.findings.answer import answer_run
 from confshift.findings.diagnosis import diagnose
-from confshift.findings.headline import headline
 from confshift.findings.question import Finding
 from confshift.findings.run_kind import kind_of
 from confshift.predictions import Predictions
@@ -75,7 +75,7 @@ def said(history: History, *, full: bool) -> str:
     best = ", ".join(f"{name} {epoch:g}" for name, epoch in history.best["epoch"].items())
     findings = diagnose(history)
     lines = [
-        f"  Said: {headline(history, compare(*history.pair))}",
+        f"  Said: {answer_run(history, compare(*history.pair), findings).text}",
         f"  Kind {kind_of(history)}; rise: {rise}; best: {best}",
     ]
     if full:

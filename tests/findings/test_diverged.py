@@ -9,9 +9,10 @@ from real_runs import checkpoints_of
 from confshift.analysis.comparison import compare
 from confshift.analysis.history import summarize
 from confshift.checkpoint import Checkpoint
+from confshift.findings.answer import answer_run
 from confshift.findings.diagnosis import answers, diagnose
 from confshift.findings.diverged import diverged
-from confshift.findings.headline import course, headline
+from confshift.findings.two_runs import course
 from confshift.predictions import Predictions
 from confshift.reporting.subject import tell_two_runs
 
@@ -33,30 +34,31 @@ def history_of(logits, rates=None):
 
 
 def everything(history, comparison=None):
-    """The headline and the findings by code."""
+    """The answer and the findings by code."""
     comparison = comparison or compare(*history.pair)
-    return headline(history, comparison), {one.code: one for one in answers(history, comparison)}
+    findings = answers(history, comparison)
+    return answer_run(history, comparison, findings), {finding.code: finding for finding in findings}
 
 
 @pytest.mark.parametrize("name", ["rate_rises_until_it_collapses", "rate_rises_until_nothing_is_finite"])
 def test_a_real_run_whose_rate_rises_too_far_is_said_to_have_diverged_and_when_and_at_which_rate(name):
     epoch, rate = {"it_collapses": (18, "0.6"), "nothing_is_finite": (21, "0.62")}[name[17:]]
     history = summarize(checkpoints_of(name))
-    sentence, findings = everything(history)
+    answer, findings = everything(history)
     first, *_ = findings.values()
     assert (first.code, first.verdict, first.severity) == ("diverged", "yes", "problem")
     said = f"Diverged at epoch {epoch} (learning rate {rate})"
     assert first.sentence.startswith(f"{said}: ")
-    assert sentence.startswith(said)
-    kept = f"keep epoch {history.recommendation.epoch:g}"
-    assert kept in sentence
-    assert f"K{kept[1:]}" in first.next_step
+    assert answer.why.startswith(f"The run d{said[1:]}: from then on ")
+    kept = f"Keep epoch {history.recommendation.epoch:g}"
+    assert answer.action == f"{kept}; retrain at a lower rate."
+    assert kept in first.next_step
     assert "lower learning rate" in first.next_step
     for code in ("run_kind", "temperature_repairs", "scale_growth", "class_bias"):
         assert findings[code].verdict == "not applicable"
         assert "diverged" in findings[code].sentence.lower()
     assert findings["run_kind"].evidence["kind"].eq("diverged").all()
-    assert "temperature" not in sentence
+    assert "temperature" not in answer.text
     assert "eal overfitting" not in " ".join(one.sentence for one in findings.values())
 
 
@@ -86,19 +88,19 @@ def test_a_single_bad_epoch_may_be_taken_back():
     assert "So far" not in diverged(history_of([*GOOD, GUESS, GUESS])).sentence
 
 
-def test_a_change_before_the_divergence_keeps_its_explanation_and_the_run_its_first_sentence():
+def test_a_change_before_the_divergence_keeps_its_explanation_and_says_when_it_happened():
     history = history_of([*GOOD, GUESS, GUESS])
     checkpoints = history.main.checkpoints
     early = compare(checkpoints[3], checkpoints[5])
-    sentence, findings = everything(history, early)
+    answer, findings = everything(history, early)
     assert findings["temperature_repairs"].verdict != "not applicable"
-    assert sentence.startswith("Diverged at epoch 6: ")
+    assert answer.remarks[0].startswith("About the whole run: Diverged at epoch 6: ")
     assert next(iter(findings)) == "diverged"
 
 
 def test_a_healthy_run_is_asked_last_and_denies_it():
-    sentence, findings = everything(history_of(GOOD))
-    assert "iverged" not in sentence
+    answer, findings = everything(history_of(GOOD))
+    assert "iverged" not in answer.text
     assert next(iter(findings)) == "rise"
     assert findings["diverged"].verdict == "no"
     assert "better than a guess (accuracy " in findings["diverged"].sentence
@@ -123,9 +125,10 @@ def test_what_is_no_divergence_is_told_by_its_reason(logits, verdict, words):
 
 
 def test_a_run_that_diverges_in_its_first_epoch_has_no_trained_checkpoint_to_keep():
-    sentence, findings = everything(history_of([GOOD[0], NOTHING, NOTHING]))
-    assert "keep" not in sentence
-    assert "lower learning rate" in sentence
+    answer, findings = everything(history_of([GOOD[0], NOTHING, NOTHING]))
+    assert answer.action == "Train again at a lower learning rate."
+    assert "No epoch of this training is better than the model it started from." in answer.why
+    assert not [step for step in answer.steps if "eep" in step.text]
     assert findings["diverged"].next_step.startswith("Keep epoch 0")
 
 
@@ -146,11 +149,10 @@ def two_runs(**epochs):
     return tell_two_runs(tuple(runs), histories, **chosen)
 
 
-def test_of_two_runs_the_one_that_diverged_is_named_first():
+def test_of_two_runs_the_one_that_diverged_is_named():
     story = two_runs()
-    assert story.verdict.startswith(
-        "second run diverged at epoch 6: the answers are then no better than a guess. "
-    )
+    said = "second run diverged at epoch 6: the answers are then no better than a guess."
+    assert story.answer.remarks[0] == said
     verdicts = {finding.code: finding.verdict for finding in story.findings}
     assert story.comparison.after.epoch < 6
     assert "diverged" not in " ".join(finding.sentence for finding in story.findings)
@@ -166,8 +168,8 @@ def test_a_diverged_checkpoint_of_a_second_run_is_not_explained_by_confidence():
 
 def test_a_loss_that_is_infinite_at_the_collapse_is_a_divergence():
     one_class = np.where(np.arange(CLASSES) == 1, 0.0, -np.inf) * np.ones((SAMPLES, 1))
-    sentence, findings = everything(history_of([*GOOD, one_class, one_class]))
-    assert sentence.startswith("Diverged at epoch 6: ")
+    answer, findings = everything(history_of([*GOOD, one_class, one_class]))
+    assert answer.why.startswith("The run diverged at epoch 6: ")
     assert "infinite loss" in findings["diverged"].sentence
     assert "∞" not in findings["diverged"].sentence
 

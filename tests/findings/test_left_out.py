@@ -10,10 +10,11 @@ import pytest
 from confshift.analysis.comparison import compare
 from confshift.analysis.history import summarize
 from confshift.checkpoint import Checkpoint
+from confshift.findings.answer import answer_run
 from confshift.findings.change import about_change
 from confshift.findings.diagnosis import diagnose
-from confshift.findings.headline import course, difference, headline
 from confshift.findings.left_out import epochs_in_words, left_out_of, opening
+from confshift.findings.two_runs import answer_two_runs, course
 from confshift.predictions import Predictions
 
 SAMPLES, CLASSES = 400, 3
@@ -43,8 +44,8 @@ def saturated(logits, epochs, samples):
     return logits
 
 
-def headline_of(history):
-    return headline(history, compare(*history.pair))
+def answer_of(history, comparison=None):
+    return answer_run(history, comparison or compare(*history.pair), ())
 
 
 HARD = np.arange(0, 48)
@@ -54,22 +55,21 @@ def test_a_run_that_ends_in_nan_says_so_first():
     logits = logits_of(8, noise=1.0)
     logits[4:] = np.nan
     history = history_of(logits)
-    assert headline_of(history).startswith(
-        "Diverged at epoch 5. Epochs 5 to 8 have no finite output. From epoch "
-    )
+    answer = answer_of(history)
+    assert answer.why.startswith("The run diverged at epoch 5: from then on its outputs are not finite.")
+    assert answer.remarks[0] == "Epochs 5 to 8 have no finite output."
     diverged, rise = diagnose(history)[:2]
     assert diverged.sentence == "Diverged at epoch 5: epochs 5 to 8 have no finite output."
     assert rise.sentence.startswith("Epochs 5 to 8 have no finite output. ")
     assert history.table["temperature"].isna().tolist() == [False] * 4 + [True] * 4
-    assert "is the best so far" not in headline_of(history)
 
 
 def test_a_run_that_ends_in_nan_for_some_samples_says_so_first():
     logits = logits_of(8)
     logits[6:, :48] = np.nan
     history = history_of(logits)
-    said = "At epochs 7 and 8, 12.0 % of the samples have no finite output. "
-    assert headline_of(history).startswith(said)
+    said = "At epochs 7 and 8, 12.0 % of the samples have no finite output."
+    assert answer_of(history).remarks[0] == said
     first = diagnose(history)[0]
     assert first.sentence.startswith(said)
     assert first.verdict == "cannot tell"
@@ -80,12 +80,15 @@ def test_a_loss_that_rises_to_infinity_says_so_with_the_finite_losses_beside():
     logits = saturated(logits_of(9), range(4, 9), HARD)
     history = history_of(logits)
     comparison = compare(*history.pair)
-    sentence, best = headline(history, comparison), history.best.loc["loss", "epoch"]
-    assert sentence.startswith(
-        "At epochs 5 to 9, 12.0 % of the samples give their true class a probability of 0, so the loss is "
-        f"infinite there. From epoch {best:.0f} to 9 the validation loss rose to infinity, as 48 samples "
-        "give their true class a probability of 0 at epoch 9; over the 352 with a finite loss at both it "
+    answer, best = answer_of(history, comparison), history.best.loc["loss", "epoch"]
+    assert answer.why.startswith(
+        "At epoch 9 the loss is infinite: 48 samples give their true class a probability of 0. "
     )
+    assert answer.remarks[0] == (
+        "At epochs 5 to 9, 12.0 % of the samples give their true class a probability of 0, so the loss is "
+        "infinite there."
+    )
+    assert answer.remarks[1].startswith("Over the 352 samples with a finite loss at both epochs, it ")
     found = {finding.code: finding for finding in diagnose(history)}
     assert found["rise"].verdict == "yes"
     assert "has risen to infinity, and stays there" in found["rise"].sentence
@@ -112,7 +115,9 @@ def test_wrong_samples_that_saturate_are_no_proof_of_a_worse_model():
 
 def test_a_few_infinite_losses_do_not_come_first_but_are_told():
     history = history_of(saturated(logits_of(9), [3], np.array([5])))
-    assert headline_of(history).startswith("From epoch ")
+    few = "The loss is infinite at epoch 4, where 1 sample gives its true class a probability of 0."
+    assert few in answer_of(history).remarks
+    assert "infinite" not in answer_of(history).why
     first = diagnose(history)[0]
     assert first.sentence.endswith(
         "The loss is infinite at epoch 4, where 1 sample gives its true class a probability of 0."
@@ -122,26 +127,29 @@ def test_a_few_infinite_losses_do_not_come_first_but_are_told():
 
 def test_a_single_checkpoint_with_an_infinite_loss():
     history = history_of(saturated(logits_of(1), [0], HARD))
-    sentence = headline_of(history)
-    assert "validation loss infinite (48 samples give their true class a probability of 0; " in sentence
-    assert "over the other 352), accuracy " in sentence
+    answer = answer_of(history)
+    assert answer.why.startswith("Epoch 1 has an infinite loss and an accuracy of ")
+    assert "12.0 % of the samples give their true class a probability of 0" in answer.text
+    assert "Over the 352 samples with a finite loss it is " in answer.text
 
 
 def test_a_loss_that_comes_down_from_infinity_and_one_that_stays_there():
     logits = logits_of(2)
     down = history_of(saturated(logits.copy(), [0], HARD))
     before, after = down.main.checkpoints
-    assert "came down from infinity, as 48 samples" in headline(down, compare(before, after))
+    assert "came down from infinity, as 48 samples" in answer_of(down, compare(before, after)).why
     stays = history_of(saturated(saturated(logits, [0], HARD), [1], HARD[:20]))
-    assert "is infinite at both, as 48 samples give" in headline(stays, compare(*stays.main.checkpoints))
-    assert "at the first and 20 at the second" in headline(stays, compare(*stays.main.checkpoints))
+    assert answer_of(stays).why.startswith("At epoch 2 the loss is infinite: 20 samples give")
+    why = answer_of(stays, compare(*stays.main.checkpoints[::-1])).why
+    assert "the loss stays infinite: 20 and 48 samples have a probability of 0" in why
 
 
 def test_no_answer_at_other_samples_than_before_is_said_of_the_pair():
     logits = logits_of(2)
     for epoch in (0, 1):
         logits[epoch, 3 * epoch : 3 * epoch + 3] = np.nan
-    assert headline_of(history_of(logits)).startswith("1.5 % of the samples have no finite loss on one of ")
+    remarks = answer_of(history_of(logits)).remarks
+    assert remarks[0].startswith("1.5 % of the samples have no finite loss on one of ")
 
 
 @pytest.mark.parametrize(
@@ -170,11 +178,11 @@ def test_a_checkpoint_with_hardly_an_answer_is_not_what_a_run_is_told_by():
     logits = logits_of(8)
     logits[[0, 7], 1:] = np.nan  # one sample is left, and right
     history = history_of(logits)
-    sentence = headline_of(history)
-    said = "At epochs 1 and 8, 99.8 % of the samples have no finite output. "
-    assert sentence.startswith(f"Diverged at epoch 8. {said}")
+    answer = answer_of(history)
+    assert answer.why.startswith("The run diverged at epoch 8: ")
+    assert "At epochs 1 and 8, 99.8 % of the samples have no finite output." in answer.remarks
     assert {one.epoch for one in history.pair} <= set(range(2, 8))
-    assert "accuracy is 100 %" not in sentence
+    assert "accuracy is 100 %" not in answer.text
 
 
 def test_two_runs_say_which_of_them_has_no_finite_output():
@@ -187,10 +195,13 @@ def test_two_runs_say_which_of_them_has_no_finite_output():
 def test_the_difference_of_two_runs_names_the_infinite_one():
     one, other = history_of(logits_of(2)), history_of(saturated(logits_of(2, seed=1), [0, 1], HARD))
     comparison = compare(one.main.checkpoints[0], other.main.checkpoints[0])
-    text = difference(comparison, first="one", second="two")
-    assert "two has an infinite loss, as 48 samples give their true class a probability of 0" in text
-    assert "one has an infinite" not in text
-    assert "over the 352 with a finite loss in both the loss is " in text
+    answer = answer_two_runs(comparison, (one, other), ("one", "two"), ())
+    assert answer.action == "Prefer one: its loss is finite."
+    assert (
+        "two: 48 samples give their true class a probability of 0, so its loss is infinite." in answer.remarks
+    )
+    assert "one: 48" not in answer.text
+    assert "Over the 352 samples with a finite loss in both, the loss of the second is " in answer.text
 
 
 def test_the_course_of_a_run_that_ends_badly_is_not_that_it_ends_at_its_best():
@@ -232,7 +243,7 @@ def test_nothing_that_is_said_of_odd_runs_holds_an_unwritten_number():
         pair = history.pair
         if not (pair[0].columns["finite"] & pair[1].columns["finite"]).any():
             continue
-        said = [headline_of(history), course(history, "it")]
+        said = [answer_of(history).text, course(history, "it")]
         for finding in [*diagnose(history), *about_change(compare(*pair))]:
             said += [finding.sentence, finding.next_step]
         for text in said:

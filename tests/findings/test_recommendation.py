@@ -13,9 +13,9 @@ from confshift.analysis.comparison import compare
 from confshift.analysis.history import summarize
 from confshift.analysis.recalibrators import choose, gain_over
 from confshift.checkpoint import Checkpoint
+from confshift.findings.answer import answer_run
 from confshift.findings.best_checkpoint import best_checkpoint
 from confshift.findings.diagnosis import answers
-from confshift.findings.headline import headline
 from confshift.findings.told import is_judged
 from confshift.findings.wording import interval, nats
 from confshift.predictions import Predictions
@@ -107,8 +107,10 @@ def test_every_sentence_that_names_a_checkpoint_to_keep_names_the_same(name):
         if not (pair[0].columns["finite"] & pair[1].columns["finite"]).any():
             continue
         comparison = compare(*pair)
-        texts = [headline(history, comparison)]
-        for finding in answers(history, comparison):
+        findings = answers(history, comparison)
+        answer = answer_run(history, comparison, findings)
+        texts = [answer.text, *(step.text for step in answer.steps)]
+        for finding in findings:
             texts += [finding.sentence, finding.next_step]
         found = {float(epoch) for text in texts for epoch in ADVICE.findall(text)}
         assert found <= {history.recommendation.epoch}
@@ -173,14 +175,14 @@ def test_a_verdict_is_quoted_for_its_own_pair_where_the_last_epochs_are_left_out
     assert not is_judged(history, compare(checkpoints[4], checkpoints[20]))
 
 
-def test_a_verdict_over_other_samples_than_the_pairs_is_not_quoted():
+def test_a_verdict_over_other_samples_than_the_pairs_says_so_and_names_no_samples():
     """A third of the samples has no answer in the middle: the verdict is about the others."""
     random = np.random.default_rng(0)
     logits = np.array(epochs_of(np.full(20, 2.0), np.linspace(0.8, 4, 20)))
     whole = summarize(
         Checkpoint.from_predictions(Predictions(z, TARGETS), epoch=t) for t, z in enumerate(logits)
     )
-    for share, quoted in ((0.3, False), (0.006, True)):
+    for share, named in ((0.3, False), (0.006, True)):
         some = logits.copy()
         some[10, random.random(SAMPLES) < share] = np.nan
         history = summarize(
@@ -190,11 +192,12 @@ def test_a_verdict_over_other_samples_than_the_pairs_is_not_quoted():
         assert history.rise.loc["loss", "status"] == "systematic"
         samples = history.rise.loc["loss", "samples"]
         assert samples < SAMPLES == len(comparison.panel.targets)
-        sentence = headline(history, comparison)
-        assert ("systematic" in sentence) == quoted
-        assert (f"that is systematic (over {samples:,} samples);" in sentence) == quoted
-        assert ("keep epoch" in sentence) == quoted
-    assert "that is systematic;" in headline(whole, compare(*whole.pair))
+        answer = answer_run(history, comparison, ())
+        assert f"The verdict is over {samples:,} samples, the numbers are over {SAMPLES:,}." in answer.remarks
+        assert ("about samples" in answer.why) == named
+        amount = comparison.change.loc["loss", "change"] if named else history.rise.loc["loss", "amount"]
+        assert answer.why.startswith(f"The loss rose by {nats(amount)} nats since epoch ")
+    assert not answer_run(whole, compare(*whole.pair), ()).remarks
 
 
 @pytest.mark.parametrize("name", ["hidden", "overfitting", "biased_start", "noisy_digits"])
@@ -205,8 +208,9 @@ def test_harm_that_came_while_the_loss_fell_is_counted_from_the_best_epoch_by_th
     assert comparison.before.epoch > row["best_epoch"]
     losses = history.table.set_index("epoch")["loss"]
     assert losses[comparison.before.epoch] < losses[row["best_epoch"]]
-    ends = f"from epoch {row['best_epoch']:g} to {row['last_epoch']:g} the refinement loss rose by "
-    assert f"but {ends}{nats(row['amount'])} nats, so go back to epoch " in headline(history, comparison)
+    answer = answer_run(history, comparison, ())
+    assert f"even calibrated, its loss rose by {nats(row['amount'])} nats" in answer.why
+    assert answer.action.startswith(f"Keep epoch {history.recommendation.epoch:g}")
     lost = next(one for one in answers(history, comparison) if one.code == "lost_information")
     assert (
         f"The loss hides it: from epoch {row['best_epoch']:g}, the best by refinement loss, to"
@@ -226,10 +230,11 @@ def test_harm_is_hidden_where_the_least_loss_is_the_last_epochs():
     )
     comparison = compare(*history.pair)
     assert (comparison.before.epoch, comparison.after.epoch) == (0, 23)
-    sentence = headline(history, comparison)
-    assert "the validation loss fell by" in sentence
-    assert "but from epoch 7 to 23 the refinement loss rose by " in sentence
-    assert "so go back to epoch 7 and calibrate it" in sentence
+    answer = answer_run(history, comparison, ())
+    assert answer.kind == "hidden_overfitting"
+    assert answer.action == "Keep epoch 7, and calibrate it."
+    assert "even calibrated, its loss rose by " in answer.why
+    assert " since epoch 7. The loss itself hides it" in answer.why
 
 
 @pytest.mark.parametrize(
@@ -238,15 +243,17 @@ def test_harm_is_hidden_where_the_least_loss_is_the_last_epochs():
 def test_no_harm_is_hidden_where_the_pair_shows_it_or_there_is_none(name):
     history = history_of(name)
     comparison = compare(*history.pair)
-    assert "but from epoch" not in headline(history, comparison)
+    assert "hides it" not in answer_run(history, comparison, ()).why
     assert not [one for one in answers(history, comparison) if "The loss hides it" in one.sentence]
 
 
-def test_a_pair_that_somebody_chose_is_not_told_the_runs_harm_in_the_headline():
+def test_the_answer_about_a_pair_that_the_user_chose_does_not_claim_the_harm_of_the_run():
     history = history_of("hidden")
     checkpoints = history.main.checkpoints
-    assert "but from" not in headline(history, compare(checkpoints[10], checkpoints[15]))
-    assert "but from" not in headline(history, compare(checkpoints[20], checkpoints[23]))
+    for pair in ((10, 15), (20, 23)):
+        answer = answer_run(history, compare(*(checkpoints[at] for at in pair)), ())
+        assert answer.kind == "chosen_pair"
+        assert "hides it" not in answer.text
 
 
 def test_the_last_checkpoint_as_the_best_is_compared_with_the_first_which_no_verdict_is_about():

@@ -14,9 +14,9 @@ from confshift.analysis.rise import judge
 from confshift.analysis.series import STATUSES
 from confshift.checkpoint import Checkpoint
 from confshift.errors import ConfshiftError
+from confshift.findings.answer import answer_run
 from confshift.findings.best_checkpoint import best_checkpoint
 from confshift.findings.diagnosis import diagnose
-from confshift.findings.headline import headline
 from confshift.findings.rise import about_rise, series_rise
 from confshift.findings.run_kind import KINDS, kind_of, run_kind
 from confshift.findings.wording import percent
@@ -448,9 +448,9 @@ def test_every_sentence_recommends_the_same_checkpoint(make_logits):
         logits, targets = make_logits(400, 4, 14, churn=churn)
         history = history_of(2 * logits, targets)
         finding, row, choice = advised(history)
-        sentence = headline(history, compare(*history.pair))
+        answer = answer_run(history, compare(*history.pair), ())
         if choice.calibrated and "confidence" in kind_of(history):
-            assert f"so keep epoch {row.name:g} and calibrate it" in sentence
+            assert answer.action == f"Keep epoch {row.name:g}, and calibrate it."
             assert f"Keep epoch {row.name:g} and calibrate it" in run_kind(history).next_step
         assert f"Keep epoch {row.name:g}" in finding.next_step
 

@@ -8,8 +8,9 @@ import pytest
 from confshift.analysis.comparison import compare
 from confshift.analysis.history import summarize
 from confshift.checkpoint import Checkpoint
+from confshift.findings.answer import answer_run
+from confshift.findings.chosen_pair import accuracy_clause
 from confshift.findings.diagnosis import answers, choose_pair
-from confshift.findings.headline import headline
 from confshift.findings.told import is_judged, is_told, within_choice
 from confshift.predictions import Predictions
 
@@ -47,10 +48,10 @@ def test_a_fall_of_accuracy_that_picking_the_best_epoch_explains_is_not_told(fla
     assert flat.rise["verdict"].ne("yes").all()
     assert within_choice(flat, picked, "accuracy")
     assert not is_told(flat, picked, "accuracy")
-    sentence = headline(flat, picked)
-    assert "accuracy did not fall beyond what picking the best epoch explains" in sentence
-    assert "accuracy fell" not in sentence
-    assert "of the rise" not in sentence
+    assert (
+        accuracy_clause(flat, picked) == "accuracy did not fall beyond what picking the best epoch explains"
+    )
+    assert "accuracy fell" not in answer_run(flat, picked, ()).text
 
 
 def test_no_finding_advises_or_decides_on_what_picking_the_best_epoch_explains(flat, picked):
@@ -79,7 +80,7 @@ def test_two_epochs_that_somebody_chose_are_judged_as_chosen(flat, picked):
     alone = run_of([22, 40])
     pair = compare(*alone.pair)
     assert is_told(alone, pair, "accuracy")  # picked from two: nothing to correct
-    assert "accuracy fell by" in headline(alone, pair)
+    assert accuracy_clause(alone, pair).startswith("accuracy fell by")
 
 
 @pytest.mark.parametrize("last", [20, 30])
@@ -90,9 +91,10 @@ def test_the_best_of_the_epochs_before_another_one_is_picked_too(last):
     assert not is_judged(longer, comparison)
     assert comparison.change.loc["accuracy", "change_high"] < 0
     assert within_choice(longer, comparison, "accuracy")
-    sentence = headline(longer, comparison)
-    assert "accuracy did not fall beyond what picking the best epoch explains" in sentence
-    assert "of the rise" not in sentence
+    answer = answer_run(longer, comparison, ())
+    assert answer.kind == "chosen_pair"
+    assert "accuracy did not fall beyond what picking the best epoch explains" in answer.why
+    assert answer.action.startswith("No measurable difference between")
 
 
 def test_the_first_epoch_is_not_picked_where_the_last_is_the_best():
@@ -101,7 +103,7 @@ def test_the_first_epoch_is_not_picked_where_the_last_is_the_best():
     assert not is_judged(history, comparison)  # the run's verdict is about the best before the last
     assert comparison.change.loc["loss", "change"] < 0
     assert is_told(history, comparison, "accuracy")
-    assert "accuracy fell by 3.0 points" in headline(history, comparison)
+    assert accuracy_clause(history, comparison) == "accuracy fell by 3.0 points"
 
 
 def test_more_mistakes_beyond_the_choice_send_back_to_the_earlier_checkpoint():
@@ -112,7 +114,7 @@ def test_more_mistakes_beyond_the_choice_send_back_to_the_earlier_checkpoint():
     findings = {one.code: one for one in answers(history, comparison)}
     step = findings["dearer_mistakes"].next_step
     assert step == f"The model is wrong more often: keep epoch {history.recommendation.epoch:g}."
-    assert "accuracy fell by" in headline(history, comparison)
+    assert accuracy_clause(history, comparison).startswith("accuracy fell by")
 
 
 def test_an_accuracy_that_rose_is_not_explained_by_picking_the_lowest_loss():
@@ -129,7 +131,7 @@ def test_an_accuracy_that_rose_is_not_explained_by_picking_the_lowest_loss():
     )
     comparison = compare(*history.pair)
     assert comparison.change.loc["loss", "change"] > 0 < comparison.change.loc["accuracy", "change_low"]
-    assert "accuracy rose by 5.0 points" in headline(history, comparison)
+    assert accuracy_clause(history, comparison) == "accuracy rose by 5.0 points"
 
 
 @pytest.mark.parametrize(("wrong", "said"), [(1, "1 wrong sample "), (9, "9 wrong samples "), (10, "")])

@@ -13,8 +13,8 @@ from scipy.special import log_softmax
 from confshift.analysis.comparison import compare
 from confshift.analysis.history import History, summarize
 from confshift.analysis.recalibrators import choose
+from confshift.findings.answer import Answer, answer_run
 from confshift.findings.diagnosis import diagnose
-from confshift.findings.headline import headline
 from confshift.findings.question import Finding
 from confshift.findings.run_kind import kind_of
 
@@ -26,7 +26,7 @@ DIVERGED = pytest.mark.parametrize(
 class Judged(NamedTuple):
     history: History
     findings: dict[str, Finding]
-    headline: str
+    answer: Answer
 
     @property
     def kept(self):
@@ -44,7 +44,7 @@ class Judged(NamedTuple):
 def judged(name):
     history = summarize(checkpoints_of(name))
     found = {finding.code: finding for finding in diagnose(history)}
-    return Judged(history, found, headline(history, compare(*history.pair)))
+    return Judged(history, found, answer_run(history, compare(*history.pair), tuple(found.values())))
 
 
 def test_under_warm_restarts_a_loss_that_triples_by_scale_is_purely_confidence():
@@ -115,7 +115,8 @@ def test_a_drift_towards_one_class_loses_no_information():
     assert run.verdict("class_bias") == "yes"
     assert run.findings["class_bias"].evidence.loc[0, "excess"] > 0.05
     assert run.kept.with_biases
-    assert f"keep epoch {run.kept.epoch:g} and calibrate it" in run.headline
+    assert run.answer.action == f"Keep epoch {run.kept.epoch:g}, and calibrate it."
+    assert run.answer.steps[0].code.startswith(f"confshift calibrate RUN --epoch {run.kept.epoch:g} -o ")
     assert "more data" not in run.steps
 
 

@@ -17,8 +17,8 @@ from confshift.analysis.decomposition import pairwise_cells
 from confshift.analysis.history import summarize
 from confshift.checkpoint import Checkpoint
 from confshift.errors import ConfshiftError
+from confshift.findings.answer import answer_run
 from confshift.findings.diagnosis import diagnose
-from confshift.findings.headline import headline
 from confshift.predictions import Predictions
 from confshift.reporting import page as page_module
 from confshift.reporting.captions import READINGS, fill
@@ -43,10 +43,8 @@ def test_no_id_is_used_twice(parsed):
 
 
 def test_the_verdict_comes_first(parsed, page, history, comparison):
-    assert page.verdict == headline(history, comparison)
-    clause, rest = page.verdict.split("; ", 1)
-    assert parsed.text.index(clause) < 200
-    assert f"{clause} ; {rest}" in parsed.text  # the clause stands out
+    assert page.answer == answer_run(history, comparison, page.findings)
+    assert parsed.text.index(page.answer.action) < parsed.text.index(page.answer.why) < 400
 
 
 def test_every_finding_is_shown_once_and_listed_in_the_order_of_diagnose(parsed, page, run):
@@ -70,7 +68,7 @@ def test_the_page_answers_as_the_question_is_asked(run, history):
     assert "240 samples in 30 groups" in Page(made.html).text
     told = summarize(run, looks=20, groups=groups)
     expected = compare(*told.pair, groups=groups)
-    assert made.verdict == headline(told, expected)
+    assert made.answer == answer_run(told, expected, made.findings)
     assert made.change.equals(expected.change)
 
 
@@ -309,7 +307,7 @@ def test_two_runs_are_compared_at_the_best_of_each(make_run):
     assert [data["values"]["A"], data["values"]["B"]] == best
     assert {row["label"] for row in data["tables"]["account"]} >= {f"loss at A (epoch {best[0]})", "hedging"}
     assert [finding.code for finding in made.findings] == [finding.code for finding in diagnose(expected)]
-    assert "second run (epoch" in made.verdict
+    assert "second run (epoch" in made.answer.why
     assert "history" not in parsed.attributes("id")
     assert not parsed.misnested
 
@@ -392,9 +390,9 @@ def test_runs_of_one_name_are_told_apart_by_their_folders(make_logits, tmp_path)
         for epoch, one in enumerate(logits):
             run.append(Predictions(one, targets), epoch=epoch)
         run.flush()
-    assert report(runs[0], other=runs[1]).verdict.startswith("b/run (epoch 0) against a/run (epoch 0)")
+    assert report(runs[0], other=runs[1]).answer.why.startswith("b/run (epoch 0) against a/run (epoch 0): ")
     twice = report(str(runs[0].path), other=runs[0].path)  # paths do as well
-    assert twice.verdict.startswith("run (second) (epoch 0) against run (first) (epoch 0)")
+    assert twice.answer.why.startswith("The second run (epoch 0) against the first run (epoch 0): ")
 
 
 def test_an_epoch_that_one_of_two_runs_lacks_is_asked_for_by_its_own_name(make_run):

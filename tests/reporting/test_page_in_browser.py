@@ -376,7 +376,7 @@ def test_without_scripts_the_answer_is_readable(browser, path, page):
     browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": True})
     try:
         browser.get(f"file://{path}")
-        assert browser.find_element("css selector", "h1").text == page.verdict
+        assert browser.find_element("css selector", "h1").text == page.answer.action
         pictures = browser.find_elements("css selector", ".chart svg")
         assert len(pictures) == 5
         assert all(one.is_displayed() and one.size["height"] > 50 for one in pictures)

@@ -87,12 +87,12 @@ def recommend(panel: Panel, best: pd.DataFrame) -> Recommendation:
     """
     loss, rest, accuracy = (best.loc[name] for name in ("loss", "refinement_loss", "accuracy"))
     if not math.isfinite(loss["loss"]):
-        reason = "the best by accuracy: where no loss is finite, none tells one checkpoint from another"
+        reason = "the best by accuracy, as no loss is finite"
         return _recalibrated(panel, accuracy, reason)
     by_rest, by_loss = (_gain(_checkpoint(panel, row)) for row in (rest, loss))
     if rest["loss"] - by_rest <= loss["loss"] - by_loss:
-        return _recalibrated(panel, rest, "the best by refinement loss, the loss once recalibrated")
-    return _recalibrated(panel, loss, "the best by loss")
+        return _recalibrated(panel, rest, "the lowest loss once calibrated")
+    return _recalibrated(panel, loss, "the lowest loss")
 
 
 def _checkpoint(panel: Panel, row: pd.Series) -> Checkpoint:

@@ -72,6 +72,13 @@ def since_when(divergence: Divergence) -> str:
     return f"Diverged at epoch {epoch(divergence.epoch)}{at_rate}"
 
 
+def answers_after(divergence: Divergence) -> str:
+    """Say what became of the outputs of a run that diverged."""
+    if (divergence.end["state"] == "no finite output").all():
+        return "its outputs are not finite"
+    return "its answers are no better than a guess"
+
+
 def opening_of_divergence(history: History, name: str = "") -> str:
     """Return the first sentence about a run that diverged, by its name where there are two; "" for another.
 

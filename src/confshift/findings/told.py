@@ -11,14 +11,18 @@ from confshift.analysis.history import History, summarize
 from confshift.checkpoint import Checkpoint
 from confshift.findings.question import Finding
 from confshift.findings.wording import count
+from confshift.recalibration import FEW_WRONG
 
 #: The series of `History.rise` that judges a quantity of `Comparison.change`, and the sign of harm.
-_JUDGES = {"loss": ("loss", 1), "error_rate": ("error_rate", 1), "accuracy": ("error_rate", -1)}
+_JUDGES = {
+    "loss": ("loss", 1),
+    "refinement_loss": ("refinement_loss", 1),
+    "error_rate": ("error_rate", 1),
+    "accuracy": ("error_rate", -1),
+}
 
 #: A verdict over all but this share of a pair's samples is quoted for the pair.
 _FEW_LEFT_OUT = 0.01
-#: Below so many wrong samples a temperature is theirs.
-_FEW_WRONG = 10
 
 
 def is_judged(history: History, comparison: Comparison) -> bool:
@@ -98,7 +102,7 @@ def rests_on(checkpoint: Checkpoint) -> str:
     """
     scored = checkpoint.columns["finite"]
     wrong = int((~checkpoint.columns["correct"] & scored).sum())
-    return f"rests on {count(wrong, 'wrong sample')} only" if 0 < wrong < _FEW_WRONG else ""
+    return f"rests on {count(wrong, 'wrong sample')} only" if 0 < wrong < FEW_WRONG else ""
 
 
 def explained(change: str) -> str:

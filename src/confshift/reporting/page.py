@@ -18,6 +18,7 @@ from confshift.analysis.grouping import Groups
 from confshift.analysis.history import summarize
 from confshift.analysis.series import Looks
 from confshift.errors import ConfshiftError
+from confshift.findings.answer import Answer
 from confshift.findings.question import Finding
 from confshift.reporting.characters import encodable
 from confshift.reporting.saving import save_file
@@ -43,8 +44,8 @@ class Report:
     html : str
         The whole page; one file, no network.
     findings : tuple of Finding
-    verdict : str
-        The first sentence of the page.
+    answer : Answer
+        What the page says first: action, why, remarks, steps.
     change : DataFrame
         `Comparison.change` of the report's own pair.
     path : Path or None
@@ -53,9 +54,14 @@ class Report:
 
     html: str
     findings: tuple[Finding, ...]
-    verdict: str
+    answer: Answer
     change: pd.DataFrame
     path: Path | None
+
+    @property
+    def verdict(self) -> str:
+        """Action, why and remarks of the answer, as one paragraph."""
+        return self.answer.text
 
     def __repr__(self) -> str:
         place = f", {str(self.path)!r}" if self.path else ", not saved"
@@ -137,7 +143,7 @@ def report(
         story = tell_two_runs(
             (run, other), histories, before=before, after=after, title=title, thumbnail=thumbnail
         )
-    page = Report(_page(story), story.findings, story.verdict, story.comparison.change, None)
+    page = Report(_page(story), story.findings, story.answer, story.comparison.change, None)
     return page if path is None else page.save(path)
 
 

@@ -18,12 +18,12 @@ from confshift.analysis.history import History
 from confshift.analysis.panel import stack
 from confshift.checkpoint import Checkpoint
 from confshift.errors import ConfshiftError
+from confshift.findings.answer import Answer, answer_run
 from confshift.findings.change import about_change
 from confshift.findings.diagnosis import answers, choose_pair
-from confshift.findings.diverged import opening_of_divergence, shows_divergence, without_explanations
-from confshift.findings.headline import difference, headline
-from confshift.findings.left_out import opening, pair_opening
+from confshift.findings.diverged import shows_divergence, without_explanations
 from confshift.findings.question import Finding
+from confshift.findings.two_runs import answer_two_runs
 from confshift.findings.wording import epoch
 from confshift.reporting.page_data import places_of, thin_history
 from confshift.reporting.thumbnails import Thumbnail, Thumbnails, show_inputs
@@ -46,13 +46,18 @@ class Story:
     """What a page is about: runs, the comparison, the findings."""
 
     title: str
-    verdict: str
+    answer: Answer
     names: tuple[str, ...]  # of the runs
     histories: tuple[History, ...]  # of one run, or of two
     comparison: Comparison
     findings: tuple[Finding, ...]
     problems: pd.DataFrame
     thumbnail: Thumbnail | None
+
+    @property
+    def verdict(self) -> str:
+        """Action, why and remarks of the answer."""
+        return self.answer.text
 
     @property
     def history(self) -> History:
@@ -108,8 +113,8 @@ def tell_run(
     pair = choose_pair(history, before=before, after=after)
     comparison = compare(*pair, groups=history.groups)
     findings = tuple(answers(history, comparison))
-    verdict, problems = headline(history, comparison), _problems([run])
-    return Story(title or name, verdict, (name,), (history,), comparison, findings, problems, thumbnail)
+    answer, problems = answer_run(history, comparison, findings), _problems([run])
+    return Story(title or name, answer, (name,), (history,), comparison, findings, problems, thumbnail)
 
 
 def tell_two_runs(
@@ -131,17 +136,10 @@ def tell_two_runs(
     other = copy(second) if second is first else second
     groups = histories[0].groups
     comparison = _compare(first, other, names, groups)
-    named = list(zip(histories, names, strict=True))
-    sentences = [opening_of_divergence(history, name) for history, name in named]
-    sentences += [opening(history.main, name) for history, name in named]
-    if not any(sentences):
-        sentences = [pair_opening(comparison)]
-    sentences.append(difference(comparison, first=names[0], second=names[1]))
-    verdict = " ".join(sentence for sentence in sentences if sentence)
     findings = tuple(_about_the_worse(comparison, names, histories))
-    problems = _problems(runs)
+    answer, problems = answer_two_runs(comparison, histories, names, findings), _problems(runs)
     whole = title or f"{names[0]} against {names[1]}"
-    return Story(whole, verdict, names, histories, comparison, findings, problems, thumbnail)
+    return Story(whole, answer, names, histories, comparison, findings, problems, thumbnail)
 
 
 def _compare(

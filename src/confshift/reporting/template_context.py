@@ -13,8 +13,8 @@ import pandas as pd
 from confshift.analysis.comparison import Comparison
 from confshift.analysis.history import History
 from confshift.findings import wording
-from confshift.findings.headline import course
 from confshift.findings.question import Finding
+from confshift.findings.two_runs import course
 from confshift.reporting import footer
 from confshift.reporting.captions import READINGS, fill
 from confshift.reporting.charts import CHARTS, chart_specs
@@ -140,7 +140,7 @@ def _words(story: Story, values: Mapping[str, Any]) -> dict[str, Any]:
     sentences = {key: text for key, text in READINGS.items() if not key.startswith("cell_")}
     return {
         "title": story.title,
-        "verdict": story.verdict,
+        "answer": story.answer,
         "findings": [_card(finding) for finding in story.findings],
         "steps": _steps(story.findings),
         "readings": {key: fill(text, values) for key, text in sentences.items()},

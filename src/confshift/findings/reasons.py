@@ -1,0 +1,322 @@
+"""What to do about each kind of run, and why: written out by hand, no clause without its verdict."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import pandas as pd
+
+from confshift.analysis.comparison import Comparison
+from confshift.analysis.history import History
+from confshift.analysis.jitter import FEWEST
+from confshift.analysis.persistence import TAIL
+from confshift.checkpoint import Checkpoint
+from confshift.findings.chosen_pair import loss_clause
+from confshift.findings.diverged import answers_after
+from confshift.findings.left_out import zero_samples
+from confshift.findings.run_kind import kind_of
+from confshift.findings.told import is_judged, is_told
+from confshift.findings.wording import apart, count, epoch, nats, points
+
+#: A transition that has this share of a rise is named as where it comes from.
+_MAIN = 0.5
+_ABOUT = {
+    "stayed_wrong": " about samples it already got wrong",
+    "forgotten": " about samples it newly gets wrong",
+    "stayed_right": " about samples it still gets right",
+    "learned": " about samples it newly gets right",
+}
+_BEYOND_NOISE = "more than noise explains"
+
+
+def action_of(history: History) -> str:
+    """Return what to do about a run, in at most 8 words."""
+    kept = epoch(history.recommendation.epoch)
+    keep = f"Keep epoch {kept}"
+    match kind_of(history):
+        case "diverged":
+            return f"{keep}; retrain at a lower rate." if _has_learned(history) else _RETRAIN
+        case "infinite":
+            return "Find why some probabilities are exactly 0."
+        case "unscored":
+            return "Find why some outputs are not finite."
+        case "too_early":
+            return "Too early to judge: inspect more epochs."
+        case "undecidable":
+            in_jitter = history.rise.loc["loss", "status"] == "within_jitter"
+            return f"{keep}; {'more epochs' if in_jitter else 'more samples'} would decide."
+        case "improving":
+            return "Keep training: the run still improves."
+    if history.recommendation.calibrated:
+        return f"{keep}, and calibrate it."
+    if kind_of(history) == "no_rise":
+        return f"Nothing to fix: keep {_any_of(history)}."
+    return f"{keep}."
+
+
+_RETRAIN = "Train again at a lower learning rate."
+
+
+def _has_learned(history: History) -> bool:
+    """Whether the checkpoint to keep is a later one than the model before the training."""
+    return history.recommendation.epoch > 0
+
+
+def tied_epochs(history: History) -> list[float]:
+    """Return the epochs that are statistically tied with the one to keep, that one among them; or none."""
+    choice, candidates = history.recommendation, history.candidates
+    criterion = next(
+        (name for name in ("refinement_loss", "loss") if history.best.loc[name, "epoch"] == choice.epoch), ""
+    )
+    members = candidates[candidates["in_set"].astype(bool)]
+    if criterion not in members.index.get_level_values("criterion"):
+        return []
+    epochs = [float(value) for value in members.loc[criterion].index]
+    return epochs if choice.epoch in epochs else []
+
+
+def _any_of(history: History) -> str:
+    """Name the checkpoints of which any is as good; only the one to keep, where they are not in one row."""
+    tied = tied_epochs(history)
+    inspected = [float(value) for value in history.main.epochs if tied and tied[0] <= value <= tied[-1]]
+    if len(tied) > 1 and inspected == tied:
+        return f"any of epochs {epoch(tied[0])}–{epoch(tied[-1])}"
+    return f"epoch {epoch(history.recommendation.epoch)}"
+
+
+def reason_of(history: History, comparison: Comparison) -> str:
+    """Say why, in at most 35 words; the comparison is that of the run's own pair.
+
+    Amounts are those of the verdicts in `History.rise`, of a pair that they judge those of its comparison.
+    """
+    kind = kind_of(history)
+    if kind in _OF_A_RISE and math.isfinite(history.rise.loc["loss", "amount"]):
+        rise = f"{_rise(history, comparison)}, {_BEYOND_NOISE}"
+        return _OF_A_RISE[kind](rise, history, comparison)
+    return _infinite(history, comparison) if kind == "overfitting" else _OTHERS[kind](history, comparison)
+
+
+def _main_transition(history: History, comparison: Comparison) -> str:
+    """Return the transition with at least half of the rise; "" where none has, or the rise is unsure."""
+    if not (is_judged(history, comparison) and is_told(history, comparison, "loss")):
+        return ""
+    net = comparison.cells["contribution"].groupby(level="transition").sum()
+    main = str(net.idxmax())
+    return main if net[main] >= _MAIN * comparison.change.loc["loss", "change"] else ""
+
+
+def _rise(history: History, comparison: Comparison) -> str:
+    row = history.rise.loc["loss"]
+    amount = row["amount"]
+    if is_judged(history, comparison) and not any(comparison.infinite_samples):
+        amount = comparison.change.loc["loss", "change"]
+    return f"The loss rose by {nats(amount)} nats since epoch {epoch(row['best_epoch'])}"
+
+
+def _fault_of_confidence(history: History) -> str:
+    """Say what the model became between the epochs of the verdict: overconfident, underconfident; or ""."""
+    before, after = (
+        _checkpoint(history, history.rise.loc["loss", name]).temperature
+        for name in ("best_epoch", "last_epoch")
+    )
+    if after > 1 and after > before:
+        return "overconfident"
+    return "underconfident" if after < 1 and after < before else ""
+
+
+def _checkpoint(history: History, at: float) -> Checkpoint:
+    return next(checkpoint for checkpoint in history.main.checkpoints if checkpoint.epoch == at)
+
+
+def _confidence(rise: str, history: History, comparison: Comparison) -> str:
+    fault = _fault_of_confidence(history)
+    about = _ABOUT.get(_main_transition(history, comparison), "")
+    became = f"it became {fault}{about}" if fault else "only its confidence fits worse"
+    return f"{rise}. The model did not get worse: {became}."
+
+
+def _mostly_confidence(rise: str, history: History, comparison: Comparison) -> str:
+    most = _most_is_confidence(history, comparison)
+    return f"{rise}. {most}; whether the model itself got worse too is undecided."
+
+
+def _confidence_and_more(rise: str, history: History, comparison: Comparison) -> str:
+    most = _most_is_confidence(history, comparison)
+    return f"{rise}. {most}; the model itself got worse too, but only a little."
+
+
+def _most_is_confidence(history: History, comparison: Comparison) -> str:
+    fault = _fault_of_confidence(history)
+    if not fault:
+        return "Most of that is confidence that fits worse"
+    about = _ABOUT.get(_main_transition(history, comparison), "")
+    return f"Most of that is {fault.replace('confident', 'confidence')}{about}"
+
+
+def _class_drift(rise: str, history: History, comparison: Comparison) -> str:
+    drift = "Most of that is drift between classes"
+    if history.rise.loc["refinement_loss", "status"] == "systematic":
+        what = ", which one bias per class repairs; the model itself got worse too, but by less."
+    else:
+        what = ": some get too much probability, others too little; one bias per class repairs it."
+    return f"{rise}. {drift}{what}"
+
+
+def _overfitting(rise: str, history: History, comparison: Comparison) -> str:
+    fault = _fault_of_confidence(history)
+    if fault and _mostly_calibration(history, comparison):
+        most = f"Most of that is {fault.replace('confident', 'confidence')}"
+        worse = f"the model itself got worse too (overfitting): {_harm(history, since=False)}"
+        return f"{rise}. {most}, but {worse}."
+    forgot = _main_transition(history, comparison) == "forgotten"
+    where = ", mostly on samples it forgot" if forgot else ""
+    return f"{rise}{where}. The model itself got worse (overfitting): {_harm(history)}."
+
+
+def _harm(history: History, *, since: bool = True) -> str:
+    """Say what shows that the model itself got worse: the loss even if calibrated, or the error rate."""
+    rise = history.rise
+    if rise.loc["refinement_loss", "status"] == "systematic":
+        row = rise.loc["refinement_loss"]
+        start = f" since epoch {epoch(row['best_epoch'])}" if since else ""
+        return f"even calibrated, its loss rose by {nats(row['amount'])} nats{start}"
+    if rise.loc["error_rate", "status"] == "systematic":
+        return _more_errors(rise.loc["error_rate"])
+    amount = history.same_rate.loc["refinement_loss", "amount"]
+    among = " among epochs of equal learning rate" if since else ""
+    return f"even calibrated, its loss rose by {nats(amount)} nats{among}"
+
+
+def _mostly_calibration(history: History, comparison: Comparison) -> bool:
+    """Whether at least half of the rise is what recalibration removes, beyond its error."""
+    loss, calibration = (comparison.change.loc[name] for name in ("loss", "calibration_loss"))
+    return bool(
+        is_judged(history, comparison)
+        and calibration["change_low"] > 0
+        and calibration["change"] >= _MAIN * loss["change"]
+    )
+
+
+def _more_errors(row: pd.Series) -> str:
+    amount = points(row["amount"]).lstrip("+")
+    return f"the error rate rose by {amount} since epoch {epoch(row['best_epoch'])}"
+
+
+_OF_A_RISE: dict[str, Callable[[str, History, Comparison], str]] = {
+    "confidence": _confidence,
+    "mostly_confidence": _mostly_confidence,
+    "confidence_and_more": _confidence_and_more,
+    "class_drift": _class_drift,
+    "overfitting": _overfitting,
+}
+
+
+def _hidden_overfitting(history: History, comparison: Comparison) -> str:
+    return (
+        f"The model got worse, {_BEYOND_NOISE}: {_harm(history)}. "
+        "The loss itself hides it: it shows no clear rise."
+    )
+
+
+def _improving(history: History, comparison: Comparison) -> str:
+    return (
+        f"{_no_rise_yet(comparison)}, and the last epoch is better than the middle of the run. "
+        f"If you stop now, keep {_kept(history)}."
+    )
+
+
+def _no_rise_yet(comparison: Comparison) -> str:
+    loss = comparison.change.loc["loss"]
+    if loss["change_high"] < 0:
+        return f"The loss fell by {nats(-loss['change'])} nats since epoch {epoch(comparison.before.epoch)}"
+    return "The loss does not rise beyond noise"
+
+
+def _kept(history: History) -> str:
+    choice = history.recommendation
+    return f"epoch {epoch(choice.epoch)}{', and calibrate it' if choice.calibrated else ''}"
+
+
+def _no_rise(history: History, comparison: Comparison) -> str:
+    row, choice = history.rise.loc["loss"], history.recommendation
+    levels = " to ".join(apart(row["best_value"], row["last_value"]))
+    text = f"The loss does not rise beyond noise ({levels} nats), and the run no longer improves visibly."
+    if not choice.calibrated:
+        return text
+    table = history.table[
+        (history.table["split"] == history.split) & (history.table["epoch"] == choice.epoch)
+    ]
+    plain, calibrated = apart(float(table["loss"].iloc[0]), choice.loss)
+    return f"{text} Calibrated, epoch {epoch(choice.epoch)} has {calibrated} instead of {plain} nats."
+
+
+def _diverged(history: History, comparison: Comparison) -> str:
+    divergence = history.divergence
+    rate = divergence.table.loc[divergence.epoch, "learning_rate"]
+    at_rate = "" if math.isnan(rate) else f" (learning rate {rate:.2g})"
+    best = (
+        f"Epoch {epoch(history.recommendation.epoch)} is the best before."
+        if _has_learned(history)
+        else "No epoch of this training is better than the model it started from."
+    )
+    start = f"The run diverged at epoch {epoch(divergence.epoch)}{at_rate}"
+    return f"{start}: from then on {answers_after(divergence)}. {best}"
+
+
+def _infinite(history: History, comparison: Comparison) -> str:
+    row = history.rise.loc["loss"]
+    reason = zero_samples(int(row["infinite_samples"]))
+    text = f"At epoch {epoch(row['last_epoch'])} the loss is infinite: {reason}."
+    if kind_of(history) == "overfitting":
+        return f"{text} The model itself got worse: {_more_errors(history.rise.loc['error_rate'])}."
+    return f"{text} Until that is repaired, epoch {epoch(history.recommendation.epoch)} is the best."
+
+
+def _unscored(history: History, comparison: Comparison) -> str:
+    return (
+        "Some outputs are not finite, and what was left out could hide a rise of the loss. "
+        f"So far epoch {epoch(history.recommendation.epoch)} is the best."
+    )
+
+
+def _undecidable(history: History, comparison: Comparison) -> str:
+    row = history.rise.loc["loss"]
+    rise = _rise(history, comparison)
+    if row["status"] == "systematic":
+        samples = count(row["samples"])
+        doubt = "can't show whether the model itself got worse, or only its confidence"
+        return f"{rise}, {_BEYOND_NOISE}. These {samples} {doubt}."
+    if row["status"] == "within_jitter":
+        return (
+            f"{rise}, no more than it jitters from epoch to epoch. A real rise would go on; jitter would not."
+        )
+    if math.isnan(row["resolution"]):
+        return f"{rise}, but on all samples alike: they give no idea of the noise."
+    units = count(row["units"], "sample" if row["units"] == row["samples"] else "group")
+    return (
+        f"{rise}, which may be noise: with {units}, this set can only resolve rises "
+        f"above {nats(row['resolution'])} nats."
+    )
+
+
+def _too_early(history: History, comparison: Comparison) -> str:
+    number = int(history.rise.loc["loss", "epochs"])
+    if number < 2:
+        judged = "Only one epoch" if number else "No epoch"
+        change = "" if comparison.before is comparison.after else f"{loss_clause(comparison)}. "
+        return f"{change}{judged} can be judged so far."
+    needed = f"{FEWEST} epochs after the first fall, {TAIL} after the lowest"
+    return f"{loss_clause(comparison)}. A verdict takes {needed}."
+
+
+_OTHERS: dict[str, Callable[[History, Comparison], str]] = {
+    "hidden_overfitting": _hidden_overfitting,
+    "improving": _improving,
+    "no_rise": _no_rise,
+    "diverged": _diverged,
+    "infinite": _infinite,
+    "unscored": _unscored,
+    "undecidable": _undecidable,
+    "too_early": _too_early,
+}

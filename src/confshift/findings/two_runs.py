@@ -1,0 +1,168 @@
+"""The answer about two runs: which is better, in what, or that no difference is measurable."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from confshift.analysis.comparison import Comparison
+from confshift.analysis.history import History
+from confshift.analysis.series import STATUSES
+from confshift.findings.answer import Answer
+from confshift.findings.chosen_pair import excludes_0
+from confshift.findings.diverged import opening_of_divergence, since_when
+from confshift.findings.left_out import opening, pair_opening, zero_samples
+from confshift.findings.question import Finding
+from confshift.findings.steps import Step, keep
+from confshift.findings.wording import count, epoch, nats, points
+
+#: A name with more words or letters makes no short sentence.
+_MOST_LETTERS = 24
+_ORDINALS = ("the first run", "the second run")
+_PLACES = ("RUN", "OTHER")
+
+
+def answer_two_runs(
+    comparison: Comparison,
+    histories: tuple[History, History],
+    names: tuple[str, str],
+    findings: Sequence[Finding],
+) -> Answer:
+    """Answer which of two runs is better, and in what.
+
+    Parameters
+    ----------
+    comparison : Comparison
+        Before is of the first run, after of the second.
+    histories : tuple of History
+    names : tuple of str
+        Of the runs.
+    findings : sequence of Finding
+        About the difference.
+    """
+    first, second = short_names(names)
+    better, action = _better(comparison, (first, second))
+    why = f"{_who(comparison, first, second)} {_what(comparison)}"
+    preferred = (0, 1) if better is None else (better,)
+    steps = [keep(histories[at], run=_PLACES[at], name=(first, second)[at]) for at in preferred]
+    steps += [
+        Step(finding.next_step, finding.command, finding.code)
+        for finding in findings
+        if finding.severity == "problem" and finding.next_step
+    ]
+    return Answer("two_runs", action, why, _remarks(comparison, histories, names), tuple(steps[:3]))
+
+
+def short_names(names: tuple[str, str]) -> tuple[str, str]:
+    """Return two names of one word each, or "the first run" and "the second run"."""
+    if all(len(name) <= _MOST_LETTERS and len(name.split()) == 1 for name in names):
+        return names
+    return _ORDINALS
+
+
+def _better(comparison: Comparison, names: tuple[str, str]) -> tuple[int | None, str]:
+    """Return the position of the better run, None where neither is, and the action."""
+    infinite = [number > 0 for number in comparison.infinite_samples]
+    if infinite[0] != infinite[1]:
+        finite = infinite.index(False)
+        return finite, f"Prefer {names[finite]}: its loss is finite."
+    by_loss = 0 if infinite[0] else _sign(comparison, "refinement_loss")
+    by_accuracy = -_sign(comparison, "accuracy")
+    if by_loss * by_accuracy < 0:
+        return None, "Choose: lower calibrated loss, or higher accuracy."
+    if by_loss or by_accuracy:
+        at = 0 if by_loss + by_accuracy > 0 else 1
+        what = {
+            (True, True): "better, even once calibrated",
+            (True, False): "the lower calibrated loss",
+            (False, True): "the higher accuracy",
+        }[bool(by_loss), bool(by_accuracy)]
+        verb = "it is" if by_loss and by_accuracy else "it has"
+        return at, f"Prefer {names[at]}: {verb} {what}."
+    if not infinite[0] and _sign(comparison, "loss"):
+        return None, "Calibrate either: then they do not differ."
+    return None, "Keep either: they do not differ measurably."
+
+
+def _sign(comparison: Comparison, quantity: str) -> int:
+    """Return whether a quantity is measurably higher (1) or lower (-1) in the second run, or neither (0)."""
+    row = comparison.change.loc[quantity]
+    if not excludes_0(row):
+        return 0
+    return 1 if row["change"] > 0 else -1
+
+
+def _who(comparison: Comparison, first: str, second: str) -> str:
+    sides = (
+        f"{name[0].upper() + name[1:] if at else name} (epoch {epoch(side.epoch)})"
+        if name in _ORDINALS
+        else f"{name} (epoch {epoch(side.epoch)})"
+        for at, name, side in ((1, second, comparison.after), (0, first, comparison.before))
+    )
+    return " against ".join(sides) + ":"
+
+
+def _what(comparison: Comparison) -> str:
+    """Say how the second run differs from the first."""
+    accuracy = f"accuracy {_difference(comparison, 'accuracy')}"
+    infinite = comparison.infinite_samples
+    if any(infinite):
+        which = "both have" if all(infinite) else "the second has" if infinite[1] else "the first has"
+        return f"{which} an infinite loss; {accuracy}."
+    parts = [f"loss {_difference(comparison, 'loss')}", accuracy]
+    if comparison.before.fit_status == comparison.after.fit_status == "ok":
+        parts.append(f"loss once calibrated {_difference(comparison, 'refinement_loss')}")
+    return f"{', '.join(parts)}."
+
+
+def _difference(comparison: Comparison, quantity: str) -> str:
+    row = comparison.change.loc[quantity]
+    if not excludes_0(row):
+        return "not measurably different"
+    amount = abs(row["change"])
+    by = points(amount).lstrip("+") if row["unit"] == "fraction" else f"{nats(amount)} nats"
+    return f"{by} {'higher' if row['change'] > 0 else 'lower'}"
+
+
+def _remarks(
+    comparison: Comparison, histories: tuple[History, History], names: tuple[str, str]
+) -> tuple[str, ...]:
+    named = list(zip(histories, names, strict=True))
+    remarks = [opening_of_divergence(history, name) for history, name in named]
+    remarks += [opening(history.main, name) for history, name in named]
+    if not any(remarks):
+        remarks.append(pair_opening(comparison))
+    remarks += [
+        f"{name}: {zero_samples(number)}, so its loss is infinite."
+        for name, number in zip(names, comparison.infinite_samples, strict=True)
+        if number
+    ]
+    if any(comparison.infinite_samples):
+        samples, difference = count(len(comparison.panel.targets)), _difference(comparison, "loss")
+        remarks.append(
+            f"Over the {samples} with a finite loss in both, the loss of the second is {difference}."
+        )
+    return tuple(remark for remark in remarks if remark)
+
+
+def course(history: History, name: str) -> str:
+    """Say in one sentence where a run ends, against its own best checkpoint."""
+    row = history.rise.loc["loss"]
+    if history.divergence:
+        since = since_when(history.divergence)
+        return f"{name} {since[0].lower()}{since[1:]}; its best is epoch {epoch(row['best_epoch'])}."
+    if row["status"] == "too_few_epochs":
+        return f"{name} has too few epochs to judge its course."
+    if row["last_epoch"] != history.main.epochs[-1]:
+        return f"{name} can't be judged at its end: its outputs there are not finite."
+    if math.isinf(row["last_value"]):
+        return (
+            f"{name} ends, at epoch {epoch(row['last_epoch'])}, with an infinite loss; its best, epoch "
+            f"{epoch(row['best_epoch'])}, has {nats(row['best_value'])} nats."
+        )
+    if not row["amount"] > 0:
+        return f"{name} ends at its best, epoch {epoch(row['last_epoch'])}."
+    return (
+        f"{name} ends, at epoch {epoch(row['last_epoch'])}, {nats(row['amount'])} nats above its best, epoch "
+        f"{epoch(row['best_epoch'])}: {STATUSES[row['status']].course}."
+    )

@@ -1,0 +1,200 @@
+"""The answer at the top: each clause is true of the run, and its numbers are those of the tables."""
+
+import re
+
+import numpy as np
+import pytest
+
+from confshift.analysis.comparison import compare
+from confshift.analysis.history import summarize
+from confshift.checkpoint import Checkpoint
+from confshift.findings.answer import answer_run
+from confshift.findings.run_kind import kind_of
+from confshift.findings.two_runs import answer_two_runs, course
+from confshift.findings.wording import nats, percent
+from confshift.predictions import Predictions
+
+
+def history_of(logits, targets, first=0):
+    return summarize(
+        Checkpoint.from_predictions(Predictions(one, targets), epoch=epoch)
+        for epoch, one in enumerate(logits, first)
+    )
+
+
+def answer_of(history, comparison=None):
+    return answer_run(history, comparison or compare(*history.pair), ())
+
+
+@pytest.fixture(scope="module")
+def confident():
+    """A run whose logits only grow: nothing changes but the confidence."""
+    random = np.random.default_rng(0)
+    targets = random.integers(0, 4, 2000)
+    base = random.normal(size=(2000, 4))
+    base[np.arange(2000), targets] += 1.5
+    scales = np.r_[0.3, 0.6, 1.0, np.linspace(1.1, 4, 17)]
+    return history_of(scales[:, None, None] * base, targets)
+
+
+def test_a_rise_of_confidence_alone_ends_in_keep_and_calibrate(confident):
+    comparison, choice = compare(*confident.pair), confident.recommendation
+    answer = answer_of(confident)
+    assert answer.action == f"Keep epoch {choice.epoch:g}, and calibrate it."
+    rise = nats(comparison.change.loc["loss", "change"])
+    assert answer.why == (
+        f"The loss rose by {rise} nats since epoch {comparison.before.epoch:g}, more than noise explains. "
+        "Most of that is overconfidence about samples it already got wrong; whether the model itself got "
+        "worse too is undecided."
+    )
+    assert not answer.remarks
+    step = answer.steps[0]
+    assert step.code == f"probabilities = (model(inputs) / {choice.temperature:.3g}).softmax(dim=-1)"
+    assert f"the lowest loss once calibrated: {nats(choice.loss)} nats expected" in step.text
+
+
+@pytest.fixture(scope="module")
+def unlearning():
+    """A run whose logits lose the signal again, late."""
+    random = np.random.default_rng(1)
+    targets = random.integers(0, 4, 3000)
+    noise = random.normal(size=(3000, 4))
+    signal = np.eye(4)[targets]
+    strengths = np.r_[0.5, 1.5, 2.5, np.linspace(2.4, 0.6, 20)]
+    return history_of([strength * signal + noise for strength in strengths], targets)
+
+
+@pytest.mark.parametrize(
+    ("seed", "strengths"), [(2, [*np.linspace(0.2, 2, 12), *[2.2] * 6]), (1, [0.2, 1, *[2.2] * 22])]
+)
+def test_a_difference_within_noise_is_not_called_a_rise(seed, strengths):
+    random = np.random.default_rng(seed)
+    targets, noise = random.integers(0, 4, 800), random.normal(size=(800, 4))
+    history = history_of(
+        [
+            strength * np.eye(4)[targets] + noise + 0.15 * random.normal(size=(800, 4))
+            for strength in strengths
+        ],
+        targets,
+    )
+    comparison = compare(*history.pair)
+    assert 0 < comparison.change.loc["loss", "change"] < 0.002
+    answer = answer_of(history)
+    assert answer.why.startswith("The loss does not rise beyond noise")
+    assert (answer.action == "Keep training: the run still improves.") == (seed == 2)
+    assert answer.kind == kind_of(history) == ("improving" if seed == 2 else "no_rise")
+    assert not re.search(r" rose|the rise", answer.text)
+
+
+@pytest.mark.parametrize("pair", [(3, 10), (16, -1)])
+def test_a_pair_that_the_user_chose_does_not_get_the_verdict_of_the_run(confident, pair):
+    # Against an epoch worse than the best one, a temperature seems to gain more than it does.
+    checkpoints = confident.main.checkpoints
+    answer = answer_of(confident, compare(*(checkpoints[at] for at in pair)))
+    assert answer.kind == "chosen_pair"
+    assert "more than noise explains" not in answer.why
+    assert "eep epoch" not in answer.action + answer.why
+    assert answer.remarks == (f"About the whole run: {answer_of(confident).action}",)
+
+
+def test_the_rounding_of_a_sum_is_no_change(confident):
+    one = confident.main.checkpoints[5].predictions
+    history = history_of([one.logits, one.logits + 7.3], one.targets)
+    answer = answer_of(history, compare(*history.main.checkpoints[::-1]))
+    assert "the loss did not change;" in answer.why
+    assert "nats" not in answer.why
+
+
+def test_the_course_of_a_run_is_told_against_its_own_best(confident, unlearning):
+    for history in (confident, unlearning):
+        row = history.rise.loc["loss"]
+        told = f"ends, at epoch {row['last_epoch']:g}, {nats(row['amount'])} nats above its best"
+        assert course(history, "one").startswith(f"one {told}, epoch {row['best_epoch']:g}: a systematic")
+    falling = history_of(
+        [one.predictions.logits for one in confident.main.checkpoints[:4]],
+        confident.main.checkpoints[0].predictions.targets,
+    )
+    assert course(falling, "two") in (
+        "two ends at its best, epoch 3.",
+        "two has too few epochs to judge its course.",
+    )
+
+
+def test_a_fall_speaks_of_no_rise(confident):
+    checkpoints = confident.main.checkpoints
+    answer = answer_of(confident, compare(checkpoints[0], checkpoints[2]))
+    assert answer.action == "Epoch 2 has the lower loss."
+    assert "the loss fell by" in answer.why
+    assert "rise" not in answer.text
+
+
+def test_a_run_that_loses_information_goes_back_to_its_best_and_forgot_samples(unlearning):
+    answer, best = answer_of(unlearning), unlearning.best.loc["refinement_loss", "epoch"]
+    row = unlearning.rise.loc["refinement_loss"]
+    assert answer.action == f"Keep epoch {best:g}, and calibrate it."
+    assert ", more than noise explains, mostly on samples it forgot. " in answer.why
+    said = f"even calibrated, its loss rose by {nats(row['amount'])} nats since epoch {row['best_epoch']:g}."
+    assert answer.why.endswith(f"The model itself got worse (overfitting): {said}")
+
+
+def test_one_checkpoint_is_described_not_compared():
+    logits = np.random.default_rng(3).normal(size=(1, 50, 3))
+    history = history_of(logits, np.arange(50) % 3)
+    row, answer = history.table.iloc[0], answer_of(history)
+    accuracy = percent(row["accuracy"])
+    assert answer.kind == "one_checkpoint"
+    assert answer.action == "Inspect a second checkpoint."
+    assert answer.why == (
+        f"Epoch 0 has a loss of {nats(row['loss'])} nats and an accuracy of {accuracy}. "
+        "What changes can be seen from the second checkpoint on."
+    )
+
+
+@pytest.fixture(scope="module")
+def two_models():
+    """The same samples by two models: the second sees more of the signal and is too confident."""
+    random = np.random.default_rng(5)
+    targets = random.integers(0, 3, 3000)
+    noise = random.normal(size=(3000, 3))
+    signal = np.eye(3)[targets]
+    logits = [scale * (strength * signal + noise) for strength, scale in ((1, 1), (1.6, 8))]
+    return [history_of([one], targets, first=epoch) for epoch, one in zip((3, 9), logits, strict=True)]
+
+
+def answer_about(histories, names):
+    comparison = compare(*(history.main.checkpoints[0] for history in histories))
+    return comparison, answer_two_runs(comparison, tuple(histories), names, ())
+
+
+def test_two_runs_are_held_against_each_other_in_loss_accuracy_and_once_calibrated(two_models):
+    comparison, answer = answer_about(two_models, ("small", "large"))
+    change = comparison.change["change"]
+    loss, calibrated = (nats(abs(change[name])) for name in ("loss", "refinement_loss"))
+    assert change["loss"] > 0 > change["refinement_loss"]
+    assert answer.action == "Prefer large: it is better, even once calibrated."
+    assert answer.why == (
+        f"large (epoch 9) against small (epoch 3): loss {loss} nats higher, accuracy "
+        f"{100 * change['accuracy']:.1f} points higher, loss once calibrated {calibrated} nats lower."
+    )
+    assert answer.steps[0].text.startswith("Keep epoch 9 of large, the lowest loss once calibrated: ")
+
+
+def test_names_that_make_no_short_sentence_are_replaced(two_models):
+    for names in (("a run", "b"), ("x" * 40, "b"), ("first run", "second run")):
+        _, answer = answer_about(two_models, names)
+        assert answer.action == "Prefer the second run: it is better, even once calibrated."
+        assert answer.why.startswith("The second run (epoch 9) against the first run (epoch 3): loss ")
+
+
+def test_what_two_runs_do_not_differ_in_is_said(two_models):
+    _, answer = answer_about([two_models[0]] * 2, ("a", "b"))
+    assert answer.action == "Keep either: they do not differ measurably."
+    assert answer.why.count("not measurably different") == 3
+
+
+def test_two_runs_that_differ_only_in_scale_are_equal_once_calibrated(two_models):
+    history = two_models[0]
+    checkpoint = history.main.checkpoints[0].predictions
+    louder = history_of([4 * checkpoint.logits], checkpoint.targets)
+    _, answer = answer_about([history, louder], ("a", "b"))
+    assert answer.action == "Calibrate either: then they do not differ."
