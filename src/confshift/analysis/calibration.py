@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from confshift.analysis.grouping import Codes, mean_error
+
 _GRID = 2000
 _FIRST_WIDTH = 1e-4
 _WIDTH_TOLERANCE = 1e-6
@@ -25,7 +27,9 @@ class CalibrationErrors(NamedTuple):
     ecce_p: float  # its p-value under perfect calibration
 
 
-def calibration_errors(confidence: NDArray[Any], correct: NDArray[Any]) -> CalibrationErrors:
+def calibration_errors(
+    confidence: NDArray[Any], correct: NDArray[Any], codes: Codes | None = None
+) -> CalibrationErrors:
     """Measure the calibration of the top label.
 
     Parameters
@@ -33,6 +37,8 @@ def calibration_errors(confidence: NDArray[Any], correct: NDArray[Any]) -> Calib
     confidence : ndarray, shape (N,)
         Top probabilities, in [0, 1].
     correct : ndarray of bool, shape (N,)
+    codes : ndarray of int, shape (N,), optional
+        Of groups that err together: the standard error of the gap counts them; the other numbers do not.
 
     Returns
     -------
@@ -47,7 +53,7 @@ def calibration_errors(confidence: NDArray[Any], correct: NDArray[Any]) -> Calib
     statistic, p_value = cumulative_differences(confidence, correct)
     return CalibrationErrors(
         gap,
-        float(gaps.std() / math.sqrt(len(gaps))),
+        mean_error(gaps, codes),
         ece,
         null,
         smooth_calibration_error(confidence, correct),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,7 +15,7 @@ from confshift.analysis import competitors, decomposition, reliability
 from confshift.analysis.causes.class_bias import ClassBias, class_bias_test
 from confshift.analysis.causes.label_noise import label_noise_of
 from confshift.analysis.change import change_of
-from confshift.analysis.grouping import Codes, Groups, group_codes
+from confshift.analysis.grouping import Codes, Groups, group_codes, mean_error
 from confshift.analysis.panel import Panel, stack
 from confshift.analysis.significance import Interval, Switches, mcnemar, paired_interval
 from confshift.checkpoint import Checkpoint
@@ -130,7 +129,7 @@ class Comparison:
     @cached_property
     def cells(self) -> pd.DataFrame:
         """The change by transition and direction, always 12 rows; see `decomposition.cells_of`."""
-        return decomposition.cells_of(self.panel, _BEFORE, _AFTER)
+        return decomposition.cells_of(self.panel, _BEFORE, _AFTER, self._codes_of(self.panel))
 
     @cached_property
     def classes(self) -> pd.DataFrame:
@@ -274,7 +273,8 @@ class Comparison:
         Indexed by side (before, after); columns epoch, gain (the balance loss, in nats), gain_se.
         """
         gains = self.panel.balance
-        se = gains.std(axis=1, ddof=1) / math.sqrt(gains.shape[1]) if gains.shape[1] > 1 else math.nan
+        codes = self._codes_of(self.panel)
+        se = [mean_error(of_side, codes) for of_side in gains]
         return pd.DataFrame(
             {"epoch": [self.before.epoch, self.after.epoch], "gain": gains.mean(axis=1), "gain_se": se},
             index=pd.Index(SIDES, name="side"),

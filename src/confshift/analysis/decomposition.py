@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from confshift.analysis.grouping import Codes
 from confshift.analysis.panel import Panel
 
 #: By whether a sample was right before and is right after. Order: 2 * wrong before + wrong after.
@@ -94,25 +95,27 @@ def _codes(panel: Panel, before: int, after: int, change: NDArray[np.float64]) -
     return np.asarray(codes, np.intp)
 
 
-def cells_of(panel: Panel, before: int, after: int) -> pd.DataFrame:
+def cells_of(panel: Panel, before: int, after: int, codes: Codes | None = None) -> pd.DataFrame:
     """Split the change by transition and by the direction of each sample's loss.
 
     Returns
     -------
     DataFrame
         Indexed by transition and direction, always 12 rows. `contribution` in nats with its standard
-        error; `hedge` + `mistake` and `calibration` + `refinement` each add up to it, `scale` + `balance` to
-        `calibration`;
+        error (by groups where `codes` gives them); `hedge` + `mistake` and `calibration` + `refinement`
+        each add up to it, `scale` + `balance` to `calibration`;
         `confidence_up_samples` and `confidence_up_contribution`: the part with a higher top
         probability than before (for a wrong sample not the same as a higher loss);
         `same_label_samples`: the part with the same predicted label.
     """
-    return pd.DataFrame(cell_columns(panel, before, after), index=CELLS)
+    return pd.DataFrame(cell_columns(panel, before, after, codes), index=CELLS)
 
 
-def cell_columns(panel: Panel, before: int, after: int) -> dict[str, NDArray[Any]]:
+def cell_columns(
+    panel: Panel, before: int, after: int, codes: Codes | None = None
+) -> dict[str, NDArray[Any]]:
     """Return the columns of `cells_of` as arrays, each of 12 numbers in the order of CELLS."""
-    codes = cell_codes(panel, before, after)
+    groups, codes = codes, cell_codes(panel, before, after)
     samples = len(codes)
     change = panel.loss[after] - panel.loss[before]
 
@@ -125,11 +128,10 @@ def cell_columns(panel: Panel, before: int, after: int) -> dict[str, NDArray[Any
     contribution = mean(change)
     # By the logarithm of the top probability, which still differs where both are 1.0 in float64.
     more_confident = panel.hedge[after] < panel.hedge[before]
-    spread = np.maximum(mean(change * change) - contribution**2, 0)
     return {
         "samples": np.bincount(codes, minlength=len(CELLS)),
         "contribution": contribution,
-        "contribution_se": np.sqrt(spread / (samples - 1)) if samples > 1 else np.full(len(CELLS), np.nan),
+        "contribution_se": _contribution_errors(codes, change, groups),
         "hedge": mean(panel.hedge[after] - panel.hedge[before]),
         "mistake": mean(panel.mistake[after] - panel.mistake[before]),
         "calibration": mean(panel.calibration[after] - panel.calibration[before]),
@@ -140,6 +142,24 @@ def cell_columns(panel: Panel, before: int, after: int) -> dict[str, NDArray[Any
         "scale": mean(panel.scale[after] - panel.scale[before]),
         "balance": mean(panel.balance[after] - panel.balance[before]),
     }
+
+
+def _contribution_errors(
+    cells: NDArray[np.intp], change: NDArray[np.float64], groups: Codes | None
+) -> NDArray[np.float64]:
+    """Return the standard error of each cell's sum / N, over groups where given."""
+    samples, number = len(cells), len(CELLS)
+    if groups is None:
+        sums, squares = (np.bincount(cells, values, number) for values in (change, change * change))
+        terms, spread = samples, np.maximum(squares / max(samples, 1) - (sums / max(samples, 1)) ** 2, 0)
+    else:
+        groups = np.unique(groups, return_inverse=True)[1]
+        sizes = np.bincount(groups)
+        terms = len(sizes)
+        totals = np.bincount(groups * number + cells, change, terms * number).reshape(terms, number)
+        away = (totals - np.outer(sizes, totals.sum(axis=0) / samples)) * terms / samples
+        spread = (away**2).mean(axis=0)
+    return np.sqrt(spread / (terms - 1)) if terms > 1 else np.full(number, np.nan)
 
 
 def pairwise_cells(panel: Panel) -> Iterator[tuple[int, int, NDArray[np.float64], NDArray[np.int64]]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -11,39 +12,56 @@ from numpy.typing import NDArray
 
 from confshift.analysis import decomposition
 from confshift.analysis.calibration import calibration_errors
+from confshift.analysis.grouping import Codes, mean_error
 from confshift.analysis.panel import Panel
 
 #: A small table: keys that hold for all its rows, and columns.
 Part = tuple[dict[str, Any], dict[str, Any]]
 
 
-def row_of(panel: Panel, position: int) -> dict[str, Any]:
-    """Return one checkpoint's row of `History.table`, without its split."""
+#: Those with an error, in the order of the columns.
+_MEANS = (
+    *("loss", "finite_loss", "accuracy", "confidence", "hedge", "error_rate"),
+    *("calibration_loss", "refinement_loss", "scale_loss", "balance_loss"),
+)
+
+
+def row_of(panel: Panel, position: int, codes: Codes | None = None) -> dict[str, Any]:
+    """Return one checkpoint's row of `History.table`, without its split; errors by groups where given."""
     checkpoint, finite = panel.checkpoints[position], panel.finite[position]
     answered = panel.answered[position]
     correct = panel.correct[position][answered].astype(np.float64)
     # An infinite loss is infinite at any temperature.
     refinement = np.where(panel.infinite[position], math.inf, panel.refinement[position])
-    means = {
+    confidence = panel.confidence[position][answered]
+    of_answered = {
         "loss": panel.loss[position][answered],
-        "finite_loss": panel.loss[position][finite],
         "accuracy": correct,
-        "confidence": panel.confidence[position][answered],
+        "confidence": confidence,
         "hedge": panel.hedge[position][answered],
         "error_rate": 1 - correct,
-        "calibration_loss": panel.calibration[position][finite],
         "refinement_loss": refinement[answered],
+    }
+    of_finite = {
+        "finite_loss": panel.loss[position][finite],
+        "calibration_loss": panel.calibration[position][finite],
         "scale_loss": panel.scale[position][finite],
         "balance_loss": panel.balance[position][finite],
     }
+    means: dict[str, tuple[float, float]] = {}
+    for part, members in ((of_answered, answered), (of_finite, finite)):
+        groups = None if codes is None else codes[members]
+        means |= {name: _mean_and_se(values, groups) for name, values in part.items()}
     row: dict[str, Any] = {"epoch": checkpoint.epoch, **_counts(finite, answered)}
-    for name, values in means.items():
-        row[name], row[f"{name}_se"] = _mean_and_se(values)
+    for name in _MEANS:
+        row[name], row[f"{name}_se"] = means[name]
     wrong = panel.mistake[position][answered & ~panel.correct[position]]
     row["mistake_cost"] = float(wrong.mean()) if len(wrong) else math.nan
     row["temperature"], row["fit_status"] = checkpoint.temperature, checkpoint.fit_status
     row["joint_temperature"] = checkpoint.joint_temperature
-    row.update(calibration_errors(means["confidence"], correct)._asdict())
+    groups = None if codes is None else codes[answered]
+    row.update(calibration_errors(confidence, correct, groups)._asdict())
+    row["units"] = len(answered) if codes is None else len(np.unique(codes))
     row["tied_samples"] = int(checkpoint.measurement.rows["tied"].sum())
     provenance = checkpoint.provenance
     for name in ("ignored_samples", "duplicate_samples", "id_source", "writer"):
@@ -59,11 +77,9 @@ def _counts(finite: NDArray[np.bool_], answered: NDArray[np.bool_]) -> dict[str,
     }
 
 
-def _mean_and_se(values: NDArray[np.float64]) -> tuple[float, float]:
+def _mean_and_se(values: NDArray[np.float64], codes: Codes | None) -> tuple[float, float]:
     mean = float(values.mean()) if len(values) else math.nan
-    if len(values) < 2 or math.isinf(mean):
-        return mean, math.nan
-    return mean, float(values.std(ddof=1) / math.sqrt(len(values)))
+    return mean, math.nan if math.isinf(mean) else mean_error(values, codes)
 
 
 def class_columns(panel: Panel, position: int) -> dict[str, Any]:
@@ -99,10 +115,30 @@ def assemble(parts: list[Part]) -> pd.DataFrame:
     return pd.DataFrame(frame)
 
 
-def cells_part(split: str, against: str, panel: Panel, reference: int, position: int) -> Part:
+def cells_table(
+    splits: Iterable[tuple[str, Panel, int, Codes | None]],
+) -> pd.DataFrame:
+    """Return `History.cells`: of each split its name, panel, the position of its best, and its groups."""
+    parts: list[Part] = []
+    for split, panel, best, codes in splits:
+        if not parts:  # a part that only supplies the columns: a lone checkpoint has nothing to compare with
+            parts.append(_cells_part("", "", panel, 0, 0))
+        for position in range(len(panel.checkpoints)):
+            for against, reference in (("previous", position - 1), ("best", best)):
+                both = panel.finite[reference] & panel.finite[position]
+                if reference >= 0 and reference != position and both.any():
+                    parts.append(_cells_part(split, against, panel, reference, position, codes))
+    table = assemble(parts).iloc[len(decomposition.CELLS) :]
+    return table.set_index(["split", "against", "epoch", *decomposition.CELLS.names])
+
+
+def _cells_part(
+    split: str, against: str, panel: Panel, reference: int, position: int, codes: Codes | None = None
+) -> Part:
     """Return the part of `History.cells` that holds one checkpoint against another."""
     usable = panel.finite[reference] & panel.finite[position]
     keys = {"split": split, "against": against, "epoch": panel.epochs[position]}
     cells = {name: decomposition.CELLS.get_level_values(name) for name in decomposition.CELLS.names}
-    columns = decomposition.cell_columns(panel.take(usable), reference, position)
+    groups = None if codes is None else codes[usable]
+    columns = decomposition.cell_columns(panel.take(usable), reference, position, groups)
     return {**keys, "against_epoch": panel.epochs[reference]}, {**cells, **columns}

@@ -49,6 +49,12 @@ def group_codes(groups: Groups, sample_ids: NDArray[Any]) -> Codes:
     return np.unique(labels, return_inverse=True)[1]
 
 
+def codes_where_named(groups: Groups | None, sample_ids: NDArray[Any]) -> Codes | None:
+    """Return the codes of another split's samples, where `groups` is a mapping that names them all."""
+    is_named = isinstance(groups, (Mapping, pd.Series)) and all(one in groups for one in sample_ids.tolist())
+    return group_codes(groups, sample_ids) if is_named and groups is not None else None
+
+
 def group_terms(differences: NDArray[np.float64], codes: Codes) -> NDArray[np.float64]:
     """Return a number for each group: their mean is that of the samples, their spread that of the groups.
 
@@ -69,6 +75,20 @@ def group_terms(differences: NDArray[np.float64], codes: Codes) -> NDArray[np.fl
     members = np.bincount(codes)
     totals = np.bincount(codes, differences - mean)[members > 0]
     return np.asarray(mean + totals * len(totals) / len(differences))
+
+
+def mean_error(values: NDArray[np.float64], codes: Codes | None = None) -> float:
+    """Return the standard error of a mean, over groups where given; NaN for fewer than two of either.
+
+    Parameters
+    ----------
+    values : ndarray, shape (N,)
+        One for each sample.
+    codes : ndarray of int, shape (N,), optional
+        Of groups that err together.
+    """
+    terms = values if codes is None else group_terms(values, codes)
+    return float(terms.std(ddof=1) / math.sqrt(len(terms))) if len(terms) > 1 else math.nan
 
 
 def counted_share(differences: NDArray[np.float64], codes: Codes) -> float:

@@ -10,14 +10,14 @@ from functools import cached_property
 import numpy as np
 import pandas as pd
 
-from confshift.analysis import decomposition, dynamics, final_number, reliability
+from confshift.analysis import dynamics, final_number, reliability
 from confshift.analysis.causes import baseline
 from confshift.analysis.causes.baseline import LabelOrder, label_order
 from confshift.analysis.causes.divergence import Divergence, divergence_of
 from confshift.analysis.causes.label_noise import label_suspects
 from confshift.analysis.causes.learning_rate import at_the_last_rate, learning_rates, rate_drops
-from confshift.analysis.epoch_rows import assemble, cells_part, class_columns, row_of
-from confshift.analysis.grouping import Codes, Groups, group_codes
+from confshift.analysis.epoch_rows import assemble, cells_table, class_columns, row_of
+from confshift.analysis.grouping import Codes, Groups, codes_where_named, group_codes, mean_error
 from confshift.analysis.pairs import pairs_of
 from confshift.analysis.panel import Panel, stack
 from confshift.analysis.recommendation import (
@@ -74,17 +74,20 @@ class History:
         Columns: split, epoch; samples, nonfinite_samples, unanswered_samples; the means loss, finite_loss,
         hedge, calibration_loss, refinement_loss, scale_loss, balance_loss (nats), accuracy, error_rate,
         confidence (fractions), each with `_se`; mistake_cost (nats), temperature, fit_status,
-        joint_temperature; confidence_gap with its se, ece, ece_null, smooth_ece, ecce, ecce_p; tied_samples,
-        ignored_samples, duplicate_samples, id_source, writer. calibration_loss is scale_loss (what one
-        temperature repairs) + balance_loss (what one bias for each class repairs beside it), and
+        joint_temperature; confidence_gap with its se, ece, ece_null, smooth_ece, ecce, ecce_p; units;
+        tied_samples, ignored_samples, duplicate_samples, id_source, writer. calibration_loss is scale_loss
+        (what one temperature repairs) + balance_loss (what one bias for each class repairs beside it), and
         refinement_loss the rest of the loss.
 
         Means are over the samples with an answer: all but `unanswered_samples`. Where one of them gives its
         true class a probability of 0, loss, refinement_loss and mistake_cost are infinite. finite_loss,
         calibration_loss and temperature are over the `samples` with a finite loss.
+
+        Standard errors count `units`: the groups of the main split where given, and of another split where
+        `groups` is a mapping that names all of its samples; else samples. ece_null and ecce_p count samples.
         """
         rows = [
-            {"split": split, **row_of(panel, position)}
+            {"split": split, **row_of(panel, position, self._codes_of(panel))}
             for split, panel in self.panels
             for position in range(len(panel.checkpoints))
         ]
@@ -123,20 +126,10 @@ class History:
         Indexed by split, against ("previous" or "best"), epoch, transition, direction; columns
         against_epoch and those of `decomposition.cells_of`.
         """
-        # The first part only supplies the columns: a lone checkpoint has nothing to be compared with.
-        parts = [cells_part("", "", self.main, 0, 0)]
-        for split, panel in self.panels:
-            best, finite = _best_position(panel, "loss"), panel.finite
-            for position in range(len(panel.checkpoints)):
-                for against, reference in (("previous", position - 1), ("best", best)):
-                    if (
-                        reference >= 0
-                        and reference != position
-                        and (finite[reference] & finite[position]).any()
-                    ):
-                        parts.append(cells_part(split, against, panel, reference, position))
-        table = assemble(parts).iloc[len(decomposition.CELLS) :]
-        return table.set_index(["split", "against", "epoch", *decomposition.CELLS.names])
+        return cells_table(
+            (split, panel, _best_position(panel, "loss"), self._codes_of(panel))
+            for split, panel in self.panels
+        )
 
     @cached_property
     def best(self) -> pd.DataFrame:
@@ -243,7 +236,7 @@ class History:
     @cached_property
     def balance_share(self) -> float:
         """The share of the loss's rise, in `rise`, that is class balance; 0 where that may be noise."""
-        return balance_share(self.main, self.rise.loc["loss"])
+        return balance_share(self.main, self.rise.loc["loss"], self._codes)
 
     @cached_property
     def divergence(self) -> Divergence:
@@ -260,9 +253,22 @@ class History:
         """Every pair of checkpoints of the main split: means, intervals, account; see `pairs.pairs_of`."""
         return pairs_of(self.main, self._codes)
 
-    @property
+    @cached_property
     def _codes(self) -> Codes | None:
         return None if self.groups is None else group_codes(self.groups, self.main.sample_ids)
+
+    def _codes_of(self, panel: Panel) -> Codes | None:
+        return self._codes if panel is self.main else codes_where_named(self.groups, panel.sample_ids)
+
+    def counts_groups(self, split: str) -> bool:
+        """Tell whether the standard errors of a split count groups."""
+        return self._codes_of(dict(self.panels)[split]) is not None
+
+    @property
+    def constant_error(self) -> float:
+        """The standard error of the accuracy of always naming the most frequent class, on the main split."""
+        targets = self.main.targets
+        return mean_error((targets == np.bincount(targets).argmax()).astype(np.float64), self._codes)
 
     @cached_property
     def references(self) -> pd.DataFrame:
@@ -292,7 +298,9 @@ class History:
         """Whether the last checkpoint's outputs would fit better under other names; see `label_order`."""
         panel = self.main
         usable = panel.answered[-1]
-        return label_order(panel.predicted[-1][usable], panel.targets[usable], len(panel.class_names))
+        codes = None if self._codes is None else self._codes[usable]
+        classes = len(panel.class_names)
+        return label_order(panel.predicted[-1][usable], panel.targets[usable], classes, codes)
 
     @cached_property
     def label_suspects(self) -> pd.DataFrame:

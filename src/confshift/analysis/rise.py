@@ -11,7 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from confshift.analysis.causes.learning_rate import lasting_drops
-from confshift.analysis.grouping import Groups, group_codes
+from confshift.analysis.grouping import Codes, Groups, group_codes, mean_error
 from confshift.analysis.panel import Panel
 from confshift.analysis.series import STATUSES, Looks, Series, hump_of, judge_series, series_of
 from confshift.analysis.unscored import Selection, infinite_end, judged_flat, select
@@ -144,7 +144,7 @@ def _nats_for_errors(row: Mapping[str, Any], panel: Panel) -> float:
     return float(np.mean(costs)) if costs else 0.0
 
 
-def balance_share(panel: Panel, row: pd.Series) -> float:
+def balance_share(panel: Panel, row: pd.Series, codes: Codes | None = None) -> float:
     """Return the share of the rise in this row of `rise` that is class balance; 0 where that may be noise."""
     if not math.isfinite(row["amount"]):
         return 0.0
@@ -153,7 +153,8 @@ def balance_share(panel: Panel, row: pd.Series) -> float:
     )
     usable = panel.finite[before] & panel.finite[after]
     changes = (panel.balance[after] - panel.balance[before])[usable]
-    if len(changes) < 2 or changes.mean() <= 2 * changes.std(ddof=1) / math.sqrt(len(changes)):
+    error = mean_error(changes, None if codes is None else codes[usable])
+    if not changes.mean() > 2 * error:
         return 0.0
     return float(changes.mean() / row["amount"])
 

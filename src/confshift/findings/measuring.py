@@ -110,10 +110,11 @@ def train_gap(history: History) -> Finding:
         return _TRAIN_GAP.not_applicable(sentence, table, step)
     last, first = table.iloc[-1], table.iloc[0]
     gap, se = float(last["loss_gap"]), float(last["loss_gap_se"])
+    by = "" if history.groups is None or history.counts_groups("train") else ", without groups in train"
     sentence = (
         f"At epoch {epoch(float(table.index[-1]))} the train loss is {nats(last['loss_train'])} nats and "
         f"the validation loss {nats(last['loss_val'])} "
-        f"({signed(gap)}{f', standard error {nats(se)}' if math.isfinite(se) else ''}); accuracy "
+        f"({signed(gap)}{f', standard error {nats(se)}{by}' if math.isfinite(se) else ''}); accuracy "
         f"{percent(last['accuracy_train'])} and {percent(last['accuracy_val'])} "
         f"({points(last['accuracy_val'] - last['accuracy_train'])}). Both in eval mode on the same "
         "weights, which the running loss of a training loop is not."

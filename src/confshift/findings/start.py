@@ -183,8 +183,7 @@ def _among_few_orders(first: Checkpoint, history: History) -> str:
         "few to distinguish a head that has seen labels from a lucky one."
     )
     majority = history.references.loc["best constant", "accuracy"]
-    error = math.sqrt(majority * (1 - majority) / len(first))
-    if first.accuracy - majority > max(_GAIN, _GAIN_ERRORS * error):
+    if first.accuracy - majority > max(_GAIN, _GAIN_ERRORS * history.constant_error):
         sentence += (
             f" But {percent(first.accuracy)} are right, against {percent(majority)} for the most frequent "
             "class. If the head is meant to be new, see whether another seed falls back to chance; if "

@@ -11,6 +11,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from confshift.analysis.grouping import Codes, mean_error
+
 #: Beyond 7 classes the permutations are drawn, not all tried.
 _ALL_PERMUTATIONS = math.factorial(7)
 _AT_ONCE = 512
@@ -201,25 +203,34 @@ class LabelOrder(NamedTuple):
     taken_for: NDArray[np.int64]  # (K,) the output that each class is matched with
 
 
-def label_order(predicted: NDArray[np.integer[Any]], targets: NDArray[np.int64], classes: int) -> LabelOrder:
+def label_order(
+    predicted: NDArray[np.integer[Any]],
+    targets: NDArray[np.int64],
+    classes: int,
+    codes: Codes | None = None,
+) -> LabelOrder:
     """Match the outputs with the classes by assignment on the confusion matrix.
 
     Each half of the samples is renamed by the other half's matching: with few samples for each class, a
-    matching fits its own half by chance.
+    matching fits its own half by chance. Samples of a group are in the same half.
 
     Parameters
     ----------
     predicted, targets : ndarray, shape (N,)
     classes : int
+    codes : ndarray of int, shape (N,), optional
+        Of groups that err together.
 
     Notes
     -----
     H. W. Kuhn, "The Hungarian method for the assignment problem", Naval Research Logistics Quarterly 2
     (1955), 83-97; solved by `scipy.optimize.linear_sum_assignment`.
     """
-    order = np.argsort(targets, kind="stable")
-    half = np.empty(len(targets), np.intp)
-    half[order] = np.arange(len(targets)) % 2
+    members = np.arange(len(targets)) if codes is None else codes
+    _, leaders, units = np.unique(members, return_index=True, return_inverse=True)
+    halves = np.empty(len(leaders), np.intp)
+    halves[np.argsort(targets[leaders], kind="stable")] = np.arange(len(leaders)) % 2
+    half = halves[units]
     right = np.empty(len(targets))
     for side in (0, 1):
         names = _matching(predicted[half != side], targets[half != side], classes)
@@ -230,7 +241,7 @@ def label_order(predicted: NDArray[np.integer[Any]], targets: NDArray[np.int64],
     return LabelOrder(
         float(plain.mean()),
         float(right.mean()),
-        float(difference.std() / math.sqrt(len(targets))),
+        mean_error(difference, codes),
         _matching(predicted, targets, classes),
     )
 
