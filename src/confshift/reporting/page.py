@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import math
 import os
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import files
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +34,7 @@ MAX_BYTES = 8_000_000
 #: A page holds fewer samples than this one by one at any size.
 _FEWEST_SAMPLES = 100
 _STYLE = "style.css"
-_SCRIPTS = ("format.js", "pairs.js", "rows.js", "state.js", "charts.js", "page.js", "app.js")
+_SCRIPTS = ("format.js", "pairs.js", "rows.js", "state.js", "charts.js", "page.js", "follow.js", "app.js")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -97,6 +99,7 @@ def report(
     thumbnail: Thumbnail | None = None,
     looks: Looks = "once",
     groups: Groups | None = None,
+    reload: float | None = None,
 ) -> Report:
     """Make the page about a run: the answer first, then the evidence; any two epochs can be compared in it.
 
@@ -120,6 +123,9 @@ def report(
         As in `diagnose`, for the verdicts on a rise; not with `other`.
     groups
         As in `diagnose`, for the verdicts on a rise and the intervals of a change.
+    reload : float, optional
+        Seconds after which the open page reloads itself from its file, for a page that is written anew after
+        every epoch. It keeps its place, and waits while the reader is at work on it.
 
     Returns
     -------
@@ -131,6 +137,8 @@ def report(
         Where a run is empty or holds no such epoch, two runs hold different samples, `thumbnail` fails,
         `looks` or `groups` can't be used, or the file can't be written.
     """
+    if reload is not None and not (isinstance(reload, Real) and 0 < reload < math.inf):
+        raise ConfshiftError(f"reload={reload!r}: give seconds, a number above 0, or leave it out")
     check_drawing()
     run, other = as_source(run), None if other is None else as_source(other)
     if other is None:
@@ -143,15 +151,21 @@ def report(
         story = tell_two_runs(
             (run, other), histories, before=before, after=after, title=title, thumbnail=thumbnail
         )
-    page = Report(_page(story), story.findings, story.answer, story.comparison.change, None)
+    page = Report(_page(story, reload), story.findings, story.answer, story.comparison.change, None)
     return page if path is None else page.save(path)
 
 
-def _page(story: Story) -> str:
+def _page(story: Story, reload: float | None) -> str:
     """Fill the template; where the page is too large, again with fewer samples."""
     style, *programs = _assets()
     policy = " ".join(map(_script_source, programs))
-    content = {**contents(story), "style": style, "programs": programs, "script_sources": policy}
+    content = {
+        **contents(story),
+        "style": style,
+        "programs": programs,
+        "script_sources": policy,
+        "reload": reload,
+    }
     limit = sample_limit(story)
     while True:
         count, samples = sample_contents(story, limit=limit)

@@ -48,8 +48,10 @@ function fromAddress() {
 
 function writeAddress() {
   if (!data.paired || data.two_runs) return;
+  const isOwn = state.before === data.pair[0] && state.after === data.pair[1];
+  if (following.every > 0 && isOwn && !fromAddress()) return;  // the page that follows has its newest pair
   try {
-    history.replaceState(null, "", `#A=${pairs.epochs[state.before]}&B=${pairs.epochs[state.after]}`);
+    history.replaceState(history.state, "", `#A=${pairs.epochs[state.before]}&B=${pairs.epochs[state.after]}`);
   } catch (error) {
     if (error.name !== "SecurityError") throw error;  // a page inside another (srcdoc) has no address of its own
   }
@@ -125,20 +127,24 @@ async function start() {
   document.body.append(tip);
   await pairs.decode();
   const pair = fromAddress();
-  Object.assign(state, validPair({...state, ...pair}));
+  Object.assign(state, placeBefore(), validPair({...state, ...pair}));
   state.values = pairs.values(state.before, state.after);
-  state.pinned = data.paired ? views.rows("movers", state)[0]?.i ?? null : pairs.worst(state.after);
+  state.pinned ??= data.paired ? views.rows("movers", state)[0]?.i ?? null : pairs.worst(state.after);
   state = {...state};
   listen();
+  follow();
+  showChoices();
   write();
   if (pair) writeAddress();
+  returnToPlace();
   for (const figure of all(".figure[data-chart]")) {
     await draw(figure);
+    if (!following.touched) returnToPlace();
     await pause();
   }
   document.body.dataset.ready = Math.round(performance.now());
   await refreshAll();
 }
 
-window.confshift = {pairs, fill, rows: name => views.rows(name, state), values: () => state.values, choose};
+window.confshift = {pairs, fill, following, rows: name => views.rows(name, state), values: () => state.values, choose};
 start();
