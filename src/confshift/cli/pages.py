@@ -35,6 +35,13 @@ if TYPE_CHECKING:
 @pair_options
 @looks_option
 @click.option("--open", "show", is_flag=True, help="Open the page in a browser.")
+@click.option(
+    "--watch",
+    "watching",
+    is_flag=True,
+    help="Write the page anew whenever a checkpoint is added; the open page reloads itself. Waits for a run "
+    "that is not there yet; --looks is then every-epoch.",
+)
 @json_option
 def report(
     run: Path | None,
@@ -44,6 +51,7 @@ def report(
     after: float | None,
     looks: Looks,
     show: bool,
+    watching: bool,
     as_json: bool,
 ) -> None:
     """Write the page of a run; print the findings.
@@ -51,6 +59,11 @@ def report(
     With OTHER, a second run on the same samples, the page compares the two: RUN at its best (or at --before)
     with OTHER at its best (or at --after).
     """
+    if watching:
+        from confshift.cli.watching import watch
+
+        watch(run, other, out, before=before, after=after, looks=looks, as_json=as_json)
+        return
     first_run = open_run(run)
     second_run = None if other is None else open_run(other)
     names = [shown_run.name for shown_run in (first_run, second_run) if shown_run is not None]
