@@ -587,7 +587,7 @@ def test_calibrate_as_json_holds_the_unrounded_table(rising, tmp_path):
 
 def test_calibrate_on_stdout_is_the_file_alone(rising):
     done = call_outside("calibrate", rising, "-o", "/dev/stdout")
-    assert json.loads(done.stdout)["confshift_calibration"] == 1
+    assert json.loads(done.stdout)["confshift_calibration"] == 2
     assert b"expected loss" in done.stderr
 
 
