@@ -20,8 +20,8 @@ FILES = {path.relative_to(SOURCE).as_posix(): path for path in sorted(SOURCE.rgl
 TREES = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in FILES.items()}
 
 FOUNDATION = {
-    *("errors", "advice", "input_checks", "predictions", "scoring", "temperature", "recalibration"),
-    "checkpoint",
+    *("errors", "advice", "input_checks", "predictions", "scoring", "temperature", "joint"),
+    *("recalibration", "checkpoint"),
 }
 TOWERS = FOUNDATION | {"analysis", "findings", "storage", "reporting", "collection"}
 FACADE = "confshift"  # the public names, lazily imported
@@ -34,7 +34,8 @@ MAY_IMPORT = {
     "predictions": {"errors", "advice", "input_checks"},
     "scoring": {"errors", "predictions"},
     "temperature": {"errors", "predictions", "scoring"},
-    "recalibration": {"errors", "predictions", "scoring", "temperature"},
+    "joint": set(),
+    "recalibration": {"errors", "predictions", "scoring", "temperature", "joint"},
     "checkpoint": FOUNDATION,
     "analysis": FOUNDATION,
     "findings": FOUNDATION | {"analysis"},

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import logsumexp
 
-from confshift import Checkpoint, Predictions, compare
+from confshift import Checkpoint, Predictions, compare, joint, recalibration
 from exact_refits import MAX_BETA, Rows, exactly, fits, refitted, takes_part
 from logit_kinds import KINDS, draw
 
@@ -413,3 +413,31 @@ def test_the_joint_temperature_is_in_the_unit_of_the_logits(factor):
     logits, targets = draw("biased", 300, 3)
     usual, scaled = checkpoint(logits, targets), checkpoint(factor * logits, targets)
     assert scaled.joint_temperature == pytest.approx(factor * usual.joint_temperature, rel=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["biased", "five wrong", "imbalanced", "masked"])
+def test_fits_without_one_sample_made_together_are_those_made_one_by_one(kind, monkeypatch):
+    logits, targets = draw(kind, 150, 3)
+    together = parts(logits, targets)
+    monkeypatch.setattr(recalibration, "_TOGETHER", 1)
+    np.testing.assert_allclose(parts(logits, targets), together, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["biased", "five wrong", "imbalanced", "masked"])
+def test_the_expansion_of_many_classes_is_within_half_its_influence_of_the_step(kind, monkeypatch):
+    logits, targets = draw(kind, 1500, 12)
+    stepped = parts(logits, targets)[2]
+    monkeypatch.setattr(recalibration, "MANY_CLASSES", 2)
+    expanded = parts(logits, targets)[2]
+    np.testing.assert_allclose(expanded, stepped, rtol=0, atol=0.02)
+    assert expanded.mean() == pytest.approx(stepped.mean(), abs=2e-4)
+    assert (expanded != stepped).any()
+
+
+def test_with_many_classes_the_fit_by_the_hessian_of_a_part_is_that_by_the_whole(monkeypatch):
+    logits, targets = draw("biased", 9000, 5)
+    whole = checkpoint(logits, targets)
+    monkeypatch.setattr(joint, "MANY_CLASSES", 2)
+    found = checkpoint(logits, targets)
+    assert found.joint_temperature == pytest.approx(whole.joint_temperature, rel=1e-5)
+    np.testing.assert_allclose(found.biases, whole.biases, rtol=0, atol=1e-5)

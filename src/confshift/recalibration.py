@@ -8,39 +8,32 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from confshift.scoring import Block, blocks
-from confshift.temperature import Curve, curve_at, expand, fit, left_out_betas, optimum
+from confshift.joint import MANY_CLASSES, Block, Optimum, Problem
+from confshift.temperature import Curve, derivatives, expand, fit, left_out_betas, optimum
 
 #: The biases take part where a split has so many samples for each class, and so many in all.
 SAMPLES_A_CLASS, FEWEST_SAMPLES = 50, 100
 #: Where fewer are wrong, each of them carries so much of the fit that one step does not lead to its own.
 FEW_WRONG = 10
 
-#: Stop where the next step would lower the mean loss by less, in nats, and take it: what is then missing is
-#: about the square of that.
-_TOLERANCE, _TOLERANCE_OF_FEW, _FEW_SAMPLES = 1e-6, 1e-11, 10_000
-#: What the mean loss may seem to rise by rounding.
-_ROUNDING = 1e-7
-_MAX_STEPS = 60
-_SMALLEST = 1e-9
-#: With more classes than the first number the Hessian is that of a random part, of so many samples a class.
-_MANY_CLASSES, _PART_A_CLASS = 256, 20
-#: Biases so far apart, in nats, could leave a row nothing but zeros.
-_FAR = 40.0
-#: How far the parameters may move (root mean square) until the Hessian is computed anew.
-_FAR_OF_FEW, _FAR_OF_MANY = 0.02, 0.3
 #: A left-out temperature farther off than this, relative to the other, has its loss computed, not expanded.
 _NEAR = 0.003
 #: From these influences on, g_i' H^-1 g_i in nats, a sample's own fit is made to the end; up to so many
 #: numbers a split is small.
 _INFLUENTIAL, _INFLUENTIAL_OF_MANY, _SMALL = 0.05, 0.2, 6000
-#: A beta that grows so many times has no end: every sample is right.
-_ENDLESS = 1e3
+#: With many classes, a sample of no more influence has its left-out loss from the expansion, q nats higher.
+_EXPANDED = 0.04
+#: The product with a triangular root of H^-1 is made in strips so wide: each leaves out what is 0 above it.
+_STRIP = 128
+#: Fits without one sample are made together, of so many numbers in all.
+_MAX_STEPS, _TOGETHER, _STEPS_TOGETHER = 60, 1 << 17, 12
+#: Such a fit is at its end where the last step lowered the sum of the losses by less, in nats.
+_SETTLED = 1e-8
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,7 +92,7 @@ def left_out(
         logits, targets, few = logits[usable], targets[usable], few[usable]
     problem, joint, beta = _joint(logits, targets, curve)
     calibrated = np.full(len(usable), np.nan)
-    calibrated[usable] = problem.left_out(joint, few)
+    calibrated[usable] = _calibrated(problem, joint, few)
     return LeftOut(scaled, calibrated, beta, joint.theta[1:])
 
 
@@ -111,15 +104,13 @@ def joint_fit(
     return beta, joint.theta[1:]
 
 
-def _joint(
-    logits: NDArray[Any], targets: NDArray[np.int64], curve: Curve
-) -> tuple[_Problem, _Optimum, float]:
+def _joint(logits: NDArray[Any], targets: NDArray[np.int64], curve: Curve) -> tuple[Problem, Optimum, float]:
     """Return the problem, its optimum, and the 1/T of that in the unit of these logits."""
     beta, _ = optimum(curve)
     unit = beta or 1 / (math.sqrt(float(np.nanmean(curve.curvature))) or 1.0)
     start = np.zeros(logits.shape[1] + 1)
     start[0] = beta / unit
-    problem = _Problem(logits, targets, unit)
+    problem = Problem(logits, targets, unit)
     joint = problem.minimised(start)
     return problem, joint, float(joint.theta[0] * unit)
 
@@ -131,14 +122,12 @@ def _scaled(
     betas, (beta, status) = left_out_betas(curve), optimum(curve)
     if status == "ok":
         influence = curve.slope**2 / max(float(np.nansum(curve.curvature)), 1e-300)
-        for sample in np.flatnonzero(few | (influence > _influential(*logits.shape))):
-            betas[sample] = _refitted(logits, targets, int(sample), betas[sample], beta)
+        again = np.flatnonzero(few | (influence > _influential(*logits.shape)))
+        betas[again] = _refitted_betas(logits, targets, again, betas[again], beta)
     losses = expand(curve, betas)
     far = np.flatnonzero(np.abs(betas - curve.beta) > _NEAR * curve.beta)
     if len(far):
-        for block in blocks(logits[far], targets[far]):
-            rows = far[block.rows]
-            losses[rows] = _softmax(block, targets[rows], betas[rows, None], np.zeros(1)).loss
+        losses[far] = Problem(logits[far], targets[far], 1.0).losses(betas[far, None])
     return np.maximum(losses, 0)  # an expansion about a loss near 0 may end below it
 
 
@@ -150,216 +139,203 @@ def _influential(samples: int, classes: int) -> float:
     return _INFLUENTIAL if samples * classes <= _SMALL else _INFLUENTIAL_OF_MANY
 
 
-def _refitted(
-    logits: NDArray[Any], targets: NDArray[np.int64], sample: int, start: float, beta_of_all: float
-) -> float:
-    """Return the beta that is best for all samples but one, within a factor of two of that of all."""
-    beta, low, high = start, beta_of_all / 2, 2 * beta_of_all
+def _refitted_betas(
+    logits: NDArray[Any],
+    targets: NDArray[np.int64],
+    samples: NDArray[np.int64],
+    starts: NDArray[np.float64],
+    beta_of_all: float,
+) -> NDArray[np.float64]:
+    """Return for some samples the beta best for all others, within a factor of two of that of all."""
+    betas, pending = starts.copy(), np.arange(len(samples))
     for _ in range(_MAX_STEPS):
-        others = curve_at(logits, targets, beta)
-        others.slope[sample] = others.curvature[sample] = np.nan
-        slope, curvature = np.nansum(others.slope), np.nansum(others.curvature)
+        slope, curvature = _without(logits, targets, samples[pending], betas[pending])
         # A Newton step, but in log beta where it is long, lest it leads beyond 0.
-        bend = curvature * beta  # may be too small for a number, and then says nothing
-        step = -slope / bend if bend > 0 else math.copysign(math.inf, -slope)
-        proposed = min(max(beta * math.exp(min(max(step, -1.0), 1.0)), low), high)
-        if abs(proposed - beta) < 1e-9 * beta:
+        bend = curvature * betas[pending]  # may be too small for a number, and then says nothing
+        with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
+            step = np.where(bend > 0, -slope / bend, -np.copysign(np.inf, slope)).clip(-1.0, 1.0)
+        proposed = (betas[pending] * np.exp(step)).clip(beta_of_all / 2, 2 * beta_of_all)
+        moves = np.abs(proposed - betas[pending]) > 1e-5 * betas[pending]  # the error is its square
+        betas[pending], pending = proposed, pending[moves]
+        if not len(pending):
             break
-        beta = proposed
-    return beta
+    return betas
 
 
-class _Softmax(NamedTuple):
-    """Some samples at one point of a fit."""
-
-    z: NDArray[np.floating[Any]]  # (n, K) logits below the top; masked ones are 0
-    weights: NDArray[np.floating[Any]]  # (n, K) probabilities times `total`
-    total: NDArray[np.floating[Any]]  # (n,)
-    loss: NDArray[np.float64]  # (n,)
-
-
-def _softmax(block: Block, targets: NDArray[np.int64], beta: Any, biases: NDArray[Any]) -> _Softmax:
-    """Return the softmax of beta z + b; `beta` is a number or (n, 1), `biases` (K,) or (n, K)."""
-    z, masked = block.below_top.T if block.axis == 0 else block.below_top, None
-    if np.isneginf(z.sum()):  # masked classes, rare
-        masked = np.isneginf(z)
-        z = np.where(masked, z.dtype.type(0), z)
-    scores = z * beta
-    scores += biases
-    if masked is not None:
-        scores[masked] = -np.inf
-    if np.ptp(biases) > _FAR:  # else no row's largest is far below 0
-        scores -= scores.max(axis=1, keepdims=True)
-    at_target = scores[np.arange(len(targets)), targets].astype(np.float64)
-    weights = np.exp(scores, out=scores)
-    total = weights.sum(axis=1)
-    # Rounding could leave a loss just below 0.
-    return _Softmax(z, weights, total, np.maximum(np.log(total.astype(np.float64)) - at_target, 0))
+def _without(
+    logits: NDArray[Any], targets: NDArray[np.int64], samples: NDArray[np.int64], betas: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the sums of the slopes and of the curvatures of all samples but one, each at a beta."""
+    slopes, curvatures = np.empty(len(samples)), np.empty(len(samples))
+    together = max(1, _TOGETHER // logits.size)
+    for start in range(0, len(samples), together):
+        some = slice(start, start + together)
+        copies, each = len(samples[some]), np.arange(len(samples[some]))
+        tiled = (np.tile(logits, (copies, 1)), np.tile(targets, copies)) if copies > 1 else (logits, targets)
+        _, slope, curvature = derivatives(*tiled, np.repeat(betas[some], len(targets)))
+        for sums, terms in ((slopes, slope), (curvatures, curvature)):
+            terms = terms.reshape(copies, len(targets))
+            terms[each, samples[some]] = 0
+            sums[some] = np.nansum(terms, axis=1)
+    return slopes, curvatures
 
 
-class _Sums(NamedTuple):
-    """The objective of the joint fit over all samples, and its derivatives."""
+def _calibrated(problem: Problem, whole: Optimum, few: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Return each sample's loss at the joint fit to all others, (n,).
 
-    objective: float
-    gradient: NDArray[np.float64]  # (K + 1,)
-    hessian: NDArray[np.float64]  # (K + 1, K + 1); empty where it wasn't asked for
+    With many classes the product with H^-1 would cost more than the fit. Half of it gives the influence q of
+    each sample, and its loss is higher by q, to first order. What is missing is at most q / 2, as a sample's
+    own share of the Hessian is at most all of it, and in the mean much less: it is the share times q / 2.
+    """
+    losses, rows, limit = np.empty(len(few)), np.arange(len(few)), _influential(*problem.logits.shape)
+    part = problem
+    if problem.logits.shape[1] > MANY_CLASSES:
+        losses, influence = _expanded(problem, whole)
+        rows = np.flatnonzero(few | (influence > _EXPANDED))
+        if not len(rows):
+            return losses
+        part = problem.only(rows)
+    inverse, apart = whole.inverse.astype(problem.work), float(np.ptp(whole.theta[1:]))
+    refits, starts = [rows[:0]], [np.empty((0, len(inverse)))]
+    for block in part.blocks():
+        gradients, _ = _gradients(part, block, whole.theta)
+        own = gradients @ inverse if gradients.flags.c_contiguous else (inverse @ gradients.T).T
+        influence = np.einsum("ij,ij->i", gradients, own)
+        own += whole.theta.astype(part.work)
+        np.clip(own[:, 0], whole.theta[0] / 2, 2 * whole.theta[0], out=own[:, 0])
+        some = rows[block.rows]
+        # No bias moves farther than by the root of the influence, as H is at least the identity there.
+        farthest = apart + 2 * math.sqrt(float(influence.max()))
+        losses[some] = part.at(block, own[:, :1], own[:, 1:], farthest).loss
+        again = few[some] | (influence > limit)
+        refits.append(some[again])
+        starts.append(own[again].astype(np.float64))
+    again = np.concatenate(refits)
+    if len(again):
+        losses[again] = problem.only(again).losses(_refitted(problem, whole, again, np.concatenate(starts)))
+    return losses
 
 
-class _Optimum(NamedTuple):
-    theta: NDArray[np.float64]  # (K + 1,): beta in the problem's units, then the biases
-    inverse: NDArray[np.float64]  # (K + 1, K + 1) of a Hessian near it; 0 for a beta at its bound
-    hessian: NDArray[np.float64]
+def _expanded(problem: Problem, whole: Optimum) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return each sample's left-out loss to first order, and its influence."""
+    losses, influence = np.empty(len(problem.targets)), np.empty(len(problem.targets))
+    root = _root(whole).astype(problem.work)
+    for block in problem.blocks():
+        gradients, losses[block.rows] = _gradients(problem, block, whole.theta)
+        influence[block.rows] = _squared_lengths(gradients, root)
+    return losses + influence, influence
 
 
-class _Problem:
-    """The joint fit of some samples with finite losses. `unit` is the beta that the parameter 1 means."""
+def _gradients(
+    problem: Problem, block: Block, theta: NDArray[np.float64]
+) -> tuple[NDArray[Any], NDArray[np.float64]]:
+    """Return each sample's gradient, (n, K + 1), and its loss, (n,)."""
+    rows = np.arange(len(block.z))
+    weights, total, loss = problem.at(block, theta[0], theta[1:])
+    gradients = problem.empty(len(rows), weights.shape[1], more=1)
+    p = np.multiply(weights, (1 / total)[:, None], out=gradients[:, 1:])
+    mean = np.einsum("ij,ij->i", p, block.z)
+    gradients[:, 0] = problem.unit * (mean - block.z[rows, block.targets])
+    p[rows, block.targets] -= 1
+    return gradients, loss
 
-    def __init__(
-        self, logits: NDArray[Any], targets: NDArray[np.int64], unit: float, *, ridge: float = 1.0
-    ) -> None:
-        if not _SMALLEST < unit < 1 / _SMALLEST:  # squares of such logits would leave single precision
-            with np.errstate(invalid="ignore", over="ignore"):
-                below = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
-                logits, unit = below * unit, 1.0
-        self.logits, self.targets, self.unit, self.ridge = logits, targets, unit, ridge
-        self.work: Any = np.float64 if logits.dtype == np.float64 else np.float32
 
-    def minimised(self, start: NDArray[np.float64], hessian: NDArray[np.float64] | None = None) -> _Optimum:
-        """Return the optimum, by Newton steps that are halved where they go up.
+def _root(whole: Optimum) -> NDArray[np.float64]:
+    """Return a lower triangle whose product with its transpose is H^-1."""
+    root, free = np.zeros_like(whole.inverse), slice(0 if whole.inverse[0, 0] > 0 else 1, None)
+    root[free, free] = np.linalg.cholesky(whole.inverse[free, free])
+    return root
 
-        The objective is convex, so halving ends. The Hessian, which costs more than all else, stays while
-        the steps are short, and they correct it (BFGS; Nocedal and Wright, 2006, section 7.2).
-        """
-        samples = len(self.targets)
-        tolerance = samples * (_TOLERANCE if samples >= _FEW_SAMPLES else _TOLERANCE_OF_FEW)
-        theta, sums = start, self._sums(start, hessian=hessian is None)
-        model = _Model(start, sums.hessian if hessian is None else hessian)
-        for _ in range(_MAX_STEPS):
-            step = model.step(theta, sums.gradient)
-            if -float(sums.gradient @ step) / 2 <= tolerance or theta[0] > _ENDLESS:
+
+def _squared_lengths(gradients: NDArray[Any], root: NDArray[Any]) -> NDArray[np.float64]:
+    """Return |g root|^2 of each row of gradients; `root` is a lower triangle."""
+    lengths = np.zeros(len(gradients))
+    for start in range(0, len(root), _STRIP):
+        strip = gradients[:, start:] @ root[start:, start : start + _STRIP]
+        lengths += np.einsum("ij,ij->i", strip, strip)
+    return lengths
+
+
+def _refitted(
+    problem: Problem, whole: Optimum, samples: NDArray[np.int64], starts: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Return for some samples the optimum of all others, beta within a factor of two of that of all."""
+    found, settled = starts.copy(), np.zeros(len(samples), bool)
+    together = _TOGETHER // problem.logits.size
+    for start in range(0, len(samples) if together > 1 and whole.inverse[0, 0] > 0 else 0, max(together, 1)):
+        some = slice(start, start + together)
+        found[some], settled[some] = _Without(problem, samples[some]).minimised(starts[some], whole.theta[0])
+    for alone in np.flatnonzero(~settled):
+        sample = samples[alone]
+        others = np.delete(problem.logits, sample, axis=0), np.delete(problem.targets, sample)
+        rest = Problem(*others, problem.unit, ridge=problem.ridge)
+        found[alone] = _bounded(
+            rest.minimised(starts[alone], whole.hessian).theta, starts[alone], whole.theta[0]
+        )
+    return found
+
+
+def _bounded(theta: NDArray[np.float64], start: NDArray[np.float64], beta: float) -> NDArray[np.float64]:
+    if beta / 2 <= theta[0] <= 2 * beta:
+        return theta
+    return np.append(np.clip(theta[0], beta / 2, 2 * beta), start[1:])
+
+
+class _Without:
+    """Joint fits of a small split, each to all samples but one: R at once, by Newton steps."""
+
+    def __init__(self, problem: Problem, samples: NDArray[np.int64]) -> None:
+        blocks = list(problem.blocks())
+        self.z = np.concatenate([block.z for block in blocks]).astype(np.float64) * problem.unit
+        self.masked = np.concatenate([block.masked for block in blocks]) if problem.has_masked else None
+        self.at_target = self.z[np.arange(len(self.z)), problem.targets]
+        each, classes = np.arange(len(samples)), self.z.shape[1]
+        self.kept = np.ones((len(samples), len(self.z)))  # (R, N)
+        self.kept[each, samples] = 0
+        self.counts = np.tile(np.bincount(problem.targets, minlength=classes), (len(samples), 1))  # (R, K)
+        self.counts[each, problem.targets[samples]] -= 1
+        self.ridge = problem.ridge
+
+    def minimised(
+        self, starts: NDArray[np.float64], beta: float
+    ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+        """Return the minima, (R, K + 1), and which are: not those beyond a factor of two of `beta`."""
+        theta, failed = starts, np.zeros(len(starts), bool)
+        for _ in range(_STEPS_TOGETHER):
+            gradient, hessian = self._derivatives(theta)
+            steps = -np.linalg.solve(hessian, gradient[:, :, None])[:, :, 0]
+            missing = -(gradient * steps).sum(axis=1)
+            theta = theta + steps
+            failed |= ~((theta[:, 0] >= beta / 2) & (theta[:, 0] <= 2 * beta))
+            theta[failed] = starts[failed]
+            if (failed | (missing <= _SETTLED)).all():
                 break
-            allowed = sums.objective + _ROUNDING * samples
-            following = self._sums(theta + step, hessian=model.is_stale(theta + step))
-            for _ in range(_MAX_STEPS):
-                if following.objective <= allowed:
-                    break
-                step = step / 2
-                following = self._sums(theta + step, hessian=model.is_stale(theta + step))
-            model.pairs.append((step, following.gradient - sums.gradient))
-            theta, sums = theta + step, following
-            if len(sums.hessian):
-                model = _Model(theta, sums.hessian)
-        theta = theta + step
-        theta[1:] -= theta[1:].mean()
-        return _Optimum(theta, model.inverse, model.hessian)
+        return theta, ~failed & (missing <= _SETTLED)
 
-    def _part(self, size: int) -> _Problem:
-        """Return the problem of a random part of the samples: folders are sorted by class."""
-        samples = len(self.targets)
-        rows = np.sort(np.random.default_rng(0).choice(samples, size, replace=False))
-        ridge = self.ridge * size / samples
-        return _Problem(self.logits[rows], self.targets[rows], self.unit, ridge=ridge)
+    def _derivatives(self, theta: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return the gradients (R, K + 1) and the Hessians (R, K + 1, K + 1)."""
+        p = self._probabilities(theta)
+        first = np.einsum("rnk,nk->rn", p, self.z)
+        mass, weighted = p.sum(axis=1), p * self.z
+        gradient, hessian = np.empty(theta.shape), np.empty((*theta.shape, theta.shape[1]))
+        gradient[:, 0] = (first - self.kept * self.at_target).sum(axis=1)
+        gradient[:, 1:] = mass - self.counts + self.ridge * theta[:, 1:]
+        hessian[:, 1:, 1:] = -p.transpose(0, 2, 1) @ p
+        diagonal = np.arange(1, theta.shape[1])
+        hessian[:, diagonal, diagonal] += mass + self.ridge
+        cross = weighted.sum(axis=1) - np.einsum("rn,rnk->rk", first, p)
+        hessian[:, 0, 1:] = hessian[:, 1:, 0] = cross
+        # Without the one sample that has any, beta has no curvature: such a step leads far away.
+        spread = np.einsum("rnk,nk->r", weighted, self.z) - (first * first).sum(axis=1)
+        hessian[:, 0, 0] = np.maximum(spread, 1e-300)
+        return gradient, hessian
 
-    def _sums(self, theta: NDArray[np.float64], *, hessian: bool) -> _Sums:
-        size = _PART_A_CLASS * (len(theta) - 1)
-        if hessian and len(theta) > _MANY_CLASSES and len(self.targets) > 2 * size:
-            part = self._part(size)._sums(theta, hessian=True)
-            return self._sums(theta, hessian=False)._replace(hessian=part.hessian * len(self.targets) / size)
-        biases, classes = theta[1:], len(theta) - 1
-        objective = self.ridge * float(biases @ biases) / 2
-        gradient = np.r_[0.0, self.ridge * biases]
-        second = np.diag(np.r_[0.0, np.full(classes, self.ridge)]) if hessian else np.empty((0, 0))
-        unit, each = self.unit, np.arange(1, classes + 1)
-        for block in blocks(self.logits, self.targets, self.work):
-            targets = self.targets[block.rows]
-            z, p, first, losses = self._probabilities(block, theta)
-            ones = np.ones(len(targets), p.dtype)
-            mass = (ones @ p).astype(np.float64)
-            objective += float(losses.sum())
-            residual = first - z[np.arange(len(targets)), targets]
-            gradient[0] += unit * residual.sum(dtype=np.float64)
-            gradient[1:] += mass - np.bincount(targets, minlength=classes)
-            if hessian:
-                second[1:, 1:] -= p.T @ p
-                second[each, each] += mass
-                cross = first @ p
-                p *= z
-                second[0, 1:] += unit * (ones @ p - cross)
-                spread = np.einsum("ij,ij->i", p, z) - first * first
-                second[0, 0] += unit * unit * spread.sum(dtype=np.float64)
-        # The probabilities of a sample add up to 1, so that only rounding can move all biases together.
-        gradient[1:] -= gradient[1:].mean() - self.ridge * biases.mean()
-        if hessian:
-            second[1:, 0] = second[0, 1:]
-        return _Sums(objective, gradient, second)
-
-    def _probabilities(
-        self, block: Block, theta: NDArray[np.float64]
-    ) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any], NDArray[np.float64]]:
-        """Return logits and probabilities, (n, K), the mean logit under these and the loss, (n,)."""
-        z, p, total, losses = self._softmax(block, theta[0], theta[1:])
-        p /= total[:, None]
-        return z, p, np.einsum("ij,ij->i", p, z), losses
-
-    def _softmax(self, block: Block, beta: Any, biases: NDArray[Any]) -> _Softmax:
-        scale = np.asarray(beta * self.unit, self.work)
-        return _softmax(block, self.targets[block.rows], scale, biases.astype(self.work, copy=False))
-
-    def left_out(self, optimum: _Optimum, few: NDArray[np.bool_]) -> NDArray[np.float64]:
-        """Return each sample's loss at the fit to all others, (n,)."""
-        theta, losses = optimum.theta, np.empty(len(self.targets))
-        inverse = optimum.inverse.astype(self.work)
-        for block in blocks(self.logits, self.targets, self.work):
-            targets = self.targets[block.rows]
-            z, p, first, _ = self._probabilities(block, theta)
-            residual = self.unit * (first - z[np.arange(len(targets)), targets])
-            own = p @ inverse[1:]
-            own -= inverse[1 + targets]
-            own += residual[:, None] * inverse[0]
-            p[np.arange(len(targets)), targets] -= 1
-            influence = np.einsum("ij,ij->i", p, own[:, 1:]) + residual * own[:, 0]
-            refits = few[block.rows] | (influence > _influential(*self.logits.shape))
-            own += theta.astype(self.work)
-            np.clip(own[:, 0], theta[0] / 2, 2 * theta[0], out=own[:, 0])
-            for row in np.flatnonzero(refits):
-                own[row] = self._refitted(block.rows.start + int(row), own[row].astype(np.float64), optimum)
-            losses[block.rows] = self._softmax(block, own[:, :1], own[:, 1:]).loss
-        return losses
-
-    def _refitted(self, sample: int, start: NDArray[np.float64], whole: _Optimum) -> NDArray[np.float64]:
-        """Return the optimum of all samples but one, its beta within a factor of two of that of all."""
-        logits, targets = np.delete(self.logits, sample, axis=0), np.delete(self.targets, sample)
-        theta = _Problem(logits, targets, self.unit, ridge=self.ridge).minimised(start, whole.hessian).theta
-        if whole.theta[0] / 2 <= theta[0] <= 2 * whole.theta[0]:
-            return theta
-        return np.append(np.clip(theta[0], whole.theta[0] / 2, 2 * whole.theta[0]), start[1:])
-
-
-class _Model:
-    """The Hessian at one point, its inverse, and what later steps say of it."""
-
-    def __init__(self, theta: NDArray[np.float64], hessian: NDArray[np.float64]) -> None:
-        self.theta, self.hessian = theta, hessian
-        self.inverse = np.zeros_like(hessian)
-        free = slice(0 if theta[0] > 0 and hessian[0, 0] > 0 else 1, None)
-        self.inverse[free, free] = np.linalg.inv(hessian[free, free])
-        self.pairs: list[tuple[NDArray[np.float64], NDArray[np.float64]]] = []
-
-    def is_stale(self, theta: NDArray[np.float64]) -> bool:
-        """Tell whether another Hessian is worth its cost."""
-        far = _FAR_OF_MANY if len(theta) > _MANY_CLASSES else _FAR_OF_FEW
-        return bool(np.sqrt(np.mean((theta - self.theta) ** 2)) > far)
-
-    def step(self, theta: NDArray[np.float64], gradient: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return the step to the model's minimum where beta is not negative."""
-        slope, factors = gradient.copy(), []
-        for moved, change in reversed(self.pairs):
-            factors.append(moved @ slope / (moved @ change))
-            slope -= factors[-1] * change
-        step = -(self.inverse @ slope)
-        for (moved, change), factor in zip(self.pairs, reversed(factors), strict=True):
-            step -= moved * (factor + change @ step / (moved @ change))
-        if theta[0] + step[0] < 0:
-            step[0] = -theta[0]
-            step[1:] = -np.linalg.solve(self.hessian[1:, 1:], gradient[1:] + step[0] * self.hessian[1:, 0])
-        return step
+    def _probabilities(self, theta: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the probabilities, (R, N, K); those of the sample left out are 0."""
+        p = theta[:, :1, None] * self.z + theta[:, None, 1:]
+        if self.masked is not None:
+            p[:, self.masked] = -np.inf
+        p -= p.max(axis=2, keepdims=True)
+        np.exp(p, out=p)
+        p *= (self.kept / p.sum(axis=2))[:, :, None]
+        return p

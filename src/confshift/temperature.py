@@ -50,19 +50,27 @@ def curve_at(logits: NDArray[np.floating[Any]], targets: NDArray[np.int64], beta
         Slope E_p z - z_y and curvature Var_p z, p the softmax of beta z. Half and single precision
         logits are exponentiated in single precision and summed in double.
     """
+    return Curve(beta, *derivatives(logits, targets, beta))
+
+
+def derivatives(
+    logits: NDArray[np.floating[Any]], targets: NDArray[np.int64], beta: float | NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Return loss, slope and curvature of :func:`curve_at`, whose beta may be one for each sample here."""
     loss, slope, curvature = (np.empty(len(targets)) for _ in range(3))
     work = np.float64 if logits.dtype == np.float64 else np.float32
     for block in blocks(logits, targets, work):
         rows = block.rows
-        loss[rows], slope[rows], curvature[rows] = _block_curve(block, beta)
+        own = beta[rows] if isinstance(beta, np.ndarray) else beta
+        loss[rows], slope[rows], curvature[rows] = _block_curve(block, own)
     # A masked true class has an infinite loss at every temperature: it can't be fitted.
     unusable = ~np.isfinite(loss) | ~np.isfinite(curvature)
     for column in (loss, slope, curvature):
         column[unusable] = np.nan
-    return Curve(beta, loss, slope, curvature)
+    return loss, slope, curvature
 
 
-def _block_curve(block: Block, beta: float) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+def _block_curve(block: Block, beta: Any) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
     below, at_target = block.below_top, block.at_target.astype(np.float64)
     with np.errstate(invalid="ignore", over="ignore"):
         total, first, second = _moments(below, beta, block.axis)
@@ -77,10 +85,11 @@ def _block_curve(block: Block, beta: float) -> tuple[NDArray[Any], NDArray[Any],
 
 
 def _moments(
-    below: NDArray[Any], beta: float, axis: int, masked: NDArray[np.bool_] | None = None
+    below: NDArray[Any], beta: Any, axis: int, masked: NDArray[np.bool_] | None = None
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
     """Return the sum of w = exp(beta d) over the classes, and the w-weighted means of d and of d squared."""
-    weights = np.exp(below * below.dtype.type(beta))
+    scale = np.asarray(beta, below.dtype)
+    weights = np.exp(below * (scale[:, None] if scale.ndim and axis == 1 else scale))
     if masked is not None:
         weights[masked] = 0
     terms = "ji,ji->i" if axis == 0 else "ij,ij->i"
