@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from confshift.analysis.causes.baseline import label_order
+from confshift.analysis.causes.label_noise import label_noise_floor
 from confshift.analysis.comparison import compare
 from confshift.analysis.grouping import mean_error
 from confshift.analysis.history import summarize
@@ -105,6 +106,20 @@ def test_the_error_of_renamed_outputs_and_of_the_best_constant_are_those_without
     copies = label_order(np.repeat(predicted, COPIES), np.repeat(targets, COPIES), 4, GROUPS)
     assert copies.gain_se == pytest.approx(plain.gain_se, rel=0.01)
     assert copies.matched_accuracy == plain.matched_accuracy  # no copy names its own half
+
+
+def test_the_errors_of_the_label_noise_fit_are_those_without_copies():
+    random = np.random.default_rng(2)
+    logits = 6 * random.normal(size=(600, 4))
+    targets = (logits + random.gumbel(size=logits.shape)).argmax(axis=1)
+    targets = np.where(random.random(600) < 0.15, random.integers(0, 4, 600), targets)
+    plain = label_noise_floor(logits, targets)
+    logits, targets = np.repeat(logits, COPIES, axis=0), np.repeat(targets, COPIES)
+    found = label_noise_floor(logits, targets, codes=np.repeat(np.arange(600), COPIES))
+    for name in ("floor_se", "wrong_labels_se", "gain_se", "temperature_gain_se"):
+        assert getattr(found, name) == pytest.approx(getattr(plain, name), rel=0.1), name
+    alone = label_noise_floor(logits, targets)
+    assert alone.floor_se == pytest.approx(found.floor_se / 2, rel=0.1)
 
 
 def test_class_balance_is_a_share_of_the_rise_only_beyond_the_error_of_groups(single, copied):

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from confshift.analysis import competitors, decomposition, reliability
 from confshift.analysis.causes.class_bias import ClassBias, class_bias_test
-from confshift.analysis.causes.label_noise import label_noise_of
 from confshift.analysis.change import change_of
 from confshift.analysis.grouping import Codes, Groups, group_codes, mean_error
 from confshift.analysis.panel import Panel, stack
@@ -248,16 +247,6 @@ class Comparison:
         """How many samples were learned and forgotten, with McNemar's test; see `significance.mcnemar`."""
         before, after = self.answered.correct
         return mcnemar(before, after, codes=self._codes_of(self.answered))
-
-    @cached_property
-    def label_noise(self) -> pd.DataFrame:
-        """The share of labels that the logits can't explain, at both epochs; reads the logits.
-
-        Indexed by epoch; columns as in `label_noise.LabelNoise`.
-        """
-        sides = (self.before, self.after)
-        floors = [label_noise_of(side) for side in sides]
-        return pd.DataFrame(floors, index=pd.Index([side.epoch for side in sides], name="epoch"))
 
     @cached_property
     def class_bias(self) -> ClassBias:

@@ -14,7 +14,7 @@ from confshift.analysis import dynamics, final_number, reliability
 from confshift.analysis.causes import baseline
 from confshift.analysis.causes.baseline import LabelOrder, label_order
 from confshift.analysis.causes.divergence import Divergence, divergence_of
-from confshift.analysis.causes.label_noise import label_suspects
+from confshift.analysis.causes.label_noise import fits_at, judge_labels, label_suspects
 from confshift.analysis.causes.learning_rate import at_the_last_rate, learning_rates, rate_drops
 from confshift.analysis.epoch_rows import assemble, cells_table, class_columns, row_of
 from confshift.analysis.grouping import Codes, Groups, codes_where_named, group_codes, mean_error
@@ -26,6 +26,7 @@ from confshift.analysis.recommendation import (
     reason_to_stop,
     recommend,
     richer_than,
+    row_to_keep,
 )
 from confshift.analysis.rise import Judgement, balance_share, check_looks, judge
 from confshift.analysis.series import Looks
@@ -201,7 +202,7 @@ class History:
     @cached_property
     def recommendation(self) -> Recommendation:
         """The checkpoint of the main split to keep, and its recalibration: what every sentence recommends."""
-        return recommend(self.main, self._best)
+        return recommend(self.main, self._best, wrong_labels=self.labels_look_wrong)
 
     @cached_property
     def richer_map(self) -> Richer | None:
@@ -231,7 +232,8 @@ class History:
                 'looks="once": should_stop is asked after every epoch; make the history by '
                 'summarize(run, looks="every epoch"), or with the number of epochs that are planned'
             )
-        return reason_to_stop(self.divergence, self.rise.loc["refinement_loss"], self.recommendation.epoch)
+        kept = row_to_keep(self.main, self._best)[0]["epoch"]
+        return reason_to_stop(self.divergence, self.rise.loc["refinement_loss"], kept)
 
     @cached_property
     def balance_share(self) -> float:
@@ -282,16 +284,7 @@ class History:
         Indexed by quantity (loss, accuracy); columns value, p_value, permutations, samples. See
         `baseline.column_permutation_test`.
         """
-        test = baseline.column_permutation_test(*self.main.checkpoints[0].scored_logits)
-        return pd.DataFrame(
-            {
-                "value": [test.loss, test.accuracy],
-                "p_value": [test.loss_p, test.accuracy_p],
-                "permutations": test.permutations,
-                "samples": test.samples,
-            },
-            index=pd.Index(["loss", "accuracy"], name="quantity"),
-        )
+        return baseline.start_test(*self.main.checkpoints[0].scored_logits)
 
     @cached_property
     def label_order(self) -> LabelOrder:
@@ -301,6 +294,19 @@ class History:
         codes = None if self._codes is None else self._codes[usable]
         classes = len(panel.class_names)
         return label_order(panel.predicted[-1][usable], panel.targets[usable], classes, codes)
+
+    @cached_property
+    def label_noise(self) -> pd.DataFrame:
+        """The share of labels that the logits of `pair` can't explain, by epoch; see `LabelNoise`."""
+        return fits_at(self.pair, self._codes)
+
+    @cached_property
+    def labels_look_wrong(self) -> bool:
+        """Whether labels look wrong to `pair`: every sentence and every advised temperature follows this."""
+        try:
+            return judge_labels(self.label_noise)[0] == "yes"
+        except ConfshiftError:  # logits that can't be read
+            return False
 
     @cached_property
     def label_suspects(self) -> pd.DataFrame:

@@ -135,7 +135,7 @@ class Choice:
         return f"gains {'less than two standard errors' if gain > 0 else 'nothing'} over {rival}"
 
 
-def choose(checkpoint: Checkpoint, *, quick: bool = False) -> Choice:
+def choose(checkpoint: Checkpoint, *, quick: bool = False, wrong_labels: bool | None = None) -> Choice:
     """Try each recalibration on a checkpoint and choose one.
 
     Parameters
@@ -143,6 +143,9 @@ def choose(checkpoint: Checkpoint, *, quick: bool = False) -> Choice:
     checkpoint : Checkpoint
     quick : bool
         Whether to leave out what takes longest: scales, a matrix, and the accuracy with biases.
+
+    wrong_labels : bool, optional
+        Whether labels look wrong, where the run says; else the checkpoint alone is asked.
 
     Returns
     -------
@@ -152,7 +155,7 @@ def choose(checkpoint: Checkpoint, *, quick: bool = False) -> Choice:
         fewer than 10 samples are wrong: a fit that rests on so few is theirs. Where labels look wrong, the
         temperature of the label-noise fit: one that takes them for right would doubt a model that is right.
     """
-    noise, labels = _label_noise(checkpoint)
+    noise, labels = _label_noise(checkpoint, wrong_labels)
     trials = [
         *_from_columns(checkpoint),
         *(_untried(method, "was not tried") for method in METHODS[3:5]),
@@ -293,14 +296,16 @@ def gain_over(simpler: Trial, trial: Trial) -> tuple[float, float]:
     return _mean_and_error(losses - trial.losses)
 
 
-def _label_noise(checkpoint: Checkpoint) -> tuple[LabelNoise | None, str]:
+def _label_noise(checkpoint: Checkpoint, wrong: bool | None) -> tuple[LabelNoise | None, str]:
     """Return the label-noise fit where labels look wrong, and what is known about them."""
+    if wrong is False:
+        return None, "labels do not look wrong"
     try:
         noise = label_noise_of(checkpoint)
     except ConfshiftError as error:
         return None, f"whether labels look wrong is not known: {_unread(error)}"
-    if not looks_wrong(noise):
-        return None, "labels do not look wrong"
+    if not (looks_wrong(noise) if wrong is None else math.isfinite(noise.temperature)):
+        return None, "labels do not look wrong" if wrong is None else "wrong labels can't be fitted here"
     return noise, "some labels look wrong: it is for right ones, and on these labels the loss looks higher"
 
 

@@ -57,9 +57,10 @@ def richer_than(recommendation: Recommendation, panel: Panel) -> Richer | None:
     wrong, and where labels look wrong: only a temperature allows for that.
     """
     checkpoint = panel.checkpoints[int(np.flatnonzero(panel.epochs == recommendation.epoch)[0])]
-    if len(checkpoint) * len(checkpoint.class_names) > _CHEAP:
+    is_cheap = len(checkpoint) * len(checkpoint.class_names) <= _CHEAP
+    if recommendation.method == "label_noise_temperature" or not is_cheap:
         return None
-    choice = choose(checkpoint)
+    choice = choose(checkpoint, wrong_labels=False)
     tried = [trial for trial in choice.trials if trial.method in ("vector", "matrix") and trial.fitted]
     by_method = {trial.method: trial for trial in choice.trials}
     simpler = by_method[recommendation.method]
@@ -69,7 +70,7 @@ def richer_than(recommendation: Recommendation, panel: Panel) -> Richer | None:
     return Richer(found.method, *gain_over(simpler, found)) if found in tried else Richer("")
 
 
-def recommend(panel: Panel, best: pd.DataFrame) -> Recommendation:
+def recommend(panel: Panel, best: pd.DataFrame, *, wrong_labels: bool) -> Recommendation:
     """Choose the checkpoint to keep and its recalibration.
 
     Parameters
@@ -77,6 +78,8 @@ def recommend(panel: Panel, best: pd.DataFrame) -> Recommendation:
     panel : Panel
     best : DataFrame
         `History.best`.
+    wrong_labels : bool
+        Whether labels look wrong to the run: then the temperature allows for it.
 
     Returns
     -------
@@ -85,14 +88,18 @@ def recommend(panel: Panel, best: pd.DataFrame) -> Recommendation:
         lower expected loss, each recalibrated where that gains something beyond its error. Where every loss
         is infinite, the best by accuracy.
     """
+    return _recalibrated(panel, *row_to_keep(panel, best), wrong_labels)
+
+
+def row_to_keep(panel: Panel, best: pd.DataFrame) -> tuple[pd.Series, str]:
+    """Return the row of `History.best` that :func:`recommend` chooses, and why."""
     loss, rest, accuracy = (best.loc[name] for name in ("loss", "refinement_loss", "accuracy"))
     if not math.isfinite(loss["loss"]):
-        reason = "the best by accuracy, as no loss is finite"
-        return _recalibrated(panel, accuracy, reason)
+        return accuracy, "the best by accuracy, as no loss is finite"
     by_rest, by_loss = (_gain(_checkpoint(panel, row)) for row in (rest, loss))
     if rest["loss"] - by_rest <= loss["loss"] - by_loss:
-        return _recalibrated(panel, rest, "the lowest loss once calibrated")
-    return _recalibrated(panel, loss, "the lowest loss")
+        return rest, "the lowest loss once calibrated"
+    return loss, "the lowest loss"
 
 
 def _checkpoint(panel: Panel, row: pd.Series) -> Checkpoint:
@@ -104,9 +111,9 @@ def _gain(checkpoint: Checkpoint) -> float:
     return by_gain(checkpoint).recommended.gain
 
 
-def _recalibrated(panel: Panel, row: pd.Series, reason: str) -> Recommendation:
+def _recalibrated(panel: Panel, row: pd.Series, reason: str, wrong_labels: bool) -> Recommendation:
     """Return a checkpoint with the recalibration that gains something beyond its error, if one does."""
-    choice = choose(_checkpoint(panel, row), quick=True)
+    choice = choose(_checkpoint(panel, row), quick=True, wrong_labels=wrong_labels)
     trial = choice.recommended
     caution = f"; {choice.caution}" if choice.caution else ""
     return Recommendation(
@@ -143,6 +150,6 @@ def reason_to_stop(divergence: Divergence, rest: pd.Series, kept: float) -> str:
         f"{rest[f'{end}_value']:.4g} nats at epoch {rest[f'{end}_epoch']:g}" for end in ("best", "last")
     )
     return (
-        f"the refinement loss, which no recalibration repairs, has risen systematically: {first}, {last}; "
+        f"the refinement loss, what calibration leaves, has risen systematically: {first}, {last}; "
         f"keep epoch {kept:g}"
     )

@@ -139,7 +139,8 @@ def calibrate(run: Path | None, epoch: float | None, out: Path | None, as_json: 
     saved_run, path = open_run(run), out or Path("calibration.json")
     history = confshift.summarize(saved_run)
     chosen_epoch = history.recommendation.epoch if epoch is None else epoch
-    calibration = confshift.calibrate(saved_run.checkpoint(chosen_epoch, split=history.split))
+    checkpoint = saved_run.checkpoint(chosen_epoch, split=history.split)
+    calibration = confshift.calibrate(checkpoint, wrong_labels=history.labels_look_wrong)
     calibration.save(path)
     aside = is_stdout(path)
     if as_json:

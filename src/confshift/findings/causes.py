@@ -121,7 +121,7 @@ def lost_information(history: History, comparison: Comparison) -> Finding:
         learned=switches.learned, forgotten=switches.forgotten, mcnemar_p=switches.p_value
     )
     sentence = (
-        f"The refinement loss, which no recalibration touches, went from {nats(refinement['before'])} to "
+        f"The refinement loss, what calibration leaves, went from {nats(refinement['before'])} to "
         f"{nats(refinement['after'])} nats ({interval(refinement)}). {count(switches.forgotten)} were "
         f"forgotten and {switches.learned:,} learned (McNemar p = {switches.p_value:.2g}); for these two "
         "epochs as chosen."
@@ -203,11 +203,12 @@ def class_bias(comparison: Comparison) -> Finding:
         sentence = "Every probability is 0 or 1 and right: no class can have too much."
         return _CLASS_BIAS.not_applicable(sentence, table)
     first, sides = table.iloc[0], comparison.balance
+    by = "" if comparison.codes is None else ", which counts samples, not groups"
     gain, loss = sides.loc["after"], comparison.change.loc["loss", "after"]
     sentence = (
         f"At epoch {epoch(after.epoch)}, after temperature scaling, class {first['class_name']} has a mean "
         f"probability of {percent(first['probability'])} and is {percent(first['frequency'])} of the "
-        f"samples, the largest difference of {classes} classes (all together p = {test.p_value:.2g}). "
+        f"samples, the largest difference of {classes} classes (all together p = {test.p_value:.2g}{by}). "
         f"One bias for each class lowers the loss of samples that it was not fitted to by "
         f"{nats(gain['gain'])} nats (standard error {nats(gain['gain_se'])})"
     )

@@ -48,6 +48,7 @@ def about_change(
     by_choice: Collection[str] = (),
     names: tuple[str, str] | None = None,
     keep: float | None = None,
+    wrong_labels: bool | None = None,
 ) -> list[Finding]:
     """Answer the questions about the change between two checkpoints, in the order of the argument.
 
@@ -63,13 +64,15 @@ def about_change(
         Names of the two checkpoints, for two runs, where an epoch is not enough.
     keep : float, optional
         The epoch of the run's checkpoint to keep, where there is one run: no finding advises another.
+    wrong_labels : bool, optional
+        Whether labels look wrong to the run of the later side; else that side alone is asked.
     """
     about_parts = [
         dearer_mistakes(
             comparison, overfitting=overfitting, more_errors="error_rate" not in by_choice, keep=keep
         ),
         wrong_or_right(comparison),
-        temperature_repairs(comparison, names=names, keep=keep),
+        temperature_repairs(comparison, names=names, keep=keep, wrong_labels=wrong_labels),
         *about_concentration(comparison),
     ]
     findings = [

@@ -79,7 +79,11 @@ def answers(history: History, comparison: Comparison) -> list[Finding]:
     about_run, about_divergence = [*about_rise(history), run_kind(history)], [diverged(history)]
     about_pair = [
         *about_change(
-            comparison, overfitting=overfitting, by_choice=by_choice, keep=history.recommendation.epoch
+            comparison,
+            overfitting=overfitting,
+            by_choice=by_choice,
+            keep=history.recommendation.epoch,
+            wrong_labels=history.labels_look_wrong,
         ),
         *about_causes(history, comparison),
     ]

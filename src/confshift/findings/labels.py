@@ -7,16 +7,20 @@ import math
 import numpy as np
 import pandas as pd
 
+from confshift.analysis.causes.label_noise import BEYOND_ERROR, WORTHWHILE, judge_labels
 from confshift.analysis.comparison import Comparison
 from confshift.analysis.history import History
 from confshift.findings.question import Finding, Question, Verdict
 from confshift.findings.told import is_told
 from confshift.findings.wording import count, epoch, nats, percent, signed
 
-#: A gain or a floor above this many standard errors is significant.
-_ERRORS = 2.0
-#: A gain of this share of the loss is worth a word; the shares of two checkpoints agree within this factor.
-_WORTHWHILE, _AGREEMENT = 0.01, 1.5
+_DOUBTS = {
+    "": "",
+    "alone": "only a second checkpoint shows whether the share stays the same",
+    "one of two": "at one of the two checkpoints only, so it may be another misfit",
+    "small": f"a gain of less than {percent(WORTHWHILE)} may be any other misfit",
+    "disagree": "the two checkpoints do not agree on the share, so it may be another misfit",
+}
 _SHOWN = 100
 _FEWEST_CHECKPOINTS = 3
 
@@ -39,12 +43,12 @@ def about_labels(history: History, comparison: Comparison) -> list[Finding]:
 def label_noise(history: History, comparison: Comparison) -> Finding:
     """Is there a share of labels that the logits can't explain?
 
-    At both checkpoints, because the errors of an overfitted model alone may look like noise.
+    At both checkpoints that the run chooses, because the errors of an overfitted model alone may look like
+    noise; whichever pair is compared, so that the answer is the one that the advised temperature follows.
     """
-    sides = [comparison.before, comparison.after]
-    if unread := _LABEL_NOISE.without_logits(*sides):
+    if unread := _LABEL_NOISE.without_logits(*history.pair):
         return unread
-    table = comparison.label_noise
+    table = history.label_noise
     impossible = table["floor_se"].isna()
     if impossible.any():
         sentence = (
@@ -52,8 +56,8 @@ def label_noise(history: History, comparison: Comparison) -> Finding:
             "right, no better than a guess, or decided by a single sample."
         )
         return _LABEL_NOISE.not_applicable(sentence, table, answer="No fit of wrong labels is possible")
-    verdict, reason = _noisy(table)
-    answer, sentence = _fits_in_words(table, verdict, reason)
+    verdict, doubt = judge_labels(table)
+    answer, sentence = _fits_in_words(table, verdict, _DOUBTS[doubt])
     shares = " and ".join(
         f"{percent(share)} by epoch {epoch(float(at))}" for at, share in table["wrong_labels"].items()
     )
@@ -86,7 +90,7 @@ def _fits_in_words(table: pd.DataFrame, verdict: Verdict, reason: str) -> tuple[
             "consistent with wrong labels in the validation set, or with samples that can't be labelled from "
             "the input."
         )
-    elif best["gain"] > _ERRORS * best["gain_se"]:
+    elif best["gain"] > BEYOND_ERROR * best["gain_se"]:
         sentence = f"Assuming that some labels are wrong at random improves the fit, but {reason}."
     elif verdict == "no":
         answer = "No sign of wrong labels"
@@ -110,34 +114,13 @@ def _best(table: pd.DataFrame) -> pd.Series:
 def _gain_in_words(table: pd.DataFrame) -> str:
     """Say by how much allowing for wrong labels lowers the loss once calibrated; "" where by nothing."""
     best = _best(table)
-    if not best["gain"] > _ERRORS * best["gain_se"]:
+    if not best["gain"] > BEYOND_ERROR * best["gain_se"]:
         return ""
     return (
         f" Allowing for that lowers the loss once calibrated by {nats(best['gain'])} nats, "
         f"{percent(best['gain'] / best['loss'])} of it (epoch {epoch(float(best.name))}, on samples left "
         "out)."
     )
-
-
-def _noisy(table: pd.DataFrame) -> tuple[Verdict, str]:
-    """Judge the fits at both checkpoints, and say why they are not enough where one of them gains something.
-
-    Whatever a weak model can't fit looks like wrong labels: the share then depends on the checkpoint, and
-    the gain is small.
-    """
-    gains = table["gain"] > _ERRORS * table["gain_se"]
-    if not gains.any():
-        suspected = (table["floor"] > _ERRORS * table["floor_se"]).any()
-        return "cannot tell" if suspected else "no", ""
-    if table.index.nunique() < 2:
-        return "cannot tell", "only a second checkpoint shows whether the share stays the same"
-    if not gains.all():
-        return "cannot tell", "at one of the two checkpoints only, so it may be another misfit"
-    if (table["gain"] < _WORTHWHILE * table["loss"]).any():
-        return "cannot tell", f"a gain of less than {percent(_WORTHWHILE)} may be any other misfit"
-    if table["wrong_labels"].max() > _AGREEMENT * table["wrong_labels"].min():
-        return "cannot tell", "the two checkpoints do not agree on the share, so it may be another misfit"
-    return "yes", ""
 
 
 def _part_of_rise(history: History, comparison: Comparison, share: float) -> str:

@@ -18,7 +18,11 @@ _TEMPERATURE_REPAIRS = Question(
 
 
 def temperature_repairs(
-    comparison: Comparison, *, names: tuple[str, str] | None = None, keep: float | None = None
+    comparison: Comparison,
+    *,
+    names: tuple[str, str] | None = None,
+    keep: float | None = None,
+    wrong_labels: bool | None = None,
 ) -> Finding:
     """How much of the change would one temperature undo?"""
     change, panel = comparison.change, comparison.panel
@@ -36,7 +40,7 @@ def temperature_repairs(
     sentence = (
         f"Of the change of {signed(loss['change'])} nats, {signed(scale['change'])} is scale, what the best "
         f"temperature of each side removes ({interval(scale)}), {by_class}and {signed(refinement['change'])} "
-        f"is refinement, which no recalibration touches ({interval(refinement)}). "
+        f"is refinement, the rest ({interval(refinement)}). "
     )
     has_fits = comparison.before.fit_status == comparison.after.fit_status == "ok"
     if has_fits:
@@ -53,15 +57,17 @@ def temperature_repairs(
     quantities = ["loss", "calibration_loss", "scale_loss", "balance_loss", "refinement_loss", "temperature"]
     verdict = _repair_verdict(comparison, left, has_fits)
     lost = refinement["change_low"] > loss["change"] / 2
-    step = _repair_step(comparison, verdict, lost=lost, keep=keep)
+    step = _repair_step(comparison, verdict, lost=lost, keep=keep, wrong_labels=wrong_labels)
     return _TEMPERATURE_REPAIRS.answer(verdict, sentence, change.loc[quantities], step)
 
 
-def _repair_step(comparison: Comparison, verdict: Verdict, *, lost: bool, keep: float | None) -> str:
+def _repair_step(
+    comparison: Comparison, verdict: Verdict, *, lost: bool, keep: float | None, wrong_labels: bool | None
+) -> str:
     """Advise the temperature where it repairs the rise; name no other checkpoint than the one to keep."""
     after = comparison.after.epoch
     if verdict == "yes":
-        division = _division(comparison)
+        division = _division(comparison, wrong_labels)
         if keep is None:
             return f"{division} if you keep this checkpoint."
         division = division.removesuffix(",")
@@ -75,9 +81,9 @@ def _repair_step(comparison: Comparison, verdict: Verdict, *, lost: bool, keep: 
     return ""
 
 
-def _division(comparison: Comparison) -> str:
+def _division(comparison: Comparison, wrong_labels: bool | None) -> str:
     """Name the temperature to divide by, which allows for wrong labels where some look wrong."""
-    advised = choose(comparison.after, quick=True).recommended
+    advised = choose(comparison.after, quick=True, wrong_labels=wrong_labels).recommended
     if advised.method != "label_noise_temperature":
         return f"Divide the logits by T = {comparison.after.temperature:.3g} (fitted on this split)"
     return (

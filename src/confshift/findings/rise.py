@@ -21,7 +21,7 @@ from confshift.findings.wording import count, epoch, nats, percent
 _SERIES = {
     "loss": (Question("rise", "Does the loss rise systematically?", section="rise"), "the loss"),
     "refinement_loss": (
-        Question("refinement_rise", "Does what no recalibration repairs get worse?", section="rise"),
+        Question("refinement_rise", "Does what calibration leaves get worse?", section="rise"),
         "the refinement loss (what recalibration leaves)",
     ),
     "error_rate": (

@@ -68,7 +68,8 @@ class Calibration:
         expected_loss, the loss less that gain; accuracy, of samples that it was not fitted to; fitted_loss,
         the mean loss of the samples that it WAS fitted to, lower than what new ones will have; rival, the
         simpler method that it beats least clearly, lead, its gain over that, and lead_se; recommended;
-        reason, why it is recommended or not. Losses are over the samples with a finite loss.
+        reason, why it is recommended or not. Losses are over the samples with a finite loss; errors count
+        samples, whatever groups they are in.
     """
 
     method: str
@@ -195,7 +196,9 @@ class Calibration:
 _FIELDS = ("method", "temperature", "biases", "scales", "matrix", "class_names", "epoch", "split")
 
 
-def calibrate(checkpoint: Checkpoint, *, method: str | None = None) -> Calibration:
+def calibrate(
+    checkpoint: Checkpoint, *, method: str | None = None, wrong_labels: bool | None = None
+) -> Calibration:
     """Choose the recalibration of a checkpoint, by the loss of samples that it was not fitted to.
 
     Parameters
@@ -204,6 +207,9 @@ def calibrate(checkpoint: Checkpoint, *, method: str | None = None) -> Calibrati
         As of `run[epoch]`.
     method : str, optional
         One of those in `Calibration.table`, instead of the recommended one.
+    wrong_labels : bool, optional
+        Whether labels look wrong, as in `History.labels_look_wrong`, which asks two checkpoints; where it is
+        left out this one alone is asked, and has to be surer.
 
     Returns
     -------
@@ -229,7 +235,7 @@ def calibrate(checkpoint: Checkpoint, *, method: str | None = None) -> Calibrati
         raise ConfshiftError(
             f"checkpoint is a {type(checkpoint).__name__}: pass one checkpoint, run[epoch] of a confshift.Run"
         )
-    choice = choose(checkpoint)
+    choice = choose(checkpoint, wrong_labels=wrong_labels)
     trial = choice.recommended
     if method is not None:
         fitted = {trial.method: trial for trial in choice.trials if trial.fitted}

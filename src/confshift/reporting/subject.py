@@ -165,7 +165,8 @@ def _about_the_worse(
     lower, higher = (
         f"{name} (epoch {epoch(checkpoint.epoch)})" for name, checkpoint in zip(names, sides, strict=True)
     )
-    findings, worse = about_change(rising, names=(lower, higher)), histories[1]
+    worse = histories[1]
+    findings = about_change(rising, names=(lower, higher), wrong_labels=worse.labels_look_wrong)
     return without_explanations(findings, worse.divergence) if shows_divergence(worse, rising) else findings
 
 

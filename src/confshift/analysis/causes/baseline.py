@@ -161,6 +161,20 @@ def column_permutation_test(
     )
 
 
+def start_test(logits: NDArray[np.floating[Any]], targets: NDArray[np.int64]) -> pd.DataFrame:
+    """Return the table of `History.start_test`."""
+    test = column_permutation_test(logits, targets)
+    return pd.DataFrame(
+        {
+            "value": [test.loss, test.accuracy],
+            "p_value": [test.loss_p, test.accuracy_p],
+            "permutations": test.permutations,
+            "samples": test.samples,
+        },
+        index=pd.Index(["loss", "accuracy"], name="quantity"),
+    )
+
+
 def _class_sums(
     logits: NDArray[np.float64], targets: NDArray[np.int64]
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:

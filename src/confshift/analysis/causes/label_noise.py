@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 
 from confshift import temperature
 from confshift.analysis.dynamics import dynamics_of
+from confshift.analysis.grouping import Codes, group_terms, mean_error
 from confshift.analysis.panel import Panel
 from confshift.checkpoint import Checkpoint
 
@@ -27,8 +29,12 @@ _SURE = 0.99
 BEYOND_ERROR = 2.0
 #: In standard errors, where one checkpoint alone is asked.
 _SURE_ALONE = 3.0
-#: A gain of this share of the loss is worth a word.
-WORTHWHILE = 0.01
+#: A gain of this share of the loss is worth a word; the shares of two checkpoints agree within this factor.
+WORTHWHILE, _AGREEMENT = 0.01, 1.5
+
+Answer = Literal["yes", "no", "cannot tell"]
+#: Why a fit that gains something is not enough.
+Doubt = Literal["", "alone", "one of two", "small", "disagree"]
 
 
 class LabelNoise(NamedTuple):
@@ -49,25 +55,64 @@ class LabelNoise(NamedTuple):
     temperature_gain_se: float = math.nan
 
 
-def looks_wrong(noise: LabelNoise) -> bool:
+def looks_wrong(noise: LabelNoise | pd.Series) -> bool:
     """Tell whether labels look wrong to one checkpoint, which has to be surer than two that agree."""
     gains = noise.gain > _SURE_ALONE * noise.gain_se and noise.gain >= WORTHWHILE * noise.loss
     return bool(gains and noise.floor > _SURE_ALONE * noise.floor_se)
 
 
 #: What was fitted to checkpoints that are still in use: a report asks several times, and a fit takes long.
-_fits: WeakKeyDictionary[Checkpoint, LabelNoise] = WeakKeyDictionary()
+_fits: WeakKeyDictionary[Checkpoint, dict[bytes, LabelNoise]] = WeakKeyDictionary()
 
 
-def label_noise_of(checkpoint: Checkpoint) -> LabelNoise:
-    """Return :func:`label_noise_floor` of a checkpoint's samples with a finite loss; reads its logits."""
-    if checkpoint not in _fits:
-        _fits[checkpoint] = label_noise_floor(*checkpoint.scored_logits)
-    return _fits[checkpoint]
+def label_noise_of(checkpoint: Checkpoint, codes: Codes | None = None) -> LabelNoise:
+    """Return :func:`label_noise_floor` of a checkpoint's samples with a finite loss; reads its logits.
+
+    `codes`, (N,), are the groups of all its samples.
+    """
+    fits = _fits.setdefault(checkpoint, {})
+    key = b"" if codes is None else codes.tobytes()
+    if key not in fits:
+        if codes is not None:
+            codes = codes[np.isfinite(checkpoint.scores.loss)]
+        fits[key] = label_noise_floor(*checkpoint.scored_logits, codes=codes)
+    return fits[key]
+
+
+def fits_at(checkpoints: Sequence[Checkpoint], codes: Codes | None = None) -> pd.DataFrame:
+    """Return the fits of some checkpoints, indexed by epoch, with the columns of LabelNoise."""
+    fits = [label_noise_of(checkpoint, codes) for checkpoint in checkpoints]
+    return pd.DataFrame(fits, index=pd.Index([one.epoch for one in checkpoints], name="epoch"))
+
+
+def judge_labels(table: pd.DataFrame) -> tuple[Answer, Doubt]:
+    """Tell whether labels look wrong to the checkpoints of a table of fits, and why that can't be told.
+
+    Whatever a weak model can't fit looks like wrong labels: the share then depends on the checkpoint, and
+    the gain is small. One checkpoint alone has to be surer.
+    """
+    gains = table["gain"] > BEYOND_ERROR * table["gain_se"]
+    if not gains.any():
+        suspected = (table["floor"] > BEYOND_ERROR * table["floor_se"]).any()
+        return ("cannot tell" if suspected else "no"), ""
+    if table.index.nunique() < 2:
+        only = table.iloc[0]
+        return ("yes", "") if looks_wrong(only) else ("cannot tell", "alone")
+    if not gains.all():
+        return "cannot tell", "one of two"
+    if (table["gain"] < WORTHWHILE * table["loss"]).any():
+        return "cannot tell", "small"
+    if table["wrong_labels"].max() > _AGREEMENT * table["wrong_labels"].min():
+        return "cannot tell", "disagree"
+    return "yes", ""
 
 
 def label_noise_floor(
-    logits: NDArray[np.floating[Any]], targets: NDArray[np.int64], *, seed: int = 0
+    logits: NDArray[np.floating[Any]],
+    targets: NDArray[np.int64],
+    *,
+    seed: int = 0,
+    codes: Codes | None = None,
 ) -> LabelNoise:
     """Fit p = (1 - eps) softmax(beta z) + eps/K, and test it against the temperature alone.
 
@@ -83,6 +128,8 @@ def label_noise_floor(
     targets : ndarray of int64, shape (N,)
     seed : int
         Of the subset and of the five folds in which `gain` is cross-validated.
+    codes : ndarray of int, shape (N,), optional
+        Of groups that err together: the standard errors count them. The folds are of samples.
 
     Returns
     -------
@@ -100,6 +147,7 @@ def label_noise_floor(
     if len(targets) > limit:
         rows = np.sort(rng.choice(len(targets), limit, replace=False))
         logits, targets = logits[rows], targets[rows]
+        codes = None if codes is None else codes[rows]
     beta, status = temperature.optimum(temperature.fit(logits, targets))
     if status != "ok" or len(targets) < _FOLDS:
         return LabelNoise(0.0, math.nan, 0.0, math.nan, math.nan, 0.0, math.nan, len(targets))
@@ -111,7 +159,7 @@ def label_noise_floor(
         plain[test], gains[test], scaled[test] = _held_out(
             logits[~test], targets[~test], logits[test], targets[test], (best, eps)
         )
-    error, wrong = _floor_se(logits, targets, best, eps), 1 - 1 / logits.shape[1]
+    error, wrong = _floor_se(logits, targets, best, eps, codes), 1 - 1 / logits.shape[1]
     floor = eps if eps > _NO_FLOOR else 0.0
     return LabelNoise(
         floor,
@@ -119,15 +167,15 @@ def label_noise_floor(
         floor * wrong,
         error * wrong,
         1 / best,
-        *_mean_and_error(gains),
+        *_mean_and_error(gains, codes),
         len(targets),
         float(plain.mean()),
-        *_mean_and_error(temperature.curve_at(logits, targets, 1.0).loss - scaled),
+        *_mean_and_error(temperature.curve_at(logits, targets, 1.0).loss - scaled, codes),
     )
 
 
-def _mean_and_error(values: NDArray[np.float64]) -> tuple[float, float]:
-    return float(values.mean()), float(values.std(ddof=1) / math.sqrt(len(values)))
+def _mean_and_error(values: NDArray[np.float64], codes: Codes | None) -> tuple[float, float]:
+    return float(values.mean()), mean_error(values, codes)
 
 
 def _held_out(
@@ -178,12 +226,21 @@ def _fit(logits: NDArray[Any], targets: NDArray[np.int64], beta: float, eps: flo
     return math.exp(optimum.x[0]), 1 / (1 + math.exp(-optimum.x[1]))
 
 
-def _floor_se(logits: NDArray[Any], targets: NDArray[np.int64], beta: float, eps: float) -> float:
+def _floor_se(
+    logits: NDArray[Any], targets: NDArray[np.int64], beta: float, eps: float, codes: Codes | None
+) -> float:
+    """Return the error of eps, by the outer product of scores; with groups by a sandwich of totals."""
     _, by_beta, by_eps = _mixture(logits, targets, beta, eps)
     scores = np.stack([beta * by_beta, by_eps])
     information = scores @ scores.T
-    determinant = information[0, 0] * information[1, 1] - information[0, 1] ** 2
-    return math.sqrt(information[0, 0] / determinant) if determinant > 0 else math.nan
+    if not np.linalg.det(information) > 0:
+        return math.nan
+    inverse = np.linalg.inv(information)
+    if codes is None:
+        return math.sqrt(inverse[1, 1])
+    terms = np.stack([group_terms(of_parameter, codes) for of_parameter in scores])
+    totals = terms * scores.shape[1] / terms.shape[1]
+    return math.sqrt((inverse @ (totals @ totals.T) @ inverse)[1, 1])
 
 
 def label_suspects(panel: Panel, *, limit: int | None = 100) -> pd.DataFrame:
