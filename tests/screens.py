@@ -68,7 +68,7 @@ def screens(folder: Path) -> Iterator[Screen]:
     yield Screen("print", demo, media="print")
     yield Screen("no-script", demo, script=False)
     yield Screen("phone", demo, size=NARROW)
-    yield Screen("phone-dark", demo, place="#account", size=NARROW, media="dark")
+    yield Screen("phone-dark", demo, place="#parts", size=NARROW, media="dark")
     yield Screen("inputs", demo, place="#samples")
     yield Screen("reliability", demo, place="#reliability")
     first, second = run_of(900, 10, 20), run_of(900, 10, 30, growth=1.0, training=1)

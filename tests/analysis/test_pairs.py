@@ -35,8 +35,8 @@ def expected(comparison):
     numbers = {
         f"{name}_{side}": change.loc[of, side] for name, of in SIDES.items() for side in ("before", "after")
     }
-    for name in ("loss", "accuracy"):
-        numbers |= {f"{name}_{end}": change.loc[name, f"change_{end}"] for end in ("low", "high")}
+    for name in ("loss", "refinement", "accuracy"):
+        numbers |= {f"{name}_{end}": change.loc[SIDES[name], f"change_{end}"] for end in ("low", "high")}
     return {
         **numbers,
         **account["contribution"],

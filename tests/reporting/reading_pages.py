@@ -18,13 +18,14 @@ class Page(HTMLParser):
     def __init__(self, html):
         super().__init__(convert_charrefs=True)
         self.elements, self.texts, self.open, self.misnested = [], {}, [], []
-        self.all_text = []
+        self.all_text, self.inside_a_sentence = [], False
         self.feed(html)
         self.close()
 
     def handle_starttag(self, tag, attrs):
         attributes = dict(attrs)
         self.elements.append((tag, attributes))
+        self.inside_a_sentence = attributes.get("class") == "word"
         if tag not in VOID:
             self.open.append((tag, attributes.get("id")))
 
@@ -32,6 +33,7 @@ class Page(HTMLParser):
         self.elements.append((tag, dict(attrs)))
 
     def handle_endtag(self, tag):
+        self.inside_a_sentence = self.elements[-1][1].get("class") == "word" and tag == "a"
         if not self.open or self.open[-1][0] != tag:
             self.misnested.append(tag)
         else:
@@ -41,7 +43,9 @@ class Page(HTMLParser):
         for _, identity in self.open:
             if identity:
                 self.texts[identity] = self.texts.get(identity, "") + data
-        if not self.open or self.open[-1][0] not in ("script", "style"):
+        if self.inside_a_sentence:  # a link to the explanation of a word
+            self.all_text[-1] += data
+        elif not self.open or self.open[-1][0] not in ("script", "style"):
             self.all_text.append(data)
 
     def attributes(self, name):

@@ -12,7 +12,7 @@ import pytest
 from jsonschema import ValidationError
 from jsonschema.validators import validator_for
 
-from confshift.reporting import template_context
+from confshift.reporting import layout
 from confshift.reporting.charts import CHARTS, chart_specs
 from confshift.reporting.charts.parts import ChartContext
 from confshift.reporting.vega import compiled, pictures
@@ -93,7 +93,8 @@ def test_every_colour_is_defined_for_light_dark_and_print(specs):
 
 def test_every_chart_has_its_specs_and_a_place_on_the_page(specs):
     assert {name for chart in CHARTS.values() for name, _ in chart.variants()} == set(specs)
-    assert {chart.section for chart in CHARTS.values()} <= {"top", *template_context.SECTIONS}
+    places = {part for section in layout.SECTIONS for part in section.parts}
+    assert {chart.section for chart in CHARTS.values()} <= {"top", *places}
 
 
 def test_two_runs_have_their_own_curves_and_no_chart_of_one_run():

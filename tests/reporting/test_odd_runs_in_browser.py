@@ -110,10 +110,13 @@ def test_every_pair_has_the_numbers_of_python_and_adds_up(browser, tmp_path, odd
     scored = [place for place, one in enumerate(run) if np.isfinite(one.scores.loss).any()]
     pairs = list(combinations(scored, 2))
     found = visit.run(ALL_PAIRS, pairs)
+    own = visit.run("return window.confshift.pairs.data.pair")
     for (before, after), tables, expected in zip(pairs, found, expected_values(run, pairs), strict=True):
         shown = tables["values"]
         assert set(shown) >= set(expected)
         for key, value in expected.items():
+            if key.endswith("_status") and [before, after] == own:
+                continue  # the run's verdicts know about all epochs
             if key == "N":
                 continue  # of the samples that the pair shares; the script counts those in its cells
             if isinstance(value, str):
@@ -153,7 +156,7 @@ def test_steps_are_told_from_each_other(browser, tmp_path, odd_runs):
     )
     assert menu == ["1234561", "1234562", "1234567", "9876543"]
     visit.choose(0, 2)
-    assert "epoch 1234561" in visit.text("[data-reading=loss]")
+    assert "Epoch 1234561" in visit.text("[data-reading=pair]")
 
 
 def test_two_runs_of_one_checkpoint_each_are_seen(browser, tmp_path, odd_runs):

@@ -47,12 +47,12 @@ def test_the_verdict_comes_first(parsed, page, history, comparison):
     assert parsed.text.index(page.answer.action) < parsed.text.index(page.answer.why) < 400
 
 
-def test_every_finding_is_shown_once_and_listed_in_the_order_of_diagnose(parsed, page, run):
+def test_every_finding_is_shown_once_and_the_problems_are_listed_on_the_first_screen(parsed, page, run):
     expected = [(finding.code, finding.verdict, finding.sentence) for finding in diagnose(run)]
     assert [(finding.code, finding.verdict, finding.sentence) for finding in page.findings] == expected
     links = [value for value in parsed.attributes("href") if value.startswith("#finding-")]
-    listed = links[-len(expected) :]
-    assert listed == [f"#finding-{code}" for code, _, _ in expected]
+    problems = [f"#finding-{finding.code}" for finding in page.findings if finding.severity == "problem"]
+    assert links[len(links) - len(problems) :] == problems
     ids = parsed.attributes("id")
     for finding in page.findings:
         assert ids.count(f"finding-{finding.code}") == 1
@@ -88,25 +88,21 @@ def test_two_runs_are_not_asked_about_a_rise(run):
         report(run, other=run, looks=20)
 
 
-def test_what_to_do_about_the_run_stands_first_and_what_cannot_be_told_last(make_run):
+def test_the_steps_of_the_answer_are_shown_in_their_order_each_with_its_finding(make_run):
     page = report(make_run(240, 4, 14))
-    steps = page.html[page.html.index("What to do next") : page.html.index("The questions, answered")]
-    codes = re.findall(r"#finding-(\w+)", steps)
-    verdicts = {finding.code: finding.verdict for finding in page.findings}
-    advised = [finding for finding in page.findings if finding.next_step]
-    first = [one for one in ("diverged", "run_kind", "best_checkpoint") if one in codes]
-    assert codes[: len(first)] == first
-    assert len(codes) == len({finding.next_step for finding in advised}) >= 4
-    ranks = [("yes", "no", "cannot tell", "not applicable").index(verdicts[one]) for one in codes[2:]]
-    assert ranks == sorted(ranks)
+    assert page.answer.steps
+    steps = page.html[page.html.index("Do this") : page.html.index("Checks: ")]
+    assert re.findall(r"#finding-(\w+)", steps) == [step.finding for step in page.answer.steps]
+    text = Page(page.html).text
+    places = [text.index(step.text) for step in page.answer.steps]
+    assert places == sorted(places)
 
 
 def test_a_wish_for_more_data_is_not_the_first_thing_to_do(make_run):
     made = report(make_run(60, 3, 6, churn=0.8))
     kinds = {finding.code: finding for finding in made.findings}["run_kind"].evidence["kind"]
     assert set(kinds) & {"undecidable", "too_early"} or not kinds.size
-    steps = made.html[made.html.index("What to do next") : made.html.index("The questions, answered")]
-    assert re.findall(r"#finding-(\w+)", steps)[0] == "best_checkpoint"
+    assert made.answer.steps[0].finding == "best_checkpoint"
 
 
 def test_what_has_no_value_is_a_dash_in_the_table_of_changes(make_run):
@@ -152,7 +148,7 @@ def test_links_lead_to_something(parsed):
 
 def test_without_scripts_there_are_figures_tables_and_pictures(parsed, comparison):
     loss = comparison.change.loc["loss"]
-    assert f"{loss['before']:.2f} at epoch" in parsed.text
+    assert f"{loss['before']:.2f} → {loss['after']:.2f}" in parsed.text
     assert parsed.count("svg") >= 5
     assert parsed.count("table") > 10
     for name in ("calibration loss, nats", "refinement loss, nats", "temperature"):

@@ -29,7 +29,10 @@ pytestmark = pytest.mark.browser
 #: Readings that need no samples, only numbers that the page has exactly.
 EXACT = [
     "pair",
-    "loss",
+    "loss_detail",
+    "calibrated_detail",
+    "calibrated_status",
+    "stayed_wrong_amount",
     "accuracy",
     "account",
     "cells",
@@ -167,7 +170,7 @@ def test_the_address_restores_the_choice(visit):
 
 def test_a_link_inside_the_page_keeps_the_address(visit):
     visit.choose(1, 4)
-    visit.run("document.querySelector('nav a').click()")
+    visit.run("document.querySelector('.checks a').click()")
     assert visit.run("return location.hash") == "#A=1&B=4"
 
 
@@ -380,7 +383,7 @@ def test_without_scripts_the_answer_is_readable(browser, path, page):
         pictures = browser.find_elements("css selector", ".chart svg")
         assert len(pictures) == 5
         assert all(one.is_displayed() and one.size["height"] > 50 for one in pictures)
-        assert "calibration loss, nats" in browser.find_element("css selector", "table").text
+        assert "calibration loss, nats" in browser.find_element("css selector", "#measured").text
         assert not browser.find_element("css selector", ".bar").is_displayed()
         assert not browser.find_element("css selector", ".tools").is_displayed()
     finally:

@@ -13,7 +13,7 @@ from confshift.analysis.history import summarize
 from confshift.analysis.panel import stack
 from confshift.analysis.reliability import isotonic_curve
 from confshift.findings.diagnosis import diagnose
-from confshift.reporting import binning, footer, page_data, template_context
+from confshift.reporting import binning, footer, layout, page_data
 
 
 # ------------------------------------------------------------------------------------------------ payload
@@ -134,5 +134,7 @@ def test_the_start_stands_beside_models_that_know_nothing(history):
 # ----------------------------------------------------------------------------------------------- sections
 def test_every_finding_of_diagnose_has_a_section_of_its_own(run):
     findings = diagnose(run)
-    assert {finding.question.section for finding in findings} <= {*template_context.SECTIONS} - {"other"}
+    assert {finding.question.section for finding in findings} <= {
+        part for section in layout.SECTIONS for part in section.parts
+    }
     assert len({finding.code for finding in findings}) == len(findings)

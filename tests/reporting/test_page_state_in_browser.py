@@ -344,18 +344,18 @@ def test_with_scripts_every_chart_has_its_place(visit):
     assert visit.run(SAID) == ""
 
 
-def test_every_step_is_printed_and_folded_again_after(visit):
+def test_what_is_folded_is_printed_and_folded_again_after(visit):
     visit.run(
         "for (const name of ['beforeprint', 'afterprint']) addEventListener(name, () => {"
-        "  window[name] = document.querySelector('.steps details').open; })"
+        "  window[name] = document.querySelector('details.line').open; })"
     )
-    assert visit.browser.find_elements("css selector", ".steps details:not([open])")
+    assert visit.browser.find_elements("css selector", "details.line:not([open])")
     visit.browser.execute_cdp_cmd("Page.printToPDF", {})
     assert visit.run("return [window.beforeprint, window.afterprint]") == [True, False]
 
 
-def test_without_scripts_every_step_is_printed(without_scripts):
-    later = without_scripts.find_element("css selector", ".steps ol[start] li")
+def test_without_scripts_what_is_folded_is_printed(without_scripts):
+    later = without_scripts.find_element("css selector", "details.line > div")
     seen = "return arguments[0].checkVisibility() && arguments[0].getBoundingClientRect().height > 10"
     assert not without_scripts.execute_script(seen, later)
     without_scripts.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})

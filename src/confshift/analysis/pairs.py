@@ -15,6 +15,8 @@ from confshift.analysis.significance import accuracy_bounds, skewed_bounds
 
 #: Samples in a block of the products: more would not be faster, and take memory.
 _BLOCK = 8192
+#: The columns of intervals of losses.
+_BOUNDS = ("loss_low", "loss_high", "refinement_low", "refinement_high")
 #: The relative rounding of a sum of so many products.
 _EPS = 1e-13
 
@@ -33,8 +35,9 @@ def pairs_of(panel: Panel, codes: Codes | None = None) -> pd.DataFrame:
     DataFrame
         Indexed by the positions before and after. Over the samples with a finite loss on both sides
         (`scored` of them): loss, refinement, calibration, scale (nats, each `_before` and `_after`),
-        cost_before and cost_after (of a mistake, NaN where none is wrong), loss_low and loss_high (95 % of
-        the change of the loss), and hedging, error_rate, mistake_cost, which add up to that change (nats).
+        cost_before and cost_after (of a mistake, NaN where none is wrong), loss_low, loss_high,
+        refinement_low and refinement_high (95 % of the change), and hedging, error_rate, mistake_cost, which
+        add up to the change of the loss (nats).
         Over those with an answer on both sides (`answered`): accuracy_before, accuracy_after, accuracy_low,
         accuracy_high (fractions), learned_answers and forgotten_answers.
 
@@ -72,10 +75,16 @@ def pairs_of(panel: Panel, codes: Codes | None = None) -> pd.DataFrame:
         columns[f"{name}_before"], columns[f"{name}_after"] = values
     share: NDArray[np.float64] | float = 1.0
     if codes is None:
-        low, high = _loss_bounds(panel, loss[1] - loss[0], sides(over_finite.counts)[0], first, second)
+        samples = sides(over_finite.counts)[0]
+        for name, values, (before, after) in (
+            ("loss", panel.loss, loss),
+            ("refinement", panel.refinement, refinement),
+        ):
+            bounds = _mean_bounds(values, panel.finite, after - before, samples, first, second)
+            columns[f"{name}_low"], columns[f"{name}_high"] = bounds
     else:
-        low, high, share = _by_groups(panel, codes)
-    columns["loss_low"], columns["loss_high"] = low, high
+        *bounds_by_groups, share = _by_groups(panel, codes)
+        columns |= dict(zip(_BOUNDS, bounds_by_groups, strict=True))
     bounds = accuracy_bounds(share * learned, share * forgotten, share * answers)
     columns["accuracy_low"], columns["accuracy_high"] = bounds
     for at in np.flatnonzero(learned + forgotten == 0):
@@ -86,20 +95,23 @@ def pairs_of(panel: Panel, codes: Codes | None = None) -> pd.DataFrame:
 
 
 def _by_groups(panel: Panel, codes: Codes) -> NDArray[np.float64]:
-    """Return the bounds of the change of the loss and what an answer counts for, shape (3, pairs)."""
+    """Return the bounds of the changes, by _BOUNDS, and what an answer counts for, shape (5, pairs)."""
     order = np.argsort(codes, kind="stable")
     starts = np.flatnonzero(np.diff(codes[order], prepend=-1))
     finite, answered = panel.finite[:, order], panel.answered[:, order]
-    loss, correct = np.where(finite, panel.loss[:, order], 0.0), panel.correct[:, order].astype(np.float64)
+    losses = [np.where(finite, values[:, order], 0.0) for values in (panel.loss, panel.refinement)]
+    correct = panel.correct[:, order].astype(np.float64)
     columns = []
-    for place in range(len(loss) - 1):
+    for place in range(len(correct) - 1):
         later = slice(place + 1, None)
-        change = _moments(loss[later] - loss[place], finite[later] & finite[place], starts)
+        bounds: list[NDArray[np.float64]] = []
+        for values in losses:
+            change = _moments(values[later] - values[place], finite[later] & finite[place], starts)
+            bounds += skewed_bounds(change.mean, change.spread, change.skewness, change.groups)
         answers = _moments(correct[later] - correct[place], answered[later] & answered[place], starts)
-        low, high = skewed_bounds(change.mean, change.spread, change.skewness, change.groups)
         share = share_of(answers.spread**2, answers.variance, answers.groups, answers.samples)
-        columns.append([low, high, share])
-    return np.concatenate(columns, axis=1) if columns else np.empty((3, 0))
+        columns.append([*bounds, share])
+    return np.concatenate(columns, axis=1) if columns else np.empty((len(_BOUNDS) + 1, 0))
 
 
 class _Moments(NamedTuple):
@@ -155,20 +167,21 @@ def _sums(rows: NDArray[Any], columns: NDArray[Any]) -> NDArray[np.float64]:
     return total
 
 
-def _loss_bounds(
-    panel: Panel,
+def _mean_bounds(
+    values: NDArray[np.float64],
+    finite: NDArray[np.bool_],
     change: NDArray[np.float64],
     samples: NDArray[np.float64],
     first: NDArray[np.intp],
     second: NDArray[np.intp],
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the interval of the mean change of the loss of every pair."""
-    count = len(panel.checkpoints)
+    """Return the interval of the mean change of every pair, of values (T, N) where they are finite."""
+    count, total = values.shape
     sums, squares, cubes, sizes = (np.zeros((count, count)) for _ in range(4))
-    for start in range(0, len(panel.targets), _BLOCK):
+    for start in range(0, total, _BLOCK):
         block = slice(start, start + _BLOCK)
-        members = panel.finite[:, block]
-        losses = np.where(members, panel.loss[:, block], np.nan)
+        members = finite[:, block]
+        losses = np.where(members, values[:, block], np.nan)
         # A sample's level, the same at most epochs, cancels in every change and would only cost digits.
         a = np.where(members, losses - _typical(losses), 0.0)
         m = members.astype(np.float64)

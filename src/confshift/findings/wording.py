@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import pandas as pd
 
 #: A number smaller than this is only the rounding of a sum.
 NOTHING = 1e-9
+#: A part of a change is written with no more.
+_MOST_DECIMALS = 6
 #: Below this, and above its inverse, a temperature is a bound rather than a fit.
 _NO_TEMPERATURE = 1e-3
 #: A sentence of a finding has at most this many words.
@@ -43,6 +45,27 @@ def apart(first: float, second: float) -> tuple[str, str]:
 
 def _with(value: float, decimals: int) -> str:
     return f"{value:.{decimals}f}".replace("-", "−")
+
+
+def adding_up(parts: Sequence[float], total: float) -> list[str]:
+    """Write the parts of an amount of loss, with its decimals, so that they add up as they are written.
+
+    What rounding down leaves over goes to the parts nearest to the next digit, so each is less than one unit
+    of the last digit from its value.
+
+    Examples
+    --------
+    >>> adding_up([0.394, 0.035, -0.027, -0.074], 0.328)
+    ['+0.39', '+0.04', '−0.03', '−0.07']
+    """
+    size = abs(total) if abs(total) > NOTHING else max(map(abs, parts))
+    decimals = min(len(nats(size).partition(".")[2]), _MOST_DECIMALS)
+    units = [part * 10**decimals for part in parts]
+    whole = [math.floor(unit) for unit in units]
+    missing = round(float(f"{total:.{decimals}f}") * 10**decimals) - sum(whole)
+    for place in sorted(range(len(parts)), key=lambda at: whole[at] - units[at])[: max(missing, 0)]:
+        whole[place] += 1
+    return [f"{unit / 10**decimals:+.{decimals}f}".replace("-", "−") for unit in whole]
 
 
 def signed(value: float) -> str:

@@ -12,26 +12,36 @@ from confshift.findings import wording
 #: `{name:format}`: a value of `pair_values` in one of the formats below. format.js has the same formats.
 READINGS = {
     "pair": ("Epoch {A:epoch} to {B:epoch}: loss {loss_moved:text}, accuracy {accuracy_change:points}."),
-    "loss_figure": "{loss_moved:text}",
+    "loss_levels": "{loss_levels:text}",
+    "loss_status": "{loss_status:text}",
     "loss_detail": (
-        "{finite_part:text}{loss_from:text} at {at_A:text}, {loss_to:text} at {at_B:text}. "
-        "95 % interval{by_groups:text} {loss_low:signed} to {loss_high:signed}{left_out:text}"
+        "{finite_part:text}{loss_change:signed} nats, 95 % interval{by_groups:text} {loss_low:signed} to "
+        "{loss_high:signed}"
     ),
-    "accuracy_figure": "{accuracy_change:points}",
+    "accuracy_levels": "{accuracy_before:percent} → {accuracy_after:percent}",
+    "accuracy_status": "{accuracy_status:text}",
     "accuracy_detail": (
-        "{accuracy_before:percent} at {at_A:text}, {accuracy_after:percent} at {at_B:text}. "
-        "95 % interval{by_groups:text} {accuracy_low:bare_points} to {accuracy_high:points}"
+        "{accuracy_change:points}, 95 % interval{by_groups:text} {accuracy_low:bare_points} to "
+        "{accuracy_high:bare_points}"
     ),
-    "temperature_figure": "{scale_after:repair}",
-    "temperature_detail": (
-        "Dividing the logits of {at_B:text} by {temperature_after:divisor} takes its loss from "
-        "{unscaled:text} to {scaled:text} (95 % margin {scale_margin:nats})"
+    "calibrated_levels": "{refinement_from:text} → {refinement_to:text}",
+    "calibrated_status": "{calibrated_status:text}",
+    "calibrated_detail": (
+        "{refinement_change:signed} nats, 95 % interval{by_groups:text} {refinement_low:signed} to "
+        "{refinement_high:signed}"
     ),
-    "loss": (
-        "Between {at_A:text} and {at_B:text} the loss {loss_course:text} from {loss_from:text} to "
-        "{loss_to:text} nats; once recalibrated it went from {refinement_from:text} to "
-        "{refinement_to:text}{left_out:text}."
-    ),
+    "not_counted": "{not_counted:text}",
+    "sources": "Where the {loss_change:signed} nats come from",
+    "total_amount": "{loss_change:signed}",
+    **{
+        f"{transition}_amount": f"{{{transition}_amount:text}}"
+        for transition in ("stayed_wrong", "forgotten", "learned", "stayed_right")
+    },
+    **{
+        f"{transition}_count": f"{{{transition}_samples:samples}}"
+        for transition in ("stayed_wrong", "forgotten", "learned", "stayed_right")
+    },
+    "total_count": "{N:samples}",
     "accuracy": (
         "Accuracy {accuracy_change:rose} from {accuracy_before:percent} to {accuracy_after:percent}: "
         "{learned_answers:samples} learned, {forgotten_answers:samples} forgotten."
@@ -73,19 +83,6 @@ READINGS = {
     ),
     "concentration": "{carried:text}",
     "scatter": "{up_samples:samples} of {N:count} lie above the dashed line: their loss is higher after.",
-    **{
-        f"cell_{transition}_{direction}": text
-        for (transition, direction), text in {
-            ("stayed_right", "up"): "Right but less sure: {n:samples}, {c:signed} nats.",
-            ("stayed_right", "down"): "Right and surer: {n:samples}, {c:signed} nats.",
-            ("forgotten", "up"): "Forgotten, now wrong: {n:samples}, {c:signed} nats.",
-            ("forgotten", "down"): "Forgotten, yet at a lower loss: {n:samples}, {c:signed} nats.",
-            ("learned", "up"): "Learned, yet at a higher loss: {n:samples}, {c:signed} nats.",
-            ("learned", "down"): "Learned, now right: {n:samples}, {c:signed} nats.",
-            ("stayed_wrong", "up"): "Wrong and worse: {n:samples}, {c:signed} nats.",
-            ("stayed_wrong", "down"): "Wrong but less bad: {n:samples}, {c:signed} nats.",
-        }.items()
-    },
 }
 
 #: Sentences, or parts of one, that depend on the numbers: by case, the text for that case.
@@ -96,11 +93,29 @@ CHOICES: dict[str, dict[str, str]] = {
         "fell": "down from ∞ nats",
         "stayed": "∞ at both",
     },
-    "loss_course": {
-        "finite": "{loss_change:rose}",
-        "rose": "rose to ∞; over the {scored:samples} with a finite loss at both it {loss_change:rose}",
-        "fell": "fell from ∞; over the {scored:samples} with a finite loss at both it {loss_change:rose}",
-        "stayed": "is ∞ at both; over the {scored:samples} with a finite loss at both it {loss_change:rose}",
+    "loss_levels": {
+        "finite": "{loss_from:text} → {loss_to:text}",
+        "rose": "up to ∞",
+        "fell": "down from ∞",
+        "stayed": "∞ at both",
+    },
+    **{
+        f"{quantity}_status": {
+            "up": "measurably up",
+            "down": "measurably down",
+            "same": "no measurable change",
+            "unknown": "too few samples to tell",
+        }
+        for quantity in ("loss", "accuracy", "calibrated")
+    },
+    "not_counted": {
+        "none": "",
+        "some": (
+            "Losses are over the {scored:samples} with a finite one at both; {nonfinite_before:count} at "
+            "{at_A:text} and {nonfinite_after:count} at {at_B:text} have none, {infinite_before:count} and "
+            "{infinite_after:count} of them an infinite one. Accuracy is over the {answered:samples} with an "
+            "answer at both."
+        ),
     },
     "finite_part": {
         "finite": "",
@@ -154,8 +169,6 @@ FORMATS: dict[str, Callable[[Any], str]] = {
     "count": lambda value: f"{value:,.0f}",
     "samples": wording.count,
     "epoch": wording.epoch,
-    "divisor": wording.divisor,
-    "repair": lambda value: f"{wording.nats(value)} nats" if value > wording.NOTHING else "nothing",
     "rose": wording.rose_or_fell,
     "text": str,
 }

@@ -41,8 +41,7 @@ def epoch_table(history: History) -> pd.DataFrame:
     """Return the main split's rows of `history.table`, with the shares of confident answers.
 
     `sure_right` and `sure_wrong` are the shares of the right and of the wrong answers with a confidence
-    above SURE, `scale_margin` is the 95 % margin of the scale loss. An axis can't show an
-    infinite mean, so it is NaN here, and `infinite_samples` is above 0.
+    above SURE. An axis can't show an infinite mean, so it is NaN here, and `infinite_samples` is above 0.
     """
     table = history.table
     table = table[table["split"] == history.split].reset_index(drop=True)
@@ -50,7 +49,6 @@ def epoch_table(history: History) -> pd.DataFrame:
     means = ["loss", "refinement_loss", "mistake_cost"]
     return table.assign(
         **{name: table[name].where(np.isfinite(table[name])) for name in means},
-        scale_margin=_MARGIN * table["scale_loss_se"],
         infinite_samples=table["nonfinite_samples"] - table["unanswered_samples"],
         sure_right=_sure(panel, panel.correct & panel.answered),
         sure_wrong=_sure(panel, ~panel.correct & panel.answered),

@@ -20,7 +20,6 @@ from confshift.analysis.panel import Panel
 from confshift.reporting import binning
 from confshift.reporting.captions import CHOICES, READINGS
 from confshift.reporting.epoch_tables import epoch_table, rise_starts
-from confshift.reporting.pair_values import ENDLESS
 from confshift.reporting.theme import CELL_LABELS, TRANSITION_LABELS
 from confshift.reporting.thumbnails import TILE, Thumbnails
 
@@ -32,7 +31,7 @@ _MAX_PAIR_CELLS, _MIN_EPOCHS = 100_000_000, 20
 #: The columns of `History.pairs` that the script needs where every loss is finite; the epochs' means do
 #: for the others.
 _PAIR_COLUMNS = [
-    *("loss_low", "loss_high", "accuracy_low", "accuracy_high"),
+    *("loss_low", "loss_high", "refinement_low", "refinement_high", "accuracy_low", "accuracy_high"),
     *("hedging", "error_rate", "mistake_cost"),
 ]
 
@@ -134,7 +133,7 @@ def page_data(
     panel, pair = history.main, places_of(history, comparison)
     gaps = not panel.finite.all()
     columns = list(history.pairs) if gaps else _PAIR_COLUMNS
-    numbers = epoch_table(history).select_dtypes("number").replace(math.inf, ENDLESS)
+    numbers = epoch_table(history).select_dtypes("number")
     data = PageData(
         tables=tables,
         specs=specs,

@@ -13,9 +13,6 @@ from confshift.analysis.decomposition import TRANSITIONS
 from confshift.findings import wording
 from confshift.reporting.captions import CHOICES, fill
 
-#: Stands for an infinite temperature: JSON has no infinity.
-ENDLESS = 1e300
-
 
 def pair_values(
     comparison: Comparison,
@@ -47,8 +44,6 @@ def pair_values(
         "N": len(comparison.panel.targets),
         "by_groups": wording.by_groups(change.loc["loss"]),
         **_of_samples(comparison),
-        "temperature_after": min(comparison.after.temperature, ENDLESS),
-        "scale_margin": after["scale_margin"],
         **{part: account.loc[part, "contribution"] for part in account.index},
         "cost_before": account.loc["mistake_cost", "before"],
         "cost_after": account.loc["mistake_cost", "after"],
@@ -59,13 +54,13 @@ def pair_values(
     for name, quantity in _CHANGES.items():
         row = change.loc[quantity]
         values |= {f"{name}_{column}": row[column] for column in ("before", "after", "change")}
-    for side in ("before", "after"):
-        values[f"scaled_{side}"] = values[f"loss_{side}"] - values[f"scale_{side}"]
-    for name in ("loss", "accuracy"):
-        values |= {f"{name}_{end}": change.loc[name, f"change_{end}"] for end in ("low", "high")}
+    for name, quantity in _INTERVALS.items():
+        values |= {f"{name}_{end}": change.loc[quantity, f"change_{end}"] for end in ("low", "high")}
     for side, row in (("before", before), ("after", after)):
         values |= {f"{name}_{side}": row[column] for name, column in _OF_EPOCH.items()}
     values |= _distinct_losses(values)
+    amounts = wording.adding_up([values[name] for name in TRANSITIONS], values["loss_change"])
+    values |= {f"{name}_amount": text for name, text in zip(TRANSITIONS, amounts, strict=True)}
     values |= _texts_of_choices(values)
     return {name: value.item() if hasattr(value, "item") else value for name, value in values.items()}
 
@@ -75,8 +70,11 @@ def _texts_of_choices(values: Mapping[str, Any]) -> dict[str, str]:
     infinite = values["infinite_before"] > 0, values["infinite_after"] > 0
     moves = {(False, False): "finite", (False, True): "rose", (True, False): "fell", (True, True): "stayed"}
     keys = {
-        **dict.fromkeys(("loss_moved", "loss_course", "finite_part"), moves[infinite]),
-        "left_out": "some" if values["nonfinite_before"] + values["nonfinite_after"] > 0 else "none",
+        **dict.fromkeys(("loss_moved", "loss_levels", "finite_part"), moves[infinite]),
+        **dict.fromkeys(("left_out", "not_counted"), "some" if _left_out(values) else "none"),
+        "loss_status": _status(values, "loss"),
+        "accuracy_status": _status(values, "accuracy"),
+        "calibrated_status": _status(values, "refinement"),
         "costs": "wrong" if math.isfinite(values["cost_before"] + values["cost_after"]) else "right",
         "class_fall": "fell" if values["fell_before"] - values["fell_after"] > wording.NOTHING else "none",
         "class_top": "adds" if values["top_contribution"] > wording.NOTHING else "none",
@@ -87,6 +85,18 @@ def _texts_of_choices(values: Mapping[str, Any]) -> dict[str, str]:
         else "within_noise",
     }
     return {name: fill(CHOICES[name][key], values) for name, key in keys.items()}
+
+
+def _left_out(values: Mapping[str, Any]) -> bool:
+    return bool(values["nonfinite_before"] + values["nonfinite_after"] > 0)
+
+
+def _status(values: Mapping[str, Any], name: str) -> str:
+    """Tell whether an interval excludes 0, and on which side."""
+    low, high = values[f"{name}_low"], values[f"{name}_high"]
+    if math.isnan(low):
+        return "unknown"
+    return "up" if low > 0 else "down" if high < 0 else "same"
 
 
 def _distinct_losses(values: Mapping[str, Any]) -> dict[str, str]:
@@ -106,15 +116,14 @@ def _distinct_losses(values: Mapping[str, Any]) -> dict[str, str]:
 _LOSS_PAIRS = {
     ("loss_from", "loss_to"): ("loss_before", "loss_after"),
     ("refinement_from", "refinement_to"): ("refinement_before", "refinement_after"),
-    ("unscaled", "scaled"): ("loss_after", "scaled_after"),
 }
 _CHANGES = {
     "loss": "loss",
     "accuracy": "accuracy",
     "refinement": "refinement_loss",
     "calibration": "calibration_loss",
-    "scale": "scale_loss",
 }
+_INTERVALS = {"loss": "loss", "accuracy": "accuracy", "refinement": "refinement_loss"}
 _CONCENTRATION = {"top_1": "top_1_percent", "top_10": "top_10_percent", "cancelling": "cancelling_samples"}
 _OF_EPOCH = {
     "gap": "confidence_gap",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
@@ -13,52 +13,29 @@ import pandas as pd
 from confshift.analysis.comparison import Comparison
 from confshift.analysis.history import History
 from confshift.findings import wording
-from confshift.findings.question import Finding
+from confshift.findings.question import SEVERITIES, Finding
 from confshift.findings.two_runs import course
 from confshift.reporting import footer
 from confshift.reporting.captions import READINGS, fill
-from confshift.reporting.charts import CHARTS, chart_specs
-from confshift.reporting.charts.parts import Chart, ChartContext
+from confshift.reporting.charts import chart_specs
+from confshift.reporting.charts.parts import ChartContext
 from confshift.reporting.epoch_tables import chart_context, epoch_table, run_tables, two_run_tables
+from confshift.reporting.first_screen import first_screen, verdicts
+from confshift.reporting.glossary import Glossary
+from confshift.reporting.layout import TextTable, card_of, charts_of, lay_out, text_table
 from confshift.reporting.output import document
 from confshift.reporting.page_data import PageData, SampleData, page_data, places_of, sample_data
 from confshift.reporting.pair_tables import pair_tables, shown_classes
 from confshift.reporting.pair_values import pair_values
 from confshift.reporting.subject import Story
-from confshift.reporting.theme import CELL_LABELS
 from confshift.reporting.vega import compiled, pictures
-
-#: The title of each section, by its anchor.
-SECTIONS = {
-    "rise": "Is it systematic, and which checkpoint is best?",
-    "account": "What changed",
-    "cells": "In which samples",
-    "history": "How it came about",
-    "parts": "Calibration or information",
-    "classes": "Where: classes",
-    "reliability": "Can the confidence be believed?",
-    "concentration": "How many samples carry it",
-    "samples": "Single samples",
-    "start": "Was the start sane?",
-    "measuring": "Is it measured right?",
-    "other": "Further questions",
-}
-
 
 #: Samples times epochs, and samples, that a page holds one by one.
 _MAX_CELLS, _MAX_SAMPLES = 2_000_000, 20_000
-#: Rows of a table on the page, which is not a spreadsheet.
-_MAX_ROWS = 20
 #: A class filter with more entries would not help.
 _MAX_FILTER = 2_000
 #: Samples in the table of those that rose most.
 _MOVERS = 12
-
-#: The findings whose advice is the answer to "what now?".
-_ABOUT_THE_RUN = ("diverged", "run_kind", "best_checkpoint")
-
-#: A table as text: its head, its rows, and how many more there are.
-TextTable = Mapping[str, Any]
 
 
 def sample_limit(story: Story) -> int:
@@ -93,8 +70,8 @@ def contents(story: Story) -> dict[str, Any]:
     highest = tables["epochs"]["loss"].max()
     return {
         **_words(story, values),
-        "top": _charts("top", context),
-        "sections": _sections(story.findings, context),
+        **_findings(story.findings, context),
+        "new_glossary": Glossary,
         "pictures": pictures(specs, tables, paired=context.paired),
         "paired": context.paired,
         "two_runs": story.two_runs,
@@ -109,6 +86,18 @@ def contents(story: Story) -> dict[str, Any]:
         "data": _json(data),
         "pair_arrays": arrays,
     }
+
+
+def _findings(findings: Sequence[Finding], context: ChartContext) -> dict[str, Any]:
+    """Return the findings by severity, and as they stand in the sections."""
+    cards = [card_of(finding) for finding in findings]
+    sections, others = lay_out(cards, context)
+    by_severity = {
+        severity: [card for card in cards if card["severity"] == severity] for severity in SEVERITIES
+    }
+    top = charts_of("top", context)
+    codes = [card["code"] for card in cards]
+    return {"cards": by_severity, "sections": sections, "others": others, "top": top, "codes": codes}
 
 
 def sample_contents(story: Story, *, limit: int) -> tuple[int, dict[str, Any]]:
@@ -131,44 +120,23 @@ def sample_contents(story: Story, *, limit: int) -> tuple[int, dict[str, Any]]:
 
 def _values(story: Story, classes: list[int]) -> dict[str, Any]:
     """Return the numbers of the sentences, for the pair of the report."""
-    by_epoch = epoch_table(story.page_history)
-    before, after = (by_epoch.iloc[at] for at in places_of(story.page_history, story.comparison))
-    return pair_values(story.comparison, classes, story.side_names, before=before, after=after)
+    by_epoch, comparison = epoch_table(story.page_history), story.comparison
+    before, after = (by_epoch.iloc[at] for at in places_of(story.page_history, comparison))
+    values = pair_values(comparison, classes, story.side_names, before=before, after=after)
+    return values if story.two_runs else {**values, **verdicts(story.history, comparison)}
 
 
 def _words(story: Story, values: Mapping[str, Any]) -> dict[str, Any]:
-    sentences = {key: text for key, text in READINGS.items() if not key.startswith("cell_")}
     return {
         "title": story.title,
-        "answer": story.answer,
-        "findings": [_card(finding) for finding in story.findings],
-        "steps": _steps(story.findings),
-        "readings": {key: fill(text, values) for key, text in sentences.items()},
-        "cell_sentences": _cell_sentences(story.comparison),
+        **first_screen(story, values),
+        "values": values,
+        "readings": {key: fill(text, values) for key, text in READINGS.items()},
         "key_table": key_table(story.comparison.change),
         "movers": _movers(story.comparison),
-        "start": _text_table(footer.start_table(story.history)),
-        "problems": _text_table(story.problems),
+        "start": text_table(footer.start_table(story.history)),
+        "problems": text_table(story.problems),
     }
-
-
-def _steps(findings: Iterable[Finding]) -> list[Finding]:
-    """Return the findings with a next step, the most useful first, each step once."""
-    first: dict[str, Finding] = {}
-    for finding in sorted(findings, key=_urgency):
-        if finding.next_step:
-            first.setdefault(finding.next_step, finding)
-    return list(first.values())
-
-
-def _urgency(finding: Finding) -> int:
-    """Rank advice on the whole run first, then what to look at, then what is undecided."""
-    is_decided = finding.verdict != "not applicable" and "undecidable" not in set(
-        finding.evidence.get("kind", ())
-    )
-    if finding.code in _ABOUT_THE_RUN and is_decided:
-        return _ABOUT_THE_RUN.index(finding.code)
-    return len(_ABOUT_THE_RUN) + ("yes", "no", "cannot tell", "not applicable").index(finding.verdict)
 
 
 def _json(data: PageData | SampleData) -> str:
@@ -177,52 +145,6 @@ def _json(data: PageData | SampleData) -> str:
     for sign in "<>&":
         text = text.replace(sign, f"\\u{ord(sign):04x}")
     return text
-
-
-def _sections(findings: Iterable[Finding], context: ChartContext) -> list[dict[str, Any]]:
-    """Put every finding into its section; those of a section that the page lacks come last."""
-    cards: dict[str, list[dict[str, Any]]] = {anchor: [] for anchor in SECTIONS}
-    for finding in findings:
-        cards.get(finding.question.section, cards["other"]).append(_card(finding))
-    sections = [
-        {"anchor": anchor, "title": title, "charts": _charts(anchor, context), "cards": cards[anchor]}
-        for anchor, title in SECTIONS.items()
-    ]
-    return [section for section in sections if section["charts"] or section["cards"]]
-
-
-def _charts(section: str, context: ChartContext) -> list[Chart]:
-    """Return the charts of a section that this page can show."""
-    return [
-        chart
-        for chart in CHARTS.values()
-        if chart.section == section
-        and (context.paired or not chart.pair_only)
-        and not (context.two_runs and chart.one_run)
-    ]
-
-
-def _card(finding: Finding) -> dict[str, Any]:
-    return {
-        "code": finding.code,
-        "title": finding.title,
-        "verdict": finding.verdict,
-        "sentence": finding.sentence,
-        "answer": finding.answer,
-        "details": finding.details,
-        "severity": finding.severity,
-        "next_step": finding.next_step,
-        "evidence": _text_table(finding.evidence),
-    }
-
-
-def _cell_sentences(comparison: Comparison) -> list[tuple[str, str]]:
-    cells = comparison.cells
-    rows = []
-    for cell in CELL_LABELS:
-        values = {"n": int(cells.loc[cell, "samples"]), "c": float(cells.loc[cell, "contribution"])}
-        rows.append(("_".join(cell), fill(READINGS["cell_" + "_".join(cell)], values)))
-    return rows
 
 
 def _movers(comparison: Comparison) -> list[list[str]]:
@@ -275,17 +197,3 @@ def key_table(change: pd.DataFrame) -> TextTable:
         )
     head = ["quantity", "before", "after", "change", "95 % interval", "samples"]
     return {"head": head, "rows": rows, "more": 0}
-
-
-def _text_table(table: pd.DataFrame) -> TextTable:
-    """Return the first rows of a table as text."""
-    frame = table.reset_index() if any(name is not None for name in table.index.names) else table
-    rows = [[_cell(value) for value in row] for row in frame.head(_MAX_ROWS).itertuples(index=False)]
-    head = [str(name).replace("_", " ") for name in frame.columns]
-    return {"head": head, "rows": rows, "more": max(0, len(frame) - _MAX_ROWS)}
-
-
-def _cell(value: Any) -> str:
-    if isinstance(value, float):
-        return "–" if value != value else f"{value:,.4g}" if abs(value) < 1e6 else f"{value:.3e}"
-    return str(value)

@@ -86,10 +86,12 @@ function listen() {
   for (const details of all("details.rows")) details.addEventListener("toggle", () => { if (details.open) fillTable(details); });
   for (const kind of ["csv", "svg"])
     for (const button of all(`button.${kind}`)) button.addEventListener("click", () => download(button.closest(".figure"), kind));
+  for (const button of all("button.copy")) button.addEventListener("click", () => copy(button));
   // A link inside the page must not overwrite the epochs in the address.
   for (const link of all('a[href^="#"]')) link.addEventListener("click", event => {
     event.preventDefault();
     const target = find(link.getAttribute("href"));
+    for (let fold = target?.closest("details"); fold; fold = fold.parentElement.closest("details")) fold.open = true;
     target?.scrollIntoView({behavior: "smooth"});
     target?.focus({preventScroll: true});
   });
@@ -106,7 +108,7 @@ function listen() {
 function listenToPrinting() {
   let closed = [];
   addEventListener("beforeprint", () => {
-    closed = all(".steps details:not([open])");
+    closed = all("details:not(.rows, [open])");
     for (const details of closed) details.open = true;
     for (const chart of charts.values()) chart.view.resize().run();
   });

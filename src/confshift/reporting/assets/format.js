@@ -30,6 +30,19 @@ function apart(first, second) {
 
 const signed = value => (value < -NOTHING ? MINUS : "+") + nats(Math.abs(value));
 
+const MOST_DECIMALS = 6;
+
+// The parts of an amount of loss, with its decimals, so that they add up as they are written.
+function addingUp(parts, total) {
+  const size = Math.abs(total) > NOTHING ? Math.abs(total) : Math.max(...parts.map(Math.abs));
+  const decimals = Math.min((nats(size).split(".")[1] ?? "").length, MOST_DECIMALS), unit = 10 ** decimals;
+  const wholes = parts.map(part => Math.floor(part * unit)), rest = at => parts[at] * unit - wholes[at];
+  const missing = Math.round(Number(fixed(total, decimals)) * unit) - sum(wholes);
+  const nearest = [...parts.keys()].sort((a, b) => rest(b) - rest(a));
+  for (const at of nearest.slice(0, Math.max(missing, 0))) wholes[at]++;
+  return wholes.map(whole => (whole < 0 ? MINUS : "+") + fixed(Math.abs(whole) / unit, decimals));
+}
+
 function percent(share) {
   const distance = Math.min(Math.abs(share), 1 - Math.abs(share));
   let decimals = 1;
@@ -51,8 +64,6 @@ const FORMATS = {
   count: whole,
   samples: value => `${whole(value)} sample${value === 1 ? "" : "s"}`,
   epoch: value => String(Number.isInteger(value) ? value : Number(value.toPrecision(6))),
-  repair: value => value > NOTHING ? `${nats(value)} nats` : "nothing",
-  divisor: value => value < 1e-3 ? "ever smaller numbers" : value < 1e3 ? fixed(value, 2) : "ever larger numbers",
   rose: value => Math.abs(value) <= NOTHING ? "did not change" : value > 0 ? "rose" : "fell",
   text: String,
 };

@@ -44,10 +44,7 @@ function showTip(_, event, item, value) {
 function write() {
   const values = state.values;
   for (const element of all("[data-reading]")) element.textContent = fill(data.readings[element.dataset.reading], values);
-  for (const row of views.rows("cells", state)) {
-    const sentence = find(`[data-cell="${row.key}"]`);
-    if (sentence) sentence.textContent = fill(data.readings[`cell_${row.key}`], {n: row.samples, c: row.contribution});
-  }
+  writeBars();
   document.body.classList.toggle("moved", state.before !== data.pair[0] || state.after !== data.pair[1]);
   for (const [side, at] of [["A", state.before], ["B", state.after]]) {
     const control = find(`#epoch-${side}`);
@@ -56,6 +53,17 @@ function write() {
   for (const details of all("details.rows[open]")) fillTable(details);
   writeMovers();
   writePinned();
+}
+
+// The bars of the first screen, from zero, which is where the losses lie that did not change.
+function writeBars() {
+  const amountOf = name => name === "total" ? state.values.loss_change : state.values[name];
+  const bars = all("[data-bar]"), amounts = bars.map(bar => amountOf(bar.dataset.bar));
+  const low = Math.min(0, ...amounts), room = Math.max(0, ...amounts) - low || 1;
+  bars.forEach((bar, at) => {
+    bar.style.left = `${100 * (Math.min(amounts[at], 0) - low) / room}%`;
+    bar.style.width = `${100 * Math.abs(amounts[at]) / room}%`;
+  });
 }
 
 function writeMovers() {
@@ -144,6 +152,22 @@ async function svgOf(figure) {
   const light = Array.from(document.styleSheets[0].cssRules).find(rule => rule.selectorText === ":root").style;
   return svg?.replace(/="var\(--(\w+)\)"/g, (_, name) => `="${light.getPropertyValue(`--${name}`).trim()}"`)
     .replace(">", '><rect width="100%" height="100%" fill="white"/>');
+}
+
+// Puts the text beside a button into the clipboard. A page opened from a file may have no clipboard of its own: then
+// the text is selected and copied as a reader would do it, and stays selected where even that is forbidden.
+async function copy(button) {
+  const text = find("code", button.parentElement);
+  let isCopied = false;
+  try {
+    await navigator.clipboard.writeText(text.textContent);
+    isCopied = true;
+  } catch {
+    getSelection().selectAllChildren(text);
+    isCopied = document.execCommand("copy");
+  }
+  button.textContent = isCopied ? "Copied" : "Selected";
+  setTimeout(() => { button.textContent = "Copy"; }, 2000);
 }
 
 async function download(figure, kind) {

@@ -5,7 +5,7 @@ const [UP, DOWN, UNCHANGED] = [0, 1, 2];
 
 // The values of one epoch that sentences name, and their columns in `data.epochs`.
 const OF_EPOCH = {
-  loss: "loss", accuracy: "accuracy", refinement: "refinement_loss", calibration: "calibration_loss", scale: "scale_loss", cost: "mistake_cost",
+  loss: "loss", accuracy: "accuracy", refinement: "refinement_loss", calibration: "calibration_loss", cost: "mistake_cost",
   gap: "confidence_gap", ece: "ece", ece_null: "ece_null", sure_right: "sure_right", sure_wrong: "sure_wrong",
   nonfinite: "nonfinite_samples", infinite: "infinite_samples",
 };
@@ -107,26 +107,30 @@ class Pairs {
     const own = this.data.pair;
     if (before === own[0] && after === own[1])  // as Python computed them
       return Object.fromEntries(Object.entries(this.data.values).map(([name, value]) => [name, number(value)]));
-    const c = this.columns, nameOf = at => `epoch ${FORMATS.epoch(this.epochs[at])}`;
-    const values = {A: this.epochs[before], B: this.epochs[after], at_A: nameOf(before), at_B: nameOf(after), temperature_after: c.temperature[after], by_groups: this.data.values.by_groups};
+    const nameOf = at => `epoch ${FORMATS.epoch(this.epochs[at])}`;
+    const values = {A: this.epochs[before], B: this.epochs[after], at_A: nameOf(before), at_B: nameOf(after), by_groups: this.data.values.by_groups};
     Object.assign(values, this.ofEpochs(before, after), this.computed(before, after));
-    for (const name of ["loss", "accuracy", "refinement", "calibration", "scale"])
+    for (const name of ["loss", "accuracy", "refinement", "calibration"])
       values[`${name}_change`] = values[`${name}_after`] - values[`${name}_before`];
     [values.loss_from, values.loss_to] = apart(values.loss_before, values.loss_after);
     [values.refinement_from, values.refinement_to] = apart(values.refinement_before, values.refinement_after);
-    for (const side of ["before", "after"]) values[`scaled_${side}`] = values[`loss_${side}`] - values[`scale_${side}`];
-    [values.unscaled, values.scaled] = apart(values.loss_after, values.scaled_after);
-    values.scale_margin = c.scale_margin[after];
     Object.assign(values, this.cellValues(before, after), this.classValues(before, after), this.concentration(before, after));
+    const amounts = addingUp(TRANSITIONS.map(name => values[name]), values.loss_change);
+    TRANSITIONS.forEach((name, at) => { values[`${name}_amount`] = amounts[at]; });
     return Object.assign(values, this.texts(values));
   }
 
   // The sentences that depend on the numbers; pair_values.py chooses them in the same way.
   texts(values) {
     const course = values.infinite_before > 0 ? values.infinite_after > 0 ? "stayed" : "fell" : values.infinite_after > 0 ? "rose" : "finite";
+    const leftOut = values.nonfinite_before + values.nonfinite_after > 0 ? "some" : "none";
+    const status = (low, high) => Number.isNaN(low) ? "unknown" : low > 0 ? "up" : high < 0 ? "down" : "same";
     const keys = {
-      loss_moved: course, loss_course: course, finite_part: course,
-      left_out: values.nonfinite_before + values.nonfinite_after > 0 ? "some" : "none",
+      loss_moved: course, loss_levels: course, finite_part: course,
+      left_out: leftOut, not_counted: leftOut,
+      loss_status: status(values.loss_low, values.loss_high),
+      accuracy_status: status(values.accuracy_low, values.accuracy_high),
+      calibrated_status: status(values.refinement_low, values.refinement_high),
       costs: Number.isFinite(values.cost_before + values.cost_after) ? "wrong" : "right",
       class_fall: values.fell_before - values.fell_after > NOTHING ? "fell" : "none",
       class_top: values.top_contribution > NOTHING ? "adds" : "none",

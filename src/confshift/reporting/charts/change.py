@@ -89,11 +89,12 @@ CHARTS = (
         "From the loss before to the loss after, in three steps that add up",
         "account",
         account_chart,
-        steps(34),
+        steps(48),
         note="Loss = mean hedge (how unsure the model is of its own answer, right or wrong) + error rate × "
         "mean cost of a mistake.",
         pair_only=True,
-        still=700,
+        half=True,
+        still=540,
         paper=640,
     ),
     Chart(
@@ -105,7 +106,8 @@ CHARTS = (
         note="Every sample is in one bar; the bars add up to the change. Forgotten: right before, wrong "
         "after; learned: the other way round.",
         pair_only=True,
-        still=700,
+        half=True,
+        still=540,
         paper=640,
     ),
     Chart(
@@ -117,5 +119,6 @@ CHARTS = (
         note="The curve climbs while losses rose, falls where they fell, and ends at the mean's change.",
         follows="samples",
         pair_only=True,
+        half=True,
     ),
 )

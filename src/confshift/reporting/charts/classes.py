@@ -123,6 +123,7 @@ CHARTS = (
         note="Diamond: a class's whole contribution; all classes add up to the change.",
         follows="samples",
         pair_only=True,
+        half=True,
         paper=640,
     ),
     Chart(
@@ -132,6 +133,7 @@ CHARTS = (
         class_accuracy_chart,
         steps(20),
         pair_only=True,
+        half=True,
         paper=640,
     ),
     Chart(

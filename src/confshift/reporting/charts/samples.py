@@ -62,12 +62,11 @@ CHARTS = (
         "Each sample's loss, before and after",
         "samples",
         scatter_chart,
-        340,
+        300,
         source="samples",
         note="Hover for the sample, click to follow it. Losses below 0.001 stand at the edge.",
         follows="samples",
         pair_only=True,
-        half=True,
     ),
     Chart(
         "trajectory",
@@ -77,6 +76,5 @@ CHARTS = (
         340,
         follows="samples",
         one_run=True,
-        half=True,
     ),
 )

@@ -1,0 +1,88 @@
+"""The first screen: what the page is about, what to do, three figures, and where the change comes from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from confshift.analysis.comparison import Comparison
+from confshift.analysis.decomposition import TRANSITIONS
+from confshift.analysis.history import History
+from confshift.findings import wording
+from confshift.findings.told import is_judged, within_choice
+from confshift.recalibration import biases_take_part
+from confshift.reporting.subject import Story
+
+#: How the first screen writes a verdict on the loss, by its status.
+_VERDICTS = {
+    "systematic": "up, systematic",
+    "small": "up, systematic but little",
+    "flat": "no rise beyond noise",
+    "within_jitter": "up, but within the jitter of the epochs",
+    "below_resolution": "too few samples to tell",
+    "unscored": "too much left out to tell",
+}
+_SPLITS = {"val": "validation", "train": "training"}
+
+
+def first_screen(story: Story, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the names that the template uses for the first screen.
+
+    Parameters
+    ----------
+    story : Story
+    values : mapping
+        `pair_values` of the pair of the report.
+    """
+    return {
+        "subject": _subject(story),
+        "answer": story.answer,
+        "bars": _bars(values),
+        "calibrated_by": _calibrated_by(story),
+    }
+
+
+def verdicts(history: History, comparison: Comparison) -> dict[str, str]:
+    """Return what the run's own verdicts, which know about all epochs, say of the pair of the report."""
+    verdicts = {
+        f"{quantity}_status": "no more than picking the best explains"
+        for quantity in ("loss", "accuracy")
+        if within_choice(history, comparison, quantity)
+    }
+    status = history.rise.loc["loss", "status"]
+    if is_judged(history, comparison) and status in _VERDICTS:
+        verdicts["loss_status"] = _VERDICTS[status]
+    return verdicts
+
+
+def _subject(story: Story) -> str:
+    """Say what the page is about: the samples, the classes, the checkpoints."""
+    panel, split = story.history.main, story.history.split
+    counts = [
+        (f"{name}: " if story.two_runs else "")
+        + f"{wording.count(len(epochs), 'checkpoint')}, epoch{'s' if len(epochs) > 1 else ''} "
+        + "–".join(dict.fromkeys((wording.epoch(epochs[0]), wording.epoch(epochs[-1]))))
+        for name, epochs in (
+            (name, history.main.epochs) for name, history in zip("AB", story.histories, strict=False)
+        )
+    ]
+    samples, classes = wording.count(len(panel.targets)), wording.count(len(panel.class_names), "class")
+    return " · ".join([f"{_SPLITS.get(split, split)}, {samples}, {classes}", *counts])
+
+
+def _bars(values: Mapping[str, Any]) -> dict[str, str]:
+    """Return the place of each bar of the first screen, as a style; the script has the same function."""
+    amounts = {name: values[name] for name in TRANSITIONS} | {"total": values["loss_change"]}
+    low, high = min(0.0, *amounts.values()), max(0.0, *amounts.values())
+    room = high - low or 1.0
+    return {
+        name: f"left: {100 * (min(amount, 0) - low) / room:.2f}%; width: {100 * abs(amount) / room:.2f}%"
+        for name, amount in amounts.items()
+    }
+
+
+def _calibrated_by(story: Story) -> str:
+    """Name what recalibrates the loss once calibrated."""
+    panel = story.history.main
+    biases = biases_take_part(len(panel.targets), len(panel.class_names))
+    return "a temperature and biases" if biases else "a temperature"
