@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from functools import cache
 
 import numpy as np
 import pytest
-from real_runs import ARRAYS, checkpoints_of
+from odd_runs import ODD, SAMPLES, TARGETS, UP, epochs_of, history_of
+from real_runs import ARRAYS
 
 from confshift.analysis.comparison import compare
 from confshift.analysis.history import summarize
@@ -24,56 +24,6 @@ from confshift.predictions import Predictions
 ADVICE = re.compile(r"(?:[Kk]eep|[Gg]o back to|[Pp]refer|[Tt]he checkpoint to keep is) epoch (\d+(?:\.\d+)?)")
 VAGUE = re.compile(r"[Kk]eep (?:the|an|this)\b|[Pp]refer (?:the|an)\b|earlier checkpoint|if you keep")
 
-RANDOM = np.random.default_rng(7)
-SAMPLES = 500
-TARGETS = RANDOM.integers(0, 4, SAMPLES)
-SIGNAL, NOISE = np.eye(4)[TARGETS], RANDOM.normal(size=(SAMPLES, 4))
-
-
-def epochs_of(strengths, scales, jitter=0.05):
-    """Logits whose shape knows as much as a strength says, on a scale, with jitter of their own."""
-    random = np.random.default_rng(3)
-    return [
-        scale * (strength * SIGNAL + NOISE + jitter * random.normal(size=NOISE.shape)) - 9
-        for strength, scale in zip(strengths, scales, strict=True)
-    ]
-
-
-UP, FLAT = np.linspace(0.2, 2, 8), np.full(16, 2.0)
-NOTHING = np.full_like(NOISE, np.nan)
-SOME = np.where(np.arange(SAMPLES)[:, None] < 100, np.nan, 0.0)
-BIAS = np.array([1.5, 0, 0, 0])
-
-ODD = {
-    "confidence": epochs_of([*UP, *FLAT], np.r_[np.ones(8), np.linspace(1, 5, 16)]),
-    "overfitting": epochs_of([*UP, *np.linspace(2, 0.8, 16)], np.r_[np.ones(8), np.linspace(1, 3, 16)]),
-    "more mistakes": epochs_of([*UP, *np.linspace(2, 0.5, 16)], np.ones(24)),
-    "hidden": epochs_of([*UP, *np.linspace(2, 1.4, 16)], np.linspace(0.1, 0.5, 24)),
-    "jitter": epochs_of([*UP, *FLAT], np.ones(24), jitter=0.5),
-    "improving": epochs_of(np.linspace(0.2, 2, 24), np.ones(24)),
-    "class drift": [z + t * BIAS / 12 for t, z in enumerate(epochs_of([*UP, *FLAT], np.ones(24)))],
-    "the first is the best": epochs_of(np.linspace(2, 0.5, 20), np.linspace(1, 3, 20)),
-    "two epochs": epochs_of([1, 2], [1, 9]),
-    "one epoch": epochs_of([1], [1]),
-    "nothing at the end": [*epochs_of([*UP, *FLAT], np.linspace(0.5, 3, 24)), NOTHING, NOTHING],
-    "nothing in the middle": [
-        *epochs_of([*UP, *FLAT[:4]], np.linspace(0.5, 3, 12)),
-        NOTHING,
-        *epochs_of(FLAT[:8], np.linspace(3, 5, 8)),
-    ],
-    "some samples lost at the end": [
-        *epochs_of([*UP, *FLAT[:8]], np.linspace(0.5, 3, 16)),
-        *(SOME + z for z in epochs_of(FLAT[:8], np.linspace(3, 6, 8))),
-    ],
-    "collapse": [*epochs_of(UP, np.ones(8)), *[0 * NOISE - BIAS] * 3],
-    "separable": [scale * SIGNAL - 9 for scale in (0.5, 2, 5, 9, 20, 30)],
-    "never learned": [scale * NOISE - 9 for scale in (0.1, 1, 2, 4, 6, 8)],
-    "infinite at the end": [
-        *epochs_of([*UP, *FLAT[:8]], np.linspace(0.5, 3, 16)),
-        *[np.where((np.arange(SAMPLES) < 9)[:, None] & (SIGNAL > 0), -np.inf, 0.0) + 3 * SIGNAL + NOISE] * 6,
-    ],
-}
-
 
 def calibrated(samples, make, classes=4):
     """Return a model whose logits are those of its own probabilities, then changed."""
@@ -87,15 +37,6 @@ def one_that_is_worse(checkpoint):
     """Return a later checkpoint that is a little worse."""
     predictions = checkpoint.predictions
     return Checkpoint.from_predictions(Predictions(1.3 * predictions.logits, predictions.targets), epoch=2)
-
-
-@cache
-def history_of(name):
-    if name not in ODD:
-        return summarize(checkpoints_of(name))
-    return summarize(
-        Checkpoint.from_predictions(Predictions(z, TARGETS), epoch=epoch) for epoch, z in enumerate(ODD[name])
-    )
 
 
 @pytest.mark.parametrize("name", [*ODD, *sorted(path.stem for path in ARRAYS.glob("*.npz"))])

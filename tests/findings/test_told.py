@@ -94,7 +94,7 @@ def test_the_best_of_the_epochs_before_another_one_is_picked_too(last):
     answer = answer_run(longer, comparison, ())
     assert answer.kind == "chosen_pair"
     assert "accuracy did not fall beyond what picking the best epoch explains" in answer.why
-    assert answer.action.startswith("No measurable difference between")
+    assert answer.action.endswith("do not measurably differ.")
 
 
 def test_the_first_epoch_is_not_picked_where_the_last_is_the_best():

@@ -98,7 +98,7 @@ def _remarks(history: History, comparison: Comparison) -> tuple[str, ...]:
     remarks = [first, few_infinite(history.main), _other_numbers(history, comparison)]
     if any(comparison.infinite_samples):
         remarks.append(_over_finite(comparison))
-    remarks += [_wrong_labels(history), _few_wrong(history), _start_is_best(history)]
+    remarks += [_never_learned(history), _wrong_labels(history), _few_wrong(history), _start_is_best(history)]
     return tuple(remark for remark in remarks if remark)
 
 
@@ -139,6 +139,13 @@ def _few_wrong(history: History) -> str:
     number = count(wrong, "wrong sample") if wrong else "no wrong sample"
     only = f"{'is' if wrong < 2 else 'are'} {'only ' if wrong else ''}{number}"
     return f"At epoch {epoch(kept)} there {only}: too few to fit a temperature to."
+
+
+def _never_learned(history: History) -> str:
+    divergence = history.divergence
+    if divergence.learned or len(divergence.table) < 2 or not history.main.answered.any():
+        return ""
+    return "No epoch's answers are better than a guess."
 
 
 def _wrong_labels(history: History) -> str:

@@ -60,7 +60,7 @@ def _better(history: History, comparison: Comparison, before: str, after: str) -
         return f"Epoch {before if change.loc['loss', 'change'] > 0 else after} has the lower loss."
     if is_told(history, comparison, "accuracy"):
         return f"Epoch {after if change.loc['accuracy', 'change'] > 0 else before} has the higher accuracy."
-    return f"No measurable difference between epochs {before} and {after}."
+    return f"Epochs {before} and {after} do not measurably differ."
 
 
 def _measured(history: History, comparison: Comparison) -> str:
@@ -69,7 +69,7 @@ def _measured(history: History, comparison: Comparison) -> str:
         return ""
     if excludes_0(row):
         return ", no more than picking the best epoch explains"
-    return ", no more than sampling error explains"
+    return ", which may be noise"
 
 
 def _infinite_loss(infinite: tuple[int, int], names: tuple[str, str]) -> str:

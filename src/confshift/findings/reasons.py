@@ -15,6 +15,7 @@ from confshift.checkpoint import Checkpoint
 from confshift.findings.chosen_pair import loss_clause
 from confshift.findings.diverged import answers_after
 from confshift.findings.left_out import zero_samples
+from confshift.findings.rise import in_units
 from confshift.findings.run_kind import kind_of
 from confshift.findings.told import is_judged, is_told
 from confshift.findings.wording import apart, count, epoch, nats, points
@@ -66,9 +67,9 @@ def _has_learned(history: History) -> bool:
 def tied_epochs(history: History) -> list[float]:
     """Return the epochs that are statistically tied with the one to keep, that one among them; or none."""
     choice, candidates = history.recommendation, history.candidates
-    criterion = next(
-        (name for name in ("refinement_loss", "loss") if history.best.loc[name, "epoch"] == choice.epoch), ""
-    )
+    criterion = "refinement_loss" if choice.calibrated else "loss"
+    if math.isnan(history.rise.loc["loss", "resolution"]):  # no spread, so nothing to rank epochs by
+        return []
     members = candidates[candidates["in_set"].astype(bool)]
     if criterion not in members.index.get_level_values("criterion"):
         return []
@@ -284,9 +285,8 @@ def _undecidable(history: History, comparison: Comparison) -> str:
     row = history.rise.loc["loss"]
     rise = _rise(history, comparison)
     if row["status"] == "systematic":
-        samples = count(row["samples"])
         doubt = "can't show whether the model itself got worse, or only its confidence"
-        return f"{rise}, {_BEYOND_NOISE}. These {samples} {doubt}."
+        return f"{rise}, {_BEYOND_NOISE}. These {in_units(row)} {doubt}."
     if row["status"] == "within_jitter":
         return (
             f"{rise}, no more than it jitters from epoch to epoch. A real rise would go on; jitter would not."
