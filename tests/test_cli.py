@@ -184,7 +184,7 @@ def test_report_of_two_runs_takes_an_epoch_of_each_and_names_both_in_json(rising
     options = ("--before", 7, "--after", 2, "--json", "--out", out)
     found = json.loads(call("report", rising, calmer, *options).stdout)
     assert (found["run"], found["other"], found["page"]) == (str(rising), str(calmer), str(out))
-    assert "calmer (epoch 2) against rising (epoch 7): loss " in found["verdict"]
+    assert "calmer at epoch 2 against rising at epoch 7: " in found["verdict"]
 
 
 def test_report_and_history_are_told_how_often_the_question_is_asked(rising, tmp_path):
@@ -377,7 +377,7 @@ def test_without_a_run_the_one_written_to_last_is_taken(rising, tmp_path, monkey
 def test_without_a_run_anywhere_the_remedy_is_told(command, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     result = call(command, code=2)
-    assert "no RUN given, and runs/ holds no run" in result.stderr
+    assert "RUN is missing, and runs/ holds none" in result.stderr
 
 
 def break_nothing(path):

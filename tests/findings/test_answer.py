@@ -171,10 +171,10 @@ def test_two_runs_are_held_against_each_other_in_loss_accuracy_and_once_calibrat
     change = comparison.change["change"]
     loss, calibrated = (nats(abs(change[name])) for name in ("loss", "refinement_loss"))
     assert change["loss"] > 0 > change["refinement_loss"]
-    assert answer.action == "Prefer large: it is better, even once calibrated."
+    assert answer.action == "Prefer large: lower loss, higher accuracy."
     assert answer.why == (
-        f"large (epoch 9) against small (epoch 3): loss {loss} nats higher, accuracy "
-        f"{100 * change['accuracy']:.1f} points higher, loss once calibrated {calibrated} nats lower."
+        f"large at epoch 9 against small at epoch 3: its loss is {loss} nats higher, its accuracy is "
+        f"{100 * change['accuracy']:.1f} points higher and its calibrated loss is {calibrated} nats lower."
     )
     assert answer.steps[0].text.startswith("Keep epoch 9 of large, the lowest loss once calibrated: ")
 
@@ -182,14 +182,16 @@ def test_two_runs_are_held_against_each_other_in_loss_accuracy_and_once_calibrat
 def test_names_that_make_no_short_sentence_are_replaced(two_models):
     for names in (("a run", "b"), ("x" * 40, "b"), ("first run", "second run")):
         _, answer = answer_about(two_models, names)
-        assert answer.action == "Prefer the second run: it is better, even once calibrated."
-        assert answer.why.startswith("The second run (epoch 9) against the first run (epoch 3): loss ")
+        assert answer.action == "Prefer the second run: lower loss, higher accuracy."
+        assert answer.why.startswith(
+            "The second run at epoch 9 against the first run at epoch 3: its loss is "
+        )
 
 
 def test_what_two_runs_do_not_differ_in_is_said(two_models):
     _, answer = answer_about([two_models[0]] * 2, ("a", "b"))
-    assert answer.action == "Keep either: they do not differ measurably."
-    assert answer.why.count("not measurably different") == 3
+    assert answer.action == "Keep either: they are equal within noise."
+    assert answer.why.endswith(": loss, accuracy and calibrated loss are the same within noise.")
 
 
 def test_two_runs_that_differ_only_in_scale_are_equal_once_calibrated(two_models):
@@ -197,4 +199,4 @@ def test_two_runs_that_differ_only_in_scale_are_equal_once_calibrated(two_models
     checkpoint = history.main.checkpoints[0].predictions
     louder = history_of([4 * checkpoint.logits], checkpoint.targets)
     _, answer = answer_about([history, louder], ("a", "b"))
-    assert answer.action == "Calibrate either: then they do not differ."
+    assert answer.action == "Calibrate either: then they are equal within noise."

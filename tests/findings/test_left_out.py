@@ -201,7 +201,7 @@ def test_the_difference_of_two_runs_names_the_infinite_one():
         "two: 48 samples give their true class a probability of 0, so its loss is infinite." in answer.remarks
     )
     assert "one: 48" not in answer.text
-    assert "Over the 352 samples with a finite loss in both, the loss of the second is " in answer.text
+    assert "Over the 352 samples with a finite loss in both, its loss is " in answer.text
 
 
 def test_the_course_of_a_run_that_ends_badly_is_not_that_it_ends_at_its_best():

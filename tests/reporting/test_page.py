@@ -303,7 +303,7 @@ def test_two_runs_are_compared_at_the_best_of_each(make_run):
     assert [data["values"]["A"], data["values"]["B"]] == best
     assert {row["label"] for row in data["tables"]["account"]} >= {f"loss at A (epoch {best[0]})", "hedging"}
     assert [finding.code for finding in made.findings] == [finding.code for finding in diagnose(expected)]
-    assert "second run (epoch" in made.answer.why
+    assert "second run at epoch" in made.answer.why
     assert "history" not in parsed.attributes("id")
     assert not parsed.misnested
 
@@ -386,9 +386,9 @@ def test_runs_of_one_name_are_told_apart_by_their_folders(make_logits, tmp_path)
         for epoch, one in enumerate(logits):
             run.append(Predictions(one, targets), epoch=epoch)
         run.flush()
-    assert report(runs[0], other=runs[1]).answer.why.startswith("b/run (epoch 0) against a/run (epoch 0): ")
+    assert report(runs[0], other=runs[1]).answer.why.startswith("b/run at epoch 0 against a/run at epoch 0: ")
     twice = report(str(runs[0].path), other=runs[0].path)  # paths do as well
-    assert twice.answer.why.startswith("The second run (epoch 0) against the first run (epoch 0): ")
+    assert twice.answer.why.startswith("The second run at epoch 0 against the first run at epoch 0: ")
 
 
 def test_an_epoch_that_one_of_two_runs_lacks_is_asked_for_by_its_own_name(make_run):

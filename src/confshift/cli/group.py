@@ -48,7 +48,7 @@ def newest_run_folder() -> Path:
 
     newest = newest_run(RUNS)
     if newest is None:
-        raise click.UsageError(f"no RUN given, and {RUNS}/ holds no run: give the folder of one")
+        raise click.UsageError(f"RUN is missing, and {RUNS}/ holds none: give the folder of a run")
     remark(f"run: {newest}")
     return newest
 

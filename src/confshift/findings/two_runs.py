@@ -18,6 +18,8 @@ from confshift.findings.wording import count, epoch, nats, points
 
 #: A name with more words or letters makes no short sentence.
 _MOST_LETTERS = 24
+#: A fit ends this near to the best, so a smaller difference is none.
+_ROUNDING = 1e-6
 _ORDINALS = ("the first run", "the second run")
 _PLACES = ("RUN", "OTHER")
 
@@ -72,53 +74,58 @@ def _better(comparison: Comparison, names: tuple[str, str]) -> tuple[int | None,
         return None, "Choose: lower calibrated loss, or higher accuracy."
     if by_loss or by_accuracy:
         at = 0 if by_loss + by_accuracy > 0 else 1
-        what = {
-            (True, True): "better, even once calibrated",
-            (True, False): "the lower calibrated loss",
-            (False, True): "the higher accuracy",
-        }[bool(by_loss), bool(by_accuracy)]
-        verb = "it is" if by_loss and by_accuracy else "it has"
-        return at, f"Prefer {names[at]}: {verb} {what}."
+        lower = "lower loss" if by_accuracy else "lower calibrated loss"
+        what = [lower] * bool(by_loss) + ["higher accuracy"] * bool(by_accuracy)
+        return at, f"Prefer {names[at]}: {', '.join(what)}."
     if not infinite[0] and _sign(comparison, "loss"):
-        return None, "Calibrate either: then they do not differ."
-    return None, "Keep either: they do not differ measurably."
+        return None, "Calibrate either: then they are equal within noise."
+    return None, "Keep either: they are equal within noise."
 
 
 def _sign(comparison: Comparison, quantity: str) -> int:
     """Return whether a quantity is measurably higher (1) or lower (-1) in the second run, or neither (0)."""
     row = comparison.change.loc[quantity]
-    if not excludes_0(row):
+    if not excludes_0(row) or abs(row["change"]) < _ROUNDING:
         return 0
     return 1 if row["change"] > 0 else -1
 
 
 def _who(comparison: Comparison, first: str, second: str) -> str:
-    sides = (
-        f"{name[0].upper() + name[1:] if at else name} (epoch {epoch(side.epoch)})"
-        if name in _ORDINALS
-        else f"{name} (epoch {epoch(side.epoch)})"
-        for at, name, side in ((1, second, comparison.after), (0, first, comparison.before))
-    )
-    return " against ".join(sides) + ":"
+    start = "The second run" if second == _ORDINALS[1] else second
+    ends = [epoch(side.epoch) for side in (comparison.before, comparison.after)]
+    return f"{start} at epoch {ends[1]} against {first} at epoch {ends[0]}:"
 
 
 def _what(comparison: Comparison) -> str:
     """Say how the second run differs from the first."""
-    accuracy = f"accuracy {_difference(comparison, 'accuracy')}"
     infinite = comparison.infinite_samples
     if any(infinite):
         which = "both have" if all(infinite) else "the second has" if infinite[1] else "the first has"
-        return f"{which} an infinite loss; {accuracy}."
-    parts = [f"loss {_difference(comparison, 'loss')}", accuracy]
-    if comparison.before.fit_status == comparison.after.fit_status == "ok":
-        parts.append(f"loss once calibrated {_difference(comparison, 'refinement_loss')}")
-    return f"{', '.join(parts)}."
+        return f"{which} an infinite loss; {_listed(_differences(comparison, ('accuracy',)))}."
+    has_fits = comparison.before.fit_status == comparison.after.fit_status == "ok"
+    quantities = ("loss", "accuracy", "refinement_loss") if has_fits else ("loss", "accuracy")
+    return f"{_listed(_differences(comparison, quantities))}."
 
 
-def _difference(comparison: Comparison, quantity: str) -> str:
+_NAMES = {"loss": "loss", "accuracy": "accuracy", "refinement_loss": "calibrated loss"}
+
+
+def _differences(comparison: Comparison, quantities: tuple[str, ...]) -> list[str]:
+    """Say what is measurably higher or lower, then what is the same."""
+    parts = [
+        f"its {_NAMES[name]} is {_amount(comparison, name)}" for name in quantities if _sign(comparison, name)
+    ]
+    same = [_NAMES[name] for name in quantities if not _sign(comparison, name)]
+    verb = "is" if len(same) == 1 else "are"
+    return [*parts, f"{_listed(same)} {verb} the same within noise"] if same else parts
+
+
+def _listed(parts: list[str]) -> str:
+    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
+
+
+def _amount(comparison: Comparison, quantity: str) -> str:
     row = comparison.change.loc[quantity]
-    if not excludes_0(row):
-        return "not measurably different"
     amount = abs(row["change"])
     by = points(amount).lstrip("+") if row["unit"] == "fraction" else f"{nats(amount)} nats"
     return f"{by} {'higher' if row['change'] > 0 else 'lower'}"
@@ -138,10 +145,8 @@ def _remarks(
         if number
     ]
     if any(comparison.infinite_samples):
-        samples, difference = count(len(comparison.panel.targets)), _difference(comparison, "loss")
-        remarks.append(
-            f"Over the {samples} with a finite loss in both, the loss of the second is {difference}."
-        )
+        samples, difference = count(len(comparison.panel.targets)), _differences(comparison, ("loss",))[0]
+        remarks.append(f"Over the {samples} with a finite loss in both, {difference}.")
     return tuple(remark for remark in remarks if remark)
 
 
