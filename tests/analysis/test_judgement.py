@@ -225,3 +225,34 @@ def test_recorded_rates_tell_the_jitter_before_a_drop_from_that_after_it(rates, 
         for epoch, margin in enumerate(margins)
     ]
     assert judge(stack(run)).rise.loc["loss", "status"] == status
+
+
+def biased_run(logits, targets, *, noise):
+    """Ten checkpoints: the last gives one class too much, with noise in its logits or without."""
+    shift = np.r_[1.5, np.zeros(logits.shape[1] - 1)]
+    last = logits + shift + noise * np.random.default_rng(0).standard_normal(logits.shape)
+    steps = [0.0, *np.linspace(1.0, 1.001, 8)]
+    return [
+        Checkpoint.from_predictions(Predictions(scores, targets), epoch=epoch)
+        for epoch, scores in enumerate([*(step * logits for step in steps), last])
+    ]
+
+
+@pytest.mark.parametrize(
+    ("samples", "noise", "repaired"), [(2000, 0.0, True), (2000, 1.5, False), (80, 0.0, False)]
+)
+def test_biases_repair_the_mistakes_of_a_drift_and_no_others(samples, noise, repaired):
+    """Of 80 samples they take no part, so they repair nothing."""
+    random = np.random.default_rng(1)
+    targets = random.integers(0, 4, samples)
+    logits = 1.5 * np.eye(4)[targets] + random.standard_normal((samples, 4))
+    history = summarize(biased_run(logits, targets, noise=noise))
+    assert history.rise.loc["error_rate", "amount"] > 0.02
+    assert history.biases_repair_errors is repaired
+
+
+def test_the_upper_bound_is_held_against_the_fall_too(rise):
+    fall = rise["amount"] / rise["share_of_fall"]
+    known = np.isfinite(fall) & (rise["share_of_fall"] > 0)
+    assert known.any()
+    np.testing.assert_allclose(rise["upper_share_of_fall"][known], (rise["upper_bound"] / fall)[known])

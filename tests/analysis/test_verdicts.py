@@ -234,3 +234,30 @@ def test_otherwise_all_epochs_tell_what_jitter_is(epochs, drops):
 def test_of_two_drops_before_the_lowest_mean_the_later_one_counts():
     series = series_of(around(after_a_drop(40)), np.arange(40.0), drops=(5, 13, 25))
     np.testing.assert_array_equal(series.at_the_last_rates, series.errors.means[13:])
+
+
+#: The refinement loss of a training on handwriting whose rate was far too high at epochs 13 and 14.
+BEFORE = [2.247, 0.736, 0.45, 0.356, 0.315, 0.278, 0.271, 0.268, 0.249, 0.25, 0.247, 0.245, 0.26]
+PEAK = [0.668, 1.156]
+AFTER = [
+    *(0.676, 0.588, 0.543, 0.513, 0.496, 0.479, 0.466, 0.453, 0.444, 0.433, 0.431, 0.425, 0.419, 0.413),
+    *(0.41, 0.409, 0.404, 0.401),
+]
+WILD = 0.3 + 0.04 * np.random.default_rng(0).standard_normal(9)
+
+
+@pytest.mark.parametrize(
+    ("means", "status"),
+    [
+        ([*BEFORE, *PEAK, *AFTER], "setback"),
+        ([*BEFORE, PEAK[1], *AFTER], "setback"),  # one epoch
+        ([*BEFORE, *PEAK, *np.subtract(AFTER, 0.15), 0.25, 0.25, 0.255], "flat"),  # all made up for
+        ([*BEFORE, *PEAK, *AFTER[:8], 0.25, *AFTER[8:]], "within_jitter"),  # made up for once
+        ([*BEFORE[:4], *WILD, *PEAK, *AFTER], "within_jitter"),  # the jitter before is as large
+        ([*BEFORE, *np.geomspace(0.25, 1.2, 12), *AFTER], "within_jitter"),  # not sudden
+        ([*BEFORE[:2], *PEAK, *AFTER], "flat"),  # nothing was learned before
+    ],
+)
+def test_a_sudden_rise_that_was_not_made_up_for_is_a_setback(means, status):
+    assert judged(around(means))["status"] == status
+    assert judged(1 + 100 * around(means))["status"] == status

@@ -431,6 +431,7 @@ KEPT = {
     "class_drift": (1500, 1),
     "biased_start": (1500, 1),
     "high_rate": (700, 1),
+    "accident": (700, 1),
 }
 ARRAYS = Path(__file__).parents[1] / "findings" / "real_runs"
 

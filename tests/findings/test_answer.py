@@ -200,3 +200,15 @@ def test_two_runs_that_differ_only_in_scale_are_equal_once_calibrated(two_models
     louder = history_of([4 * checkpoint.logits], checkpoint.targets)
     _, answer = answer_about([history, louder], ("a", "b"))
     assert answer.action == "Calibrate either: then they are equal within noise."
+
+
+def test_a_rise_that_may_be_noise_does_not_hide_that_the_model_keeps_what_it_learned(confident):
+    """The loss goes up and down with the temperature alone, so the loss once calibrated stays the same."""
+    base = confident.main.checkpoints[2].predictions
+    scales = np.r_[0.2, 0.4, np.tile([1.5, 4.0], 9)]
+    history = history_of(scales[:, None, None] * base.logits, base.targets)
+    assert (history.rise.loc["loss", "status"], kind_of(history)) == ("within_jitter", "loss_undecided")
+    answer = answer_of(history)
+    assert answer.why.startswith("The model did not get worse: at most ")
+    assert answer.why.endswith("whether that is a lasting rise is undecided.")
+    assert len(answer.why.split()) <= 35

@@ -90,6 +90,7 @@ def row(**changed):
         "finite_samples": 10_000,
         "share_of_rise": 1.0,
         "share_of_fall": 0.18,
+        "upper_share_of_fall": 0.2,
         "hump": np.nan,
         "hump_epoch": np.nan,
         "hump_until": np.nan,
@@ -108,6 +109,7 @@ class Judged(NamedTuple):
     balance_share: float
     divergence: bool = False
     same_rate: pd.DataFrame = pd.DataFrame()
+    biases_repair_errors: bool = False
 
 
 def judged(loss, refinement=None, errors=None, in_set=None, drift=0.0):
@@ -189,6 +191,16 @@ def test_a_rise_within_jitter_is_higher_than_before_or_may_be_taken_back():
     neither = series_rise(judged({"status": "within_jitter", "trend_p": 0.5, "level": 1.4}).rise, "loss")
     assert "not beyond the jitter" in neither.sentence
     assert "slow fluctuation" not in neither.sentence
+
+
+def test_what_a_sudden_rise_has_left_is_told_with_when_it_came_and_how_high_it_was():
+    hump = {"hump": 3.9, "hump_epoch": 12.0, "hump_until": 90.0, "hump_left": 0.31}
+    finding = series_rise(judged({"status": "setback", **hump}).rise, "loss")
+    assert finding.verdict == "cannot tell"
+    for part in ("jumped up to epoch 12, by 3.90 nats", "0.93 at epoch 90", "up by 0.31 nats", "no trend"):
+        assert part in finding.sentence
+    assert "taken back" not in finding.sentence
+    assert "Find out what happened there" in finding.next_step
 
 
 BARELY = {"hinge": 4.0, "shape": 3.7, "level": 6.0}
@@ -292,6 +304,10 @@ DOUBT = {
 }
 
 
+KEEPS = {**FLAT, "upper_share_of_fall": 0.02}
+SET_BACK = {**WORSE, "status": "setback"}
+
+
 @pytest.mark.parametrize(
     ("loss", "refinement", "errors", "kind"),
     [
@@ -316,6 +332,17 @@ DOUBT = {
         (FLAT, WORSE, FLAT, "hidden_overfitting"),
         ({"status": "within_jitter"}, WORSE, WORSE, "hidden_overfitting"),
         ({"status": "below_resolution"}, FLAT, FLAT, "undecidable"),
+        ({"status": "below_resolution"}, KEEPS, KEEPS, "loss_undecided"),
+        ({"status": "within_jitter"}, KEEPS, KEEPS, "loss_undecided"),
+        ({"status": "within_jitter"}, {**KEEPS, "status": "below_resolution"}, KEEPS, "loss_undecided"),
+        ({"status": "within_jitter"}, {**KEEPS, "status": "within_jitter"}, KEEPS, "undecidable"),
+        ({"status": "within_jitter"}, KEEPS, {**KEEPS, "upper_share_of_fall": np.nan}, "undecidable"),
+        ({"status": "within_jitter"}, KEEPS, FLAT, "undecidable"),
+        ({"status": "unscored"}, KEEPS, KEEPS, "unscored"),
+        (FLAT, KEEPS, KEEPS, "no_rise"),
+        ({"status": "within_jitter"}, SET_BACK, FLAT, "setback"),
+        (FLAT, SET_BACK, WORSE, "setback"),
+        ({}, SET_BACK, FLAT, "overfitting"),
         ({"status": "too_few_epochs"}, FLAT, FLAT, "too_early"),
         (FLAT, FLAT, FLAT, "no_rise"),
     ],
@@ -585,6 +612,9 @@ def test_a_rise_that_is_class_balance_is_class_drift_unless_knowledge_is_lost_to
     minor = {**rest, "share_of_rise": 0.2, "share_of_fall": 0.04}
     assert kind_of(judged({}, errors=errors, drift=0.6)) == "class_drift"
     assert kind_of(judged({}, errors=errors, drift=0.4)) == "overfitting"
+    repaired = judged({}, FLAT, errors, drift=0.4)._replace(biases_repair_errors=True)
+    assert kind_of(repaired) == "confidence"
+    assert kind_of(repaired._replace(balance_share=0.05)) == "overfitting"
     assert kind_of(judged({}, rest, drift=0.6)) == "overfitting"
     assert kind_of(judged({}, minor, drift=0.6)) == "class_drift"
     assert kind_of(judged({}, minor)) == "confidence_and_more"
@@ -620,6 +650,8 @@ def test_every_kind_has_a_verdict_and_a_sentence():
         "mostly_confidence",
         "confidence_and_more",
         "class_drift",
+        "setback",
+        "loss_undecided",
         "diverged",
         "improving",
         "no_rise",

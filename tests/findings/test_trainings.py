@@ -157,3 +157,17 @@ def test_a_training_that_diverges_is_stopped_soon_after(name):
     assert stops[1].should_stop
     assert f"diverged at epoch {begin:g}; keep epoch" in stops[1].stop_reason
     assert "diverged" not in stops[0].stop_reason
+
+
+def test_what_an_accident_cost_is_called_a_setback_and_no_overfitting():
+    """At epochs 13 and 14 the rate was too high; what T and biases leave is .255 before, .371 at the end."""
+    run = judged("accident")
+    assert run.history.rise.loc["refinement_loss", "status"] == "setback"
+    assert kind_of(run.history) == "setback"
+    assert "neither overfitting nor confidence" in run.findings["run_kind"].sentence
+    assert run.verdict("lost_information") == "yes"
+    assert run.kept.epoch <= 12
+    row = run.history.rise.loc["refinement_loss"]
+    assert f"jumped up to epoch {row['hump_epoch']:g} and has not come down again" in run.answer.why
+    assert run.answer.action == f"Keep epoch {run.kept.epoch:g}, and calibrate it."
+    assert "Find out what happened there" in run.answer.steps[1].text

@@ -28,7 +28,7 @@ from confshift.analysis.recommendation import (
     richer_than,
     row_to_keep,
 )
-from confshift.analysis.rise import Judgement, balance_share, check_looks, judge
+from confshift.analysis.rise import Judgement, balance_share, check_looks, judge, repairs_errors
 from confshift.analysis.series import Looks
 from confshift.analysis.unscored import enough_answers
 from confshift.checkpoint import Checkpoint
@@ -152,14 +152,8 @@ class History:
     @cached_property
     def _best(self) -> pd.DataFrame:
         table = self.table[self.table["split"] == self.split]
-        columns = [
-            "epoch",
-            *(name + end for name in CRITERIA for end in ("", "_se")),
-            "finite_loss",
-            "nonfinite_samples",
-            "temperature",
-            "fit_status",
-        ]
+        columns = ["epoch", *(name + end for name in CRITERIA for end in ("", "_se"))]
+        columns += ["finite_loss", "nonfinite_samples", "temperature", "fit_status"]
         positions = [_best_position(self.main, criterion) for criterion in CRITERIA]
         return table.iloc[positions][columns].set_index(pd.Index(CRITERIA, name="criterion"))
 
@@ -186,7 +180,8 @@ class History:
         make it so at the last epoch. Then amount, bounds and last_value are inf; finite_best_value and
         finite_last_value are over the finite_samples whose loss is finite at both. share_of_rise is the
         share of the loss's rise (errors at their cost in nats), share_of_fall that of the fall from the first
-        epoch to the lowest; inf where the loss did not rise, or nothing fell.
+        epoch to the lowest, upper_share_of_fall that of the upper bound; inf where the loss did not rise, or
+        nothing fell.
         """
         return self.judgement.rise
 
@@ -239,6 +234,11 @@ class History:
     def balance_share(self) -> float:
         """The share of the loss's rise, in `rise`, that is class balance; 0 where that may be noise."""
         return balance_share(self.main, self.rise.loc["loss"], self._codes)
+
+    @cached_property
+    def biases_repair_errors(self) -> bool:
+        """Whether biases repair the mistakes added in `rise`; asked of the logits of two checkpoints."""
+        return repairs_errors(self.main, self.rise.loc["error_rate"], codes=self._codes)
 
     @cached_property
     def divergence(self) -> Divergence:

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from confshift.analysis.causes.learning_rate import lasting_drops
 from confshift.analysis.grouping import Codes, Groups, group_codes, mean_error
 from confshift.analysis.panel import Panel
-from confshift.analysis.series import STATUSES, Looks, Series, hump_of, judge_series, series_of
+from confshift.analysis.series import ALPHA, STATUSES, Looks, Series, hump_of, judge_series, series_of
+from confshift.analysis.significance import mcnemar
 from confshift.analysis.unscored import Selection, infinite_end, judged_flat, select
 from confshift.errors import ConfshiftError
 
@@ -114,7 +115,8 @@ def _add_shares(rows: dict[str, dict[str, Any]], panel: Panel) -> None:
     for name, row in rows.items():
         amount = row["amount"] * (_nats_for_errors(row, panel) if name == "error_rate" else 1)
         row["share_of_rise"] = _share(amount, of_loss)
-        row["share_of_fall"] = _share(row["amount"], row.pop("fall"))
+        row["share_of_fall"] = _share(row["amount"], row["fall"])
+        row["upper_share_of_fall"] = _share(row["upper_bound"], row.pop("fall"))
         if row["status"] == "systematic" and max(row["share_of_rise"], row["share_of_fall"]) < SMALL:
             row["status"] = "small"
 
@@ -157,6 +159,29 @@ def balance_share(panel: Panel, row: pd.Series, codes: Codes | None = None) -> f
     if not changes.mean() > 2 * error:
         return 0.0
     return float(changes.mean() / row["amount"])
+
+
+def repairs_errors(panel: Panel, row: pd.Series, *, codes: Codes | None = None) -> bool:
+    """Whether biases repair the mistakes added in this row of `rise`: beyond chance none is left.
+
+    Parameters
+    ----------
+    panel : Panel
+    row : Series
+        Of the error rate.
+    codes : ndarray of int, shape (N,), optional
+        Of groups that err together.
+    """
+    right = []
+    for epoch in (row["best_epoch"], row["last_epoch"]):
+        checkpoint = panel.checkpoints[int(np.flatnonzero(panel.epochs == epoch)[0])]
+        if not math.isfinite(checkpoint.joint_temperature):
+            return False
+        predictions = checkpoint.predictions
+        scores = predictions.logits / checkpoint.joint_temperature + np.array(checkpoint.biases)
+        right.append(scores.argmax(axis=1) == predictions.targets)
+    switches = mcnemar(*right, codes=codes)
+    return switches.forgotten <= switches.learned or switches.p_value >= ALPHA
 
 
 def check_looks(looks: Looks) -> None:

@@ -45,6 +45,11 @@ STATUSES = {
         "that is real between these two, but within the jitter from epoch to epoch",
         "within the jitter from epoch to epoch",
     ),
+    "setback": Status(
+        "cannot tell",
+        "that is real, and what a sudden rise in between has left",
+        "what a sudden rise in between has left",
+    ),
     "below_resolution": Status(
         "cannot tell",
         "this many samples can't tell whether that is systematic",
@@ -154,11 +159,14 @@ def judge_series(series: Series, *, looks: Looks = "once") -> dict[str, Any]:
     numbers = _numbers(series, critical)
     beyond = bool(numbers["statistic"] > critical)
     status = _status(count, beyond, persistence, numbers, errors.units)
+    since = series.last_candidate if beyond else math.nan
+    if status == "within_jitter" and _is_setback(series, since=since, left=numbers["amount"]):
+        status = "setback"
     return {
         "verdict": STATUSES[status].verdict,
         "status": status,
         **numbers,
-        "since": series.last_candidate if beyond else math.nan,
+        "since": since,
         **persistence._asdict(),
         **counts,
     }
@@ -262,3 +270,29 @@ def hump_of(errors: EpochMeans, epochs: NDArray[np.float64]) -> Hump:
     low_again = np.flatnonzero(means[top + 1 :] <= means[start] + _REST * height)
     until = top + 1 + int(low_again[0]) if len(low_again) else end
     return Hump(float(height), float(epochs[top]), float(epochs[until]), float(means[until] - means[start]))
+
+
+#: What a sudden rise left is so many times the jitter on either side of it, in so many epochs.
+_LEFT, _SIDE = 5.0, 8
+
+
+def _is_setback(series: Series, *, since: float, left: float) -> bool:
+    """Tell whether a series ends higher because of one sudden rise that it has not made up for.
+
+    Most of the rise of a hump came in one step, every epoch from there on is measurably worse than the lowest
+    (the last that is not is `since`), and what is left of it is far beyond the jitter before and after. The
+    hump itself, which a test for trends takes for jitter, is not in that.
+    """
+    means, epochs = series.errors.means, series.epochs
+    hump = hump_of(series.errors, epochs)
+    if math.isnan(hump.hump):
+        return False
+    top = int(np.flatnonzero(epochs == hump.hump_epoch)[0])
+    start = int(np.argmin(means[:top]))
+    steps = np.diff(means[start : top + 1])
+    step = start + 1 + int(np.argmax(steps))
+    sides = means[max(0, step - _SIDE) : step], means[top + 1 :]
+    if min(map(len, sides)) < _SIDE // 2 or not since < epochs[step]:
+        return False
+    jitter = max(float(np.median(np.abs(np.diff(side, 2)))) for side in sides) / _MEDIAN_SIZE
+    return bool(steps.max() >= hump.hump / 2 and left > _LEFT * jitter)

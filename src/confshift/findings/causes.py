@@ -162,7 +162,7 @@ def _lost_over_run(history: History, series: pd.DataFrame) -> tuple[Verdict, str
     if kind_of(history) == "class_drift":
         drift = " Most of the rise is class balance, which one bias for each class repairs, errors with it."
         return "no", reason + drift
-    if (series["status"] == "systematic").any():
+    if series["status"].isin(["systematic", "setback"]).any():
         return "yes", reason
     return ("no" if refinement in ("flat", "small") else "cannot tell"), reason
 

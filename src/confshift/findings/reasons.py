@@ -16,9 +16,9 @@ from confshift.findings.chosen_pair import loss_clause
 from confshift.findings.diverged import answers_after
 from confshift.findings.left_out import zero_samples
 from confshift.findings.rise import in_units
-from confshift.findings.run_kind import kind_of
+from confshift.findings.run_kind import kind_of, setback_of
 from confshift.findings.told import is_judged, is_told
-from confshift.findings.wording import apart, count, epoch, nats, points
+from confshift.findings.wording import apart, count, epoch, nats, percent, points
 
 #: A transition that has this share of a rise is named as where it comes from.
 _MAIN = 0.5
@@ -178,7 +178,7 @@ def _overfitting(rise: str, history: History, comparison: Comparison) -> str:
 def _harm(history: History, *, since: bool = True) -> str:
     """Say what shows that the model itself got worse: the loss even if calibrated, or the error rate."""
     rise = history.rise
-    if rise.loc["refinement_loss", "status"] == "systematic":
+    if rise.loc["refinement_loss", "status"] in ("systematic", "setback"):
         row = rise.loc["refinement_loss"]
         start = f" since epoch {epoch(row['best_epoch'])}" if since else ""
         return f"even calibrated, its loss rose by {nats(row['amount'])} nats{start}"
@@ -217,6 +217,14 @@ def _hidden_overfitting(history: History, comparison: Comparison) -> str:
     return (
         f"The model got worse, {_BEYOND_NOISE}: {_harm(history)}. "
         "The loss itself hides it: it shows no clear rise."
+    )
+
+
+def _loss_undecided(history: History, comparison: Comparison) -> str:
+    undone = max(history.rise.loc["refinement_loss", "upper_share_of_fall"], 0.0)
+    return (
+        f"The model did not get worse: at most {percent(undone)} of what it learned is undone. "
+        f"{_rise(history, comparison)}; whether that is a lasting rise is undecided."
     )
 
 
@@ -312,6 +320,8 @@ def _too_early(history: History, comparison: Comparison) -> str:
 
 _OTHERS: dict[str, Callable[[History, Comparison], str]] = {
     "hidden_overfitting": _hidden_overfitting,
+    "setback": lambda history, _: setback_of(history),
+    "loss_undecided": _loss_undecided,
     "improving": _improving,
     "no_rise": _no_rise,
     "diverged": _diverged,

@@ -57,6 +57,7 @@ def series_rise(rise: pd.DataFrame, series: str) -> Finding:
         "systematic": _systematic,
         "small": _systematic,
         "within_jitter": _within_jitter,
+        "setback": _setback,
         "below_resolution": _below_resolution,
         "unscored": _unscored,
         "flat": _flat,
@@ -165,6 +166,15 @@ def _within_jitter(row: pd.Series, name: str) -> tuple[str, str]:
     ), "Train some more epochs, or at a lower learning rate, before judging."
 
 
+def _setback(row: pd.Series, name: str) -> tuple[str, str]:
+    sentence = (
+        f"{name} jumped up to epoch {epoch(row['hump_epoch'])}, by {_amount(row, row['hump'])}, and has not "
+        f"come down again: {_course(row)}, up by {_amount(row, row['amount'])}, at least "
+        f"{_amount(row, row['lower_bound'])}. That is no trend, and more than the jitter before and after."
+    )
+    return sentence, "Find out what happened there: the learning rate, the data, the code."
+
+
 def _below_resolution(row: pd.Series, name: str) -> tuple[str, str]:
     if math.isnan(row["resolution"]):
         sentence = (
@@ -190,7 +200,7 @@ def _below_resolution(row: pd.Series, name: str) -> tuple[str, str]:
 
 def _hump(row: pd.Series) -> str:
     """Say that a series was much higher in between, which its last epoch does not show; else ""."""
-    if math.isnan(row["hump"]):
+    if math.isnan(row["hump"]) or row["status"] == "setback":
         return ""
     taken_back = row["hump"] - row["hump_left"]
     rest = "which was" if taken_back >= 0.9 * row["hump"] else f"of which {_amount(row, taken_back)} were"

@@ -58,7 +58,7 @@ KINDS = {
     ),
     "class_drift": _Kind(
         "no",
-        "Class drift: the loss rises for more than half because some classes get too much probability and "
+        "Class drift: the loss rises in large part because some classes get too much probability and "
         "others too little, which one bias for each class repairs.",
         "Keep {kept}.",
     ),
@@ -68,6 +68,18 @@ KINDS = {
         "cannot tell",
         "Undecidable so far: whether the model itself gets worse can't be told from noise.",
         "More validation samples, or more epochs, would decide it.",
+    ),
+    "setback": _Kind(
+        "yes",
+        "A setback: the model lost something at once that it has not learned again since. Its length is not "
+        "what did it: neither overfitting nor confidence.",
+        "Keep {kept}. Find out what happened there: the learning rate, the data, the code.",
+    ),
+    "loss_undecided": _Kind(
+        "no",
+        "The model itself does not get worse: the error rate does not rise, and at most little of what was "
+        "learned is undone. Whether the loss rises, by confidence then, can't be told from noise.",
+        "Keep {kept}.",
     ),
     "infinite": _Kind(
         "cannot tell",
@@ -113,6 +125,9 @@ def run_kind(history: History) -> Finding:
     fit = f" (T = {choice.temperature:.3g}{biases})" if choice.calibrated else ""
     step = step.format(kept=f"{kept(history)}{fit}")
     lines = "; ".join(_line(rise, series) for series in _NAMES)
+    if kind == "loss_undecided":
+        undone = percent(max(rise.loc["refinement_loss", "upper_share_of_fall"], 0.0))
+        lines += f". With 95 % confidence at most {undone} of what was learned is undone"
     if kind in ("confidence", "mostly_confidence"):
         possible = percent(max(_possible_share(rise), 0.0))
         lines += f". With 95 % confidence the refinement loss is at most {possible} of the rise"
@@ -152,6 +167,8 @@ def _kind_of_verdicts(history: History) -> str:
         return "overfitting" if status["error_rate"] == "systematic" else "infinite"
     if status["loss"] == "systematic":
         return _kind_of_rise(history)
+    if status["refinement_loss"] == "setback":
+        return "setback"
     if "systematic" in (status["refinement_loss"], status["error_rate"]):
         return "hidden_overfitting"
     if status["loss"] == "too_few_epochs":
@@ -159,7 +176,7 @@ def _kind_of_verdicts(history: History) -> str:
     if status["loss"] == "unscored":
         return "unscored"
     if status["loss"] != "flat":
-        return "undecidable"
+        return "loss_undecided" if _harmless(rise) else "undecidable"
     return "improving" if _improving(history.candidates) else "no_rise"
 
 
@@ -167,17 +184,18 @@ def _kind_of_rise(history: History) -> str:
     """Return what kind of rise it is, by the part of it that confidence does not explain.
 
     Refinement that rises systematically is overfitting where it is a tenth of the rise, unless it is less
-    than a quarter and undoes less than a twentieth of what was learned. Errors that rise count beside it, but
-    not alone where most of the rise is class balance. Where neither rises, a lack of evidence is not enough
+    than a quarter and undoes less than a twentieth of what was learned; so is what is left of a setback.
+    Errors that rise count beside it, but not where most of the rise is class balance, or a part of it that
+    repairs them. Where neither rises, a lack of evidence is not enough
     to call it a confidence problem: the upper bound of the refinement's rise must be below half of the loss's
     ("mostly"), or below a tenth of it, where little of what was learned is undone either ("purely").
     """
     rise = history.rise
     others = rise.drop(index="loss")
     drifts = history.balance_share >= _MAIN
-    if drifts:  # which makes errors by itself
+    if drifts or _biases_repair_errors(history):  # class balance makes errors by itself
         others = others.drop(index="error_rate")
-    worse = others[others["status"] == "systematic"]
+    worse = others[others["status"].isin(["systematic", "setback"])]
     if len(worse):
         share, undone = worse["share_of_rise"].max(), worse["share_of_fall"].max()
         if share >= _SUBSTANTIAL and not (share < _MINOR and undone < _LITTLE_UNDONE):
@@ -193,6 +211,10 @@ def _kind_of_rise(history: History) -> str:
     if not (possible < _MAIN and (doubtful < _MAIN).all()):
         return "undecidable"
     return "confidence" if possible < _SUBSTANTIAL and _undoes_little(history) else "mostly_confidence"
+
+
+def _biases_repair_errors(history: History) -> bool:
+    return history.balance_share >= _SUBSTANTIAL and history.biases_repair_errors
 
 
 def _loses_at_equal_rate(history: History) -> bool:
@@ -213,8 +235,15 @@ def _undoes_little(history: History) -> bool:
     table = history.same_rate if in_cycles else history.rise
     errors = table.loc["error_rate"]
     certain = errors["certain"] if in_cycles else not math.isnan(errors["since"])
-    more_errors = certain and errors["amount"] >= _POINT
+    more_errors = certain and errors["amount"] >= _POINT and not _biases_repair_errors(history)
     return bool(table.loc["refinement_loss", "share_of_fall"] < _LITTLE_UNDONE and not more_errors)
+
+
+def _harmless(rise: pd.DataFrame) -> bool:
+    """Whether the last epoch keeps what was learned, whatever the loss does: with 95 % confidence each."""
+    others = rise.drop(index="loss")
+    unseen = others["status"].isin(["flat", "small", "below_resolution"])
+    return bool((unseen & (others["upper_share_of_fall"] < _LITTLE_UNDONE)).all())
 
 
 def _against_what_was_learned(history: History) -> str:
@@ -253,3 +282,13 @@ def _improving(candidates: pd.DataFrame) -> bool:
         if in_set[-1] and not in_set[len(in_set) // 2]:
             return True
     return False
+
+
+def setback_of(history: History) -> str:
+    """Say in one sentence what a sudden rise has left."""
+    row = history.rise.loc["refinement_loss"]
+    return (
+        f"Even calibrated, its loss jumped up to epoch {epoch(row['hump_epoch'])} and has not come down "
+        f"again: {nats(row['amount'])} nats are left since epoch {epoch(row['best_epoch'])}. That is a "
+        "setback, not overfitting."
+    )

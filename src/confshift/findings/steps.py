@@ -23,6 +23,7 @@ _OF_KIND = {
     "diverged": f"{REMEDY[0].upper()}{REMEDY[1:]}.",
     "overfitting": "Get more training data, or regularise more: calibration alone is not enough.",
     "hidden_overfitting": "Get more training data, or regularise more: calibration alone is not enough.",
+    "setback": "Find out what happened there: the learning rate, the data, the code.",
     "infinite": "Return the model's logits, not the outputs of a softmax; let no mask cover a true class.",
     "unscored": "Find out why these outputs are not finite, and inspect again.",
     "undecidable": "Validate on more samples, or train more epochs.",
