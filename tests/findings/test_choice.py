@@ -36,7 +36,8 @@ def test_where_all_three_agree(base):
     assert finding.verdict == "yes"
     loss = history.best.loc["loss"]
     numbers = f"{nats(loss['loss'])} nats, accuracy {percent(loss['accuracy'])}"
-    assert finding.sentence.startswith(f"By loss epoch 1 ({numbers}")
+    assert finding.answer == "Epoch 1 is best by every criterion"
+    assert finding.details.startswith(f"By loss epoch 1 ({numbers}")
     assert "epoch 1" in finding.next_step
 
 
@@ -50,8 +51,12 @@ def test_where_the_loss_prefers_an_early_epoch_and_the_rest_a_late_one(base):
     refinement = best.loc["refinement_loss"]
     at_temperature = f"at T = {refinement['temperature']:.3g}, accuracy {percent(refinement['accuracy'])}"
     expected = f"epoch 1 ({nats(refinement['refinement_loss'])} nats {at_temperature}"
-    assert expected in finding.sentence
-    assert f"epoch 1 with T = {refinement['temperature']:.3g}" in finding.next_step
+    assert finding.answer == "Loss is best at epoch 0, calibrated loss at 1"
+    assert "accuracy at epoch 1. No checkpoint ties" in finding.sentence
+    assert expected in finding.details
+    assert f"Epoch 1 with T = {refinement['temperature']:.3g}" in finding.details
+    assert finding.next_step == "Keep epoch 1 and calibrate it."
+    assert finding.command == "confshift calibrate RUN --epoch 1"
     pd.testing.assert_frame_equal(finding.evidence, history.best)
 
 
@@ -61,7 +66,8 @@ def test_where_they_differ_by_noise_only_it_cannot_tell(base):
     finding, history = finding_of(runs, targets)
     assert history.best["epoch"].nunique() > 1
     assert finding.verdict == "cannot tell"
-    assert "can't be told from the best by any of the three" in finding.sentence
+    assert "about as good by all three: the differences are within noise" in finding.sentence
+    assert "with the best by every criterion" in finding.answer
 
 
 def test_one_checkpoint_is_no_choice(base):
@@ -74,8 +80,9 @@ def test_without_a_best_temperature_none_is_recommended():
     right = 2 * np.eye(3)[targets] - 4
     wrong = np.random.default_rng(0).normal(size=(30, 3)) - 5
     finding, _ = finding_of([wrong, right], targets)
-    assert "T =" not in finding.sentence + finding.next_step
-    assert "100 %" in finding.sentence
+    assert "T =" not in finding.sentence + finding.details + finding.next_step
+    assert "100 %" in finding.details
+    assert finding.command == ""
 
 
 def test_a_diverged_epoch_is_named_and_not_chosen(base):
@@ -84,3 +91,15 @@ def test_a_diverged_epoch_is_named_and_not_chosen(base):
     assert "No sample has a finite loss at epoch 2" in finding.sentence
     assert finding.sentence.count("epoch 2") == 1
     assert "nan" not in finding.sentence
+
+
+@pytest.mark.parametrize("broken", [[], [3], [3, 5, 7], [3, 4, 5, 6, 9]])
+def test_whatever_is_left_out_the_heading_and_the_sentence_stay_short(base, broken):
+    logits, targets = base
+    run = [noisy(logits, 0.6, seed) * (1 - seed / 20) for seed in range(10)]
+    for epoch in broken:
+        run[epoch] = np.full_like(logits, np.nan)
+    finding, _ = finding_of(run, targets)
+    assert 0 < len(finding.answer.split()) <= 10
+    assert len(finding.sentence.split()) <= 40
+    assert ("left out here" in finding.sentence) == bool(broken)

@@ -49,7 +49,10 @@ def test_a_difference_that_nothing_explains_is_said_so():
     finding = logged_loss(with_logged(checkpoint(1).metrics()["loss"] * 1.37))
     assert finding.verdict == "no"
     assert "No way that can be recomputed" in finding.sentence
-    assert "+37 %" in finding.sentence
+    assert "by up to +37 %" in finding.sentence
+    assert finding.answer == "Your logged loss is off by +37 %"
+    assert "model.eval()" in finding.next_step
+    assert "metadata={'class_weights': ...}" in finding.details
     assert not finding.evidence["fits"].any()
 
 
@@ -70,27 +73,29 @@ def with_smoothed(epochs):
     return [replace(one, provenance=Provenance(logged={"loss": smoothed(one)})) for one in plain]
 
 
-def test_the_sentence_says_at_how_many_epochs_a_way_agrees_and_the_chance_of_a_match():
+def test_the_details_say_at_how_many_epochs_a_way_agrees_and_the_chance_of_a_match():
     finding = logged_loss(summarize(with_smoothed(3)))
-    assert "label smoothing (0.1), which agrees at 3 of 3 epochs" in finding.sentence
+    assert finding.answer == "Your logged loss looks like label smoothing"
+    assert finding.sentence.endswith("consistent with label smoothing (0.1).")
+    assert "label smoothing (0.1), which agrees at 3 of 3 epochs" in finding.details
     assert (
         "an unrelated number would agree with some way as simple with a probability of less than 0.1 %"
-        in (finding.sentence)
+        in (finding.details)
     )
-    assert "Tried at" not in finding.sentence
+    assert "Tried at" not in finding.details
 
 
-def test_the_sentence_says_that_only_some_epochs_were_tried():
+def test_the_details_say_that_only_some_epochs_were_tried():
     finding = logged_loss(summarize(with_smoothed(24)))
     tried = finding.evidence["epochs"].max()
     assert tried < 24
-    assert f"Tried at {tried} of the 24 epochs with a logged loss." in finding.sentence
+    assert f"Tried at {tried} of the 24 epochs with a logged loss." in finding.details
 
 
 def test_ways_that_agree_by_chance_are_named_as_the_closest_with_the_chance():
     finding = logged_loss(with_logged(round(1.02 * checkpoint(1).metrics()["loss"], 2)))
-    assert "chance is ruled out. The closest is" in finding.sentence
-    assert "which agrees at 1 of 1 epoch (an unrelated number" in finding.sentence
+    assert "chance is ruled out. The closest is" in finding.details
+    assert "which agrees at 1 of 1 epoch (an unrelated number" in finding.details
 
 
 def test_a_damaged_logits_file_leaves_the_other_epochs_usable(tmp_path):
@@ -104,9 +109,9 @@ def test_a_damaged_logits_file_leaves_the_other_epochs_usable(tmp_path):
     file.write_bytes(content)
     _forget_writers()
     finding = logged_loss(summarize(confshift.Run(run.path)))
-    assert "label smoothing (0.1), which agrees at 3 of 3 epochs" in finding.sentence
-    assert "Tried at 3 of the 4 epochs" in finding.sentence
-    assert f"The logits of epoch 2 can't be used: {file.name} is damaged" in finding.sentence.replace(
+    assert "label smoothing (0.1), which agrees at 3 of 3 epochs" in finding.details
+    assert "Tried at 3 of the 4 epochs" in finding.details
+    assert f"The logits of epoch 2 can't be used: {file.name} is damaged" in finding.details.replace(
         str(file.parent) + "/", ""
     )
 
@@ -118,10 +123,11 @@ def test_an_accuracy_that_differs_is_said_whatever_the_loss_is():
         finding = logged_loss(summarize([checkpoint(1, logged={**logged, "val_acc": right + 0.02})]))
         assert (
             "The accuracy you logged differs from that of the answers saved at 1 of 1 epoch"
-            in finding.sentence
+            in finding.details
         )
+        assert "The accuracy you logged differs at 1 of 1 epoch." in finding.sentence
         same = logged_loss(summarize([checkpoint(1, logged={**logged, "val_acc": right})]))
-        assert "accuracy" not in same.sentence
+        assert "accuracy" not in same.sentence + same.details
 
 
 def test_names_that_are_not_understood_are_named_with_those_that_would_be():
@@ -135,7 +141,7 @@ def test_class_weights_that_can_not_be_read_are_named():
         finding = logged_loss(
             summarize([checkpoint(1, logged={"loss": 7.0}, metadata={"class_weights": weights})])
         )
-        assert ("metadata['class_weights'] of epoch 1 can't be read" in finding.sentence) == named
+        assert ("metadata['class_weights'] of epoch 1 can't be read" in finding.details) == named
 
 
 def test_each_way_that_is_tried_has_a_remedy():
@@ -160,7 +166,18 @@ def test_a_way_that_agrees_at_some_epochs_is_named_where_these_are_half_of_them(
         replace(one, provenance=Provenance(logged={"loss": 9.0 + one.epoch**2}))
         for one in checkpoints[agreeing:]
     ]
-    sentence = logged_loss(summarize(checkpoints)).sentence
+    details = logged_loss(summarize(checkpoints)).details
     closest = f"The closest is label smoothing (0.1), which agrees at {agreeing} of 5 epochs only."
-    assert (closest in sentence) == named
-    assert ("The closest" in sentence) == named
+    assert (closest in details) == named
+    assert ("The closest" in details) == named
+
+
+def test_every_remedy_is_one_short_step():
+    assert all(len(step.split()) <= 20 for step in _STEPS.values())
+
+
+@pytest.mark.parametrize(("factor", "text"), [(1.004, "+0.4 %"), (0.9, "−10 %"), (13.0, "+1,200 %")])
+def test_a_difference_is_a_percentage_with_the_digits_that_it_takes(factor, text):
+    finding = logged_loss(with_logged(checkpoint(1).metrics()["loss"] * factor))
+    assert f"by up to {text}." in finding.sentence
+    assert len(finding.sentence.split()) <= 40

@@ -43,7 +43,9 @@ def test_a_model_that_passed_every_check_evaluates_plainly():
     finding = evaluates_plainly(with_checks())
     assert (finding.verdict, finding.next_step) == ("yes", "")
     assert finding.evidence["status"].tolist() == ["passed"] * 4
-    assert "epoch 0" in finding.sentence
+    assert finding.sentence.startswith("4 checks passed; ")
+    assert finding.answer == "Evaluation is repeatable and independent of the batch"
+    assert "Tried at epoch 0: every module is in eval mode: passed; " in finding.details
 
 
 @pytest.mark.parametrize(
@@ -60,7 +62,7 @@ def test_a_model_that_passed_every_check_evaluates_plainly():
         (
             "samples",
             {"status": "failed", "samples": 4, "count": 3, "where": "dataset"},
-            "(3 of 4 were changed)",
+            "changes its samples (3 of 4 were changed)",
             "draws nothing at random",
         ),
         (
@@ -76,6 +78,18 @@ def test_a_failed_check_is_named_with_its_repair(name, result, said, repair):
     assert finding.verdict == "no"
     assert said in finding.sentence
     assert repair in finding.next_step
+    assert len(finding.sentence.split()) <= 40
+    assert len(finding.answer.split()) <= 10
+
+
+def test_of_two_failed_checks_both_are_named_and_both_repairs_given():
+    broken = {name: {"status": "failed", "difference": 0.3} for name in ("repeatable", "alone")}
+    finding = evaluates_plainly(with_checks(**broken))
+    assert finding.answer == "2 checks of the evaluation failed"
+    assert finding.sentence.startswith("The same batch gives different logits each time (they differ by 0.3")
+    assert "; a sample's logits depend on its batch (" in finding.sentence
+    assert "F.dropout" in finding.next_step
+    assert "BatchNorm" in finding.details
 
 
 def test_a_check_that_could_not_be_made_is_shown_and_not_held_against_the_model():
@@ -84,6 +98,7 @@ def test_a_check_that_could_not_be_made_is_shown_and_not_held_against_the_model(
     assert finding.verdict == "yes"
     assert finding.evidence.loc["alone", "detail"] == alone["reason"]
     assert "1 check could not be made" in finding.sentence
+    assert finding.answer == "The evaluation passed 3 checks"
 
 
 def test_a_record_from_before_a_check_existed_is_read_without_it():
@@ -120,13 +135,16 @@ def test_equal_splits_are_not_told_apart_and_a_worse_train_split_is(shift, verdi
     finding = train_gap(summarize(run))
     assert finding.verdict == verdict
     assert finding.next_step == ""
+    assert ("no measurable" in finding.answer) == (verdict == "cannot tell")
+    assert ("below train loss" in finding.answer) == (verdict == "no")
 
 
 def test_a_gap_before_training_means_different_data():
     run = [checkpoint(0, shift=0.0), checkpoint(0, split="train", shift=1.0, seed=1)]
     finding = train_gap(summarize(run))
     assert "Before training" in finding.sentence
-    assert "the two sets differ" in finding.next_step
+    assert "so the two sets differ" in finding.sentence
+    assert "preprocessing" in finding.next_step
 
 
 @pytest.mark.parametrize(

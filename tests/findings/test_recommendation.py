@@ -72,14 +72,16 @@ MIXING, SCALES = np.eye(4) + 0.5 * np.eye(4)[[1, 0, 2, 3]] * np.array([1, 1, 0, 
 def test_the_page_says_what_a_richer_map_gains_as_calibrate_finds_it(make, says, method):
     checkpoint = calibrated(1200, make)
     history = summarize([checkpoint, one_that_is_worse(checkpoint)])
-    step = best_checkpoint(history).next_step
+    details = best_checkpoint(history).details
     choice = choose(checkpoint)
     assert choice.recommended.method == method
-    assert says in step
+    assert says in details
     if method != "temperature":
         simpler = next(trial for trial in choice.trials if trial.method == history.recommendation.method)
         gain, error = gain_over(simpler, choice.recommended)
-        assert f"another {nats(gain)} nats lower (standard error {nats(error)}) on samples left out" in step
+        assert (
+            f"another {nats(gain)} nats lower (standard error {nats(error)}) on samples left out" in details
+        )
 
 
 @pytest.mark.parametrize(
@@ -91,18 +93,18 @@ def test_a_richer_map_that_was_not_tried_is_not_mentioned(samples, classes):
     checkpoint = calibrated(samples, lambda z: 3 * z, classes)
     history = summarize([checkpoint, one_that_is_worse(checkpoint)])
     assert history.richer_map is None
-    step = best_checkpoint(history).next_step
-    assert "matrix" not in step
-    assert "scale" not in step
-    assert step.endswith(".softmax(dim=-1).")
+    details = best_checkpoint(history).details
+    assert "matrix" not in details
+    assert "scale" not in details
+    assert details.endswith(".softmax(dim=-1).")
 
 
 def test_a_richer_map_that_gains_where_biases_do_not_is_not_called_nothing():
     history = summarize([first := calibrated(1200, lambda z: 0.8 * z @ MIXING), one_that_is_worse(first)])
     assert history.richer_map.method == "matrix"
-    step = best_checkpoint(history).next_step
-    assert "Recalibration gains nothing" not in step
-    assert "mixes the classes by a matrix" in step
+    details = best_checkpoint(history).details
+    assert "Calibration gains nothing" not in details
+    assert "mixes the classes by a matrix" in details
 
 
 def test_a_verdict_is_quoted_for_its_own_pair_where_the_last_epochs_are_left_out():

@@ -458,14 +458,16 @@ def test_a_checkpoint_is_recommended_with_its_temperature_and_the_code_to_apply_
     finding, row, choice = advised(history)
     best, plain = history.best.loc["refinement_loss"], history.best.loc["loss"]
     assert choice.calibrated
-    assert f"Keep epoch {row.name:g} with T = {row['temperature']:.3g}" in finding.next_step
-    assert f"expected loss {row['loss'] - row['scale_loss']:.2f} nats" in finding.next_step
+    assert finding.next_step == f"Keep epoch {row.name:g} and calibrate it."
+    assert finding.command == f"confshift calibrate RUN --epoch {row.name:g}"
+    assert f"Epoch {row.name:g} with T = {row['temperature']:.3g}" in finding.details
+    assert f"expected loss is {row['loss'] - row['scale_loss']:.2f} nats" in finding.details
     assert (
         f"epoch {plain['epoch']:g}, the plain minimum of the loss: {plain['loss']:.2f} nats"
-        in finding.next_step
+        in finding.details
     )
     assert row.name == best["epoch"]
-    code = re.search(r"probabilities = (.*)\.$", finding.next_step).group(1)
+    code = re.search(r"probabilities = (.*\.softmax\(dim=-1\))", finding.details).group(1)
     divisor = float(re.search(r"/ ([\d.]+)\)", code).group(1))
     assert divisor == pytest.approx(row["temperature"], rel=1e-3)
 
@@ -492,7 +494,7 @@ def test_biases_are_recommended_where_they_gain_more_than_their_error(make_logit
     assert choice.biases[1] == min(choice.biases) < -0.3
     assert choice.temperature == checkpoint.joint_temperature
     assert choice.loss == pytest.approx(history.best.loc["refinement_loss", "refinement_loss"])
-    code = re.search(r"torch.tensor\(\[(.*?)\]\)", finding.next_step).group(1)
+    code = re.search(r"torch.tensor\(\[(.*?)\]\)", finding.details).group(1)
     assert [float(bias) for bias in code.split(",")] == pytest.approx(list(choice.biases), rel=5e-3)
 
 
@@ -507,16 +509,16 @@ def test_the_recommended_map_gives_new_samples_the_expected_loss(make_logits):
 
 def test_a_temperature_that_gains_nothing_is_not_recommended(growing):
     finding = best_checkpoint(growing)
-    assert finding.next_step.startswith(
-        f"Keep epoch {growing.best.loc['loss', 'epoch']:g}, the plain minimum"
-    )
-    assert "softmax" not in finding.next_step
+    assert finding.next_step == f"Keep epoch {growing.best.loc['loss', 'epoch']:g}."
+    assert "Calibration gains nothing" in finding.details
+    assert "softmax" not in finding.details
+    assert finding.command == ""
 
 
 def test_the_sets_stand_beside_the_best_epochs(growing):
     finding = best_checkpoint(growing)
     held = growing.candidates.loc["accuracy", "in_set"].sum()
-    assert f"not told from it: {held - 1} epochs" in finding.sentence
+    assert f"statistically tied: {held - 1} epochs" in finding.details
 
 
 def texts(history):

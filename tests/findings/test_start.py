@@ -71,6 +71,7 @@ def test_a_start_far_above_a_uniform_guess_is_flagged_without_measurements_too()
     finding = start_loss(summarize([checkpoint(logits, targets, 0)]))
     assert finding.verdict == "no"
     assert "another task" in finding.next_step
+    assert finding.answer.endswith("far above guessing")
 
 
 def test_few_samples_near_the_limit_decide_nothing():
@@ -96,7 +97,8 @@ def test_a_head_that_has_seen_labels_is_too_good():
     finding = too_good(summarize(late))
     assert finding.verdict == "yes"
     assert finding.evidence.loc["loss", "p_value"] < 0.001
-    assert "seen labels" in finding.next_step
+    assert "probably seen labels" in finding.sentence
+    assert "trained weights" in finding.next_step
 
 
 @pytest.mark.parametrize(
@@ -132,7 +134,8 @@ def test_exchanged_labels_are_named():
         ["kind0", "kind1"],
         ["kind1", "kind0"],
     ]
-    assert "kind0 as kind1, kind1 as kind0" in finding.sentence
+    assert finding.answer == "Outputs are in the wrong order: kind0 as kind1"
+    assert "kind0 as kind1, kind1 as kind0" in finding.details
     assert "class_to_idx" in finding.next_step
 
 
@@ -218,4 +221,23 @@ def test_among_few_classes_a_good_start_is_not_called_luck(classes, skilled):
     finding = too_good(summarize([checkpoint(logits.astype(np.float32), targets, 0)]))
     assert finding.verdict == "cannot tell"
     assert f"only {math.factorial(classes)} ways" in finding.sentence
-    assert ("it was trained before" in finding.sentence) == skilled
+    assert ("far more than by chance" in finding.sentence) == skilled
+    assert ("it was trained before" in finding.details) == skilled
+
+
+@pytest.mark.parametrize(
+    "run",
+    [
+        untrained_run(),
+        untrained_run(size=8.0, checks={"head": {**HEAD, "mean_squared_norm": 8192.0}}),
+        untrained_run(3),
+        untrained_run()[1:],
+        trained([1, 0, 2, 3, 4, 5]),
+        [checkpoint(9e30 * np.eye(8)[np.arange(40) % 8], (np.arange(40) + 1) % 8, 0)],
+    ],
+)
+def test_what_is_said_of_a_start_fits_a_heading_a_sentence_and_a_step(run):
+    for finding in about_start(summarize(run)):
+        assert 0 < len(finding.answer.split()) <= 10
+        assert len(finding.sentence.split()) <= 40
+        assert len(finding.next_step.split()) <= 20

@@ -98,9 +98,10 @@ def test_where_validation_labels_are_wrong_every_advised_temperature_allows_for_
         for divisor in (run.kept.temperature, kept.temperature)
     }
     assert losses[run.kept.temperature] < losses[kept.temperature] - 0.03
-    steps = [run.findings[code].next_step for code in ("best_checkpoint", "temperature_repairs")]
+    best, repairs = (run.findings[code] for code in ("best_checkpoint", "temperature_repairs"))
+    steps = [best.details, f"{repairs.details} {repairs.next_step}"]
     assert all("ome labels look wrong" in step for step in steps)
-    assert f"with T = {run.kept.temperature:.3g}:" in steps[0]
+    assert f"with T = {run.kept.temperature:.3g} is" in steps[0]
     advised = choose(compare(*run.history.pair).after).recommended.recalibrator.temperature
     assert f"divide the logits by T = {advised:.3g}," in steps[1]
 

@@ -15,6 +15,7 @@ from confshift.findings.wording import (
     count,
     divisor,
     epoch,
+    epoch_argument,
     fitting,
     heading,
     interval,
@@ -204,3 +205,9 @@ def test_a_shorter_sentence_fits_after_one_that_is_too_long():
 )
 def test_a_long_name_is_cut(name, text):
     assert short_name(name) == text
+
+
+@given(st.floats(-1e6, 1e6) | st.integers(0, 10**9).map(float))
+def test_an_epoch_in_a_command_is_that_epoch(value):
+    assert float(epoch_argument(value)) == value
+    assert epoch_argument(12.0) == "12"

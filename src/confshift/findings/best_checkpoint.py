@@ -12,13 +12,13 @@ from confshift.analysis.recommendation import Recommendation
 from confshift.findings.left_out import epochs_in_words
 from confshift.findings.question import Finding, Question, Verdict
 from confshift.findings.told import rests_on
-from confshift.findings.wording import count, epoch, nats, percent
+from confshift.findings.wording import count, epoch, epoch_argument, nats, percent
 
 _BEST_CHECKPOINT = Question(
     "best_checkpoint",
     "Do loss, refinement loss and accuracy agree on the best checkpoint?",
     section="rise",
-    problem="no",
+    problem=None,
 )
 
 
@@ -28,24 +28,67 @@ def best_checkpoint(history: History) -> Finding:
     epochs_judged = history.rise.loc["loss", "epochs"]
     if epochs_judged < 2:
         sentence = "There is one checkpoint only." if epochs_judged else "No checkpoint can be judged."
-        return _BEST_CHECKPOINT.not_applicable(sentence, best)
-    loss, refinement, accuracy = (best.loc[name] for name in ("loss", "refinement_loss", "accuracy"))
+        answer = "One checkpoint: nothing to choose from" if epochs_judged else "No checkpoint can be judged"
+        return _BEST_CHECKPOINT.not_applicable(sentence, best, answer=answer)
     sets = {criterion: _tied_with_best(history, criterion) for criterion in best.index}
-    ties = {name: _ties_in_words(epochs - {best.loc[name, "epoch"]}) for name, epochs in sets.items()}
-    sentence = (
-        f"By loss epoch {epoch(loss['epoch'])} ({_loss(loss, 'loss')}, accuracy "
-        f"{percent(loss['accuracy'])}{ties['loss']}); by refinement loss, the loss once "
-        f"recalibrated, epoch {epoch(refinement['epoch'])} ({_loss(refinement, 'refinement_loss')}"
-        f"{_at_temperature(refinement)}, accuracy {percent(refinement['accuracy'])}"
-        f"{ties['refinement_loss']}); by accuracy epoch {epoch(accuracy['epoch'])} "
-        f"({percent(accuracy['accuracy'])}{ties['accuracy']}).{_unscored(history)}"
-    )
     agree = best["epoch"].nunique() == 1
     tied_by_all = sorted(set.intersection(*sets.values()))
     verdict: Verdict = "yes" if agree else "cannot tell" if tied_by_all else "no"
-    if tied_by_all and not agree:
-        sentence += f" {_epoch_list(tied_by_all)} can't be told from the best by any of the three."
-    return _BEST_CHECKPOINT.answer(verdict, sentence, best, _recommendation(history))
+    answer, chosen, ties = _choices_in_words(best["epoch"], tied_by_all, verdict)
+    caveats = f"{_unscored(history)}{_few_wrong(history)}"
+    advice, details = _recommendation(history)
+    choice = history.recommendation
+    return _BEST_CHECKPOINT.answer(
+        verdict,
+        f"{chosen}{caveats or ties}",
+        best,
+        advice,
+        answer=answer,
+        details=f"{_numbers(best, sets)}{ties if caveats else ''} {details}",
+        command=f"confshift calibrate RUN --epoch {epoch_argument(choice.epoch)}"
+        if choice.calibrated
+        else "",
+    )
+
+
+def _choices_in_words(epochs: pd.Series, tied_by_all: list[float], verdict: Verdict) -> tuple[str, str, str]:
+    """Return the heading, and the sentences about the epochs that the criteria choose and about ties."""
+    loss, rest, accuracy = (epoch(epochs[name]) for name in ("loss", "refinement_loss", "accuracy"))
+    if verdict == "yes":
+        everywhere = f"Loss, loss once calibrated and accuracy are all best at epoch {loss}."
+        return f"Epoch {loss} is best by every criterion", everywhere, ""
+    chosen = (
+        f"Loss and loss once calibrated are best at epoch {loss}, accuracy at epoch {accuracy}."
+        if loss == rest
+        else f"Loss is best at epoch {loss}, loss once calibrated at epoch {rest}, accuracy at epoch {accuracy}."
+    )
+    if verdict == "cannot tell":
+        tied = _epoch_list(tied_by_all)
+        answer = (
+            f"{tied} ties with the best by every criterion"
+            if len(tied_by_all) == 1
+            else f"{count(len(tied_by_all), 'epoch')} tie with the best by every criterion"
+        )
+        are = "is" if len(tied_by_all) == 1 else "are"
+        return answer, chosen, f" {tied} {are} about as good by all three: the differences are within noise."
+    answer = f"Loss is best at epoch {loss}, " + (
+        f"accuracy at epoch {accuracy}" if loss == rest else f"calibrated loss at {rest}"
+    )
+    return answer, chosen, " No checkpoint ties with the best by all three."
+
+
+def _numbers(best: pd.DataFrame, sets: dict[str, set[float]]) -> str:
+    """Give the numbers of the best checkpoint by each criterion, and those that tie with it."""
+    loss, refinement, accuracy = (best.loc[name] for name in ("loss", "refinement_loss", "accuracy"))
+    ties = {name: _ties_in_words(epochs - {best.loc[name, "epoch"]}) for name, epochs in sets.items()}
+    return (
+        f"By loss epoch {epoch(loss['epoch'])} ({_loss(loss, 'loss')}, accuracy "
+        f"{percent(loss['accuracy'])}{ties['loss']}); by refinement loss, the loss once "
+        f"calibrated, epoch {epoch(refinement['epoch'])} ({_loss(refinement, 'refinement_loss')}"
+        f"{_at_temperature(refinement)}, accuracy {percent(refinement['accuracy'])}"
+        f"{ties['refinement_loss']}); by accuracy epoch {epoch(accuracy['epoch'])} "
+        f"({percent(accuracy['accuracy'])}{ties['accuracy']})."
+    )
 
 
 def kept(history: History) -> str:
@@ -58,33 +101,31 @@ def kept(history: History) -> str:
 _MOST_BIASES = 10
 
 
-def _recommendation(history: History) -> str:
-    """Name the checkpoint to keep, the alternative, and the code that recalibrates it."""
+def _recommendation(history: History) -> tuple[str, str]:
+    """Name the checkpoint to keep; and, in more words, why, the alternative, and the code to calibrate it."""
     loss, choice = history.best.loc["loss"], history.recommendation
+    step = f"Keep {kept(history)}."
     if not math.isfinite(choice.loss):
-        return f"Keep epoch {epoch(choice.epoch)}, {choice.reason}."
+        return step, f"Kept: {choice.reason}."
     plain = (
         f"epoch {epoch(loss['epoch'])}, the plain minimum of the loss: {nats(loss['loss'])} nats, accuracy "
         f"{percent(loss['accuracy'])}"
     )
     if not choice.calibrated and choice.epoch == loss["epoch"]:
-        return f"Keep {plain}. {_without_gain(history)}"
+        return step, f"Kept is {plain}. {_without_gain(history)}"
     text = (
-        f"Keep epoch {epoch(choice.epoch)}{_with_map(choice)}: expected loss {nats(choice.loss)} nats, "
-        f"accuracy {percent(choice.accuracy)}. Without recalibration: {plain}."
+        f"Epoch {epoch(choice.epoch)}{_with_map(choice)} is {choice.reason}; its expected loss is "
+        f"{nats(choice.loss)} nats, its accuracy {percent(choice.accuracy)}. Without calibration: {plain}."
     )
-    text += _on_labels(choice)
-    at = next(saved for saved in history.main.checkpoints if saved.epoch == choice.epoch)
-    if choice.calibrated and (few := rests_on(at)):
-        text += f" That {few}: measure it on other samples."
-    return f"{text} {_in_code(choice)}{_richer(history)}" if choice.calibrated else text
+    code = f" {_in_code(choice)}{_richer(history)}" if choice.calibrated else ""
+    return step, f"{text}{_on_labels(choice)}{code}"
 
 
 def _without_gain(history: History) -> str:
     """Say that temperature and biases gain nothing; where tried, what richer maps do."""
     found = history.richer_map
     if found is None or not found.method:
-        return "Recalibration gains nothing here."
+        return "Calibration gains nothing here."
     return f"A temperature and biases gain nothing here.{_richer(history)}"
 
 
@@ -97,9 +138,19 @@ def _richer(history: History) -> str:
         return " Neither a scale for each class nor a matrix gains more."
     does = {"vector": "scales each class", "matrix": "mixes the classes by a matrix"}[found.method]
     return (
-        f" confshift.calibrate(run[{epoch(history.recommendation.epoch)}]).module() {does}: another "
+        f" confshift.calibrate(run[{epoch_argument(history.recommendation.epoch)}]).module() {does}: another "
         f"{nats(found.gain)} nats lower (standard error {nats(found.gain_se)}) on samples left out."
     )
+
+
+def _few_wrong(history: History) -> str:
+    """Say that the recommended temperature rests on few wrong samples; "" where it does not."""
+    choice = history.recommendation
+    if not choice.calibrated or not math.isfinite(choice.loss):
+        return ""
+    at = next(saved for saved in history.main.checkpoints if saved.epoch == choice.epoch)
+    few = rests_on(at)
+    return f" Its calibration {few}: measure it on other samples." if few else ""
 
 
 def _with_map(choice: Recommendation) -> str:
@@ -121,7 +172,7 @@ def _on_labels(choice: Recommendation) -> str:
 
 def _in_code(choice: Recommendation) -> str:
     if len(choice.biases) > _MOST_BIASES and choice.with_biases:
-        call = f'confshift.calibrate(run[{epoch(choice.epoch)}], method="{choice.method}")'
+        call = f'confshift.calibrate(run[{epoch_argument(choice.epoch)}], method="{choice.method}")'
         return f"In code: probabilities = {call}.module()(model(inputs)).softmax(dim=-1)."
     biases = ", ".join(f"{bias:.3g}" for bias in choice.biases)
     added = f" + torch.tensor([{biases}])" if choice.with_biases else ""
@@ -139,7 +190,7 @@ def _loss(row: pd.Series, name: str) -> str:
 
 
 def _ties_in_words(epochs: set[float]) -> str:
-    return f"; not told from it: {_epoch_list(sorted(epochs)).lower()}" if epochs else "; none other as good"
+    return f"; statistically tied: {_epoch_list(sorted(epochs)).lower()}" if epochs else "; no other as good"
 
 
 def _epoch_list(epochs: list[float]) -> str:
@@ -166,4 +217,4 @@ def _unscored(history: History) -> str:
     if not without_loss.any():
         return ""
     names = epochs_in_words(history.main, without_loss)
-    return f" No sample has a finite loss at {names}: left out here and in the comparison."
+    return f" No sample has a finite loss at {names}, left out here and in the comparison."

@@ -18,7 +18,7 @@ from confshift.analysis.causes.loss_ways import given_weights
 from confshift.analysis.history import History
 from confshift.errors import ConfshiftError
 from confshift.findings.question import Finding, Question
-from confshift.findings.wording import count, epoch
+from confshift.findings.wording import count, epoch, heading
 from confshift.input_checks import as_number
 
 _STEPS = {
@@ -28,7 +28,7 @@ _STEPS = {
     "class weights, divided by the samples": "Divide by the sum of the weights, or evaluate without them.",
     "a sum in place of a mean": "Divide by the number of samples.",
     "another logarithm": "Compare in nats: cross-entropies here use the natural logarithm.",
-    "the mean of -p, the true class's probability": "nll_loss takes log-probabilities: use log_softmax.",
+    "the mean of -p, the true class's probability": "Use log_softmax: nll_loss takes log-probabilities.",
     "focal loss": "Evaluate with a plain cross-entropy; a focal loss weighs the samples.",
     "a sum over ranks": "Divide by the number of ranks after all_reduce.",
     "a division by ranks or steps too many": (
@@ -36,10 +36,9 @@ _STEPS = {
     ),
     "another measure": "Log the mean cross-entropy: what was logged as a loss is another measure.",
     "a softmax applied twice": (
-        "cross_entropy takes logits: remove the model's softmax, or use nll_loss on its log. As it is, the "
-        "loss can't fall below ln(1 + (K - 1)/e)."
+        "Remove the model's softmax, because cross_entropy takes logits, or use nll_loss on its log."
     ),
-    "nll_loss on logits": "nll_loss takes log-probabilities: use cross_entropy.",
+    "nll_loss on logits": "Use cross_entropy: nll_loss takes log-probabilities.",
     "a binary cross-entropy against one-hot labels": "Evaluate with cross_entropy, or expect another number.",
     "the sum of a batch, averaged over batches": "Divide the sum of the losses by the number of samples.",
     "batch means added up": "Divide by the number of samples, each batch weighted by its size.",
@@ -52,8 +51,7 @@ _STEPS = {
         "Evaluate with a plain cross-entropy, and add up losses over the samples (reduction='sum')."
     ),
     "mean of weighted batch means": (
-        "Evaluate without the class weights, or divide once by the sum of all samples' weights: each batch "
-        "divides by its own."
+        "Evaluate without the class weights, or divide once by the sum of all samples' weights."
     ),
     "a meter never reset between epochs": "Set the running sum and count back to 0 before each validation.",
     "the last batch only": "Add up the batches' losses: what was logged is that of the last one.",
@@ -64,10 +62,15 @@ _STEPS = {
     "padded samples counted": "Count each sample once: a distributed sampler repeats the first ones.",
 }
 
-_NOTHING_FITS = (
-    "Look first whether your loop calls model.eval() before it validates; then for a mean over batches in "
-    "another order, class weights (metadata={'class_weights': ...} has them tried), padding, or a lower "
-    "precision. The report uses the mean over the samples, in eval mode."
+#: What is known beyond the step.
+_REASONS = {
+    "a softmax applied twice": " With a second softmax the loss can't fall below ln(1 + (K - 1)/e).",
+    "mean of weighted batch means": " Each batch divides by the sum of its own weights.",
+}
+_NOTHING_FITS = "Check that your loop calls model.eval() before it validates."
+_LOOK_ON = (
+    " Other reasons are a mean over batches in another order, class weights (metadata={'class_weights': ...} "
+    "has them tried), padding, or a lower precision. The report uses the mean over the samples, in eval mode."
 )
 _QUESTION = Question(
     "logged_loss", "Is the loss you logged the mean over the samples?", section="measuring", problem="no"
@@ -76,26 +79,51 @@ _QUESTION = Question(
 
 def logged_loss(history: History) -> Finding:
     """Is the loss that the user's loop logs the mean over the samples?"""
-    table, accuracy = logged_losses(history.main), _accuracy(history)
+    table, (accuracy_short, accuracy) = logged_losses(history.main), _accuracy(history)
     if table.empty:
         sentence = _unread_loss(history) or "No loss of your own was given to compare with."
-        sentence += accuracy
         step = 'Pass logged={"loss": ...} (or "val_loss") to inspect to have it compared.'
-        return _QUESTION.not_applicable(sentence, table, step)
+        answer = "No logged loss to compare with"
+        return _QUESTION.not_applicable(
+            sentence + accuracy_short, table, step, answer=answer, details=accuracy.strip()
+        )
     differing = table[~table["equal"]]
     if differing.empty:
-        return _QUESTION.answer("yes", _equal(table) + accuracy, table)
-    sentence = _difference(table, differing)
+        tolerance = f"The precision is {float(table['tolerance'].max()):.1g} or better."
+        return _QUESTION.answer(
+            "yes",
+            f"At {count(len(table), 'epoch')} they agree to the precision it was logged "
+            f"with.{accuracy_short}",
+            table,
+            answer="Your logged loss is the mean over samples",
+            details=tolerance + accuracy,
+        )
+    worst = _most_different(differing)
+    at = f"{len(differing)} of {count(len(table), 'epoch')}"
+    sentence = f"It differs from the mean over the samples at {at}, by up to {_relative(worst)}. "
+    answer, details = f"Your logged loss is off by {_relative(worst)}", _difference(worst)
     try:
         causes = possible_causes(history.main, table)
     except ConfshiftError as error:
-        sentence += f"Why can't be said without the logits, and they can't be used: {error}.{accuracy}"
-        return _QUESTION.answer("no", sentence, table, "Put that file back from a copy.")
+        sentence += f"Why can't be said without the logits, and they can't be used: {error}."
+        step = "Put that file back from a copy."
+        return _QUESTION.answer(
+            "no", sentence + accuracy_short, table, step, answer=answer, details=details + accuracy
+        )
     fitting = causes[causes["fits"]]
-    step = _STEPS[fitting.iloc[0]["cause"]] if len(fitting) else _NOTHING_FITS
-    sentence += _fits_in_words(fitting) if len(fitting) else _closest_in_words(causes)
-    sentence += _epochs_tried(causes, len(table)) + _unread_weights(history) + accuracy
-    return _QUESTION.answer("no", sentence, causes, step)
+    tried = _epochs_tried(causes, len(table)) + _unread_weights(history) + accuracy
+    if len(fitting):
+        cause = fitting.iloc[0]["cause"]
+        more = f", or with {count(len(fitting) - 1, 'other way')}" if len(fitting) > 1 else ""
+        sentence += f"That is consistent with {_way(fitting.iloc[0])}{more}."
+        answer = heading(f"Your logged loss looks like {cause}", answer)
+        step, details = _STEPS[cause], f"{details} {_fits_in_words(fitting)}{_REASONS.get(cause, '')}"
+    else:
+        sentence += "No way that can be recomputed gives what was logged."
+        step, details = _NOTHING_FITS, f"{details} {_closest_in_words(causes)}{_LOOK_ON}"
+    return _QUESTION.answer(
+        "no", sentence + accuracy_short, causes, step, answer=answer, details=details + tried
+    )
 
 
 def _unread_loss(history: History) -> str:
@@ -129,36 +157,35 @@ def _unread_weights(history: History) -> str:
     return ""
 
 
-def _accuracy(history: History) -> str:
-    """Say where the logged accuracy differs from the saved one; "" where it does not."""
+def _accuracy(history: History) -> tuple[str, str]:
+    """Say where the logged accuracy differs from the saved one, shortly and in full; "" where it does not."""
     table = logged_accuracies(history.main)
     differing = table[~table["equal"]]
     if differing.empty:
-        return ""
+        return "", ""
     at = (differing["logged"] - differing["saved"]).abs().idxmax()
     logged, saved = (100 * float(differing.loc[at, name]) for name in ("logged", "saved"))
-    return (
-        f" The accuracy you logged differs from that of the answers saved at {len(differing)} of "
-        f"{count(len(table), 'epoch')}, most at epoch {epoch(float(at))}: {logged:.4g} % logged, "
-        f"{saved:.4g} % saved."
+    where = f"{len(differing)} of {count(len(table), 'epoch')}"
+    return f" The accuracy you logged differs at {where}.", (
+        f" The accuracy you logged differs from that of the answers saved at {where}, most at epoch "
+        f"{epoch(float(at))}: {logged:.4g} % logged, {saved:.4g} % saved."
     )
 
 
-def _equal(table: pd.DataFrame) -> str:
-    tolerance = float(table["tolerance"].max())
-    return (
-        f"It is, to the precision it was logged with ({tolerance:.1g} or better), at "
-        f"{count(len(table), 'epoch')}."
-    )
+def _most_different(differing: pd.DataFrame) -> pd.Series:
+    return differing.loc[differing["relative_difference"].abs().idxmax()]
 
 
-def _difference(table: pd.DataFrame, differing: pd.DataFrame) -> str:
-    at = differing["relative_difference"].abs().idxmax()
-    worst = differing.loc[at]
+def _relative(row: pd.Series) -> str:
+    percentage = 100 * float(row["relative_difference"])
+    digits = "+,.0f" if abs(percentage) >= 10 else "+.2g"
+    return f"{percentage:{digits}} %".replace("-", "−")
+
+
+def _difference(worst: pd.Series) -> str:
     return (
-        f"It differs at {len(differing)} of {count(len(table), 'epoch')}, most at epoch "
-        f"{epoch(float(at))}: {worst['logged']:.6g} logged, {worst['sample_mean']:.6g} over the samples "
-        f"({100 * worst['relative_difference']:+.2g} %). "
+        f"It differs most at epoch {epoch(float(worst.name))}: {worst['logged']:.6g} logged, "
+        f"{worst['sample_mean']:.6g} over the samples."
     )
 
 

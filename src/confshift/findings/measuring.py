@@ -21,11 +21,17 @@ _CHECKS = {
     "alone": "a sample alone gives the logits it has within its batch",
     "samples": "a sample fetched twice is the same",
 }
+_FAULTS = {
+    "modes": "A module is in training mode",
+    "repeatable": "The same batch gives different logits each time",
+    "alone": "A sample's logits depend on its batch",
+    "samples": "The loader changes its samples",
+}
 _REPAIRS = {
-    "modes": "A module sets itself back to training: look for .train() inside a forward or eval method.",
-    "repeatable": "Something is random in eval mode: look for F.dropout without training=self.training.",
-    "alone": "Samples of a batch influence each other: look for BatchNorm in training mode.",
-    "samples": "Each epoch is measured on other inputs: give inspect a loader that draws nothing at random.",
+    "modes": "Look for .train() inside a forward or eval method: a module sets itself back to training.",
+    "repeatable": "Look for F.dropout without training=self.training: something is random in eval mode.",
+    "alone": "Look for BatchNorm in training mode: samples of a batch influence each other.",
+    "samples": "Give inspect a loader that draws nothing at random: each epoch is measured on other inputs.",
 }
 _EVALUATES_PLAINLY = Question(
     "evaluates_plainly",
@@ -66,18 +72,47 @@ def evaluates_plainly(history: History) -> Finding:
     if outcomes.empty:
         sentence = "The model was not tried on a batch: inspect(..., check=True) does it."
         step = "Pass check=True to inspect once." if not with_checks else ""
-        return _EVALUATES_PLAINLY.not_applicable(sentence, table, step)
-    failures = outcomes[outcomes["status"] == "failed"]
+        answer = "How the model evaluates was not checked"
+        return _EVALUATES_PLAINLY.not_applicable(sentence, table, step, answer=answer)
+    failures = [str(name) for name in outcomes.index[outcomes["status"] == "failed"]]
     not_made = sum(row.get("status") == "not made" for row in rows.values())
+    missing = f" {count(not_made, 'check')} could not be made." if not_made else ""
     results = [
         f"{row['check']}: {row['status']}" + (f" ({row['detail']})" if row["detail"] else "")
         for _, row in outcomes.iterrows()
     ]
-    sentence = f"Tried at epoch {epoch(with_checks[0].epoch)}: {'; '.join(results)}."
-    sentence += f" {count(not_made, 'check')} could not be made." if not_made else ""
-    verdict: Verdict = "yes" if failures.empty else "no"
-    step = " ".join(_REPAIRS[str(name)] for name in failures.index)
-    return _EVALUATES_PLAINLY.answer(verdict, sentence, table, step)
+    details = f"Tried at epoch {epoch(with_checks[0].epoch)}: {'; '.join(results)}."
+    if not failures:
+        passed = count(len(outcomes), "check")
+        return _EVALUATES_PLAINLY.answer(
+            "yes",
+            f"{passed} passed; nothing suggests that a sample's logits depend on chance or on its "
+            f"batch.{missing}",
+            table,
+            answer="Evaluation is repeatable and independent of the batch"
+            if len(outcomes) == len(_CHECKS)
+            else f"The evaluation passed {passed}",
+            details=details,
+        )
+    one = len(failures) == 1
+    answer = _FAULTS[failures[0]] if one else f"{len(failures)} checks of the evaluation failed"
+    faults = "; ".join(
+        f"{_fault(name, outcomes.loc[name, 'detail'], first=at == 0)}" for at, name in enumerate(failures)
+    )
+    return _EVALUATES_PLAINLY.answer(
+        "no",
+        f"{faults}. Losses measured in this way may mislead.{missing}",
+        table,
+        _REPAIRS[failures[0]],
+        answer=answer,
+        details=" ".join([details, *(_REPAIRS[name] for name in failures[1:])]),
+    )
+
+
+def _fault(name: str, detail: str, *, first: bool) -> str:
+    """Say what a failed check found, as the first or a later part of a sentence."""
+    text = _FAULTS[name] if first else _FAULTS[name][0].lower() + _FAULTS[name][1:]
+    return f"{text} ({detail})" if detail else text
 
 
 def _detail(row: dict[str, Any]) -> str:
@@ -102,30 +137,58 @@ def train_gap(history: History) -> Finding:
         missing = (
             "the train split was not inspected" if "train" not in names[1:] else "no epoch has both splits"
         )
-        sentence = (
-            f"Not known: {missing}. The running loss of a training loop is no substitute: it averages "
-            "weights of different ages, with dropout and batch statistics on."
+        details = (
+            "The running loss of a training loop is no substitute: it averages weights of different ages, "
+            "with dropout and batch statistics on."
         )
         step = 'Inspect a fixed part of the training set as well: inspect(model, loader, split="train", ...).'
-        return _TRAIN_GAP.not_applicable(sentence, table, step)
+        return _TRAIN_GAP.not_applicable(
+            f"The gap is not known: {missing}.",
+            table,
+            step,
+            answer="No train loss to compare with",
+            details=details,
+        )
     last, first = table.iloc[-1], table.iloc[0]
     gap, se = float(last["loss_gap"]), float(last["loss_gap_se"])
-    by = "" if history.groups is None or history.counts_groups("train") else ", without groups in train"
-    sentence = (
-        f"At epoch {epoch(float(table.index[-1]))} the train loss is {nats(last['loss_train'])} nats and "
-        f"the validation loss {nats(last['loss_val'])} "
-        f"({signed(gap)}{f', standard error {nats(se)}{by}' if math.isfinite(se) else ''}); accuracy "
-        f"{percent(last['accuracy_train'])} and {percent(last['accuracy_val'])} "
-        f"({points(last['accuracy_val'] - last['accuracy_train'])}). Both in eval mode on the same "
-        "weights, which the running loss of a training loop is not."
-    )
     margin = 0.0 if math.isinf(gap) else _CRITICAL_Z * se  # an infinite gap has no error
     verdict: Verdict = "yes" if gap > margin else "no" if gap < -margin else "cannot tell"
+    answer, sentence = _gap_in_words(last, epoch(float(table.index[-1])), verdict)
+    by = "" if history.groups is None or history.counts_groups("train") else ", without groups in train"
+    details = (
+        f"Loss gap {signed(gap)}{f', standard error {nats(se)}{by}' if math.isfinite(se) else ''}; accuracy "
+        f"{percent(last['accuracy_train'])} and {percent(last['accuracy_val'])} "
+        f"({points(last['accuracy_val'] - last['accuracy_train'])}). Both in eval mode on the same weights, "
+        "which the running loss of a training loop is not."
+    )
     step = ""
     if float(table.index[0]) <= 0 and abs(first["loss_gap"]) > 3 * first["loss_gap_se"]:
-        sentence += f" Before training they already differ by {signed(first['loss_gap'])}."
-        step = "An untrained model can't have overfitted: the two sets differ, in preprocessing or in kind."
-    return _TRAIN_GAP.answer(verdict, sentence, table, step)
+        sentence += (
+            f" Before training they already differ by {signed(first['loss_gap'])}: an untrained model can't "
+            "have overfitted, so the two sets differ."
+        )
+        step = "Compare the two sets: their preprocessing or their kind of samples differs."
+    return _TRAIN_GAP.answer(verdict, sentence, table, step, answer=answer, details=details)
+
+
+def _gap_in_words(row: pd.Series, at: str, verdict: Verdict) -> tuple[str, str]:
+    """Return the heading and the sentence about the two losses at an epoch."""
+    gap = float(row["loss_gap"])
+    losses = (
+        f"At epoch {at} the validation loss is {nats(row['loss_val'])} nats, against "
+        f"{nats(row['loss_train'])} on the train split"
+    )
+    if verdict == "cannot tell":
+        return (
+            "Validation and train loss differ by no measurable amount",
+            f"{losses}: a difference within its error.",
+        )
+    side = "above" if gap > 0 else "below"
+    amount = f"{nats(abs(gap))} nats " if math.isfinite(gap) else "infinitely far "
+    return (
+        f"Validation loss is {amount}{side} train loss",
+        f"{losses}, both measured in eval mode.",
+    )
 
 
 def _gaps(history: History, main: str) -> pd.DataFrame:

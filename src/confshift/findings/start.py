@@ -13,7 +13,7 @@ from confshift.checkpoint import Checkpoint
 from confshift.findings.checks import check_of
 from confshift.findings.measuring import about_measuring
 from confshift.findings.question import Finding, Question, Verdict
-from confshift.findings.wording import count, epoch, nats, percent
+from confshift.findings.wording import count, epoch, heading, nats, percent
 
 #: A random head with features of a usual size stays within this of ln K.
 _TOO_HIGH = 1.0
@@ -25,6 +25,7 @@ _FEWEST_ORDERS = math.factorial(6)
 _GAIN, _GAIN_ERRORS = 0.1, 5.0
 _MOST_CLASSES = 2000
 _INSPECT_FIRST = "Before training starts, call inspect(model, loader, epoch=0, ...)."
+_NOT_INSPECTED = "The model was not inspected before training"
 
 _START_LOSS = Question(
     "start_loss", "Does the run start no worse than an untrained head?", section="start", problem="no"
@@ -66,32 +67,56 @@ def start_loss(history: History) -> Finding:
     guess, comparison = table.loc["uniform guess"], _in_words(table)
     first = _untrained(history)
     if first is None:
-        sentence = f"No checkpoint is from before training. To compare with: {comparison}"
-        return _START_LOSS.not_applicable(sentence, table, _INSPECT_FIRST)
+        sentence = f"No checkpoint is from before training. {comparison}"
+        return _START_LOSS.not_applicable(sentence, table, _INSPECT_FIRST, answer=_NOT_INSPECTED)
     row = history.table.iloc[0]
     loss, se = float(row["loss"]), float(row["loss_se"])
     if math.isnan(loss):
         sentence = "No sample of the checkpoint before training has a finite output."
-        return _START_LOSS.answer("cannot tell", sentence, table, "Look for NaN in the outputs.")
-    table.loc["start"] = [loss, float(row["accuracy"])]
-    loss_text = f"{nats(loss)} nats"
-    if math.isinf(loss):
-        finite_part = (
-            f" ({nats(float(row['finite_loss']))} nats where it is finite)" if row["samples"] else ""
+        step = "Look for NaN in the outputs."
+        return _START_LOSS.answer(
+            "cannot tell", sentence, table, step, answer="The start has no finite output"
         )
-        loss_text = f"infinite{finite_part}"
-    sentence = (
-        f"Before training the loss is {loss_text} and the accuracy {percent(float(row['accuracy']))}. "
-        f"{comparison}"
-    )
+    table.loc["start"] = [loss, float(row["accuracy"])]
     untrained = _expected_loss(first)
     if untrained is not None:
         table.loc["untrained head"] = [untrained, guess["accuracy"]]
-        sentence += f" An untrained linear head on these features is expected to have {nats(untrained)} nats."
     limit = guess["loss"] + _TOO_HIGH
     uncertain = 0.0 if math.isnan(se) else 2 * se
     verdict: Verdict = "yes" if loss <= limit else "no" if loss > limit + uncertain else "cannot tell"
-    return _START_LOSS.answer(verdict, sentence, table, _next_after_start(verdict, loss, untrained))
+    answer, sentence = _start_in_words(row, guess["loss"], verdict)
+    expected = (
+        ""
+        if untrained is None
+        else f" An untrained linear head on these features is expected to have {nats(untrained)} nats."
+    )
+    details = (
+        f"Accuracy {percent(float(row['accuracy']))}. {comparison}{expected} More than "
+        f"{nats(_TOO_HIGH)} nats above a uniform guess is too high."
+    )
+    step = _next_after_start(verdict, loss, untrained)
+    return _START_LOSS.answer(verdict, sentence, table, step, answer=answer, details=details)
+
+
+def _start_in_words(row: pd.Series, guess: float, verdict: Verdict) -> tuple[str, str]:
+    """Return the heading and the sentence about the loss before training."""
+    loss = float(row["loss"])
+    text, finite_part = f"{nats(loss)} nats", ""
+    if math.isinf(loss):
+        text = "infinite"
+        if row["samples"]:
+            finite_part = f" ({nats(float(row['finite_loss']))} nats where it is finite)"
+    sentence = f"Before training the loss is {text}{finite_part}; a uniform guess has {nats(guess)}"
+    if verdict == "yes":
+        answer = f"The run starts at {text}, no worse than untrained"
+        return answer, f"{sentence}, and an untrained head is seldom far above that."
+    if verdict == "no":
+        beyond = f"The run starts at {text}, far above guessing"
+        return beyond, f"{sentence}. Such a start is confident about wrong answers."
+    return (
+        f"A start at {text} may be too high",
+        f"{sentence}. The samples are too few to say whether that is too high.",
+    )
 
 
 def _expected_loss(checkpoint: Checkpoint) -> float | None:
@@ -118,52 +143,66 @@ def _next_after_start(verdict: Verdict, loss: float, expected: float | None) -> 
     if verdict != "no":
         return ""
     if expected is not None and loss < expected + _TOO_HIGH:
-        return "The features that go into the head are large: normalise them, or start the head smaller."
-    return (
-        "The start is surer of wrong answers than a random head: is the head from another task, are the "
-        "inputs normalised, do the labels match the outputs?"
-    )
+        return "Normalise the features that go into the head, which are large, or start the head smaller."
+    return "Check that the head is not from another task, inputs are normalised and labels match outputs."
 
 
 def too_good(history: History) -> Finding:
     """Say whether the head already knew the classes before training."""
     first = _untrained(history)
-    reason = _untestable(first, history)
-    if first is None or reason:
-        verdict: Verdict = "not applicable" if first is None else "cannot tell"
-        step = _INSPECT_FIRST if first is None else ""
-        sentence = f"{reason} {_in_words(history.references)}"
-        return _TOO_GOOD.answer(verdict, sentence, history.references, step)
+    references = _in_words(history.references)
+    if first is None:
+        sentence = f"No checkpoint is from before training. {references}"
+        return _TOO_GOOD.not_applicable(sentence, history.references, _INSPECT_FIRST, answer=_NOT_INSPECTED)
+    reason, details = _untestable(first, history)
+    if reason:
+        return _TOO_GOOD.answer(
+            "cannot tell",
+            reason,
+            history.references,
+            answer="Whether the head has seen labels is unknown",
+            details=f"{details} {references}".strip(),
+        )
     if unread := _TOO_GOOD.without_logits(first):
         return unread
     table = history.start_test
     loss, accuracy = table.loc["loss"], table.loc["accuracy"]
     number = loss["permutations"]
+    low, high = (f"{row['p_value'] * number:,.0f}" for row in (loss, accuracy))
+    verdict: Verdict = "yes" if loss["p_value"] <= _LEVEL else "no"
     sentence = (
-        "For a head that never saw a label, the way its outputs are given to the classes is one like any "
-        f"other. Of {number:,.0f} ways {loss['p_value'] * number:,.0f} have a loss as low as "
-        f"this one's, {nats(loss['value'])} nats (its own included), and "
-        f"{accuracy['p_value'] * number:,.0f} an accuracy as high, {percent(accuracy['value'])}."
+        "An untrained head does about as well under any permutation of its outputs. Of "
+        f"{number:,.0f} permutations, {low} reach a loss as low as this head's"
     )
-    verdict = "yes" if loss["p_value"] <= _LEVEL else "no"
-    step = (
-        "This head has probably seen labels: was it inspected after an epoch, loaded from a checkpoint, or "
-        "given the class weights of another model?"
+    details = (
+        f"The {low} include its own: the loss is {nats(loss['value'])} nats. {high} reach an accuracy as "
+        f"high, {percent(accuracy['value'])}. At most {percent(_LEVEL)} of them would be too few for chance. "
+        f"{references}"
     )
-    return _TOO_GOOD.answer(verdict, sentence, table, step if verdict == "yes" else "")
+    if verdict == "no":
+        answer = "The start is that of an untrained head"
+        return _TOO_GOOD.answer(
+            verdict, f"{sentence}: nothing unusual.", table, answer=answer, details=details
+        )
+    return _TOO_GOOD.answer(
+        verdict,
+        f"{sentence}, too few for chance: this head has probably seen labels.",
+        table,
+        "Check whether the head was inspected after an epoch, or loaded with trained weights.",
+        answer=f"Loss {nats(loss['value'])} before training: too good for an untrained head",
+        details=details,
+    )
 
 
-def _untestable(first: Checkpoint | None, history: History) -> str:
-    """Return why this start can't be tested; "" where it can."""
-    if first is None:
-        return "No checkpoint is from before training."
+def _untestable(first: Checkpoint, history: History) -> tuple[str, str]:
+    """Return why this start can't be tested, and details; "" where it can."""
     if not first.columns["finite"].any():
-        return "No sample can be scored."
+        return "No sample can be scored.", ""
     if _orders(history) < _FEWEST_ORDERS:
         return _among_few_orders(first, history)
     if check_of(first, "head").get("zero_weights") or first.measurement.rows["tied"].all():
-        return "All outputs are equal, as of a head that starts at zero: it has no random start to test."
-    return ""
+        return "All outputs are equal, as of a head that starts at zero: it has no random start to test.", ""
+    return "", ""
 
 
 def _orders(history: History) -> int:
@@ -172,24 +211,25 @@ def _orders(history: History) -> int:
     return math.perm(len(panel.class_names), len(np.unique(panel.targets)))
 
 
-def _among_few_orders(first: Checkpoint, history: History) -> str:
+def _among_few_orders(first: Checkpoint, history: History) -> tuple[str, str]:
     """Say what is known where there are too few orders of the outputs for a test."""
     classes, present = len(first.class_names), len(np.unique(history.main.targets))
     among = (
         f"{classes} classes" if present == classes else f"{present} of {classes} classes among the targets"
     )
     sentence = (
-        f"With {among} there are only {_orders(history)} ways to give a head's outputs to the classes, too "
-        "few to distinguish a head that has seen labels from a lucky one."
+        f"With {among} there are only {_orders(history)} ways to assign outputs to classes, too few to "
+        "distinguish a trained head from a lucky one"
     )
     majority = history.references.loc["best constant", "accuracy"]
-    if first.accuracy - majority > max(_GAIN, _GAIN_ERRORS * history.constant_error):
-        sentence += (
-            f" But {percent(first.accuracy)} are right, against {percent(majority)} for the most frequent "
-            "class. If the head is meant to be new, see whether another seed falls back to chance; if "
-            "it does not, it was trained before (a checkpoint, a fine-tuned model, an epoch of training)."
-        )
-    return sentence
+    if not first.accuracy - majority > max(_GAIN, _GAIN_ERRORS * history.constant_error):
+        return f"{sentence}.", ""
+    details = (
+        f"{percent(first.accuracy)} are right, against {percent(majority)} for the most frequent class. If "
+        "the head is meant to be new, see whether another seed falls back to chance; if it does not, it was "
+        "trained before (a checkpoint, a fine-tuned model, an epoch of training)."
+    )
+    return f"{sentence}. But {percent(first.accuracy)} are right, far more than by chance.", details
 
 
 def outputs_in_order(history: History) -> Finding:
@@ -198,14 +238,17 @@ def outputs_in_order(history: History) -> Finding:
     usable, classes = panel.answered[-1], len(panel.class_names)
     last = panel.checkpoints[-1].epoch
     if last <= 0 or not usable.any() or classes > _MOST_CLASSES:
-        reason = (
-            "An untrained head fits any order of the labels about as well; this needs a trained checkpoint."
+        answer, reason = (
+            (
+                "Only a trained model shows its order",
+                "An untrained head fits any order of the labels equally.",
+            )
             if last <= 0
-            else "No sample has a finite output."
+            else ("No finite output to judge the order by", "No sample has a finite output.")
             if not usable.any()
-            else f"With {classes:,} classes the outputs are not matched."
+            else ("Too many classes to match", f"With {classes:,} classes the outputs are not matched.")
         )
-        return _OUTPUTS_IN_ORDER.not_applicable(reason, history.references)
+        return _OUTPUTS_IN_ORDER.not_applicable(reason, history.references, answer=answer)
     order = history.label_order
     names = panel.class_labels.to_numpy()
     mismatches = np.flatnonzero(order.taken_for != np.arange(classes))
@@ -218,14 +261,28 @@ def outputs_in_order(history: History) -> Finding:
         index=pd.Index(mismatches, name="class"),
     )
     gain = order.matched_accuracy - order.accuracy
-    sentence = (
-        f"At epoch {epoch(last)} {percent(order.accuracy)} are right; with the outputs renamed as fits "
-        f"best, found on the other half of {count(int(usable.sum()))}, {percent(order.matched_accuracy)} "
-        "are."
+    right, matched = percent(order.accuracy), percent(order.matched_accuracy)
+    details = (
+        f"Epoch {epoch(last)}, {count(int(usable.sum()))}; each half is renamed as fits the other half best."
     )
     if not (gain > _GAIN and gain > _GAIN_ERRORS * order.gain_se):
-        return _OUTPUTS_IN_ORDER.answer("yes", sentence, table)
-    pairs = ", ".join(f"{row['class_name']} as {row['output_name']}" for _, row in table.head(5).iterrows())
-    more = f" and {len(table) - 5} more" if len(table) > 5 else ""
-    step = "Compare class_to_idx of the training and the validation set: their folders or label maps differ."
-    return _OUTPUTS_IN_ORDER.answer("no", f"{sentence} Predicted: {pairs}{more}.", table, step)
+        return _OUTPUTS_IN_ORDER.answer(
+            "yes",
+            f"The best renaming of the outputs would not raise the accuracy of {right}."
+            if gain <= 0
+            else f"The best renaming of the outputs would take the accuracy from {right} to {matched}: too "
+            "little to suspect a wrong order.",
+            table,
+            answer="Outputs and labels are in the same order",
+            details=details,
+        )
+    pairs = [f"{row['class_name']} as {row['output_name']}" for _, row in table.iterrows()]
+    more = f" and {len(pairs) - 5} more" if len(pairs) > 5 else ""
+    return _OUTPUTS_IN_ORDER.answer(
+        "no",
+        f"The accuracy is {right}; with the outputs renamed as fits best it would be {matched}.",
+        table,
+        "Compare class_to_idx of the training and the validation set.",
+        answer=heading(f"Outputs are in the wrong order: {pairs[0]}", "Outputs are in the wrong order"),
+        details=f"Predicted: {', '.join(pairs[:5])}{more}. Folders or label maps differ. {details}",
+    )

@@ -103,6 +103,11 @@ def epoch(value: float) -> str:
     return f"{value:.0f}" if value == round(value) and abs(value) < 1e15 else f"{value:.6g}"
 
 
+def epoch_argument(value: float) -> str:
+    """Write an epoch for code and command lines, with all digits that it takes to find it."""
+    return f"{value:.0f}" if value == round(value) and abs(value) < 1e15 else repr(float(value))
+
+
 def interval(row: pd.Series) -> str:
     """Write the 95 % interval of a row of a change table, in its unit, with the groups where given."""
     low, high = float(row["change_low"]), float(row["change_high"])
