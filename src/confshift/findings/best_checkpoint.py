@@ -60,7 +60,8 @@ def _choices_in_words(epochs: pd.Series, tied_by_all: list[float], verdict: Verd
     chosen = (
         f"Loss and loss once calibrated are best at epoch {loss}, accuracy at epoch {accuracy}."
         if loss == rest
-        else f"Loss is best at epoch {loss}, loss once calibrated at epoch {rest}, accuracy at epoch {accuracy}."
+        else f"Loss is best at epoch {loss}, loss once calibrated at epoch {rest}, accuracy at epoch "
+        f"{accuracy}."
     )
     if verdict == "cannot tell":
         tied = _epoch_list(tied_by_all)
