@@ -137,6 +137,6 @@ def test_groups_of_another_split_count_where_a_mapping_names_its_samples():
     assert by_id["units"].tolist() == [400] * 6
     in_order = summarize(runs, groups=GROUPS)
     assert in_order.table["units"].tolist() == [400] * 3 + [1600] * 3
-    assert "without groups in train" in train_gap(in_order).sentence
+    assert "without groups in train" in train_gap(in_order).details
     for history in (summarize(runs), summarize(runs, groups=dict(zip(ids, GROUPS, strict=True)))):
         assert "without groups" not in train_gap(history).sentence

@@ -84,9 +84,8 @@ def logged_loss(history: History) -> Finding:
         sentence = _unread_loss(history) or "No loss of your own was given to compare with."
         step = 'Pass logged={"loss": ...} (or "val_loss") to inspect to have it compared.'
         answer = "No logged loss to compare with"
-        return _QUESTION.not_applicable(
-            sentence + accuracy_short, table, step, answer=answer, details=accuracy.strip()
-        )
+        sentence += accuracy_short
+        return _QUESTION.not_applicable(sentence, table, step, answer=answer, details=accuracy.strip())
     differing = table[~table["equal"]]
     if differing.empty:
         tolerance = f"The precision is {float(table['tolerance'].max()):.1g} or better."
@@ -113,17 +112,16 @@ def logged_loss(history: History) -> Finding:
     fitting = causes[causes["fits"]]
     tried = _epochs_tried(causes, len(table)) + _unread_weights(history) + accuracy
     if len(fitting):
-        cause = fitting.iloc[0]["cause"]
+        cause = str(fitting.iloc[0]["cause"])
         more = f", or with {count(len(fitting) - 1, 'other way')}" if len(fitting) > 1 else ""
         sentence += f"That is consistent with {_way(fitting.iloc[0])}{more}."
         answer = heading(f"Your logged loss looks like {cause}", answer)
-        step, details = _STEPS[cause], f"{details} {_fits_in_words(fitting)}{_REASONS.get(cause, '')}"
+        step, why = _STEPS[cause], _fits_in_words(fitting) + _REASONS.get(cause, "")
     else:
         sentence += "No way that can be recomputed gives what was logged."
-        step, details = _NOTHING_FITS, f"{details} {_closest_in_words(causes)}{_LOOK_ON}"
-    return _QUESTION.answer(
-        "no", sentence + accuracy_short, causes, step, answer=answer, details=details + tried
-    )
+        step, why = _NOTHING_FITS, _closest_in_words(causes) + _LOOK_ON
+    details = f"{details} {why}{tried}"
+    return _QUESTION.answer("no", sentence + accuracy_short, causes, step, answer=answer, details=details)
 
 
 def _unread_loss(history: History) -> str:

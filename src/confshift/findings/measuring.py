@@ -60,14 +60,7 @@ def evaluates_plainly(history: History) -> Finding:
         if any(check_of(checkpoint, name) for name in _CHECKS)
     ]
     rows = {name: check_of(with_checks[0], name) for name in _CHECKS} if with_checks else {}
-    table = pd.DataFrame(
-        {
-            "check": list(_CHECKS.values()),
-            "status": [rows.get(name, {}).get("status", "not made") for name in _CHECKS],
-            "detail": [_detail(rows.get(name, {})) for name in _CHECKS],
-        },
-        index=pd.Index(_CHECKS, name="name"),
-    )
+    table = _checks(rows)
     outcomes = table[table["status"] != "not made"]
     if outcomes.empty:
         sentence = "The model was not tried on a batch: inspect(..., check=True) does it."
@@ -77,11 +70,7 @@ def evaluates_plainly(history: History) -> Finding:
     failures = [str(name) for name in outcomes.index[outcomes["status"] == "failed"]]
     not_made = sum(row.get("status") == "not made" for row in rows.values())
     missing = f" {count(not_made, 'check')} could not be made." if not_made else ""
-    results = [
-        f"{row['check']}: {row['status']}" + (f" ({row['detail']})" if row["detail"] else "")
-        for _, row in outcomes.iterrows()
-    ]
-    details = f"Tried at epoch {epoch(with_checks[0].epoch)}: {'; '.join(results)}."
+    details = f"Tried at epoch {epoch(with_checks[0].epoch)}: {_results(outcomes)}."
     if not failures:
         passed = count(len(outcomes), "check")
         return _EVALUATES_PLAINLY.answer(
@@ -94,25 +83,45 @@ def evaluates_plainly(history: History) -> Finding:
             else f"The evaluation passed {passed}",
             details=details,
         )
-    one = len(failures) == 1
-    answer = _FAULTS[failures[0]] if one else f"{len(failures)} checks of the evaluation failed"
-    faults = "; ".join(
-        f"{_fault(name, outcomes.loc[name, 'detail'], first=at == 0)}" for at, name in enumerate(failures)
-    )
     return _EVALUATES_PLAINLY.answer(
         "no",
-        f"{faults}. Losses measured in this way may mislead.{missing}",
+        f"{_faults(outcomes.loc[failures, 'detail'])}. Losses measured in this way may mislead.{missing}",
         table,
         _REPAIRS[failures[0]],
-        answer=answer,
+        answer=_FAULTS[failures[0]]
+        if len(failures) == 1
+        else f"{len(failures)} checks of the evaluation failed",
         details=" ".join([details, *(_REPAIRS[name] for name in failures[1:])]),
     )
 
 
-def _fault(name: str, detail: str, *, first: bool) -> str:
-    """Say what a failed check found, as the first or a later part of a sentence."""
-    text = _FAULTS[name] if first else _FAULTS[name][0].lower() + _FAULTS[name][1:]
-    return f"{text} ({detail})" if detail else text
+def _checks(rows: dict[str, dict[str, Any]]) -> pd.DataFrame:
+    """Return every check with what came of it."""
+    return pd.DataFrame(
+        {
+            "check": list(_CHECKS.values()),
+            "status": [rows.get(name, {}).get("status", "not made") for name in _CHECKS],
+            "detail": [_detail(rows.get(name, {})) for name in _CHECKS],
+        },
+        index=pd.Index(_CHECKS, name="name"),
+    )
+
+
+def _results(outcomes: pd.DataFrame) -> str:
+    """List what each check found."""
+    return "; ".join(
+        f"{row['check']}: {row['status']}" + (f" ({row['detail']})" if row["detail"] else "")
+        for _, row in outcomes.iterrows()
+    )
+
+
+def _faults(details: pd.Series) -> str:
+    """Say in one sentence what the failed checks found."""
+    faults = [
+        f"{_FAULTS[str(name)]} ({detail})" if detail else _FAULTS[str(name)]
+        for name, detail in details.items()
+    ]
+    return "; ".join([faults[0], *(fault[0].lower() + fault[1:] for fault in faults[1:])])
 
 
 def _detail(row: dict[str, Any]) -> str:

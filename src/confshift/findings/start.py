@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from confshift.analysis.causes.baseline import untrained_loss
 from confshift.analysis.history import History
@@ -239,10 +241,7 @@ def outputs_in_order(history: History) -> Finding:
     last = panel.checkpoints[-1].epoch
     if last <= 0 or not usable.any() or classes > _MOST_CLASSES:
         answer, reason = (
-            (
-                "Only a trained model shows its order",
-                "An untrained head fits any order of the labels equally.",
-            )
+            ("Only a trained model shows its order", "An untrained head fits any order about equally well.")
             if last <= 0
             else ("No finite output to judge the order by", "No sample has a finite output.")
             if not usable.any()
@@ -250,16 +249,7 @@ def outputs_in_order(history: History) -> Finding:
         )
         return _OUTPUTS_IN_ORDER.not_applicable(reason, history.references, answer=answer)
     order = history.label_order
-    names = panel.class_labels.to_numpy()
-    mismatches = np.flatnonzero(order.taken_for != np.arange(classes))
-    table = pd.DataFrame(
-        {
-            "class_name": names[mismatches],
-            "output": order.taken_for[mismatches],
-            "output_name": names[order.taken_for[mismatches]],
-        },
-        index=pd.Index(mismatches, name="class"),
-    )
+    table = _renamed(panel.class_labels.to_numpy(), order.taken_for)
     gain = order.matched_accuracy - order.accuracy
     right, matched = percent(order.accuracy), percent(order.matched_accuracy)
     details = (
@@ -285,4 +275,17 @@ def outputs_in_order(history: History) -> Finding:
         "Compare class_to_idx of the training and the validation set.",
         answer=heading(f"Outputs are in the wrong order: {pairs[0]}", "Outputs are in the wrong order"),
         details=f"Predicted: {', '.join(pairs[:5])}{more}. Folders or label maps differ. {details}",
+    )
+
+
+def _renamed(names: NDArray[Any], taken_for: NDArray[np.int64]) -> pd.DataFrame:
+    """Return the classes whose output fits another class better, with that output's name."""
+    mismatches = np.flatnonzero(taken_for != np.arange(len(names)))
+    return pd.DataFrame(
+        {
+            "class_name": names[mismatches],
+            "output": taken_for[mismatches],
+            "output_name": names[taken_for[mismatches]],
+        },
+        index=pd.Index(mismatches, name="class"),
     )
