@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import stats
 
+from confshift.analysis.jitter import jitter_test
 from confshift.analysis.persistence import mann_kendall, persistence_of
 from simulated_runs import correlated
 
@@ -117,6 +118,16 @@ def test_jitter_that_wanders_is_rarely_called_rising(correlation, calmer, fall):
     assert np.mean([persistence_of(one, alpha=0.05).rising for one in series]) < 0.09
 
 
+def test_the_covariance_is_that_of_the_epochs_after_the_initial_fall():
+    random = np.random.default_rng(9)
+    series = np.concatenate([[5.0, 3.0], np.linspace(0, 1, 20) + 0.1 * random.standard_normal(20)])
+    root = random.standard_normal((22, 22))
+    found = persistence_of(series, root @ root.T, alpha=0.05)
+    expected = jitter_test(series[-found.settled :], (root @ root.T)[-found.settled :, -found.settled :])
+    assert found.settled < 22
+    assert found[-len(expected) :] == expected
+
+
 def learning_rate_dropped(random, *, jitter, shape, before, after):
     """A loss that falls, jitters much (and rises by `before`), drops with its jitter, and rises smoothly."""
     time = np.arange(60)
@@ -175,13 +186,13 @@ def test_fewer_than_eight_epochs_are_never_called_rising():
 def test_the_trend_counts_in_few_epochs_only():
     random = np.random.default_rng(8)
     decided = set()
-    for epochs in (10, 19, 20, 40):
+    for epochs in (10, 15, 16, 40):
         for _ in range(100):
             series = np.linspace(0, 2, epochs) + random.standard_normal(epochs)
             found = persistence_of(series, alpha=0.05)
             fitted = found.hinge > found.hinge_critical or found.shape > found.shape_critical
             fitted = fitted or found.level > found.slow_level_critical
-            trend = found.settled < 20 and found.trend_p < 0.025
+            trend = found.settled < 16 and found.trend_p < 0.025
             assert found.rising == (fitted or trend)
             decided.add((fitted, trend))
     assert len(decided) == 4
@@ -195,10 +206,13 @@ def test_asked_after_every_epoch_a_rise_must_be_clearer_and_no_trend_counts(epoc
         series = np.linspace(0, 4, epochs) + random.standard_normal(epochs)
         once, look = (persistence_of(series, alpha=0.05, repeated=repeated) for repeated in (False, True))
         assert (look.trend_p, look.hinge) == (once.trend_p, once.hinge)
+        assert look.hinge_critical == pytest.approx(once.hinge_critical * 2.4 / 1.4)
+        assert look.shape_critical == pytest.approx(once.shape_critical * 2.4 / 1.4)
+        assert look.slow_level_critical == pytest.approx(once.slow_level_critical * 1.8)
         assert look.rising == (
-            look.hinge > 2 * once.hinge_critical
-            or look.shape > 2 * once.shape_critical
-            or look.level > 1.8 * once.slow_level_critical
+            look.hinge > look.hinge_critical
+            or look.shape > look.shape_critical
+            or look.level > look.slow_level_critical
         )
         decided.add((once.rising, look.rising))
     assert (True, False) in decided

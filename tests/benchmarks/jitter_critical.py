@@ -52,7 +52,7 @@ def flat(runs: int, epochs: int, correlation: float) -> NDArray[np.float64]:
 def of_one_look(epochs: int, runs: int) -> Critical:
     """Return the critical values where the question is asked once."""
     series = [flat(runs, epochs, correlation) for correlation in CORRELATIONS]
-    hinges, shapes, levels = ([_by_rows(f, rows) for rows in series] for f in (hinge, shape, _level))
+    hinges, shapes, levels = ([_by_rows(f, rows) for rows in series] for f in (_hinge, _shape, _level))
     least, most = 0.95, 0.995
     for _ in range(20):
         share = (least + most) / 2
@@ -69,7 +69,7 @@ def at_any_look(correlation: float, runs: int) -> None:
     excess = np.zeros((2, runs))
     for look in range(ENOUGH, max(LOOKS) + 1):
         limits, so_far = critical_values(look), series[:, :look]
-        fitted = _by_rows(hinge, so_far) / limits.hinge, _by_rows(shape, so_far) / limits.shape
+        fitted = _by_rows(_hinge, so_far) / limits.hinge, _by_rows(_shape, so_far) / limits.shape
         excess = np.maximum(excess, [np.maximum(*fitted), _by_rows(_level, so_far) / limits.slow_level])
         if look not in LOOKS:
             continue
@@ -78,6 +78,14 @@ def at_any_look(correlation: float, runs: int) -> None:
             ends = ", ".join(f"{np.quantile(largest, 1 - p):.2f} in {p}" for p in (0.05, 0.025, 0.01))
             sys.stdout.write(f"correlation {correlation}, {look} looks, {name}: {shares}; {ends}\n")
             sys.stdout.flush()
+
+
+def _hinge(series: NDArray[np.float64]) -> NDArray[np.float64]:
+    return hinge(series)[0]
+
+
+def _shape(series: NDArray[np.float64]) -> NDArray[np.float64]:
+    return shape(series)[0]
 
 
 def _level(series: NDArray[np.float64]) -> NDArray[np.float64]:

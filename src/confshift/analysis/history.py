@@ -174,7 +174,8 @@ class History:
         five; best_epoch and best_value, the lowest mean among the epochs BEFORE the last (not the best of
         the run where that is the last, see `best`); last_epoch, last_value; statistic and critical_value of
         the sampling part;
-        the fields of `persistence.Persistence` and `series.Hump`; epochs, units (samples or groups), samples,
+        the fields of `persistence.Persistence` (with the sampling error in its scale where the last epoch is
+        beyond that error) and `series.Hump`; epochs, units (samples or groups), samples,
         samples_left_out (without a finite value at some epoch that was judged), epochs_left_out (most
         samples have no answer there); infinite_epochs, whose mean is infinite, and infinite_samples, which
         make it so at the last epoch. Then amount, bounds and last_value are inf; finite_best_value and

@@ -8,7 +8,7 @@ from itertools import product
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 #: Where a hinge may lie, and where a ramp may start and how long it may be: shares of the series.
 _HINGES = (0.0, 0.2, 0.4, 0.6, 0.75)
@@ -28,7 +28,7 @@ _ROUNDING = 1e-9
 FEWEST = 8
 
 #: Below so many epochs the critical values are so large that even clear rises stay below them.
-ENOUGH = 20
+ENOUGH = 16
 
 
 class Critical(NamedTuple):
@@ -59,13 +59,16 @@ _CRITICAL = {
     200: Critical(2.17, 2.22, 8.50, 2.59),
 }
 
-#: So many times these values are asked of hinge and shape: the sampling error of the means, which is in the
-#: series too, wanders more slowly than such jitter.
-_ALLOWANCE = 1.5
+#: So many times these values are asked: real jitter is not quite such jitter, and its size may change.
+_ALLOWANCE = Critical(hinge=1.4, shape=1.4, slow_level=1.0, level=1.0)
 
-#: Where the question is asked after every epoch: so many times what is asked once of hinge and shape, and of
-#: the level. Then flat runs raise an alarm at any of 100 looks in 10 % at most, in most cases in under 5 %.
-_ALLOWANCE_AT_LOOKS = 2.0, 1.8
+#: The same where the question is asked after every epoch. Then flat runs raise an alarm at any of 100 looks
+#: in 5 % at most, in 10 % where jitter is autoregressive with 0.8.
+_ALLOWANCE_AT_LOOKS = Critical(hinge=2.4, shape=2.4, slow_level=1.8, level=1.0)
+
+#: Of the sampling error of hinge and shape, which is known and not estimated from the series, a rise must be
+#: beyond so many standard errors, together with what is asked for jitter.
+_SAMPLING = 2.0
 
 
 class JitterTest(NamedTuple):
@@ -90,13 +93,17 @@ class JitterTest(NamedTuple):
         )
 
 
-def jitter_test(series: NDArray[np.float64], *, repeated: bool = False) -> JitterTest:
+def jitter_test(
+    series: NDArray[np.float64], covariance: NDArray[np.float64] | None = None, *, repeated: bool = False
+) -> JitterTest:
     """Test whether a series of epoch means ends higher than correlated jitter explains.
 
     Parameters
     ----------
     series : ndarray, shape (n,)
         Epoch means after the initial fall; with fewer than 8 the answer is NaN.
+    covariance : ndarray, shape (n, n), optional
+        Of their sampling errors, which hinge and shape allow for beside the jitter; none by default.
     repeated : bool
         Whether the question is asked after every epoch, not once at the end.
     """
@@ -104,15 +111,13 @@ def jitter_test(series: NDArray[np.float64], *, repeated: bool = False) -> Jitte
         return JitterTest()
     critical = critical_values(len(series), repeated=repeated)
     found, jitter = level(series[None])
+    fitted = [f(series[None], covariance, repeated=repeated) for f in (hinge, shape)]
     return JitterTest(
         float(found[0]),
         critical.level,
         critical.slow_level,
         float(jitter[0]),
-        float(hinge(series[None])[0]),
-        critical.hinge,
-        float(shape(series[None])[0]),
-        critical.shape,
+        *(float(one[0]) for value_and_critical in fitted for one in value_and_critical),
     )
 
 
@@ -128,7 +133,9 @@ class _Regressions(NamedTuple):
     freedom: NDArray[np.float64]  # (D, 1): degrees of freedom of the innovations
 
 
-def hinge(series: NDArray[np.float64]) -> NDArray[np.float64]:
+def hinge(
+    series: NDArray[np.float64], covariance: NDArray[np.float64] | None = None, *, repeated: bool = False
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return how clearly each series rises along a line that begins at one of five places.
 
     For each place t0 the series is regressed on 1 and (t - t0)+. The statistic is the largest of the slopes
@@ -138,34 +145,46 @@ def hinge(series: NDArray[np.float64]) -> NDArray[np.float64]:
     ----------
     series : ndarray, shape (R, n)
         Epoch means after the initial fall, n >= 8.
+    covariance : ndarray, shape (n, n), optional
+        Of their sampling errors; none by default.
+    repeated : bool
+        Whether the question is asked after every epoch.
 
     Returns
     -------
-    ndarray, shape (R,)
+    tuple of ndarray, shape (R,)
+        Statistic; its critical value.
     """
-    values, _ = _fitted(series, _hinges(series.shape[1]))
-    return np.asarray(values.max(axis=0))
+    epochs = series.shape[1]
+    critical = np.full(len(series), critical_values(epochs, repeated=repeated).hinge)
+    return np.asarray(_fitted(series, _hinges(epochs), covariance).over(critical).max(axis=0)), critical
 
 
-def shape(series: NDArray[np.float64]) -> NDArray[np.float64]:
+def shape(
+    series: NDArray[np.float64], covariance: NDArray[np.float64] | None = None, *, repeated: bool = False
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return how far each series ends above where it was, along the course that fits it best.
 
     A course is a level, a ramp from t0 to t1 and a line after it: a step, a rise that saturates, a rise that
     is partly taken back. Of a grid of courses the one with the least residual variance counts. The statistic
-    is its end minus its level over the standard error of that.
+    is its end minus its level over the standard error of that. Where jitter falls with the learning rate,
+    its standard error rests on the few epochs before, and the critical value is that of so few.
 
     Parameters
     ----------
-    series : ndarray, shape (R, n)
-        Epoch means after the initial fall, n >= 8.
+    series, covariance, repeated
+        As in :func:`hinge`.
 
     Returns
     -------
-    ndarray, shape (R,)
+    tuple of ndarray, shape (R,)
+        Statistic; its critical value.
     """
-    values, variances = _fitted(series, _courses(series.shape[1]))
-    best = variances.argmin(axis=0)
-    return np.asarray(np.take_along_axis(values, best[None], axis=0)[0])
+    found = _fitted(series, _courses(series.shape[1]), covariance)
+    best = found.residual.argmin(axis=0)[None]
+    chosen = _Contrasts(*(np.take_along_axis(values, best, axis=0) for values in found))
+    critical = _critical("shape", chosen.effective[0], repeated=repeated)
+    return chosen.over(critical)[0], critical
 
 
 def level(series: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -231,26 +250,48 @@ def critical_values(epochs: int, *, repeated: bool = False) -> Critical:
     repeated : bool
         Whether the question is asked after every epoch, not once at the end.
     """
-    columns = np.array(list(_CRITICAL.values())).T
-    values = Critical(*(float(np.interp(epochs, list(_CRITICAL), column)) for column in columns))
-    fitted, slow_level = _ALLOWANCE_AT_LOOKS if repeated else (1.0, 1.0)
-    fitted *= _ALLOWANCE
-    return values._replace(
-        hinge=fitted * values.hinge, shape=fitted * values.shape, slow_level=slow_level * values.slow_level
-    )
+    return Critical(*(float(_critical(name, epochs, repeated=repeated)) for name in Critical._fields))
+
+
+def _critical(name: str, epochs: ArrayLike, *, repeated: bool) -> NDArray[np.float64]:
+    """Return what is asked of one statistic, for each number of epochs."""
+    tabulated = [getattr(row, name) for row in _CRITICAL.values()]
+    allowance = getattr(_ALLOWANCE_AT_LOOKS if repeated else _ALLOWANCE, name)
+    return np.asarray(allowance * np.interp(np.asarray(epochs), list(_CRITICAL), tabulated))
+
+
+class _Contrasts(NamedTuple):
+    """What D regressions found in R series; shape (D, R)."""
+
+    values: NDArray[np.float64]
+    jitter: NDArray[np.float64]  # the variance of the values by jitter
+    sampling: NDArray[np.float64]  # that by sampling error
+    residual: NDArray[np.float64]  # the variance of the residuals
+    effective: NDArray[np.float64]  # so many epochs would have their kurtosis if normal
+
+    def over(self, critical: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the values in standard errors that `critical` is to be asked of.
+
+        The larger it is the less sampling error adds: it is asked for the uncertainty of the jitter, which
+        is estimated; the sampling error is known.
+        """
+        sampling = np.square(_SAMPLING / critical) * self.sampling
+        return np.asarray(self.values / np.sqrt(self.jitter + sampling))
 
 
 def _fitted(
-    series: NDArray[np.float64], fits: _Regressions
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return each contrast over its standard error, and the residual variance of each fit; both (D, R).
+    series: NDArray[np.float64], fits: _Regressions, covariance: NDArray[np.float64] | None
+) -> _Contrasts:
+    """Return each contrast of each series, and what jitter and sampling error may add to it.
 
-    The variance of a contrast is that of independent jitter times the long-run variance over the variance.
-    Both come from a first-order autoregression of the residuals.
+    The variance by jitter is that of independent jitter times the long-run variance over the variance.
+    Both come from a first-order autoregression of the residuals. Sampling error does not: beside jitter of
+    its own size it is far from such an autoregression, and its covariance is known.
     """
     epochs = series.shape[1]
     residuals = series - (series @ fits.bases) @ fits.bases.transpose(0, 2, 1)
-    correlation = _correlation(residuals, fits)
+    effective = _effective(residuals)
+    correlation = _correlation(residuals, effective, fits)
     squares = np.square(residuals[..., 1:] - correlation[..., None] * residuals[..., :-1])
     # Where jitter changes, as it does when the learning rate drops, that of the epochs compared counts.
     weights = np.square(fits.contrasts[:, 1:])
@@ -259,23 +300,38 @@ def _fitted(
     deviation = np.sqrt(largest / fits.freedom) / (1 - correlation)
     deviation = np.maximum(deviation, _rounding(series))
     norms = np.linalg.norm(fits.contrasts, axis=1)
-    variances = np.square(residuals).sum(axis=2) / fits.freedom
-    return (fits.contrasts @ series.T) / (norms[:, None] * deviation), variances
+    sampling = np.zeros_like(norms)
+    if covariance is not None:
+        sampling = ((fits.contrasts @ covariance) * fits.contrasts).sum(axis=1)
+    return _Contrasts(
+        fits.contrasts @ series.T,
+        np.square(norms[:, None] * deviation),
+        np.broadcast_to(sampling[:, None], deviation.shape),
+        np.square(residuals).sum(axis=2) / fits.freedom,
+        effective,
+    )
 
 
-def _correlation(residuals: NDArray[np.float64], fits: _Regressions) -> NDArray[np.float64]:
-    """Return the lag-1 autocorrelation of residuals (D, R, n), freed of most of its bias.
+def _effective(residuals: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return how many normal values would have the kurtosis of the residuals (D, R, n).
 
-    A few large residuals among small ones, as before a drop of the learning rate, say no more about it than
-    a short series does: the bias is that of as many epochs as would have their kurtosis if normal.
+    A few large residuals among small ones, as before a drop of the learning rate, say no more about jitter
+    than a short series does.
     """
-    epochs = residuals.shape[2]
     squares = np.square(residuals)
     total, fourth = squares.sum(axis=2), np.square(squares).sum(axis=2)
+    epochs = residuals.shape[2]
+    spread = np.divide(3 * total**2, fourth, out=np.full_like(total, epochs), where=fourth > 0)
+    return np.asarray(np.clip(spread, FEWEST, epochs))
+
+
+def _correlation(
+    residuals: NDArray[np.float64], effective: NDArray[np.float64], fits: _Regressions
+) -> NDArray[np.float64]:
+    """Return the lag-1 autocorrelation of residuals (D, R, n), freed of most of its bias."""
+    total = np.square(residuals).sum(axis=2)
     products = (residuals[..., 1:] * residuals[..., :-1]).sum(axis=2)
     correlation = np.divide(products, total, out=np.zeros_like(total), where=total > 0)
-    spread = np.divide(3 * total**2, fourth, out=np.full_like(total, epochs), where=fourth > 0)
-    effective = np.clip(spread, FEWEST, epochs)
     divisor = np.maximum(effective - fits.lost, 4)
     return np.asarray(np.clip((effective * correlation + fits.bias) / divisor, -0.3, fits.largest))
 

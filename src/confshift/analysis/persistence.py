@@ -18,7 +18,7 @@ _ENOUGH = 8
 
 
 class Persistence(NamedTuple):
-    """What the epoch means alone show; amounts in the unit of the series."""
+    """What the course of the epoch means shows; amounts in the unit of the series."""
 
     rising: bool  # beyond jitter
     settled: int  # epochs after the initial fall
@@ -36,11 +36,17 @@ class Persistence(NamedTuple):
     shape_critical: float
 
 
-def persistence_of(means: NDArray[np.float64], *, alpha: float, repeated: bool = False) -> Persistence:
+def persistence_of(
+    means: NDArray[np.float64],
+    covariance: NDArray[np.float64] | None = None,
+    *,
+    alpha: float,
+    repeated: bool = False,
+) -> Persistence:
     """Test whether a series of epoch means has risen beyond epoch-to-epoch jitter.
 
     The initial fall is cut off; then `jitter.jitter_test`, which allows for jitter that is correlated from
-    epoch to epoch. It asks much of fewer than 20 epochs. Down to 8 of them a Mann-Kendall trend at alpha / 2
+    epoch to epoch. It asks much of fewer than 16 epochs. Down to 8 of them a Mann-Kendall trend at alpha / 2
     counts too, which takes jitter for independent: on the epochs strictly after the minimum, which are
     exchangeable under exchangeable jitter although the minimum was selected; on means of three epochs where
     there are twelve or more. Fewer than 8 epochs are never called rising.
@@ -48,6 +54,8 @@ def persistence_of(means: NDArray[np.float64], *, alpha: float, repeated: bool =
     Parameters
     ----------
     means : ndarray, shape (T,)
+    covariance : ndarray, shape (T, T), optional
+        Of their sampling errors, which are allowed for beside the jitter; none by default.
     alpha : float
     repeated : bool
         Whether the question is asked after every epoch, not once at the end. Then the jitter test has larger
@@ -57,10 +65,12 @@ def persistence_of(means: NDArray[np.float64], *, alpha: float, repeated: bool =
     series = _after_fall(means)
     tail = series[int(np.argmin(series)) + 1 :]
     trend_p = mann_kendall(_blocks(tail))
-    test = jitter_test(series, repeated=repeated)
-    few = FEWEST <= len(series) < ENOUGH and not repeated
+    settled = len(series)
+    known = None if covariance is None else covariance[-settled:, -settled:]
+    test = jitter_test(series, known, repeated=repeated)
+    few = FEWEST <= settled < ENOUGH and not repeated
     rising = test.rising or (few and trend_p < alpha / 2)
-    return Persistence(rising, len(series), len(tail), trend_p, _autocorrelation(tail), *test)
+    return Persistence(rising, settled, len(tail), trend_p, _autocorrelation(tail), *test)
 
 
 def _after_fall(means: NDArray[np.float64]) -> NDArray[np.float64]:

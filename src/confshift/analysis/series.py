@@ -150,7 +150,6 @@ def judge_series(series: Series, *, looks: Looks = "once") -> dict[str, Any]:
             **counts,
         }
     once, planned = looks == "once", looks if isinstance(looks, int) else None
-    persistence = persistence_of(series.at_the_last_rates, alpha=ALPHA, repeated=not once)
     critical = (
         critical_value(series.null.earlier[-1], alpha=ALPHA, units=errors.units)
         if once
@@ -158,6 +157,10 @@ def judge_series(series: Series, *, looks: Looks = "once") -> dict[str, Any]:
     )
     numbers = _numbers(series, critical)
     beyond = bool(numbers["statistic"] > critical)
+    # Where sampling error explains the rise, the question is whether it may hide a drift.
+    means = series.at_the_last_rates
+    covariance = errors.covariance[-len(means) :, -len(means) :] if beyond else None
+    persistence = persistence_of(means, covariance, alpha=ALPHA, repeated=not once)
     status = _status(count, beyond, persistence, numbers, errors.units)
     since = series.last_candidate if beyond else math.nan
     if status == "within_jitter" and _is_setback(series, since=since, left=numbers["amount"]):
