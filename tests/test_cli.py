@@ -20,8 +20,10 @@ from click.testing import CliRunner
 import confshift
 from confshift import Predictions, Run
 from confshift.cli import main
-from confshift.reporting.output import comparison_text, document, findings_text, history_text
+from confshift.reporting.characters import printable
+from confshift.reporting.output import comparison_text, document, history_text
 from confshift.reporting.plotting import figures, plot
+from confshift.reporting.summary import answer_document, findings_document, summary_text
 from confshift.storage.signed_json import encode
 
 EVIL = "evil\x1b[2J\u202e\n</script>"
@@ -109,11 +111,33 @@ def test_history_as_json_holds_the_unrounded_tables(rising):
         (("--looks", "12"), {"looks": 12}),
     ],
 )
-def test_diagnose_prints_the_findings(rising, options, arguments):
-    findings = confshift.diagnose(Run(rising), **arguments)
-    assert call("diagnose", rising, *options).stdout == findings_text(findings) + "\n"
+def test_diagnose_prints_what_a_report_says_first_and_all_of_it_where_asked(rising, options, arguments):
+    page, places = confshift.report(Run(rising), **arguments), {"RUN": rising}
+    for choice, every_check in (((), False), (("--all",), True)):
+        shown = call("diagnose", rising, *options, *choice).stdout
+        assert shown == summary_text(page.summary, places, every_check=every_check) + "\n"
     found = json.loads(call("diagnose", rising, *options, "--json").stdout)
-    assert found == plain(run=str(rising), findings=[finding.to_dict() for finding in findings])
+    assert found == plain(
+        run=str(rising),
+        verdict=page.verdict,
+        answer=answer_document(page.answer, places),
+        findings=findings_document(confshift.diagnose(Run(rising), **arguments), places),
+    )
+
+
+def test_brief_json_says_the_same_beside_a_page_and_without_one(rising, tmp_path):
+    first = call("report", rising, "-o", tmp_path / "a.html", "--json", "--brief").stdout
+    assert first == call("diagnose", rising, "--json", "--brief").stdout
+    assert len(first.encode()) <= 2_000
+    choice = confshift.summarize(Run(rising)).recommendation
+    assert json.loads(first)["checkpoint"]["epoch"] == choice.epoch
+
+
+@pytest.mark.parametrize(
+    ("options", "remedy"), [(("--brief",), "add --json"), (("--all", "--json"), "leave out")]
+)
+def test_options_of_printing_that_do_not_go_together_are_refused(rising, options, remedy):
+    assert remedy in call("diagnose", rising, *options, code=2).stderr
 
 
 def test_json_has_null_where_a_number_is_unknown(tmp_path):
@@ -137,12 +161,11 @@ def read_page(path):
 def test_report_writes_a_page_beside_where_it_was_called(rising, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     result = call("report", rising)
-    verdict, _, findings = result.stdout.partition("\n\n")
-    assert findings == findings_text(confshift.diagnose(Run(rising))) + "\n"
+    made = confshift.report(Run(rising))
+    assert result.stdout == summary_text(made.summary, {"RUN": rising}) + "\n"
     page = read_page("rising.html")
     assert page.startswith("<!doctype html>")
-    answer = confshift.report(Run(rising)).answer
-    assert verdict == answer.text
+    answer = made.answer
     assert markupsafe.escape(answer.action) in page
     assert markupsafe.escape(answer.why) in without_links(page)
     assert "wrote rising.html" in result.stderr
@@ -159,7 +182,7 @@ def test_report_takes_a_file_a_pair_and_opens_the_page(rising, tmp_path, monkeyp
     assert path.is_file()
     assert (found["page"], found["run"]) == (str(path), str(rising))
     findings = confshift.diagnose(Run(rising), before=2, after=5)
-    assert found["findings"] == plain(f=[finding.to_dict() for finding in findings])["f"]
+    assert found["findings"] == plain(f=findings_document(findings, {"RUN": rising}))["f"]
 
 
 @pytest.fixture(scope="module")
@@ -173,8 +196,7 @@ def test_report_of_two_runs_compares_the_best_of_each(rising, calmer, tmp_path, 
     monkeypatch.chdir(tmp_path)
     shown = call("report", rising, calmer)
     page = confshift.report(Run(rising), other=Run(calmer))
-    assert shown.stdout.startswith(page.verdict)
-    assert findings_text(page.findings) in shown.stdout
+    assert shown.stdout == summary_text(page.summary, {"RUN": rising, "OTHER": calmer}) + "\n"
     assert markupsafe.escape(page.answer.why) in without_links(read_page("rising-calmer.html"))
     assert "wrote rising-calmer.html" in shown.stderr
 
@@ -188,9 +210,9 @@ def test_report_of_two_runs_takes_an_epoch_of_each_and_names_both_in_json(rising
 
 
 def test_report_and_history_are_told_how_often_the_question_is_asked(rising, tmp_path):
-    shown = call("report", rising, "--looks", 12, "-o", tmp_path / "a.html").stdout
-    expected = confshift.diagnose(Run(rising), looks=12)
-    assert findings_text(expected) in shown
+    shown = call("report", rising, "--looks", 12, "-o", tmp_path / "a.html", "--all").stdout
+    for finding in confshift.diagnose(Run(rising), looks=12):
+        assert printable(finding.sentence) in shown
     found = json.loads(call("history", rising, "--looks", "every-epoch", "--json").stdout)["rise"]
     assert found == plain(rise=confshift.summarize(Run(rising), looks="every epoch").rise)["rise"]
     assert found != plain(rise=confshift.summarize(Run(rising)).rise)["rise"]
@@ -303,8 +325,8 @@ def test_a_gate_does_not_vouch_for_what_is_left_out(diverged, code):
     result = call("diagnose", diverged, "--fail-on", code, code=1)
     assert result.stderr.startswith(f"failed: {code}: the verdict, '")
     assert "2 epochs had no finite output for most samples, the loss was infinite at 1 epoch" in result.stderr
-    assert result.stdout.splitlines()[1] == "  Diverged at epoch 6: epochs 6 and 7 have no finite output."
-    assert "\n  Epochs 6 and 7 have no finite output. At epoch 1, " in result.stdout
+    assert result.stdout.splitlines()[1].startswith("The run diverged at epoch 6: from then on its outputs ")
+    assert "\nEpochs 6 and 7 have no finite output. At epoch 1, " in result.stdout
 
 
 def test_a_gate_about_something_else_does_not_care_what_is_left_out(diverged):
@@ -517,11 +539,17 @@ def test_verify_reads_every_file_and_ends_with_1_where_one_is_damaged(tmp_path, 
 
 # ----------------------------------------------------------------------------------------- as a shell sees it
 def test_no_control_character_of_a_name_reaches_the_terminal(rising):
-    for arguments in (("diagnose",), ("history",), ("compare", 0, 7), ("diagnose", "--json")):
+    for arguments in (
+        ("diagnose",),
+        ("diagnose", "--all"),
+        ("history",),
+        ("compare", 0, 7),
+        ("diagnose", "--json"),
+    ):
         output = call(arguments[0], rising, *arguments[1:]).output
         assert "\x1b" not in output
         assert "\u202e" not in output
-    assert r"evil\x1b[2J\u202e\n</script>" in call("diagnose", rising).stdout
+    assert r"evil\x1b[2J\u202e\n</script>" in call("diagnose", rising, "--all").stdout
 
 
 def test_a_path_with_a_control_character_is_escaped_in_the_error(tmp_path):

@@ -10,10 +10,11 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 
-from confshift import ConfshiftError, Predictions, Run, compare, diagnose, summarize
+from confshift import ConfshiftError, Predictions, Run, diagnose, summarize
 from confshift import demo as module
 from confshift.demo import EPOCHS, train
-from confshift.findings.answer import answer_run
+from confshift.reporting.subject import tell_run
+from confshift.reporting.summary import summary_of
 
 
 @pytest.fixture(scope="module")
@@ -117,9 +118,7 @@ def test_the_readme_quotes_what_the_demo_says(full):
         return re.sub(r"[\d.,]+", "#", " ".join(text.split()))
 
     readme = words((Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8"))
-    history = summarize(full)
-    assert words(answer_run(history, compare(*history.pair), ()).text) in readme
-    for finding in diagnose(history):
-        if finding.code in ("run_kind", "dearer_mistakes"):
-            quoted = f"[{finding.verdict}] {finding.title} {finding.sentence} Next: {finding.next_step}"
-            assert words(quoted) in readme
+    story = tell_run(full, summarize(full), before=None, after=None, title=None, thumbnail=None)
+    for line in summary_of(story).lines:
+        assert words(line) in readme
+    assert words(story.answer.steps[0].text) in readme

@@ -84,7 +84,8 @@ def judge(path):
 
 def _judge(path):
     from confshift.findings.diagnosis import diagnose
-    from confshift.reporting.output import comparison_text, findings_text, history_text
+    from confshift.reporting.output import comparison_text, history_text
+    from confshift.reporting.summary import findings_text
 
     run = Run(path)
     attempt(lambda: (len(run), run.epochs, run.splits, run.verify()))
@@ -94,7 +95,7 @@ def _judge(path):
     attempt(lambda: history_text(history).encode())
     findings = attempt(diagnose, history)
     if not isinstance(findings, ConfshiftError):
-        findings_text(findings).encode()
+        findings_text(findings, {}).encode()
     comparison = attempt(lambda: confshift.compare(run[0], run[2]))
     if not isinstance(comparison, ConfshiftError):
         comparison_text(comparison).encode()

@@ -17,9 +17,9 @@ from confshift.reporting.characters import printable
 from confshift.reporting.output import (
     adding_up,
     comparison_text,
-    findings_text,
     history_text,
 )
+from confshift.reporting.summary import findings_text
 
 parts = st.lists(st.floats(-50, 50), min_size=1, max_size=12)
 
@@ -157,7 +157,7 @@ def test_the_history_has_a_line_for_each_checkpoint_and_a_table_for_each_split(m
 )
 def test_no_control_character_of_a_name_reaches_the_terminal(evil):
     finding = Question("c", f"t{evil}").answer("yes", f"s{evil}", pd.DataFrame(), f"n{evil}")
-    text = findings_text([finding, finding])
+    text = findings_text([finding, finding], {})
     assert evil not in text.replace("\n", "") if evil == "\n" else evil not in text
     assert len(text.splitlines()) == 7
     text.encode()  # a lone surrogate could not be written
@@ -168,5 +168,5 @@ def test_ordinary_text_is_printed_as_it_is():
 
 
 def test_a_finding_without_a_next_step_has_no_such_line():
-    text = findings_text([Question("c", "Why?").answer("no", "So.", pd.DataFrame())])
-    assert text == "[no] Why?\n  So."
+    text = findings_text([Question("c", "Why?").answer("no", "So.", pd.DataFrame())], {})
+    assert text == "[fine] Why?\n  So."

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping
+from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
@@ -19,7 +20,7 @@ from confshift.cli.output import (
 )
 
 if TYPE_CHECKING:
-    from confshift.findings.question import Finding
+    from confshift.reporting.summary import Summary
     from confshift.storage.run import Run
 
 #: Where `inspect` puts a run without a folder of its own.
@@ -129,11 +130,63 @@ def main() -> None:
     """
 
 
-def print_findings(findings: Iterable[Finding], as_json: bool, *, aside: bool = False, **about: Any) -> None:
-    """Print findings as text, or as JSON together with what they are about."""
-    from confshift.reporting.output import document, findings_text
+class Printing(NamedTuple):
+    """How a command prints what it found about a run."""
 
-    if as_json:
-        answer(document(**about, findings=[finding.to_dict() for finding in findings]), aside=aside)
+    as_json: bool
+    brief: bool
+    every_check: bool
+
+
+def printing_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options --json, --brief and --all, as its argument `printing`."""
+
+    @wraps(command)
+    def with_printing(*, as_json: bool, brief: bool, every_check: bool, **others: Any) -> None:
+        if brief and not as_json:
+            raise click.UsageError("--brief shortens JSON: add --json")
+        if every_check and as_json:
+            raise click.UsageError("--all is for text, and --json has every check: leave out one of the two")
+        command(printing=Printing(as_json, brief, every_check), **others)
+
+    brief = click.option("--brief", is_flag=True, help="With --json: what matters most, at most 2 kB.")
+    every_check = click.option("--all", "every_check", is_flag=True, help="Print every check in full.")
+    return json_option(brief(every_check(with_printing)))
+
+
+def print_summary(
+    summary: Summary, printing: Printing, runs: Mapping[str, Run], *, aside: bool = False, **about: Any
+) -> None:
+    """Print what matters first about a run, every check, or JSON.
+
+    Parameters
+    ----------
+    summary : Summary
+    printing : Printing
+    runs : mapping
+        By what stands for its path in a command: RUN, and of two runs OTHER.
+    aside : bool
+        Whether to print on stderr.
+    **about
+        What else JSON says.
+    """
+    from confshift.reporting.output import document
+    from confshift.reporting.summary import answer_document, brief_document, findings_document, summary_text
+
+    places = {name: run.path for name, run in runs.items()}
+    if printing.brief:
+        answer(brief_document(summary), aside=aside)
+    elif printing.as_json:
+        paths = {name.lower(): str(path) for name, path in places.items()}
+        answer(
+            document(
+                **paths,
+                **about,
+                verdict=summary.answer.text,
+                answer=answer_document(summary.answer, places),
+                findings=findings_document(summary.findings, places),
+            ),
+            aside=aside,
+        )
     else:
-        answer_text(findings_text(findings), aside=aside)
+        answer_text(summary_text(summary, places, every_check=printing.every_check), aside=aside)

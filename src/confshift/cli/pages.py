@@ -11,16 +11,17 @@ import click
 from confshift.cli.group import (
     RUNS,
     PathType,
-    json_option,
+    Printing,
     looks_option,
     main,
     open_run,
     out_option,
     pair_options,
-    print_findings,
+    print_summary,
+    printing_options,
     run_argument,
 )
-from confshift.cli.output import answer, remark
+from confshift.cli.output import remark
 
 if TYPE_CHECKING:
     from confshift.analysis.series import Looks
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
     help="Write the page anew whenever a checkpoint is added; the open page reloads itself. Waits for a run "
     "that is not there yet; --looks is then every-epoch.",
 )
-@json_option
+@printing_options
 def report(
     run: Path | None,
     other: Path | None,
@@ -52,9 +53,9 @@ def report(
     looks: Looks,
     show: bool,
     watching: bool,
-    as_json: bool,
+    printing: Printing,
 ) -> None:
-    """Write the page of a run; print the findings.
+    """Write the page of a run; print what it says first.
 
     With OTHER, a second run on the same samples, the page compares the two: RUN at its best (or at --before)
     with OTHER at its best (or at --after).
@@ -62,13 +63,13 @@ def report(
     if watching:
         from confshift.cli.watching import watch
 
-        watch(run, other, out, before=before, after=after, looks=looks, as_json=as_json)
+        watch(run, other, out, before=before, after=after, looks=looks, as_json=printing.as_json)
         return
     first_run = open_run(run)
     second_run = None if other is None else open_run(other)
     names = [shown_run.name for shown_run in (first_run, second_run) if shown_run is not None]
     path = out or Path(f"{'-'.join(names)}.html")
-    _write_page(first_run, path, as_json, other=second_run, before=before, after=after, looks=looks)
+    _write_page(first_run, path, printing, other=second_run, before=before, after=after, looks=looks)
     if show:
         click.launch(str(path.absolute()))  # absolute: a name that begins with "-" would be an option
 
@@ -76,7 +77,7 @@ def report(
 def _write_page(
     run: Run,
     path: Path,
-    as_json: bool,
+    printing: Printing,
     *,
     other: Run | None = None,
     before: float | None = None,
@@ -84,19 +85,16 @@ def _write_page(
     thumbnail: Thumbnail | None = None,
     looks: Looks = "once",
 ) -> None:
-    """Write the page and print what it says: the verdict first, then the findings."""
+    """Write the page and print what it says first."""
     import confshift
     from confshift.reporting.saving import is_stdout
 
     page = confshift.report(
         run, path, other=other, before=before, after=after, thumbnail=thumbnail, looks=looks
     )
-    about = {"run": str(run.path)} if other is None else {"run": str(run.path), "other": str(other.path)}
+    runs = {"RUN": run} if other is None else {"RUN": run, "OTHER": other}
     aside = is_stdout(path)  # a page on stdout must not be followed by text
-    if not as_json:
-        answer(page.verdict, aside=aside)
-        answer("", aside=aside)
-    print_findings(page.findings, as_json, aside=aside, **about, page=str(path), verdict=page.verdict)
+    print_summary(page.summary, printing, runs, aside=aside, page=str(path))
     remark(f"wrote {path}")
 
 
@@ -168,8 +166,8 @@ def plot(
     help="Where the run goes; an earlier demo there is replaced.",
 )
 @click.option("--epochs", type=click.IntRange(min=1), help="Default: long enough for the loss to rise.")
-@json_option
-def demo(out: Path, run: Path, epochs: int | None, as_json: bool) -> None:
+@printing_options
+def demo(out: Path, run: Path, epochs: int | None, printing: Printing) -> None:
     """Train a small network on handwritten digits, inspect every epoch, write the page."""
     from confshift.demo import EPOCHS, train, validation_images
     from confshift.reporting.vega import check_drawing
@@ -181,4 +179,4 @@ def demo(out: Path, run: Path, epochs: int | None, as_json: bool) -> None:
         raise click.BadParameter(f"the folder {out.parent} can't be made: {error.strerror}") from error
     demo_run = train(run, epochs=epochs or EPOCHS)
     pictures = validation_images() if find_spec("PIL") else None
-    _write_page(demo_run, out, as_json, thumbnail=pictures)
+    _write_page(demo_run, out, printing, thumbnail=pictures)

@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING
 import click
 
 from confshift.cli.group import (
+    Printing,
     json_option,
     looks_option,
     main,
     open_run,
     out_option,
     pair_options,
-    print_findings,
+    print_summary,
+    printing_options,
     run_argument,
 )
 from confshift.cli.output import answer, answer_text, remark
@@ -81,32 +83,36 @@ def history(run: Path | None, looks: Looks, as_json: bool) -> None:
     help="Exit with 1 if the verdict of this finding is yes, or leaves out what is not finite; may be "
     "repeated. --json shows the codes.",
 )
-@json_option
+@printing_options
 def diagnose(
     run: Path | None,
     before: float | None,
     after: float | None,
     looks: Looks,
     fail_on: tuple[str, ...],
-    as_json: bool,
+    printing: Printing,
 ) -> None:
-    """Print the findings about a run.
+    """Print what to do about a run, and the problems found.
 
     A gate for scripts: `confshift diagnose RUN --fail-on rise` exits with 1 where the loss rises, and where
     samples or epochs without a finite loss could hide that.
     """
     import confshift
     from confshift.findings.left_out import left_out_of
+    from confshift.reporting.subject import tell_run
+    from confshift.reporting.summary import summary_of
 
     saved_run = open_run(run)
-    findings = confshift.diagnose(saved_run, before=before, after=after, looks=looks)
+    history = confshift.summarize(saved_run, looks=looks)
+    story = tell_run(saved_run, history, before=before, after=after, title=None, thumbnail=None)
+    findings = story.findings
     verdicts = {finding.code: finding.verdict for finding in findings}
     for code in fail_on:
         if code not in verdicts:
             raise click.BadParameter(
                 f"no finding {code!r}; there are {', '.join(verdicts)}", param_hint="--fail-on"
             )
-    print_findings(findings, as_json, run=str(saved_run.path))
+    print_summary(summary_of(story), printing, {"RUN": saved_run})
     failures = [code for code in fail_on if verdicts[code] == "yes"]
     omissions = {finding.code: left_out_of(finding) for finding in findings if finding.code in fail_on}
     unsure = {code: reason for code, reason in omissions.items() if reason and code not in failures}

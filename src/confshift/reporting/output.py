@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,6 @@ from confshift.analysis.comparison import SIDES, Comparison
 from confshift.analysis.final_number import SPLIT
 from confshift.analysis.history import CRITERIA, History
 from confshift.findings.left_out import zero_samples
-from confshift.findings.question import Finding
 from confshift.findings.wording import count, epoch
 from confshift.reporting.characters import printable
 
@@ -70,20 +69,6 @@ def plain(value: Any) -> Any:
 
 _NATS, _PERCENT, _RATIO = 4, 2, 3  # decimals
 _MOST_DECIMALS = 9
-
-
-def findings_text(findings: Iterable[Finding]) -> str:
-    """Write findings as paragraphs: verdict and question, sentence, next step."""
-    return "\n\n".join(_paragraph(finding) for finding in findings)
-
-
-def _paragraph(finding: Finding) -> str:
-    lines = [f"[{finding.verdict}] {printable(finding.title)}", f"  {printable(finding.sentence)}"]
-    if finding.details:
-        lines.append(f"  {printable(finding.details)}")
-    if finding.next_step:
-        lines.append(f"  Next: {printable(finding.next_step)}")
-    return "\n".join(lines)
 
 
 def adding_up(parts: ArrayLike, *, total: float, decimals: int) -> NDArray[np.float64]:

@@ -25,6 +25,7 @@ from confshift.findings.question import Finding
 from confshift.reporting.characters import encodable
 from confshift.reporting.saving import save_file
 from confshift.reporting.subject import Source, Story, as_source, tell_run, tell_two_runs
+from confshift.reporting.summary import Summary, summary_of
 from confshift.reporting.template_context import contents, key_table, sample_contents, sample_limit
 from confshift.reporting.thumbnails import Thumbnail
 from confshift.reporting.vega import check_drawing, vega_bundle
@@ -46,8 +47,8 @@ class Report:
     html : str
         The whole page; one file, no network.
     findings : tuple of Finding
-    answer : Answer
-        What the page says first: action, why, remarks, steps.
+    summary : Summary
+        What the page says first, as text and for programs.
     change : DataFrame
         `Comparison.change` of the report's own pair.
     path : Path or None
@@ -56,9 +57,14 @@ class Report:
 
     html: str
     findings: tuple[Finding, ...]
-    answer: Answer
+    summary: Summary
     change: pd.DataFrame
     path: Path | None
+
+    @property
+    def answer(self) -> Answer:
+        """What to do about the run, why, what the numbers leave out, and the steps that follow."""
+        return self.summary.answer
 
     @property
     def verdict(self) -> str:
@@ -70,8 +76,15 @@ class Report:
         return f"Report({len(self.findings)} findings, {len(self.html) / 1e6:.1f} MB{place})"
 
     def _repr_html_(self) -> str:
-        """Show the verdict and the key table in a notebook, without the page itself."""
-        return _render("notebook.html.j2", verdict=self.verdict, table=key_table(self.change), path=self.path)
+        """Show the first lines and the key table in a notebook, without the page itself."""
+        problems = [finding for finding in self.findings if finding.severity == "problem"]
+        return _render(
+            "notebook.html.j2",
+            summary=self.summary,
+            problems=[finding.answer or finding.title for finding in problems],
+            table=key_table(self.change),
+            path=self.path,
+        )
 
     def save(self, path: str | os.PathLike[str]) -> Report:
         """Write the page and return the report with its path.
@@ -151,7 +164,7 @@ def report(
         story = tell_two_runs(
             (run, other), histories, before=before, after=after, title=title, thumbnail=thumbnail
         )
-    page = Report(_page(story, reload), story.findings, story.answer, story.comparison.change, None)
+    page = Report(_page(story, reload), story.findings, summary_of(story), story.comparison.change, None)
     return page if path is None else page.save(path)
 
 

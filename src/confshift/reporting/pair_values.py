@@ -34,8 +34,23 @@ def pair_values(
     before, after : mapping
         The rows of `epoch_tables.epoch_table` of the two checkpoints.
     """
-    change, account = comparison.change, comparison.account
-    top = comparison.concentration["value"]
+    account, top = comparison.account, comparison.concentration["value"]
+    values: dict[str, Any] = {
+        **key_values(comparison, at),
+        **{part: account.loc[part, "contribution"] for part in account.index},
+        "cost_before": account.loc["mistake_cost", "before"],
+        "cost_after": account.loc["mistake_cost", "after"],
+        **{name: top[column] for name, column in _CONCENTRATION.items()},
+        **_of_classes(comparison.classes.loc[classes]),
+    }
+    for side, row in (("before", before), ("after", after)):
+        values |= {f"{name}_{side}": row[column] for name, column in _OF_EPOCH.items()}
+    return _plain(values | _texts_of_choices(values))
+
+
+def key_values(comparison: Comparison, at: tuple[str, str]) -> dict[str, Any]:
+    """Return the numbers that are shown first: losses, accuracy, where the change comes from."""
+    change = comparison.change
     values: dict[str, Any] = {
         "A": comparison.before.epoch,
         "B": comparison.after.epoch,
@@ -44,37 +59,46 @@ def pair_values(
         "N": len(comparison.panel.targets),
         "by_groups": wording.by_groups(change.loc["loss"]),
         **_of_samples(comparison),
-        **{part: account.loc[part, "contribution"] for part in account.index},
-        "cost_before": account.loc["mistake_cost", "before"],
-        "cost_after": account.loc["mistake_cost", "after"],
-        **{name: top[column] for name, column in _CONCENTRATION.items()},
         **_of_cells(comparison),
-        **_of_classes(comparison.classes.loc[classes]),
     }
     for name, quantity in _CHANGES.items():
         row = change.loc[quantity]
         values |= {f"{name}_{column}": row[column] for column in ("before", "after", "change")}
     for name, quantity in _INTERVALS.items():
         values |= {f"{name}_{end}": change.loc[quantity, f"change_{end}"] for end in ("low", "high")}
-    for side, row in (("before", before), ("after", after)):
-        values |= {f"{name}_{side}": row[column] for name, column in _OF_EPOCH.items()}
     values |= _distinct_losses(values)
     amounts = wording.adding_up([values[name] for name in TRANSITIONS], values["loss_change"])
     values |= {f"{name}_amount": text for name, text in zip(TRANSITIONS, amounts, strict=True)}
-    values |= _texts_of_choices(values)
+    return _plain(values | _first_texts(values))
+
+
+def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value.item() if hasattr(value, "item") else value for name, value in values.items()}
+
+
+def _first_texts(values: Mapping[str, Any]) -> dict[str, str]:
+    """Choose the texts of the numbers that are shown first."""
+    infinite = values["infinite_before"] > 0, values["infinite_after"] > 0
+    moves = {(False, False): "finite", (False, True): "rose", (True, False): "fell", (True, True): "stayed"}
+    return _chosen(
+        {
+            **dict.fromkeys(("loss_moved", "loss_levels", "finite_part"), moves[infinite]),
+            **dict.fromkeys(("left_out", "not_counted"), "some" if _left_out(values) else "none"),
+            "loss_status": _status(values, "loss"),
+            "accuracy_status": _status(values, "accuracy"),
+            "calibrated_status": _status(values, "refinement"),
+        },
+        values,
+    )
+
+
+def _chosen(keys: Mapping[str, str], values: Mapping[str, Any]) -> dict[str, str]:
+    return {name: fill(CHOICES[name][key], values) for name, key in keys.items()}
 
 
 def _texts_of_choices(values: Mapping[str, Any]) -> dict[str, str]:
     """Choose by the numbers one text of each of CHOICES, and fill it."""
-    infinite = values["infinite_before"] > 0, values["infinite_after"] > 0
-    moves = {(False, False): "finite", (False, True): "rose", (True, False): "fell", (True, True): "stayed"}
     keys = {
-        **dict.fromkeys(("loss_moved", "loss_levels", "finite_part"), moves[infinite]),
-        **dict.fromkeys(("left_out", "not_counted"), "some" if _left_out(values) else "none"),
-        "loss_status": _status(values, "loss"),
-        "accuracy_status": _status(values, "accuracy"),
-        "calibrated_status": _status(values, "refinement"),
         "costs": "wrong" if math.isfinite(values["cost_before"] + values["cost_after"]) else "right",
         "class_fall": "fell" if values["fell_before"] - values["fell_after"] > wording.NOTHING else "none",
         "class_top": "adds" if values["top_contribution"] > wording.NOTHING else "none",
@@ -84,7 +108,7 @@ def _texts_of_choices(values: Mapping[str, Any]) -> dict[str, str]:
         if values["loss_low"] > 0
         else "within_noise",
     }
-    return {name: fill(CHOICES[name][key], values) for name, key in keys.items()}
+    return _chosen(keys, values)
 
 
 def _left_out(values: Mapping[str, Any]) -> bool:

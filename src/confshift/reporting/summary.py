@@ -1,0 +1,298 @@
+"""What a reader sees first without the page: the lines of a terminal and a notebook, and brief JSON."""
+
+from __future__ import annotations
+
+import math
+import re
+import shlex
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from confshift.analysis.comparison import Comparison
+from confshift.analysis.recommendation import Recommendation
+from confshift.findings.answer import Answer
+from confshift.findings.question import SEVERITIES, Finding
+from confshift.findings.steps import by_severity
+from confshift.findings.wording import epoch
+from confshift.reporting.captions import READINGS, fill
+from confshift.reporting.characters import printable
+from confshift.reporting.first_screen import verdicts
+from confshift.reporting.output import document, plain
+from confshift.reporting.pair_values import key_values
+from confshift.reporting.subject import Story
+
+#: Bytes of `--json --brief`.
+MOST_BYTES = 2_000
+
+#: The transitions in the words of the page, the parts that are largest in most rises first.
+_LABELS = {
+    "stayed_wrong": "still wrong",
+    "forgotten": "newly wrong",
+    "learned": "newly right",
+    "stayed_right": "still right",
+}
+_LABELS_OF_TWO = {
+    "stayed_wrong": "wrong in both",
+    "forgotten": "right in the first only",
+    "learned": "right in the second only",
+    "stayed_right": "right in both",
+}
+
+#: The cause of each kind of run, in the words of a program's reader.
+_CAUSES = {
+    "confidence": "confidence (miscalibration); the model itself did not get worse",
+    "mostly_confidence": "mostly confidence (miscalibration); whether the model got worse is undecided",
+    "confidence_and_more": "mostly confidence (miscalibration); the model itself got a little worse too",
+    "class_drift": "drift between classes, which one bias per class repairs",
+    "overfitting": "overfitting: the model itself got worse, even calibrated",
+    "hidden_overfitting": "overfitting that the loss hides: the model itself got worse",
+    "improving": "none: the run still improves",
+    "no_rise": "none: the loss does not rise beyond noise",
+    "diverged": "divergence of the training",
+    "infinite": "probabilities of exactly 0 for true classes",
+    "unscored": "outputs that are not finite",
+    "undecidable": "undecided: too few samples or epochs to tell",
+    "too_early": "undecided: too few epochs",
+    "one_checkpoint": "none: one checkpoint shows no change",
+    "chosen_pair": "not judged: these epochs are not those of the run's verdict",
+    "two_runs": "not judged: two runs are compared",
+}
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Summary:
+    """The first lines about a run, or about two.
+
+    Attributes
+    ----------
+    answer : Answer
+    numbers : str
+        Loss, accuracy and calibrated loss, before and after, with what is measurable.
+    sources : str
+        Where the change comes from, in amounts that add up; "" where nothing is compared.
+    findings : tuple of Finding
+    kept : Recommendation or None
+        The checkpoint to keep; None for two runs.
+    compared, amounts : dict
+        Epochs and levels, and the parts of the change, for programs; in nats and fractions.
+    """
+
+    answer: Answer
+    numbers: str
+    sources: str
+    findings: tuple[Finding, ...]
+    kept: Recommendation | None
+    compared: dict[str, Any]
+    amounts: dict[str, Any]
+
+    @property
+    def checks(self) -> str:
+        """How many findings are of each severity."""
+        counts: Counter[str] = Counter(finding.severity for finding in self.findings)
+        words = {"problem": "problem" if counts["problem"] == 1 else "problems"}
+        parts = [f"{counts[name]} {words.get(name, name)}" for name in SEVERITIES]
+        return f"Checks: {', '.join(parts)}."
+
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """The lines that matter first: action, why and remarks, numbers, sources, checks."""
+        lines = (
+            self.answer.action,
+            self.answer.why,
+            *self.answer.remarks,
+            self.numbers,
+            self.sources,
+            self.checks,
+        )
+        return tuple(line for line in lines if line)
+
+
+def summary_of(story: Story) -> Summary:
+    """Summarize a story."""
+    comparison = story.comparison
+    is_alone = comparison.before is comparison.after
+    values = key_values(comparison, story.side_names)
+    if not story.two_runs:
+        values |= verdicts(story.history, comparison)
+    numbers = _alone(values) if is_alone else _changes(values, story)
+    sources = "" if is_alone else _sources(values, _LABELS_OF_TWO if story.two_runs else _LABELS)
+    kept = None if story.two_runs else story.history.recommendation
+    compared, amounts = _compared(comparison), _amounts(comparison)
+    return Summary(story.answer, numbers, sources, story.findings, kept, compared, amounts)
+
+
+def _changes(values: Mapping[str, Any], story: Story) -> str:
+    sides = [epoch(side.epoch) for side in (story.comparison.before, story.comparison.after)]
+    if story.two_runs:
+        start = " → ".join(f"{name} at epoch {at}" for name, at in zip(story.names, sides, strict=True))
+    else:
+        start = f"Epoch {' → '.join(sides)}"
+    names = {"loss": "loss", "accuracy": "accuracy", "calibrated": "calibrated loss"}
+    parts = [
+        f"{text} {fill(READINGS[f'{name}_levels'], values)} ({fill(READINGS[f'{name}_status'], values)})"
+        for name, text in names.items()
+    ]
+    return f"{start}: {', '.join(parts)}."
+
+
+def _alone(values: Mapping[str, Any]) -> str:
+    loss = "∞" if values["infinite_after"] else values["loss_to"]
+    template = "Epoch {B:epoch}: loss {loss:text}, accuracy {accuracy_after:percent}, calibrated loss "
+    return fill(template + "{refinement_to:text}.", {**values, "loss": loss})
+
+
+def _sources(values: Mapping[str, Any], labels: Mapping[str, str]) -> str:
+    parts = [f"{labels[name]} {values[f'{name}_amount']}" for name in labels]
+    return f"{fill(READINGS['sources'], values)}: {', '.join(parts)}."
+
+
+def summary_text(summary: Summary, places: Mapping[str, Path], *, every_check: bool = False) -> str:
+    """Write the first lines, the steps and a line for each problem; or every check in full.
+
+    Parameters
+    ----------
+    summary : Summary
+    places : mapping
+        What RUN and OTHER stand for in commands.
+    every_check : bool
+        Whether to write every finding, the problems first.
+    """
+    parts = ["\n".join(map(printable, summary.lines))]
+    if summary.answer.steps:
+        parts.append("\n".join(["Do this:", *_steps(summary.answer, places)]))
+    ordered = by_severity(summary.findings)
+    if every_check:
+        return "\n\n".join([*parts, findings_text(ordered, places)])
+    problems = [finding for finding in ordered if finding.severity == "problem"]
+    if problems:
+        parts.append("\n".join(["Problems:", *(f"  {printable(_heading(finding))}" for finding in problems)]))
+    parts.append("--all prints every check.")
+    return "\n\n".join(parts)
+
+
+def findings_text(findings: Sequence[Finding], places: Mapping[str, Path]) -> str:
+    """Write findings in full, a paragraph each."""
+    return "\n\n".join(_paragraph(finding, places) for finding in findings)
+
+
+def _steps(answer: Answer, places: Mapping[str, Path]) -> list[str]:
+    lines = []
+    for number, step in enumerate(answer.steps, 1):
+        lines.append(f"{number}. {printable(step.text)}")
+        lines += [f"     {printable(line)}" for line in in_place(step.code, places).splitlines()]
+    return lines
+
+
+def _heading(finding: Finding) -> str:
+    return finding.answer or finding.title
+
+
+def _paragraph(finding: Finding, places: Mapping[str, Path]) -> str:
+    lines = [f"[{finding.severity}] {printable(_heading(finding))}"]
+    if finding.answer:
+        lines.append(f"  {printable(f'{finding.title} {finding.verdict}.')}")
+    lines.append(f"  {printable(finding.sentence)}")
+    if finding.details:
+        lines.append(f"  {printable(finding.details)}")
+    if finding.next_step:
+        lines.append(f"  Next: {printable(finding.next_step)}")
+    if finding.command:
+        lines.append(f"     {printable(in_place(finding.command, places))}")
+    return "\n".join(lines)
+
+
+def in_place(command: str, places: Mapping[str, Path]) -> str:
+    """Return a command with the quoted paths in place of RUN and OTHER."""
+    return re.sub(
+        r"\b(?:RUN|OTHER)\b",
+        lambda match: shlex.quote(str(places[match.group()])) if match.group() in places else match.group(),
+        command,
+    )
+
+
+def findings_document(findings: Sequence[Finding], places: Mapping[str, Path]) -> list[dict[str, Any]]:
+    """Return findings as plain values, their commands with the paths in place."""
+    return [{**finding.to_dict(), "command": in_place(finding.command, places)} for finding in findings]
+
+
+def answer_document(answer: Answer, places: Mapping[str, Path]) -> dict[str, Any]:
+    """Return an answer as plain values, the code of its steps with the paths in place."""
+    values = answer.to_dict()
+    steps = [{**step, "code": in_place(step["code"], places)} for step in values["steps"]]
+    return {**values, "steps": steps}
+
+
+def brief_document(summary: Summary) -> str:
+    """Write cause, checkpoint, remedy, amounts and problems as JSON of at most 2,000 bytes.
+
+    What does not fit is left out, the least important first; `left_out` names it.
+    """
+    answer = summary.answer
+    problems = [finding.code for finding in by_severity(summary.findings) if finding.severity == "problem"]
+    parts: dict[str, Any] = {
+        "kind": answer.kind,
+        "cause": _CAUSES[answer.kind],
+        "action": answer.action,
+        "why": answer.why,
+        "checkpoint": _checkpoint(summary.kept),
+        "compared": summary.compared,
+        "amounts": summary.amounts,
+        "problems": problems,
+        "remedy": [step.text for step in answer.steps],
+        "code": next((step.code for step in answer.steps if step.code), ""),
+        "remarks": list(answer.remarks),
+    }
+    left_out: list[str] = []
+    for name in ("", "remarks", "code", "remedy", "problems", "why", "action"):
+        if name:
+            parts.pop(name)
+            left_out.append(name)
+        text = document(**parts, left_out=left_out)
+        if len(text.encode("utf-8")) < MOST_BYTES:
+            break
+    return text
+
+
+def _checkpoint(kept: Recommendation | None) -> dict[str, Any] | None:
+    if kept is None:
+        return None
+    return {
+        "epoch": kept.epoch,
+        "calibrate": kept.calibrated,
+        "temperature": _rounded(kept.temperature),
+        "class_biases": kept.with_biases,
+        "expected_loss": _rounded(kept.loss),
+    }
+
+
+def _compared(comparison: Comparison) -> dict[str, Any]:
+    change = comparison.change
+    names = {"loss": "loss", "accuracy": "accuracy", "calibrated_loss": "refinement_loss"}
+    return {
+        "epochs": [comparison.before.epoch, comparison.after.epoch],
+        "samples": len(comparison.panel.targets),
+        **{
+            name: [_rounded(change.loc[row, side]) for side in ("before", "after")]
+            for name, row in names.items()
+        },
+    }
+
+
+def _amounts(comparison: Comparison) -> dict[str, Any]:
+    net = comparison.cells["contribution"].groupby(level="transition", observed=True).sum()
+    change = comparison.change["change"]
+    return {
+        "loss": _rounded(change["loss"]),
+        **{_LABELS[name].replace(" ", "_"): _rounded(net[name]) for name in _LABELS},
+        "scale": _rounded(change["scale_loss"]),
+        "class_balance": _rounded(change["balance_loss"]),
+        "rest": _rounded(change["refinement_loss"]),
+    }
+
+
+def _rounded(value: float) -> Any:
+    """Round to four significant digits; None where the value is not finite."""
+    return plain(float(f"{value:.4g}")) if math.isfinite(value) else None

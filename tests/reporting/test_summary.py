@@ -1,0 +1,156 @@
+"""The first lines without the page: numbers as on it, amounts that add up, JSON of at most 2 kB."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from decimal import Decimal
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hostile_names import HOSTILE_NAMES, HOSTILE_TITLE
+
+from confshift.analysis.history import summarize
+from confshift.checkpoint import Checkpoint
+from confshift.predictions import Predictions
+from confshift.reporting.characters import printable
+from confshift.reporting.subject import tell_run, tell_two_runs
+from confshift.reporting.summary import MOST_BYTES, brief_document, in_place, summary_of, summary_text
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "findings"))
+
+from odd_runs import ODD, history_of
+from real_runs import ARRAYS
+
+RUNS = [*ODD, *sorted(path.stem for path in ARRAYS.glob("*.npz"))]
+
+
+def story_of(name, **pair):
+    history = history_of(name)
+    chosen = {"before": None, "after": None, "title": None, "thumbnail": None} | pair
+    return tell_run(list(history.main.checkpoints), history, **chosen)
+
+
+def amounts_in(line):
+    return [Decimal(text.replace("−", "-")) for text in re.findall(r"[+−]\d+(?:\.\d+)?", line)]
+
+
+@pytest.mark.parametrize("name", ["confidence", "overfitting", "class drift", "lr_drops"])
+def test_the_amounts_add_up_as_printed(name):
+    sources = summary_of(story_of(name)).sources
+    total, *parts = amounts_in(sources)
+    assert len(parts) == 4
+    assert sum(parts) == total
+
+
+def test_the_lines_that_matter_come_first_then_steps_and_a_line_for_each_problem():
+    story = story_of("confidence")
+    summary = summary_of(story)
+    text = summary_text(summary, {})
+    first, steps, problems, last = text.split("\n\n")
+    assert first.splitlines() == [
+        story.answer.action,
+        story.answer.why,
+        summary.numbers,
+        summary.sources,
+        summary.checks,
+    ]
+    assert summary.numbers.startswith("Epoch 13 → 23: loss 0.44 → 0.61 (up, systematic), accuracy ")
+    assert steps.startswith("Do this:\n1. Keep epoch 22, ")
+    severities = [finding.severity for finding in story.findings]
+    assert len(problems.splitlines()) == 1 + severities.count("problem")
+    assert f"Checks: {severities.count('problem')} problems, " in first
+    assert last == "--all prints every check."
+
+
+def test_every_check_is_printed_in_full_the_problems_first():
+    story = story_of("confidence")
+    text = summary_text(summary_of(story), {}, every_check=True)
+    found = re.findall(r"^\[(.+)\]", text, re.MULTILINE)
+    assert found == sorted(found, key=["problem", "undecided", "fine", "not applicable"].index)
+    assert len(found) == len(story.findings)
+    for finding in story.findings:
+        assert printable(finding.sentence) in text
+        assert finding.details in text
+
+
+def test_one_checkpoint_has_numbers_and_no_sources():
+    summary = summary_of(story_of("one epoch"))
+    assert re.fullmatch(r"Epoch 0: loss 1\.06, accuracy 52\.2 %, calibrated loss 1\.\d+\.", summary.numbers)
+    assert summary.sources == ""
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_brief_json_is_short_and_names_cause_checkpoint_and_remedy(name):
+    story = story_of(name)
+    text = brief_document(summary_of(story))
+    found = json.loads(text, parse_constant=pytest.fail)
+    assert len(text.encode("utf-8")) < MOST_BYTES
+    choice = story.history.recommendation
+    assert found["kind"] == story.answer.kind
+    assert (found["checkpoint"]["epoch"], found["checkpoint"]["calibrate"]) == (
+        choice.epoch,
+        choice.calibrated,
+    )
+    assert found["remedy"] == [step.text for step in story.answer.steps]
+    assert found["problems"] == [one.code for one in story.findings if one.severity == "problem"]
+    assert set(found["left_out"]) <= {"remarks", "code"}
+
+
+def test_brief_json_of_two_runs_and_of_a_chosen_pair_names_the_checkpoint():
+    other = history_of("hidden")
+    history = history_of("confidence")
+    runs = [list(side.main.checkpoints) for side in (history, other)]
+    options = {"before": None, "after": None, "title": None, "thumbnail": None}
+    story = tell_two_runs(tuple(runs), (history, other), **options)
+    found = json.loads(brief_document(summary_of(story)))
+    assert found["kind"] == "two_runs"
+    assert found["remedy"][0].startswith(f"Keep epoch {history.recommendation.epoch:g} of the first run")
+    chosen = json.loads(brief_document(summary_of(story_of("confidence", before=3, after=9))))
+    assert chosen["kind"] == "chosen_pair"
+    assert chosen["checkpoint"]["epoch"] == history.recommendation.epoch
+
+
+@pytest.mark.parametrize("name", [*HOSTILE_NAMES, HOSTILE_TITLE, "\U0001f600" * 24, "x" * 3_000, 'a"b\\c'])
+def test_no_name_makes_brief_json_long(name, tmp_path, make_logits):
+    logits, targets = make_logits(60, 3, 9)
+    names = [name, "b", "c"]
+    histories = [
+        summarize(
+            Checkpoint.from_predictions(
+                Predictions(z, targets, class_names=names), epoch=epoch, split="s" * 99
+            )
+            for epoch, z in enumerate(scale * logits)
+        )
+        for scale in (1, 3)
+    ]
+    options = {"before": None, "after": None, "title": name, "thumbnail": None}
+    runs = tuple(list(history.main.checkpoints) for history in histories)
+    stories = [
+        tell_run(runs[0], histories[0], **options),
+        tell_two_runs(runs, tuple(histories), **options),
+    ]
+    for story in stories:
+        text = brief_document(summary_of(story))
+        assert len(text.encode("utf-8")) < MOST_BYTES
+        json.loads(text)
+
+
+def test_the_paths_of_commands_are_quoted_and_only_there():
+    places = {"RUN": Path("my runs/it's"), "OTHER": Path("b")}
+    assert in_place("confshift compare RUN 1 2", places) == """confshift compare 'my runs/it'"'"'s' 1 2"""
+    assert (
+        in_place("confshift report RUN OTHER", {"RUN": Path("RUNS/OTHER")})
+        == "confshift report RUNS/OTHER OTHER"
+    )
+    assert in_place("RUNNING", places) == "RUNNING"
+
+
+def test_the_code_of_a_temperature_is_python_that_runs():
+    code = story_of("confidence").answer.steps[0].code
+    expression = code.removeprefix("probabilities = ").removesuffix(".softmax(dim=-1)")
+    temperature = history_of("confidence").recommendation.temperature
+    result = eval(expression, {"model": lambda inputs: inputs, "inputs": np.ones(3)})
+    assert result == pytest.approx(np.ones(3) / temperature, rel=0.005)
