@@ -14,10 +14,18 @@ from hostile_names import HOSTILE_NAMES, HOSTILE_TITLE
 
 from confshift.analysis.history import summarize
 from confshift.checkpoint import Checkpoint
+from confshift.findings.run_kind import KINDS
 from confshift.predictions import Predictions
 from confshift.reporting.characters import printable
 from confshift.reporting.subject import tell_run, tell_two_runs
-from confshift.reporting.summary import MOST_BYTES, brief_document, in_place, summary_of, summary_text
+from confshift.reporting.summary import (
+    CAUSES,
+    MOST_BYTES,
+    brief_document,
+    in_place,
+    summary_of,
+    summary_text,
+)
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "findings"))
 
@@ -80,6 +88,10 @@ def test_one_checkpoint_has_numbers_and_no_sources():
     summary = summary_of(story_of("one epoch"))
     assert re.fullmatch(r"Epoch 0: loss 1\.06, accuracy 52\.2 %, calibrated loss 1\.\d+\.", summary.numbers)
     assert summary.sources == ""
+
+
+def test_every_kind_of_run_has_a_cause():
+    assert set(CAUSES) == {*KINDS, "one_checkpoint", "chosen_pair", "two_runs"}
 
 
 @pytest.mark.parametrize("name", RUNS)

@@ -42,13 +42,15 @@ _LABELS_OF_TWO = {
 }
 
 #: The cause of each kind of run, in the words of a program's reader.
-_CAUSES = {
+CAUSES = {
     "confidence": "confidence (miscalibration); the model itself did not get worse",
     "mostly_confidence": "mostly confidence (miscalibration); whether the model got worse is undecided",
     "confidence_and_more": "mostly confidence (miscalibration); the model itself got a little worse too",
     "class_drift": "drift between classes, which one bias per class repairs",
     "overfitting": "overfitting: the model itself got worse, even calibrated",
     "hidden_overfitting": "overfitting that the loss hides: the model itself got worse",
+    "setback": "a setback: the model lost something at once and has not learned it again",
+    "loss_undecided": "none in the model itself; whether the loss rises is undecided",
     "improving": "none: the run still improves",
     "no_rise": "none: the loss does not rise beyond noise",
     "diverged": "divergence of the training",
@@ -234,7 +236,7 @@ def brief_document(summary: Summary) -> str:
     problems = [finding.code for finding in by_severity(summary.findings) if finding.severity == "problem"]
     parts: dict[str, Any] = {
         "kind": answer.kind,
-        "cause": _CAUSES[answer.kind],
+        "cause": CAUSES[answer.kind],
         "action": answer.action,
         "why": answer.why,
         "checkpoint": _checkpoint(summary.kept),
