@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from decimal import Decimal
 
 import pandas as pd
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from confshift.findings.wording import (
+    adding_up,
     apart,
     count,
     divisor,
@@ -211,3 +213,22 @@ def test_a_long_name_is_cut(name, text):
 def test_an_epoch_in_a_command_is_that_epoch(value):
     assert float(epoch_argument(value)) == value
     assert epoch_argument(12.0) == "12"
+
+
+@given(
+    st.lists(st.floats(-5, 5), min_size=1, max_size=6),
+    st.sampled_from([1e-6, 1e-3, 1.0, 300.0]),
+)
+def test_parts_add_up_as_they_are_written(parts, scale):
+    parts = [scale * part for part in parts]
+    total = sum(parts)
+    texts = adding_up(parts, total)
+    written = [Decimal(text.replace("−", "-")) for text in texts]
+    unit = 10 ** int(written[0].as_tuple().exponent)
+    assert sum(written) == Decimal(f"{total:.{-written[0].as_tuple().exponent}f}")
+    assert all(abs(float(one) - part) < 1.0001 * unit for one, part in zip(written, parts, strict=True))
+
+
+def test_parts_of_nothing_are_written_with_their_own_digits():
+    assert adding_up([0.004, -0.004], 0.0) == ["+0.0040", "−0.0040"]
+    assert adding_up([0.0, 0.0], 0.0) == ["+0.00", "+0.00"]

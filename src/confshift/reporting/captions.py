@@ -105,6 +105,7 @@ CHOICES: dict[str, dict[str, str]] = {
             "down": "measurably down",
             "same": "no measurable change",
             "unknown": "too few samples to tell",
+            "infinite": "not finite",
         }
         for quantity in ("loss", "accuracy", "calibrated")
     },

@@ -42,6 +42,20 @@ def first_screen(story: Story, values: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+#: How the first screen writes that two runs differ, by how it writes that one changed.
+_DIFFERENCES = {
+    "measurably up": "B is measurably higher",
+    "measurably down": "B is measurably lower",
+    "no measurable change": "no measurable difference",
+}
+
+
+def differences(values: Mapping[str, Any]) -> dict[str, str]:
+    """Return what the figures of two runs say, in the words for a difference."""
+    statuses = {name: values[name] for name in ("loss_status", "accuracy_status", "calibrated_status")}
+    return {name: _DIFFERENCES.get(status, status) for name, status in statuses.items()}
+
+
 def verdicts(history: History, comparison: Comparison) -> dict[str, str]:
     """Return what the run's own verdicts, which know about all epochs, say of the pair of the report."""
     verdicts = {
@@ -50,7 +64,7 @@ def verdicts(history: History, comparison: Comparison) -> dict[str, str]:
         if within_choice(history, comparison, quantity)
     }
     status = history.rise.loc["loss", "status"]
-    if is_judged(history, comparison) and status in _VERDICTS:
+    if is_judged(history, comparison) and status in _VERDICTS and not any(comparison.infinite_samples):
         verdicts["loss_status"] = _VERDICTS[status]
     return verdicts
 

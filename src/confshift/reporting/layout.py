@@ -34,10 +34,10 @@ class Section:
 #: all other numbers in doubt.
 SECTIONS = (
     Section("measuring", "Before anything else", ("measuring", "start", "other")),
-    Section("cells", "Who the change comes from", ("cells", "concentration", "history")),
+    Section("cells", "Who the change comes from", ("cells", "history")),
     Section("parts", "Why: scale, class balance and the rest", ("rise", "parts", "account")),
-    Section("classes", "Where: classes, and what they are taken for", ("classes",)),
-    Section("samples", "Which samples", ("samples",)),
+    Section("classes", "Where: classes, and what they are taken for", ("classes", "accuracy")),
+    Section("samples", "Which samples", ("samples", "concentration")),
     Section("reliability", "How sure: can the confidence be believed?", ("reliability",)),
 )
 

@@ -21,7 +21,7 @@ from confshift.reporting import binning
 from confshift.reporting.captions import CHOICES, READINGS
 from confshift.reporting.epoch_tables import epoch_table, rise_starts
 from confshift.reporting.theme import CELL_LABELS, TRANSITION_LABELS
-from confshift.reporting.thumbnails import TILE, Thumbnails
+from confshift.reporting.thumbnails import Thumbnails
 
 #: The cells of every pair are computed for at most this many checkpoints ...
 _MAX_EPOCHS = 200
@@ -75,7 +75,7 @@ class SampleData:
     span: float  # the logarithm of the largest loss; see `pack_losses`
     floor: float  # added to a loss before its logarithm is taken
     bits: int  # of a predicted class
-    inputs: dict[str, Any]  # tiles, texts, side, columns: the pictures or texts of samples' inputs
+    inputs: dict[str, Any]  # tiles, texts, columns: the pictures or texts of samples' inputs
 
 
 def thin_history(history: History, comparison: Comparison, rise: pd.DataFrame) -> History:
@@ -207,7 +207,6 @@ def _inputs(
     return {
         "tiles": {i: thumbnails.tiles[at] for i, at in pairs if thumbnails.tiles[at] >= 0},
         "texts": {i: thumbnails.texts[at] for i, at in pairs if thumbnails.tiles[at] < 0},
-        "side": TILE,
         "columns": thumbnails.columns,
     }
 

@@ -84,7 +84,7 @@ def _first_texts(values: Mapping[str, Any]) -> dict[str, str]:
         {
             **dict.fromkeys(("loss_moved", "loss_levels", "finite_part"), moves[infinite]),
             **dict.fromkeys(("left_out", "not_counted"), "some" if _left_out(values) else "none"),
-            "loss_status": _status(values, "loss"),
+            "loss_status": "infinite" if any(infinite) else _status(values, "loss"),
             "accuracy_status": _status(values, "accuracy"),
             "calibrated_status": _status(values, "refinement"),
         },

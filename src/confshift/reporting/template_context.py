@@ -20,7 +20,7 @@ from confshift.reporting.captions import READINGS, fill
 from confshift.reporting.charts import chart_specs
 from confshift.reporting.charts.parts import ChartContext
 from confshift.reporting.epoch_tables import chart_context, epoch_table, run_tables, two_run_tables
-from confshift.reporting.first_screen import first_screen, verdicts
+from confshift.reporting.first_screen import differences, first_screen, verdicts
 from confshift.reporting.glossary import Glossary
 from confshift.reporting.layout import TextTable, card_of, charts_of, lay_out, text_table
 from confshift.reporting.output import document
@@ -123,7 +123,8 @@ def _values(story: Story, classes: list[int]) -> dict[str, Any]:
     by_epoch, comparison = epoch_table(story.page_history), story.comparison
     before, after = (by_epoch.iloc[at] for at in places_of(story.page_history, comparison))
     values = pair_values(comparison, classes, story.side_names, before=before, after=after)
-    return values if story.two_runs else {**values, **verdicts(story.history, comparison)}
+    statuses = differences(values) if story.two_runs else verdicts(story.history, comparison)
+    return {**values, **statuses}
 
 
 def _words(story: Story, values: Mapping[str, Any]) -> dict[str, Any]:

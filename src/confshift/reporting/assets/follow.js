@@ -6,9 +6,9 @@ const following = {every: 1000 * Number(document.body.dataset.reload), due: 0, t
 
 const detailsKey = details => `${details.closest("[id]")?.id} ${find("summary", details).textContent}`;
 
-// What the reader sees at the top of the window, and how far from its edge.
+// What the reader sees at the top of the window, and how far from its edge. Ids inside a drawing change with it.
 function topmost() {
-  const elements = all("main [id]").filter(element => element.getBoundingClientRect().top <= 1);
+  const elements = all("main [id]").filter(element => !element.closest("svg") && element.getBoundingClientRect().top <= 1);
   const element = elements.at(-1);
   return element ? {id: element.id, offset: element.getBoundingClientRect().top} : null;
 }

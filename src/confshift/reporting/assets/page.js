@@ -2,7 +2,7 @@
 
 // The input of a sample, if the report has it: its image from the sprite, or its text.
 function input(i, size) {
-  const {tiles, texts, side, columns} = data.samples.inputs;
+  const {tiles, texts, columns} = data.samples.inputs;
   if (i in texts) return [Object.assign(make("span", texts[i]), {className: "input"})];
   if (!(i in tiles)) return [];
   const image = make("span", undefined, {role: "img", "aria-label": `input of sample ${data.samples.ids[i]}`});
@@ -66,6 +66,8 @@ function writeBars() {
   });
 }
 
+const SMALL = 24;  // the side of an image in the table
+
 function writeMovers() {
   const body = find("#movers tbody");
   if (!body) return;
@@ -74,7 +76,7 @@ function writeMovers() {
     const line = make("tr"), first = make("td"), button = make("button", row.sample, {type: "button", "aria-pressed": row.i === state.pinned});
     button.className = "link";
     button.addEventListener("click", () => choose({pinned: row.i}));
-    const picture = input(row.i, data.samples.inputs.side);
+    const picture = input(row.i, SMALL);
     first.append(...(row.i in data.samples.inputs.tiles ? [...picture, button] : [button, ...picture]));
     const cells = [row.true, row.said_before, row.said, nats(row.loss_before), nats(row.loss_after), signed(row.change)];
     line.append(first, ...cells.map(text => make("td", text)));

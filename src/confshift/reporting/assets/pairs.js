@@ -128,7 +128,7 @@ class Pairs {
     const keys = {
       loss_moved: course, loss_levels: course, finite_part: course,
       left_out: leftOut, not_counted: leftOut,
-      loss_status: status(values.loss_low, values.loss_high),
+      loss_status: course !== "finite" ? "infinite" : status(values.loss_low, values.loss_high),
       accuracy_status: status(values.accuracy_low, values.accuracy_high),
       calibrated_status: status(values.refinement_low, values.refinement_high),
       costs: Number.isFinite(values.cost_before + values.cost_after) ? "wrong" : "right",

@@ -33,6 +33,7 @@ def chart_specs(context: ChartContext, *, only: Collection[str] | None = None) -
 
 
 def _spec(chart: Chart, context: ChartContext, variant: str) -> Spec:
-    height = chart.height if isinstance(chart.height, int) else {"step": chart.height(context).step}
+    size = chart.height if isinstance(chart.height, int) else chart.height(context)
+    height = size if isinstance(size, int) else {"step": size.step}
     frame = {"$schema": alt.SCHEMA_URL, "width": "container", "height": height}
     return {**frame, **chart.draw(context, variant), "config": CONFIG}

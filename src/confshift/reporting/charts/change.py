@@ -89,7 +89,7 @@ CHARTS = (
         "From the loss before to the loss after, in three steps that add up",
         "account",
         account_chart,
-        steps(48),
+        steps(40),
         note="Loss = mean hedge (how unsure the model is of its own answer, right or wrong) + error rate × "
         "mean cost of a mistake.",
         pair_only=True,
@@ -102,7 +102,7 @@ CHARTS = (
         "The same change, by what became of the samples",
         "cells",
         cells_chart,
-        steps(27),
+        steps(24),
         note="Every sample is in one bar; the bars add up to the change. Forgotten: right before, wrong "
         "after; learned: the other way round.",
         pair_only=True,
@@ -115,7 +115,7 @@ CHARTS = (
         "The change summed up, samples that rose most first",
         "concentration",
         concentration_chart,
-        240,
+        250,
         note="The curve climbs while losses rose, falls where they fell, and ends at the mean's change.",
         follows="samples",
         pair_only=True,

@@ -12,6 +12,7 @@ from confshift.reporting.charts.parts import (
     LOSS,
     SHARE,
     SIGNED,
+    STEP,
     WHOLE_ROW,
     Chart,
     ChartContext,
@@ -28,6 +29,8 @@ from confshift.reporting.charts.parts import (
 from confshift.reporting.charts.runs import run_accuracy_chart, run_loss_chart
 from confshift.reporting.theme import LOSSES, MARKS, PARTS, SERIES, colour
 
+#: The accuracy is drawn as high as the classes beside it, but no lower than this.
+_LOWEST = 190
 #: The two places of a name beside its mark: alignment and offset.
 _ASIDE: tuple[tuple[Any, int], ...] = (("left", -4), ("right", 4))
 
@@ -212,9 +215,9 @@ CHARTS = (
     Chart(
         "accuracy",
         "Accuracy",
-        "history",
+        "accuracy",
         accuracy_chart,
-        220,
+        lambda context: max(_LOWEST, STEP * context.classes),
         source="epochs",
         variant="span",
         drag=True,
@@ -227,7 +230,7 @@ CHARTS = (
         "Every epoch against epoch A, by what became of the samples",
         "history",
         history_chart,
-        220,
+        192,
         note="The bars of an epoch add up to the line, the change of the loss since epoch A. The epochs of "
         "the initial fall are left out.",
         pair_only=True,
@@ -239,7 +242,7 @@ CHARTS = (
         "The loss in three parts: scale, class balance and the rest",
         "parts",
         parts_chart,
-        240,
+        200,
         source="part_series",
         note="The three add up to the loss, the line. A temperature repairs the scale, a bias for each class "
         "the class balance. A part below 0 lies inside the one beneath it.",

@@ -16,6 +16,8 @@ Spec: TypeAlias = dict[str, Any]
 
 #: Number formats of tooltips.
 LOSS, SIGNED, COUNT, SHARE = ".4f", "+.4f", ",", ".2%"
+#: The height of a row of classes, in pixels.
+STEP = 20
 #: Room for the labels of every chart over epochs, so that their epochs line up.
 LEFT = 40
 
@@ -75,7 +77,7 @@ class Chart:
     title: str
     section: str  # the anchor of its place on the page; "top" is the first screen
     draw: Callable[[ChartContext, str], Spec]  # in a variant
-    height: int | Callable[[ChartContext], alt.Step]
+    height: int | Callable[[ChartContext], int | alt.Step]
     source: str = ""  # the table behind it, if it has another name
     note: str = ""  # how to read it
     follows: str = "exact"  # for another pair: "exact", "samples" (from the page's samples), "fixed"
