@@ -74,10 +74,10 @@ def right():
 
 def test_what_did_not_happen_is_not_told(right):
     logits, targets = right
-    assert reading("class_accuracy", logits, 2 * logits, targets) == "The accuracy of no class shown fell."
+    assert reading("class_accuracy", logits, 2 * logits, targets) == "No class shown lost accuracy."
     assert reading("class_contributions", logits, 2 * logits, targets).startswith("No class shown adds")
-    assert "nothing that a few samples could carry" in reading("concentration", logits, 2 * logits, targets)
-    assert "Hardly a sample is wrong on both sides" in reading("account", logits, 2 * logits, targets)
+    assert "no rise to attribute" in reading("concentration", logits, 2 * logits, targets)
+    assert "Almost no sample is wrong at both epochs" in reading("account", logits, 2 * logits, targets)
 
 
 def test_what_did_happen_is_told(right):
@@ -96,7 +96,7 @@ def test_a_rise_within_noise_has_no_shares(right):
     change = compare(Predictions(logits, targets), Predictions(moved, targets)).change.loc["loss"]
     assert change["change_low"] < 0 < change["change"]
     told = reading("concentration", logits, moved, targets)
-    assert told.startswith("The rise is not told from zero; without the ")
+    assert told.startswith("The rise is within its error. Without the ")
     assert "%" not in told
 
 

@@ -44,10 +44,10 @@ READINGS = {
     "total_count": "{N:samples}",
     "accuracy": (
         "Accuracy {accuracy_change:rose} from {accuracy_before:percent} to {accuracy_after:percent}: "
-        "{learned_answers:samples} learned, {forgotten_answers:samples} forgotten."
+        "{learned_answers:samples} newly right, {forgotten_answers:samples} newly wrong."
     ),
     "account": (
-        "{loss_from:text} {hedging:signed} by hedging {error_rate:signed} by the number of mistakes "
+        "{loss_from:text} {hedging:signed} by hedging, {error_rate:signed} by the number of mistakes, "
         "{mistake_cost:signed} by what a mistake costs = {loss_to:text}{left_out:text}. {costs:text}"
     ),
     "cells": (
@@ -55,34 +55,33 @@ READINGS = {
         "{down_samples:samples} have a lower one and add {down:signed}. Together {loss_change:signed}."
     ),
     "history": (
-        "At {at_B:text}, against {at_A:text}: stayed wrong {stayed_wrong:signed}, stayed right "
-        "{stayed_right:signed}, forgotten {forgotten:signed}, learned {learned:signed}; together "
-        "{loss_change:signed} nats, the line."
+        "From {at_A:text} to {at_B:text}: still wrong {stayed_wrong:signed}, newly wrong {forgotten:signed}, "
+        "newly right {learned:signed}, still right {stayed_right:signed}; together {loss_change:signed} nats."
     ),
     "parts": (
-        "Of the change of {loss_change:signed} nats, {calibration_change:signed} is calibration, which a "
-        "temperature and class biases repair, and {refinement_change:signed} is refinement, which none does."
+        "Of {loss_change:signed} nats, {calibration_change:signed} is calibration, which a temperature and "
+        "class biases repair; the rest, {refinement_change:signed}, stays."
     ),
     "class_accuracy": "{class_fall:text}",
     "class_contributions": (
-        "{class_top:text} The {shown_classes:count} classes shown add {shown_contribution:signed} of "
+        "{class_top:text} The {shown_classes:count} classes shown add up to {shown_contribution:signed} of "
         "{loss_change:signed}."
     ),
     "reliability": (
-        "Confidence minus accuracy: {gap_before:points} at {at_A:text}, {gap_after:points} at {at_B:text}. "
-        "Calibration error over 15 bins {ece_before:percent} and {ece_after:percent}; a perfectly "
-        "calibrated model would show about {ece_null_before:percent} and {ece_null_after:percent}."
+        "Confidence minus accuracy: {gap_before:points} at {at_A:text}, {gap_after:points} at "
+        "{at_B:text}. Calibration error over 15 bins: {ece_before:percent} and {ece_after:percent}; chance "
+        "alone gives about {ece_null_before:percent} and {ece_null_after:percent}."
     ),
     "confidence_right": (
-        "Of the right answers, {sure_right_before:percent} were given with a confidence above 90 % at "
-        "{at_A:text} and {sure_right_after:percent} at {at_B:text}."
+        "Confidence was above 90 % for {sure_right_before:percent} of the right answers at {at_A:text}, and "
+        "for {sure_right_after:percent} at {at_B:text}."
     ),
     "confidence_wrong": (
-        "Of the wrong answers, {sure_wrong_before:percent} were given with a confidence above 90 % at "
-        "{at_A:text} and {sure_wrong_after:percent} at {at_B:text}."
+        "Confidence was above 90 % for {sure_wrong_before:percent} of the wrong answers at {at_A:text}, and "
+        "for {sure_wrong_after:percent} at {at_B:text}."
     ),
     "concentration": "{carried:text}",
-    "scatter": "{up_samples:samples} of {N:count} lie above the dashed line: their loss is higher after.",
+    "scatter": "{up_samples:samples} of {N:count} lie above the dashed line: their loss rose.",
 }
 
 #: Sentences, or parts of one, that depend on the numbers: by case, the text for that case.
@@ -135,14 +134,14 @@ CHOICES: dict[str, dict[str, str]] = {
         "wrong": (
             "Each mistake cost {cost_before:nats} nats at {at_A:text} and {cost_after:nats} at {at_B:text}."
         ),
-        "right": "Hardly a sample is wrong on both sides: see the table.",
+        "right": "Almost no sample is wrong at both epochs; see the table.",
     },
     "class_fall": {
         "fell": (
             "Of the classes shown, the accuracy of {fell_class:text} ({fell_samples:samples}) fell most: "
             "{fell_before:percent} to {fell_after:percent}."
         ),
-        "none": "The accuracy of no class shown fell.",
+        "none": "No class shown lost accuracy.",
     },
     "class_top": {
         "adds": "Of the classes shown, {top_class:text} adds most: {top_contribution:signed} nats.",
@@ -150,13 +149,13 @@ CHOICES: dict[str, dict[str, str]] = {
     },
     "carried": {
         "rise": (
-            "The 1 % of samples that rose most carry {top_1:percent} of the gross rise, 10 % carry "
-            "{top_10:percent}; without the {cancelling:samples} that rose most there is no rise."
+            "The 1 % of samples that rose most have {top_1:percent} of all increases, 10 % have "
+            "{top_10:percent}. Without the {cancelling:samples} that rose most there is no rise."
         ),
         "within_noise": (
-            "The rise is not told from zero; without the {cancelling:samples} that rose most there is none."
+            "The rise is within its error. Without the {cancelling:samples} that rose most there is none."
         ),
-        "none": "The loss did not rise: there is nothing that a few samples could carry.",
+        "none": "The loss did not rise, so there is no rise to attribute.",
     },
 }
 

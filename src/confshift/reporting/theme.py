@@ -24,22 +24,22 @@ _ROLES = {
 }
 
 TRANSITION_LABELS = {
-    "stayed_right": "stayed right",
-    "forgotten": "forgotten",
-    "learned": "learned",
-    "stayed_wrong": "stayed wrong",
+    "stayed_right": "still right",
+    "forgotten": "newly wrong",
+    "learned": "newly right",
+    "stayed_wrong": "still wrong",
 }
 
 #: The eight cells with a change of the loss, in a reader's words; (transition, direction): label.
 CELL_LABELS = {
-    ("stayed_right", "up"): "stayed right, less sure",
-    ("stayed_right", "down"): "stayed right, surer",
-    ("forgotten", "up"): "forgotten, loss up",
-    ("forgotten", "down"): "forgotten, loss down",
-    ("learned", "up"): "learned, loss up",
-    ("learned", "down"): "learned, loss down",
-    ("stayed_wrong", "up"): "stayed wrong, worse",
-    ("stayed_wrong", "down"): "stayed wrong, less bad",
+    ("stayed_right", "up"): "still right, less confident",
+    ("stayed_right", "down"): "still right, more confident",
+    ("forgotten", "up"): "newly wrong, loss up",
+    ("forgotten", "down"): "newly wrong, loss down",
+    ("learned", "up"): "newly right, loss up",
+    ("learned", "down"): "newly right, loss down",
+    ("stayed_wrong", "up"): "still wrong, loss up",
+    ("stayed_wrong", "down"): "still wrong, loss down",
 }
 
 #: Series over epochs: role, dash. A dash distinguishes them without colours.
@@ -50,7 +50,7 @@ SERIES = {
 }
 
 #: The names of the series in the chart of the loss.
-LOSSES = {"loss": "loss", "refinement_loss": "loss once recalibrated"}
+LOSSES = {"loss": "loss", "refinement_loss": "loss once calibrated"}
 
 #: The three parts of a loss, from the bottom up: role, label.
 PARTS = {
@@ -63,7 +63,7 @@ PARTS = {
 RUNS = {"A": "before", "B": "after"}
 
 #: Marked checkpoints: label, shape.
-MARKS = {"loss": ("best loss", "circle"), "refinement_loss": ("best once recalibrated", "diamond")}
+MARKS = {"loss": ("best loss", "circle"), "refinement_loss": ("best once calibrated", "diamond")}
 
 SIDES = {"before": "circle", "after": "square"}
 

@@ -86,12 +86,11 @@ def concentration_chart(_: ChartContext, __: str) -> Spec:
 CHARTS = (
     Chart(
         "account",
-        "From the loss before to the loss after, in three steps that add up",
+        "From the loss before to the loss after in three steps",
         "account",
         account_chart,
         steps(40),
-        note="Loss = mean hedge (how unsure the model is of its own answer, right or wrong) + error rate × "
-        "mean cost of a mistake.",
+        note="Loss = hedging (how unsure the model is of its own answer) + error rate × cost of a mistake.",
         pair_only=True,
         half=True,
         still=540,
@@ -99,12 +98,11 @@ CHARTS = (
     ),
     Chart(
         "cells",
-        "The same change, by what became of the samples",
+        "The change by what became of the samples",
         "cells",
         cells_chart,
         steps(24),
-        note="Every sample is in one bar; the bars add up to the change. Forgotten: right before, wrong "
-        "after; learned: the other way round.",
+        note="Every sample is in one bar; the bars add up to the change.",
         pair_only=True,
         half=True,
         still=540,
@@ -112,11 +110,11 @@ CHARTS = (
     ),
     Chart(
         "concentration",
-        "The change summed up, samples that rose most first",
+        "The change added up, samples that rose most first",
         "concentration",
         concentration_chart,
         250,
-        note="The curve climbs while losses rose, falls where they fell, and ends at the mean's change.",
+        note="The curve climbs where losses rose, falls where they fell, and ends at the change of the mean.",
         follows="samples",
         pair_only=True,
         half=True,

@@ -121,7 +121,7 @@ CHARTS = (
         class_contributions_chart,
         steps(STEP),
         source="class_cells",
-        note="Diamond: a class's whole contribution; all classes add up to the change.",
+        note="Diamond: what a class adds in all; the classes add up to the change.",
         follows="samples",
         pair_only=True,
         half=True,
@@ -139,7 +139,7 @@ CHARTS = (
     ),
     Chart(
         "competitors",
-        "True classes (rows) and the wrong classes that gained on them (columns)",
+        "Which wrong class gained on which true class",
         "classes",
         competitors_chart,
         steps(STEP),

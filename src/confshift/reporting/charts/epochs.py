@@ -83,7 +83,7 @@ def _hover() -> alt.Chart:
 
 
 def loss_chart(context: ChartContext, span: str) -> Spec:
-    """Draw the loss and the loss once recalibrated over epochs."""
+    """Draw the loss and the loss once calibrated over epochs."""
     if context.two_runs:
         return run_loss_chart(context, span)
     layers = _curves("loss_series", LOSSES, context, unit="nats", number=".4~f", span=span)
@@ -227,7 +227,7 @@ CHARTS = (
     ),
     Chart(
         "history",
-        "Every epoch against epoch A, by what became of the samples",
+        "Change since epoch A by what became of the samples",
         "history",
         history_chart,
         192,

@@ -24,7 +24,7 @@ from confshift.reporting.theme import LOSSES, RUNS, SERIES, colour
 
 
 def run_loss_chart(context: ChartContext, span: str) -> Spec:
-    """Draw the losses of both runs, as they are and once recalibrated."""
+    """Draw the losses of both runs, as they are and once calibrated."""
     scale = alt.Scale(domain=list(LOSSES.values()), range=[SERIES[key][1] for key in LOSSES])
     dash = alt.StrokeDash("series:N", scale=scale, legend=alt.Legend(symbolType="stroke", symbolSize=400))
     limits = context.limits[f"loss_{span}"]
