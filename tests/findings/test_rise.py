@@ -304,7 +304,7 @@ DOUBT = {
 }
 
 
-KEEPS = {**FLAT, "upper_share_of_fall": 0.02}
+KEEPS = {**FLAT, "upper_share_of_fall": 0.015}
 SET_BACK = {**WORSE, "status": "setback"}
 
 
@@ -338,6 +338,7 @@ SET_BACK = {**WORSE, "status": "setback"}
         ({"status": "within_jitter"}, {**KEEPS, "status": "within_jitter"}, KEEPS, "undecidable"),
         ({"status": "within_jitter"}, KEEPS, {**KEEPS, "upper_share_of_fall": np.nan}, "undecidable"),
         ({"status": "within_jitter"}, KEEPS, FLAT, "undecidable"),
+        ({"status": "within_jitter"}, {**KEEPS, "upper_share_of_fall": 0.045}, KEEPS, "undecidable"),
         ({"status": "unscored"}, KEEPS, KEEPS, "unscored"),
         (FLAT, KEEPS, KEEPS, "no_rise"),
         ({"status": "within_jitter"}, SET_BACK, FLAT, "setback"),

@@ -102,6 +102,9 @@ _SUBSTANTIAL = 0.1
 #: A part below this share of the rise is minor if it undoes less than that share of what was learned.
 _MINOR, _LITTLE_UNDONE = 0.25, 0.05
 
+#: Less than this share of what was learned, at most, is no sign that a model gets worse.
+_NEARLY_NOTHING = 0.02
+
 #: A fall of accuracy that counts.
 _POINT = 0.01
 
@@ -243,7 +246,7 @@ def _harmless(rise: pd.DataFrame) -> bool:
     """Whether the last epoch keeps what was learned, whatever the loss does: with 95 % confidence each."""
     others = rise.drop(index="loss")
     unseen = others["status"].isin(["flat", "small", "below_resolution"])
-    return bool((unseen & (others["upper_share_of_fall"] < _LITTLE_UNDONE)).all())
+    return bool((unseen & (others["upper_share_of_fall"] < _NEARLY_NOTHING)).all())
 
 
 def _against_what_was_learned(history: History) -> str:
