@@ -21,7 +21,7 @@ TREES = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in FIL
 
 FOUNDATION = {
     *("errors", "advice", "input_checks", "predictions", "scoring", "temperature", "joint"),
-    *("recalibration", "checkpoint"),
+    *("refits", "recalibration", "checkpoint"),
 }
 TOWERS = FOUNDATION | {"analysis", "findings", "storage", "reporting", "collection"}
 FACADE = "confshift"  # the public names, lazily imported
@@ -35,7 +35,8 @@ MAY_IMPORT = {
     "scoring": {"errors", "predictions"},
     "temperature": {"errors", "predictions", "scoring"},
     "joint": set(),
-    "recalibration": {"errors", "predictions", "scoring", "temperature", "joint"},
+    "refits": {"joint"},
+    "recalibration": {"errors", "predictions", "scoring", "temperature", "joint", "refits"},
     "checkpoint": FOUNDATION,
     "analysis": FOUNDATION,
     "findings": FOUNDATION | {"analysis"},

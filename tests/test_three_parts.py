@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import logsumexp
 
-from confshift import Checkpoint, Predictions, compare, joint, recalibration
+from confshift import Checkpoint, Predictions, compare, joint, recalibration, refits
 from exact_refits import MAX_BETA, Rows, exactly, fits, refitted, takes_part
-from logit_kinds import KINDS, draw
+from logit_kinds import KINDS, accurate, draw
 
 EPS = np.finfo(np.float64).eps
 PARTS = ("scale_loss", "balance_loss", "refinement_loss")
@@ -419,8 +419,31 @@ def test_the_joint_temperature_is_in_the_unit_of_the_logits(factor):
 def test_fits_without_one_sample_made_together_are_those_made_one_by_one(kind, monkeypatch):
     logits, targets = draw(kind, 150, 3)
     together = parts(logits, targets)
-    monkeypatch.setattr(recalibration, "_TOGETHER", 1)
+    monkeypatch.setattr(refits, "TOGETHER", 1)
+    monkeypatch.setattr(refits, "_NEARBY", -1.0)
     np.testing.assert_allclose(parts(logits, targets), together, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("many_classes", [5, 256])
+def test_wrong_samples_of_an_accurate_model_have_the_losses_of_refits(many_classes, monkeypatch):
+    logits, targets = accurate(4000, 30)
+    rows, whole = Rows(logits, targets), fits(Rows(logits, targets))[1]
+    which = np.argsort(-rows.losses(whole)[0])[:6]
+    monkeypatch.setattr(joint, "MANY_CLASSES", many_classes)
+    rest = parts(logits, targets)[2]
+    np.testing.assert_allclose(rest[which], refitted(rows, whole, which, factor=2), rtol=0.01, atol=0.02)
+
+
+@pytest.mark.parametrize("few", [1, 2, 5, 30])
+def test_where_a_few_wrong_samples_carry_a_large_split_each_has_the_loss_of_its_refit(few):
+    logits, _ = accurate(3500, 20)
+    targets = logits.argmax(axis=1)
+    which = np.random.default_rng(few).choice(3500, few, replace=False)
+    targets[which] = np.argsort(logits[which], axis=1)[:, -2]
+    rows = Rows(logits, targets)
+    found, which = parts(logits, targets)[2, which], which[:5]
+    exact = refitted(rows, fits(rows)[1], which, factor=2)
+    np.testing.assert_allclose(found[:5], exact, rtol=0.02, atol=0.02)
 
 
 @pytest.mark.parametrize("kind", ["biased", "five wrong", "imbalanced", "masked"])

@@ -194,6 +194,19 @@ class Problem:
         if hessian and len(theta) > MANY_CLASSES and size < len(self.targets):
             part = self._part()._sums(theta, hessian=True)
             return self._sums(theta, hessian=False)._replace(hessian=part.hessian * len(self.targets) / size)
+        return self._sums_of_all(theta, hessian=hessian)
+
+    def hessian(self, theta: NDArray[np.float64], rows: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Return the second derivatives; with many classes, a few samples stand for those not in `rows`."""
+        rest = np.delete(np.arange(len(self.targets)), rows)
+        if len(theta) <= MANY_CLASSES or len(rest) <= _PART:
+            return self._sums_of_all(theta, hessian=True).hessian
+        few = np.sort(np.random.default_rng(0).choice(rest, _PART, replace=False))
+        exact, sample = (self.only(some)._sums_of_all(theta, hessian=True).hessian for some in (rows, few))
+        sample[np.arange(1, len(theta)), np.arange(1, len(theta))] -= self.ridge
+        return exact + sample * len(rest) / _PART
+
+    def _sums_of_all(self, theta: NDArray[np.float64], *, hessian: bool) -> _Sums:
         biases, classes = theta[1:], len(theta) - 1
         objective = self.ridge * float(biases @ biases) / 2
         gradient = np.r_[0.0, self.ridge * biases]
@@ -232,6 +245,17 @@ class Problem:
         scale = np.asarray(beta * self.unit, self.work)
         apart = float(np.ptp(biases)) if apart is None else apart
         return _softmax(block, scale, biases.astype(self.work, copy=False), apart)
+
+    def gradients(self, block: Block, theta: NDArray[np.float64]) -> tuple[NDArray[Any], NDArray[np.float64]]:
+        """Return each sample's gradient, (n, K + 1), and its loss, (n,)."""
+        rows = np.arange(len(block.z))
+        weights, total, loss = self.at(block, theta[0], theta[1:])
+        gradients = self.empty(len(rows), weights.shape[1], more=1)
+        p = np.multiply(weights, (1 / total)[:, None], out=gradients[:, 1:])
+        mean = np.einsum("ij,ij->i", p, block.z)
+        gradients[:, 0] = self.unit * (mean - block.z[rows, block.targets])
+        p[rows, block.targets] -= 1
+        return gradients, loss
 
     def losses(self, own: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return each sample's loss at parameters of its own, (N, K + 1), or (N, 1) without biases."""

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from confshift.joint import MANY_CLASSES, Block, Optimum, Problem
+from confshift.joint import MANY_CLASSES, Optimum, Problem
+from confshift.refits import TOGETHER, refitted
 from confshift.temperature import Curve, derivatives, expand, fit, left_out_betas, optimum
 
 #: The biases take part where a split has so many samples for each class, and so many in all.
@@ -30,10 +31,7 @@ _INFLUENTIAL, _INFLUENTIAL_OF_MANY, _SMALL = 0.05, 0.2, 6000
 _EXPANDED = 0.04
 #: The product with a triangular root of H^-1 is made in strips so wide: each leaves out what is 0 above it.
 _STRIP = 128
-#: Fits without one sample are made together, of so many numbers in all.
-_MAX_STEPS, _TOGETHER, _STEPS_TOGETHER = 60, 1 << 17, 12
-#: Such a fit is at its end where the last step lowered the sum of the losses by less, in nats.
-_SETTLED = 1e-8
+_MAX_STEPS = 60
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,7 +132,7 @@ def _scaled(
 def _influential(samples: int, classes: int) -> float:
     """Return from which influence on the fit, in nats, one step does not lead to a sample's own fit.
 
-    A fit to the end costs as much as that to all: in large splits only samples that are far off have one.
+    In large splits only samples that are far off have their own fit.
     """
     return _INFLUENTIAL if samples * classes <= _SMALL else _INFLUENTIAL_OF_MANY
 
@@ -167,7 +165,7 @@ def _without(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return the sums of the slopes and of the curvatures of all samples but one, each at a beta."""
     slopes, curvatures = np.empty(len(samples)), np.empty(len(samples))
-    together = max(1, _TOGETHER // logits.size)
+    together = max(1, TOGETHER // logits.size)
     for start in range(0, len(samples), together):
         some = slice(start, start + together)
         copies, each = len(samples[some]), np.arange(len(samples[some]))
@@ -187,18 +185,19 @@ def _calibrated(problem: Problem, whole: Optimum, few: NDArray[np.bool_]) -> NDA
     each sample, and its loss is higher by q, to first order. What is missing is at most q / 2, as a sample's
     own share of the Hessian is at most all of it, and in the mean much less: it is the share times q / 2.
     """
-    losses, rows, limit = np.empty(len(few)), np.arange(len(few)), _influential(*problem.logits.shape)
-    part = problem
+    losses, at_whole, rows, part = np.empty(len(few)), np.empty(len(few)), np.arange(len(few)), problem
+    limit = _influential(*problem.logits.shape)
     if problem.logits.shape[1] > MANY_CLASSES:
         losses, influence = _expanded(problem, whole)
+        at_whole = losses - influence
         rows = np.flatnonzero(few | (influence > _EXPANDED))
         if not len(rows):
             return losses
         part = problem.only(rows)
     inverse, apart = whole.inverse.astype(problem.work), float(np.ptp(whole.theta[1:]))
-    refits, starts = [rows[:0]], [np.empty((0, len(inverse)))]
+    influential, starts = [rows[:0]], [np.empty((0, len(inverse)))]
     for block in part.blocks():
-        gradients, _ = _gradients(part, block, whole.theta)
+        gradients, at_whole[rows[block.rows]] = part.gradients(block, whole.theta)
         own = gradients @ inverse if gradients.flags.c_contiguous else (inverse @ gradients.T).T
         influence = np.einsum("ij,ij->i", gradients, own)
         own += whole.theta.astype(part.work)
@@ -208,11 +207,12 @@ def _calibrated(problem: Problem, whole: Optimum, few: NDArray[np.bool_]) -> NDA
         farthest = apart + 2 * math.sqrt(float(influence.max()))
         losses[some] = part.at(block, own[:, :1], own[:, 1:], farthest).loss
         again = few[some] | (influence > limit)
-        refits.append(some[again])
+        influential.append(some[again])
         starts.append(own[again].astype(np.float64))
-    again = np.concatenate(refits)
+    again = np.concatenate(influential)
     if len(again):
-        losses[again] = problem.only(again).losses(_refitted(problem, whole, again, np.concatenate(starts)))
+        refits = refitted(problem, whole, again, np.concatenate(starts), at_whole)
+        losses[again] = problem.only(again).losses(refits)
     return losses
 
 
@@ -221,23 +221,9 @@ def _expanded(problem: Problem, whole: Optimum) -> tuple[NDArray[np.float64], ND
     losses, influence = np.empty(len(problem.targets)), np.empty(len(problem.targets))
     root = _root(whole).astype(problem.work)
     for block in problem.blocks():
-        gradients, losses[block.rows] = _gradients(problem, block, whole.theta)
+        gradients, losses[block.rows] = problem.gradients(block, whole.theta)
         influence[block.rows] = _squared_lengths(gradients, root)
     return losses + influence, influence
-
-
-def _gradients(
-    problem: Problem, block: Block, theta: NDArray[np.float64]
-) -> tuple[NDArray[Any], NDArray[np.float64]]:
-    """Return each sample's gradient, (n, K + 1), and its loss, (n,)."""
-    rows = np.arange(len(block.z))
-    weights, total, loss = problem.at(block, theta[0], theta[1:])
-    gradients = problem.empty(len(rows), weights.shape[1], more=1)
-    p = np.multiply(weights, (1 / total)[:, None], out=gradients[:, 1:])
-    mean = np.einsum("ij,ij->i", p, block.z)
-    gradients[:, 0] = problem.unit * (mean - block.z[rows, block.targets])
-    p[rows, block.targets] -= 1
-    return gradients, loss
 
 
 def _root(whole: Optimum) -> NDArray[np.float64]:
@@ -254,88 +240,3 @@ def _squared_lengths(gradients: NDArray[Any], root: NDArray[Any]) -> NDArray[np.
         strip = gradients[:, start:] @ root[start:, start : start + _STRIP]
         lengths += np.einsum("ij,ij->i", strip, strip)
     return lengths
-
-
-def _refitted(
-    problem: Problem, whole: Optimum, samples: NDArray[np.int64], starts: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    """Return for some samples the optimum of all others, beta within a factor of two of that of all."""
-    found, settled = starts.copy(), np.zeros(len(samples), bool)
-    together = _TOGETHER // problem.logits.size
-    for start in range(0, len(samples) if together > 1 and whole.inverse[0, 0] > 0 else 0, max(together, 1)):
-        some = slice(start, start + together)
-        found[some], settled[some] = _Without(problem, samples[some]).minimised(starts[some], whole.theta[0])
-    for alone in np.flatnonzero(~settled):
-        sample = samples[alone]
-        others = np.delete(problem.logits, sample, axis=0), np.delete(problem.targets, sample)
-        rest = Problem(*others, problem.unit, ridge=problem.ridge)
-        found[alone] = _bounded(
-            rest.minimised(starts[alone], whole.hessian).theta, starts[alone], whole.theta[0]
-        )
-    return found
-
-
-def _bounded(theta: NDArray[np.float64], start: NDArray[np.float64], beta: float) -> NDArray[np.float64]:
-    if beta / 2 <= theta[0] <= 2 * beta:
-        return theta
-    return np.append(np.clip(theta[0], beta / 2, 2 * beta), start[1:])
-
-
-class _Without:
-    """Joint fits of a small split, each to all samples but one: R at once, by Newton steps."""
-
-    def __init__(self, problem: Problem, samples: NDArray[np.int64]) -> None:
-        blocks = list(problem.blocks())
-        self.z = np.concatenate([block.z for block in blocks]).astype(np.float64) * problem.unit
-        self.masked = np.concatenate([block.masked for block in blocks]) if problem.has_masked else None
-        self.at_target = self.z[np.arange(len(self.z)), problem.targets]
-        each, classes = np.arange(len(samples)), self.z.shape[1]
-        self.kept = np.ones((len(samples), len(self.z)))  # (R, N)
-        self.kept[each, samples] = 0
-        self.counts = np.tile(np.bincount(problem.targets, minlength=classes), (len(samples), 1))  # (R, K)
-        self.counts[each, problem.targets[samples]] -= 1
-        self.ridge = problem.ridge
-
-    def minimised(
-        self, starts: NDArray[np.float64], beta: float
-    ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-        """Return the minima, (R, K + 1), and which are: not those beyond a factor of two of `beta`."""
-        theta, failed = starts, np.zeros(len(starts), bool)
-        for _ in range(_STEPS_TOGETHER):
-            gradient, hessian = self._derivatives(theta)
-            steps = -np.linalg.solve(hessian, gradient[:, :, None])[:, :, 0]
-            missing = -(gradient * steps).sum(axis=1)
-            theta = theta + steps
-            failed |= ~((theta[:, 0] >= beta / 2) & (theta[:, 0] <= 2 * beta))
-            theta[failed] = starts[failed]
-            if (failed | (missing <= _SETTLED)).all():
-                break
-        return theta, ~failed & (missing <= _SETTLED)
-
-    def _derivatives(self, theta: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Return the gradients (R, K + 1) and the Hessians (R, K + 1, K + 1)."""
-        p = self._probabilities(theta)
-        first = np.einsum("rnk,nk->rn", p, self.z)
-        mass, weighted = p.sum(axis=1), p * self.z
-        gradient, hessian = np.empty(theta.shape), np.empty((*theta.shape, theta.shape[1]))
-        gradient[:, 0] = (first - self.kept * self.at_target).sum(axis=1)
-        gradient[:, 1:] = mass - self.counts + self.ridge * theta[:, 1:]
-        hessian[:, 1:, 1:] = -p.transpose(0, 2, 1) @ p
-        diagonal = np.arange(1, theta.shape[1])
-        hessian[:, diagonal, diagonal] += mass + self.ridge
-        cross = weighted.sum(axis=1) - np.einsum("rn,rnk->rk", first, p)
-        hessian[:, 0, 1:] = hessian[:, 1:, 0] = cross
-        # Without the one sample that has any, beta has no curvature: such a step leads far away.
-        spread = np.einsum("rnk,nk->r", weighted, self.z) - (first * first).sum(axis=1)
-        hessian[:, 0, 0] = np.maximum(spread, 1e-300)
-        return gradient, hessian
-
-    def _probabilities(self, theta: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return the probabilities, (R, N, K); those of the sample left out are 0."""
-        p = theta[:, :1, None] * self.z + theta[:, None, 1:]
-        if self.masked is not None:
-            p[:, self.masked] = -np.inf
-        p -= p.max(axis=2, keepdims=True)
-        np.exp(p, out=p)
-        p *= (self.kept / p.sum(axis=2))[:, :, None]
-        return p
