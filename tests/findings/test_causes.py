@@ -93,7 +93,8 @@ def test_growing_logits_are_found():
     assert table["kappa"] == pytest.approx(4.0)
     assert table["scale"] == pytest.approx(table["loss"])
     assert table["shape"] == pytest.approx(0, abs=1e-9)
-    assert growth.sentence.endswith("changes few decisions (0.0 % of the samples have another answer).")
+    assert "Few decisions changed (0.0 % of the samples have another answer)." in growth.sentence
+    assert growth.answer == "The logits became 4 times as large"
     for other in ("lost_information", "label_noise", "class_bias"):
         assert found[other].verdict == "no", other
 
@@ -107,8 +108,8 @@ def test_growth_beside_many_other_answers_does_not_change_few_decisions():
     share = (comparison.answered.predicted[0] != comparison.answered.predicted[1]).mean()
     assert share > 0.1
     assert growth.verdict == "yes"
-    assert "few decisions" not in growth.sentence
-    assert f"; but {percent(share)} of the samples have another answer" in growth.sentence
+    assert "ew decisions" not in growth.sentence
+    assert f"But {percent(share)} of the samples have another answer" in growth.sentence
 
 
 def test_lost_information_is_found_and_not_taken_for_growth():
@@ -123,7 +124,7 @@ def test_lost_information_is_found_and_not_taken_for_growth():
 def test_a_lone_checkpoint_can_have_lost_nothing():
     lost = causes_of(growing()[:1])["lost_information"]
     assert (lost.verdict, lost.next_step) == ("not applicable", "")
-    assert lost.sentence == "There is one checkpoint only: nothing to compare it with."
+    assert lost.sentence == "There is only one checkpoint: nothing to compare it with."
 
 
 def test_a_loss_of_refinement_without_a_change_of_answers_is_not_decided():
@@ -162,7 +163,8 @@ def test_whether_information_was_lost_is_answered_as_the_run_was_judged(refineme
     finding = lost_information(history, compare(*history.pair))
     assert finding.verdict == verdict
     judged = f"judged {refinement.replace('_', ' ')}, the error rate {errors.replace('_', ' ')}."
-    assert finding.sentence.endswith(judged)
+    assert finding.details.endswith(judged)
+    assert ("rose systematically" in finding.sentence) == ("systematic" in (refinement, errors))
     assert bool(finding.next_step) == (verdict == "yes")
 
 
@@ -293,7 +295,7 @@ def test_one_rate_that_can_not_be_read_leaves_the_others_in_force():
 def test_the_schedule_of_recorded_rates_is_named(rates, words):
     logits, targets = evidence(samples=60)
     drop = causes_of(run_of([logits] * len(rates), targets, rates=rates))["learning_rate_drop"]
-    assert words in drop.sentence
+    assert words in f"{drop.sentence} {drop.details}"
     assert drop.verdict == ("yes" if "steps" in words else "no")
 
 
@@ -313,7 +315,8 @@ def test_a_biased_class_is_found_and_named():
     bias = causes_of(biased())["class_bias"]
     assert bias.verdict == "yes"
     assert bias.evidence.index[0] == 2
-    assert "class 2 has a mean probability" in bias.sentence
+    assert bias.answer == "Class 2 gets too much probability"
+    assert "class 2 gets " in bias.sentence
 
 
 def test_too_few_samples_for_the_classes_are_not_tested_for_bias():
@@ -388,10 +391,11 @@ def test_every_question_is_answered_in_words_without_unknown_numbers(name, run):
     findings = [*about_causes(history, compare(*history.pair)), *about_start(history)]
     assert len({finding.code for finding in findings}) == 12
     for finding in findings:
-        text = f"{finding.title} {finding.sentence} {finding.next_step}"
+        text = f"{finding.title} {finding.answer} {finding.sentence} {finding.details} {finding.next_step}"
         assert finding.verdict in VERDICTS
         assert finding.sentence.endswith("."), text
-        assert not re.search(r"\bnan\b|(?<!epoch )\?|\binf\b|∞|\bNone\b(?! of)", finding.sentence), text
+        said = f"{finding.answer} {finding.sentence} {finding.details}"
+        assert not re.search(r"\bnan\b|(?<!epoch )\?|\binf\b|∞|\bNone\b(?! of)", said), text
         finding.to_dict()
 
 

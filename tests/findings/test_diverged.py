@@ -75,10 +75,13 @@ def test_nothing_else_about_the_run_or_its_last_change_advises_anything(end):
 
 
 def test_what_became_of_the_outputs_is_said_part_by_part():
-    sentence = diverged(history_of([*GOOD, GUESS, GUESS, NOTHING, NOTHING])).sentence
-    assert "the answers are then no better than a guess (epoch 7: accuracy " in sentence
-    assert "a uniform guess costs 1.39" in sentence
-    assert "and epochs 8 and 9 have no finite output." in sentence
+    finding = diverged(history_of([*GOOD, GUESS, GUESS, NOTHING, NOTHING]))
+    assert finding.answer == "The run diverged at epoch 6"
+    assert "the answers are then no better than a guess, and epochs 8 and 9 have no finite output." in (
+        finding.sentence
+    )
+    assert finding.details.startswith("At epoch 7: accuracy ")
+    assert "a uniform guess costs 1.39 nats" in finding.details
     mostly = np.where(np.arange(SAMPLES)[:, None] < 400, np.nan, GUESS)
     assert "epoch 6 has no finite output for most samples" in diverged(history_of([*GOOD, mostly])).sentence
 
@@ -110,9 +113,9 @@ def test_a_healthy_run_is_asked_last_and_denies_it():
 @pytest.mark.parametrize(
     ("logits", "verdict", "words"),
     [
-        (GOOD[:1], "not applicable", "one checkpoint only"),
+        (GOOD[:1], "not applicable", "only one checkpoint"),
         ([NOTHING] * 3, "cannot tell", "No checkpoint has finite outputs"),
-        ([scale * NOISE for scale in (0.01, 1, 3, 6)], "cannot tell", "learns by heart"),
+        ([scale * NOISE for scale in (0.01, 1, 3, 6)], "cannot tell", "memorises"),
         ([*GOOD, GUESS, *GOOD[-1:]], "no", "At epoch 6 they were no better than a guess"),
         ([*GOOD, 100 * GOOD[-1]], "no", "means logits on another scale"),
     ],
@@ -170,8 +173,8 @@ def test_a_loss_that_is_infinite_at_the_collapse_is_a_divergence():
     one_class = np.where(np.arange(CLASSES) == 1, 0.0, -np.inf) * np.ones((SAMPLES, 1))
     answer, findings = everything(history_of([*GOOD, one_class, one_class]))
     assert answer.why.startswith("The run diverged at epoch 6: ")
-    assert "infinite loss" in findings["diverged"].sentence
-    assert "∞" not in findings["diverged"].sentence
+    assert "infinite loss" in findings["diverged"].details
+    assert "∞" not in findings["diverged"].sentence + findings["diverged"].details
 
 
 def test_diagnose_says_it_first():

@@ -92,12 +92,12 @@ def test_a_loss_that_rises_to_infinity_says_so_with_the_finite_losses_beside():
     found = {finding.code: finding for finding in diagnose(history)}
     assert found["rise"].verdict == "yes"
     assert "has risen to infinity, and stays there" in found["rise"].sentence
-    assert "Over the 352 samples with a finite one at both it went from " in found["rise"].sentence
+    assert "Over the 352 samples with a finite one at both it went from " in found["rise"].details
     assert found["loss_change"].verdict == "yes"
     assert found["loss_change"].sentence.startswith("The mean loss after is infinite: 48 samples give ")
-    assert " the mean loss of those with a finite one on both sides " in found["loss_change"].sentence
-    assert "of the rise of the loss" not in found["error_rise"].sentence  # no share of an infinite one
-    assert "accuracy is over the 400 samples" in found["loss_change"].sentence
+    assert " the loss of those finite on both sides " in found["loss_change"].sentence
+    assert "of the rise of the loss" not in found["error_rise"].details  # no share of an infinite one
+    assert "accuracy is over the 400 samples" in found["loss_change"].details
     for code in ("dearer_mistakes", "wrong_or_right", "temperature_repairs", "few_samples", "scale_growth"):
         assert found[code].verdict in ("cannot tell", "not applicable")
     assert f"Keep epoch {best:.0f}" in found["best_checkpoint"].next_step
@@ -110,7 +110,8 @@ def test_wrong_samples_that_saturate_are_no_proof_of_a_worse_model():
     assert found["rise"].verdict == "yes"
     assert found["error_rise"].verdict == "no"
     assert found["run_kind"].verdict == found["lost_information"].verdict == "cannot tell"
-    assert "return its logits" in found["run_kind"].next_step
+    assert found["run_kind"].next_step.startswith("Return logits ")
+    assert "No temperature repairs a probability of 0" in found["run_kind"].details
 
 
 def test_a_few_infinite_losses_do_not_come_first_but_are_told():
@@ -119,8 +120,9 @@ def test_a_few_infinite_losses_do_not_come_first_but_are_told():
     assert few in answer_of(history).remarks
     assert "infinite" not in answer_of(history).why
     first = diagnose(history)[0]
-    assert first.sentence.endswith(
+    assert (
         "The loss is infinite at epoch 4, where 1 sample gives its true class a probability of 0."
+        in first.sentence
     )
     assert first.verdict == "no"
 
@@ -245,6 +247,6 @@ def test_nothing_that_is_said_of_odd_runs_holds_an_unwritten_number():
             continue
         said = [answer_of(history).text, course(history, "it")]
         for finding in [*diagnose(history), *about_change(compare(*pair))]:
-            said += [finding.sentence, finding.next_step]
+            said += [finding.answer, finding.sentence, finding.details, finding.next_step]
         for text in said:
             assert not NOT_WRITTEN.search(text), (seed, text)

@@ -75,7 +75,7 @@ def test_after_learning_rate_drops_a_network_that_knows_its_training_set_only_gr
     """
     run = judged("lr_drops")
     assert (run.status["loss"], run.kind) == ("systematic", "mostly_confidence")
-    assert "12.1 % of what was learned" in run.findings["run_kind"].sentence
+    assert "12.1 % of what was learned" in run.findings["run_kind"].details
     # All the last forty epochs are above the first ten in refinement loss, by a twentieth of the rise: less
     # than the jitter before the rate fell, which is correlated, can explain.
     refinement = run.history.rise.loc["refinement_loss"]
@@ -107,7 +107,7 @@ def test_under_warm_restarts_the_last_epoch_is_held_against_those_of_its_rate(ju
     run = judged("restarts")
     assert run.kind == "confidence"
     said = "Among the epochs at about the last one's learning rate (0.0031), which goes in cycles, the"
-    assert said in run.findings["run_kind"].sentence
+    assert said in run.findings["run_kind"].details
     # At the start of a cycle nobody could tell that, were it held against the ends of the cycles.
     started = summarize(run.history.main.checkpoints[:24])
     assert started.same_rate["best_epoch"].tolist() == [32.0, 16.0]
@@ -150,7 +150,7 @@ def test_wrong_training_labels_of_digits_are_learned_behind_a_loss_that_stands_s
     assert run.status["loss"] != "systematic"
     assert run.status["refinement_loss"] == "systematic"
     assert run.kind == "hidden_overfitting"
-    assert run.findings["run_kind"].sentence.startswith("Hidden overfitting")
+    assert run.findings["run_kind"].answer.startswith("Hidden overfitting")
     assert run.history.main.checkpoints[-1].temperature < 0.9
     assert run.history.best.loc["refinement_loss", "epoch"] < run.history.best.loc["loss", "epoch"]
     assert run.findings["lost_information"].verdict == "yes"

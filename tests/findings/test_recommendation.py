@@ -157,13 +157,14 @@ def test_harm_that_came_while_the_loss_fell_is_counted_from_the_best_epoch_by_th
     lost = next(one for one in answers(history, comparison) if one.code == "lost_information")
     assert (
         f"The loss hides it: from epoch {row['best_epoch']:g}, the best by refinement loss, to"
-        in lost.sentence
+        in lost.details
     )
+    assert "The loss hides this rise" in lost.sentence
     since = compare(
         next(one for one in history.main.checkpoints if one.epoch == row["best_epoch"]), comparison.after
     )
-    assert f"{since.switches.forgotten:,} samples were forgotten" in lost.sentence
-    assert interval(since.change.loc["refinement_loss"]) in lost.sentence
+    assert f"{since.switches.forgotten:,} samples were forgotten" in lost.details
+    assert interval(since.change.loc["refinement_loss"]) in lost.details
 
 
 def test_harm_is_hidden_where_the_least_loss_is_the_last_epochs():
@@ -187,7 +188,7 @@ def test_no_harm_is_hidden_where_the_pair_shows_it_or_there_is_none(name):
     history = history_of(name)
     comparison = compare(*history.pair)
     assert "hides it" not in answer_run(history, comparison, ()).why
-    assert not [one for one in answers(history, comparison) if "The loss hides it" in one.sentence]
+    assert not [one for one in answers(history, comparison) if "The loss hides" in one.sentence + one.details]
 
 
 def test_the_answer_about_a_pair_that_the_user_chose_does_not_claim_the_harm_of_the_run():

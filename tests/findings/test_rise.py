@@ -17,8 +17,9 @@ from confshift.errors import ConfshiftError
 from confshift.findings.answer import answer_run
 from confshift.findings.best_checkpoint import best_checkpoint
 from confshift.findings.diagnosis import diagnose
+from confshift.findings.kinds import KINDS
 from confshift.findings.rise import about_rise, series_rise
-from confshift.findings.run_kind import KINDS, kind_of, run_kind
+from confshift.findings.run_kind import kind_of, run_kind
 from confshift.findings.wording import percent
 from confshift.predictions import Predictions
 
@@ -124,12 +125,14 @@ def judged(loss, refinement=None, errors=None, in_set=None, drift=0.0):
     return Judged(rise, pd.concat(dict.fromkeys(criteria, table), names=["criterion"]), drift)
 
 
-def sentence(**changed):
-    return series_rise(judged(changed).rise, "loss").sentence
+def said(**changed):
+    """All that is said of the loss in a row of `History.rise`."""
+    finding = series_rise(judged(changed).rise, "loss")
+    return f"{finding.answer}. {finding.sentence} {finding.details}"
 
 
 def test_a_systematic_rise_is_told_with_amount_bound_since_and_size():
-    text = sentence()
+    text = said()
     for part in ("systematically", "0.62 at epoch 9", "0.93 at epoch 90", "0.31 nats", "at least 0.25 nats"):
         assert part in text
     for part in (
@@ -147,13 +150,13 @@ def test_a_systematic_rise_leaves_the_step_to_the_kind_of_run_that_follows():
 
 
 def test_levels_carry_the_digits_of_their_change():
-    text = sentence(status="flat", amount=0.0031, best_value=2.6321, last_value=2.6352)
+    text = said(status="flat", amount=0.0031, best_value=2.6321, last_value=2.6352)
     assert "2.6321 at epoch 9, 2.6352 at epoch 90" in text
 
 
 def test_a_rise_that_exceeds_the_fall_is_told_in_times_of_it():
-    assert "9.5 times the fall before it" in sentence(share_of_fall=9.5, resolution=0.03)
-    assert "fall" not in sentence(share_of_fall=np.inf)
+    assert "9.5 times the fall before it" in said(share_of_fall=9.5, resolution=0.03)
+    assert "fall" not in said(share_of_fall=np.inf)
 
 
 @pytest.mark.parametrize(
@@ -161,17 +164,18 @@ def test_a_rise_that_exceeds_the_fall_is_told_in_times_of_it():
 )
 @pytest.mark.parametrize("status", ["systematic", "flat", "within_jitter", "below_resolution"])
 def test_a_rise_that_was_taken_back_is_mentioned(status, left, rest):
-    text = sentence(status=status, hump=3.9, hump_epoch=12.0, hump_until=20.0, hump_left=left)
+    text = said(status=status, hump=3.9, hump_epoch=12.0, hump_until=20.0, hump_left=left)
     assert text.endswith(f" In between it rose by 3.90 nats up to epoch 12, {rest} taken back by epoch 20.")
-    assert "In between" not in sentence(status=status)
+    assert "In between" not in said(status=status)
 
 
 def test_a_share_of_what_is_within_noise_is_not_told():
-    assert "fall" not in sentence(share_of_fall=9.5, resolution=0.04)  # the fall is 0.033
+    assert "fall" not in said(share_of_fall=9.5, resolution=0.04)  # the fall is 0.033
     worse = {"status": "systematic", "amount": 0.1, "share_of_rise": 2.0, "share_of_fall": 0.3}
     for loss, told in (("systematic", True), ("flat", False), ("within_jitter", False)):
         rise = judged({"status": loss}, worse).rise
-        assert ("2.0 times the rise of the loss" in series_rise(rise, "refinement_loss").sentence) == told
+        details = series_rise(rise, "refinement_loss").details
+        assert ("2.0 times as much as the loss rose" in details) == told
 
 
 def test_a_small_rise_says_so_and_of_what_it_is_small():
@@ -185,8 +189,8 @@ def test_a_small_rise_says_so_and_of_what_it_is_small():
 def test_a_rise_within_jitter_is_higher_than_before_or_may_be_taken_back():
     for changed in ({"trend_p": 0.5}, {"level": 1.4}):
         finding = series_rise(judged({"status": "within_jitter", **changed}).rise, "loss")
-        assert "no more than a slow fluctuation does" in finding.sentence
-        assert "standard deviation 0.0080 nats, lag-1 autocorrelation 0.12" in finding.sentence
+        assert "no more than a slow fluctuation produces" in finding.sentence
+        assert "standard deviation 0.0080 nats, lag-1 autocorrelation 0.12" in finding.details
         assert "another seed" in finding.next_step
     neither = series_rise(judged({"status": "within_jitter", "trend_p": 0.5, "level": 1.4}).rise, "loss")
     assert "not beyond the jitter" in neither.sentence
@@ -197,9 +201,11 @@ def test_what_a_sudden_rise_has_left_is_told_with_when_it_came_and_how_high_it_w
     hump = {"hump": 3.9, "hump_epoch": 12.0, "hump_until": 90.0, "hump_left": 0.31}
     finding = series_rise(judged({"status": "setback", **hump}).rise, "loss")
     assert finding.verdict == "cannot tell"
-    for part in ("jumped up to epoch 12, by 3.90 nats", "0.93 at epoch 90", "up by 0.31 nats", "no trend"):
+    for part in ("jumped up to epoch 12, by 3.90 nats", "0.31 nats are left", "not a trend"):
         assert part in finding.sentence
-    assert "taken back" not in finding.sentence
+    for part in ("0.93 at epoch 90", "up by 0.31 nats"):
+        assert part in finding.details
+    assert "taken back" not in finding.sentence + finding.details
     assert "Find out what happened there" in finding.next_step
 
 
@@ -208,16 +214,16 @@ BARELY = {"hinge": 4.0, "shape": 3.7, "level": 6.0}
 
 def test_a_trend_of_few_epochs_is_told_with_what_it_takes_for_granted():
     few = {"settled": 14, "hinge": 3.0, "shape": -2.0, "level": 6.0}
-    assert "The 14 epochs from the end of the initial fall on can't show" in sentence(**few)
-    assert "can't show" not in sentence(**few | {"hinge": 3.6})
+    assert "The 14 epochs from the end of the initial fall on can't show" in said(**few)
+    assert "can't show" not in said(**few | {"hinge": 3.6})
 
 
 def test_a_rise_that_a_random_walk_makes_too_is_told_with_that():
-    doubt = "one run can't tell a trend from a series that wanders"
-    assert doubt in sentence(**BARELY, autocorrelation=0.7)
-    assert doubt not in sentence(**BARELY)
-    assert doubt not in sentence(autocorrelation=0.7)
-    assert doubt not in sentence(**BARELY | {"hinge": 11.0}, autocorrelation=0.7)
+    doubt = "one run can't distinguish a trend from a series that wanders"
+    assert doubt in said(**BARELY, autocorrelation=0.7)
+    assert doubt not in said(**BARELY)
+    assert doubt not in said(autocorrelation=0.7)
+    assert doubt not in said(**BARELY | {"hinge": 11.0}, autocorrelation=0.7)
 
 
 def test_what_is_below_the_resolution_says_how_many_samples_it_would_take():
@@ -228,27 +234,27 @@ def test_what_is_below_the_resolution_says_how_many_samples_it_would_take():
         "loss",
     )
     assert "500 samples can resolve rises of 0.040 nats" in finding.sentence
-    assert finding.next_step == "About 2,000 samples would resolve a rise of 0.020 nats."
+    assert finding.next_step == "Validate on about 2,000 samples to resolve a rise of 0.020 nats."
 
 
 def test_groups_are_counted_in_the_sentence():
-    assert "10,000 samples in 40 groups" in sentence(units=40)
+    assert "10,000 samples in 40 groups" in said(units=40)
 
 
 @pytest.mark.parametrize(
     ("changed", "words"),
     [
-        ({"epochs": 0}, "no checkpoint that can be judged"),
-        ({"epochs": 1}, "one checkpoint only"),
+        ({"epochs": 0}, "No checkpoint can be judged"),
+        ({"epochs": 1}, "Only one checkpoint can be judged"),
         (
             {"epochs": 3, "settled": 2, "tail": 1},
             "3 checkpoints, 2 from the end of the initial fall on, 1 after the lowest",
         ),
-        ({"epochs": 60, "tail": 2}, "So far it is up by 0.31 nats, at least 0.25 nats"),
+        ({"epochs": 60, "tail": 2}, "So far the loss is up by 0.31 nats, at least 0.25 nats"),
     ],
 )
 def test_too_few_epochs_say_how_many_there_are(changed, words):
-    assert words in sentence(status="too_few_epochs", **changed)
+    assert words in said(status="too_few_epochs", **changed)
 
 
 @pytest.mark.parametrize(
@@ -387,7 +393,7 @@ def test_a_run_that_only_grows_more_confident_is_a_confidence_problem_with_a_lat
     history = history_of(*make_logits(1000, 4, 14, churn=0.2))
     finding = run_kind(history)
     assert finding.verdict == "no"
-    assert finding.sentence.startswith("Purely a confidence problem")
+    assert finding.answer == "Purely a confidence problem"
     assert (finding.evidence["kind"] == "confidence").all()
     choice = history.recommendation
     assert finding.next_step.startswith(
@@ -396,7 +402,7 @@ def test_a_run_that_only_grows_more_confident_is_a_confidence_problem_with_a_lat
     assert choice.epoch >= 10
     share = history.rise.loc["refinement_loss", "upper_bound"] / history.rise.loc["loss", "amount"]
     assert 0.02 < share < 0.1
-    assert f"the refinement loss is at most {percent(share)} of the rise." in finding.sentence
+    assert f"the refinement loss is at most {percent(share)} of the rise." in finding.details
 
 
 def test_a_few_samples_of_it_are_mostly_a_confidence_problem_and_do_not_deny_the_rest(make_logits):
@@ -404,20 +410,20 @@ def test_a_few_samples_of_it_are_mostly_a_confidence_problem_and_do_not_deny_the
     finding = run_kind(history)
     assert history.rise["status"].tolist() == ["systematic", "flat", "flat"]
     assert (finding.evidence["kind"].iloc[0], finding.verdict) == ("mostly_confidence", "cannot tell")
-    assert finding.sentence.startswith("Mostly a confidence problem")
+    assert finding.answer.startswith("Mostly a confidence problem")
     assert finding.next_step.startswith(f"Keep epoch {history.recommendation.epoch:g}")
 
 
 def test_what_is_within_noise_has_no_share_of_the_rise(make_logits):
     history = history_of(*make_logits(150, 4, 14, churn=0.2))
     assert (history.rise["share_of_rise"].iloc[1:] > 0).any()
-    assert "of the loss's rise" not in run_kind(history).sentence
+    assert "of the loss's rise" not in run_kind(history).details
 
 
 def test_a_run_whose_shape_decays_is_real_overfitting(worsening):
     finding = run_kind(worsening)
     assert (finding.evidence["kind"].iloc[0], finding.verdict) == ("overfitting", "yes")
-    assert "% of the loss's rise" in finding.sentence
+    assert "% of the loss's rise" in finding.details
 
 
 def test_a_little_real_decay_beside_much_more_confidence_is_named_and_not_called_overfitting(make_logits):
@@ -430,7 +436,8 @@ def test_a_little_real_decay_beside_much_more_confidence_is_named_and_not_called
     assert part["share_of_rise"] < 0.1 < part["share_of_fall"]
     finding = run_kind(history)
     assert (finding.evidence["kind"].iloc[0], finding.verdict) == ("confidence_and_more", "yes")
-    assert finding.sentence.startswith("Mostly a confidence problem: the model itself gets worse too")
+    assert finding.answer == "Mostly a confidence problem, but a little knowledge is lost"
+    assert finding.sentence.startswith("The model itself gets worse too, but only a little ")
 
 
 def test_growing_logits_repaired_at_each_epoch_hide_the_decay(make_logits):
@@ -528,7 +535,9 @@ def texts(history):
         run_kind(history),
         best_checkpoint(history),
     ]
-    return findings, " ".join(f"{finding.sentence} {finding.next_step}" for finding in findings)
+    return findings, " ".join(
+        f"{finding.sentence} {finding.details} {finding.next_step}" for finding in findings
+    )
 
 
 def odd_runs(make_logits):
@@ -538,7 +547,7 @@ def odd_runs(make_logits):
     broken, ended = logits.copy(), logits.copy()
     broken[3], broken[5, :7], ended[-1] = np.nan, np.nan, np.nan
     return {
-        "one epoch": (logits[:1], targets, "one checkpoint only"),
+        "one epoch": (logits[:1], targets, "Only one checkpoint"),
         "two epochs": (logits[:2], targets, "2 checkpoints"),
         "two samples": (logits[:, :2], targets[:2], "With only 2 samples"),
         "twenty samples": (logits[:, :20], targets[:20], "With only 20 samples"),
@@ -554,7 +563,7 @@ def odd_runs(make_logits):
         "zero logits": (np.zeros((8, 50, 4)), targets[:50], "as low as any before"),
         "some not finite": (broken, targets, "7 samples without a finite loss"),
         "diverged at the end": (ended, targets, "1 checkpoint where most samples"),
-        "nothing finite": (np.full((8, 50, 4), np.nan), targets[:50], "no checkpoint that can be judged"),
+        "nothing finite": (np.full((8, 50, 4), np.nan), targets[:50], "No checkpoint can be judged"),
     }
 
 
@@ -565,9 +574,9 @@ def test_an_odd_run_is_told_in_words_without_a_number_that_is_none(make_logits, 
     logits, targets, words = odd_runs(make_logits)[name]
     findings, text = texts(history_of(logits, targets))
     assert words in text
-    asked = text.replace("again and again?", "").replace("copies of one sample?", "")
-    assert not re.search(r"\b(nan|inf|None)\b|[?∞]", asked)
-    assert all(finding.sentence.endswith((".", "?")) for finding in findings)
+    assert not re.search(r"\b(nan|inf|None)\b|[?∞]", text)
+    assert all(finding.sentence.endswith(".") for finding in findings)
+    assert all(len(finding.sentence.split()) <= 40 for finding in findings[:-1])
 
 
 def test_diagnose_begins_with_the_rise_and_ends_with_nothing_unsaid(growing):

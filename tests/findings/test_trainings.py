@@ -80,7 +80,7 @@ def test_a_huge_rise_of_confidence_does_not_hide_that_knowledge_is_lost():
     run = judged("high_rate")
     assert run.history.rise.loc["refinement_loss", "status"] in ("systematic", "within_jitter")
     assert kind_of(run.history) != "confidence"
-    assert not run.findings["run_kind"].sentence.startswith("Purely")
+    assert not run.findings["run_kind"].answer.startswith("Purely")
     assert run.verdict("lost_information") == "yes"
     assert 4 <= run.kept.epoch <= 16
 
@@ -98,12 +98,12 @@ def test_where_validation_labels_are_wrong_every_advised_temperature_allows_for_
         for divisor in (run.kept.temperature, kept.temperature)
     }
     assert losses[run.kept.temperature] < losses[kept.temperature] - 0.03
-    best, repairs = (run.findings[code] for code in ("best_checkpoint", "temperature_repairs"))
-    steps = [best.details, f"{repairs.details} {repairs.next_step}"]
-    assert all("ome labels look wrong" in step for step in steps)
-    assert f"with T = {run.kept.temperature:.3g} is" in steps[0]
+    best, repair = (run.findings[code] for code in ("best_checkpoint", "temperature_repairs"))
+    for finding in (best, repair):
+        assert "ome labels look wrong" in f"{finding.next_step} {finding.details}"
+    assert f"with T = {run.kept.temperature:.3g} is" in best.details
     advised = choose(compare(*run.history.pair).after).recommended.recalibrator.temperature
-    assert f"divide the logits by T = {advised:.3g}," in steps[1]
+    assert f"divide its logits by T = {advised:.3g}, which allows for wrong labels" in repair.next_step
 
 
 def test_a_drift_towards_one_class_loses_no_information():
@@ -111,14 +111,14 @@ def test_a_drift_towards_one_class_loses_no_information():
     run = judged("class_drift")
     assert run.history.rise.loc["loss", "status"] == "systematic"
     assert kind_of(run.history) == "class_drift"
-    assert "class drift" in run.findings["run_kind"].sentence.lower()
+    assert run.findings["run_kind"].answer.startswith("Class drift")
     assert run.verdict("lost_information") != "yes"
     assert run.verdict("class_bias") == "yes"
     assert run.findings["class_bias"].evidence.loc[0, "excess"] > 0.05
     assert run.kept.with_biases
     assert run.answer.action == f"Keep epoch {run.kept.epoch:g}, and calibrate it."
     assert run.answer.steps[0].code.startswith(f"confshift calibrate RUN --epoch {run.kept.epoch:g} -o ")
-    assert "more data" not in run.steps
+    assert "add data" not in run.steps
 
 
 def test_a_biased_start_does_not_hide_that_knowledge_is_lost_later():

@@ -30,13 +30,6 @@ FORBIDDEN = re.compile(
     r"|as costly|times the rise|has no course|\bno demo\b|\bno number\b|whoever|really, but",
     re.IGNORECASE,
 )
-#: Findings whose words are still to be rewritten.
-TO_REWRITE = {
-    *("rise", "refinement_rise", "error_rise", "run_kind", "diverged", "loss_change", "dearer_mistakes"),
-    *("wrong_or_right", "temperature_repairs", "scale_growth", "lost_information", "learning_rate_drop"),
-    "class_bias",
-}
-
 MOST = {"action": 8, "why": 35, "answer": 10, "sentence": 40, "next_step": 20}
 LEAST_EASE = 60
 
@@ -141,7 +134,7 @@ def test_a_finding_is_short_and_in_plain_words(name):
         said = [text for text in (*texts.values(), finding.title) if FORBIDDEN.search(text)]
         if long or said or not finding.answer:
             faults[finding.code] = (long, said, finding.answer)
-    assert {code: fault for code, fault in faults.items() if code not in TO_REWRITE} == {}
+    assert faults == {}
 
 
 def texts_of(path):
@@ -162,10 +155,6 @@ def texts_of(path):
     return [node.value for node in strings if isinstance(node.value, str)]
 
 
-#: Files with words that are still to be rewritten.
-FILES_TO_REWRITE = {"findings/causes.py", "findings/change.py", "findings/rise.py", "findings/run_kind.py"}
-
-
 def test_no_text_of_the_page_the_terminal_or_an_error_uses_a_forbidden_word():
     files = [path for kind in ("py", "js", "j2", "css") for path in sorted(SOURCE.rglob(f"*.{kind}"))]
     found = {
@@ -174,4 +163,4 @@ def test_no_text_of_the_page_the_terminal_or_an_error_uses_a_forbidden_word():
         for text in texts_of(path)
         for match in FORBIDDEN.finditer(text)
     }
-    assert {where for where in found if where.partition(":")[0] not in FILES_TO_REWRITE} == set()
+    assert found == set()

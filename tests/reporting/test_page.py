@@ -79,7 +79,7 @@ def test_intervals_by_groups_say_so_wherever_they_stand(run, make_run):
         for name in ("loss_detail", "accuracy_detail"):
             assert "95 % interval by 30 groups " in fill(data["readings"][name], data["values"])
         change = next(finding for finding in made.findings if finding.code == "loss_change")
-        assert change.sentence.count("95 % interval by 30 groups ") == 2
+        assert change.details.count("95 % interval by 30 groups ") == 2
         assert set(made.change["units"]) == {30}
 
 
@@ -138,7 +138,7 @@ def test_of_two_runs_the_one_with_an_infinite_loss_is_the_worse(make_logits):
         sentence = report(first, other=second).findings[0].sentence
         infinite = "second run" if second is runs[1] else "first run"
         assert sentence.startswith("The mean loss after is infinite: 1 sample gives ")
-        assert f" to {infinite} (epoch 1) the mean loss of those " in sentence
+        assert f" to {infinite} (epoch 1) the loss of those " in sentence
 
 
 def test_links_lead_to_something(parsed):
@@ -371,7 +371,7 @@ def test_a_page_of_two_runs_asks_why_the_worse_one_is_worse(make_run):
     assert made.change.loc["loss", "change"] < 0  # the page goes from the first run to the second
     findings = {finding.code: finding for finding in made.findings}
     assert findings["loss_change"].sentence.startswith(
-        "From second run (epoch 0) to first run (epoch 11) the mean loss rose"
+        "From second run (epoch 0) to first run (epoch 11) the loss rose"
     )
     assert findings["dearer_mistakes"].verdict == "yes"
     text = Page(made.html).text

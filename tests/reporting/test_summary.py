@@ -14,7 +14,7 @@ from hostile_names import HOSTILE_NAMES, HOSTILE_TITLE
 
 from confshift.analysis.history import summarize
 from confshift.checkpoint import Checkpoint
-from confshift.findings.run_kind import KINDS
+from confshift.findings.kinds import KINDS
 from confshift.predictions import Predictions
 from confshift.reporting.characters import printable
 from confshift.reporting.subject import tell_run, tell_two_runs

@@ -10,13 +10,14 @@ import math
 import numpy as np
 import pandas as pd
 
-from confshift.analysis.causes.class_bias import MAX_CLASSES
 from confshift.analysis.comparison import Comparison, compare
 from confshift.analysis.history import History
 from confshift.analysis.rise import SMALL
 from confshift.analysis.significance import Switches
+from confshift.findings import commands
 from confshift.findings.best_checkpoint import kept
-from confshift.findings.change import ALONE
+from confshift.findings.change import ALONE, ALONE_IN_SHORT
+from confshift.findings.class_bias import class_bias
 from confshift.findings.concentration import no_rise
 from confshift.findings.labels import about_labels
 from confshift.findings.learning_rate import learning_rate_drop
@@ -24,75 +25,120 @@ from confshift.findings.left_out import over_finite
 from confshift.findings.question import Finding, Question, Verdict
 from confshift.findings.run_kind import kind_of
 from confshift.findings.told import hidden_harm, undecided, within_choice
-from confshift.findings.wording import count, epoch, interval, nats, percent, signed
-from confshift.recalibration import SAMPLES_A_CLASS, biases_take_part
+from confshift.findings.wording import (
+    count,
+    epoch,
+    fitting,
+    interval,
+    nats,
+    percent,
+    points,
+    signed,
+)
 
 _LEVEL = 0.05
-#: A gain by biases counts from this share of the loss on.
-_WORTHWHILE = 0.01
 #: Where fewer answers than this share changed, they are few.
 _FEW_DECISIONS = 0.05
 
 _SCALE_GROWTH = Question(
-    "scale_growth", "Is it mainly the scale of the logits that grew?", section="parts", problem="yes"
+    "scale_growth",
+    "Is it mainly the scale of the logits that grew?",
+    section="parts",
+    problem=None,
+    undecided="Whether larger logits explain the rise is undecided",
 )
 _LOST_INFORMATION = Question(
-    "lost_information", "Did the model lose information about the labels?", section="parts", problem="yes"
-)
-_CLASS_BIAS = Question(
-    "class_bias", "Does the model give some classes too much probability?", section="classes", problem="yes"
+    "lost_information",
+    "Did the model lose information about the labels?",
+    section="parts",
+    problem="yes",
+    undecided="Whether information was lost is undecided",
 )
 
 
 def about_causes(history: History, comparison: Comparison) -> list[Finding]:
     """Check each usual explanation of a rising loss against the logits."""
-    growth = over_finite(scale_growth(comparison), comparison)
+    keep = None if math.isnan(comparison.after.epoch) else history.recommendation.epoch
+    growth = over_finite(scale_growth(comparison, keep=keep), comparison)
     return [
         undecided(growth, "rise of the loss") if within_choice(history, comparison, "loss") else growth,
         lost_information(history, comparison),
         *about_labels(history, comparison),
         learning_rate_drop(history),
-        class_bias(comparison),
+        class_bias(comparison, keep=keep),
     ]
 
 
-def scale_growth(comparison: Comparison) -> Finding:
-    """Did the logits grow, rather than the decisions change?"""
+def scale_growth(comparison: Comparison, *, keep: float | None = None) -> Finding:
+    """Did the logits grow, rather than the decisions change? `keep` is the epoch of the run to calibrate."""
     if unread := _SCALE_GROWTH.without_logits(comparison.before, comparison.after):
         return unread
     change, scale = comparison.change, comparison.scale
     parts, kappa = scale[["scale", "shape"]].sum(), float(scale["kappa"].iloc[0])
-    quantities = ["loss", "calibration_loss", "refinement_loss", "hedge", "mistake_cost", "temperature"]
-    table = change.reindex([*quantities, "scale", "shape", "kappa"])
-    table.loc[["scale", "shape"], "change"] = parts.to_numpy()
-    table.loc[["scale", "shape"], "unit"] = "nats"
-    table.loc["kappa", ["change", "unit"]] = [kappa, "ratio"]
-    loss, calibration, refinement = (change.loc[name] for name in quantities[:3])
+    table = _scale_table(comparison, parts, kappa)
+    loss, calibration, refinement = (
+        change.loc[name] for name in ("loss", "calibration_loss", "refinement_loss")
+    )
     if loss["change"] <= 0 or not math.isfinite(kappa):
         reason = no_rise(comparison) if loss["change"] <= 0 else "The logits before are all equal."
-        return _SCALE_GROWTH.not_applicable(reason, table)
+        answer = "No rise for larger logits to explain" if loss["change"] <= 0 else "No scale to compare with"
+        return _SCALE_GROWTH.not_applicable(reason, table, answer=answer)
     sentence = (
-        f"The logits became {kappa:.3g} times as large. Growing alone contributes "
-        f"{signed(parts['scale'])} nats of {signed(loss['change'])}, another shape "
-        f"{signed(parts['shape'])}. By temperature: calibration {signed(calibration['change'])} "
-        f"({interval(calibration)}), refinement {signed(refinement['change'])} ({interval(refinement)}); "
-        f"the hedge went from {nats(change.loc['hedge', 'before'])} to "
-        f"{nats(change.loc['hedge', 'after'])} nats."
+        f"The logits became {kappa:.3g} times as large, contributing {signed(parts['scale'])} nats to the "
+        f"rise; their changed shape contributes {signed(parts['shape'])}."
     )
+    answer, step, others = _SCALE_GROWTH.undecided, "", ""
     grew = kappa > 1 and parts["scale"] > parts["shape"]
     verdict: Verdict = "cannot tell"
     if not loss["change_low"] > 0:
-        sentence += " The rise is not told from zero, so its parts may be chance."
+        sentence += " But the rise is not distinguishable from zero, so its parts may be noise."
     elif grew and calibration["change_low"] > max(0.0, refinement["change_high"]):
-        verdict = "yes"
-        sentence += (
-            " Consistent with confidence that keeps growing on training samples already right, which "
-            f"makes every mistake dearer{_decisions(comparison)}."
+        verdict, answer = "yes", f"The logits became {kappa:.3g} times as large"
+        sentence, others = fitting(
+            [
+                f"{sentence} Growing confidence makes every mistake costlier.",
+                _decisions(comparison),
+                "This is consistent with confidence that keeps growing on training samples already right.",
+            ]
+        )
+        step = (
+            "Calibrate after training; to prevent it, use weight decay or label smoothing, or stop earlier."
         )
     elif not grew and calibration["change_high"] < refinement["change_low"]:
-        verdict = "no"
-    step = "Calibrate after training; to prevent it, use weight decay or label smoothing, or stop earlier."
-    return _SCALE_GROWTH.answer(verdict, sentence, table, step if verdict == "yes" else "")
+        verdict, answer = "no", "Larger logits do not explain the rise"
+    return _SCALE_GROWTH.answer(
+        verdict,
+        sentence,
+        table,
+        step,
+        answer=answer,
+        details=f"{others} {_scale_margins(table)}".lstrip(),
+        command=commands.calibrate(keep) if step else "",
+    )
+
+
+def _scale_table(comparison: Comparison, parts: pd.Series, kappa: float) -> pd.DataFrame:
+    """Return what grew and what it contributes, beside what a temperature removes."""
+    quantities = ["loss", "calibration_loss", "refinement_loss", "hedge", "mistake_cost", "temperature"]
+    table = comparison.change.reindex([*quantities, "scale", "shape", "kappa"])
+    table.loc[["scale", "shape"], "change"] = parts.to_numpy()
+    table.loc[["scale", "shape"], "unit"] = "nats"
+    table.loc["kappa", ["change", "unit"]] = [kappa, "ratio"]
+    return table
+
+
+def _scale_margins(table: pd.DataFrame) -> str:
+    loss, calibration, refinement = (
+        table.loc[name] for name in ("loss", "calibration_loss", "refinement_loss")
+    )
+    scale, shape = table.loc["scale", "change"], table.loc["shape", "change"]
+    hedges = " to ".join(nats(table.loc["hedge", side]) for side in ("before", "after"))
+    return (
+        f"Growing alone contributes {signed(scale)} nats of {signed(loss['change'])}, another shape "
+        f"{signed(shape)}. By temperature: calibration {signed(calibration['change'])} "
+        f"({interval(calibration)}), refinement {signed(refinement['change'])} ({interval(refinement)}); "
+        f"the hedge went from {hedges} nats."
+    )
 
 
 def _decisions(comparison: Comparison) -> str:
@@ -100,8 +146,8 @@ def _decisions(comparison: Comparison) -> str:
     answered = comparison.answered
     share = float((answered.predicted[0] != answered.predicted[1]).mean())
     if share < _FEW_DECISIONS:
-        return f" and changes few decisions ({percent(share)} of the samples have another answer)"
-    return f"; but {percent(share)} of the samples have another answer, which growth alone does not change"
+        return f"Few decisions changed ({percent(share)} of the samples have another answer)."
+    return f"But {percent(share)} of the samples have another answer, which growth alone does not change."
 
 
 def lost_information(history: History, comparison: Comparison) -> Finding:
@@ -113,18 +159,11 @@ def lost_information(history: History, comparison: Comparison) -> Finding:
     change = comparison.change
     if comparison.before is comparison.after:
         table = change.loc[["refinement_loss", "error_rate", "loss"]]
-        reason = ALONE
-        return _LOST_INFORMATION.not_applicable(reason, table)
+        return _LOST_INFORMATION.not_applicable(ALONE, table, answer=ALONE_IN_SHORT)
     refinement, loss = change.loc["refinement_loss"], change.loc["loss"]
     switches = comparison.switches
     table = change.loc[["refinement_loss", "error_rate", "loss"]].assign(
         learned=switches.learned, forgotten=switches.forgotten, mcnemar_p=switches.p_value
-    )
-    sentence = (
-        f"The refinement loss, what calibration leaves, went from {nats(refinement['before'])} to "
-        f"{nats(refinement['after'])} nats ({interval(refinement)}). {count(switches.forgotten)} were "
-        f"forgotten and {switches.learned:,} learned (McNemar p = {switches.p_value:.2g}); for these two "
-        "epochs as chosen."
     )
     series = history.rise.loc[["refinement_loss", "error_rate"]]
     ends_there = comparison.after.epoch == series["last_epoch"].iloc[0]
@@ -132,37 +171,114 @@ def lost_information(history: History, comparison: Comparison) -> Finding:
     verdict, reason = (
         _lost_over_run(history, series) if is_judged else _lost_between(refinement, loss, switches)
     )
-    step = f"Keep {kept(history)}; more data, augmentation or regularisation would act on this part."
-    sentence += reason + _since_best(history, comparison)
-    return _LOST_INFORMATION.answer(verdict, sentence, table, step if verdict == "yes" else "")
+    lost = (
+        series[series["status"].isin(["systematic", "setback"])]
+        if is_judged
+        else change.loc[["refinement_loss"]]
+    )
+    hidden, hidden_in_full = _since_best(history, comparison)
+    sentence, others = fitting(
+        [
+            reason,
+            hidden,
+            _newly(switches),
+        ]
+    )
+    details = [others, hidden_in_full, _between(refinement, switches), _formally(series) if is_judged else ""]
+    choice = history.recommendation
+    step = f"Keep {kept(history)}; add data, augmentation or regularisation."
+    is_yes = verdict == "yes"
+    return _LOST_INFORMATION.answer(
+        verdict,
+        sentence,
+        table,
+        step if is_yes else "",
+        answer={
+            "yes": f"The model lost information{_amount_lost(lost)}",
+            "no": "No information about the labels was lost",
+        }.get(verdict, _LOST_INFORMATION.undecided),
+        details=" ".join(filter(None, details)),
+        command=commands.calibrate(choice.epoch) if is_yes and choice.calibrated else "",
+    )
 
 
-def _since_best(history: History, comparison: Comparison) -> str:
-    """Say what was lost since the best epoch by the rest, where the loss hides it from the pair."""
+def _newly(switches: Switches) -> str:
+    are = "is" if switches.forgotten == 1 else "are"
+    return f"{count(switches.forgotten)} {are} newly wrong, {switches.learned:,} newly right."
+
+
+def _between(refinement: pd.Series, switches: Switches) -> str:
+    return (
+        f"The refinement loss, what calibration leaves, went from {nats(refinement['before'])} to "
+        f"{nats(refinement['after'])} nats ({interval(refinement)}). {count(switches.forgotten)} were "
+        f"forgotten and {switches.learned:,} learned (McNemar p = {switches.p_value:.2g}); for these two "
+        "epochs as chosen."
+    )
+
+
+def _formally(series: pd.DataFrame) -> str:
+    refinement, errors = (status.replace("_", " ") for status in series["status"])
+    return f"Over the whole run the refinement loss is judged {refinement}, the error rate {errors}."
+
+
+def _since_best(history: History, comparison: Comparison) -> tuple[str, str]:
+    """Say what was lost since the best epoch by the rest, where the loss hides it: in short and in full."""
     row = hidden_harm(history, comparison)
     if row is None or row["unit"] == "fraction":
-        return ""
+        return "", ""
     checkpoints = {checkpoint.epoch: checkpoint for checkpoint in history.main.checkpoints}
     since = compare(checkpoints[row["best_epoch"]], comparison.after, groups=history.groups)
     change, switches = since.change.loc["refinement_loss"], since.switches
-    return (
-        f" The loss hides it: from epoch {epoch(row['best_epoch'])}, the best by refinement loss, to "
-        f"{epoch(row['last_epoch'])} it rose by {nats(change['change'])} nats ({interval(change)}), while "
+    best, last = epoch(row["best_epoch"]), epoch(row["last_epoch"])
+    rise = nats(change["change"])
+    return f"The loss hides this rise, {rise} nats from epoch {best} to {last}.", (
+        f"The loss hides it: from epoch {best}, the best by refinement loss, to {last} it rose by "
+        f"{rise} nats ({interval(change)}), while "
         f"the loss changed by {signed(since.change.loc['loss', 'change'])}; {count(switches.forgotten)} were "
         f"forgotten and {switches.learned:,} learned."
     )
 
 
+def _amount_lost(rows: pd.DataFrame) -> str:
+    """Write the main number of a loss of information, the first of these rows that has one."""
+    column = "amount" if "amount" in rows else "change"
+    for _, row in rows[np.isfinite(rows[column].astype(float)) & (rows[column] > 0)].iterrows():
+        more = "more errors" if row["unit"] == "fraction" else ""
+        return f": {points(row[column])} {more}" if more else f": {signed(row[column])} nats"
+    return ""
+
+
+#: What a series did over the whole run, by its status.
+_COURSES = {
+    "systematic": "rose systematically",
+    "small": "rose slightly",
+    "flat": "did not rise",
+    "setback": "jumped and stayed up",
+    "within_jitter": "rose no more than it fluctuates",
+    "below_resolution": "may have risen unseen",
+    "unscored": "can't be judged",
+    "too_few_epochs": "can't be judged yet",
+}
+
+
 def _lost_over_run(history: History, series: pd.DataFrame) -> tuple[Verdict, str]:
-    refinement, errors = (status.replace("_", " ") for status in series["status"])
-    reason = f" Over the whole run the refinement loss is judged {refinement}, the error rate {errors}."
+    refinement, errors = series["status"]
+    courses = (
+        f"and the error rate {_COURSES[errors]}"
+        if refinement == errors
+        else f"{_COURSES[refinement]}; the error rate {_COURSES[errors]}"
+    )
+    reason = f"Over the whole run what calibration leaves {courses}."
     if series.loc["refinement_loss", "infinite_samples"] > 0:
-        reason += " It is infinite at the end, from samples whose true class has a probability of 0."
-        return ("yes" if series.loc["error_rate", "status"] == "systematic" else "cannot tell"), reason
+        verdict: Verdict = "yes" if errors == "systematic" else "cannot tell"
+        infinite = "The loss is infinite at the end, from samples whose true class has a probability of 0"
+        return verdict, f"{infinite}; the error rate {_COURSES[errors]}."
     if kind_of(history) == "class_drift":
-        drift = " Most of the rise is class balance, which one bias for each class repairs, errors with it."
-        return "no", reason + drift
-    if series["status"].isin(["systematic", "setback"]).any():
+        return (
+            "no",
+            "Most of the rise is class balance, which one bias for each class repairs, errors with it.",
+        )
+    if {"systematic", "setback"} & {refinement, errors}:
         return "yes", reason
     return ("no" if refinement in ("flat", "small") else "cannot tell"), reason
 
@@ -170,60 +286,15 @@ def _lost_over_run(history: History, series: pd.DataFrame) -> tuple[Verdict, str
 def _lost_between(refinement: pd.Series, loss: pd.Series, switches: Switches) -> tuple[Verdict, str]:
     worse = bool(refinement["change_low"] > 0)
     small = worse and loss["change_low"] > 0 and refinement["change"] < SMALL * loss["change"]
-    share = percent(refinement["change"] / loss["change"]) if small else ""
-    reason = f" That rise is real but small: {share} of the loss's." if small else ""
+    change = signed(refinement["change"])
+    if small:
+        share = percent(refinement["change"] / loss["change"])
+        reason = f"What calibration leaves rose by a real but small part of the loss: {share} of its rise."
+    elif worse:
+        reason = f"What calibration leaves rose by {nats(refinement['change'])} nats between the two."
+    else:
+        reason = f"What calibration leaves did not rise measurably between the two ({change} nats)."
     fewer_right = switches.forgotten > switches.learned and switches.p_value < _LEVEL
     if (worse and not small) != fewer_right or math.isnan(refinement["change_low"]):
         return "cannot tell", reason
     return "yes" if fewer_right else "no", reason
-
-
-def class_bias(comparison: Comparison) -> Finding:
-    """Say what one bias for each class would gain beside the temperature, at both checkpoints.
-
-    The gain is that of samples that the biases were not fitted to. It counts from a hundredth of the loss on:
-    the test of each class's excess finds any difference in a large split, however small.
-    """
-    after = comparison.after
-    if unread := _CLASS_BIAS.without_logits(after):
-        return unread
-    samples, classes = int(after.columns["finite"].sum()), len(comparison.panel.class_names)
-    if not biases_take_part(samples, classes) or classes > MAX_CLASSES:
-        reason = (
-            f"{count(samples)} are too few for {classes:,} classes: biases are fitted from "
-            f"{SAMPLES_A_CLASS} samples a class on."
-            if classes <= MAX_CLASSES
-            else f"{classes:,} classes are too many for this test."
-        )
-        return _CLASS_BIAS.not_applicable(reason, pd.DataFrame())
-    test = comparison.class_bias
-    table = test.classes.assign(class_name=comparison.panel.class_labels)
-    table = table.sort_values("excess", key=np.abs, ascending=False, kind="stable")
-    if math.isnan(test.p_value):
-        sentence = "Every probability is 0 or 1 and right: no class can have too much."
-        return _CLASS_BIAS.not_applicable(sentence, table)
-    first, sides = table.iloc[0], comparison.balance
-    by = "" if comparison.codes is None else ", which counts samples, not groups"
-    gain, loss = sides.loc["after"], comparison.change.loc["loss", "after"]
-    sentence = (
-        f"At epoch {epoch(after.epoch)}, after temperature scaling, class {first['class_name']} has a mean "
-        f"probability of {percent(first['probability'])} and is {percent(first['frequency'])} of the "
-        f"samples, the largest difference of {classes} classes (all together p = {test.p_value:.2g}{by}). "
-        f"One bias for each class lowers the loss of samples that it was not fitted to by "
-        f"{nats(gain['gain'])} nats (standard error {nats(gain['gain_se'])})"
-    )
-    if comparison.before is not after:
-        sentence += f"; at epoch {epoch(comparison.before.epoch)} by {nats(sides.loc['before', 'gain'])}"
-    beyond = gain["gain"] > 2 * gain["gain_se"]
-    verdict: Verdict = (
-        "yes" if beyond and gain["gain"] >= _WORTHWHILE * loss else "no" if not beyond else "cannot tell"
-    )
-    if verdict == "cannot tell":
-        sentence += f"; that is real, but less than {percent(_WORTHWHILE)} of the loss"
-    step = (
-        "Compare the class frequencies of training and validation set; fit a bias for each class beside the "
-        "temperature."
-        if verdict == "yes"
-        else ""
-    )
-    return _CLASS_BIAS.answer(verdict, f"{sentence}.", table, step)

@@ -8,36 +8,38 @@ from dataclasses import replace
 
 import pandas as pd
 
-from confshift.analysis.comparison import SIDES, Comparison
+from confshift.analysis.comparison import Comparison
+from confshift.findings import commands
 from confshift.findings.concentration import about_concentration, significant_rise
-from confshift.findings.left_out import over_finite, zero_samples
+from confshift.findings.left_out import over_finite
+from confshift.findings.loss_change import loss_change
 from confshift.findings.question import Finding, Question, Verdict
 from confshift.findings.repair import temperature_repairs
 from confshift.findings.told import explained, undecided
 from confshift.findings.wording import (
-    NOTHING,
-    apart,
     count,
     epoch,
-    interval,
     nats,
     percent,
-    rose_or_fell,
     signed,
 )
 
-_AS_CHOSEN = "for these two checkpoints as chosen; not corrected for having picked the best"
-ALONE = "There is one checkpoint only: nothing to compare it with."
+ALONE = "There is only one checkpoint: nothing to compare it with."
+ALONE_IN_SHORT = "Only one checkpoint: nothing to compare"
 
-_LOSS_CHANGE = Question("loss_change", "Did the loss change?", section="account", problem=None)
 _DEARER_MISTAKES = Question(
-    "dearer_mistakes", "Is it dearer mistakes, rather than more of them?", section="account", problem="yes"
+    "dearer_mistakes",
+    "Are mistakes costlier, rather than more frequent?",
+    section="account",
+    problem=None,
+    undecided="Whether costlier mistakes drive the rise is undecided",
 )
 _WRONG_OR_RIGHT = Question(
     "wrong_or_right",
-    "Did the wrong ones get worse, rather than the right ones less sure?",
+    "Did wrong samples get worse, rather than right ones less confident?",
     section="cells",
     problem=None,
+    undecided="Whether wrong or right samples drive it is undecided",
 )
 
 
@@ -79,71 +81,19 @@ def about_change(
         loss_change(comparison, names=names),
         *(over_finite(part, comparison) for part in about_parts),
     ]
+    if by_choice:
+        rise = "loss" if "loss" in by_choice else "error rate"
+        caveat = f"{findings[0].sentence} {explained(f'rise of the {rise}')}"
+        findings[0] = replace(findings[0], sentence=caveat)
     if "loss" in by_choice:
-        findings = [undecided(finding, "rise of the loss") for finding in findings]
-    elif by_choice:
-        findings[0] = replace(
-            findings[0], sentence=f"{findings[0].sentence} {explained('rise of the error rate')}"
-        )
+        change = replace(findings[0], verdict="cannot tell", answer=findings[0].question.undecided)
+        findings = [change, *(undecided(finding, "rise of the loss") for finding in findings[1:])]
     if comparison.before is comparison.after:
         return [
-            replace(finding, verdict="not applicable", sentence=ALONE, next_step="") for finding in findings
+            finding.question.not_applicable(ALONE, finding.evidence, answer=ALONE_IN_SHORT)
+            for finding in findings
         ]
     return findings
-
-
-def _between(comparison: Comparison, names: tuple[str, str] | None) -> str:
-    if names:
-        return f"From {names[0]} to {names[1]}"
-    before, after = comparison.before.epoch, comparison.after.epoch
-    if math.isnan(before) or math.isnan(after):  # bare Predictions
-        return "Between the two sides"
-    return f"From epoch {epoch(before)} to {epoch(after)}"
-
-
-def loss_change(comparison: Comparison, *, names: tuple[str, str] | None = None) -> Finding:
-    """Did the loss change between these two checkpoints, and what did accuracy do?"""
-    change = comparison.change
-    loss, accuracy = change.loc["loss"], change.loc["accuracy"]
-    by = f" by {nats(abs(loss['change']))} nats" if abs(loss["change"]) > NOTHING else ""
-    sentence = (
-        f"{_infinite_means(comparison)}{_between(comparison, names)} the mean loss{_of_finite(comparison)} "
-        f"{rose_or_fell(loss['change'])}{by}, "
-        f"{' to '.join(apart(loss['before'], loss['after']))} nats "
-        f"({interval(loss)}); accuracy went from {percent(accuracy['before'])} to "
-        f"{percent(accuracy['after'])} ({interval(accuracy)}). {count(len(comparison.panel.targets))}; "
-        f"{_AS_CHOSEN}."
-    )
-    sentence += _left_out(comparison)
-    before, after = comparison.infinite_samples
-    significant = loss["change_low"] > 0 or loss["change_high"] < 0 or bool(before) != bool(after)
-    same = bool((comparison.samples["direction"] == "unchanged").all())
-    verdict: Verdict = "no" if same else "yes" if significant else "cannot tell"
-    return _LOSS_CHANGE.answer(verdict, sentence, change)
-
-
-def _infinite_means(comparison: Comparison) -> str:
-    """Say which side's mean loss is infinite, ahead of the numbers over the other samples."""
-    return "".join(
-        f"The mean loss {side} is infinite: {zero_samples(number)}. "
-        for number, side in zip(comparison.infinite_samples, SIDES, strict=True)
-        if number
-    )
-
-
-def _of_finite(comparison: Comparison) -> str:
-    return " of those with a finite one on both sides" if any(comparison.infinite_samples) else ""
-
-
-def _left_out(comparison: Comparison) -> str:
-    """Say which samples the numbers of a change leave out."""
-    if not comparison.samples_left_out:
-        return ""
-    text = f" {count(comparison.samples_left_out)} without a finite loss left out of both sides."
-    if comparison.samples_unanswered < comparison.samples_left_out:
-        samples = count(len(comparison.answered.targets))
-        text += f" The accuracy is over the {samples} with an answer on both sides."
-    return text
 
 
 def dearer_mistakes(
@@ -154,31 +104,59 @@ def dearer_mistakes(
     part = account["contribution"]
     rate, cost = account.loc["error_rate"], account.loc["mistake_cost"]
     hedging = "less" if part["hedging"] < 0 else "more" if part["hedging"] > 0 else "as much as before"
-    sentence = (
-        f"The change of {signed(part.sum())} nats is {signed(part['hedging'])} from hedging (the model "
-        f"hedges {hedging}, over all its answers, right or wrong), {signed(part['error_rate'])} from the "
-        f"number of mistakes ({percent(rate['before'])} to {percent(rate['after'])} of the samples) and "
-        f"{signed(part['mistake_cost'])} from the cost of a mistake ({_costs(cost)})."
+    cost_part, rate_part, hedge_part = (
+        signed(part[name]) for name in ("mistake_cost", "error_rate", "hedging")
     )
+    sentence = (
+        f"Of the change of {signed(part.sum())} nats, {cost_part} is from the cost of a mistake, {rate_part} "
+        f"from the number of mistakes and {hedge_part} from hedging."
+    )
+    details = f"The model hedges {hedging}, over all its answers, right or wrong."
+    if rate["before"] or rate["after"]:
+        details += (
+            f" A mistake costs {_costs(cost)}; {percent(rate['before'])} of the samples are wrong before, "
+            f"{percent(rate['after'])} after."
+        )
     verdict, step = _dearer(comparison, overfitting=overfitting)
+    command = commands.calibrate(keep) if step else ""
     if verdict == "no" and more_errors and _more_mistakes(comparison) and keep != comparison.after.epoch:
         earlier = "the earlier checkpoint" if keep is None else f"epoch {epoch(keep)}"
-        step = f"The model is wrong more often: keep {earlier}."
+        step = f"Keep {earlier}: the model is wrong more often."
     if not rate["before"] and not rate["after"]:
         sentence = (
             f"No sample is wrong on either side: the change of {signed(part.sum())} nats is all hedging."
         )
-    return _DEARER_MISTAKES.answer(verdict, sentence, account, step)
+    answer = _what_moved_it(comparison, verdict)
+    return _DEARER_MISTAKES.answer(
+        verdict, sentence, account, step, answer=answer, details=details, command=command
+    )
+
+
+def _what_moved_it(comparison: Comparison, verdict: Verdict) -> str:
+    """Write the answer about costlier mistakes as a heading."""
+    account = comparison.account
+    cost, part = account.loc["mistake_cost"], account["contribution"]
+    if verdict == "yes":
+        before, after = cost["before"], cost["after"]
+        is_ratio = 1.05 * before < after < 20 * before
+        return f"Each mistake costs {after / before:,.1f} times as much" if is_ratio else "Mistakes cost more"
+    if verdict == "no":
+        what = {"error_rate": "More mistakes", "hedging": "More hedging"}[str(part.idxmax())]
+        return f"{what} drive the rise" if what == "More mistakes" else f"{what} drives the rise"
+    if verdict == "not applicable":
+        has_risen = comparison.change.loc["loss", "change"] > 0
+        return "No mistakes on either side" if has_risen else "No rise for mistakes to explain"
+    return _DEARER_MISTAKES.undecided
 
 
 def _costs(cost: pd.Series) -> str:
     before, after = cost["before"], cost["after"]
     if math.isnan(before):
-        return f"nobody was wrong before, {nats(after)} nats after"
+        return f"{nats(after)} nats after; no sample was wrong before"
     if math.isnan(after):
-        return f"{nats(before)} nats before, nobody is wrong after"
-    ratio = f": each {after / before:,.1f} times as costly" if 0.1 * after < before < 20 * after else ""
-    return f"{nats(before)} to {nats(after)} nats{ratio}"
+        return f"{nats(before)} nats before; no sample is wrong after"
+    ratio = f", {after / before:,.1f} times as much" if 0.1 * after < before < 20 * after else ""
+    return f"{nats(before)} nats before and {nats(after)} after{ratio}"
 
 
 def _more_mistakes(comparison: Comparison) -> bool:
@@ -214,23 +192,49 @@ def wrong_or_right(comparison: Comparison) -> Finding:
     wrong_net, right_net = wrong["contribution"].sum(), right["contribution"].sum()
     switches = cells.loc[["learned", "forgotten"], "contribution"].groupby("transition", observed=True).sum()
     sentence = (
-        f"Samples that stayed wrong contribute {signed(wrong_net)} nats "
-        f"({count(wrong['samples']['up'])} got worse, {count(wrong['samples']['down'])} better), samples "
-        f"that stayed right {signed(right_net)} ({count(right['samples']['up'])} less sure, "
-        f"{count(right['samples']['down'])} surer); newly learned ones {signed(switches['learned'])}, "
-        f"forgotten ones {signed(switches['forgotten'])}. Together {signed(cells['contribution'].sum())}."
+        f"Samples still wrong contribute {signed(wrong_net)} nats, still right {signed(right_net)}, newly "
+        f"right {signed(switches['learned'])} and newly wrong {signed(switches['forgotten'])}: together "
+        f"{signed(cells['contribution'].sum())}."
     )
+    details = (
+        f"Of those still wrong {count(wrong['samples']['up'])} got worse and "
+        f"{count(wrong['samples']['down'])} better; of those still right {count(right['samples']['up'])} "
+        f"became less confident and {count(right['samples']['down'])} more confident."
+    )
+    verdict = _worse_side(comparison)
+    step = {
+        "yes": "Look at the worst samples: mislabelled, ambiguous, or of a kind the training set lacks?",
+        "no": "Look at regularisation, label noise and shift: the model hedges more on what it gets right.",
+    }.get(verdict, "")
+    reading = {
+        "yes": "The model grew more confident of what it already got wrong.",
+        "no": "The model grew less confident of what it gets right.",
+    }.get(verdict, "")
+    answer = {
+        "yes": f"Samples still wrong add {signed(wrong_net)} nats",
+        "no": f"Samples still right add {signed(right_net)} nats",
+        "not applicable": "No rise for wrong or right samples to explain",
+    }.get(verdict, _WRONG_OR_RIGHT.undecided)
+    command = commands.compare(comparison) if verdict == "yes" else ""
+    return _WRONG_OR_RIGHT.answer(
+        verdict,
+        f"{sentence} {reading}".rstrip(),
+        cells,
+        step,
+        answer=answer,
+        details=details,
+        command=command,
+    )
+
+
+def _worse_side(comparison: Comparison) -> Verdict:
+    """Whether the losses of still wrong samples rose by more than those of still right ones."""
     samples = comparison.samples
+    if not comparison.change.loc["loss", "change"] > 0:
+        return "not applicable"
+    if significant_rise(comparison) != "yes":
+        return "cannot tell"
     rises = samples["change"].clip(lower=0)
     sign = samples["transition"].map({"stayed_wrong": 1.0, "stayed_right": -1.0}).astype(float).fillna(0.0)
     gap = comparison.interval((rises * sign).to_numpy())
-    verdict: Verdict = "yes" if gap.low > 0 else "no" if gap.high < 0 else "cannot tell"
-    if not comparison.change.loc["loss", "change"] > 0:
-        verdict = "not applicable"
-    elif significant_rise(comparison) != "yes":
-        verdict = "cannot tell"
-    step = {
-        "yes": "Look at the worst samples: mislabelled, ambiguous, or of a kind the training set lacks?",
-        "no": "The model hedges more on what it gets right: look at regularisation, label noise, shift.",
-    }.get(verdict, "")
-    return _WRONG_OR_RIGHT.answer(verdict, sentence, cells, step)
+    return "yes" if gap.low > 0 else "no" if gap.high < 0 else "cannot tell"

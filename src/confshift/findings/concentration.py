@@ -15,12 +15,25 @@ from confshift.findings.wording import count, heading, percent, signed
 #: With fewer samples of a class, what happened to it is an anecdote and no lead.
 _ENOUGH_OF_A_CLASS = 20
 
-_FEW_CLASSES = Question("few_classes", "Do a few classes carry the rise?", section="classes")
+_FEW_CLASSES = Question(
+    "few_classes",
+    "Do a few classes carry the rise?",
+    section="classes",
+    undecided="Whether a few classes carry the rise is undecided",
+)
 _ONE_COMPETITOR = Question(
-    "one_competitor", "Does one wrong class take the mass?", section="classes", problem=None
+    "one_competitor",
+    "Does one wrong class take the mass?",
+    section="classes",
+    problem=None,
+    undecided="Whether one wrong class takes the mass is undecided",
 )
 _FEW_SAMPLES = Question(
-    "few_samples", "Do a handful of samples carry the rise?", section="concentration", problem="yes"
+    "few_samples",
+    "Do a handful of samples carry the rise?",
+    section="concentration",
+    problem="yes",
+    undecided="Whether a handful of samples carry it is undecided",
 )
 _NO_RISE = "The loss did not rise"
 _WITHIN_ERROR = "The rise of {rise} nats is within its error, so {parts} may be noise as well."

@@ -8,10 +8,11 @@ from dataclasses import replace
 from confshift.analysis.causes.divergence import MOST_TEMPERATURE, Divergence
 from confshift.analysis.comparison import Comparison
 from confshift.analysis.history import History
+from confshift.findings import commands
 from confshift.findings.best_checkpoint import kept
 from confshift.findings.left_out import epochs_in_words
 from confshift.findings.question import Finding, Question
-from confshift.findings.wording import epoch, nats, percent
+from confshift.findings.wording import epoch, fitting, nats, percent
 
 _DIVERGED = Question("diverged", "Did the run diverge or collapse?", section="rise", problem="yes")
 
@@ -26,43 +27,64 @@ def diverged(history: History) -> Finding:
     divergence = history.divergence
     last = divergence.table.iloc[-1]
     if divergence:
-        step = f"Keep {kept(history)}; {REMEDY}."
-        return _DIVERGED.answer("yes", f"{since_when(divergence)}: {_end(history)}.", divergence.end, step)
+        return _diverged(history)
     table = divergence.table.tail(1)
     if len(divergence.table) < 2:
-        return _DIVERGED.not_applicable("There is one checkpoint only.", table)
+        reason, answer = "There is only one checkpoint.", "One checkpoint shows no divergence"
+        return _DIVERGED.not_applicable(reason, table, answer=answer)
     if last["state"] == "no finite output":
-        return _DIVERGED.answer("cannot tell", "No checkpoint has finite outputs for most samples.", table)
+        reason = "No checkpoint has finite outputs for most samples."
+        return _DIVERGED.answer("cannot tell", reason, table, answer="No finite outputs to judge")
     if not divergence.learned:
         return _never_learned(divergence)
-    sentence = (
-        "The answers at the last epoch are no better than a guess, but its outputs still say something about "
-        "the labels."
-        if last["state"] == "guess"
-        else f"The answers at the last epoch are better than a guess (accuracy {percent(last['accuracy'])})."
-    )
-    if MOST_TEMPERATURE < last["temperature"] < math.inf:
-        sentence += f" Its best temperature, {last['temperature']:.3g}, means logits on another scale."
+    accuracy = percent(last["accuracy"])
+    answer = f"No divergence: accuracy is {accuracy} at the end"
+    sentences = [f"The answers at the last epoch are better than a guess (accuracy {accuracy})."]
+    if last["state"] == "guess":
+        answer = "No divergence: the outputs still say something"
+        sentences = [
+            "The answers at the last epoch are no better than a guess, but its outputs still say something "
+            "about the labels."
+        ]
     if divergence.recovered:
         members = divergence.table.index.isin(divergence.recovered)
-        sentence += (
-            f" At {epochs_in_words(history.main, members)} they were no better than a guess, or missing: "
+        sentences.append(
+            f"At {epochs_in_words(history.main, members)} they were no better than a guess, or missing: "
             "the run recovered."
         )
-    return _DIVERGED.answer("no", sentence, table)
+    if MOST_TEMPERATURE < last["temperature"] < math.inf:
+        sentences.append(f"Its best temperature, {last['temperature']:.3g}, means logits on another scale.")
+    sentence, details = fitting(sentences)
+    return _DIVERGED.answer("no", sentence, table, answer=answer, details=details)
+
+
+def _diverged(history: History) -> Finding:
+    divergence, choice = history.divergence, history.recommendation
+    short, full = _end(history)
+    return _DIVERGED.answer(
+        "yes",
+        f"{since_when(divergence)}: {short}.",
+        divergence.end,
+        f"Keep {kept(history)}; {REMEDY}.",
+        answer=f"The run diverged at epoch {epoch(divergence.epoch)}",
+        details=full,
+        command=commands.calibrate(choice.epoch) if choice.calibrated else "",
+    )
 
 
 def _never_learned(divergence: Divergence) -> Finding:
     last = divergence.table.iloc[-1]
     sentence = "No checkpoint's answers are better than a guess: nothing was learned that could be lost."
+    table = divergence.table.tail(1)
     if last["state"] != "lost":
-        return _DIVERGED.answer("no", sentence, divergence.table.tail(1))
+        return _DIVERGED.answer("no", sentence, table, answer="No divergence: nothing was learned to lose")
     sentence += (
-        " The rate may be too high from the start, or the network learns by heart what says nothing about "
-        "these labels."
+        " The rate may be too high from the start, or the network memorises what says nothing about these "
+        "labels."
     )
-    step = "Repeat the run at a tenth of the learning rate, and check that inputs and labels belong together."
-    return _DIVERGED.answer("cannot tell", sentence, divergence.table.tail(1), step)
+    step = "Repeat the run at a tenth of the learning rate; check that inputs and labels belong together."
+    answer = "The run may have diverged from the start"
+    return _DIVERGED.answer("cannot tell", sentence, table, step, answer=answer)
 
 
 def since_when(divergence: Divergence) -> str:
@@ -95,21 +117,20 @@ def opening_of_divergence(history: History, name: str = "") -> str:
     return f"{since}: the answers are then no better than a guess."
 
 
-def _end(history: History) -> str:
-    """Describe the checkpoints of the bad end."""
+def _end(history: History) -> tuple[str, str]:
+    """Describe the checkpoints of the bad end, in short and in numbers."""
     divergence, panel = history.divergence, history.main
     silent = divergence.end["state"] == "no finite output"
-    parts = []
+    parts, numbers = [], ""
     if not silent.all():
         last = divergence.end[~silent].iloc[-1]
-        at = epoch(float(last.name))
         no_use = f", of no use at any temperature up to {MOST_TEMPERATURE:.0f}"
-        is_hot = last["temperature"] > MOST_TEMPERATURE
         loss = f"loss {nats(last['loss'])} nats" if math.isfinite(last["loss"]) else "infinite loss"
-        parts.append(
-            f"the answers are then no better than a guess (epoch {at}: accuracy {percent(last['accuracy'])}, "
-            f"{loss}; a uniform guess costs {nats(math.log(len(panel.class_names)))})"
-            f"{no_use if is_hot else ''}"
+        parts.append("the answers are then no better than a guess")
+        numbers = (
+            f"At epoch {epoch(float(last.name))}: accuracy {percent(last['accuracy'])}, {loss}"
+            f"{no_use if last['temperature'] > MOST_TEMPERATURE else ''}; a uniform guess costs "
+            f"{nats(math.log(len(panel.class_names)))} nats."
         )
     if silent.any():
         members = divergence.table.index.isin(divergence.end.index[silent])
@@ -118,11 +139,9 @@ def _end(history: History) -> str:
         what = "no finite output" if every else "no finite output for most samples"
         parts.append(f"{epochs_in_words(panel, members)} {have} {what}")
     text = ", and ".join(parts)
-    return (
-        f"{text}. So far that is one epoch, which the next may take back"
-        if len(divergence.end) == 1
-        else text
-    )
+    if len(divergence.end) == 1:
+        text += ". So far that is one epoch, which the next may take back"
+    return text, numbers
 
 
 def shows_divergence(history: History, comparison: Comparison) -> bool:
@@ -133,7 +152,7 @@ def shows_divergence(history: History, comparison: Comparison) -> bool:
 
 def without_steps(findings: list[Finding]) -> list[Finding]:
     """Return findings that advise nothing, where the divergence is what to act on."""
-    return [replace(finding, next_step="") for finding in findings]
+    return [finding.without_advice() for finding in findings]
 
 
 def without_explanations(findings: list[Finding], divergence: Divergence) -> list[Finding]:
@@ -141,8 +160,9 @@ def without_explanations(findings: list[Finding], divergence: Divergence) -> lis
     reason = (
         f"{since_when(divergence)}: outputs that say nothing about the labels are not a matter of confidence."
     )
+    answer = "The run diverged: not a matter of confidence"
     return [
-        replace(finding, verdict="not applicable", sentence=reason)
+        replace(finding, verdict="not applicable", answer=answer, sentence=reason, details="")
         if finding.code in _SWITCHED_OFF
         else finding
         for finding in without_steps(findings)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import reprlib
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -13,7 +13,7 @@ from confshift.analysis.causes.learning_rate import FEWEST_CHECKPOINTS, filled, 
 from confshift.analysis.causes.schedule import schedule_of
 from confshift.analysis.history import History
 from confshift.findings.question import Finding, Question, Verdict
-from confshift.findings.wording import epoch, points, signed
+from confshift.findings.wording import epoch, fitting, points, signed
 
 #: Student's t, one-sided, with 7 degrees of freedom: few epochs estimate the jitter, and only a fall counts.
 _CRITICAL_T = 1.9
@@ -33,7 +33,11 @@ _SHAPES = {
 }
 
 _LEARNING_RATE_DROP = Question(
-    "learning_rate_drop", "Did the learning rate drop, and the curves with it?", section="parts", problem=None
+    "learning_rate_drop",
+    "Did the learning rate drop, and the curves with it?",
+    section="parts",
+    problem=None,
+    undecided="Whether the learning rate dropped is undecided",
 )
 
 
@@ -55,17 +59,31 @@ def learning_rate_drop(history: History) -> Finding:
             _unread_in_words(unread),
             unread.map(reprlib.repr).to_frame("recorded").rename_axis("epoch"),
             'Pass the learning rate as a number: metadata={"lr": ...}.',
+            answer="The recorded learning rate can't be read",
         )
     drops = history.rate_drops
-    verdict, sentence = (
-        _drops_in_words(drops, rates_known) if len(drops) else _no_drop(rates_known, len(checkpoints))
+    words = _drops_in_words(drops, rates_known) if len(drops) else _no_drop(rates_known, len(checkpoints))
+    remarks = [
+        _unread_in_words(unread) if len(unread) else "",
+        _schedule_in_words(table["epoch"].to_numpy(np.float64), filled(rates)) if rates_known else "",
+    ]
+    sentence, others = fitting([words.sentence, remarks[0], words.meaning, remarks[1]])
+    return _LEARNING_RATE_DROP.answer(
+        words.verdict,
+        sentence,
+        drops,
+        "" if rates_known else 'Pass metadata={"lr": ...} to inspect to have the drops by name.',
+        answer=words.answer,
+        details=f"{others} {words.details}".strip(),
     )
-    if rates_known:
-        sentence += f" {_schedule_in_words(table['epoch'].to_numpy(np.float64), filled(rates))}"
-    if len(unread):
-        sentence += f" {_unread_in_words(unread)}"
-    step = "" if rates_known else 'Pass metadata={"lr": ...} to inspect to have the drops by name.'
-    return _LEARNING_RATE_DROP.answer(verdict, sentence, drops, step)
+
+
+class _Words(NamedTuple):
+    verdict: Verdict
+    answer: str
+    sentence: str
+    meaning: str = ""
+    details: str = ""
 
 
 def _unread_in_words(unread: pd.Series) -> str:
@@ -75,43 +93,48 @@ def _unread_in_words(unread: pd.Series) -> str:
     )
 
 
-def _no_drop(rates_known: bool, checkpoints: int) -> tuple[Verdict, str]:
+def _no_drop(rates_known: bool, checkpoints: int) -> _Words:
     if rates_known:
-        return "no", "The learning rate that was recorded has no single drop to half or less."
+        sentence = "The learning rate that was recorded has no single drop to half or less."
+        return _Words("no", "The learning rate has no single drop", sentence)
     if checkpoints >= FEWEST_CHECKPOINTS:
-        return "no", "The jitter of loss, error rate and refinement loss never collapses."
-    sentence = f"Without recorded learning rates it takes {FEWEST_CHECKPOINTS} checkpoints to see one."
-    return "not applicable", sentence
+        sentence = "The jitter of loss, error rate and refinement loss never collapses."
+        return _Words("no", "The curves never grow calm at once", sentence)
+    sentence = f"Without recorded learning rates it takes {FEWEST_CHECKPOINTS} checkpoints to see a drop."
+    return _Words("not applicable", "Too few checkpoints to see a drop", sentence)
 
 
-def _drops_in_words(drops: pd.DataFrame, rates_known: bool) -> tuple[Verdict, str]:
+def _drops_in_words(drops: pd.DataFrame, rates_known: bool) -> _Words:
     largest = drops.loc[drops["refinement_loss_change"].abs().idxmax()]
     fell = bool(largest["refinement_loss_change"] < -_CRITICAL_T * largest["refinement_loss_jitter"])
     others = ", ".join(epoch(float(drop)) for drop in drops.index.drop(largest.name))
-    sentence = _drop_in_words(largest) + (f" (also at epoch {others})." if others else ".")
+    at = epoch(float(largest.name))
+    details = _changes_in_words(largest) + (f" There are drops at epoch {others} as well." if others else "")
     if not rates_known:
-        sentence += (
-            " Consistent with a smaller learning rate, but also with other reasons for calm, such as a "
-            "training set that is fitted perfectly."
+        return _Words(
+            "cannot tell",
+            f"The curves grow calm at epoch {at}",
+            f"At epoch {at} the jitter of the curves becomes {largest['jitter_ratio']:.2g} times smaller.",
+            "Consistent with a smaller learning rate, but also with other reasons for calm, such as a "
+            "training set that is fitted perfectly.",
+            details,
         )
-    elif fell:
-        sentence += (
-            " Consistent with a smaller step that averages out the noise of the training: it improves "
-            "what the model knows, and does not undo confidence gained before."
-        )
-    return "yes" if rates_known else "cannot tell", sentence
-
-
-def _drop_in_words(drop: pd.Series) -> str:
-    what = (
-        f"the jitter of the curves becomes {drop['jitter_ratio']:.2g} times smaller"
-        if math.isnan(drop["rate_before"])
-        else f"the learning rate falls from {drop['rate_before']:.2g} to {drop['rate_after']:.2g}"
+    meaning = (
+        "That is consistent with a smaller step that averages out the noise of the training: it improves "
+        "what the model knows and does not undo confidence gained before."
+        if fell
+        else f"What calibration leaves changes there by {signed(largest['refinement_loss_change'])} nats."
     )
+    rates = f"from {largest['rate_before']:.2g} to {largest['rate_after']:.2g}"
+    sentence = f"At epoch {at} the learning rate falls {rates}."
+    return _Words("yes", f"The learning rate dropped at epoch {at}", sentence, meaning, details)
+
+
+def _changes_in_words(drop: pd.Series) -> str:
     return (
-        f"At epoch {epoch(float(drop.name))} {what}; there the refinement loss changes by "
+        f"At epoch {epoch(float(drop.name))} the refinement loss changes by "
         f"{signed(drop['refinement_loss_change'])} nats, the calibration loss by "
-        f"{signed(drop['calibration_loss_change'])}, the error rate by {points(drop['error_rate_change'])}"
+        f"{signed(drop['calibration_loss_change'])}, the error rate by {points(drop['error_rate_change'])}."
     )
 
 

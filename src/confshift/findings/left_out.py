@@ -14,10 +14,13 @@ from confshift.findings.wording import count, epoch, percent
 
 #: What makes a loss infinite.
 ZERO = "give their true class a probability of 0"
-REPAIR_ZERO = (
-    "No temperature repairs a probability of 0. Does the model end in a softmax, which rounds small ones to "
-    "0? Then return its logits. Or does a mask cover true classes?"
+#: Stands for `opening` where that is too long for a sentence.
+NOT_FINITE = "Not all outputs and losses are finite."
+WHY_ZERO = (
+    "No temperature repairs a probability of 0. A softmax at the end of the model rounds small ones to 0; a "
+    "mask over true classes makes them too."
 )
+REPAIR_ZERO = "Return logits instead of softmax outputs, and check that no mask covers true classes."
 #: Above this share of the samples, the first sentence is about what is left out.
 _NOTEWORTHY = 0.01
 #: At most this many runs of epochs are named one by one.

@@ -15,8 +15,8 @@ from confshift.checkpoint import Checkpoint
 from confshift.findings.chosen_pair import loss_clause
 from confshift.findings.diverged import answers_after
 from confshift.findings.left_out import zero_samples
-from confshift.findings.rise import in_units
 from confshift.findings.run_kind import kind_of, setback_of
+from confshift.findings.statuses import in_units
 from confshift.findings.told import is_judged, is_told
 from confshift.findings.wording import apart, count, epoch, nats, percent, points
 

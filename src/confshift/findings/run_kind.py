@@ -3,98 +3,16 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
 
 import pandas as pd
 
 from confshift.analysis.history import History
+from confshift.findings import commands
 from confshift.findings.best_checkpoint import kept
-from confshift.findings.left_out import REPAIR_ZERO
-from confshift.findings.question import Finding, Question, Verdict
-from confshift.findings.wording import apart, epoch, nats, percent
-
-
-class _Kind(NamedTuple):
-    verdict: Verdict
-    meaning: str
-    step: str
-
-
-#: Each kind of run: whether the model itself is getting worse, what that means, what to do.
-KINDS = {
-    "overfitting": _Kind(
-        "yes",
-        "Real overfitting: the loss rises, and not only because of the confidence.",
-        "Keep {kept}. Calibration alone is not enough; more data or more regularisation would help.",
-    ),
-    "hidden_overfitting": _Kind(
-        "yes",
-        "Hidden overfitting: the model gets worse while the loss does not show it.",
-        "Keep {kept}.",
-    ),
-    "confidence": _Kind(
-        "no",
-        "Purely a confidence problem: the loss rises systematically; refinement loss and error rate do not, "
-        "or by far too little to explain it or to undo what was learned.",
-        "Keep {kept}.",
-    ),
-    "mostly_confidence": _Kind(
-        "cannot tell",
-        "Mostly a confidence problem: the loss rises systematically, for more than half by confidence; "
-        "whether the model itself gets worse too can't be told from noise.",
-        "Keep {kept}.",
-    ),
-    "confidence_and_more": _Kind(
-        "yes",
-        "Mostly a confidence problem: the model itself gets worse too, but by little, held against the rise "
-        "of the loss or against what it has learned.",
-        "Keep {kept}.",
-    ),
-    "diverged": _Kind(
-        "not applicable",
-        "Neither a confidence problem nor overfitting: the run diverged, and its last outputs say nothing "
-        "about the labels.",
-        "",
-    ),
-    "class_drift": _Kind(
-        "no",
-        "Class drift: the loss rises in large part because some classes get too much probability and "
-        "others too little, which one bias for each class repairs.",
-        "Keep {kept}.",
-    ),
-    "improving": _Kind("no", "Still improving: the last epoch is better than the middle of the run.", ""),
-    "no_rise": _Kind("no", "No series rises systematically, and the run no longer improves visibly.", ""),
-    "undecidable": _Kind(
-        "cannot tell",
-        "Undecidable so far: whether the model itself gets worse can't be told from noise.",
-        "More validation samples, or more epochs, would decide it.",
-    ),
-    "setback": _Kind(
-        "yes",
-        "A setback: the model lost something at once that it has not learned again since. Its length is not "
-        "what did it: neither overfitting nor confidence.",
-        "Keep {kept}. Find out what happened there: the learning rate, the data, the code.",
-    ),
-    "loss_undecided": _Kind(
-        "no",
-        "The model itself does not get worse: the error rate does not rise, and at most little of what was "
-        "learned is undone. Whether the loss rises, by confidence then, can't be told from noise.",
-        "Keep {kept}.",
-    ),
-    "infinite": _Kind(
-        "cannot tell",
-        "The loss is infinite at the end: some samples give their true class a probability of 0. Whether the "
-        "model itself gets worse can't be told from it.",
-        REPAIR_ZERO,
-    ),
-    "unscored": _Kind(
-        "cannot tell",
-        "Undecidable: outputs that are not finite were left out, so what became of these samples is not "
-        "known.",
-        "Find out why these outputs are not finite, and inspect again.",
-    ),
-    "too_early": _Kind("not applicable", "Too early to say what kind of run this is.", "Ask again later."),
-}
+from confshift.findings.kinds import KINDS
+from confshift.findings.left_out import WHY_ZERO
+from confshift.findings.question import Finding, Question
+from confshift.findings.wording import apart, epoch, fitting, nats, percent
 
 #: A part of the loss's rise from this share on changes the name of the run's kind.
 _SUBSTANTIAL = 0.1
@@ -120,24 +38,54 @@ _RUN_KIND = Question(
 
 def run_kind(history: History) -> Finding:
     """Combine the verdicts on loss, refinement loss and error rate."""
-    rise = history.rise
-    kind = kind_of(history)
-    verdict, meaning, step = KINDS[kind]
-    choice = history.recommendation
+    rise, kind, choice = history.rise, kind_of(history), history.recommendation
+    verdict, answer, meaning, step = KINDS[kind]
     biases = " and one bias for each class" if choice.with_biases else ""
     fit = f" (T = {choice.temperature:.3g}{biases})" if choice.calibrated else ""
-    step = step.format(kept=f"{kept(history)}{fit}")
-    lines = "; ".join(_line(rise, series) for series in _NAMES)
+    is_about_choice = "{kept}" in step
+    details = _line(rise, "loss") + "".join(f"; {_line(rise, series)}" for series in list(_NAMES)[1:])
     if kind == "loss_undecided":
         undone = percent(max(rise.loc["refinement_loss", "upper_share_of_fall"], 0.0))
-        lines += f". With 95 % confidence at most {undone} of what was learned is undone"
+        details += f". With 95 % confidence at most {undone} of what was learned is undone"
+    if kind == "setback":
+        details += ". Look at the learning rate, the data and the code where it jumped"
     if kind in ("confidence", "mostly_confidence"):
         possible = percent(max(_possible_share(rise), 0.0))
-        lines += f". With 95 % confidence the refinement loss is at most {possible} of the rise"
+        details += f". With 95 % confidence the refinement loss is at most {possible} of the rise"
     if "confidence" in kind:
-        lines += _against_what_was_learned(history)
-    sentence = f"{meaning} {lines[0].upper()}{lines[1:]}."
-    return _RUN_KIND.answer(verdict, sentence, rise.assign(kind=kind), step)
+        details += _against_what_was_learned(history)
+    if kind == "infinite":
+        details += f". {WHY_ZERO.removesuffix('.')}"
+    sentence, others = fitting([meaning, _decline(rise) if verdict == "yes" else ""])
+    return _RUN_KIND.answer(
+        verdict,
+        sentence,
+        rise.assign(kind=kind),
+        step.format(kept=f"{kept(history)}{fit}"),
+        answer=answer,
+        details=f"{others} {details[0].upper()}{details[1:]}.".lstrip(),
+        command=commands.calibrate(choice.epoch) if is_about_choice and choice.calibrated else "",
+    )
+
+
+def _decline(rise: pd.DataFrame) -> str:
+    """Say by how much what calibration can't repair, and the error rate, have risen systematically."""
+    parts = [
+        f"{name} rose by {_size(rise.loc[series])}"
+        for series, name in (
+            ("refinement_loss", "what calibration leaves"),
+            ("error_rate", "the error rate"),
+        )
+        if rise.loc[series, "status"] in ("systematic", "setback")
+        and math.isfinite(rise.loc[series, "amount"])
+    ]
+    text = ", and ".join(parts)
+    return f"{text[0].upper()}{text[1:]}." if text else ""
+
+
+def _size(row: pd.Series) -> str:
+    amount = abs(row["amount"])
+    return f"{100 * amount:.2f} points" if row["unit"] == "fraction" else f"{nats(amount)} nats"
 
 
 def _line(rise: pd.DataFrame, series: str) -> str:
@@ -150,8 +98,7 @@ def _line(rise: pd.DataFrame, series: str) -> str:
     amount = abs(row["amount"])
     if math.isinf(amount):
         return f"{text}, up to infinity"
-    size = f"{100 * amount:.2f} points" if row["unit"] == "fraction" else f"{nats(amount)} nats"
-    text += f", {'up' if row['amount'] > 0 else 'down'} {size}" if amount > 1e-9 else ", unchanged"
+    text += f", {'up' if row['amount'] > 0 else 'down'} {_size(row)}" if amount > 1e-9 else ", unchanged"
     significant = (rise.loc[["loss", series], "verdict"] == "yes").all()
     if series != "loss" and significant and 0 < row["share_of_rise"] < math.inf:
         text += f" ({percent(row['share_of_rise'])} of the loss's rise)"

@@ -1,0 +1,120 @@
+"""The kinds of run, and what each of them means."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from confshift.findings.left_out import REPAIR_ZERO
+from confshift.findings.question import Verdict
+
+
+class Kind(NamedTuple):
+    """Whether the model itself is getting worse, what a run of this kind means, and what to do."""
+
+    verdict: Verdict
+    answer: str
+    meaning: str
+    step: str
+
+
+#: Each kind of run: whether the model itself is getting worse, what that means, what to do.
+KINDS = {
+    "overfitting": Kind(
+        "yes",
+        "Real overfitting: the model itself gets worse",
+        "The loss rises, and not only because of the confidence: calibration alone is not enough.",
+        "Keep {kept}; add data or regularisation.",
+    ),
+    "hidden_overfitting": Kind(
+        "yes",
+        "Hidden overfitting: the loss does not show it",
+        "The model gets worse while the loss does not show it.",
+        "Keep {kept}.",
+    ),
+    "confidence": Kind(
+        "no",
+        "Purely a confidence problem",
+        "The loss rises systematically; what calibration leaves and the error rate rise far too little, "
+        "if at all, to explain that or to undo what was learned.",
+        "Keep {kept}.",
+    ),
+    "mostly_confidence": Kind(
+        "cannot tell",
+        "Mostly a confidence problem; the rest is within noise",
+        "More than half of the systematic rise of the loss is confidence; any decline of the model itself is "
+        "within noise.",
+        "Keep {kept}.",
+    ),
+    "confidence_and_more": Kind(
+        "yes",
+        "Mostly a confidence problem, but a little knowledge is lost",
+        "The model itself gets worse too, but only a little compared with the rise of the loss or with what "
+        "it learned.",
+        "Keep {kept}.",
+    ),
+    "diverged": Kind(
+        "not applicable",
+        "The run diverged, so no other kind applies",
+        "Neither a confidence problem nor overfitting: the run diverged, and its last outputs say nothing "
+        "about the labels.",
+        "",
+    ),
+    "class_drift": Kind(
+        "no",
+        "Class drift: the balance of the classes is off",
+        "A large part of the rise comes from too much probability for some classes and too little for "
+        "others, which one bias for each class repairs.",
+        "Keep {kept}.",
+    ),
+    "improving": Kind(
+        "no",
+        "The run still improves",
+        "The last epoch is better than the middle of the run, and no series rises systematically.",
+        "",
+    ),
+    "no_rise": Kind(
+        "no",
+        "Nothing gets worse",
+        "No series rises systematically, and the run no longer improves visibly.",
+        "",
+    ),
+    "undecidable": Kind(
+        "cannot tell",
+        "Undecidable so far whether the model gets worse",
+        "Any decline of the model itself is within noise, and too large a one to be ruled out.",
+        "Validate on more samples, or train more epochs.",
+    ),
+    "setback": Kind(
+        "yes",
+        "A setback: the model lost something at once",
+        "The model lost something at once that it has not learned again since: neither overfitting nor "
+        "confidence.",
+        "Keep {kept}; find out what happened.",
+    ),
+    "loss_undecided": Kind(
+        "no",
+        "The model itself does not get worse",
+        "The error rate does not rise, and at most little of what was learned is undone. Whether the loss "
+        "rises, by confidence then, is within noise.",
+        "Keep {kept}.",
+    ),
+    "infinite": Kind(
+        "cannot tell",
+        "An infinite loss can't show whether the model declines",
+        "Some samples give their true class a probability of 0 at the end, and such a loss can't show "
+        "whether the model itself gets worse.",
+        REPAIR_ZERO,
+    ),
+    "unscored": Kind(
+        "cannot tell",
+        "Undecidable: some outputs are not finite",
+        "Outputs that are not finite were left out, so what became of these samples is unknown.",
+        "Find out why these outputs are not finite, and inspect again.",
+    ),
+    "too_early": Kind(
+        "not applicable",
+        "Too early to say what kind of run this is",
+        "There are too few epochs to judge what becomes of the loss.",
+        "Train more epochs, then ask again.",
+    ),
+}
