@@ -44,7 +44,8 @@ class PageData:
     """
 
     tables: dict[str, pd.DataFrame]  # the rows of the charts for the report's own pair, by table
-    specs: dict[str, Any]  # Vega's, by the chart's id
+    specs: dict[str, Any]  # Vega's, by the chart's id, without their configuration
+    config: dict[str, Any]  # the configuration of every spec
     two_runs: bool  # whether A and B are of two runs: then there is no other pair
     pair: list[int]  # the positions of A and B, the report's own pair
     paired: bool  # whether they differ
@@ -135,8 +136,9 @@ def page_data(
     columns = list(history.pairs) if gaps else _PAIR_COLUMNS
     numbers = epoch_table(history).select_dtypes("number")
     data = PageData(
-        tables=tables,
-        specs=specs,
+        tables={name: _short(table) for name, table in tables.items()},
+        specs={name: {**spec, "config": {}} for name, spec in specs.items()},
+        config=next((spec["config"] for spec in specs.values()), {}),
         two_runs=two_runs,
         pair=pair,
         paired=pair[0] != pair[1],
@@ -229,6 +231,16 @@ def _confidences(history: History, comparison: Comparison, ticks: NDArray[np.flo
         },
         "odds_ticks": ticks.tolist(),
     }
+
+
+def _short(table: pd.DataFrame) -> pd.DataFrame:
+    """Round the numbers of a chart's table to more digits than anything shows."""
+    numbers = table.select_dtypes("float")
+    return table.assign(**{str(name): numbers[name].map(_rounded) for name in numbers})
+
+
+def _rounded(value: float) -> float:
+    return float(f"{value:.9g}")
 
 
 def _classes(history: History, classes: list[int]) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from confshift.findings.steps import by_severity
 from confshift.findings.wording import epoch
 from confshift.reporting.captions import READINGS, fill
 from confshift.reporting.characters import printable
-from confshift.reporting.first_screen import verdicts
+from confshift.reporting.first_screen import differences, verdicts
 from confshift.reporting.output import document, plain
 from confshift.reporting.pair_values import key_values
 from confshift.reporting.subject import Story
@@ -117,8 +117,7 @@ def summary_of(story: Story) -> Summary:
     comparison = story.comparison
     is_alone = comparison.before is comparison.after
     values = key_values(comparison, story.side_names)
-    if not story.two_runs:
-        values |= verdicts(story.history, comparison)
+    values |= differences(values) if story.two_runs else verdicts(story.history, comparison)
     numbers = _alone(values) if is_alone else _changes(values, story)
     sources = "" if is_alone else _sources(values, _LABELS_OF_TWO if story.two_runs else _LABELS)
     kept = None if story.two_runs else story.history.recommendation

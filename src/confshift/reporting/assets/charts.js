@@ -1,7 +1,7 @@
 // Draws the charts, and refreshes them when the choice changes.
 
 function specOf({dataset: {chart, variant}}) {
-  return structuredClone(data.specs[variant ? `${chart}_${state[variant]}` : chart]);
+  return {...structuredClone(data.specs[variant ? `${chart}_${state[variant]}` : chart]), config: data.config};
 }
 
 async function draw(figure) {
