@@ -10,19 +10,24 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from hostile_names import HOSTILE_NAMES, HOSTILE_TITLE
 
+from confshift import Run, report
+from confshift.analysis.comparison import compare
 from confshift.analysis.history import summarize
 from confshift.checkpoint import Checkpoint
+from confshift.cli import main
+from confshift.findings.commands import in_place
 from confshift.findings.kinds import KINDS
 from confshift.predictions import Predictions
 from confshift.reporting.characters import printable
+from confshift.reporting.first_screen import verdicts
 from confshift.reporting.subject import tell_run, tell_two_runs
 from confshift.reporting.summary import (
     CAUSES,
     MOST_BYTES,
     brief_document,
-    in_place,
     summary_of,
     summary_text,
 )
@@ -30,7 +35,7 @@ from confshift.reporting.summary import (
 sys.path.insert(0, str(Path(__file__).parents[1] / "findings"))
 
 from odd_runs import ODD, history_of
-from real_runs import ARRAYS
+from real_runs import ARRAYS, checkpoints_of
 
 RUNS = [*ODD, *sorted(path.stem for path in ARRAYS.glob("*.npz"))]
 
@@ -97,7 +102,7 @@ def test_every_kind_of_run_has_a_cause():
 @pytest.mark.parametrize("name", RUNS)
 def test_brief_json_is_short_and_names_cause_checkpoint_and_remedy(name):
     story = story_of(name)
-    text = brief_document(summary_of(story))
+    text = brief_document(summary_of(story), {})
     found = json.loads(text, parse_constant=pytest.fail)
     assert len(text.encode("utf-8")) < MOST_BYTES
     choice = story.history.recommendation
@@ -117,10 +122,10 @@ def test_brief_json_of_two_runs_and_of_a_chosen_pair_names_the_checkpoint():
     runs = [list(side.main.checkpoints) for side in (history, other)]
     options = {"before": None, "after": None, "title": None, "thumbnail": None}
     story = tell_two_runs(tuple(runs), (history, other), **options)
-    found = json.loads(brief_document(summary_of(story)))
+    found = json.loads(brief_document(summary_of(story), {}))
     assert found["kind"] == "two_runs"
     assert found["remedy"][0].startswith(f"Keep epoch {history.recommendation.epoch:g} of the first run")
-    chosen = json.loads(brief_document(summary_of(story_of("confidence", before=3, after=9))))
+    chosen = json.loads(brief_document(summary_of(story_of("confidence", before=3, after=9)), {}))
     assert chosen["kind"] == "chosen_pair"
     assert chosen["checkpoint"]["epoch"] == history.recommendation.epoch
 
@@ -145,7 +150,7 @@ def test_no_name_makes_brief_json_long(name, tmp_path, make_logits):
         tell_two_runs(runs, tuple(histories), **options),
     ]
     for story in stories:
-        text = brief_document(summary_of(story))
+        text = brief_document(summary_of(story), {})
         assert len(text.encode("utf-8")) < MOST_BYTES
         json.loads(text)
 
@@ -166,3 +171,27 @@ def test_the_code_of_a_temperature_is_python_that_runs():
     temperature = history_of("confidence").recommendation.temperature
     result = eval(expression, {"model": lambda inputs: inputs, "inputs": np.ones(3)})
     assert result == pytest.approx(np.ones(3) / temperature, rel=0.005)
+
+
+def test_the_code_of_the_page_and_of_brief_json_names_the_folder_of_the_run(tmp_path, make_run):
+    folder = tmp_path / "my runs" / "first"
+    run = Run(folder)
+    for checkpoint in make_run(400, 3, 6, churn=0.1):
+        logits = 4 * checkpoint.predictions.logits + [1.5, 0.0, -1.5]
+        run.append(Predictions(logits, checkpoint.predictions.targets), epoch=checkpoint.epoch)
+    run.flush()
+    page = report(run)
+    code = page.answer.steps[0].code
+    assert "calibrate RUN" in code
+    brief = json.loads(CliRunner().invoke(main, ["diagnose", str(folder), "--json", "--brief"]).stdout)
+    assert f"calibrate '{folder}' --epoch" in brief["code"]
+    assert f"calibrate &#39;{folder}&#39; --epoch" in page.html
+
+
+def test_a_figure_is_systematic_since_its_own_best_epoch():
+    history = summarize(checkpoints_of("many_classes"))
+    verdict = history.rise.loc["refinement_loss"]
+    assert verdict["status"] == "systematic"
+    said = verdicts(history, compare(*history.pair))["calibrated_status"]
+    assert said == f"up since epoch {verdict['best_epoch']:g}, systematic"
+    assert "calibrated_status" not in verdicts(history, compare(*history.main.checkpoints[3:10:4]))

@@ -175,7 +175,7 @@ def print_summary(
 
     places = {name: run.path for name, run in runs.items()}
     if printing.brief:
-        answer(brief_document(summary), aside=aside)
+        answer(brief_document(summary, places), aside=aside)
     elif printing.as_json:
         paths = {name.lower(): str(path) for name, path in places.items()}
         answer(

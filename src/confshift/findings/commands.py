@@ -3,9 +3,25 @@
 from __future__ import annotations
 
 import math
+import os
+import re
 import shlex
+from collections.abc import Mapping
+from typing import TypeAlias
 
 from confshift.analysis.comparison import Comparison
+
+#: What RUN, and of two runs OTHER, stand for in commands.
+Places: TypeAlias = Mapping[str, str | os.PathLike[str]]
+
+
+def in_place(command: str, places: Places) -> str:
+    """Return a command with the quoted paths in place of RUN and OTHER."""
+    return re.sub(
+        r"\b(?:RUN|OTHER)\b",
+        lambda match: shlex.quote(str(places[match.group()])) if match.group() in places else match.group(),
+        command,
+    )
 
 
 def calibrate(epoch: float | None) -> str:

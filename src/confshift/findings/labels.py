@@ -160,7 +160,7 @@ def stuck_samples(history: History) -> Finding:
         f"checkpoints{_never_right(stuck, never)} Such a sample is mislabelled or hard; the logits can't say "
         "which.",
         table,
-        "Check their labels, starting with the lowest target_probability.",
+        "Check the labels of the stuck samples, starting with the lowest target_probability.",
         answer=f"{count(stuck)} {are} stuck at a confident wrong answer",
         details=f"{details} Their order is the better guide: the number does not estimate the share of wrong "
         "labels.",

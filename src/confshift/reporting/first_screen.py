@@ -9,7 +9,8 @@ from confshift.analysis.comparison import Comparison
 from confshift.analysis.decomposition import TRANSITIONS
 from confshift.analysis.history import History
 from confshift.findings import wording
-from confshift.findings.told import is_judged, within_choice
+from confshift.findings.commands import in_place
+from confshift.findings.told import is_judged, is_last, within_choice
 from confshift.recalibration import biases_take_part
 from confshift.reporting.subject import Story
 
@@ -37,6 +38,7 @@ def first_screen(story: Story, values: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "subject": _subject(story),
         "answer": story.answer,
+        "codes_to_copy": [in_place(step.code, story.places) for step in story.answer.steps],
         "bars": _bars(values),
         "calibrated_by": _calibrated_by(story),
     }
@@ -63,9 +65,27 @@ def verdicts(history: History, comparison: Comparison) -> dict[str, str]:
         for quantity in ("loss", "accuracy")
         if within_choice(history, comparison, quantity)
     }
+    if is_last(history, comparison):
+        verdicts |= _hidden_verdicts(history, comparison)
     status = history.rise.loc["loss", "status"]
     if is_judged(history, comparison) and status in _VERDICTS and not any(comparison.infinite_samples):
         verdicts["loss_status"] = _VERDICTS[status]
+    return verdicts
+
+
+#: The series that judges a figure, and the direction of harm.
+_JUDGES = {"accuracy": ("error_rate", "down"), "calibrated": ("refinement_loss", "up")}
+
+
+def _hidden_verdicts(history: History, comparison: Comparison) -> dict[str, str]:
+    """Return the systematic changes of accuracy and calibrated loss, since when where A is not their best."""
+    verdicts = {}
+    for quantity, (series, direction) in _JUDGES.items():
+        row = history.rise.loc[series]
+        if row["status"] == "systematic" and row["last_epoch"] == comparison.after.epoch:
+            best = row["best_epoch"]
+            since = "" if best == comparison.before.epoch else f" since epoch {wording.epoch(best)}"
+            verdicts[f"{quantity}_status"] = f"{direction}{since}, systematic"
     return verdicts
 
 

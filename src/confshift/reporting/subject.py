@@ -20,6 +20,7 @@ from confshift.checkpoint import Checkpoint
 from confshift.errors import ConfshiftError
 from confshift.findings.answer import Answer, answer_run
 from confshift.findings.change import about_change
+from confshift.findings.commands import Places
 from confshift.findings.diagnosis import answers, choose_pair
 from confshift.findings.diverged import shows_divergence, without_explanations
 from confshift.findings.question import Finding
@@ -53,6 +54,7 @@ class Story:
     findings: tuple[Finding, ...]
     problems: pd.DataFrame
     thumbnail: Thumbnail | None
+    places: Places  # the paths of the runs, as they were given
 
     @property
     def verdict(self) -> str:
@@ -114,7 +116,9 @@ def tell_run(
     comparison = compare(*pair, groups=history.groups)
     findings = tuple(answers(history, comparison))
     answer, problems = answer_run(history, comparison, findings), _problems([run])
-    return Story(title or name, answer, (name,), (history,), comparison, findings, problems, thumbnail)
+    return Story(
+        title or name, answer, (name,), (history,), comparison, findings, problems, thumbnail, _places(run)
+    )
 
 
 def tell_two_runs(
@@ -139,7 +143,7 @@ def tell_two_runs(
     findings = tuple(_about_the_worse(comparison, names, histories))
     answer, problems = answer_two_runs(comparison, histories, names, findings), _problems(runs)
     whole = title or f"{names[0]} against {names[1]}"
-    return Story(whole, answer, names, histories, comparison, findings, problems, thumbnail)
+    return Story(whole, answer, names, histories, comparison, findings, problems, thumbnail, _places(*runs))
 
 
 def _compare(
@@ -173,6 +177,11 @@ def _about_the_worse(
 def _checkpoint_of(history: History, side: str, at: float | None) -> Checkpoint:
     chosen_epoch = history.best.loc["loss", "epoch"] if at is None else at
     return choose_pair(history, **{side: chosen_epoch})[("before", "after").index(side)]
+
+
+def _places(*runs: Source) -> Places:
+    named = zip(("RUN", "OTHER"), runs, strict=False)
+    return {name: run.path for name, run in named if isinstance(run, Run)}
 
 
 def _name(run: Source, otherwise: str) -> str:

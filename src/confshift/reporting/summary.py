@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import math
-import re
-import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from confshift.analysis.comparison import Comparison
 from confshift.analysis.recommendation import Recommendation
 from confshift.findings.answer import Answer
+from confshift.findings.commands import Places, in_place
 from confshift.findings.question import SEVERITIES, Finding
 from confshift.findings.steps import by_severity
 from confshift.findings.wording import epoch
@@ -150,7 +148,7 @@ def _sources(values: Mapping[str, Any], labels: Mapping[str, str]) -> str:
     return f"{fill(READINGS['sources'], values)}: {', '.join(parts)}."
 
 
-def summary_text(summary: Summary, places: Mapping[str, Path], *, every_check: bool = False) -> str:
+def summary_text(summary: Summary, places: Places, *, every_check: bool = False) -> str:
     """Write the first lines, the steps and a line for each problem; or every check in full.
 
     Parameters
@@ -174,12 +172,12 @@ def summary_text(summary: Summary, places: Mapping[str, Path], *, every_check: b
     return "\n\n".join(parts)
 
 
-def findings_text(findings: Sequence[Finding], places: Mapping[str, Path]) -> str:
+def findings_text(findings: Sequence[Finding], places: Places) -> str:
     """Write findings in full, a paragraph each."""
     return "\n\n".join(_paragraph(finding, places) for finding in findings)
 
 
-def _steps(answer: Answer, places: Mapping[str, Path]) -> list[str]:
+def _steps(answer: Answer, places: Places) -> list[str]:
     lines = []
     for number, step in enumerate(answer.steps, 1):
         lines.append(f"{number}. {printable(step.text)}")
@@ -191,7 +189,7 @@ def _heading(finding: Finding) -> str:
     return finding.answer or finding.title
 
 
-def _paragraph(finding: Finding, places: Mapping[str, Path]) -> str:
+def _paragraph(finding: Finding, places: Places) -> str:
     lines = [f"[{finding.severity}] {printable(_heading(finding))}"]
     if finding.answer:
         lines.append(f"  {printable(f'{finding.title} {finding.verdict}.')}")
@@ -205,28 +203,19 @@ def _paragraph(finding: Finding, places: Mapping[str, Path]) -> str:
     return "\n".join(lines)
 
 
-def in_place(command: str, places: Mapping[str, Path]) -> str:
-    """Return a command with the quoted paths in place of RUN and OTHER."""
-    return re.sub(
-        r"\b(?:RUN|OTHER)\b",
-        lambda match: shlex.quote(str(places[match.group()])) if match.group() in places else match.group(),
-        command,
-    )
-
-
-def findings_document(findings: Sequence[Finding], places: Mapping[str, Path]) -> list[dict[str, Any]]:
+def findings_document(findings: Sequence[Finding], places: Places) -> list[dict[str, Any]]:
     """Return findings as plain values, their commands with the paths in place."""
     return [{**finding.to_dict(), "command": in_place(finding.command, places)} for finding in findings]
 
 
-def answer_document(answer: Answer, places: Mapping[str, Path]) -> dict[str, Any]:
+def answer_document(answer: Answer, places: Places) -> dict[str, Any]:
     """Return an answer as plain values, the code of its steps with the paths in place."""
     values = answer.to_dict()
     steps = [{**step, "code": in_place(step["code"], places)} for step in values["steps"]]
     return {**values, "steps": steps}
 
 
-def brief_document(summary: Summary) -> str:
+def brief_document(summary: Summary, places: Places) -> str:
     """Write cause, checkpoint, remedy, amounts and problems as JSON of at most 2,000 bytes.
 
     What does not fit is left out, the least important first; `left_out` names it.
@@ -243,7 +232,7 @@ def brief_document(summary: Summary) -> str:
         "amounts": summary.amounts,
         "problems": problems,
         "remedy": [step.text for step in answer.steps],
-        "code": next((step.code for step in answer.steps if step.code), ""),
+        "code": in_place(next((step.code for step in answer.steps if step.code), ""), places),
         "remarks": list(answer.remarks),
     }
     left_out: list[str] = []
