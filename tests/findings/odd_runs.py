@@ -50,6 +50,10 @@ ODD = {
     "rise of either kind": epochs_of(
         [*UP, *FLAT], np.r_[np.linspace(0.5, 2, 8), np.linspace(2, 3.2, 16)], jitter=0.1
     ),
+    "some samples lost, the others flat": [
+        *epochs_of([*UP, *FLAT[:8]], np.full(16, 2.0)),
+        *(SOME + z for z in epochs_of(FLAT[:8], np.full(8, 2.0))),
+    ],
     "up at the end only": epochs_of(
         [*UP, *FLAT], np.r_[np.linspace(0.5, 2, 8), 3 * np.exp(0.15 * np.sin(np.arange(15) ** 2)), 6]
     ),

@@ -4,12 +4,14 @@ import re
 
 import numpy as np
 import pytest
+from odd_runs import FLAT, TARGETS, UP, epochs_of
+from odd_runs import history_of as named_run
 
 from confshift.analysis.comparison import compare
 from confshift.analysis.history import summarize
 from confshift.checkpoint import Checkpoint
 from confshift.findings.answer import answer_run
-from confshift.findings.run_kind import kind_of
+from confshift.findings.run_kind import KINDS, kind_of
 from confshift.findings.two_runs import answer_two_runs, course
 from confshift.findings.wording import nats, percent
 from confshift.predictions import Predictions
@@ -146,7 +148,7 @@ def test_one_checkpoint_is_described_not_compared():
     assert answer.action == "Inspect a second checkpoint."
     assert answer.why == (
         f"Epoch 0 has a loss of {nats(row['loss'])} nats and an accuracy of {accuracy}. "
-        "What changes can be seen from the second checkpoint on."
+        "A second one will show what changes."
     )
 
 
@@ -171,7 +173,7 @@ def test_two_runs_are_held_against_each_other_in_loss_accuracy_and_once_calibrat
     change = comparison.change["change"]
     loss, calibrated = (nats(abs(change[name])) for name in ("loss", "refinement_loss"))
     assert change["loss"] > 0 > change["refinement_loss"]
-    assert answer.action == "Prefer large: lower loss, higher accuracy."
+    assert answer.action == "Prefer large: better once calibrated."
     assert answer.why == (
         f"large at epoch 9 against small at epoch 3: its loss is {loss} nats higher, its accuracy is "
         f"{100 * change['accuracy']:.1f} points higher and its calibrated loss is {calibrated} nats lower."
@@ -182,7 +184,7 @@ def test_two_runs_are_held_against_each_other_in_loss_accuracy_and_once_calibrat
 def test_names_that_make_no_short_sentence_are_replaced(two_models):
     for names in (("a run", "b"), ("x" * 40, "b"), ("first run", "second run")):
         _, answer = answer_about(two_models, names)
-        assert answer.action == "Prefer the second run: lower loss, higher accuracy."
+        assert answer.action == "Prefer the second run: better once calibrated."
         assert answer.why.startswith(
             "The second run at epoch 9 against the first run at epoch 3: its loss is "
         )
@@ -212,3 +214,160 @@ def test_a_rise_that_may_be_noise_does_not_hide_that_the_model_keeps_what_it_lea
     assert answer.why.startswith("The model did not get worse: at most ")
     assert answer.why.endswith("whether that is a lasting rise is undecided.")
     assert len(answer.why.split()) <= 35
+
+
+OVERCONFIDENT = "overconfident about samples it already got wrong"
+MOSTLY = "Most of that is overconfidence about samples it already got wrong"
+BEYOND = "more than noise explains"
+
+#: What each kind of run is told, word for word: by run, the kind, what to do, and why.
+TOLD = {
+    "confidence": (
+        "confidence",
+        "Keep epoch 22, and calibrate it.",
+        f"The loss rose by 0.17 nats since epoch 13, {BEYOND}. The model did not get worse: it became "
+        f"{OVERCONFIDENT}.",
+    ),
+    "underconfident": (
+        "confidence",
+        "Keep epoch 22, and calibrate it.",
+        f"The loss rose by 0.57 nats since epoch 7, {BEYOND}. The model did not get worse: it became "
+        "underconfident about samples it still gets right.",
+    ),
+    "some samples lost at the end": (
+        "confidence",
+        "Keep epoch 10.",
+        f"The loss rose by 0.29 nats since epoch 9, {BEYOND}. Where its outputs are finite, the model "
+        "did not get worse: it became overconfident.",
+    ),
+    "lr_drops": (
+        "mostly_confidence",
+        "Keep epoch 4, and calibrate it.",
+        f"The loss rose by 2.46 nats since epoch 4, {BEYOND}. {MOSTLY}; whether the model itself got "
+        "worse too is undecided.",
+    ),
+    "a little worse": (
+        "confidence_and_more",
+        "Keep epoch 7, and calibrate it.",
+        f"The loss rose by 0.23 nats since epoch 12, {BEYOND}. {MOSTLY}; the model itself got worse too, but "
+        "only a little.",
+    ),
+    "class drift": (
+        "class_drift",
+        "Keep epoch 22, and calibrate it.",
+        f"The loss rose by 0.52 nats since epoch 7, {BEYOND}. Most of that is drift between classes: "
+        "some get too much probability, others too little; one bias per class repairs it.",
+    ),
+    "class_drift": (
+        "class_drift",
+        "Keep epoch 18, and calibrate it.",
+        f"The loss rose by 0.14 nats since epoch 16, {BEYOND}. Most of that is drift between classes, "
+        "which one bias per class repairs; the model itself got worse too, but by less.",
+    ),
+    "overfitting": (
+        "overfitting",
+        "Keep epoch 7, and calibrate it.",
+        f"The loss rose by 1.24 nats since epoch 9, {BEYOND}. The model itself got worse (overfitting): even "
+        "calibrated, its loss rose by 0.73 nats since epoch 7.",
+    ),
+    "more mistakes": (
+        "overfitting",
+        "Keep epoch 7, and calibrate it.",
+        f"The loss rose by 0.80 nats since epoch 7, {BEYOND}, mostly on samples it forgot. The model "
+        "itself got worse (overfitting): even calibrated, its loss rose by 0.86 nats since epoch 7.",
+    ),
+    "imbalanced": (
+        "overfitting",
+        "Keep epoch 4.",
+        f"The loss rose by 0.30 nats since epoch 4, {BEYOND}. Most of that is overconfidence, but the model "
+        "itself got worse too (overfitting): even calibrated, its loss rose by 0.061 nats.",
+    ),
+    "hidden": (
+        "hidden_overfitting",
+        "Keep epoch 7, and calibrate it.",
+        "The model got worse, and the loss hides it: it shows no clear rise. Once calibrated, it rose "
+        f"by 0.37 nats since epoch 7, {BEYOND}.",
+    ),
+    "improving": (
+        "improving",
+        "Keep training: the run still improves.",
+        "The loss fell by 1.01 nats since epoch 0, and the last epoch is better than the middle of the "
+        "run. If you stop now, keep epoch 23, and calibrate it.",
+    ),
+    "flat": (
+        "no_rise",
+        "Nothing to fix: keep any of epochs 7\N{EN DASH}23.",
+        "The loss does not rise beyond noise (0.43 to 0.44 nats), and the run no longer improves visibly.",
+    ),
+    "jitter": (
+        "no_rise",
+        "Keep epoch 22, and calibrate it.",
+        "The loss does not rise beyond noise, and the run no longer improves visibly. Calibrated, epoch "
+        "22 has 0.52 instead of 0.60 nats.",
+    ),
+    "rate_rises_until_it_collapses": (
+        "diverged",
+        "Keep epoch 6; retrain at a lower rate.",
+        "The run diverged at epoch 18 (learning rate 0.6): from then on its answers are no better than "
+        "a guess. Epoch 6 is the best before that.",
+    ),
+    "nothing at the end": (
+        "diverged",
+        "Keep epoch 16; retrain at a lower rate.",
+        "The run diverged at epoch 24: from then on its outputs are not finite. Epoch 16 is the best before "
+        "that.",
+    ),
+    "infinite at the end": (
+        "infinite",
+        "Find why some probabilities are exactly 0.",
+        "At epoch 21 the loss is infinite: 9 samples give their true class a probability of 0. Until that is "
+        "repaired, epoch 10 is the best.",
+    ),
+    "some samples lost, the others flat": (
+        "unscored",
+        "Find why some outputs are not finite.",
+        "The loss shows no rise, but samples without a finite output were left out and could hide one. "
+        "So far epoch 7 is the best.",
+    ),
+    "up at the end only": (
+        "undecidable",
+        "Keep epoch 22; more epochs would decide.",
+        "The loss rose by 0.27 nats since epoch 7, no more than it jitters from epoch to epoch. A real rise "
+        "would go on; jitter would not.",
+    ),
+    "two epochs": (
+        "too_early",
+        "Too early to judge: inspect more epochs.",
+        "From epoch 0 to 1 the loss fell by 0.038 nats. A verdict takes 8 epochs after the first fall, "
+        "4 after the lowest.",
+    ),
+    "one epoch": (
+        "one_checkpoint",
+        "Inspect a second checkpoint.",
+        "Epoch 0 has a loss of 1.06 nats and an accuracy of 52.2 %. A second one will show what changes.",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", TOLD)
+def test_each_kind_of_run_is_told_what_to_do_and_why_word_for_word(name):
+    answer = answer_of(named_run(name))
+    assert (answer.kind, answer.action, answer.why) == TOLD[name]
+
+
+def test_every_kind_of_run_is_told_something():
+    others = {"setback", "loss_undecided"}  # their runs are elsewhere
+    assert {kind for kind, _, _ in TOLD.values()} == {*KINDS, "one_checkpoint"} - others
+
+
+def test_a_set_too_small_to_tell_says_what_it_could_resolve():
+    few = slice(70)
+    logits = epochs_of([*UP, *FLAT], np.r_[np.linspace(0.5, 2, 8), np.linspace(2, 3.1, 16)])
+    history = history_of([z[few] for z in logits], TARGETS[few])
+    answer, row = answer_of(history), history.rise.loc["loss"]
+    assert (answer.kind, row["status"]) == ("undecidable", "below_resolution")
+    assert answer.action == f"Keep epoch {history.recommendation.epoch:g}; more samples would decide."
+    assert answer.why == (
+        f"The loss rose by {nats(row['amount'])} nats since epoch {row['best_epoch']:g}, which may be "
+        f"noise: with 70 samples, this set can only resolve rises above {nats(row['resolution'])} nats."
+    )

@@ -54,7 +54,7 @@ def check_answer(answer):
     """Hold an answer to its limits."""
     for name in ("action", "why"):
         assert len(getattr(answer, name).split()) <= MOST[name], getattr(answer, name)
-    assert len(re.findall(r"[.!?](?=\s|$)", answer.why)) <= 2 + (answer.kind == "no_rise"), answer.why
+    assert len(re.findall(r"[.!?](?=\s|$)", answer.why)) <= 2, answer.why
     assert reading_ease(f"{answer.action} {answer.why}") >= LEAST_EASE, answer.text
     assert len(answer.steps) <= 3
     assert len({step.text for step in answer.steps}) == len(answer.steps)

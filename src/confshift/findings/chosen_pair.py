@@ -20,7 +20,7 @@ def about_one_checkpoint(history: History) -> tuple[str, str]:
     loss = f"a loss of {nats(row['loss'])} nats" if math.isfinite(row["loss"]) else "an infinite loss"
     why = (
         f"Epoch {epoch(row['epoch'])} has {loss} and an accuracy of {percent(row['accuracy'])}. "
-        "What changes can be seen from the second checkpoint on."
+        "A second one will show what changes."
     )
     return f"{first} a second checkpoint.", why
 

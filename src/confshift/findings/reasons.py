@@ -134,7 +134,9 @@ def _confidence(rise: str, history: History, comparison: Comparison) -> str:
     fault = _fault_of_confidence(history)
     about = _ABOUT.get(_main_transition(history, comparison), "")
     became = f"it became {fault}{about}" if fault else "only its confidence fits worse"
-    return f"{rise}. The model did not get worse: {became}."
+    some_left_out = (history.rise["status"] == "unscored").any()
+    start = "Where its outputs are finite, the" if some_left_out else "The"
+    return f"{rise}. {start} model did not get worse: {became}."
 
 
 def _mostly_confidence(rise: str, history: History, comparison: Comparison) -> str:
@@ -214,10 +216,16 @@ _OF_A_RISE: dict[str, Callable[[str, History, Comparison], str]] = {
 
 
 def _hidden_overfitting(history: History, comparison: Comparison) -> str:
-    return (
-        f"The model got worse, {_BEYOND_NOISE}: {_harm(history)}. "
-        "The loss itself hides it: it shows no clear rise."
-    )
+    rise = history.rise
+    if rise.loc["refinement_loss", "status"] == "systematic":
+        row = rise.loc["refinement_loss"]
+        harm = (
+            f"Once calibrated, it rose by {nats(row['amount'])} nats since epoch {epoch(row['best_epoch'])}"
+        )
+    else:
+        more = _more_errors(rise.loc["error_rate"])
+        harm = f"{more[0].upper()}{more[1:]}"
+    return f"The model got worse, and the loss hides it: it shows no clear rise. {harm}, {_BEYOND_NOISE}."
 
 
 def _loss_undecided(history: History, comparison: Comparison) -> str:
@@ -250,14 +258,14 @@ def _kept(history: History) -> str:
 def _no_rise(history: History, comparison: Comparison) -> str:
     row, choice = history.rise.loc["loss"], history.recommendation
     levels = " to ".join(apart(row["best_value"], row["last_value"]))
-    text = f"The loss does not rise beyond noise ({levels} nats), and the run no longer improves visibly."
+    start, end = "The loss does not rise beyond noise", "and the run no longer improves visibly."
     if not choice.calibrated:
-        return text
+        return f"{start} ({levels} nats), {end}"
     table = history.table[
         (history.table["split"] == history.split) & (history.table["epoch"] == choice.epoch)
     ]
     plain, calibrated = apart(float(table["loss"].iloc[0]), choice.loss)
-    return f"{text} Calibrated, epoch {epoch(choice.epoch)} has {calibrated} instead of {plain} nats."
+    return f"{start}, {end} Calibrated, epoch {epoch(choice.epoch)} has {calibrated} instead of {plain} nats."
 
 
 def _diverged(history: History, comparison: Comparison) -> str:
@@ -265,7 +273,7 @@ def _diverged(history: History, comparison: Comparison) -> str:
     rate = divergence.table.loc[divergence.epoch, "learning_rate"]
     at_rate = "" if math.isnan(rate) else f" (learning rate {rate:.2g})"
     best = (
-        f"Epoch {epoch(history.recommendation.epoch)} is the best before."
+        f"Epoch {epoch(history.recommendation.epoch)} is the best before that."
         if _has_learned(history)
         else "No epoch of this training is better than the model it started from."
     )
@@ -284,7 +292,7 @@ def _infinite(history: History, comparison: Comparison) -> str:
 
 def _unscored(history: History, comparison: Comparison) -> str:
     return (
-        "Some outputs are not finite, and what was left out could hide a rise of the loss. "
+        "The loss shows no rise, but samples without a finite output were left out and could hide one. "
         f"So far epoch {epoch(history.recommendation.epoch)} is the best."
     )
 

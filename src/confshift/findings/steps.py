@@ -82,9 +82,11 @@ def keep(history: History, *, run: str = "RUN", name: str = "") -> Step:
     """
     choice = history.recommendation
     kept = epoch(choice.epoch)
-    text = f"Keep epoch {kept}{f' of {name}' if name else ''}, {choice.reason}"
+    text = f"Keep epoch {kept}{f' of {name}' if name else ''}"
     if not choice.calibrated:
-        return Step(f"{text}.{_ties(history)}", "", "best_checkpoint")
+        plain = f"{text} as it is, {choice.reason}; no calibration gains anything measurable."
+        return Step(f"{plain}{_ties(history)}", "", "best_checkpoint")
+    text += f", {choice.reason}"
     method = (
         "one temperature and a bias for each class" if choice.with_biases else f"T = {choice.temperature:.3g}"
     )

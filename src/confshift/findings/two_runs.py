@@ -74,9 +74,12 @@ def _better(comparison: Comparison, names: tuple[str, str]) -> tuple[int | None,
         return None, "Choose: lower calibrated loss, or higher accuracy."
     if by_loss or by_accuracy:
         at = 0 if by_loss + by_accuracy > 0 else 1
-        lower = "lower loss" if by_accuracy else "lower calibrated loss"
-        what = [lower] * bool(by_loss) + ["higher accuracy"] * bool(by_accuracy)
-        return at, f"Prefer {names[at]}: {', '.join(what)}."
+        if by_loss and by_accuracy:
+            is_lower = _sign(comparison, "loss") == by_loss
+            what = "lower loss, higher accuracy" if is_lower else "better once calibrated"
+        else:
+            what = "lower calibrated loss" if by_loss else "higher accuracy"
+        return at, f"Prefer {names[at]}: {what}."
     if not infinite[0] and _sign(comparison, "loss"):
         return None, "Calibrate either: then they are equal within noise."
     return None, "Keep either: they are equal within noise."
