@@ -5,30 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-import pandas as pd
-
 from confshift.analysis.comparison import Comparison
 from confshift.analysis.history import History
 from confshift.analysis.jitter import FEWEST
 from confshift.analysis.persistence import TAIL
-from confshift.checkpoint import Checkpoint
 from confshift.findings.chosen_pair import loss_clause
 from confshift.findings.diverged import answers_after
 from confshift.findings.left_out import zero_samples
+from confshift.findings.reasons_of_rises import BEYOND_NOISE, OF_A_RISE, more_errors, rise_of_loss
 from confshift.findings.run_kind import kind_of, setback_of
 from confshift.findings.statuses import in_units
-from confshift.findings.told import is_judged, is_told
-from confshift.findings.wording import apart, count, epoch, nats, percent, points
-
-#: A transition that has this share of a rise is named as where it comes from.
-_MAIN = 0.5
-_ABOUT = {
-    "stayed_wrong": " about samples it already got wrong",
-    "forgotten": " about samples it newly gets wrong",
-    "stayed_right": " about samples it still gets right",
-    "learned": " about samples it newly gets right",
-}
-_BEYOND_NOISE = "more than noise explains"
+from confshift.findings.wording import apart, count, epoch, nats, percent
 
 
 def action_of(history: History) -> str:
@@ -92,127 +79,10 @@ def reason_of(history: History, comparison: Comparison) -> str:
     Amounts are those of the verdicts in `History.rise`, of a pair that they judge those of its comparison.
     """
     kind = kind_of(history)
-    if kind in _OF_A_RISE and math.isfinite(history.rise.loc["loss", "amount"]):
-        rise = f"{_rise(history, comparison)}, {_BEYOND_NOISE}"
-        return _OF_A_RISE[kind](rise, history, comparison)
+    if kind in OF_A_RISE and math.isfinite(history.rise.loc["loss", "amount"]):
+        rise = f"{rise_of_loss(history, comparison)}, {BEYOND_NOISE}"
+        return OF_A_RISE[kind](rise, history, comparison)
     return _infinite(history, comparison) if kind == "overfitting" else _OTHERS[kind](history, comparison)
-
-
-def _main_transition(history: History, comparison: Comparison) -> str:
-    """Return the transition with at least half of the rise; "" where none has, or the rise is unsure."""
-    if not (is_judged(history, comparison) and is_told(history, comparison, "loss")):
-        return ""
-    net = comparison.cells["contribution"].groupby(level="transition").sum()
-    main = str(net.idxmax())
-    return main if net[main] >= _MAIN * comparison.change.loc["loss", "change"] else ""
-
-
-def _rise(history: History, comparison: Comparison) -> str:
-    row = history.rise.loc["loss"]
-    amount = row["amount"]
-    if is_judged(history, comparison) and not any(comparison.infinite_samples):
-        amount = comparison.change.loc["loss", "change"]
-    return f"The loss rose by {nats(amount)} nats since epoch {epoch(row['best_epoch'])}"
-
-
-def _fault_of_confidence(history: History) -> str:
-    """Say what the model became between the epochs of the verdict: overconfident, underconfident; or ""."""
-    before, after = (
-        _checkpoint(history, history.rise.loc["loss", name]).temperature
-        for name in ("best_epoch", "last_epoch")
-    )
-    if after > 1 and after > before:
-        return "overconfident"
-    return "underconfident" if after < 1 and after < before else ""
-
-
-def _checkpoint(history: History, at: float) -> Checkpoint:
-    return next(checkpoint for checkpoint in history.main.checkpoints if checkpoint.epoch == at)
-
-
-def _confidence(rise: str, history: History, comparison: Comparison) -> str:
-    fault = _fault_of_confidence(history)
-    about = _ABOUT.get(_main_transition(history, comparison), "")
-    became = f"it became {fault}{about}" if fault else "only its confidence fits worse"
-    some_left_out = (history.rise["status"] == "unscored").any()
-    start = "Where its outputs are finite, the" if some_left_out else "The"
-    return f"{rise}. {start} model did not get worse: {became}."
-
-
-def _mostly_confidence(rise: str, history: History, comparison: Comparison) -> str:
-    most = _most_is_confidence(history, comparison)
-    return f"{rise}. {most}; whether the model itself got worse too is undecided."
-
-
-def _confidence_and_more(rise: str, history: History, comparison: Comparison) -> str:
-    most = _most_is_confidence(history, comparison)
-    return f"{rise}. {most}; the model itself got worse too, but only a little."
-
-
-def _most_is_confidence(history: History, comparison: Comparison) -> str:
-    fault = _fault_of_confidence(history)
-    if not fault:
-        return "Most of that is confidence that fits worse"
-    about = _ABOUT.get(_main_transition(history, comparison), "")
-    return f"Most of that is {fault.replace('confident', 'confidence')}{about}"
-
-
-def _class_drift(rise: str, history: History, comparison: Comparison) -> str:
-    drift = "Most of that is drift between classes"
-    if history.rise.loc["refinement_loss", "status"] == "systematic":
-        what = ", which one bias per class repairs; the model itself got worse too, but by less."
-    else:
-        what = ": some get too much probability, others too little; one bias per class repairs it."
-    return f"{rise}. {drift}{what}"
-
-
-def _overfitting(rise: str, history: History, comparison: Comparison) -> str:
-    fault = _fault_of_confidence(history)
-    if fault and _mostly_calibration(history, comparison):
-        most = f"Most of that is {fault.replace('confident', 'confidence')}"
-        worse = f"the model itself got worse too (overfitting): {_harm(history, since=False)}"
-        return f"{rise}. {most}, but {worse}."
-    forgot = _main_transition(history, comparison) == "forgotten"
-    where = ", mostly on samples it forgot" if forgot else ""
-    return f"{rise}{where}. The model itself got worse (overfitting): {_harm(history)}."
-
-
-def _harm(history: History, *, since: bool = True) -> str:
-    """Say what shows that the model itself got worse: the loss even if calibrated, or the error rate."""
-    rise = history.rise
-    if rise.loc["refinement_loss", "status"] in ("systematic", "setback"):
-        row = rise.loc["refinement_loss"]
-        start = f" since epoch {epoch(row['best_epoch'])}" if since else ""
-        return f"even calibrated, its loss rose by {nats(row['amount'])} nats{start}"
-    if rise.loc["error_rate", "status"] == "systematic":
-        return _more_errors(rise.loc["error_rate"])
-    amount = history.same_rate.loc["refinement_loss", "amount"]
-    among = " among epochs of equal learning rate" if since else ""
-    return f"even calibrated, its loss rose by {nats(amount)} nats{among}"
-
-
-def _mostly_calibration(history: History, comparison: Comparison) -> bool:
-    """Whether at least half of the rise is what recalibration removes, beyond its error."""
-    loss, calibration = (comparison.change.loc[name] for name in ("loss", "calibration_loss"))
-    return bool(
-        is_judged(history, comparison)
-        and calibration["change_low"] > 0
-        and calibration["change"] >= _MAIN * loss["change"]
-    )
-
-
-def _more_errors(row: pd.Series) -> str:
-    amount = points(row["amount"]).lstrip("+")
-    return f"the error rate rose by {amount} since epoch {epoch(row['best_epoch'])}"
-
-
-_OF_A_RISE: dict[str, Callable[[str, History, Comparison], str]] = {
-    "confidence": _confidence,
-    "mostly_confidence": _mostly_confidence,
-    "confidence_and_more": _confidence_and_more,
-    "class_drift": _class_drift,
-    "overfitting": _overfitting,
-}
 
 
 def _hidden_overfitting(history: History, comparison: Comparison) -> str:
@@ -223,16 +93,16 @@ def _hidden_overfitting(history: History, comparison: Comparison) -> str:
             f"Once calibrated, it rose by {nats(row['amount'])} nats since epoch {epoch(row['best_epoch'])}"
         )
     else:
-        more = _more_errors(rise.loc["error_rate"])
+        more = more_errors(rise.loc["error_rate"])
         harm = f"{more[0].upper()}{more[1:]}"
-    return f"The model got worse, and the loss hides it: it shows no clear rise. {harm}, {_BEYOND_NOISE}."
+    return f"The model got worse, and the loss hides it: it shows no clear rise. {harm}, {BEYOND_NOISE}."
 
 
 def _loss_undecided(history: History, comparison: Comparison) -> str:
     undone = max(history.rise.loc["refinement_loss", "upper_share_of_fall"], 0.0)
     return (
         f"The model did not get worse: at most {percent(undone)} of what it learned is undone. "
-        f"{_rise(history, comparison)}; whether that is a lasting rise is undecided."
+        f"{rise_of_loss(history, comparison)}; whether that is a lasting rise is undecided."
     )
 
 
@@ -286,7 +156,7 @@ def _infinite(history: History, comparison: Comparison) -> str:
     reason = zero_samples(int(row["infinite_samples"]))
     text = f"At epoch {epoch(row['last_epoch'])} the loss is infinite: {reason}."
     if kind_of(history) == "overfitting":
-        return f"{text} The model itself got worse: {_more_errors(history.rise.loc['error_rate'])}."
+        return f"{text} The model itself got worse: {more_errors(history.rise.loc['error_rate'])}."
     return f"{text} Until that is repaired, epoch {epoch(history.recommendation.epoch)} is the best."
 
 
@@ -299,10 +169,10 @@ def _unscored(history: History, comparison: Comparison) -> str:
 
 def _undecidable(history: History, comparison: Comparison) -> str:
     row = history.rise.loc["loss"]
-    rise = _rise(history, comparison)
+    rise = rise_of_loss(history, comparison)
     if row["status"] == "systematic":
         doubt = "can't show whether the model itself got worse, or only its confidence"
-        return f"{rise}, {_BEYOND_NOISE}. These {in_units(row)} {doubt}."
+        return f"{rise}, {BEYOND_NOISE}. These {in_units(row)} {doubt}."
     if row["status"] == "within_jitter":
         return (
             f"{rise}, no more than it jitters from epoch to epoch. A real rise would go on; jitter would not."

@@ -7,7 +7,6 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from confshift.analysis.history import History
-from confshift.findings import commands
 from confshift.findings.diverged import REMEDY
 from confshift.findings.question import SEVERITIES, Finding
 from confshift.findings.reasons import tied_epochs
@@ -97,7 +96,7 @@ def keep(history: History, *, run: str = "RUN", name: str = "") -> Step:
         code = f"probabilities = (model(inputs) / {choice.temperature:.3g}).softmax(dim=-1)"
         return Step(text, code, "best_checkpoint")
     code = (
-        f"{commands.calibrate(choice.epoch).replace('RUN', run)} -o calibration.json\n"
+        f"confshift calibrate {run} --epoch {kept} -o calibration.json\n"
         "# then, in Python:\n"
         'calibration = confshift.Calibration.load("calibration.json")\n'
         "probabilities = calibration.module()(model(inputs)).softmax(dim=-1)"
