@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from confshift.analysis.history import History
+from confshift.findings import commands
 from confshift.findings.diverged import REMEDY
 from confshift.findings.question import SEVERITIES, Finding
 from confshift.findings.reasons import tied_epochs
@@ -96,7 +97,7 @@ def keep(history: History, *, run: str = "RUN", name: str = "") -> Step:
         code = f"probabilities = (model(inputs) / {choice.temperature:.3g}).softmax(dim=-1)"
         return Step(text, code, "best_checkpoint")
     code = (
-        f"confshift calibrate {run} --epoch {kept} -o calibration.json\n"
+        f"{commands.calibrate(choice.epoch).replace('RUN', run)} -o calibration.json\n"
         "# then, in Python:\n"
         'calibration = confshift.Calibration.load("calibration.json")\n'
         "probabilities = calibration.module()(model(inputs)).softmax(dim=-1)"
@@ -134,7 +135,14 @@ def _of_findings(findings: Sequence[Finding]) -> Iterator[Step]:
     """Return what the problems advise, beside what the answer itself says."""
     for finding in by_severity(findings):
         if finding.severity == "problem" and finding.next_step and finding.code not in _SAID:
-            yield Step(finding.next_step, finding.command, finding.code)
+            yield step_of(finding)
+
+
+def step_of(finding: Finding) -> Step:
+    """Return the step that a finding advises, after what it is about."""
+    advice = finding.next_step
+    text = f"{finding.answer}: {advice[0].lower()}{advice[1:]}" if finding.answer else advice
+    return Step(text, finding.command, finding.code)
 
 
 def by_severity(findings: Sequence[Finding]) -> list[Finding]:

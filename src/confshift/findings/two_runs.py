@@ -13,7 +13,7 @@ from confshift.findings.chosen_pair import excludes_0
 from confshift.findings.diverged import opening_of_divergence, since_when
 from confshift.findings.left_out import opening, pair_opening, zero_samples
 from confshift.findings.question import Finding
-from confshift.findings.steps import Step, keep
+from confshift.findings.steps import keep, step_of
 from confshift.findings.wording import count, epoch, nats, points
 
 #: A name with more words or letters makes no short sentence.
@@ -47,11 +47,7 @@ def answer_two_runs(
     why = f"{_who(comparison, first, second)} {_what(comparison)}"
     preferred = (0, 1) if better is None else (better,)
     steps = [keep(histories[at], run=_PLACES[at], name=(first, second)[at]) for at in preferred]
-    steps += [
-        Step(finding.next_step, finding.command, finding.code)
-        for finding in findings
-        if finding.severity == "problem" and finding.next_step
-    ]
+    steps += [step_of(finding) for finding in findings if finding.severity == "problem" and finding.next_step]
     return Answer("two_runs", action, why, _remarks(comparison, histories, names), tuple(steps[:3]))
 
 
