@@ -182,6 +182,16 @@ def test_every_finding_is_in_words_without_a_number_that_is_none(judged, name):
 
 
 @EVERY
+def test_few_findings_are_problems_and_no_plain_description_of_a_rise_is_one(judged, name):
+    run = judged(name)
+    problems = {code for code, finding in run.findings.items() if finding.severity == "problem"}
+    assert len(problems) <= (5 if "confidence" in run.kind else 8), problems
+    described = {"refinement_rise", "loss_change", "dearer_mistakes", "wrong_or_right", "scale_growth"}
+    assert not problems & (described | {"temperature_repairs", "one_competitor"})
+    assert ("rise" in problems) == (run.findings["rise"].verdict == "yes")
+
+
+@EVERY
 def test_no_two_findings_on_a_page_contradict_each_other(judged, name):
     run = judged(name)
     itself, lost = run.verdicts("run_kind", "lost_information")
