@@ -58,6 +58,22 @@ def test_the_amounts_add_up_as_printed(name):
     assert sum(parts) == total
 
 
+def test_each_amount_is_that_of_the_samples_it_names():
+    story = story_of("overfitting")
+    net = story.comparison.cells["contribution"].groupby(level="transition", observed=True).sum()
+    labels = {
+        "still wrong": "stayed_wrong",
+        "newly wrong": "forgotten",
+        "newly right": "learned",
+        "still right": "stayed_right",
+    }
+    summary = summary_of(story)
+    for label, transition in labels.items():
+        printed = re.search(rf"{label} ([+−][\d.]+)", summary.sources)[1]
+        assert float(printed.replace("−", "-")) == pytest.approx(net[transition], abs=0.01)
+        assert summary.amounts[label.replace(" ", "_")] == pytest.approx(net[transition], rel=1e-3)
+
+
 def test_the_lines_that_matter_come_first_then_steps_and_a_line_for_each_problem():
     story = story_of("confidence")
     summary = summary_of(story)
