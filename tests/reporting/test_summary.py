@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 
@@ -129,6 +130,17 @@ def test_brief_json_is_short_and_names_cause_checkpoint_and_remedy(name):
     assert found["remedy"] == [step.text for step in story.answer.steps]
     assert found["problems"] == [one.code for one in story.findings if one.severity == "problem"]
     assert set(found["left_out"]) <= {"remarks", "code"}
+
+
+def test_brief_json_leaves_out_what_does_not_fit_and_says_so():
+    summary = summary_of(story_of("confidence"))
+    long = replace(summary, answer=replace(summary.answer, remarks=("A remark. " * 300,)))
+    text = brief_document(long, {})
+    found = json.loads(text)
+    assert len(text.encode("utf-8")) <= 2_000
+    assert found["left_out"] == ["remarks"]
+    assert "remarks" not in found
+    assert found["checkpoint"]["epoch"] == 22
 
 
 def test_brief_json_of_two_runs_and_of_a_chosen_pair_names_the_checkpoint():
