@@ -87,6 +87,14 @@ def test_without_a_followed_sample_nothing_is_told_of_one(visit):
     assert visit.text("#pinned") == ""
 
 
+def test_a_sample_of_one_checkpoint_has_one_loss(browser, tmp_path, make_run):
+    made = report(make_run(60, 3, 1))
+    visit = Visit(browser, made.save(tmp_path / "one.html").path).open()
+    assert re.fullmatch(
+        r"Sample \d+, true class \d: predicted \d at epoch 0; loss [\d.]+ nats\.", visit.text("#pinned")
+    )
+
+
 def test_a_class_of_which_no_sample_is_carried_cannot_be_picked(browser, tmp_path, monkeypatch):
     targets = np.r_[np.zeros(200, int), np.ones(200, int), 2]
     logits = np.random.default_rng(0).normal(size=(2, 401, 3)) + 2 * np.eye(3)[targets]

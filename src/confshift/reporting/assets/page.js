@@ -91,8 +91,10 @@ function writePinned() {
   if (state.pinned === null) return box.replaceChildren();
   const row = views.sample(state.pinned, state);
   const {at_A, at_B} = state.values;
-  const sentence = `Sample ${row.sample}, true class ${row.true}: predicted ${row.said_before} at ${at_A}, ` +
-    `${row.said} at ${at_B}; loss ${nats(row.loss_before)} to ${nats(row.loss_after)} nats (${signed(row.change)}).`;
+  const last = `${row.said} at ${at_B}; loss `;
+  const sentence = `Sample ${row.sample}, true class ${row.true}: predicted ` + (data.paired ?
+    `${row.said_before} at ${at_A}, ${last}${nats(row.loss_before)} to ${nats(row.loss_after)} nats (${signed(row.change)}).` :
+    `${last}${nats(row.loss_after)} nats.`);
   box.replaceChildren(...input(state.pinned, 128), sentence);
 }
 
