@@ -217,7 +217,7 @@ def test_one_more_mistake_is_no_reason_to_go_back(base):
     after[one] = np.roll(logits[one], 1)
     finding = findings_of(comparison_of(logits, after, targets))["dearer_mistakes"]
     assert finding.evidence["contribution"].idxmax() == "error_rate"
-    assert (finding.verdict, finding.next_step) == ("no", "")
+    assert (finding.verdict, finding.next_step) == ("cannot tell", "")  # one sample of 2,000
 
 
 def test_what_rises_decides_even_where_the_hedge_falls_by_more(base):
@@ -271,6 +271,66 @@ def test_classes_that_carry_a_rise_by_chance_are_not_named():
     assert finding.verdict == "cannot tell"
     assert not finding.next_step
     assert "it may be chance" in finding.sentence
+
+
+def with_a_class_that_carries(share, each, *, classes=5, seed=0):
+    """A comparison in which the first class adds `share` of the rise, over so many samples of each class."""
+    random = np.random.default_rng(seed)
+    targets = np.tile(np.arange(classes), each)
+    means = np.where(targets == 0, share, (1 - share) / (classes - 1)) * classes / 2
+    before = np.zeros((len(targets), classes))
+    before[np.arange(len(targets)), targets] = -20.0  # the wrong class of each sample has all the mass
+    before[np.arange(len(targets)), (targets + 1) % classes] = 20.0
+    after = before.copy()
+    after[np.arange(len(targets)), targets] -= means * random.exponential(size=len(targets))
+    return comparison_of(before, after, targets)
+
+
+@pytest.mark.parametrize(
+    ("code", "share", "limit"), [("few_classes", 0.66, 0.5), ("one_competitor", 0.4, 0.25)]
+)
+def test_a_part_is_claimed_only_where_its_error_allows_it(code, share, limit):
+    few, many = (findings_of(with_a_class_that_carries(share, each, seed=1)) for each in (8, 150))
+    for found in (few, many):
+        contribution = found[code].evidence["contribution"]
+        assert contribution.max() / contribution.sum() > limit
+    assert (few[code].verdict, many[code].verdict) == ("cannot tell", "yes")
+    assert f"too few to say whether that is more than {percent(limit)} of the rise" in few[code].sentence
+    assert "standard error of" in many[code].details
+    assert not few[code].next_step
+    spread = findings_of(with_a_class_that_carries(0.2, 600, seed=1))[code]
+    assert spread.verdict == "no"
+    assert_sound([*few.values(), *many.values(), spread])
+
+
+def test_groups_make_a_share_less_certain():
+    # Ten patients of one class each: what one class adds are the losses of two of them.
+    comparison = with_a_class_that_carries(0.66, 150, seed=1)
+    targets, ids = comparison.panel.targets, comparison.panel.sample_ids
+    patients = 10 * targets + ids // 5 % 2
+    sides = (comparison.before.predictions, comparison.after.predictions)
+    grouped = compare(*sides, groups=patients)
+    assert findings_of(comparison)["few_classes"].verdict == "yes"
+    assert findings_of(grouped)["few_classes"].verdict == "cannot tell"
+
+
+def test_the_error_of_the_rise_is_in_the_half_that_a_temperature_repairs(base):
+    logits, targets = base
+    comparison = comparison_of(logits, 1.6 * with_more_mistakes(logits, targets, every=40), targets)
+    left = comparison.panel.scaled[1] - comparison.panel.scaled[0]
+    excess = comparison.beyond_share(left, 0.5)
+    verdict = "yes" if excess.high < 0 else "no" if excess.low > 0 else "cannot tell"
+    assert findings_of(comparison)["temperature_repairs"].verdict == verdict
+
+
+def test_a_few_samples_are_a_handful_only_if_they_have_most_of_the_increases():
+    # A kurtosis as of few samples, in a rise that is nothing beside its scatter.
+    changes = np.concatenate([np.full(28, -0.3), np.full(28, 0.3), [3.0, 2.0, -2.5, -2.3]])
+    comparison = rising_by(changes)
+    value = comparison.concentration["value"]
+    assert value["effective_samples"] < 7
+    assert value["cancelling_samples"] == 1
+    assert findings_of(comparison)["few_samples"].verdict == "cannot tell"
 
 
 def test_one_sample_explodes(base):

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from confshift.analysis import competitors, decomposition, reliability
 from confshift.analysis.causes.class_bias import ClassBias, class_bias_test
 from confshift.analysis.change import change_of
-from confshift.analysis.grouping import Codes, Groups, group_codes, mean_error
+from confshift.analysis.competitors import Pairs
+from confshift.analysis.grouping import Codes, Groups, group_codes, mean_error, second_half
 from confshift.analysis.panel import Panel, stack
 from confshift.analysis.significance import Interval, Switches, mcnemar, paired_interval
 from confshift.checkpoint import Checkpoint
@@ -117,6 +118,24 @@ class Comparison:
         """Return the 95 % interval of a mean over the samples in `panel`; by groups where given."""
         return paired_interval(differences, codes=self._codes_of(self.panel))
 
+    def beyond_share(self, part: NDArray[np.float64], share: float) -> Interval:
+        """Return the 95 % interval of a part of the change of the loss minus so large a share of the change.
+
+        Above 0 the part is more than that share, however uncertain the change itself is.
+
+        Parameters
+        ----------
+        part : ndarray, shape (N,)
+            What each sample in `panel` adds to the part.
+        share : float
+            Taken as given, also where it follows from the sizes of classes.
+
+        Notes
+        -----
+        E. C. Fieller, "Some problems in interval estimation", JRSS B 16 (1954), 175-185.
+        """
+        return self.interval(part - share * self.panel.changes(_BEFORE, _AFTER))
+
     @cached_property
     def account(self) -> pd.DataFrame:
         """Hedging, error rate and mistake cost: before, after, contribution in nats; they add up.
@@ -135,13 +154,29 @@ class Comparison:
         """The change by true class; see `decomposition.classes_of`."""
         return decomposition.classes_of(self.panel, self.answered, _BEFORE, _AFTER)
 
-    @cached_property
+    @property
     def competitors(self) -> pd.DataFrame:
         """The change by (true class, competitor): which wrong class gained. Reads the logits."""
-        before, after = self._logits()
+        return self._competitors[0]
+
+    @property
+    def largest_pairs(self) -> Pairs:
+        """The pair (class, competitor) that adds most: over all samples, and over each half of them."""
+        return self._competitors[1]
+
+    @cached_property
+    def _competitors(self) -> tuple[pd.DataFrame, Pairs]:
         return competitors.competitors_of(
-            before, after, self.panel.targets, class_labels=self.panel.class_labels
+            *self.logits,
+            self.panel.targets,
+            class_labels=self.panel.class_labels,
+            second_half=self.second_half,
         )
+
+    @cached_property
+    def second_half(self) -> NDArray[np.bool_]:
+        """Which samples of `panel` are in the second of two halves; see `grouping.second_half`."""
+        return second_half(self.panel.targets, self._codes_of(self.panel))
 
     @cached_property
     def scale(self) -> pd.DataFrame:
@@ -150,8 +185,7 @@ class Comparison:
         Indexed by transition; columns samples, contribution, scale, shape (nats; scale + shape =
         contribution) and kappa, how many times larger the logits became. Reads the logits.
         """
-        before, after = self._logits()
-        kappa, scale = competitors.scale_parts(before, after, self.panel.targets)
+        kappa, scale = self._scale_parts
         codes = decomposition.cell_codes(self.panel, _BEFORE, _AFTER) // len(decomposition.DIRECTIONS)
         change = self.panel.loss[_AFTER] - self.panel.loss[_BEFORE]
         total, count = len(codes), len(decomposition.TRANSITIONS)
@@ -168,7 +202,18 @@ class Comparison:
             index=pd.Index(decomposition.TRANSITIONS, name="transition"),
         )
 
-    def _logits(self) -> tuple[NDArray[Any], NDArray[Any]]:
+    @cached_property
+    def _scale_parts(self) -> tuple[float, NDArray[np.float64]]:
+        return competitors.scale_parts(*self.logits, self.panel.targets)
+
+    @property
+    def scale_changes(self) -> NDArray[np.float64]:
+        """The part of each sample's change that is growth of the logits' scale, in nats, as in `panel`."""
+        return self._scale_parts[1]
+
+    @property
+    def logits(self) -> tuple[NDArray[Any], NDArray[Any]]:
+        """The logits of the samples in `panel`, before and after."""
         sides = (self.before.predictions, self.after.predictions)
         if not self.samples_left_out:
             return sides[0].logits, sides[1].logits

@@ -16,6 +16,11 @@ from confshift.scoring import blocks
 
 #: Pairs (class, competitor) with a row each; the others are summed in one row "rest".
 _MAX_PAIRS = 10_000
+#: So many logits are split at a time.
+_BLOCK = 2_000_000
+
+#: Tuples (class, competitor).
+Pairs = list[tuple[int, int]]
 
 
 def competitor_contributions(
@@ -86,30 +91,41 @@ def competitors_of(
     targets: NDArray[np.int64],
     *,
     class_labels: pd.Index[str],
-) -> pd.DataFrame:
+    second_half: NDArray[np.bool_],
+) -> tuple[pd.DataFrame, Pairs]:
     """Sum the competitors' shares over the samples of each true class.
 
     Returns
     -------
-    DataFrame
+    table : DataFrame
         Columns class, class_name, competitor, competitor_name, contribution (nats), largest first by
         size; they add up to the change of the mean loss. Beyond 10,000 pairs each true class has its largest
         ones (10,000 / the number of true classes, at least 10), and the last row, with class and competitor
         -1, named "rest", is the sum of all others.
+    largest_pairs : list of three tuples (class, competitor)
+        The pair that adds most, over all samples, those not in the second half, and those in it.
     """
     samples, classes = before.shape
+    largest_pairs: Pairs = [(-1, -1)] * 3
+    highest = np.full(3, -np.inf)
     pairs: list[tuple[NDArray[Any], NDArray[Any], NDArray[Any]]] = []
     rest = 0.0
     order = np.argsort(targets, kind="stable")
     present, starts = np.unique(targets[order], return_index=True)
     limit = max(10, _MAX_PAIRS // len(present))
     for label, rows in zip(present, np.split(order, starts[1:]), strict=True):
-        sums = np.zeros(classes)
-        for part in np.array_split(rows, max(1, len(rows) * classes // 2_000_000)):
+        halves = np.zeros((2, classes))
+        for part in np.array_split(rows, max(1, len(rows) * classes // _BLOCK)):
             # Sorted, so that a memory map is read forwards.
             part = np.sort(part)
-            sums += competitor_contributions(before[part], after[part], targets[part]).sum(axis=0)
-        sums /= samples
+            shares = competitor_contributions(before[part], after[part], targets[part])
+            of_second = second_half[part]
+            halves += [shares[~of_second].sum(axis=0), shares[of_second].sum(axis=0)]
+        sums = halves.sum(axis=0) / samples
+        for at, contributions in enumerate([sums, *halves]):
+            competitor = int(contributions.argmax())
+            if contributions[competitor] > highest[at]:
+                highest[at], largest_pairs[at] = contributions[competitor], (int(label), competitor)
         by_size = np.argsort(-np.abs(sums), kind="stable")
         rest += sums[by_size[limit:]].sum()
         largest = by_size[:limit][sums[by_size[:limit]] != 0]
@@ -121,7 +137,23 @@ def competitors_of(
     table.insert(3, "competitor_name", class_labels[table["competitor"]])
     if limit < classes:
         table.loc[len(table)] = [-1, "rest", -1, "rest", rest]
-    return table
+    return table, largest_pairs
+
+
+def pair_changes(
+    before: NDArray[np.floating[Any]],
+    after: NDArray[np.floating[Any]],
+    targets: NDArray[np.int64],
+    true: int,
+    competitor: int,
+) -> NDArray[np.float64]:
+    """Return what one competitor adds to the change of each sample of one true class; 0 for the others."""
+    changes = np.zeros(len(targets))
+    rows = np.flatnonzero(targets == true)
+    for part in np.array_split(rows, max(1, before[:1].size * len(rows) // _BLOCK)):
+        shares = competitor_contributions(before[part], after[part], targets[part])
+        changes[part] = shares[:, competitor]
+    return changes
 
 
 def scale_parts(

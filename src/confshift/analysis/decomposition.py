@@ -229,34 +229,6 @@ def classes_of(panel: Panel, answered: Panel, before: int, after: int) -> pd.Dat
     return pd.DataFrame(columns, index=pd.RangeIndex(classes, name="class"))
 
 
-def held_out_share(changes: NDArray[np.float64], targets: NDArray[np.int64], few: int) -> float:
-    """Return the share of a change that the `few` classes with the largest contributions carry.
-
-    They are chosen on one half of each class's samples and measured on the other half, and the other way
-    round: if the same samples chose and measured them, noise alone would look like a few classes.
-
-    Parameters
-    ----------
-    changes : ndarray, shape (N,)
-        Each sample's change of loss, in nats.
-    targets : ndarray, shape (N,)
-    few : int
-
-    Returns
-    -------
-    float
-        A fraction; may be negative or above 1.
-    """
-    classes = int(targets.max()) + 1
-    sums = np.zeros((2, classes))
-    order = np.argsort(targets, kind="stable")
-    for half in (0, 1):
-        part = order[half::2]
-        sums[half] = np.bincount(targets[part], changes[part], classes)
-    sums_of_few = [sums[1 - half][np.argsort(-sums[half], kind="stable")[:few]].sum() for half in (0, 1)]
-    return float(sum(sums_of_few) / changes.sum())
-
-
 def concentration_of(changes: NDArray[np.float64]) -> pd.DataFrame:
     """Tell how few samples carry a rise.
 
@@ -271,6 +243,7 @@ def concentration_of(changes: NDArray[np.float64]) -> pd.DataFrame:
         Indexed by quantity, column value: `top_1_percent`, `top_5_percent`, `top_10_percent` (share of
         the gross rise, the sum of the positive changes, in that share of ALL samples; NaN without a rise);
         `cancelling_samples` (the fewest whose removal leaves no rise; 0 where there is none);
+        `cancelling_share` (their share of the gross rise);
         `effective_samples` (N divided by the kurtosis of the changes: below about 7 the mean is
         dominated by a handful).
     """
@@ -283,7 +256,9 @@ def concentration_of(changes: NDArray[np.float64]) -> pd.DataFrame:
         rows[f"top_{percent}_percent"] = float(top[top > 0].sum() / gross) if gross > 0 else np.nan
     # Summed from the lowest up, how many samples can stay without a rise; exact if all changes are positive.
     without_rise = np.flatnonzero(np.cumsum(falling[::-1]) <= 0)
-    rows["cancelling_samples"] = float(samples - (without_rise[-1] + 1 if len(without_rise) else 0))
+    cancelling = samples - (int(without_rise[-1]) + 1 if len(without_rise) else 0)
+    rows["cancelling_samples"] = float(cancelling)
+    rows["cancelling_share"] = float(falling[:cancelling].sum() / gross) if gross > 0 else np.nan
     centred = changes - changes.mean()
     fourth = (centred**4).mean()
     rows["effective_samples"] = float(samples * (centred**2).mean() ** 2 / fourth) if fourth > 0 else np.nan

@@ -55,6 +55,23 @@ def codes_where_named(groups: Groups | None, sample_ids: NDArray[Any]) -> Codes 
     return group_codes(groups, sample_ids) if is_named and groups is not None else None
 
 
+def second_half(targets: NDArray[np.int64], codes: Codes | None = None) -> NDArray[np.bool_]:
+    """Return which samples are in the second of two halves, alike in their classes.
+
+    Parameters
+    ----------
+    targets : ndarray, shape (N,)
+    codes : ndarray of int, shape (N,), optional
+        Of groups that err together: no group is in both halves.
+    """
+    units = np.arange(len(targets)) if codes is None else codes
+    first_class = np.full(int(units.max()) + 1, np.iinfo(np.int64).max)
+    np.minimum.at(first_class, units, targets)
+    is_second = np.zeros(len(first_class), bool)
+    is_second[np.argsort(first_class, kind="stable")[1::2]] = True
+    return is_second[units]
+
+
 def group_terms(differences: NDArray[np.float64], codes: Codes) -> NDArray[np.float64]:
     """Return a number for each group: their mean is that of the samples, their spread that of the groups.
 

@@ -88,11 +88,11 @@ def scale_growth(comparison: Comparison, *, keep: float | None = None) -> Findin
         f"rise; their changed shape contributes {signed(parts['shape'])}."
     )
     answer, step, others = _SCALE_GROWTH.undecided, "", ""
-    grew = kappa > 1 and parts["scale"] > parts["shape"]
+    growth = comparison.beyond_share(comparison.scale_changes, 0.5)  # more than the other part, the shape
     verdict: Verdict = "cannot tell"
     if not loss["change_low"] > 0:
         sentence += " But the rise is not distinguishable from zero, so its parts may be noise."
-    elif grew and calibration["change_low"] > max(0.0, refinement["change_high"]):
+    elif kappa > 1 and growth.low > 0 and calibration["change_low"] > max(0.0, refinement["change_high"]):
         verdict, answer = "yes", f"The logits became {kappa:.3g} times as large"
         sentence, others = fitting(
             [
@@ -104,7 +104,7 @@ def scale_growth(comparison: Comparison, *, keep: float | None = None) -> Findin
         step = (
             "Calibrate after training; to prevent it, use weight decay or label smoothing, or stop earlier."
         )
-    elif not grew and calibration["change_high"] < refinement["change_low"]:
+    elif (kappa <= 1 or growth.high < 0) and calibration["change_high"] < refinement["change_low"]:
         verdict, answer = "no", "Larger logits do not explain the rise"
     return _SCALE_GROWTH.answer(
         verdict,
@@ -160,17 +160,14 @@ def lost_information(history: History, comparison: Comparison) -> Finding:
     if comparison.before is comparison.after:
         table = change.loc[["refinement_loss", "error_rate", "loss"]]
         return _LOST_INFORMATION.not_applicable(ALONE, table, answer=ALONE_IN_SHORT)
-    refinement, loss = change.loc["refinement_loss"], change.loc["loss"]
-    switches = comparison.switches
+    refinement, switches = change.loc["refinement_loss"], comparison.switches
     table = change.loc[["refinement_loss", "error_rate", "loss"]].assign(
         learned=switches.learned, forgotten=switches.forgotten, mcnemar_p=switches.p_value
     )
     series = history.rise.loc[["refinement_loss", "error_rate"]]
     ends_there = comparison.after.epoch == series["last_epoch"].iloc[0]
     is_judged = ends_there and kind_of(history) != "too_early"
-    verdict, reason = (
-        _lost_over_run(history, series) if is_judged else _lost_between(refinement, loss, switches)
-    )
+    verdict, reason = _lost_over_run(history, series) if is_judged else _lost_between(comparison)
     lost = (
         series[series["status"].isin(["systematic", "setback"])]
         if is_judged
@@ -283,9 +280,11 @@ def _lost_over_run(history: History, series: pd.DataFrame) -> tuple[Verdict, str
     return ("no" if refinement in ("flat", "small") else "cannot tell"), reason
 
 
-def _lost_between(refinement: pd.Series, loss: pd.Series, switches: Switches) -> tuple[Verdict, str]:
+def _lost_between(comparison: Comparison) -> tuple[Verdict, str]:
+    refinement, loss = comparison.change.loc["refinement_loss"], comparison.change.loc["loss"]
+    switches, (before, after) = comparison.switches, comparison.panel.refinement
     worse = bool(refinement["change_low"] > 0)
-    small = worse and loss["change_low"] > 0 and refinement["change"] < SMALL * loss["change"]
+    small = worse and loss["change_low"] > 0 and comparison.beyond_share(after - before, SMALL).high < 0
     change = signed(refinement["change"])
     if small:
         share = percent(refinement["change"] / loss["change"])

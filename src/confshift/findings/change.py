@@ -9,6 +9,7 @@ from dataclasses import replace
 import pandas as pd
 
 from confshift.analysis.comparison import Comparison
+from confshift.analysis.shares import is_larger
 from confshift.findings import commands
 from confshift.findings.concentration import about_concentration, significant_rise
 from confshift.findings.left_out import over_finite
@@ -161,18 +162,20 @@ def _costs(cost: pd.Series) -> str:
 
 def _more_mistakes(comparison: Comparison) -> bool:
     """Whether the loss rose mainly because more samples are wrong, beyond error."""
-    is_main = comparison.account["contribution"].idxmax() == "error_rate"
+    is_main = all(is_larger(comparison, "error_rate", other) for other in ("hedging", "mistake_cost"))
     return bool(is_main and comparison.change.loc["error_rate", "change_low"] > 0)
 
 
 def _dearer(comparison: Comparison, *, overfitting: bool) -> tuple[Verdict, str]:
-    part, rate = comparison.account["contribution"], comparison.account.loc["error_rate"]
+    rate = comparison.account.loc["error_rate"]
     if not comparison.change.loc["loss", "change"] > 0 or not (rate["before"] or rate["after"]):
         return "not applicable", ""
-    largest = part.idxmax()  # of those that rose: a loss that rises while the hedge falls is the rule
-    if largest in ("error_rate", "hedging"):
+    others = ("error_rate", "hedging")
+    if any(is_larger(comparison, other, "mistake_cost") for other in others):
         return "no", ""
-    if significant_rise(comparison) != "yes" or not comparison.change.loc["mistake_cost", "change_low"] > 0:
+    is_largest = all(is_larger(comparison, "mistake_cost", other) for other in others)
+    is_dearer = comparison.change.loc["mistake_cost", "change_low"] > 0
+    if significant_rise(comparison) != "yes" or not (is_largest and is_dearer):
         return "cannot tell", ""
     if overfitting or _mostly_refinement(comparison):
         return "yes", ""
@@ -180,9 +183,10 @@ def _dearer(comparison: Comparison, *, overfitting: bool) -> tuple[Verdict, str]
 
 
 def _mostly_refinement(comparison: Comparison) -> bool:
-    """Whether the refinement loss rises significantly, by at least half of the rise of the loss."""
-    loss, refinement = comparison.change.loc["loss"], comparison.change.loc["refinement_loss"]
-    return bool(refinement["change_low"] > 0 and refinement["change"] >= loss["change"] / 2)
+    """Whether the refinement loss rises by more than half of the rise of the loss, beyond their error."""
+    before, after = comparison.panel.refinement
+    is_rise = comparison.change.loc["refinement_loss", "change_low"] > 0
+    return bool(is_rise and comparison.beyond_share(after - before, 0.5).low > 0)
 
 
 def wrong_or_right(comparison: Comparison) -> Finding:

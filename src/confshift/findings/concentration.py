@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 
 from confshift.analysis.comparison import Comparison
-from confshift.analysis.decomposition import held_out_share
+from confshift.analysis.shares import Excess, excess_of, handful_of, part_of_classes, part_of_pair
 from confshift.findings.question import Finding, Question, Verdict
-from confshift.findings.wording import count, heading, percent, signed
+from confshift.findings.wording import count, heading, percent, points, signed
 
 #: With fewer samples of a class, what happened to it is an anecdote and no lead.
 _ENOUGH_OF_A_CLASS = 20
@@ -35,7 +35,11 @@ _FEW_SAMPLES = Question(
     problem="yes",
     undecided="Whether a handful of samples carry it is undecided",
 )
+#: A mean that rests on fewer is an anecdote; a handful has so large a share of all increases.
+_FEW_EFFECTIVE, _MOST = 7, 0.5
 _NO_RISE = "The loss did not rise"
+_HALVES = "Chosen on half of the samples, {parts} in the other half: it may be chance."
+_UNCERTAIN = "These samples are too few to say whether that is more than {enough} of the rise."
 _WITHIN_ERROR = "The rise of {rise} nats is within its error, so {parts} may be noise as well."
 
 
@@ -59,6 +63,26 @@ def significant_rise(comparison: Comparison) -> Verdict:
     return "yes" if loss["change_low"] > 0 else "cannot tell"
 
 
+def _exceeds(excess: Excess) -> Verdict:
+    """Say whether a part is more than its share of the rise, beyond the error of both, and of its choice."""
+    if min(excess.chosen.low, excess.held_out.low) > 0:
+        return "yes"
+    return "no" if excess.chosen.high < 0 else "cannot tell"
+
+
+def _judged(excess: Excess) -> str:
+    """Say how uncertain a share of the rise is, and how it is held against its limit."""
+    error = (
+        f"Its share of the rise has a standard error of {points(excess.share_se)}. "
+        if excess.share_se > 0
+        else ""
+    )
+    return (
+        f"{error}It has to be above the limit with 95 % confidence, also in one half of the samples where "
+        "it is chosen in the other."
+    )
+
+
 def few_classes(comparison: Comparison) -> Finding:
     """Which classes account for the rise?"""
     classes = comparison.classes.sort_values("contribution", ascending=False, kind="stable")
@@ -71,18 +95,17 @@ def few_classes(comparison: Comparison) -> Finding:
         return _FEW_CLASSES.not_applicable(reason, classes, answer="Too few classes to single any out")
     few = max(1, round(len(present) / 5))
     top = present.head(few)
-    added, size = float(top["contribution"].sum()), top["samples"].sum() / present["samples"].sum()
+    size = top["samples"].sum() / present["samples"].sum()
     # They must account for more than half, and for more than twice their share of the samples.
     enough = max(0.5, 2 * size)
-    held_out_part = held_out_share(comparison.samples["change"].to_numpy(), comparison.panel.targets, few)
-    verdict: Verdict = (
-        "yes"
-        if min(added / total, held_out_part) > enough
-        else "cannot tell"
-        if added / total > enough
-        else "no"
+    excess = excess_of(comparison, part_of_classes(comparison, few), enough)
+    verdict = _exceeds(excess)
+    reason = (
+        _HALVES.format(parts="such classes add less")
+        if excess.chosen.low > 0
+        else _UNCERTAIN.format(enough=percent(enough))
     )
-    answer, sentence = _carried_by_classes(top, size, total, verdict)
+    answer, sentence = _carried_by_classes(top, size, total, verdict, reason)
     if significant_rise(comparison) != "yes":
         verdict, answer = "cannot tell", "Rise within its error: no class stands out"
         sentence = _WITHIN_ERROR.format(rise=signed(total), parts="what its classes add")
@@ -94,12 +117,14 @@ def few_classes(comparison: Comparison) -> Finding:
         answer=answer,
         details=_largest_classes(top)
         + f" Judged are the {count(few, 'class')} of {len(present)} that add most, a fifth of them. They "
-        "carry the rise if they add more than half of it and more than twice their share of the samples, "
-        "also in one half of the samples where they are chosen in the other.",
+        "carry the rise if they add more than half of it and more than twice their share of the samples. "
+        + _judged(excess),
     )
 
 
-def _carried_by_classes(top: pd.DataFrame, size: float, total: float, verdict: Verdict) -> tuple[str, str]:
+def _carried_by_classes(
+    top: pd.DataFrame, size: float, total: float, verdict: Verdict, reason: str
+) -> tuple[str, str]:
     """Return the heading and the sentence about the classes that add most to a rise."""
     one, added = len(top) == 1, float(top["contribution"].sum())
     name = f"Class {top.iloc[0]['class_name']}"
@@ -116,8 +141,7 @@ def _carried_by_classes(top: pd.DataFrame, size: float, total: float, verdict: V
     if verdict == "no":
         return "The rise is spread over the classes", f"{sentence}: too little to blame a few classes."
     if verdict == "cannot tell":
-        chance = "Chosen on half of the samples, such classes add less in the other half: it may be chance"
-        return "Whether few classes carry the rise is uncertain", f"{sentence}. {chance}."
+        return "Whether few classes carry the rise is uncertain", f"{sentence}. {reason}"
     several = f"{len(top)} classes {part}"
     return heading(f"{name} {part}", f"One class {part}") if one else several, f"{sentence}."
 
@@ -153,12 +177,18 @@ def one_competitor(comparison: Comparison) -> Finding:
     # With few classes any pair has a large share.
     possible = len(np.unique(comparison.panel.targets)) * (len(comparison.panel.class_names) - 1)
     enough = max(0.25, 3 / possible)
-    verdict: Verdict = "yes" if rising["contribution"].max() / total > enough else "no"
+    excess = excess_of(comparison, part_of_pair(comparison), enough)
+    verdict: Verdict = "no" if rising.empty else _exceeds(excess)
+    reason = (
+        _HALVES.format(parts="such a pair adds less")
+        if excess.chosen.low > 0
+        else _UNCERTAIN.format(enough=percent(enough))
+    )
     if significant_rise(comparison) != "yes":
         verdict, answer = "cannot tell", "Rise within its error: no confusion stands out"
         sentence = _WITHIN_ERROR.format(rise=signed(total), parts="what the wrong classes gained")
     else:
-        answer, sentence = _main_confusion(rising, total, verdict)
+        answer, sentence = _main_confusion(rising, total, verdict, reason)
     step = ""
     if verdict == "yes":
         first = rising.iloc[0]
@@ -172,22 +202,26 @@ def one_competitor(comparison: Comparison) -> Finding:
     )
     details = (
         f"Largest parts of the rise, by true class and the wrong class that gained on it: {largest}. One "
-        f"pair stands out if it adds more than {percent(enough)} of the rise."
+        f"pair stands out if it adds more than {percent(enough)} of the rise. {_judged(excess)}"
     )
     return _ONE_COMPETITOR.answer(verdict, sentence, pairs, step, answer=answer, details=details)
 
 
-def _main_confusion(rising: pd.DataFrame, total: float, verdict: Verdict) -> tuple[str, str]:
+def _main_confusion(rising: pd.DataFrame, total: float, verdict: Verdict, reason: str) -> tuple[str, str]:
     """Return the heading and the sentence about the pair of classes that adds most to a rise."""
     if rising.empty:
         return "No confusion explains the rise", "No pair of classes adds to the rise."
     first = rising.iloc[0]
     true, wrong, part = first["class_name"], first["competitor_name"], signed(first["contribution"])
-    if verdict == "no":
-        return "No single confusion explains the rise", (
+    if verdict != "yes":
+        gained = (
             f"The wrong class that gained most is {wrong}, on samples of class {true}: {part} nats of a rise "
-            f"of {signed(total)}. The rest is spread over other pairs of classes."
+            f"of {signed(total)}."
         )
+        if verdict == "cannot tell":
+            return "Whether one confusion explains the rise is uncertain", f"{gained} {reason}"
+        rest = "The rest is spread over other pairs of classes."
+        return "No single confusion explains the rise", f"{gained} {rest}"
     return heading(f"Class {true} taken for {wrong} adds {part} nats", f"One confusion adds {part} nats"), (
         f"On samples of class {true}, the model moved towards class {wrong}. That adds {part} nats, more "
         f"than any other pair of classes; the whole rise is {signed(total)}."
@@ -205,9 +239,9 @@ def few_samples(comparison: Comparison) -> Finding:
     worst = "worst sample" if cancelling == 1 else count(cancelling, "worst sample")
     without = f"Without the {worst} of {total:,} there is no rise"
     details = (
-        "A handful is at most 1 % of the samples: without them there is no rise, and they have at least half "
-        "of all increases. A mean that rests on fewer than 7 samples, as the spread of the changes shows, is "
-        "one as well."
+        "A handful is at most 1 % of the samples: without them there is no rise, and with 95 % confidence "
+        "the 1 % that rose most have more than half of the rise and of all increases. Samples that have at "
+        "least half are one as well where the mean rests on fewer than 7, as the spread of the changes shows."
     )
     if math.isfinite(value["effective_samples"]):
         details += f" This one rests on {value['effective_samples']:,.3g}."
@@ -224,22 +258,37 @@ def _handful(comparison: Comparison, cancelling: int, without: str) -> tuple[Ver
     value, total = comparison.concentration["value"], len(comparison.panel.targets)
     heading_of_few = f"{count(cancelling)} of {total:,} make{'s' if cancelling == 1 else ''} the whole rise"
     # A mean over fewer than about seven effective samples is an anecdote, whatever N is.
-    if value["effective_samples"] < 7:
+    if value["effective_samples"] < _FEW_EFFECTIVE and value["cancelling_share"] >= _MOST:
         return "yes", heading_of_few, f"{without}: a mean that rests on so few is an anecdote."
     if significant_rise(comparison) != "yes":
         rise = signed(comparison.change.loc["loss", "change"])
         sentence = _WITHIN_ERROR.format(rise=rise, parts="the samples that carry it")
         return "cannot tell", "Rise within its error: no samples stand out", f"{sentence} {without}."
     # A few samples cancel any rise that is small beside its scatter, so they must also be most of it.
-    if cancelling > 0.01 * total:
+    change = comparison.samples["change"].to_numpy()
+    handful = handful_of(change)
+    rest = comparison.interval(change - handful)
+    if rest.low > 0:
         return "no", "Many samples carry the rise", f"{without}: that is more than a handful."
-    if value["top_1_percent"] < 0.5:
+    part = percent(value["top_1_percent"])
+    is_most = comparison.interval(handful - _MOST * np.maximum(change, 0.0))
+    if is_most.high < 0:
         return (
             "no",
             "Many samples carry the rise",
             (
                 f"{without}, but only because losses rose and fell by much more: the 1 % that rose most have "
-                f"{percent(value['top_1_percent'])} of all increases."
+                f"{part} of all increases."
             ),
         )
-    return "yes", heading_of_few, f"{without}, and they have most of all increases."
+    carries = comparison.beyond_share(handful, _MOST)
+    if rest.estimate <= 0 and min(is_most.low, carries.low) > 0:
+        return "yes", heading_of_few, f"{without}, and they have most of all increases."
+    return (
+        "cannot tell",
+        "Whether few samples carry the rise is uncertain",
+        (
+            f"{without}; the 1 % that rose most have {part} of all increases. These samples are too few to "
+            "say whether a handful carries the rise."
+        ),
+    )

@@ -119,11 +119,11 @@ def _harm(history: History, *, since: bool = True) -> str:
 
 def _mostly_calibration(history: History, comparison: Comparison) -> bool:
     """Whether at least half of the rise is what recalibration removes, beyond its error."""
-    loss, calibration = (comparison.change.loc[name] for name in ("loss", "calibration_loss"))
+    before, after = comparison.panel.calibration
     return bool(
         is_judged(history, comparison)
-        and calibration["change_low"] > 0
-        and calibration["change"] >= _MAIN * loss["change"]
+        and comparison.change.loc["calibration_loss", "change_low"] > 0
+        and comparison.beyond_share(after - before, _MAIN).low > 0
     )
 
 

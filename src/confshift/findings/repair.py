@@ -31,8 +31,7 @@ def temperature_repairs(
 ) -> Finding:
     """How much of the change would one temperature undo?"""
     change, panel = comparison.change, comparison.panel
-    loss, refinement = change.loc["loss"], change.loc["refinement_loss"]
-    left = comparison.interval(panel.scaled[1] - panel.scaled[0])  # what no temperature repairs
+    left = comparison.beyond_share(panel.scaled[1] - panel.scaled[0], 0.5)  # what no temperature repairs
     has_fits = comparison.before.fit_status == comparison.after.fit_status == "ok"
     repair = (
         _repaired(comparison, names)
@@ -41,7 +40,7 @@ def temperature_repairs(
     )
     sentence, others = fitting([_parts(comparison), repair])
     verdict = _repair_verdict(comparison, left, has_fits)
-    lost = refinement["change_low"] > loss["change"] / 2
+    lost = comparison.beyond_share(panel.refinement[1] - panel.refinement[0], 0.5).low > 0
     step, command, remark = _repair_step(comparison, verdict, lost=lost, keep=keep, wrong_labels=wrong_labels)
     quantities = ["loss", "calibration_loss", "scale_loss", "balance_loss", "refinement_loss", "temperature"]
     return _TEMPERATURE_REPAIRS.answer(
@@ -150,7 +149,7 @@ def _repair_verdict(comparison: Comparison, left: Interval, has_fits: bool) -> V
         return "not applicable"
     if not has_fits or significant_rise(comparison) != "yes":
         return "cannot tell"
-    return "yes" if left.high < rise / 2 else "no" if left.low > rise / 2 else "cannot tell"
+    return "yes" if left.high < 0 else "no" if left.low > 0 else "cannot tell"
 
 
 def _later(comparison: Comparison, names: tuple[str, str] | None) -> str:
