@@ -8,7 +8,9 @@ import pytest
 
 from confshift.analysis.history import summarize
 from confshift.checkpoint import Checkpoint
-from confshift.findings.best_checkpoint import best_checkpoint
+from confshift.findings.best_checkpoint import best_checkpoint, tied_with_best
+from confshift.findings.chosen_pair import about_one_checkpoint
+from confshift.findings.reasons import tied_epochs
 from confshift.findings.wording import nats, percent
 from confshift.predictions import Predictions
 
@@ -103,3 +105,31 @@ def test_whatever_is_left_out_the_heading_and_the_sentence_stay_short(base, brok
     assert 0 < len(finding.answer.split()) <= 10
     assert len(finding.sentence.split()) <= 40
     assert ("left out here" in finding.sentence) == bool(broken)
+
+
+def test_an_epoch_whose_outputs_are_not_finite_ties_with_none(make_logits):
+    logits, targets = make_logits(600, 3, 14, churn=0.02)
+    logits[5:] = logits[5] + 0.01 * logits[5:]
+    logits[11:, ::3] = np.nan
+    history = summarize(
+        Checkpoint.from_predictions(Predictions(one, targets), epoch=epoch)
+        for epoch, one in enumerate(logits)
+    )
+    for criterion in history.best.index:
+        tied = tied_with_best(history, criterion)
+        assert history.best.loc[criterion, "epoch"] in tied
+        assert max(tied) < 11
+    assert len(tied_epochs(history)) > 1
+    assert max(tied_epochs(history)) < 11
+
+
+def test_one_checkpoint_that_knows_no_more_than_a_guess_is_not_to_be_calibrated(make_logits):
+    logits, targets = make_logits(600, 3, 2)
+    noise = 3 * np.random.default_rng(0).normal(size=logits[0].shape)
+    guess = noise + 0.3 * np.eye(3)[targets]
+    for one, action in ((guess, "Inspect a second checkpoint."), (4 * logits[-1], None)):
+        history = summarize([Checkpoint.from_predictions(Predictions(one, targets), epoch=0)])
+        assert history.recommendation.calibrated
+        assert about_one_checkpoint(history)[0] == (
+            action or "Calibrate it, and inspect a second checkpoint."
+        )

@@ -71,7 +71,9 @@ def test_each_amount_is_that_of_the_samples_it_names():
     for label, transition in labels.items():
         printed = re.search(rf"{label} ([+−]\d+\.\d+)", summary.sources)[1]
         assert float(printed.replace("−", "-")) == pytest.approx(net[transition], abs=0.01)
-        assert summary.amounts[label.replace(" ", "_")] == pytest.approx(net[transition], rel=1e-3)
+        assert summary.amounts["by_samples"][label.replace(" ", "_")] == pytest.approx(
+            net[transition], rel=1e-3
+        )
 
 
 def test_the_lines_that_matter_come_first_then_steps_and_a_line_for_each_problem():
@@ -129,7 +131,7 @@ def test_brief_json_is_short_and_names_cause_checkpoint_and_remedy(name):
     )
     assert found["remedy"] == [step.text for step in story.answer.steps]
     assert found["problems"] == [one.code for one in story.findings if one.severity == "problem"]
-    assert set(found["left_out"]) <= {"remarks", "code"}
+    assert set(found["fields_left_out"]) <= {"remarks", "code"}
 
 
 def test_brief_json_leaves_out_what_does_not_fit_and_says_so():
@@ -138,7 +140,7 @@ def test_brief_json_leaves_out_what_does_not_fit_and_says_so():
     text = brief_document(long, {})
     found = json.loads(text)
     assert len(text.encode("utf-8")) <= 2_000
-    assert found["left_out"] == ["remarks"]
+    assert found["fields_left_out"] == ["remarks"]
     assert "remarks" not in found
     assert found["checkpoint"]["epoch"] == 22
 
@@ -222,3 +224,16 @@ def test_a_figure_is_systematic_since_its_own_best_epoch():
     said = verdicts(history, compare(*history.pair))["calibrated_status"]
     assert said == f"up since epoch {verdict['best_epoch']:g}, systematic"
     assert "calibrated_status" not in verdicts(history, compare(*history.main.checkpoints[3:10:4]))
+
+
+def test_of_two_runs_brief_json_names_the_better_one_and_its_checkpoint():
+    first, second = history_of("hidden"), history_of("confidence")
+    runs = [list(side.main.checkpoints) for side in (first, second)]
+    options = {"before": None, "after": None, "title": None, "thumbnail": None}
+    story = tell_two_runs((runs[0], runs[1]), (first, second), **options)
+    found = json.loads(brief_document(summary_of(story), {}))
+    if found["checkpoint"] is None:
+        assert story.answer.action.startswith(("Choose", "Keep either", "Calibrate either"))
+    else:
+        at = story.names.index(found["checkpoint"]["run"])
+        assert found["checkpoint"]["epoch"] == story.histories[at].recommendation.epoch

@@ -30,7 +30,7 @@ def best_checkpoint(history: History) -> Finding:
         sentence = "There is one checkpoint only." if epochs_judged else "No checkpoint can be judged."
         answer = "One checkpoint: nothing to choose from" if epochs_judged else "No checkpoint can be judged"
         return _BEST_CHECKPOINT.not_applicable(sentence, best, answer=answer)
-    sets = {criterion: _tied_with_best(history, criterion) for criterion in best.index}
+    sets = {criterion: tied_with_best(history, criterion) for criterion in best.index}
     agree = best["epoch"].nunique() == 1
     tied_by_all = sorted(set.intersection(*sets.values()))
     verdict: Verdict = "yes" if agree else "cannot tell" if tied_by_all else "no"
@@ -200,12 +200,18 @@ def _epoch_list(epochs: list[float]) -> str:
     return f"{count(len(epochs), 'epoch')} from {epoch(epochs[0])} to {epoch(epochs[-1])}"
 
 
-def _tied_with_best(history: History, criterion: str) -> set[float]:
-    """Return the epochs that are statistically tied with the best by this criterion."""
+def tied_with_best(history: History, criterion: str) -> set[float]:
+    """Return the epochs that are statistically tied with the best by this criterion.
+
+    An epoch is none of them where more samples have no finite loss than at the best: candidates are compared
+    over the other samples.
+    """
     candidates = history.candidates
     members = candidates[candidates["in_set"].astype(bool)]
     criteria, epochs = members.index.get_level_values("criterion"), members.index.get_level_values("epoch")
-    return set(epochs[criteria == criterion])
+    table = history.table[history.table["split"] == history.split].set_index("epoch")
+    left_out, best = table["nonfinite_samples"], history.best.loc[criterion, "epoch"]
+    return {epoch for epoch in epochs[criteria == criterion] if left_out[epoch] <= left_out[best]}
 
 
 def _at_temperature(row: pd.Series) -> str:

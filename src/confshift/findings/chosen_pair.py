@@ -16,7 +16,11 @@ from confshift.findings.wording import NOTHING, epoch, nats, percent, points, ro
 def about_one_checkpoint(history: History) -> tuple[str, str]:
     """Return what to do about a run of one checkpoint, and what it shows."""
     row = history.table[history.table["split"] == history.split].iloc[0]
-    first = "Calibrate it, and inspect" if history.recommendation.calibrated else "Inspect"
+    knows = (
+        row["refinement_loss"] + 1.96 * row["refinement_loss_se"]
+        < history.references.loc["best constant", "loss"]
+    )
+    first = "Calibrate it, and inspect" if history.recommendation.calibrated and knows else "Inspect"
     loss = f"a loss of {nats(row['loss'])} nats" if math.isfinite(row["loss"]) else "an infinite loss"
     why = (
         f"Epoch {epoch(row['epoch'])} has {loss} and an accuracy of {percent(row['accuracy'])}. "

@@ -9,6 +9,7 @@ from confshift.analysis.comparison import Comparison
 from confshift.analysis.history import History
 from confshift.analysis.jitter import FEWEST
 from confshift.analysis.persistence import TAIL
+from confshift.findings.best_checkpoint import tied_with_best
 from confshift.findings.chosen_pair import loss_clause
 from confshift.findings.diverged import answers_after
 from confshift.findings.left_out import zero_samples
@@ -53,14 +54,11 @@ def _has_learned(history: History) -> bool:
 
 def tied_epochs(history: History) -> list[float]:
     """Return the epochs that are statistically tied with the one to keep, that one among them; or none."""
-    choice, candidates = history.recommendation, history.candidates
+    choice = history.recommendation
     criterion = "refinement_loss" if choice.calibrated else "loss"
     if math.isnan(history.rise.loc["loss", "resolution"]):  # no spread, so nothing to rank epochs by
         return []
-    members = candidates[candidates["in_set"].astype(bool)]
-    if criterion not in members.index.get_level_values("criterion"):
-        return []
-    epochs = [float(value) for value in members.loc[criterion].index]
+    epochs = [float(value) for value in sorted(tied_with_best(history, criterion))]
     return epochs if choice.epoch in epochs else []
 
 

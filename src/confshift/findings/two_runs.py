@@ -43,7 +43,7 @@ def answer_two_runs(
         About the difference.
     """
     first, second = short_names(names)
-    better, action = _better(comparison, (first, second))
+    better, action = better_run(comparison, (first, second))
     why = f"{_who(comparison, first, second)} {_what(comparison)}"
     preferred = (0, 1) if better is None else (better,)
     steps = [keep(histories[at], run=_PLACES[at], name=(first, second)[at]) for at in preferred]
@@ -58,7 +58,7 @@ def short_names(names: tuple[str, str]) -> tuple[str, str]:
     return _ORDINALS
 
 
-def _better(comparison: Comparison, names: tuple[str, str]) -> tuple[int | None, str]:
+def better_run(comparison: Comparison, names: tuple[str, str]) -> tuple[int | None, str]:
     """Return the position of the better run, None where neither is, and the action."""
     infinite = [number > 0 for number in comparison.infinite_samples]
     if infinite[0] != infinite[1]:

@@ -225,8 +225,9 @@ def calibrate(
     Examples
     --------
     >>> from confshift import Predictions
-    >>> targets = np.arange(300) % 3
-    >>> logits = 5.0 * np.eye(3)[np.where(np.arange(300) % 10 < 7, targets, (targets + 1) % 3)]
+    >>> sample = np.arange(300)
+    >>> targets, others = sample % 3, (sample + 1 + sample // 10 % 2) % 3
+    >>> logits = 5.0 * np.eye(3)[np.where(sample % 10 < 7, targets, others)]
     >>> calibration = calibrate(Checkpoint.from_predictions(Predictions(logits, targets), epoch=7))
     >>> calibration.method, round(calibration.temperature, 2)
     ('temperature', 3.25)

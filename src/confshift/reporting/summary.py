@@ -14,6 +14,7 @@ from confshift.findings.answer import Answer
 from confshift.findings.commands import Places, in_place
 from confshift.findings.question import SEVERITIES, Finding
 from confshift.findings.steps import by_severity
+from confshift.findings.two_runs import better_run
 from confshift.findings.wording import epoch
 from confshift.reporting.captions import READINGS, fill
 from confshift.reporting.characters import printable
@@ -75,7 +76,9 @@ class Summary:
         Where the change comes from, in amounts that add up; "" where nothing is compared.
     findings : tuple of Finding
     kept : Recommendation or None
-        The checkpoint to keep; None for two runs.
+        The checkpoint to keep; of two runs that of the better one, None where neither is.
+    kept_run : str
+        Of two runs the name of the better one; else "".
     compared, amounts : dict
         Epochs and levels, and the parts of the change, for programs; in nats and fractions.
     """
@@ -85,6 +88,7 @@ class Summary:
     sources: str
     findings: tuple[Finding, ...]
     kept: Recommendation | None
+    kept_run: str
     compared: dict[str, Any]
     amounts: dict[str, Any]
 
@@ -118,9 +122,23 @@ def summary_of(story: Story) -> Summary:
     values |= differences(values) if story.two_runs else verdicts(story.history, comparison)
     numbers = _alone(values) if is_alone else _changes(values, story)
     sources = "" if is_alone else _sources(values, _LABELS_OF_TWO if story.two_runs else _LABELS)
-    kept = None if story.two_runs else story.history.recommendation
-    compared, amounts = _compared(comparison), _amounts(comparison)
-    return Summary(story.answer, numbers, sources, story.findings, kept, compared, amounts)
+    return Summary(
+        story.answer,
+        numbers,
+        sources,
+        story.findings,
+        *_kept(story),
+        _compared(comparison),
+        _amounts(comparison),
+    )
+
+
+def _kept(story: Story) -> tuple[Recommendation | None, str]:
+    if not story.two_runs:
+        return story.history.recommendation, ""
+    first, second = story.names
+    better, _ = better_run(story.comparison, (first, second))
+    return (None, "") if better is None else (story.histories[better].recommendation, story.names[better])
 
 
 def _changes(values: Mapping[str, Any], story: Story) -> str:
@@ -218,7 +236,7 @@ def answer_document(answer: Answer, places: Places) -> dict[str, Any]:
 def brief_document(summary: Summary, places: Places) -> str:
     """Write cause, checkpoint, remedy, amounts and problems as JSON of at most 2,000 bytes.
 
-    What does not fit is left out, the least important first; `left_out` names it.
+    What does not fit is left out, the least important first; `fields_left_out` names it.
     """
     answer = summary.answer
     problems = [finding.code for finding in by_severity(summary.findings) if finding.severity == "problem"]
@@ -227,9 +245,10 @@ def brief_document(summary: Summary, places: Places) -> str:
         "cause": CAUSES[answer.kind],
         "action": answer.action,
         "why": answer.why,
-        "checkpoint": _checkpoint(summary.kept),
+        "checkpoint": _checkpoint(summary),
         "compared": summary.compared,
         "amounts": summary.amounts,
+        "units": "losses in nats, accuracy as a fraction; temperature divides logits",
         "problems": problems,
         "remedy": [step.text for step in answer.steps],
         "code": in_place(next((step.code for step in answer.steps if step.code), ""), places),
@@ -240,16 +259,18 @@ def brief_document(summary: Summary, places: Places) -> str:
         if name:
             parts.pop(name)
             left_out.append(name)
-        text = document(**parts, left_out=left_out)
+        text = document(**parts, fields_left_out=left_out)
         if len(text.encode("utf-8")) < MOST_BYTES:
             break
     return text
 
 
-def _checkpoint(kept: Recommendation | None) -> dict[str, Any] | None:
+def _checkpoint(summary: Summary) -> dict[str, Any] | None:
+    kept = summary.kept
     if kept is None:
         return None
     return {
+        **({"run": summary.kept_run} if summary.kept_run else {}),
         "epoch": kept.epoch,
         "calibrate": kept.calibrated,
         "temperature": _rounded(kept.temperature),
@@ -276,10 +297,12 @@ def _amounts(comparison: Comparison) -> dict[str, Any]:
     change = comparison.change["change"]
     return {
         "loss": _rounded(change["loss"]),
-        **{_LABELS[name].replace(" ", "_"): _rounded(net[name]) for name in _LABELS},
-        "scale": _rounded(change["scale_loss"]),
-        "class_balance": _rounded(change["balance_loss"]),
-        "rest": _rounded(change["refinement_loss"]),
+        "by_samples": {_LABELS[name].replace(" ", "_"): _rounded(net[name]) for name in _LABELS},
+        "by_part": {
+            "scale": _rounded(change["scale_loss"]),
+            "class_balance": _rounded(change["balance_loss"]),
+            "rest": _rounded(change["refinement_loss"]),
+        },
     }
 
 
