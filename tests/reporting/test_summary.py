@@ -21,6 +21,7 @@ from confshift.checkpoint import Checkpoint
 from confshift.cli import main
 from confshift.findings.commands import in_place
 from confshift.findings.kinds import KINDS
+from confshift.findings.told import within_choice
 from confshift.predictions import Predictions
 from confshift.reporting.characters import printable
 from confshift.reporting.first_screen import verdicts
@@ -237,3 +238,26 @@ def test_of_two_runs_brief_json_names_the_better_one_and_its_checkpoint():
     else:
         at = story.names.index(found["checkpoint"]["run"])
         assert found["checkpoint"]["epoch"] == story.histories[at].recommendation.epoch
+
+
+def test_a_figure_says_no_more_than_the_run_carries():
+    flat, diverged = history_of("flat"), history_of("collapse")
+    assert diverged.divergence
+    assert "jitter" not in verdicts(diverged, compare(*diverged.pair)).get("loss_status", "")
+    for history in (flat, diverged):
+        comparison = compare(*history.pair)
+        said = verdicts(history, comparison).get("calibrated_status")
+        assert (said == "no more than picking the best explains") == (
+            within_choice(history, comparison, "refinement_loss")
+        )
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("infinite at the end", "infinite"), ("some samples lost, the others flat", "unscored")],
+)
+def test_what_hides_a_verdict_is_a_problem_itself(name, kind):
+    story = story_of(name)
+    assert story.answer.kind == kind
+    finding = next(finding for finding in story.findings if finding.code == "run_kind")
+    assert (finding.verdict, finding.severity) == ("cannot tell", "problem")

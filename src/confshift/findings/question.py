@@ -109,6 +109,8 @@ class Finding:
         Margins, conditions and how it was judged; the page folds them.
     command : str
         The next step as a command line, in which RUN stands for the run's path; "" where there is none.
+    hides : bool
+        Whether what leaves the verdict open, such as outputs that are not finite, is a problem itself.
     """
 
     question: Question
@@ -119,6 +121,7 @@ class Finding:
     answer: str = ""
     details: str = ""
     command: str = ""
+    hides: bool = False
 
     @property
     def code(self) -> str:
@@ -136,7 +139,7 @@ class Finding:
         if self.verdict == "not applicable":
             return "not applicable"
         if self.verdict == "cannot tell":
-            return "undecided"
+            return "problem" if self.hides else "undecided"
         return "problem" if self.verdict == self.question.problem else "fine"
 
     def without_advice(self) -> Finding:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pandas as pd
 
@@ -57,7 +58,7 @@ def run_kind(history: History) -> Finding:
     if kind == "infinite":
         details += f". {WHY_ZERO.removesuffix('.')}"
     sentence, others = fitting([meaning, _decline(rise) if verdict == "yes" else ""])
-    return _RUN_KIND.answer(
+    finding = _RUN_KIND.answer(
         verdict,
         sentence,
         rise.assign(kind=kind),
@@ -66,6 +67,7 @@ def run_kind(history: History) -> Finding:
         details=f"{others} {details[0].upper()}{details[1:]}.".lstrip(),
         command=commands.calibrate(choice.epoch) if is_about_choice and choice.calibrated else "",
     )
+    return replace(finding, hides=kind in ("infinite", "unscored"))
 
 
 def _decline(rise: pd.DataFrame) -> str:

@@ -58,15 +58,21 @@ def differences(values: Mapping[str, Any]) -> dict[str, str]:
     return {name: _DIFFERENCES.get(status, status) for name, status in statuses.items()}
 
 
+#: The figures, and the rows of `Comparison.change` that they show.
+_QUANTITIES = {"loss": "loss", "accuracy": "accuracy", "calibrated": "refinement_loss"}
+
+
 def verdicts(history: History, comparison: Comparison) -> dict[str, str]:
     """Return what the run's own verdicts, which know about all epochs, say of the pair of the report."""
     verdicts = {
         f"{quantity}_status": "no more than picking the best explains"
-        for quantity in ("loss", "accuracy")
-        if within_choice(history, comparison, quantity)
+        for quantity, name in _QUANTITIES.items()
+        if within_choice(history, comparison, name)
     }
     if is_last(history, comparison):
         verdicts |= _hidden_verdicts(history, comparison)
+    if history.divergence:  # the jitter after it says nothing
+        return verdicts
     status = history.rise.loc["loss", "status"]
     if is_judged(history, comparison) and status in _VERDICTS and not any(comparison.infinite_samples):
         verdicts["loss_status"] = _VERDICTS[status]
