@@ -5,6 +5,7 @@
 #   make check     format, lint, strict types
 #   make reports   run the examples; each writes its page to reports/
 #   make screens   small pictures of the page in every state, to reports/screens/; needs chromium
+#   make docs      the site, to build/site; strict: every link inside it is checked
 #   make bench     measure; prints ratios, asserts nothing
 #   make clean     remove what the others made
 
@@ -20,7 +21,7 @@ suite: export PYTHONDONTWRITEBYTECODE =
 # done first takes from the other, so that both end together.
 PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal
 
-.PHONY: demo test check style types suite reports screens bench clean
+.PHONY: demo test check style types suite reports screens docs bench clean
 
 # A fresh clone shows its demo soon: that needs no linter and no browser driver.
 demo: .venv/runtime
@@ -48,11 +49,14 @@ reports: .venv/examples
 screens: .venv/dev
 	$(BIN)/python tests/screens.py
 
+docs: .venv/docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build -q -f docs/site/mkdocs.yml
+
 bench: .venv/dev
 	set -e; for script in tests/benchmarks/*.py; do echo "$$script"; $(BIN)/python "$$script"; done
 
 clean:
-	rm -rf .venv .hypothesis .mypy_cache .pytest_cache .ruff_cache reports/demo.html
+	rm -rf .venv build/site .hypothesis .mypy_cache .pytest_cache .ruff_cache reports/demo.html
 	find src tests examples -name __pycache__ -prune -exec rm -rf {} +
 
 .venv/runtime: pyproject.toml constraints.txt
@@ -66,4 +70,8 @@ clean:
 
 .venv/dev: .venv/examples
 	$(PIP_INSTALL) -e '.[dev]'
+	touch $@
+
+.venv/docs: .venv/runtime
+	$(PIP_INSTALL) -e '.[docs]'
 	touch $@
