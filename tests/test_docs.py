@@ -12,6 +12,8 @@ import finding_pages
 from test_readme import README, parts, run
 
 DOCS = Path(__file__).parents[1] / "docs"
+#: No run of the tests gives these findings both answers.
+ONE_ANSWER = {"few_classes"}
 PAGES = sorted(path for path in DOCS.rglob("*.md") if parts(path.read_text(encoding="utf-8")))
 
 
@@ -29,7 +31,8 @@ def test_the_pages_of_the_findings_are_what_the_script_writes(written):
 
 def test_each_finding_has_an_example_of_yes_and_of_no_and_its_formula(written):
     for name in set(written) - {"index"}:
-        assert {"yes", "no"} <= set(re.findall(r"^### ([a-z ]+):", written[name], re.MULTILINE)), name
+        answers = set(re.findall(r"^### ([a-z ]+):", written[name], re.MULTILINE))
+        assert ({"yes", "no"} <= answers) == (name not in ONE_ANSWER), name
         for part in ("What it asks", "Formula and source", "Thresholds", "What to do"):
             assert written[name].count(f"**{part}.** ") == 1, (name, part)
 
