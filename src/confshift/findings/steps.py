@@ -24,12 +24,15 @@ _OF_KIND = {
     "diverged": f"{REMEDY[0].upper()}{REMEDY[1:]}.",
     "overfitting": "Get more training data, or regularise more: calibration alone is not enough.",
     "hidden_overfitting": "Get more training data, or regularise more: calibration alone is not enough.",
+    "improving": "Train on, and inspect further epochs.",
     "setback": "Find out what happened there: the learning rate, the data, the code.",
     "infinite": "Return the model's logits, not the outputs of a softmax; let no mask cover a true class.",
     "unscored": "Find out why these outputs are not finite, and inspect again.",
     "undecidable": "Validate on more samples, or train more epochs.",
     "too_early": "Inspect more epochs, and ask again.",
 }
+#: The kinds whose own step comes before that of keeping a checkpoint, as their action does.
+_FIRST = ("improving", "infinite", "unscored")
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,10 @@ class Step:
 
 def steps_of(history: History, findings: Sequence[Finding]) -> tuple[Step, ...]:
     """Return at most 3 steps: which checkpoint to keep, what the kind of run needs, what findings advise."""
-    steps = [*_keep(history), *_of_kind(history, findings), *_of_findings(findings)]
+    first = [_keep(history), _of_kind(history, findings)]
+    if kind_of(history) in _FIRST:
+        first.reverse()
+    steps = [*first[0], *first[1], *_of_findings(findings)]
     return tuple({step.text: step for step in steps}.values())[:_MOST]
 
 
@@ -100,7 +106,8 @@ def keep(history: History, *, run: str = "RUN", name: str = "") -> Step:
         f"{commands.calibrate(choice.epoch).replace('RUN', run)} -o calibration.json\n"
         "# then, in Python:\n"
         'calibration = confshift.Calibration.load("calibration.json")\n'
-        "probabilities = calibration.module()(model(inputs)).softmax(dim=-1)"
+        "logits = calibration.module()(model(inputs))\n"
+        "probabilities = logits.softmax(dim=-1)"
     )
     return Step(text, code, "best_checkpoint")
 

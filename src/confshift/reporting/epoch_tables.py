@@ -202,7 +202,7 @@ def limits(histories: Sequence[History]) -> dict[str, Mapping[str, float]]:
     tenth of it is left, as in the verdict on a rise. Below the losses there is room for a name.
     """
     tables = [epoch_table(history) for history in histories]
-    spans = {"near": pd.concat([_after_fall(table) for table in tables]), "whole": pd.concat(tables)}
+    spans = {"near": pd.concat(list(map(_after_fall, tables, histories))), "whole": pd.concat(tables)}
     lowest, highest = (_reach(spans["near"], ["accuracy"], sign) for sign in (-1, 1))
     scales: dict[str, Mapping[str, float]] = {
         "accuracy_near": {"domainMin": lowest} if _is_range(lowest, highest) else {},
@@ -224,9 +224,12 @@ def _is_range(low: float, high: float) -> bool:
     return high - low > _NARROWEST * max(abs(low), abs(high))
 
 
-def _after_fall(table: pd.DataFrame) -> pd.DataFrame:
+def _after_fall(table: pd.DataFrame, history: History) -> pd.DataFrame:
+    """Return the epochs after the initial fall; all from A on, where the page opens with an earlier A."""
     loss, low = table["loss"].to_numpy(), table["loss"].min()
-    return table[int(np.argmax(loss <= low + 0.1 * max(loss[0] - low, 0))) :]
+    settled = int(np.argmax(loss <= low + 0.1 * max(loss[0] - low, 0)))
+    start = history.main.checkpoints.index(history.pair[0])
+    return table[min(settled, start) :]
 
 
 def _reach(table: pd.DataFrame, keys: list[str], sign: int) -> float:

@@ -69,10 +69,10 @@ def verdicts(history: History, comparison: Comparison) -> dict[str, str]:
         for quantity, name in _QUANTITIES.items()
         if within_choice(history, comparison, name)
     }
-    if is_last(history, comparison):
-        verdicts |= _hidden_verdicts(history, comparison)
     if history.divergence:  # the jitter after it says nothing
         return verdicts
+    if is_last(history, comparison):
+        verdicts |= _other_verdicts(history, comparison)
     status = history.rise.loc["loss", "status"]
     if is_judged(history, comparison) and status in _VERDICTS and not any(comparison.infinite_samples):
         verdicts["loss_status"] = _VERDICTS[status]
@@ -83,16 +83,32 @@ def verdicts(history: History, comparison: Comparison) -> dict[str, str]:
 _JUDGES = {"accuracy": ("error_rate", "down"), "calibrated": ("refinement_loss", "up")}
 
 
-def _hidden_verdicts(history: History, comparison: Comparison) -> dict[str, str]:
-    """Return the systematic changes of accuracy and calibrated loss, since when where A is not their best."""
+def _other_verdicts(history: History, comparison: Comparison) -> dict[str, str]:
+    """Return what the run's verdicts say of accuracy and calibrated loss.
+
+    A systematic harm is said to last since its own best epoch, where that is not A. A harm that the interval
+    of the two epochs shows and the run's verdict does not is said to be what the verdict takes it for.
+    """
     verdicts = {}
     for quantity, (series, direction) in _JUDGES.items():
         row = history.rise.loc[series]
-        if row["status"] == "systematic" and row["last_epoch"] == comparison.after.epoch:
+        if row["last_epoch"] != comparison.after.epoch:
+            continue
+        if row["status"] != "systematic":
+            ends = comparison.change.loc[_QUANTITIES[quantity], ["change_low", "change_high"]]
+            is_harm = ends["change_low"] > 0 if direction == "up" else ends["change_high"] < 0
+            if is_harm and is_judged(history, comparison) and row["status"] in _VERDICTS:
+                words = _VERDICTS[row["status"]]
+                verdicts[f"{quantity}_status"] = words if direction == "up" else _of_a_fall(words)
+        else:
             best = row["best_epoch"]
             since = "" if best == comparison.before.epoch else f" since epoch {wording.epoch(best)}"
             verdicts[f"{quantity}_status"] = f"{direction}{since}, systematic"
     return verdicts
+
+
+def _of_a_fall(words: str) -> str:
+    return words.replace("up,", "down,").replace("rise", "fall")
 
 
 def _subject(story: Story) -> str:
