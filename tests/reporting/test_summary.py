@@ -22,6 +22,7 @@ from confshift.cli import main
 from confshift.findings.commands import in_place
 from confshift.findings.kinds import KINDS
 from confshift.findings.told import within_choice
+from confshift.findings.wording import nats
 from confshift.predictions import Predictions
 from confshift.reporting.characters import printable
 from confshift.reporting.first_screen import verdicts
@@ -223,7 +224,8 @@ def test_a_figure_is_systematic_since_its_own_best_epoch():
     verdict = history.rise.loc["refinement_loss"]
     assert verdict["status"] == "systematic"
     said = verdicts(history, compare(*history.pair))["calibrated_status"]
-    assert said == f"up since epoch {verdict['best_epoch']:g}, systematic"
+    amount = nats(verdict["amount"])  # from another epoch than A, so it is not the figure's change
+    assert said == f"up {amount} since epoch {verdict['best_epoch']:g}, systematic"
     assert "calibrated_status" not in verdicts(history, compare(*history.main.checkpoints[3:10:4]))
 
 

@@ -86,8 +86,9 @@ _JUDGES = {"accuracy": ("error_rate", "down"), "calibrated": ("refinement_loss",
 def _other_verdicts(history: History, comparison: Comparison) -> dict[str, str]:
     """Return what the run's verdicts say of accuracy and calibrated loss.
 
-    A systematic harm is said to last since its own best epoch, where that is not A. A harm that the interval
-    of the two epochs shows and the run's verdict does not is said to be what the verdict takes it for.
+    A systematic harm is stated since its own best epoch, with its amount from there, where that is not A. A
+    harm that the interval of the two epochs shows and the run's verdict does not is said to be what the
+    verdict takes it for.
     """
     verdicts = {}
     for quantity, (series, direction) in _JUDGES.items():
@@ -102,7 +103,10 @@ def _other_verdicts(history: History, comparison: Comparison) -> dict[str, str]:
                 verdicts[f"{quantity}_status"] = words if direction == "up" else _of_a_fall(words)
         else:
             best = row["best_epoch"]
-            since = "" if best == comparison.before.epoch else f" since epoch {wording.epoch(best)}"
+            is_share = row["unit"] == "fraction"
+            amount = wording.points(row["amount"]).lstrip("+") if is_share else wording.nats(row["amount"])
+            since = f" {amount} since epoch {wording.epoch(best)}"
+            since = "" if best == comparison.before.epoch else since
             verdicts[f"{quantity}_status"] = f"{direction}{since}, systematic"
     return verdicts
 
