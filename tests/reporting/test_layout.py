@@ -21,7 +21,9 @@ def frame(epochs=4):
 
 def cards_of(*placed):
     return [
-        card_of(Question(f"code_{at}", "A question?", section=part).answer(verdict, "So.", pd.DataFrame()))
+        card_of(
+            Question(f"code_{at}", "A question?", section=part).answer(verdict, "So.", pd.DataFrame()), {}
+        )
         for at, (part, verdict) in enumerate(placed)
     ]
 

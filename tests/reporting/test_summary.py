@@ -217,6 +217,7 @@ def test_the_code_of_the_page_and_of_brief_json_names_the_folder_of_the_run(tmp_
     brief = json.loads(CliRunner().invoke(main, ["diagnose", str(folder), "--json", "--brief"]).stdout)
     assert f"calibrate '{folder}' --epoch" in brief["code"]
     assert f"calibrate &#39;{folder}&#39; --epoch" in page.html
+    assert " RUN " not in re.sub(r"<script.*?</script>", "", page.html, flags=re.DOTALL)
 
 
 def test_a_figure_is_systematic_since_its_own_best_epoch():

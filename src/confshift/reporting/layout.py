@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from confshift.findings.commands import Places, in_place
 from confshift.findings.question import SEVERITIES, Finding
 from confshift.reporting.charts import CHARTS
 from confshift.reporting.charts.parts import Chart, ChartContext
@@ -85,8 +86,8 @@ def charts_of(part: str, context: ChartContext) -> list[Chart]:
     ]
 
 
-def card_of(finding: Finding) -> Card:
-    """Return a finding as the template shows it."""
+def card_of(finding: Finding, places: Places) -> Card:
+    """Return a finding as the template shows it, its command with the paths of the runs in place."""
     return {
         "code": finding.code,
         "section": finding.question.section,
@@ -96,7 +97,7 @@ def card_of(finding: Finding) -> Card:
         "details": finding.details,
         "severity": finding.severity,
         "next_step": finding.next_step,
-        "command": finding.command,
+        "command": in_place(finding.command, places),
         "evidence": text_table(finding.evidence),
     }
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
@@ -13,7 +13,7 @@ import pandas as pd
 from confshift.analysis.comparison import Comparison
 from confshift.analysis.history import History
 from confshift.findings import wording
-from confshift.findings.question import SEVERITIES, Finding
+from confshift.findings.question import SEVERITIES
 from confshift.findings.two_runs import course
 from confshift.reporting import footer
 from confshift.reporting.captions import READINGS, fill
@@ -70,7 +70,7 @@ def contents(story: Story) -> dict[str, Any]:
     highest = tables["epochs"]["loss"].max()
     return {
         **_words(story, values),
-        **_findings(story.findings, context),
+        **_findings(story, context),
         "new_glossary": Glossary,
         "pictures": pictures(specs, tables, paired=context.paired),
         "paired": context.paired,
@@ -88,9 +88,9 @@ def contents(story: Story) -> dict[str, Any]:
     }
 
 
-def _findings(findings: Sequence[Finding], context: ChartContext) -> dict[str, Any]:
+def _findings(story: Story, context: ChartContext) -> dict[str, Any]:
     """Return the findings by severity, and as they stand in the sections."""
-    cards = [card_of(finding) for finding in findings]
+    cards = [card_of(finding, story.places) for finding in story.findings]
     sections, others = lay_out(cards, context)
     by_severity = {
         severity: [card for card in cards if card["severity"] == severity] for severity in SEVERITIES
