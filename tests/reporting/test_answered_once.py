@@ -50,6 +50,28 @@ def test_a_report_computes_each_statistic_once(run, monkeypatch):
     assert len(made.findings) == 25
 
 
+def test_the_run_up_to_a_chosen_epoch_is_judged_once(run, monkeypatch):
+    judged, judge = [], history.judge
+
+    def counted(panel, *args, **options):
+        judged.append(len(panel.checkpoints))
+        return judge(panel, *args, **options)
+
+    monkeypatch.setattr(history, "judge", counted)
+    grown = [
+        Checkpoint.from_predictions(
+            Predictions(
+                (3 if at == 4 else 1) * checkpoint.predictions.logits, checkpoint.predictions.targets
+            ),
+            epoch=checkpoint.epoch,
+        )
+        for at, checkpoint in enumerate(run)
+    ]
+    made = report(grown, after=4)
+    assert made.change.loc["loss", "change_low"] > 0
+    assert sorted(judged) == [5, 6]
+
+
 def test_every_finding_of_a_report_has_a_severity_that_its_verdict_explains(run):
     for finding in report(run).findings:
         assert finding.severity in SEVERITIES

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 
 import numpy as np
 import pandas as pd
@@ -329,6 +329,12 @@ class History:
             for name, panel in self.panels
         )
         return History(tuple((name, stack(part)) for name, part in parts if part), groups=self.groups)
+
+    @cached_property
+    def until(self) -> Callable[[int], History]:
+        """Return the history of the first so many of the main checkpoints, as judged then; made once each."""
+        first, split, looks, groups = self.main.checkpoints, self.split, self.looks, self.groups
+        return cache(lambda number: summarize(first[:number], split=split, looks=looks, groups=groups))
 
     @cached_property
     def same_rate(self) -> pd.DataFrame:

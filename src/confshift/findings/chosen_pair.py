@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import math
 
-import pandas as pd
-
 from confshift.analysis.comparison import Comparison
 from confshift.analysis.history import History
 from confshift.findings.left_out import zero_samples
-from confshift.findings.told import is_told
+from confshift.findings.told import excludes_0, is_told
 from confshift.findings.wording import NOTHING, epoch, nats, percent, points, rose_or_fell
 
 
@@ -101,8 +99,3 @@ def accuracy_clause(history: History, comparison: Comparison) -> str:
     if excludes_0(row):
         return "accuracy did not fall beyond what picking the best epoch explains"
     return "accuracy did not change measurably"
-
-
-def excludes_0(row: pd.Series) -> bool:
-    """Tell whether an interval of `Comparison.change` excludes 0."""
-    return bool(row["change_low"] > 0 or row["change_high"] < 0)

@@ -9,6 +9,7 @@ import pandas as pd
 from confshift.analysis.comparison import SIDES, Comparison
 from confshift.findings.left_out import zero_samples
 from confshift.findings.question import Finding, Question, Verdict
+from confshift.findings.told import excludes_0
 from confshift.findings.wording import (
     NOTHING,
     apart,
@@ -48,7 +49,7 @@ def loss_change(comparison: Comparison, *, names: tuple[str, str] | None = None)
     loss, accuracy = change.loc["loss"], change.loc["accuracy"]
     by = f" by {nats(abs(loss['change']))} nats" if abs(loss["change"]) > NOTHING else ""
     before, after = comparison.infinite_samples
-    significant = loss["change_low"] > 0 or loss["change_high"] < 0 or bool(before) != bool(after)
+    significant = excludes_0(loss) or bool(before) != bool(after)
     same = bool((comparison.samples["direction"] == "unchanged").all())
     verdict: Verdict = "no" if same else "yes" if significant else "cannot tell"
     moved = f"{rose_or_fell(loss['change'])}{by}"
@@ -77,7 +78,7 @@ def loss_change(comparison: Comparison, *, names: tuple[str, str] | None = None)
 
 
 def _accuracy(row: pd.Series) -> str:
-    if row["change_low"] > 0 or row["change_high"] < 0:
+    if excludes_0(row):
         return f"accuracy {rose_or_fell(row['change'])} by {points(abs(row['change'])).lstrip('+')}"
     return f"accuracy did not change measurably ({percent(row['after'])})"
 

@@ -7,14 +7,14 @@ import math
 import pandas as pd
 
 from confshift.analysis.comparison import Comparison
-from confshift.analysis.history import History, summarize
+from confshift.analysis.history import History
 from confshift.checkpoint import Checkpoint
 from confshift.findings.question import Finding
 from confshift.findings.wording import count
 from confshift.recalibration import FEW_WRONG
 
 #: The series of `History.rise` that judges a quantity of `Comparison.change`, and the sign of harm.
-_JUDGES = {
+JUDGES = {
     "loss": ("loss", 1),
     "refinement_loss": ("refinement_loss", 1),
     "error_rate": ("error_rate", 1),
@@ -61,9 +61,8 @@ def within_choice(history: History, comparison: Comparison, quantity: str) -> bo
     The interval of a pair does not know that its first epoch is the best before the other. The verdict on the
     run up to there does: where it sees nothing beyond sampling error, the interval shows nothing either.
     """
-    series, harm = _JUDGES[quantity]
-    row = comparison.change.loc[quantity]
-    if not (_excludes_0(row) and harm * row["change"] > 0):
+    series, _ = JUDGES[quantity]
+    if not is_harm(comparison, quantity):
         return False
     run = _run_of_choice(history, comparison)
     if run is None or run.rise.loc[series, "last_epoch"] != comparison.after.epoch:
@@ -71,8 +70,15 @@ def within_choice(history: History, comparison: Comparison, quantity: str) -> bo
     return math.isnan(run.rise.loc[series, "since"])
 
 
-def _excludes_0(row: pd.Series) -> bool:
+def excludes_0(row: pd.Series) -> bool:
+    """Tell whether the interval of a row of `Comparison.change` excludes 0."""
     return bool(row["change_low"] > 0 or row["change_high"] < 0)
+
+
+def is_harm(comparison: Comparison, quantity: str) -> bool:
+    """Tell whether a quantity got worse by the interval of these two checkpoints alone."""
+    row = comparison.change.loc[quantity]
+    return excludes_0(row) and bool(JUDGES[quantity][1] * row["change"] > 0)
 
 
 def _run_of_choice(history: History, comparison: Comparison) -> History | None:
@@ -84,14 +90,18 @@ def _run_of_choice(history: History, comparison: Comparison) -> History | None:
         return history
     if history.pair_ending_at(after)[0] is not comparison.before:
         return None
-    until = checkpoints[: checkpoints.index(after) + 1]
-    return summarize(until, split=history.split, looks=history.looks, groups=history.groups)
+    return history.until(checkpoints.index(after) + 1)
 
 
 def is_told(history: History, comparison: Comparison, quantity: str) -> bool:
     """Tell whether a quantity changed beyond its error, and beyond what picking the best epoch explains."""
-    told = _excludes_0(comparison.change.loc[quantity])
+    told = excludes_0(comparison.change.loc[quantity])
     return told and not within_choice(history, comparison, quantity)
+
+
+def wrong_samples(checkpoint: Checkpoint) -> int:
+    """Return how many samples with a finite loss are wrong."""
+    return int((~checkpoint.columns["correct"] & checkpoint.columns["finite"]).sum())
 
 
 def rests_on(checkpoint: Checkpoint) -> str:
@@ -100,8 +110,7 @@ def rests_on(checkpoint: Checkpoint) -> str:
     What it costs to be wrong is known from these samples alone: the fit follows them, and the loss that it
     leaves reads too low.
     """
-    scored = checkpoint.columns["finite"]
-    wrong = int((~checkpoint.columns["correct"] & scored).sum())
+    wrong = wrong_samples(checkpoint)
     return f"rests on {count(wrong, 'wrong sample')} only" if 0 < wrong < FEW_WRONG else ""
 
 

@@ -9,11 +9,11 @@ from confshift.analysis.comparison import Comparison
 from confshift.analysis.history import History
 from confshift.analysis.series import STATUSES
 from confshift.findings.answer import Answer
-from confshift.findings.chosen_pair import excludes_0
 from confshift.findings.diverged import opening_of_divergence, since_when
 from confshift.findings.left_out import opening, pair_opening, zero_samples
 from confshift.findings.question import Finding
 from confshift.findings.steps import keep, step_of
+from confshift.findings.told import excludes_0
 from confshift.findings.wording import count, epoch, nats, points
 
 #: A name with more words or letters makes no short sentence.

@@ -10,7 +10,7 @@ from confshift.analysis.decomposition import TRANSITIONS
 from confshift.analysis.history import History
 from confshift.findings import wording
 from confshift.findings.commands import in_place
-from confshift.findings.told import is_judged, is_last, within_choice
+from confshift.findings.told import JUDGES, is_harm, is_judged, is_last, within_choice
 from confshift.recalibration import biases_take_part
 from confshift.reporting.subject import Story
 
@@ -79,10 +79,6 @@ def verdicts(history: History, comparison: Comparison) -> dict[str, str]:
     return verdicts
 
 
-#: The series that judges a figure, and the direction of harm.
-_JUDGES = {"accuracy": ("error_rate", "down"), "calibrated": ("refinement_loss", "up")}
-
-
 def _other_verdicts(history: History, comparison: Comparison) -> dict[str, str]:
     """Return what the run's verdicts say of accuracy and calibrated loss.
 
@@ -91,14 +87,14 @@ def _other_verdicts(history: History, comparison: Comparison) -> dict[str, str]:
     verdict takes it for.
     """
     verdicts = {}
-    for quantity, (series, direction) in _JUDGES.items():
-        row = history.rise.loc[series]
+    for quantity in ("accuracy", "calibrated"):
+        series, sign = JUDGES[_QUANTITIES[quantity]]
+        row, direction = history.rise.loc[series], "up" if sign > 0 else "down"
         if row["last_epoch"] != comparison.after.epoch:
             continue
         if row["status"] != "systematic":
-            ends = comparison.change.loc[_QUANTITIES[quantity], ["change_low", "change_high"]]
-            is_harm = ends["change_low"] > 0 if direction == "up" else ends["change_high"] < 0
-            if is_harm and is_judged(history, comparison) and row["status"] in _VERDICTS:
+            is_known = is_judged(history, comparison) and row["status"] in _VERDICTS
+            if is_known and is_harm(comparison, _QUANTITIES[quantity]):
                 words = _VERDICTS[row["status"]]
                 verdicts[f"{quantity}_status"] = words if direction == "up" else _of_a_fall(words)
         else:
