@@ -149,6 +149,12 @@ class Comparison:
         """The change by transition and direction, always 12 rows; see `decomposition.cells_of`."""
         return decomposition.cells_of(self.panel, _BEFORE, _AFTER, self._codes_of(self.panel))
 
+    @property
+    def by_transition(self) -> pd.Series:
+        """What the samples of each transition add to the change, in nats, over both directions."""
+        sums: pd.Series = self.cells["contribution"].groupby(level="transition", observed=True).sum()
+        return sums
+
     @cached_property
     def classes(self) -> pd.DataFrame:
         """The change by true class; see `decomposition.classes_of`."""

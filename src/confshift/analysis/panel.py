@@ -93,6 +93,10 @@ class Panel:
         """The epochs of the checkpoints, in their order."""
         return np.array([checkpoint.epoch for checkpoint in self.checkpoints])
 
+    def checkpoint_at(self, epoch: float) -> Checkpoint:
+        """Return the checkpoint of an epoch that the panel has."""
+        return next(checkpoint for checkpoint in self.checkpoints if checkpoint.epoch == epoch)
+
     @cached_property
     def class_labels(self) -> pd.Index[str]:
         """The class names, made unique where two classes share one."""

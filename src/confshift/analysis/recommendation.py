@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-import numpy as np
 import pandas as pd
 
 from confshift.analysis.causes.divergence import Divergence
@@ -56,7 +55,7 @@ def richer_than(recommendation: Recommendation, panel: Panel) -> Richer | None:
     It does not where they take too long, where there are too few samples for them, where few samples are
     wrong, and where labels look wrong: only a temperature allows for that.
     """
-    checkpoint = panel.checkpoints[int(np.flatnonzero(panel.epochs == recommendation.epoch)[0])]
+    checkpoint = panel.checkpoint_at(recommendation.epoch)
     is_cheap = len(checkpoint) * len(checkpoint.class_names) <= _CHEAP
     if recommendation.method == "label_noise_temperature" or not is_cheap:
         return None
@@ -96,14 +95,10 @@ def row_to_keep(panel: Panel, best: pd.DataFrame) -> tuple[pd.Series, str]:
     loss, rest, accuracy = (best.loc[name] for name in ("loss", "refinement_loss", "accuracy"))
     if not math.isfinite(loss["loss"]):
         return accuracy, "the best by accuracy, as no loss is finite"
-    by_rest, by_loss = (_gain(_checkpoint(panel, row)) for row in (rest, loss))
+    by_rest, by_loss = (_gain(panel.checkpoint_at(row["epoch"])) for row in (rest, loss))
     if rest["loss"] - by_rest <= loss["loss"] - by_loss:
         return rest, "the lowest loss once calibrated"
     return loss, "the lowest loss"
-
-
-def _checkpoint(panel: Panel, row: pd.Series) -> Checkpoint:
-    return panel.checkpoints[int(np.flatnonzero(panel.epochs == row["epoch"])[0])]
 
 
 def _gain(checkpoint: Checkpoint) -> float:
@@ -113,7 +108,7 @@ def _gain(checkpoint: Checkpoint) -> float:
 
 def _recalibrated(panel: Panel, row: pd.Series, reason: str, wrong_labels: bool) -> Recommendation:
     """Return a checkpoint with the recalibration that gains something beyond its error, if one does."""
-    choice = choose(_checkpoint(panel, row), quick=True, wrong_labels=wrong_labels)
+    choice = choose(panel.checkpoint_at(row["epoch"]), quick=True, wrong_labels=wrong_labels)
     trial = choice.recommended
     caution = f"; {choice.caution}" if choice.caution else ""
     return Recommendation(

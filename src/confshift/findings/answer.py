@@ -15,7 +15,7 @@ from confshift.findings.question import Finding
 from confshift.findings.reasons import action_of, reason_of
 from confshift.findings.run_kind import kind_of
 from confshift.findings.steps import Step, steps_of
-from confshift.findings.told import is_judged
+from confshift.findings.told import is_judged, wrong_samples
 from confshift.findings.wording import count, epoch, nats, rose_or_fell
 from confshift.recalibration import FEW_WRONG
 
@@ -131,10 +131,9 @@ def _over_finite(comparison: Comparison) -> str:
 def _few_wrong(history: History) -> str:
     """Say that a temperature would rest on few wrong samples, at the checkpoint to keep."""
     kept = history.recommendation.epoch
-    checkpoint = next(checkpoint for checkpoint in history.main.checkpoints if checkpoint.epoch == kept)
-    scored = checkpoint.columns["finite"]
-    wrong = int((~checkpoint.columns["correct"] & scored).sum())
-    if not scored.any() or wrong >= FEW_WRONG:
+    checkpoint = history.main.checkpoint_at(kept)
+    wrong = wrong_samples(checkpoint)
+    if not checkpoint.columns["finite"].any() or wrong >= FEW_WRONG:
         return ""
     number = count(wrong, "wrong sample") if wrong else "no wrong sample"
     only = f"{'is' if wrong < 2 else 'are'} {'only ' if wrong else ''}{number}"

@@ -8,7 +8,6 @@ import pandas as pd
 
 from confshift.analysis.comparison import Comparison
 from confshift.analysis.history import History
-from confshift.checkpoint import Checkpoint
 from confshift.findings.told import is_judged, is_told
 from confshift.findings.wording import epoch, nats, points
 
@@ -27,7 +26,7 @@ def _main_transition(history: History, comparison: Comparison) -> str:
     """Return the transition with at least half of the rise; "" where none has, or the rise is unsure."""
     if not (is_judged(history, comparison) and is_told(history, comparison, "loss")):
         return ""
-    net = comparison.cells["contribution"].groupby(level="transition").sum()
+    net = comparison.by_transition
     main = str(net.idxmax())
     return main if net[main] >= _MAIN * comparison.change.loc["loss", "change"] else ""
 
@@ -44,16 +43,12 @@ def rise_of_loss(history: History, comparison: Comparison) -> str:
 def _fault_of_confidence(history: History) -> str:
     """Say what the model became between the epochs of the verdict: overconfident, underconfident; or ""."""
     before, after = (
-        _checkpoint(history, history.rise.loc["loss", name]).temperature
+        history.main.checkpoint_at(history.rise.loc["loss", name]).temperature
         for name in ("best_epoch", "last_epoch")
     )
     if after > 1 and after > before:
         return "overconfident"
     return "underconfident" if after < 1 and after < before else ""
-
-
-def _checkpoint(history: History, at: float) -> Checkpoint:
-    return next(checkpoint for checkpoint in history.main.checkpoints if checkpoint.epoch == at)
 
 
 def _confidence(rise: str, history: History, comparison: Comparison) -> str:

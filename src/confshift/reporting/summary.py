@@ -293,7 +293,7 @@ def _compared(comparison: Comparison) -> dict[str, Any]:
 
 
 def _amounts(comparison: Comparison) -> dict[str, Any]:
-    net = comparison.cells["contribution"].groupby(level="transition", observed=True).sum()
+    net = comparison.by_transition
     change = comparison.change["change"]
     return {
         "loss": _rounded(change["loss"]),
