@@ -1,7 +1,7 @@
 # Only python3, make and pip are assumed; everything else goes into .venv, in the versions of constraints.txt.
 #
 #   make demo      train a small network, inspect every epoch, write reports/demo.html
-#   make test      everything: make check, doctests, tests, the blocks of the README
+#   make test      everything: make check, doctests, tests, the blocks of the README and of docs/
 #   make check     format, lint, strict types
 #   make reports   run the examples; each writes its page to reports/
 #   make screens   small pictures of the page in every state, to reports/screens/; needs chromium

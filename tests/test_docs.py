@@ -95,13 +95,3 @@ def test_a_dead_link_or_a_request_to_another_host_is_found(site, html, fault):
 def test_a_request_of_a_style_sheet_is_found(site):
     (site / "style.css").write_text("@font-face { src: url(https://x.org/f.woff2) }")
     assert faults(site) == ["style.css loads https://x.org/f.woff2"]
-
-
-def test_the_readme_has_the_sections_that_are_pages_of_the_site(site):
-    from readme_pages import pages_of_readme
-
-    pages = pages_of_readme()
-    assert {"start", "recalibration", "questions", "numbers", "verdicts", "commands", "limits"} == set(pages)
-    assert "confshift.calibrate(" in pages["recalibration"]
-    assert "confshift.calibrate(" not in pages["start"]
-    assert not [name for name, text in pages.items() if "](docs/" in text or "](#" in text]

@@ -116,3 +116,20 @@ def test_a_failing_block_is_named_by_its_line():
 def test_commands_are_taken_with_the_output_that_follows_them():
     code = "$ pip install confshift\n$ confshift report 'runs/a b'  # a page\nwrote ...\n$ confshift --help\n"
     assert commands(code) == [(["report", "runs/a b"], "wrote ...\n"), (["--help"], "")]
+
+
+def anchors(text):
+    """Return the anchors of a page's headings."""
+    headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_the_readme_is_short_and_every_link_in_it_leads_somewhere():
+    text = README.read_text(encoding="utf-8")
+    assert text.count("\n") <= 120, "what is longer is a page of docs/"
+    links = re.findall(r"\]\(([^)#]*)#?([^)]*)\)", text)
+    assert len(links) > 10
+    for file, anchor in links:
+        page = README.parent / file
+        assert page.is_file(), file
+        assert not anchor or anchor in anchors(page.read_text(encoding="utf-8")), f"{file}#{anchor}"

@@ -1,4 +1,4 @@
-"""What mkdocs does beside its own work: pages out of the README, pictures, a check of the built site."""
+"""What mkdocs does beside its own work: the pages of reports/, pictures, a check of the built site."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from typing import Any
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files
-from readme_pages import ROOT, pages_of_readme
 from site_faults import faults
+
+ROOT = Path(__file__).parents[2]
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
@@ -22,10 +23,10 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add the README's sections as pages, and the pictures and pages of `reports/`."""
-    for name, text in pages_of_readme().items():
-        files.append(File.generated(config, f"{name}.md", content=text))
+    """Add what `reports/` holds: its answers as a page, the pictures, the pages of the examples."""
     reports = ROOT / "reports"
+    answers = (reports / "README.md").read_text("utf-8").partition("\n## The page in every state")[0]
+    files.append(File.generated(config, "questions.md", content=answers.replace("](t", "](../reports/t")))
     for path in [*reports.glob("*.png"), *reports.glob("screens/*.webp"), *reports.glob("t*.html")]:
         files.append(File.generated(config, path.relative_to(ROOT).as_posix(), abs_src_path=str(path)))
     return files
