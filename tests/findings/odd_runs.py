@@ -7,6 +7,7 @@ from functools import cache
 import numpy as np
 from real_runs import checkpoints_of
 
+from confshift.analysis.comparison import compare
 from confshift.analysis.history import summarize
 from confshift.checkpoint import Checkpoint
 from confshift.predictions import Predictions
@@ -84,4 +85,17 @@ def history_of(name):
         return summarize(checkpoints_of(name))
     return summarize(
         Checkpoint.from_predictions(Predictions(z, TARGETS), epoch=epoch) for epoch, z in enumerate(ODD[name])
+    )
+
+
+def noisier(samples, seed, *, growth, noise, signal=1.0):
+    """Compare logits of few samples and 4 classes with the same ones, multiplied and with noise added."""
+    random = np.random.default_rng(seed)
+    targets = random.integers(0, 4, samples)
+    logits = random.normal(size=(samples, 4))
+    logits[np.arange(samples), targets] += 1.5
+    logits *= signal
+    sides = (logits, growth * (logits + noise * random.normal(size=logits.shape)))
+    return compare(
+        *(Checkpoint.from_predictions(Predictions(z, targets), epoch=e) for e, z in enumerate(sides))
     )

@@ -55,6 +55,15 @@ def test_a_rise_of_confidence_alone_ends_in_keep_and_calibrate(confident):
     assert f"the lowest loss once calibrated: {nats(choice.loss)} nats expected" in step.text
 
 
+def test_most_of_a_rise_is_overconfidence_only_where_that_is_beyond_its_error():
+    history = named_run("the first is the best")
+    comparison = compare(*history.pair)
+    change = comparison.change["change"]
+    assert change["calibration_loss"] > change["loss"] / 2
+    assert "Most of that" not in answer_of(history, comparison).why
+    assert "Most of that is overconfidence, but" in answer_of(named_run("imbalanced")).why
+
+
 @pytest.fixture(scope="module")
 def unlearning():
     """A run whose logits lose the signal again, late."""

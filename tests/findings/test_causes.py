@@ -8,10 +8,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from odd_runs import noisier
 
 from confshift.analysis.comparison import compare
 from confshift.analysis.history import summarize
-from confshift.analysis.rise import Judgement
+from confshift.analysis.rise import SMALL, Judgement
 from confshift.checkpoint import Checkpoint, Provenance
 from confshift.findings.causes import about_causes, lost_information, scale_growth
 from confshift.findings.question import VERDICTS
@@ -141,6 +142,24 @@ def test_a_tiny_loss_of_refinement_beside_a_large_rise_is_small():
     found = causes_of(run_of([logits, (logits + 0.35 * noise) * 8], targets))
     assert found["lost_information"].verdict != "yes"
     assert "real but small" in found["lost_information"].sentence
+
+
+def test_growth_is_named_only_where_it_is_most_of_the_rise_beyond_its_error():
+    comparison = noisier(80, 2, growth=3, noise=0.8)
+    parts = comparison.scale[["scale", "shape"]].sum()
+    assert parts["scale"] > parts["shape"] > 0
+    assert comparison.change.loc["calibration_loss", "change_low"] > 0
+    assert scale_growth(comparison).verdict == "cannot tell"
+
+
+@pytest.mark.parametrize(("growth", "is_small"), [(3, False), (4, True)])
+def test_what_calibration_leaves_rose_little_only_where_its_error_allows_it(growth, is_small):
+    comparison = noisier(600, 0, growth=growth, noise=0.2, signal=1.4)
+    refinement, loss = (comparison.change.loc[name] for name in ("refinement_loss", "loss"))
+    assert 0 < refinement["change_low"] < refinement["change"] < SMALL * loss["change"]
+    finding = lost_information(summarize([comparison.before, comparison.after]), comparison)
+    assert finding.verdict == ("no" if is_small else "cannot tell")
+    assert ("real but small" in finding.sentence) == is_small
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from odd_runs import noisier
 
 from confshift.analysis.comparison import compare
+from confshift.analysis.shares import excess_of, part_of_classes, part_of_pair
 from confshift.checkpoint import Checkpoint
 from confshift.errors import ConfshiftError
 from confshift.findings.change import about_change
@@ -314,13 +316,48 @@ def test_groups_make_a_share_less_certain():
     assert findings_of(grouped)["few_classes"].verdict == "cannot tell"
 
 
-def test_the_error_of_the_rise_is_in_the_half_that_a_temperature_repairs(base):
-    logits, targets = base
-    comparison = comparison_of(logits, 1.6 * with_more_mistakes(logits, targets, every=40), targets)
-    left = comparison.panel.scaled[1] - comparison.panel.scaled[0]
-    excess = comparison.beyond_share(left, 0.5)
-    verdict = "yes" if excess.high < 0 else "no" if excess.low > 0 else "cannot tell"
+def test_the_largest_share_is_no_claim_while_its_error_reaches_the_limit():
+    # The pair is .40 of this rise and its limit .25, in either half too; its error reaches below.
+    comparison = with_a_class_that_carries(0.35, 12, seed=0)
+    assert all(interval.estimate > 0 > interval.low for interval in halves_of_the_largest_pair(comparison))
+    assert findings_of(comparison)["one_competitor"].verdict == "cannot tell"
+
+
+def halves_of_the_largest_pair(comparison):
+    excess = excess_of(comparison, part_of_pair(comparison), 0.25)
+    return excess.chosen, excess.held_out
+
+
+def test_a_share_below_its_limit_is_spread_only_where_its_error_allows_it():
+    few, many = (with_a_class_that_carries(0.4, each, seed=each // 20) for each in (10, 20))
+    for comparison, verdict in ((few, "cannot tell"), (many, "no")):
+        excess = excess_of(comparison, part_of_classes(comparison, 1), 0.5)
+        assert excess.chosen.estimate < 0
+        assert findings_of(comparison)["few_classes"].verdict == verdict
+
+
+@pytest.mark.parametrize(
+    ("seed", "growth", "noise", "without_error", "verdict"),
+    [(4, 3.0, 0.2, "yes", "cannot tell"), (1, 1.0, 0.5, "cannot tell", "no")],
+)
+def test_the_error_of_the_rise_is_in_the_half_that_a_temperature_repairs(
+    seed, growth, noise, without_error, verdict
+):
+    comparison = noisier(150, seed, growth=growth, noise=noise)
+    assert comparison.change.loc["loss", "change_low"] > 0
+    scaled, half = comparison.panel.scaled, comparison.change.loc["loss", "change"] / 2
+    left = comparison.interval(scaled[1] - scaled[0])  # as if the rise had no error
+    assert without_error == ("yes" if left.high < half else "no" if left.low > half else "cannot tell")
     assert findings_of(comparison)["temperature_repairs"].verdict == verdict
+
+
+@pytest.mark.parametrize(("growth", "largest"), [(1.5, "mistake_cost"), (1.0, "error_rate")])
+def test_the_largest_part_of_a_rise_is_named_only_beyond_its_error(growth, largest):
+    comparison = noisier(100, 2, growth=growth, noise=1.0)
+    assert comparison.account["contribution"].idxmax() == largest
+    assert comparison.change.loc["loss", "change_low"] > 0
+    assert comparison.change.loc["mistake_cost", "change_low"] > 0
+    assert findings_of(comparison)["dearer_mistakes"].verdict == "cannot tell"
 
 
 def test_a_few_samples_are_a_handful_only_if_they_have_most_of_the_increases():
