@@ -139,11 +139,11 @@ async function start() {
   write();
   if (pair) writeAddress();
   returnToPlace();
-  for (const figure of all(".figure[data-chart]")) {
+  await inTurns(all(".figure[data-chart]"), async figure => {
     await draw(figure);
+    sight.observe(figure);
     if (!following.touched) returnToPlace();
-    await pause();
-  }
+  });
   document.body.dataset.ready = Math.round(performance.now());
   await refreshAll();
 }

@@ -23,10 +23,11 @@ async function draw(figure) {
   await refresh(figure);
 }
 
-const near = figure => {
-  const box = figure.getBoundingClientRect();
-  return box.bottom > -200 && box.top < innerHeight + 200;
-};
+// The figures in sight, or nearly. To ask for their boxes instead would lay out the page once more at each choice.
+const inSight = new Set();
+const sight = new IntersectionObserver(seen => {
+  for (const {target, isIntersecting} of seen) inSight[isIntersecting ? "add" : "delete"](target);
+}, {rootMargin: "200px 0px"});
 
 // A figure that is being drawn has no chart yet; it refreshes itself once it has.
 async function refresh(figure) {
@@ -44,18 +45,23 @@ async function refresh(figure) {
 const TURN = 40;  // milliseconds
 const pause = () => new Promise(resolve => setTimeout(resolve));
 
-// Refreshes the charts in sight at once, the others in turns too short to notice.
+// Works on figures in turns too short to notice, until the work answers false.
+async function inTurns(figures, work) {
+  let since = performance.now();
+  for (const figure of figures) {
+    if (await work(figure) === false) return false;
+    if (performance.now() - since < TURN) continue;
+    await pause();
+    since = performance.now();
+  }
+  return true;
+}
+
+// Refreshes the charts in sight at once, the others in turns.
 async function refreshAll() {
   const snapshot = state, figures = Array.from(charts.values(), chart => chart.figure);
-  for (const figure of figures.filter(near)) await refresh(figure);
-  let since = 0;
-  for (const figure of figures) {
-    if (performance.now() - since > TURN) {
-      await pause();
-      since = performance.now();
-    }
-    if (state !== snapshot) return;
-    await refresh(figure);
-  }
-  document.body.dataset.shown = `${state.before},${state.after}`;
+  for (const figure of figures.filter(figure => inSight.has(figure))) await refresh(figure);
+  await pause();
+  const isDone = await inTurns(figures, figure => state === snapshot && refresh(figure));
+  if (isDone && state === snapshot) document.body.dataset.shown = `${state.before},${state.after}`;
 }

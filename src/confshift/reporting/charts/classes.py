@@ -107,7 +107,7 @@ def competitors_chart(context: ChartContext, _: str) -> Spec:
     strength = alt.Scale(domainMin=0, range=[0, 0.85])
     squares = base.mark_rect(stroke="var(--card)").encode(
         color=alt.Color("direction:N", scale=signs, legend=None),
-        opacity=alt.Opacity("size:Q", scale=strength, legend=None),
+        fillOpacity=alt.FillOpacity("size:Q", scale=strength, legend=None),
     )
     texts = base.mark_text(fontSize=10).encode(text=alt.Text("text:N"))
     return layered(squares, texts) if context.classes <= _LABELLED else layered(squares)

@@ -121,7 +121,9 @@ def _before_and_after(base: alt.Chart, context: ChartContext) -> list[alt.Chart]
     """Draw bars of the later side, and outlines of the earlier one above them."""
     tint = alt.Color("side:N", scale=side_scale())
     bars = (
-        filtered(base, "datum.side == 'after'").mark_bar(orient="vertical", opacity=0.75).encode(color=tint)
+        filtered(base, "datum.side == 'after'")
+        .mark_bar(orient="vertical", fillOpacity=0.75)
+        .encode(color=tint)
     )
     if not context.paired:
         return [bars]

@@ -77,7 +77,7 @@ def _hover() -> alt.Chart:
         tip("temperature:Q", "temperature", ".3f"),
     ]
     rule: alt.Chart = (
-        table("epochs").mark_rule(strokeWidth=8, opacity=0).encode(x=alt.X("epoch:Q"), tooltip=tooltip)
+        table("epochs").mark_rule(strokeWidth=8, strokeOpacity=0).encode(x=alt.X("epoch:Q"), tooltip=tooltip)
     )
     return rule
 

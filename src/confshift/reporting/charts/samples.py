@@ -28,7 +28,9 @@ def scatter_chart(_: ChartContext, __: str) -> Spec:
     shapes = ["circle", "triangle-down", "triangle-up", "square"]
     shape = alt.Shape("transition:N", scale=alt.Scale(domain=list(TRANSITION_LABELS.values()), range=shapes))
     diagonal = table("even").mark_line(stroke="var(--soft)", strokeDash=[3, 3], strokeWidth=1)
-    dots = table("samples").mark_point(filled=True, size=26, opacity=0.6, cursor="pointer", tooltip=WHOLE_ROW)
+    dots = table("samples").mark_point(
+        filled=True, size=26, opacity=1, fillOpacity=0.6, cursor="pointer", tooltip=WHOLE_ROW
+    )
     ring = table("pinned").mark_point(size=170, stroke="var(--text)", strokeWidth=2, filled=False)
     return layered(
         diagonal.encode(x=x, y=y),
