@@ -59,7 +59,7 @@ def make_logits() -> MakeLogits:
 def browser() -> Iterator[Any]:
     """Start a headless chromium by selenium; skip without one, but fail where CI=true promised it."""
     if missing_chromium():
-        message = "this test wants Debian's chromium and chromium-driver: apt-get install them"
+        message = "this test needs Debian's chromium and chromium-driver: apt-get install them"
         if os.environ.get("CI") == "true":
             pytest.fail(message)
         pytest.skip(message)

@@ -104,7 +104,7 @@ def photograph(browser: Any, screen: Screen, path: Path) -> Image.Image:
 
 def main() -> None:
     if missing_chromium():
-        sys.exit("this script wants Debian's chromium and chromium-driver: apt-get install them")
+        sys.exit("this script needs Debian's chromium and chromium-driver: apt-get install them")
     FOLDER.mkdir(exist_ok=True)
     browser = start_chromium()
     try:
