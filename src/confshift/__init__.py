@@ -9,7 +9,8 @@ if TYPE_CHECKING:
     from confshift.analysis.comparison import Comparison, compare
     from confshift.analysis.history import History, summarize
     from confshift.checkpoint import Checkpoint
-    from confshift.collection.collector import inspect
+    from confshift.collection.collector import Collector
+    from confshift.collection.inspection import inspect
     from confshift.errors import ConfshiftError
     from confshift.findings.diagnosis import diagnose
     from confshift.findings.question import Finding
@@ -24,6 +25,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Calibration",
     "Checkpoint",
+    "Collector",
     "Comparison",
     "ConfshiftError",
     "Finding",
@@ -43,6 +45,7 @@ __all__ = [
 _HOMES = {
     "Calibration": "reporting.calibration_file",
     "Checkpoint": "checkpoint",
+    "Collector": "collection.collector",
     "Comparison": "analysis.comparison",
     "ConfshiftError": "errors",
     "Finding": "findings.question",
@@ -53,7 +56,7 @@ _HOMES = {
     "calibrate": "reporting.calibration_file",
     "compare": "analysis.comparison",
     "diagnose": "findings.diagnosis",
-    "inspect": "collection.collector",
+    "inspect": "collection.inspection",
     "plot": "reporting.plotting",
     "report": "reporting.page",
     "summarize": "analysis.history",

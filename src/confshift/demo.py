@@ -27,7 +27,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 from tqdm import tqdm
 
-from confshift.collection.collector import inspect
+from confshift.collection.inspection import inspect
 from confshift.errors import ConfshiftError
 from confshift.storage.run import Run
 

@@ -13,7 +13,7 @@ from torch import nn
 from toy_training import CLASSES, FEATURES, INPUTS, SAMPLES, make_batches, make_loader, make_model
 
 from confshift import Run, inspect
-from confshift.collection import buffers, collector, guards
+from confshift.collection import buffers, guards, inspection
 from confshift.collection.guards import one_at_a_time
 from confshift.collection.interrupts import Interrupts
 
@@ -129,7 +129,7 @@ def test_ctrl_c_ends_the_waiting_for_another_thread():
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
-@pytest.mark.parametrize("lock", [lambda: guards._changed, lambda: buffers._lock, collector.Bar.get_lock])
+@pytest.mark.parametrize("lock", [lambda: guards._changed, lambda: buffers._lock, inspection.Bar.get_lock])
 def test_a_child_that_is_forked_while_a_thread_holds_a_lock_inspects(tmp_path, lock):
     model, begun, over = make_model(), threading.Event(), threading.Event()
     buffers.give_back(buffers.take(SAMPLES, CLASSES, torch.float32))

@@ -76,8 +76,8 @@ class Rows:
         """Copy the rows of a batch."""
         if logits.shape[1] != self.classes or logits.dtype is not self.dtype:
             raise ConfshiftError(
-                f"the model returned {logits.shape[1]} logits of {logits.dtype} after {self.filled} samples "
-                f"with {self.classes} of {self.dtype}; pass a forward= that returns the same for every batch"
+                f"a batch has {logits.shape[1]} logits of {logits.dtype} a row, after {self.filled} rows "
+                f"with {self.classes} of {self.dtype}; return the same form for every batch (forward= can)"
             )
         end = self.filled + len(logits)
         if end > len(self._targets):

@@ -1,302 +1,233 @@
-"""The collector: one evaluation pass over a loader, then the save."""
+"""Collector: logits from an evaluation loop of the user's own, saved without a second pass."""
 
 from __future__ import annotations
 
-import logging
-import os
-import sys
-import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+import weakref
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from numpy.typing import ArrayLike
-from torch import Tensor, nn
-from torch.utils.data import DataLoader
-from tqdm import tqdm
 
 from confshift.checkpoint import Checkpoint
-from confshift.collection.batches import Reader, unwrapped
 from confshift.collection.buffers import Rows
 from confshift.collection.destination import Destination
-from confshift.collection.guards import undisturbed
-from confshift.collection.interrupts import Interrupts
-from confshift.collection.loaders import (
-    batch_count,
-    class_names_of,
-    warn_of_dropped,
-    warn_of_missing,
-    warn_of_shard,
-)
-from confshift.collection.model_checks import check_model
-from confshift.collection.random_states import modules_in
-from confshift.collection.sample_checks import check_samples
-from confshift.collection.sample_ids import IdSource, UnevenBatchError, identified
+from confshift.collection.evaluation import OUTPUTS, Evaluation
+from confshift.collection.loaders import class_names_of, shard_of, warn_of_dropped, warn_of_missing
+from confshift.collection.outputs import Source
+from confshift.collection.place import place_of
+from confshift.collection.ranks import rank_and_size
+from confshift.collection.row_checks import checked_rows
+from confshift.collection.sample_ids import SampledIds, identified
 from confshift.errors import ConfshiftError
-from confshift.input_checks import check_names, listed_names
+from confshift.input_checks import check_names
 from confshift.predictions import Predictions
 from confshift.storage.run import Run
 from confshift.storage.signed_json import plain
 
-_log = logging.getLogger("confshift")
-
-_OUTPUTS = ("logits", "probabilities")
+_ADDED = Source(added=True)
 
 
-def inspect(
-    model: nn.Module,
-    loader: Any,
-    *,
-    run: Run | Path | str | None = None,
-    split: str = "val",
-    epoch: float | None = None,
-    forward: Callable[[Any, Any], tuple[Any, Any]] | None = None,
-    sample_ids: ArrayLike | str | Callable[[Any], Any] | None = None,
-    class_names: Sequence[str] | Mapping[int, str] | None = None,
-    ignore_index: int | None = -100,
-    outputs: str = "logits",
-    metadata: Mapping[str, Any] | None = None,
-    logged: Mapping[str, float] | None = None,
-    check: bool | None = None,
-    strict: bool = False,
-) -> Checkpoint:
-    """Evaluate a model on every sample of a loader and save its logits.
+class Collector:
+    """Collects the logits of one evaluation, batch by batch, from a loop of your own, and saves them.
 
-    This is the evaluation loop: it returns the loss and the accuracy, and leaves the training as it was, also
-    after an error or Ctrl-C: the mode of each submodule, weights, gradients, buffers, autocast, random
-    states. What a model, dataset or sampler changes in its own attributes stays changed. Do not pass a loader
-    that a training loop is iterating over, and let no other thread train the model meanwhile.
+    Make one for each evaluation; :func:`confshift.inspect` is the loop to use where there is none yet.
+    Nothing is done to the model: eval mode and `torch.no_grad()` are the loop's business.
 
     Parameters
     ----------
-    model : torch.nn.Module
-        Compiled or wrapped in DataParallel or DistributedDataParallel is fine.
-    loader : iterable of batches
-        A DataLoader, or anything that can be iterated over. A batch is a tuple (inputs, targets, ...), a
-        dict or the like whose targets are called labels, label, target, targets or y.
     run : Run or path, optional
         Where to save. Without it, a new folder `runs/<date>-<time>` of this process.
     split : str
         "val", "train" or any other name.
     epoch : float, optional
         By default counted 1, 2, 3, ...; 0 is before training.
-    forward : callable, optional
-        `forward(model, batch) -> (logits, targets)` where the batch or the model's output has another form;
-        logits of shape (n, K), targets of shape (n,). The batch has been moved to the model's device.
-    sample_ids : array_like, str or callable, optional
-        Which sample is which: an array of shape (N,) in the loader's order, the name of a field of the
-        batch, or a function batch -> ids. Without it, what the loader's sampler gives, so that a shuffled
-        loader is fine; else a hash of each sample; a list of batches goes by its order.
+    loader : DataLoader, optional
+        The loader that the loop is about to iterate over, once. Its sampler then says which sample is which,
+        so that it may shuffle, and `save` refuses rows that are not those of a whole pass. Without it, and
+        without ids, a row's position is its id: the loader must not shuffle.
     class_names : sequence of str or mapping from index to str, length K, optional
         Defaults to `loader.dataset.classes` where these name the classes in order.
     ignore_index : int or None
         Samples with this target are left out and counted.
     outputs : {"logits", "probabilities"}
-        What the model returns; never guessed.
-    metadata : mapping, optional
-        Anything JSON-able, kept with the checkpoint. "lr" or "learning_rate", a number or
-        `scheduler.get_last_lr()`, lets the report name the drops of the learning rate.
-    logged : mapping of str to float, optional
-        What your own loop reported at this epoch, by name.
-    check : bool, optional
-        Whether to check that evaluation is repeatable and independent of the batch (see
-        `Checkpoint.provenance.checks`); by default at the first checkpoint of a run and split.
+        What is added; never guessed.
     strict : bool
         Whether a failure to save is an error. By default it is a warning, once for each run, and the
         checkpoint returned lives in memory.
-
-    Returns
-    -------
-    Checkpoint
-        It is saved in the background, while the training goes on; reading a run waits for that.
+    sharded : bool, optional
+        Whether each rank of torch.distributed adds a part of the samples: then make the collector and save
+        on every rank, also on one without a sample. By default as the loader is.
+    timeout : float
+        How long to wait for another rank, in seconds.
 
     Raises
     ------
     ConfshiftError
-        For what can't be used or paired with the checkpoints before. Errors of the model or the loader are
-        raised as they are, those of the model with a note that shows its arguments.
+        Where the run would refuse this epoch or split, or where nothing says which sample is which.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> collector = Collector(Path(folder.name) / "run")
+    >>> for logits, targets in [([[2.0, 0.0], [0.0, 1.0]], [0, 1]), ([[0.5, 0.0]], [1])]:
+    ...     collector.add(logits, targets)
+    >>> checkpoint = collector.save()
+    >>> checkpoint.epoch, len(checkpoint), round(checkpoint.loss, 3)
+    (1.0, 3, 0.471)
+    >>> Run(Path(folder.name) / "run").delete()
+    >>> folder.cleanup()
     """
-    _check_arguments(model, loader, outputs)
-    for name, notes in (("metadata", metadata), ("logged", logged)):
-        plain(name, notes)  # refused before the pass
-    # What the run would refuse is refused here, before the pass.
-    place = Destination(run, split=split, epoch=epoch, strict=strict, model=unwrapped(model))
-    warn_of_dropped(loader, run=place.path, split=split)
-    warn_of_shard(loader, run=place.path, split=split)
-    listed = class_names_of(loader) if class_names is None else listed_names(class_names)
-    skip = sample_ids if isinstance(sample_ids, str) else None
-    result = _look(
-        Reader(_without_ddp(model), forward, skip, None if listed is None else len(listed)),
-        (model, loader, forward, sample_ids),
-        place.path,
-        split=split,
-        class_names=class_names,
-        checked=place.is_first if check is None else check,
-    )
-    if sample_ids is None:
-        warn_of_missing(loader, result.ids, run=place.path, split=split)
-    try:
-        names = class_names_of(loader, result.rows.classes) if class_names is None else class_names
-        predictions = result.predictions(outputs, names, ignore_index)
-        return place.save(
-            predictions, metadata=metadata, logged=logged, checks=result.checks, release=result.rows.release
-        )
-    except ConfshiftError:
-        result.rows.release()
-        raise
 
-
-def _check_arguments(model: Any, loader: Any, outputs: str) -> None:
-    if not isinstance(model, nn.Module):
-        function = _advice_for_function(model) if callable(model) else ""
-        raise ConfshiftError(
-            f"model is a {type(model).__name__}, not a torch.nn.Module; {function}for a model of another "
-            "framework pass arrays: Run(path).append(Predictions(logits, targets))"
-        )
-    several: Any = loader if isinstance(loader, list | tuple) else ()
-    several = loader.values() if isinstance(loader, dict) else several
-    if any(isinstance(part, DataLoader) for part in several):
-        raise ConfshiftError(
-            f"loader is a {type(loader).__name__} of {len(loader)} DataLoaders; inspect each of them, with a "
-            "split= of its own: inspect(model, loader[...], split='val2', ...)"
-        )
-    if outputs not in _OUTPUTS:
-        raise ConfshiftError(f"outputs={outputs!r}: pass 'logits' or 'probabilities'")
-    if any(nn.parameter.is_lazy(parameter) for parameter in model.parameters()):
-        raise ConfshiftError(
-            "model has parameters without a shape (a Lazy module); call it on one batch first, as an "
-            "optimizer needs too"
-        )
-
-
-def _advice_for_function(function: Any) -> str:
-    """Say which module to pass in place of a function: one that isn't passed may stay in training mode."""
-    modules = modules_in(function)
-    names = ", ".join(type(module).__name__ for module in modules[:3]) + (", ..." if modules[3:] else "")
-    if len(modules) == 1:
-        which = f"it uses a {names}: pass that"
-    elif modules:
-        which = f"it uses modules ({names}): pass torch.nn.ModuleList([...]) of them, made once,"
-    else:
-        which = "pass the module that it uses (torch.nn.Identity(), made once, where it uses none)"
-    return (
-        f"{which} as the model, for inspect to put it in eval mode, and for a function f of the inputs "
-        "forward=lambda model, batch: (f(batch[0]), batch[1]); "
-    )
-
-
-def _without_ddp(model: nn.Module) -> nn.Module:
-    """Leave out DDP: ranks may have different numbers of batches, so a pass must not wait for the others."""
-    return model.module if isinstance(model, nn.parallel.DistributedDataParallel) else model
-
-
-@dataclass(frozen=True)
-class _Evaluation:
-    """What one pass over the loader returned."""
-
-    rows: Rows
-    ids: ArrayLike | None
-    id_source: str
-    checks: Mapping[str, Any]
-
-    def predictions(self, outputs: str, class_names: Any, ignore_index: int | None) -> Predictions:
-        options: dict[str, Any] = {
-            "sample_ids": self.ids,
-            "class_names": class_names,
-            "ignore_index": ignore_index,
-            "id_source": self.id_source,
-        }
-        logits: Any = self.rows.logits
-        half = self.rows.dtype is torch.bfloat16
-        if outputs == "probabilities":
-            # In the model's dtype, which decides how well the rows must sum to 1.
-            shares = torch.from_numpy(logits).bfloat16() if half else logits
-            return Predictions.from_probabilities(shares, self.rows.targets, **options)
-        return Predictions(logits, self.rows.targets, **options, source_dtype="bfloat16" if half else None)
-
-
-def _look(reader: Reader, objects: tuple[Any, Any, Any, Any], run: str, **how: Any) -> _Evaluation:
-    """Go over the loader once, and leave everything as it was; `objects` are those that a pass can change.
-
-    It takes a second pass, by content, where the sampler's indices prove not to be those of the samples.
-    """
-    _, loader, _, sample_ids = objects
-    for last in (False, True):
-        try:
-            with (
-                Interrupts() as interrupts,
-                undisturbed(*objects, interrupts=interrupts),
-                identified(loader, sample_ids, f"{run} ({how['split']})") as ids,
-                interrupts.delivered(),
-            ):
-                return _pass(reader, loader, ids, **how)
-        except UnevenBatchError as error:
-            if last:
-                raise
-            _log.warning(
-                "%s: %s. Until then inspect identifies samples by their content, in a second pass", run, error
+    def __init__(
+        self,
+        run: Run | Path | str | None = None,
+        *,
+        split: str = "val",
+        epoch: float | None = None,
+        loader: Any = None,
+        class_names: Sequence[str] | Mapping[int, str] | None = None,
+        ignore_index: int | None = -100,
+        outputs: str = "logits",
+        strict: bool = False,
+        sharded: bool | None = None,
+        timeout: float = 600,
+    ) -> None:
+        size = rank_and_size()[1]
+        if sharded is None and loader is None and size > 1:
+            raise ConfshiftError(
+                f"there are {size} ranks, and nothing says whether each of them adds a part of the samples: "
+                "pass loader=, or sharded=True (each adds its part, with sample_ids) or sharded=False (this "
+                "rank adds all)"
             )
-    raise AssertionError("unreachable")
 
+        def destination() -> Destination | None:
+            if outputs not in OUTPUTS:
+                raise ConfshiftError(f"outputs={outputs!r}: pass 'logits' or 'probabilities'")
+            return None if rank_and_size()[0] else Destination(run, split=split, epoch=epoch, strict=strict)
 
-def _room_for(logits: Tensor, batches: int | None) -> Rows:
-    """Make room for so many batches like this one; for one, to grow, where that many can't be true."""
-    try:
-        return Rows(len(logits) * (batches or 1), logits)
-    except (MemoryError, ValueError):  # ValueError: more than an array can hold
-        return Rows(len(logits), logits)
+        shared = shard_of(loader)[1] > 1 if sharded is None else sharded
+        self._place = place_of(destination, split=split, epoch=epoch, shared=shared, timeout=timeout)
+        self._split = split
+        self._loader = loader
+        self._reading = outputs, class_names, ignore_index
+        self._rows: Rows | None = None
+        self._ids: list[Any] = []
+        self._is_saved = False
+        self._watched = ExitStack()
+        self._sampled = self._watch(loader)
 
+    def _watch(self, loader: Any) -> SampledIds | None:
+        """Watch the loader's sampler until the rows are saved, or this collector is forgotten."""
+        if loader is None:
+            return None
+        warn_of_dropped(loader, run=self._place.path, split=self._split)
+        source = self._watched.enter_context(identified(loader))
+        weakref.finalize(self, self._watched.close)
+        return source if isinstance(source, SampledIds) else None
 
-def _pass(
-    reader: Reader, loader: Any, ids: IdSource, *, split: str, class_names: Any, checked: bool
-) -> _Evaluation:
-    """Go over the loader once; only the copy of the logits waits for the device."""
-    batches = batch_count(loader)
-    rows: Rows | None = None
-    first: Any = None
-    try:
-        for batch in shown(iter(loader), f"inspect {split}", batches):
-            logits, targets = reader.read(batch)
-            if rows is None:
-                first = batch
-                check_names(class_names, logits.shape[1])  # now rather than after the whole pass
-                rows = _room_for(logits, batches)
-            ids.add(batch, len(logits))
-            rows.add(logits, targets)
-        if rows is None:
-            raise ConfshiftError(_on_no_batch(loader))
-        sample_ids = ids.ids()  # before the checks ask the sampler
-        checks = {**check_model(reader, first), "samples": check_samples(loader)} if checked else {}
-        return _Evaluation(rows, sample_ids, ids.name, checks)
-    except BaseException:
-        if rows is not None:
-            rows.release()
-        raise
+    def add(self, logits: Any, targets: Any, *, sample_ids: ArrayLike | None = None) -> None:
+        """Add the rows of a batch.
 
+        Parameters
+        ----------
+        logits : torch.Tensor or array_like, shape (n, K)
+            On any device; they are copied.
+        targets : torch.Tensor or array_like of int, shape (n,)
+        sample_ids : array_like of int or str, shape (n,), optional
+            Which samples these are; in every batch or in none.
 
-def _on_no_batch(loader: Any) -> str:
-    if hasattr(loader, "__next__"):
-        return "loader gave no batch: an iterator can be used only once; pass the loader that it came from"
-    return "loader gave no batch; pass one with at least one sample, which drop_last=True does not drop"
+        Raises
+        ------
+        ConfshiftError
+            For other shapes and types, and after :meth:`save`.
+        """
+        if self._is_saved:
+            raise ConfshiftError("this collector has saved; make a new Collector for each evaluation")
+        logits, targets = checked_rows(logits, targets, _ADDED)
+        logits = logits.detach()
+        if self._rows is None:
+            check_names(self._reading[1], logits.shape[1])
+            self._rows = Rows(len(logits), logits)
+        self._note_ids(len(logits), sample_ids)
+        self._rows.add(logits, targets)
 
+    def _note_ids(self, rows: int, sample_ids: ArrayLike | None) -> None:
+        before = self._rows.filled if self._rows is not None else 0
+        if before and bool(self._ids) != (sample_ids is not None):
+            raise ConfshiftError("sample_ids were passed with some batches only; pass them with all or none")
+        if sample_ids is not None:
+            ids = np.array(sample_ids.cpu().numpy() if isinstance(sample_ids, torch.Tensor) else sample_ids)
+            if ids.shape != (rows,):
+                raise ConfshiftError(f"sample_ids has shape {ids.shape} for {rows} rows; expected ({rows},)")
+            self._ids.append(ids)
+        elif self._sampled is not None:
+            if not self._sampled.is_watched:
+                raise ConfshiftError(
+                    "the loop did not begin to iterate over loader= after this collector was made; make it "
+                    "before the loop, with the loop's own loader, or pass sample_ids= with each batch"
+                )
+            self._sampled.add_rows(rows)
+        elif self._loader is not None:
+            raise ConfshiftError(
+                f"the order of this {type(self._loader).__name__} is not known from its sampler; pass "
+                "sample_ids= with each batch"
+            )
 
-#: A pass that takes longer than this shows its progress, in seconds.
-_PATIENCE = 5
+    def save(
+        self, *, metadata: Mapping[str, Any] | None = None, logged: Mapping[str, float] | None = None
+    ) -> Checkpoint:
+        """Save the rows in the background, and return the checkpoint, of all ranks' samples.
 
+        Parameters
+        ----------
+        metadata : mapping, optional
+            Anything JSON-able, kept with the checkpoint. "lr" or "learning_rate" lets the report name the
+            drops of the learning rate.
+        logged : mapping of str to float, optional
+            What your own loop reported at this epoch, by name.
 
-class Bar(tqdm):  # type: ignore[type-arg]
-    """A bar with its own lock, made anew in a forked process: a thread of the parent may have held tqdm's."""
+        Raises
+        ------
+        ConfshiftError
+            Where nothing was added, where the rows are not those of a whole pass over the loader, or where
+            they can't be paired with the checkpoints before.
+        """
+        if self._is_saved:
+            raise ConfshiftError("this collector has saved; make a new Collector for each evaluation")
+        self._is_saved = True
+        try:
+            return self._place.save(
+                lambda: self._evaluation({"metadata": metadata, "logged": logged}),
+                self._read,
+                metadata=metadata,
+                logged=logged,
+            )
+        finally:
+            self._watched.close()
 
+    def _evaluation(self, notes: dict[str, Any]) -> Evaluation:
+        for name, value in notes.items():
+            plain(name, value)
+        if self._rows is None and not self._place.is_shared:
+            raise ConfshiftError("nothing was added: call add(logits, targets) for each batch before save()")
+        if self._ids:
+            return Evaluation.of(self._rows, np.concatenate(self._ids), "user", {})
+        if self._sampled is None:
+            return Evaluation.of(self._rows, None, "order", {})
+        if self._rows is not None:
+            self._sampled.check_whole()
+        ids = None if self._rows is None else self._sampled.ids()
+        return Evaluation.of(self._rows, ids, self._sampled.name, {})
 
-def shown(batches: Iterable[Any], title: str, count: int | None) -> Iterable[Any]:
-    """Iterate over batches, with a bar on a terminal."""
-    on_terminal = getattr(sys.stderr, "isatty", None)
-    if on_terminal is None or not on_terminal():  # nor a hidden bar: its destructor would lose an interrupt
-        return batches
-    return Bar(batches, title, count, leave=False, disable=None, delay=_PATIENCE, unit="batch")
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=lambda: Bar.set_lock(threading.RLock()))
+    def _read(self, evaluation: Evaluation) -> Predictions:
+        outputs, class_names, ignore_index = self._reading
+        if not self._ids:
+            warn_of_missing(self._loader, evaluation.ids, run=self._place.path, split=self._split)
+        if class_names is None:
+            class_names = class_names_of(self._loader, evaluation.logits.shape[1])
+        return evaluation.predictions(outputs, class_names, ignore_index)

@@ -58,10 +58,11 @@ class Destination:
     epoch : float or None
     strict : bool
         Whether a failure to save is raised.
-    model : object
-        The model under inspection: another one in the same process needs another run. Lightning's sanity
-        check is epoch 0 if it comes first; if the split has checkpoints already, as in a resumed training,
-        it stays in memory. So does a `trainer.validate()` without a step of training before it.
+    model : object, optional
+        The model under inspection, where it is known: another one in the same process needs another run.
+        Lightning's sanity check is epoch 0 if it comes first; if the split has checkpoints already, as in a
+        resumed training, it stays in memory. So does a `trainer.validate()` without a step of training before
+        it.
 
     Raises
     ------
@@ -76,7 +77,7 @@ class Destination:
         split: str,
         epoch: float | None,
         strict: bool,
-        model: object,
+        model: object = None,
     ) -> None:
         self._name = str(run.path if isinstance(run, Run) else run)
         self._split = split
@@ -166,6 +167,14 @@ class Destination:
             run.miss(self.epoch, split=self._split, reason=self._reason)
         return self._in_memory(predictions, metadata, logged, checks)
 
+    def settled(self, epoch: float) -> str:
+        """Wait until the saved checkpoint is on the disk; return the run's absolute path, "" if it is not."""
+        run = self._run
+        if run is None:
+            return ""
+        self._attempt(run.flush)
+        return run.home if epoch in (self._attempt(lambda: run.epochs_of(self._split)) or ()) else ""
+
     def _attempt(self, action: Callable[[], _T]) -> _T | None:
         """Do it; a failure that is not the caller's mistake is a warning, unless strict."""
         try:
@@ -239,7 +248,7 @@ def _refuse_another(run: Run, model: object, *, split: str, epoch: float | None,
     key = run.home, split
     reference = _models.get(key)
     previous = None if reference is None else reference()
-    continues = reference is not None and present
+    continues = reference is not None and present and model is not None
     if continues and epoch is None and previous is not model:
         reason = (
             "this process inspected another model into it, and no epoch= says that this one belongs there"
@@ -247,7 +256,8 @@ def _refuse_another(run: Run, model: object, *, split: str, epoch: float | None,
     elif continues and epoch == 0 and any(run.epochs_of(split)):
         reason = "epoch 0, before training, is inspected again, after later epochs"
     else:
-        _models[key] = weakref.ref(model)
+        if model is not None:
+            _models[key] = weakref.ref(model)
         return
     raise Refusal(
         f"{run.path} already holds checkpoints ({split}): {reason}. Give this training a run folder of "

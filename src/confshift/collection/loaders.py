@@ -31,10 +31,10 @@ def batch_count(loader: Any) -> int | None:
     inner = torch_loader(loader)
     if inner is not None and isinstance(inner.dataset, IterableDataset):
         return None  # after len() torch warns if the dataset's length was wrong
-    return _length_of(loader)
+    return length_of(loader)
 
 
-def _length_of(sized: Any) -> int | None:
+def length_of(sized: Any) -> int | None:
     """Return a length, None if there is none: whatever a user's own `__len__` does is only a hint."""
     try:
         return len(sized)
@@ -53,7 +53,7 @@ def warn_of_dropped(loader: Any, *, run: str, split: str) -> None:
     size: Any = getattr(batches, "batch_size", None)
     sampler: Any = getattr(batches, "sampler", None)
     drops = getattr(batches, "drop_last", False) and isinstance(size, int) and size > 0
-    total = _length_of(sampler) if drops else None
+    total = length_of(sampler) if drops else None
     left_out = (total or 0) % size if drops else 0
     if left_out and (run, split) not in _warned:
         _warned.add((run, split))
@@ -64,28 +64,34 @@ def warn_of_dropped(loader: Any, *, run: str, split: str) -> None:
         )
 
 
-def warn_of_shard(loader: Any, *, run: str, split: str) -> None:
-    """Warn, once for each run and split, that a loader gives the samples of one of several ranks.
+def shard_of(loader: Any) -> tuple[Any, int]:
+    """Return what shares a loader's samples out among ranks, and among how many; (None, 1) if nothing does.
 
     Lightning and accelerate put such samplers into the loaders that they prepare; torchrun scripts do too.
     """
     inner = torch_loader(loader)
-    if inner is None or (run, f"{split} shard") in _warned:
-        return
+    if inner is None:
+        return None, 1
     batches = inner.batch_sampler
     parts = [inner.dataset, inner.sampler, batches, getattr(batches, "sampler", None)]
     parts += [getattr(part, "batch_sampler", None) for part in (loader, batches)]  # accelerate's
-    shares = [(part, _ranks_of(part)) for part in parts]
-    for part, ranks in shares:
-        if ranks > 1:
-            _warned.add((run, f"{split} shard"))
-            _log.warning(
-                "%s: the loader gives this process %s samples (%s): a %s for %d ranks shares them out. The "
-                "checkpoint, its loss and its accuracy cover that part only. Give inspect a loader without "
-                "it, on one rank: DataLoader(loader.dataset, batch_size=...)",
-                *(run, _share_of(part, inner, ranks), split, type(part).__name__, ranks),
-            )
-            return
+    return next(((part, ranks) for part in parts if (ranks := _ranks_of(part)) > 1), (None, 1))
+
+
+def warn_of_shard(loader: Any, *, run: str, split: str, is_joined: bool = False) -> None:
+    """Warn, once for each run and split, that a loader gives one rank's part of the samples, not joined."""
+    part, ranks = shard_of(loader)
+    inner = torch_loader(loader)
+    if is_joined or inner is None or ranks == 1 or (run, f"{split} shard") in _warned:
+        return
+    _warned.add((run, f"{split} shard"))
+    _log.warning(
+        "%s: the loader gives this process %s samples (%s): a %s for %d ranks shares them out, and this "
+        "process belongs to no group of ranks (torch.distributed is not initialised). The checkpoint, its "
+        "loss and its accuracy cover that part only. Give inspect a loader without it: "
+        "DataLoader(loader.dataset, batch_size=...)",
+        *(run, _share_of(part, inner, ranks), split, type(part).__name__, ranks),
+    )
 
 
 def warn_of_missing(loader: Any, ids: ArrayLike | None, *, run: str, split: str) -> None:
@@ -104,7 +110,7 @@ def warn_of_missing(loader: Any, ids: ArrayLike | None, *, run: str, split: str)
     if ids is None or inner is None or isinstance(inner.dataset, IterableDataset) or warned:
         return
     indices = inner.dataset.indices if isinstance(inner.dataset, Subset) else None
-    total = _length_of(inner.dataset) if indices is None else len(np.unique(np.asarray(indices)))
+    total = length_of(inner.dataset) if indices is None else len(np.unique(np.asarray(indices)))
     different = len(np.unique(ids))
     if total is not None and different < total:
         _warned.add((run, f"{split} missing"))
@@ -128,7 +134,7 @@ def _ranks_of(part: Any) -> int:
 
 def _share_of(part: Any, loader: DataLoader[Any], ranks: int) -> str:
     """Say how many of all samples a rank gets, padding included, as far as that is known."""
-    total = _length_of(loader.dataset)
+    total = length_of(loader.dataset)
     if total is None:
         return f"1 of every {ranks}"
     samples = getattr(part, "num_samples", None)

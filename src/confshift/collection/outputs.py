@@ -10,21 +10,47 @@ from torch import Tensor
 from confshift.errors import ConfshiftError
 
 FORWARD_ADVICE = "pass forward=, a function (model, batch) -> (logits, targets)"
+ADD_ADVICE = "pass add() a row of K logits and a class index for each sample"
 _SHOWN = 8  # parts of an output
 
 
 class Source(NamedTuple):
-    """Where logits and targets come from, as code, for the forward= that a message prints.
+    """Where logits and targets come from, as code, for the remedy that a message prints.
 
-    Empty where the user's own forward= returned them.
+    Empty where the user's own forward= returned them, or where `Collector.add` got them (`added`).
     """
 
     logits: str = ""
     targets: str = ""
     inputs: tuple[Any, ...] = ()
+    added: bool = False
+
+    @property
+    def returned(self) -> str:
+        """Who passed logits and targets on, with the verb."""
+        if self.added:
+            return "add() got"
+        return "the model returned" if self.logits else "forward= returned"
+
+    @property
+    def advice(self) -> str:
+        """Return the remedy where no code can be given."""
+        return ADD_ADVICE if self.added else FORWARD_ADVICE
+
+    @property
+    def ids(self) -> str:
+        """Say which ids the rows need where a sample has several."""
+        rows = "these rows" if self.added else "the whole pass"
+        return (
+            f"and sample_ids= with one id for each row of {rows} (np.arange of their number, where the "
+            f"loader does not shuffle{', counted on from batch to batch' if self.added else ''})"
+        )
 
     def code(self, *lines: str) -> str:
-        """Return a forward= that ends with these lines about `logits` and `targets`."""
+        """Return a forward= or a call of add that ends with these lines about `logits` and `targets`."""
+        if self.added:
+            call = lines[-1].replace("return ", "collector.add(", 1) + ")"
+            return "\n".join(["them so:", *(f"    {line}" for line in (*lines[:-1], call))])
         if not self.logits:
             return "\n".join(["forward= that ends with", *(f"    {line}" for line in lines)])
         first = f"logits, targets = {self.logits}, {self.targets}"

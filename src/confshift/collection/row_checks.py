@@ -9,15 +9,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from confshift import advice
-from confshift.collection.outputs import FORWARD_ADVICE, Source
+from confshift.collection.outputs import Source
 from confshift.errors import ConfshiftError
 
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 _OWN = Source()  # of the user's own forward=
-_IDS = (
-    "and sample_ids= with one id for each row of the whole pass (np.arange of their number, where the "
-    "loader does not shuffle)"
-)
 
 
 def checked_rows(logits: Any, targets: Any, source: Source = _OWN) -> tuple[Tensor, Tensor]:
@@ -29,16 +25,18 @@ def checked_rows(logits: Any, targets: Any, source: Source = _OWN) -> tuple[Tens
         logits, targets = torch.as_tensor(logits), torch.as_tensor(targets)
     except (TypeError, ValueError, RuntimeError) as error:
         raise ConfshiftError(
-            f"logits or targets can't be made a tensor ({error}); {FORWARD_ADVICE}"
+            f"logits or targets can't be made a tensor ({error}); {source.advice}"
         ) from error
-    _check_storage(logits, "logits")
-    _check_storage(targets, "targets")
+    _check_storage(logits, "logits", source)
+    _check_storage(targets, "targets", source)
     if logits.ndim == 1 and len(logits) > 1 and targets.numel() == 1:
         logits, targets = logits[None], targets.reshape(1)
     if logits.ndim != 2 or logits.shape[1] < 2:
         raise ConfshiftError(_shape_advice(logits, targets, source))
     if logits.dtype not in _FLOATS:
-        raise ConfshiftError(f"the logits are {logits.dtype}; pass a forward= that returns floating point")
+        raise ConfshiftError(
+            f"the logits are {logits.dtype}, and floating point is expected; {source.advice}"
+        )
     if targets.ndim == 2 and targets.shape[1] == 1:
         targets = targets[:, 0]
     if targets.shape != logits.shape[:1]:
@@ -56,7 +54,7 @@ def _on_labels(targets: Tensor, source: Source) -> str:
     return advice.on_labels(_numbers(targets), code=source.code("return logits, targets.long()"))
 
 
-def _check_storage(tensor: Tensor, name: str) -> None:
+def _check_storage(tensor: Tensor, name: str, source: Source) -> None:
     """Refuse tensors that are not a dense array of values, and say how to make them one."""
     if tensor.is_meta:
         raise ConfshiftError(
@@ -64,7 +62,7 @@ def _check_storage(tensor: Tensor, name: str) -> None:
             "model.to_empty(device='cpu') and then model.load_state_dict(...)"
         )
     if tensor.is_nested:
-        raise ConfshiftError(f"{name}: a nested tensor, with rows of different lengths; {FORWARD_ADVICE}")
+        raise ConfshiftError(f"{name}: a nested tensor, with rows of different lengths; {source.advice}")
     if tensor.layout is not torch.strided:
         raise ConfshiftError(f"{name}: a sparse tensor ({tensor.layout}); return {name}.to_dense()")
     if tensor.is_quantized:
@@ -87,8 +85,7 @@ def _labels_code(targets: Tensor) -> str:
 
 def _shape_advice(logits: Tensor, targets: Tensor, source: Source) -> str:
     """Say how to turn the output into rows of K logits, by its values and by the targets' shape."""
-    caller = "the model" if source.logits else "forward="
-    shape = f"{caller} returned logits of shape {tuple(logits.shape)}"
+    shape = f"{source.returned} logits of shape {tuple(logits.shape)}"
     if logits.is_complex():
         return f"{shape} and {logits.dtype}; return real numbers"
     if logits.ndim == 0 and targets.numel() != 1:
@@ -101,7 +98,7 @@ def _shape_advice(logits: Tensor, targets: Tensor, source: Source) -> str:
         code = source.code("return logits.reshape(len(targets), -1), targets")
         return f"{start}; if these are the rows one after the other, for {len(targets)} targets, pass {code}"
     if logits.ndim < 3:
-        return f"{start}, not one number, with {target_shape}: {FORWARD_ADVICE}"
+        return f"{start}, not one number, with {target_shape}: {source.advice}"
     if all(size == 1 for size in logits.shape[2:]):
         return f"{start}: pass {source.code('return logits.flatten(1), targets')}"
     return f"{start}; {_on_places(logits, targets, source, target_shape)}"
@@ -131,7 +128,7 @@ def _on_one_output(logits: Tensor, targets: Tensor, source: Source) -> str:
         logit=logit,
         probability=f"outputs='probabilities' and {probability}",
     )
-    return text + (f"\n{_IDS}" if places else "")
+    return text + (f"\n{source.ids}" if places else "")
 
 
 def _on_places(logits: Tensor, targets: Tensor, source: Source, target_shape: str) -> str:
@@ -142,7 +139,7 @@ def _on_places(logits: Tensor, targets: Tensor, source: Source, target_shape: st
         axes = advice.one_hot_axes(_numbers(targets))
     if not axes:
         start = f"{target_shape} do not say which axis holds the classes"
-        return f"{start}: {FORWARD_ADVICE} with one row for each target"
+        return f"{start}: {source.advice} with one row for each target"
     codes = []
     for axis in axes:
         flat = f"targets.argmax({axis}).reshape(-1)" if shape == labels else "targets.reshape(-1)"
@@ -155,7 +152,8 @@ def _on_places(logits: Tensor, targets: Tensor, source: Source, target_shape: st
         )
         return (
             "the targets are the inputs. If each output is for the next token (a causal language model), "
-            f"pass {shifted}\nIf each output is for its own token (an autoencoder), pass {codes[-1]}\n{_IDS}"
+            f"pass {shifted}\nIf each output is for its own token (an autoencoder), pass {codes[-1]}\n"
+            f"{source.ids}"
         )
     either = "\nor, by which axis holds the classes, pass ".join(codes)
     shift = ""
@@ -164,7 +162,7 @@ def _on_places(logits: Tensor, targets: Tensor, source: Source, target_shape: st
             "\nWhere the targets are the inputs of a model of the next token, first "
             "logits, targets = logits[:, :-1], targets[:, 1:]"
         )
-    return f"tokens or pixels go in as rows: pass {either}{shift}\n{_IDS}"
+    return f"tokens or pixels go in as rows: pass {either}{shift}\n{source.ids}"
 
 
 def _are_inputs(targets: Tensor, source: Source) -> bool:
@@ -180,7 +178,7 @@ def _are_inputs(targets: Tensor, source: Source) -> bool:
 def _targets_advice(logits: Tensor, targets: Tensor, source: Source) -> str:
     shapes = f"targets of shape {tuple(targets.shape)} for logits of shape {tuple(logits.shape)}"
     if targets.shape != logits.shape or not targets.numel() or targets.is_complex():
-        return f"{shapes}; one class index for each row is expected: {FORWARD_ADVICE}"
+        return f"{shapes}; one class index for each row is expected: {source.advice}"
     start = "k = 0  # one label, in a run of its own"
     labels = "targets[:, k].long()"
     logit = source.code(start, "z = logits[:, k]", f"return torch.stack([-z / 2, z / 2], 1), {labels}")

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, IterableDataset, Subset
 
 from confshift.collection.batches import fields_of
 from confshift.collection.content_ids import SAMPLE_IDS_ADVICE, ContentIds
-from confshift.collection.loaders import torch_loader
+from confshift.collection.loaders import length_of, torch_loader
 from confshift.errors import ConfshiftError
 
 #: Loaders whose batches, as a pass has shown, do not hold what the sampler's indices say.
@@ -67,7 +67,7 @@ def identified(loader: Any, sample_ids: Any = None, place: str = "") -> Iterator
     else:
         with _recorded(inner) as record:
             try:
-                yield _Sampled(record, inner.dataset, place)
+                yield SampledIds(record, inner.dataset, place)
             except UnevenBatchError:
                 _uneven.add(inner)
                 raise
@@ -157,13 +157,16 @@ class _Recorder:
     def __init__(self, sampler: Any) -> None:
         self.sampler = sampler
         self.handed_out: list[Any] | None = None  # of the newest pass; None before the first
+        self.is_exhausted = False
+        self.is_watched = True  # until the pass ends, or whoever wanted it is gone
 
     def __iter__(self) -> Iterator[Any]:
         handed_out: list[Any] = []
-        self.handed_out = handed_out
+        self.handed_out, self.is_exhausted = handed_out, False
         for indices in self.sampler:
             handed_out.append(indices)
             yield indices
+        self.is_exhausted = True
 
     def __len__(self) -> int:
         return len(self.sampler)
@@ -178,13 +181,16 @@ class _Recorder:
 def _recorded(loader: DataLoader[Any]) -> Iterator[_Recorder]:
     """Record what the loader's sampler gives, for one pass."""
     name = "sampler" if loader.batch_sampler is None else "batch_sampler"
-    original = getattr(loader, name)
-    recorder = _Recorder(original)
+    recorder = _Recorder(getattr(loader, name))
     _put_sampler(loader, name, recorder)
     try:
         yield recorder
     finally:
-        _put_sampler(loader, name, original)
+        recorder.is_watched = False
+        sampler = getattr(loader, name)
+        while isinstance(sampler, _Recorder) and not sampler.is_watched:  # a later one may be around this one
+            sampler = sampler.sampler
+        _put_sampler(loader, name, sampler)
 
 
 def _put_sampler(loader: DataLoader[Any], name: str, sampler: Any) -> None:
@@ -194,7 +200,7 @@ def _put_sampler(loader: DataLoader[Any], name: str, sampler: Any) -> None:
         running._index_sampler = sampler
 
 
-class _Sampled:
+class SampledIds:
     """Ids from the sampler's indices, or by content if the loader never uses its sampler."""
 
     def __init__(self, record: _Recorder, dataset: Any, place: str) -> None:
@@ -206,14 +212,26 @@ class _Sampled:
 
     @property
     def name(self) -> str:
+        """Return "sampler", or "content" where the loader never uses its sampler."""
         return "sampler" if self._content is None else "content"
 
     def add(self, batch: Any, rows: int) -> None:
+        """Note a batch of `rows` samples."""
         if not self._parts and self._content is None and not self._one_index_a_row(rows):
             self._content = ContentIds(place=self._place)
         if self._content is not None:
             self._content.add(batch, rows)
-            return
+        else:
+            self.add_rows(rows)
+
+    def add_rows(self, rows: int) -> None:
+        """Note so many rows of the next batch, by the sampler's indices alone.
+
+        Raises
+        ------
+        UnevenBatchError
+            Where there is not one index for each row.
+        """
         part = np.atleast_1d(np.asarray(self._handed_out(len(self._parts))))
         if part.shape != (rows,) or part.dtype.kind not in "iuU":
             raise UnevenBatchError(
@@ -221,6 +239,23 @@ class _Sampled:
                 f"type {part.dtype} for it (does collate_fn drop or split samples?); {SAMPLE_IDS_ADVICE}"
             )
         self._parts.append(part)
+
+    def check_whole(self) -> None:
+        """Refuse batches that are not those of one whole pass over the loader."""
+        handed_out, added = self._record.handed_out or [], len(self._parts)
+        total = length_of(self._record)
+        if added == len(handed_out) and (self._record.is_exhausted or added == total):
+            return
+        raise ConfshiftError(
+            f"the rows are not the loader's: {added} batches were added, and a pass over it has "
+            f"{'more' if total is None else total}. Add every batch; where a part is meant, pass sample_ids= "
+            "with each of its batches"
+        )
+
+    @property
+    def is_watched(self) -> bool:
+        """Whether the loader was iterated over, and asked its sampler."""
+        return self._record.handed_out is not None
 
     def _handed_out(self, batch: int) -> Any:
         handed_out = self._record.handed_out or []
@@ -231,6 +266,7 @@ class _Sampled:
         return self._record.handed_out is not None and (rows == 1 or np.ndim(self._handed_out(0)) > 0)
 
     def ids(self) -> ArrayLike:
+        """Return the ids of all rows: in the whole data set, also through a Subset."""
         if self._content is not None:
             return self._content.ids()
         return _in_whole_dataset(np.concatenate(self._parts), self._dataset)

@@ -1,0 +1,263 @@
+"""Scenarios of several ranks, one after the other: `python rank_scenarios.py FOLDER` writes what each saw.
+
+Processes are forked from one that has imported torch; a rank is a process of a gloo group.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import pickle
+import signal
+import sys
+import time
+import warnings
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.utils.data import DataLoader, DistributedSampler, Sampler, TensorDataset
+from toy_training import INPUTS, TARGETS, make_model
+
+from confshift import Collector, Run, inspect
+from confshift.storage.disk import Disk
+
+DATA = TensorDataset(INPUTS, TARGETS)
+SCENARIOS = {}
+
+
+def scenario(size):
+    def note(function):
+        SCENARIOS[function.__name__] = size, function
+        return function
+
+    return note
+
+
+def shard(data=DATA, batch_size=16, **options):
+    return DataLoader(data, batch_size, sampler=DistributedSampler(data, shuffle=False, **options))
+
+
+def seen(checkpoint):
+    rows = checkpoint.predictions
+    return {
+        "epoch": checkpoint.epoch,
+        "loss": checkpoint.loss,
+        "logits": rows.logits.copy(),
+        "targets": rows.targets.copy(),
+        "ids": rows.sample_ids.copy(),
+        "duplicates": rows.duplicate_samples,
+        "checks": dict(checkpoint.provenance.checks),
+        "in_memory": not checkpoint.provenance.writer,
+    }
+
+
+class Counting(nn.Module):
+    """Counts its calls, and fails on request."""
+
+    def __init__(self, fail=False):
+        super().__init__()
+        self.inner, self.calls, self.fail = make_model(), 0, fail
+
+    def forward(self, inputs):
+        self.calls += 1
+        if self.fail:
+            raise FloatingPointError("a model that fails")
+        return self.inner(inputs)
+
+
+def refused(function, *args, **options):
+    begin = time.monotonic()
+    try:
+        function(*args, **options)
+    except Exception as error:  # the tests look at its type
+        return type(error).__name__, str(error), time.monotonic() - begin
+    return "", "", 0.0
+
+
+@scenario(2)
+def shards(folder, rank):
+    model = nn.parallel.DistributedDataParallel(make_model())
+    loader = shard()
+    return [seen(inspect(model, loader, run=folder / "run")) for _ in range(2)]
+
+
+@scenario(2)
+def shuffled_shards_of_a_training_and_a_validation_set(folder, rank):
+    loader = DataLoader(DATA, 10, sampler=DistributedSampler(DATA, shuffle=True, seed=3))
+    model, run = make_model(), Run(folder / "run")
+    return [seen(inspect(model, loader, run=run, split=split)) for split in ("val", "train")]
+
+
+@scenario(4)
+def more_ranks_than_samples(folder, rank):
+    class Few(Sampler):
+        """Three of the samples: the last rank has none."""
+
+        num_replicas, rank = 4, dist.get_rank()
+
+        def __iter__(self):
+            return iter([self.rank] if self.rank < 3 else [])
+
+        def __len__(self):
+            return int(self.rank < 3)
+
+    few = TensorDataset(INPUTS[:5], TARGETS[:5])
+    run, model = folder / "run", make_model()
+    padded = seen(inspect(model, shard(few), run=run))
+    return padded, seen(inspect(model, DataLoader(few, 2, sampler=Few()), run=folder / "few"))
+
+
+@scenario(2)
+def one_folder_without_a_name(folder, rank):
+    os.chdir(folder)
+    inspect(make_model(), shard())
+    return sorted(path.name for path in Path("runs").iterdir())
+
+
+@scenario(2)
+def a_loader_of_all_samples(folder, rank):
+    model, loader = make_model(), DataLoader(DATA, 16)
+    results = [seen(inspect(model, loader, run=folder / "run")) for _ in range(2)]
+    if rank == 0:
+        results.append(seen(inspect(model, loader, run=folder / "run", split="alone")))
+    return results
+
+
+@scenario(2)
+def refusals(folder, rank):
+    model, run = Counting(), Run(folder / "run")
+    answers = [refused(inspect, model, shard(), run=run, outputs="logit" if rank else "logits")]
+    inspect(model.inner, shard(), run=run, epoch=3)
+    answers.append(refused(inspect, model, shard(), run=run, epoch=-1))
+    before = model.calls
+    answers.append(refused(inspect, Counting(fail=rank == 1), shard(), run=run, epoch=4))
+    answers.append(refused(inspect, model.inner, shard(TensorDataset(INPUTS, 2 - TARGETS)), run=run, epoch=5))
+    wide = nn.Linear(INPUTS.shape[1], 3 + rank)
+    answers.append(refused(inspect, wide, shard(), run=folder / "wide"))
+    answers.append(refused(inspect, model.inner, shard(), run=run, epoch=6))
+    return answers, before, run.epochs
+
+
+@scenario(2)
+def a_rank_that_does_not_come(folder, rank):
+    model, run = make_model(), folder / "run"
+    inspect(model, shard(), run=run)
+    if rank == 0:
+        answer = refused(inspect, model, shard(), run=run, timeout=0.4)
+    else:
+        time.sleep(0.8)
+        answer = refused(inspect, model, shard(), run=run, timeout=0.4)
+    return answer, seen(inspect(model, shard(), run=run)), Run(run).epochs
+
+
+@scenario(3)
+def a_rank_that_is_killed(folder, rank):
+    class Deadly(Counting):
+        def forward(self, inputs):
+            if rank == 2:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return super().forward(inputs)
+
+    inspect(make_model(), shard(), run=folder / "run", epoch=1)
+    return refused(inspect, Deadly(), shard(), run=folder / "run", epoch=2, timeout=1), Run(
+        folder / "run"
+    ).epochs
+
+
+@scenario(2)
+def buffers_that_differ(folder, rank):
+    class Shifted(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = make_model()
+            self.register_buffer("shift", torch.full((3,), rank * 1.0))
+
+        def forward(self, inputs):
+            return self.inner(inputs) + self.shift * torch.arange(3)
+
+    return seen(inspect(Shifted(), shard(), run=folder / "run"))
+
+
+@scenario(2)
+def named_rows(folder, rank):
+    class Exact(nn.Module):
+        """Its rows are computed one by one."""
+
+        def forward(self, inputs):
+            return torch.stack([row[:3] * 2 - row[3:6] for row in inputs])
+
+    logits = seen(inspect(Exact(), shard(), run=folder / "run"))["logits"]
+    return {"equal": (logits == Exact()(INPUTS).numpy()).all()}
+
+
+@scenario(2)
+def collected(folder, rank):
+    model, results = make_model().eval(), []
+    for _ in range(2):
+        loader = shard()
+        collector = Collector(folder / "run", loader=loader)
+        with torch.no_grad():
+            for inputs, targets in loader:
+                collector.add(model(inputs), targets)
+        results.append(seen(collector.save()))
+    collector = Collector(folder / "named", sharded=True)
+    if rank == 0:
+        with torch.no_grad():
+            collector.add(model(INPUTS), TARGETS, sample_ids=[f"image {number:03}" for number in range(103)])
+    results.append(seen(collector.save()))
+    unsaid = refused(Collector, folder / "unsaid")
+    by_order = Collector(folder / "order", sharded=True)
+    by_order.add(model(INPUTS), TARGETS)
+    return results, unsaid, refused(by_order.save)
+
+
+@scenario(2)
+def a_full_disk(folder, rank):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    Disk.create = full
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        return seen(inspect(make_model(), shard(), run=folder / "run")), [str(one.message) for one in caught]
+
+
+def run_rank(name, folder, rank):
+    size, function = SCENARIOS[name]
+    records = []
+    handler = logging.Handler()
+    handler.emit = lambda record: records.append(record.getMessage())
+    logging.getLogger("confshift").addHandler(handler)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=size)
+    result = function(folder, rank)
+    (folder / f"{rank}.pickle").write_bytes(pickle.dumps((result, records)))
+    if rank == 0 and (folder / "run").is_dir() and Run(folder / "run").exists():
+        Run(folder / "run").flush()
+
+
+def main(folder):
+    for name, (size, _) in SCENARIOS.items():
+        place = folder / name
+        place.mkdir()
+        children = []
+        for rank in range(size):
+            child = os.fork()
+            if child == 0:
+                status = 1
+                try:
+                    run_rank(name, place, rank)
+                    status = 0
+                except BaseException as error:  # to be seen by the test that reads the result
+                    (place / f"{rank}.error").write_text(f"{type(error).__name__}: {error}")
+                os._exit(status)
+            children.append(child)
+        for child in children:
+            os.waitpid(child, 0)
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    main(Path(sys.argv[1]))
