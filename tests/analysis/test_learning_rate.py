@@ -36,7 +36,9 @@ def curves(checkpoints, *, seed=0, drops=(), ratio=30.0, fall=0.05, correlation=
     noise = np.sqrt(correlation) * shared + np.sqrt(1 - correlation) * rng.normal(size=(checkpoints, 4))
     level = 2 * np.exp(-at / 2) - fall * stage
     values = level[:, None] + 0.02 * noise / ratio ** stage[:, None]
-    return pd.DataFrame(values, columns=COLUMNS).assign(epoch=at.astype(float))
+    table = pd.DataFrame(values, columns=COLUMNS).assign(epoch=at.astype(float))
+    calibration = table["calibration_loss"]
+    return table.assign(scale_loss=0.7 * calibration, balance_loss=0.3 * calibration)
 
 
 def unknown(table):
@@ -116,6 +118,27 @@ def test_a_drop_at_the_last_checkpoint_is_shown_without_a_ratio():
     assert found.index.tolist() == [19]
     assert found["jitter_ratio"].isna().all()
     assert found["loss_change"].notna().all()
+
+
+def test_scale_and_class_balance_make_up_the_calibration_loss_at_a_drop():
+    found = rate_drops(curves(40, drops=[20]), np.where(np.arange(40) < 20, 0.1, 0.01)).iloc[0]
+    parts = found["scale_loss_change"], found["balance_loss_change"]
+    assert parts == pytest.approx(
+        (0.7 * found["calibration_loss_change"], 0.3 * found["calibration_loss_change"])
+    )
+
+
+def test_a_drop_is_judged_by_the_epochs_up_to_its_neighbours():
+    """One drop's step is no jitter of the next, and no part of its change."""
+    table = curves(40, drops=[12, 16, 18], ratio=1.0)
+    table["loss"] = 0.01 * (-1.0) ** np.arange(40) + np.repeat([9.0, 5.0, 2.0, 1.0], [12, 4, 2, 22])
+    found = rate_drops(table, np.repeat([1.0, 0.1, 0.01, 0.001], [12, 4, 2, 22]))
+    assert found.index.tolist() == [12, 16, 18]
+    np.testing.assert_allclose(found["loss_change"], [-4, -3, -1], atol=0.01)
+    # With steps of +-0.01 the second differences are 0.04; two epochs have none.
+    jitter = 0.04 / np.sqrt(6)
+    assert found["loss_jitter"].iloc[0] == pytest.approx(jitter * np.sqrt(1 / 5 + 1 / 3))
+    assert found["loss_jitter"].iloc[1:].isna().all()
 
 
 def test_the_rate_is_read_from_metadata_or_from_what_was_logged():

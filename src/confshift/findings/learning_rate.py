@@ -13,7 +13,7 @@ from confshift.analysis.causes.learning_rate import FEWEST_CHECKPOINTS, filled, 
 from confshift.analysis.causes.schedule import schedule_of
 from confshift.analysis.history import History
 from confshift.findings.question import Finding, Question, Verdict
-from confshift.findings.wording import epoch, fitting, points, signed
+from confshift.findings.wording import adding_up, epoch, fitting, points, signed
 
 #: Student's t, one-sided, with 7 degrees of freedom: few epochs estimate the jitter, and only a fall counts.
 _CRITICAL_T = 1.9
@@ -131,10 +131,13 @@ def _drops_in_words(drops: pd.DataFrame, rates_known: bool) -> _Words:
 
 
 def _changes_in_words(drop: pd.Series) -> str:
+    loss = float(drop["loss_change"])
+    parts = [float(drop[f"{name}_loss_change"]) for name in ("scale", "balance", "refinement")]
+    scale, balance, rest = adding_up(parts, loss)
     return (
-        f"At epoch {epoch(float(drop.name))} the refinement loss changes by "
-        f"{signed(drop['refinement_loss_change'])} nats, the calibration loss by "
-        f"{signed(drop['calibration_loss_change'])}, the error rate by {points(drop['error_rate_change'])}."
+        f"At epoch {epoch(float(drop.name))} the loss changes by {signed(loss)} nats, of which {scale} is "
+        f"scale, {balance} class balance and {rest} the rest, the refinement loss; the error rate changes by "
+        f"{points(drop['error_rate_change'])}."
     )
 
 

@@ -27,6 +27,7 @@ FEWEST_CHECKPOINTS = 2 * _WINDOW
 #: where the three series jitter together.
 _COLLAPSE = 6.0
 _SERIES = ("loss", "error_rate", "refinement_loss")
+_MEANS = (*_SERIES, "calibration_loss", "scale_loss", "balance_loss")
 #: Checkpoints whose mean is the level before and after a break; the level before is the noisier one.
 _LEVELS = (5, 3)
 
@@ -170,7 +171,8 @@ def rate_drops(table: pd.DataFrame, rates: NDArray[np.float64]) -> pd.DataFrame:
     Parameters
     ----------
     table : DataFrame
-        Of one split, a row per checkpoint: epoch, loss, error_rate, calibration_loss, refinement_loss.
+        Of one split, a row per checkpoint: epoch, loss, error_rate, refinement_loss, calibration_loss,
+        scale_loss, balance_loss.
     rates : ndarray, shape (T,)
 
     Returns
@@ -178,10 +180,11 @@ def rate_drops(table: pd.DataFrame, rates: NDArray[np.float64]) -> pd.DataFrame:
     DataFrame
         A row per drop, indexed by the epoch of the first checkpoint after it: rate_before, rate_after (NaN
         where unknown), jitter_ratio (before over after; NaN where a window is too short), and for each of
-        the four means `<name>_change` (the mean of up to three checkpoints after it minus that of up to
-        five before) with `<name>_jitter`, the standard error that epoch-to-epoch jitter gives it.
+        these six means `<name>_change` (the mean of up to three checkpoints after it minus that of up to
+        five before) with `<name>_jitter`, the standard error that epoch-to-epoch jitter gives it. Both are
+        over checkpoints between the drop before this one and the next.
     """
-    series = table[[*_SERIES, "calibration_loss"]].to_numpy(np.float64)
+    series = table[list(_MEANS)].to_numpy(np.float64)
     known = int(np.isfinite(rates).sum()) > len(rates) // 2
     rates = filled(rates)
     ratios = _jitter_ratios(series[:, : len(_SERIES)])
@@ -189,16 +192,17 @@ def rate_drops(table: pd.DataFrame, rates: NDArray[np.float64]) -> pd.DataFrame:
         at = schedule_of(table["epoch"].to_numpy(np.float64), rates).drops
     else:
         at = _collapses(series[:, 2], ratios)
+    edges = [0, *at, len(series)]
     rows = [
         {
             "rate_before": rates[position - 1] if known else math.nan,
             "rate_after": rates[position] if known else math.nan,
             "jitter_ratio": ratios[position],
-            **_change_at(series, position),
+            **_change_between(series[start:position], series[position:end]),
         }
-        for position in at
+        for start, position, end in zip(edges, at, edges[2:], strict=False)
     ]
-    columns = ["rate_before", "rate_after", "jitter_ratio", *_change_at(series, 0)]
+    columns = ["rate_before", "rate_after", "jitter_ratio", *_change_between(series[:0], series)]
     return pd.DataFrame(rows, index=pd.Index(table["epoch"].to_numpy()[at], name="epoch"), columns=columns)
 
 
@@ -244,22 +248,16 @@ def _collapses(refinement: NDArray[np.float64], ratios: NDArray[np.float64]) -> 
     return np.array(sorted(positions), np.intp)
 
 
-def _change_at(series: NDArray[np.float64], position: int) -> dict[str, float]:
-    before = series[max(position - _LEVELS[0], 0) : position]
-    after = series[position : position + _LEVELS[1]]
-    jitters = [
-        _jitter(series[max(position - 2 * _WINDOW, 0) : position]),
-        _jitter(series[position : position + _WINDOW]),
-    ]
+def _change_between(before: NDArray[np.float64], after: NDArray[np.float64]) -> dict[str, float]:
+    """Return how the level of each column changes from the checkpoints before a drop to those after it."""
+    levels = before[-_LEVELS[0] :], after[: _LEVELS[1]]
+    jitters = _jitter(before[-2 * _WINDOW :]), _jitter(after[:_WINDOW])
     columns: dict[str, float] = {}
-    for column, name in enumerate((*_SERIES, "calibration_loss")):
+    for column, name in enumerate(_MEANS):
         spread = [
-            jitter[column] ** 2 / max(len(side), 1)
-            for jitter, side in zip(jitters, (before, after), strict=True)
+            jitter[column] ** 2 / max(len(level), 1) for jitter, level in zip(jitters, levels, strict=True)
         ]
-        has_both = len(before) and len(after)
-        columns[f"{name}_change"] = (
-            float(after[:, column].mean() - before[:, column].mean()) if has_both else math.nan
-        )
+        means = [level[:, column].mean() if len(level) else math.nan for level in levels]
+        columns[f"{name}_change"] = float(means[1] - means[0])
         columns[f"{name}_jitter"] = math.sqrt(sum(spread))
     return columns
