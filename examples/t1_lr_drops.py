@@ -16,18 +16,24 @@ digits, each cut to a window of 16 of its 28 pixels at a random place and not sh
 easy that no loss rises. The green box is weak then: the few digits are nearly learned by heart before the
 second drop, which has little noise left to reduce.
 
-    python examples/t1_lr_drops.py [--data DIR] [--epochs N] [--width N] [--subset N] [--out PAGE] [--quick]
+    python examples/t1_lr_drops.py [--data DIR] [--epochs N] [--width N] [--subset N] [--seed N]
+                                   [--run FOLDER] [--out PAGE] [--quick]
+    python examples/t1_lr_drops.py --answer RUN [RUN ...]
+
+The second form trains nothing: it answers from stored runs, the green box from all of them together.
 """
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from itertools import pairwise
+from itertools import groupby, pairwise
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import torch
+from scipy.special import stdtrit
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader
@@ -40,7 +46,9 @@ RUN = Path("runs/t1_lr_drops")
 PAGE = Path("reports/t1_lr_drops.html")
 #: The thread's drops at epochs 60, 120 and 160 of 200.
 DROPS = (0.3, 0.6, 0.8)
-QUANTITIES = ["loss", "refinement_loss", "calibration_loss", "accuracy"]
+#: The parts of a loss, which add up to it.
+PARTS = {"scale_loss": "scale", "balance_loss": "class balance", "refinement_loss": "the rest"}
+QUANTITIES = ["loss", *PARTS, "accuracy"]
 
 
 class Block(nn.Module):
@@ -124,76 +132,122 @@ def drop_epochs(epochs: int) -> list[int]:
     return [round(share * epochs) for share in DROPS]
 
 
-def around_drop(history: confshift.History, drop: int) -> pd.DataFrame:
-    """Return what loss, refinement, calibration and accuracy were just before and just after a drop.
+def stages(run: confshift.Run) -> list[list[confshift.Checkpoint]]:
+    """Return the checkpoints of each learning rate, in order."""
+    return [list(stage) for _, stage in groupby(run.checkpoints(), key=lambda one: one.metadata["lr"])]
 
-    Columns: before (mean of five epochs), after (mean of three), and the jitter on both sides: the standard
-    deviation of the steps from epoch to epoch, over eight epochs, divided by the root of 2.
+
+def level(checkpoints: Sequence[confshift.Checkpoint]) -> pd.DataFrame:
+    """Return a row per image: the mean over these epochs of each quantity."""
+    columns = [one.columns.rename(columns={"correct": "accuracy"})[QUANTITIES] for one in checkpoints]
+    return sum(one.astype(float) for one in columns) / len(columns)
+
+
+def moved_by_drop(runs: Sequence[confshift.Run], number: int = 2) -> pd.DataFrame:
+    """Return what the drop of this number changed: a row for the loss, each of its parts and the accuracy.
+
+    The level before it is the mean of up to five epochs, the one after it of up to three, as in
+    `History.rate_drops`. Columns: change, the mean over the runs; low and high, its 95 % interval; smallest
+    and largest, of the runs. The interval is for other images and other epochs: its variance is that of the
+    images' own differences, averaged over the runs, and that of the jitter from epoch to epoch, as
+    `History.rate_drops` measures it. NaN where fewer than three epochs around the drop show no jitter.
     """
-    table = history.table[history.table["split"] == "val"].set_index("epoch")[QUANTITIES]
-    sides = table.loc[drop - 7 : drop], table.loc[drop + 1 : drop + 8]
-    jitter = [side.diff().std() / 2**0.5 for side in sides]
+    differences, jitters = [], []
+    for run in runs:
+        before, after = stages(run)[number - 1 : number + 1]
+        differences.append(level(after[:3]) - level(before[-5:]))
+        drop = confshift.summarize(run).rate_drops.loc[after[0].epoch]
+        names = [name.replace("accuracy", "error_rate") for name in QUANTITIES]
+        jitters.append([drop[f"{name}_jitter"] for name in names])
+    by_run = pd.DataFrame([one.mean() for one in differences])
+    variance = (sum(differences) / len(runs)).sem() ** 2 + (np.square(jitters).sum(axis=0) / len(runs) ** 2)
+    reach = stdtrit(7 * len(runs), 0.975) * variance**0.5  # so well do a run's epochs know their jitter
+    change = by_run.mean()
     return pd.DataFrame(
         {
-            "before": sides[0].tail(5).mean(),
-            "after": sides[1].head(3).mean(),
-            "jitter_before": jitter[0],
-            "jitter_after": jitter[1],
+            "change": change,
+            "low": change - reach,
+            "high": change + reach,
+            "smallest": by_run.min(),
+            "largest": by_run.max(),
         }
     )
 
 
-def answer(run: confshift.Run) -> list[str]:
-    """Answer for each of the three boxes in a sentence from the run's own numbers."""
-    checkpoints = run.checkpoints()
-    _, second, _ = drop_epochs(len(checkpoints))
+def averaged(runs: Sequence[confshift.Run]) -> float:
+    """Return by how much the mean logits of the five epochs before the second drop are better than these.
+
+    In nats, a mean over the runs. A lower rate averages the noise of the steps over more of them; so does a
+    mean of the logits, without any training.
+    """
+    gains = []
+    for run in runs:
+        before = stages(run)[1][-5:]
+        mean = sum(torch.tensor(one.predictions.logits, dtype=torch.float64) for one in before) / len(before)
+        loss = cross_entropy(mean, torch.tensor(before[0].predictions.targets))
+        gains.append(loss.item() - level(before)["loss"].mean())
+    return float(np.mean(gains))
+
+
+def answer(runs: Sequence[confshift.Run]) -> list[str]:
+    """Answer for each of the three boxes in a sentence from the runs' own numbers."""
+    boxes = [stages(run) for run in runs]
     return [
-        red([checkpoint for checkpoint in checkpoints if checkpoint.epoch <= second]),
-        green(around_drop(confshift.summarize(checkpoints), second), second),
-        blue([checkpoint for checkpoint in checkpoints if checkpoint.epoch > second]),
+        *(red([*first, *second]) for first, second, *_ in boxes),
+        green(moved_by_drop(runs), len(runs)),
+        *(blue([one for stage in later for one in stage]) for _, _, *later in boxes),
     ]
 
 
 def red(checkpoints: Sequence[confshift.Checkpoint]) -> str:
-    """Say whether and since when the loss rises before the second drop."""
-    rise = confshift.summarize(checkpoints).rise
-    status = rise["status"].str.replace("_", " ")
-    loss = rise.loc["loss"]
+    """Say whether, since when and in which part the loss rises before the second drop."""
+    history = confshift.summarize(checkpoints)
+    status = history.rise["status"].str.replace("_", " ")
+    since = history.rise.loc["loss", "since"]
     verdict = "does not rise systematically"
     if status["loss"] == "systematic":
-        verdict = f"rises systematically, every epoch after {loss['since']:g} being worse than the lowest"
+        verdict = f"rises systematically, every epoch after {since:g} being worse than the lowest"
+    before, after = history.pair
+    change = confshift.compare(before, after).change
+    loss = change.loc["loss"]
     return (
-        f"Red box: before the second drop the loss {verdict} ({status['loss']}, {loss['best_value']:.3f} at "
-        f"epoch {loss['best_epoch']:g}, {loss['last_value']:.3f} at epoch {loss['last_epoch']:g}); the rise "
-        f"of the refinement loss is {status['refinement_loss']}, of the error rate {status['error_rate']}."
+        f"Red box: before the second drop the loss {verdict} ({status['loss']}, {loss['before']:.3f} at "
+        f"epoch {before.epoch:g}, {loss['after']:.3f} at epoch {after.epoch:g}: {loss['change']:+.3f} nats, "
+        f"{in_parts(change['change'], change['change_low'], change['change_high'])}); the rise of the "
+        f"refinement loss is {status['refinement_loss']}, of the error rate {status['error_rate']}."
     )
 
 
-def green(table: pd.DataFrame, drop: int) -> str:
-    """Say what the second drop did, and to which part of the loss."""
-    change = table["after"] - table["before"]
-    jitter = (table["jitter_before"] ** 2 / 5 + table["jitter_after"] ** 2 / 3) ** 0.5  # of that change
-    improved = change["refinement_loss"] < -2 * jitter["refinement_loss"]
-    calmed = change["calibration_loss"] < -2 * jitter["calibration_loss"]
-    verdict = {
-        (True, True): "both what the model knows (refinement) and its over-confidence (calibration) improve",
-        (
-            True,
-            False,
-        ): "what the model knows (refinement) improves, its over-confidence (calibration) does not",
-        (
-            False,
-            True,
-        ): "over-confidence (calibration) falls, what the model knows (refinement) does not improve",
-        (False, False): "neither refinement nor calibration improves beyond its jitter",
-    }[improved, calmed]
-    numbers = ", ".join(
-        f"{name.replace('_', ' ')} {row['before']:.3f} to {row['after']:.3f}"
-        for name, row in table.iterrows()
-    )
+def in_parts(change: pd.Series, low: pd.Series, high: pd.Series) -> str:
+    """Write the three parts of a change of the loss, such that they add up to it, with their intervals."""
+    shown = change[list(PARTS)].round(3)
+    shown[shown.abs().idxmax()] += round(change["loss"], 3) - shown.sum()
+    words = [
+        f"{PARTS[name]} {shown[name]:+.3f} ({low[name]:+.3f} to {high[name]:+.3f})" for name in shown.index
+    ]
+    return ", ".join(words[:-1]) + f" and {words[-1]}"
+
+
+def green(table: pd.DataFrame, runs: int) -> str:
+    """Say whether the second drop helped, and through which part of the loss."""
+    change, low, high = table["change"], table["low"], table["high"]
+    fallen = [name for name in change[list(PARTS)].sort_values().index if high[name] < 0]
+    if np.isnan(high["loss"]):
+        verdict = "between so few epochs it can't be told from jitter what it does"
+    elif not high["loss"] < 0:
+        verdict = "it does not help beyond sampling error and jitter" if low["loss"] <= 0 else "it harms"
+    elif not fallen:
+        verdict = "it helps, through no part for certain"
+    else:
+        verdict = f"it helps, through {' and '.join(PARTS[name] for name in fallen)}"
+    seeds = ""
+    if runs > 1:
+        seeds = f", {table.loc['loss', 'smallest']:+.3f} to {table.loc['loss', 'largest']:+.3f} by run"
     return (
-        f"Green box: at the drop after epoch {drop} {verdict}: {numbers}; the jitter of the loss goes from "
-        f"{table.loc['loss', 'jitter_before']:.4f} to {table.loc['loss', 'jitter_after']:.4f}."
+        f"Green box: at the second drop {verdict}: the loss changes by {change['loss']:+.3f} nats (95 % "
+        f"interval {low['loss']:+.3f} to {high['loss']:+.3f}{seeds}), {in_parts(change, low, high)}, and the "
+        f"accuracy by {100 * change['accuracy']:+.2f} points ({100 * low['accuracy']:+.2f} to "
+        f"{100 * high['accuracy']:+.2f})."
     )
 
 
@@ -242,6 +296,9 @@ def options_from(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--epochs", type=int, help="200 with --data, else 40")
     parser.add_argument("--width", type=int, help="channels of the first stage: 64 with --data, else 8")
     parser.add_argument("--subset", type=int, help="train on this many images only")
+    parser.add_argument("--seed", type=int, default=0, help="of the weights, the order and the shifts")
+    parser.add_argument("--run", type=Path, default=RUN, help="the folder of the run; one there is replaced")
+    parser.add_argument("--answer", type=Path, nargs="+", metavar="RUN", help="only answer, from stored runs")
     parser.add_argument("--out", type=Path, default=PAGE, help="the page")
     parser.add_argument("--quick", action="store_true", help="use a tenth of the images, as a quick test")
     options = parser.parse_args(arguments)
@@ -250,19 +307,18 @@ def options_from(arguments: Sequence[str] | None) -> argparse.Namespace:
     return options
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    options = options_from(arguments)
-    print(QUESTION)
+def trained(options: argparse.Namespace) -> confshift.Run:
+    """Train as asked, write the page and print its findings; return the run."""
     if options.data is None:
         torch.set_num_threads(1)  # more threads don't help with images this small
-    torch.manual_seed(0)
+    torch.manual_seed(options.seed)
     training, validation = load(options.data, quick=options.quick, subset=options.subset)
     batch, shift = (128, 4) if options.data else (64, 0)
     print(
         f"{options.epochs} epochs (thread: 200), width {options.width} (64), learning rate to a fifth after "
         f"{drop_epochs(options.epochs)} (60, 120, 160); not told: batches of {batch}, shifts by {shift}."
     )
-    run = confshift.Run(RUN)
+    run = confshift.Run(options.run)
     if run.exists():
         run.delete()
     model = resnet18(training.pixels.shape[1], len(training.classes), width=options.width)
@@ -270,11 +326,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options.out.parent.mkdir(parents=True, exist_ok=True)
     page = confshift.report(run, options.out, thumbnail=validation)
     print(*(finding for finding in page.findings if finding.verdict in ("yes", "no")), "", sep="\n")
-    history = confshift.summarize(run)
-    for drop in drop_epochs(options.epochs):
-        print(f"The drop after epoch {drop}:", around_drop(history, drop).round(4), "", sep="\n")
-    print(*answer(run), sep="\n")
     print(f"The page: {options.out}")
+    return run
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    options = options_from(arguments)
+    print(QUESTION)
+    runs = [confshift.Run(run) for run in options.answer or ()] or [trained(options)]
+    for number, stage in enumerate(stages(runs[0])[:-1], 1):
+        print(
+            f"The drop after epoch {stage[-1].epoch:g}:", moved_by_drop(runs, number).round(4), "", sep="\n"
+        )
+    print(*answer(runs), sep="\n")
 
 
 if __name__ == "__main__":

@@ -8,7 +8,11 @@ train on the loss rose by 0.01 nats. So each digit is seen through a window at a
 pixels wide, which leaves about a third of them in doubt, as small photos of animals are. Pixels are
 standardised because digits are mostly black: without it 100 epochs are too few to fit the training images.
 
-    python examples/t4_shallow_cnn.py [--data DIR] [--epochs N] [--out PAGE] [--quick]
+    python examples/t4_shallow_cnn.py [--data DIR] [--epochs N] [--seed N] [--run FOLDER] [--out PAGE]
+                                       [--quick]
+    python examples/t4_shallow_cnn.py --answer RUN [RUN ...]
+
+The second form trains nothing: it answers from stored runs, and then for all of them together.
 """
 
 from __future__ import annotations
@@ -17,6 +21,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+import pandas as pd
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
@@ -140,33 +145,58 @@ def who(comparison: confshift.Comparison) -> str:
     )
 
 
+def together(runs: Sequence[confshift.Run]) -> str:
+    """Answer for several runs at once: how many agree, and the range of the amounts."""
+    pairs = [confshift.compare(*confshift.summarize(run).pair) for run in runs]
+    sums = pd.DataFrame([{"loss": one.change.loc["loss", "change"], **one.by_transition} for one in pairs])
+    systematic = sum(confshift.summarize(run).rise.loc["loss", "status"] == "systematic" for run in runs)
+    agreeing = ((sums["stayed_wrong"] > 0) & (sums["stayed_right"] < 0)).sum()
+    loss, wrong, right = (
+        f"{sums[name].min():+.3f} to {sums[name].max():+.3f}"
+        for name in ("loss", "stayed_wrong", "stayed_right")
+    )
+    return (
+        f"Of {len(runs)} runs {systematic} rise systematically ({loss} nats from the lowest loss to the last "
+        f"epoch). In {agreeing} of them the wrong ones got worse and the right ones surer: images wrong at "
+        f"both epochs carry {wrong}, those right at both {right}."
+    )
+
+
+def trained(options: argparse.Namespace) -> confshift.Run:
+    """Train as asked, write the page and print its findings; return the run."""
+    if options.data is None:
+        torch.set_num_threads(1)  # more threads don't help with images this small
+    torch.manual_seed(options.seed)
+    training, validation = load(options.data, quick=options.quick)
+    run = confshift.Run(options.run)
+    if run.exists():
+        run.delete()
+    train(training, validation, run, epochs=options.epochs)
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    page = confshift.report(run, options.out, thumbnail=validation)
+    print(*(finding for finding in page.findings if finding.verdict in ("yes", "no")), sep="\n")
+    print(f"The page: {options.out}")
+    return run
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=QUESTION)
     parser.add_argument(
         "--data", type=Path, help="your own images; see images.py for the forms of the folder"
     )
     parser.add_argument("--epochs", type=int, default=EPOCHS)
+    parser.add_argument("--seed", type=int, default=0, help="of the weights and of the order of the images")
+    parser.add_argument("--run", type=Path, default=RUN, help="the folder of the run; one there is replaced")
+    parser.add_argument("--answer", type=Path, nargs="+", metavar="RUN", help="only answer, from stored runs")
     parser.add_argument("--out", type=Path, default=PAGE, help="the page")
     parser.add_argument("--quick", action="store_true", help="use a fifth of the digits, as a quick test")
     options = parser.parse_args(arguments)
     print(QUESTION)
-    if options.data is None:
-        torch.set_num_threads(1)  # more threads don't help with images this small
-    torch.manual_seed(0)
-    training, validation = load(options.data, quick=options.quick)
-    run = confshift.Run(RUN)
-    if run.exists():
-        run.delete()
-    train(training, validation, run, epochs=options.epochs)
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    page = confshift.report(run, options.out, thumbnail=validation)
-    print(
-        *(finding for finding in page.findings if finding.verdict in ("yes", "no")),
-        "",
-        *answer(run),
-        sep="\n",
-    )
-    print(f"The page: {options.out}")
+    runs = [confshift.Run(run) for run in options.answer or ()] or [trained(options)]
+    for run in runs:
+        print("", *answer(run), sep="\n")
+    if len(runs) > 1:
+        print("", together(runs), sep="\n")
 
 
 if __name__ == "__main__":

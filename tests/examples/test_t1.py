@@ -1,4 +1,5 @@
 import pickle
+import re
 
 import numpy as np
 import pandas as pd
@@ -64,9 +65,8 @@ def test_every_epoch_has_both_splits_and_the_learning_rate_it_was_trained_with(r
 def test_the_red_box_is_about_the_epochs_before_the_second_drop(printed, run, means):
     earlier = means["loss"].loc[: SECOND - 1]
     assert f"{earlier.min():.3f} at epoch {earlier.idxmin():g}, " in printed
-    assert (
-        f"{means.loc[SECOND, 'loss']:.3f} at epoch {SECOND}); the rise of the refinement loss is" in printed
-    )
+    change = means.loc[SECOND] - means.loc[earlier.idxmin()]
+    assert f"{means.loc[SECOND, 'loss']:.3f} at epoch {SECOND}: {change['loss']:+.3f} nats, scale" in printed
     checkpoints = [one for one in run.checkpoints() if one.epoch <= SECOND]
     status = confshift.summarize(checkpoints).rise.loc["loss", "status"].replace("_", " ")
     opening = "rises" if status == "systematic" else "does not rise"
@@ -74,13 +74,17 @@ def test_the_red_box_is_about_the_epochs_before_the_second_drop(printed, run, me
     assert f"({status}, " in printed
 
 
-def test_the_green_box_gives_the_means_before_and_after_the_drop(printed, means):
-    before, after = means.loc[SECOND - 4 : SECOND].mean(), means.loc[SECOND + 1 : SECOND + 3].mean()
-    for name in t1.QUANTITIES:
-        assert f"{name.replace('_', ' ')} {before[name]:.3f} to {after[name]:.3f}" in printed
-    sides = means.loc[:SECOND, "loss"], means.loc[SECOND + 1 :, "loss"]
-    jitter = [np.std(np.diff(side), ddof=1) / np.sqrt(2) for side in sides]
-    assert f"jitter of the loss goes from {jitter[0]:.4f} to {jitter[1]:.4f}." in printed
+def test_the_green_box_gives_what_the_drop_changed_in_each_part(printed, means):
+    around = [slice(SECOND - 2, SECOND), slice(SECOND + 1, SECOND + 2)]  # no further than the next drops
+    before, after = (means.loc[one].mean() for one in around)
+    change = after - before
+    told = next(line for line in printed.splitlines() if line.startswith("Green box"))
+    assert f"the loss changes by {change['loss']:+.3f} nats" in told
+    assert f"the accuracy by {100 * change['accuracy']:+.2f} points" in told
+    shown = [float(one) for one in re.findall(r"(?:scale|class balance|the rest) ([+-][\d.]+) \(", told)]
+    assert shown == pytest.approx(list(change[list(t1.PARTS)]), abs=1.6e-3)
+    assert sum(shown) == pytest.approx(round(change["loss"], 3), abs=1e-9)
+    assert "between so few epochs it can't be told from jitter what it does" in told
 
 
 def test_the_blue_box_gives_the_change_and_who_carries_it(printed, run, means):
@@ -110,29 +114,107 @@ def test_the_page_is_written_and_small(example):
     assert page.stat().st_size < 3e6
 
 
+def moves(error=0.01, **change):
+    """Return a table of `moved_by_drop` with these changes, one of the accuracy being their opposite."""
+    change = pd.Series(change)
+    change["loss"], change["accuracy"] = change.sum(), -change.sum()
+    table = {"low": change - error, "high": change + error, "smallest": change, "largest": change}
+    return pd.DataFrame({"change": change, **table}).loc[t1.QUANTITIES]
+
+
 @pytest.mark.parametrize(
-    ("refinement", "calibration", "verdict"),
+    ("scale", "balance", "rest", "verdict"),
     [
-        (-0.1, -0.1, "both what the model knows (refinement) and its over-confidence (calibration) improve"),
-        (-0.1, 0.0, "what the model knows (refinement) improves, its over-confidence (calibration) does not"),
-        (
-            0.0,
-            -0.1,
-            "over-confidence (calibration) falls, what the model knows (refinement) does not improve",
-        ),
-        (0.0, -0.01, "neither refinement nor calibration improves beyond its jitter"),
+        (-0.1, 0.0, -0.2, "it helps, through the rest and scale"),
+        (-0.1, 0.005, 0.0, "it helps, through scale"),
+        (-0.009, -0.009, -0.009, "it helps, through no part for certain"),
+        (0.0, -0.005, 0.0, "it does not help beyond sampling error and jitter"),
+        (0.1, 0.0, 0.0, "it harms"),
     ],
 )
-def test_the_verdict_on_the_drop_follows_the_run(refinement, calibration, verdict):
-    change = {
-        "loss": refinement + calibration,
-        "refinement_loss": refinement,
-        "calibration_loss": calibration,
-        "accuracy": 0.0,
-    }
-    table = pd.DataFrame({"before": 0.5, "after": 0.5 + pd.Series(change)})
-    table = table.assign(jitter_before=0.02, jitter_after=0.01)
-    assert f"at the drop after epoch 9 {verdict}: " in t1.green(table, 9)
+def test_the_verdict_on_the_drop_follows_its_parts(scale, balance, rest, verdict):
+    table = moves(scale_loss=scale, balance_loss=balance, refinement_loss=rest)
+    assert f"at the second drop {verdict}: the loss changes by" in t1.green(table, 1)
+    assert "by run" in t1.green(table, 3)
+
+
+def run_with_drops(path, *, scales, strengths, samples=400, seed=0):
+    """Store a run whose logits have these scales and strengths; each third has its own learning rate."""
+    rng = np.random.default_rng(seed)
+    targets = np.random.default_rng(9).integers(0, 4, samples)
+    noise = rng.normal(size=(samples, 4))
+    run, third = confshift.Run(path), len(scales) // 3
+    for at, (scale, strength) in enumerate(zip(scales, strengths, strict=True)):
+        jitter = 0.1 * rng.normal(size=(samples, 4)) + 0.05 * rng.normal(size=4)
+        logits = scale * (strength * np.eye(4)[targets] + noise + jitter)
+        rate = {"lr": 0.2 ** min(at // third, 2)}
+        run.append(confshift.Predictions(logits.astype(np.float32), targets), metadata=rate)
+    run.flush()
+    return run
+
+
+@pytest.fixture(scope="module")
+def helped(tmp_path_factory):
+    """Return two runs whose second drop halves a scale that is too large, and changes nothing else."""
+    folder = tmp_path_factory.mktemp("drops")
+    scales, strengths = np.repeat([1.0, 4.0, 2.0], 8), np.full(24, 2.0)
+    return [
+        run_with_drops(folder / f"{seed}", scales=scales, strengths=strengths, seed=seed) for seed in (1, 2)
+    ]
+
+
+def test_the_means_at_a_drop_are_those_of_the_packages_table_of_drops(helped):
+    for number in (1, 2):
+        moved = t1.moved_by_drop(helped[:1], number)
+        drop = confshift.summarize(helped[0]).rate_drops.iloc[number - 1]
+        for name in ("loss", *t1.PARTS):
+            assert moved.loc[name, "change"] == pytest.approx(drop[f"{name}_change"], abs=1e-6)
+        assert moved.loc["accuracy", "change"] == pytest.approx(-drop["error_rate_change"], abs=1e-9)
+
+
+def test_the_interval_holds_the_error_of_the_images_and_the_jitter_of_the_epochs(helped):
+    moved = t1.moved_by_drop(helped[:1])
+    sides = [[helped[0][epoch].columns["loss"] for epoch in side] for side in (range(12, 17), range(17, 20))]
+    own = np.mean(sides[1], axis=0) - np.mean(sides[0], axis=0)
+    jitter = confshift.summarize(helped[0]).rate_drops.iloc[1]["loss_jitter"]
+    assert jitter > 0
+    error = 2.3646 * np.hypot(own.std(ddof=1) / np.sqrt(len(own)), jitter)  # t with 7 degrees of freedom
+    assert moved.loc["loss", "high"] - moved.loc["loss", "change"] == pytest.approx(error, rel=1e-3)
+
+
+def test_two_runs_are_averaged_and_their_range_is_given(helped):
+    each = [t1.moved_by_drop([run])["change"] for run in helped]
+    both = t1.moved_by_drop(helped)
+    assert both["change"].to_numpy() == pytest.approx(np.mean(each, axis=0))
+    assert both["smallest"].to_numpy() == pytest.approx(np.min(each, axis=0))
+    assert both["largest"].to_numpy() == pytest.approx(np.max(each, axis=0))
+
+
+def test_a_drop_that_only_shrinks_logits_helps_through_scale(helped):
+    table = t1.moved_by_drop(helped)
+    assert "at the second drop it helps, through scale: " in t1.green(table, 2)
+    assert table.loc["accuracy", "low"] < 0 < table.loc["accuracy", "high"]
+
+
+def test_a_drop_that_teaches_helps_through_the_rest(tmp_path):
+    run = run_with_drops(tmp_path / "run", scales=np.full(24, 1.5), strengths=np.repeat([1.0, 1.5, 2.5], 8))
+    table = t1.moved_by_drop([run])
+    assert table.loc["refinement_loss", "high"] < 0 < table.loc["accuracy", "low"]
+    assert table.loc["refinement_loss", "change"] < 2 * table.loc["scale_loss", "change"]
+
+
+def test_stored_runs_are_answered_without_training(helped, capsys, monkeypatch):
+    monkeypatch.setattr(t1, "train", None)
+    t1.main(["--answer", *(str(run.path) for run in helped)])
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(" ")[0] for line in lines if " box: " in line] == [
+        "Red",
+        "Red",
+        "Green",
+        "Blue",
+        "Blue",
+    ]
+    assert "The drop after epoch 16:" in lines
 
 
 def stored_run(path, logits, targets):

@@ -140,6 +140,29 @@ def test_a_systematic_rise_at_a_steady_accuracy_is_called_so(make_logits, tmp_pa
     )
 
 
+def test_stored_runs_are_answered_without_training_and_then_together(
+    make_logits, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr(t4, "train", None)
+    wrong, right = [], []
+    for seed in (1, 2):
+        logits, targets = make_logits(800, 3, 30, seed=seed)
+        run = confshift.Run(tmp_path / f"{seed}")
+        for one in logits:
+            run.append(confshift.Predictions(one, targets))
+        parts = confshift.compare(*confshift.summarize(run).pair).by_transition
+        wrong.append(parts["stayed_wrong"])
+        right.append(parts["stayed_right"])
+    run.flush()
+    t4.main(["--answer", str(tmp_path / "1"), str(tmp_path / "2")])
+    lines = capsys.readouterr().out.splitlines()
+    assert sum(line.startswith("The validation loss rises systematically") for line in lines) == 2
+    assert lines[-1].startswith("Of 2 runs 2 rise systematically (")
+    assert "In 2 of them the wrong ones got worse and the right ones surer: images wrong" in lines[-1]
+    assert f"carry {min(wrong):+.3f} to {max(wrong):+.3f}, those right" in lines[-1]
+    assert f"both {min(right):+.3f} to {max(right):+.3f}." in lines[-1]
+
+
 def test_photos_are_taken_as_they_are(run_example, tmp_path):
     rng = np.random.default_rng(0)
     for number, name in enumerate(("cats", "dogs", "pandas")):
