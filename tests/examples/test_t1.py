@@ -78,7 +78,7 @@ def test_the_green_box_gives_what_the_drop_changed_in_each_part(printed, means):
     around = [slice(SECOND - 2, SECOND), slice(SECOND + 1, SECOND + 2)]  # no further than the next drops
     before, after = (means.loc[one].mean() for one in around)
     change = after - before
-    told = next(line for line in printed.splitlines() if line.startswith("Green box"))
+    told = next(line for line in printed.splitlines() if line.startswith("Green box: "))
     assert f"the loss changes by {change['loss']:+.3f} nats" in told
     assert f"the accuracy by {100 * change['accuracy']:+.2f} points" in told
     shown = [float(one) for one in re.findall(r"(?:scale|class balance|the rest) ([+-][\d.]+) \(", told)]
@@ -201,6 +201,33 @@ def test_a_drop_that_teaches_helps_through_the_rest(tmp_path):
     table = t1.moved_by_drop([run])
     assert table.loc["refinement_loss", "high"] < 0 < table.loc["accuracy", "low"]
     assert table.loc["refinement_loss", "change"] < 2 * table.loc["scale_loss", "change"]
+
+
+def test_the_mean_of_the_logits_before_the_drop_is_held_against_the_mean_of_their_losses(helped):
+    before = [helped[0][epoch] for epoch in range(12, 17)]
+    logits = torch.tensor(np.mean([one.predictions.logits for one in before], axis=0))
+    targets = torch.tensor(np.asarray(before[0].predictions.targets))
+    own = np.mean([one.metrics()["loss"] for one in before])
+    gain = t1.averaged(helped[:1])
+    assert gain["loss"] == pytest.approx(
+        torch.nn.functional.cross_entropy(logits, targets).item() - own, abs=1e-5
+    )
+    assert gain["loss"] == pytest.approx(gain[list(t1.PARTS)].sum())
+    hits = np.mean([one.metrics()["accuracy"] for one in before])
+    assert gain["accuracy"] == pytest.approx((logits.argmax(1) == targets).double().mean().item() - hits)
+
+
+@pytest.mark.parametrize(
+    ("drop", "mean", "verdict"),
+    [
+        (-0.2, -0.3, "150% of the drop's, which is consistent with a smaller step"),
+        (-0.2, -0.05, "so averaging noise does not explain the drop's"),
+        (0.1, -0.3, "so averaging noise does not explain the drop's"),
+    ],
+)
+def test_averages_explain_a_drop_that_helps_no_more_than_they_do(drop, mean, verdict):
+    tables = [moves(scale_loss=one, balance_loss=0.0, refinement_loss=0.0)["change"] for one in (drop, mean)]
+    assert verdict in t1.noise(*tables)
 
 
 def test_stored_runs_are_answered_without_training(helped, capsys, monkeypatch):
