@@ -144,7 +144,7 @@ def test_stored_runs_are_answered_without_training_and_then_together(
     make_logits, tmp_path, capsys, monkeypatch
 ):
     monkeypatch.setattr(t4, "train", None)
-    wrong, right = [], []
+    wrong, right, late = [], [], []
     for seed in (1, 2):
         logits, targets = make_logits(800, 3, 30, seed=seed)
         run = confshift.Run(tmp_path / f"{seed}")
@@ -153,14 +153,18 @@ def test_stored_runs_are_answered_without_training_and_then_together(
         parts = confshift.compare(*confshift.summarize(run).pair).by_transition
         wrong.append(parts["stayed_wrong"])
         right.append(parts["stayed_right"])
+        losses = [one.metrics()["loss"] for one in run.checkpoints()]
+        late.append(np.mean(losses[24:]) - np.mean(losses[12:18]))
     run.flush()
     t4.main(["--answer", str(tmp_path / "1"), str(tmp_path / "2")])
     lines = capsys.readouterr().out.splitlines()
     assert sum(line.startswith("The validation loss rises systematically") for line in lines) == 2
-    assert lines[-1].startswith("Of 2 runs 2 rise systematically (")
-    assert "In 2 of them the wrong ones got worse and the right ones surer: images wrong" in lines[-1]
+    assert lines[-1].startswith("Judged one by one, 2 of 2 runs rise systematically. In 2 the wrong ones")
+    reach = 12.7062 * np.std(late, ddof=1) / np.sqrt(2)  # Student's t with 1 degree of freedom
+    low, high = np.mean(late) - reach, np.mean(late) + reach
+    assert f"loss {np.mean(late):+.3f} ({low:+.3f} to {high:+.3f})" in lines[-1]
     assert f"carry {min(wrong):+.3f} to {max(wrong):+.3f}, those right" in lines[-1]
-    assert f"both {min(right):+.3f} to {max(right):+.3f}." in lines[-1]
+    assert f"both {min(right):+.3f} to {max(right):+.3f}. From" in lines[-1]
 
 
 def test_photos_are_taken_as_they_are(run_example, tmp_path):
