@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 import tokenize
+from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -134,6 +135,7 @@ def imports(tree):
             yield name, id(node) in inside
 
 
+@cache
 def own_imports(name):
     """Return the modules of the package that a file imports, "" being the facade."""
     found = set()
@@ -193,6 +195,7 @@ def _reads_only(keyword):
     return keyword.arg == "access" and ast.unparse(keyword.value).endswith("ACCESS_READ")
 
 
+@cache
 def code_lines(source):
     """Return the numbers of the lines that hold code: no blank line, comment or docstring."""
     docstrings = set()
