@@ -51,7 +51,7 @@ MAY_IMPORT = {
 }
 
 #: The room of the charts is the one that knows altair.
-CHART_FILES = ("__init__", "change", "classes", "confidence", "epochs", "parts", "runs", "samples")
+CHART_FILES = ("__init__", "change", "classes", "confidence", "epochs", "key", "parts", "runs", "samples")
 
 #: A third-party package and the rooms or files that may import it; `integrations` may import anything.
 MAY_USE = {

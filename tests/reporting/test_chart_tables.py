@@ -11,6 +11,8 @@ import pytest
 
 from confshift.analysis.comparison import compare
 from confshift.analysis.history import summarize
+from confshift.checkpoint import Checkpoint
+from confshift.predictions import Predictions
 from confshift.reporting import epoch_tables, pair_tables
 
 AT = ("epoch 3", "epoch 6")
@@ -78,13 +80,48 @@ def test_the_three_parts_stand_on_each_other_and_end_at_the_loss(by_run, history
 def test_other_splits_are_drawn_beside_and_named_once(by_run, history):
     train = history.table[history.table["split"] == "train"]
     assert by_run["other_splits"]["mean"].tolist() == train["loss"].tolist()
-    assert by_run["other_ends"]["label"].tolist() == ["loss on train"]
+    assert set(by_run["other_splits"]["label"]) == {"loss on train"}
+    assert context_of(history).splits == ("loss on train",)
 
 
-def test_the_best_checkpoints_are_named_on_one_side_of_their_mark(by_run, history):
-    marks = by_run["marks"]
-    assert marks["epoch"].tolist() == history.best.loc[["loss", "refinement_loss"], "epoch"].tolist()
-    assert [bool(one.left) + bool(one.right) for one in marks.itertuples()] == [1, 1]
+def context_of(*histories, **names):
+    return epoch_tables.chart_context(histories, histories[0], classes=3, **names)
+
+
+def test_the_best_checkpoints_are_marked_and_named_with_their_epochs(by_run, history):
+    epochs = history.best.loc[["loss", "refinement_loss"], "epoch"].tolist()
+    assert by_run["marks"]["epoch"].tolist() == epochs
+    names = [f"best loss, epoch {epochs[0]:g}", f"best once calibrated, epoch {epochs[1]:g}"]
+    assert list(context_of(history).marks.values()) == names
+
+
+def test_epochs_that_are_not_finite_have_a_strip_and_a_name(make_logits):
+    history = summarize(_not_finite(make_logits))
+    strips = epoch_tables.run_tables(history, history.rise)["not_finite"]
+    assert strips[["epoch", "start", "end"]].to_numpy().tolist() == [[1, 0.5, 1.5], [3, 2.5, 4], [5, 4, 5]]
+    assert strips["unanswered_samples"].tolist() == [6, 15, 0]
+    assert strips["infinite_samples"].tolist() == [0, 0, 3]
+    names = {"unanswered": "not finite: up to 25.0 % left out", "infinite": "infinite loss: 3 samples"}
+    assert context_of(history).not_finite == names
+
+
+def test_of_two_runs_the_key_names_the_one_that_is_not_finite(make_logits, make_run):
+    whole, broken = summarize(make_run(60, 3, 5)), summarize(_not_finite(make_logits)[:2])
+    name = "not finite: 10.0 % left out"
+    assert context_of(whole, broken, names=("a", "b")).not_finite == {"unanswered": f"{name} (B)"}
+    assert context_of(broken, broken, names=("a", "b")).not_finite == {"unanswered": f"{name} (A, B)"}
+    assert context_of(whole).not_finite == {}
+
+
+def _not_finite(make_logits):
+    """Return a run whose epochs 1 and 3 are not finite and whose loss at epoch 5 is infinite; without 4."""
+    logits, targets = make_logits(60, 3, 6)
+    logits[1, :6], logits[3, :15] = np.nan, np.nan
+    logits[5, range(3), targets[:3]] = -np.inf
+    return [
+        Checkpoint.from_predictions(Predictions(logits[epoch], targets), epoch=epoch)
+        for epoch in (0, 1, 2, 3, 5)
+    ]
 
 
 @pytest.mark.parametrize(
@@ -108,12 +145,6 @@ def test_the_near_range_holds_every_band_after_the_initial_fall(make_run):
     assert limits["part_near"]["domainMax"] == table["loss"][settled:].max()
     assert limits["part_whole"]["domainMax"] == table["loss"].max()
     assert limits["accuracy_near"]["domainMin"] < table["accuracy"][settled:].min()
-
-
-def test_a_split_that_is_inspected_now_and_then_is_named_too(make_run):
-    run = [*make_run(60, 3, 9), *make_run(40, 3, 9, split="train", seed=1)[::4]]
-    made = epoch_tables.run_tables(summarize(run), summarize(run).rise)
-    assert made["other_ends"][["epoch", "label"]].to_numpy().tolist() == [[4, "loss on train"]]
 
 
 def test_the_scale_of_the_losses_holds_the_lines_of_other_splits(make_run):

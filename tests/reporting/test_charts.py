@@ -14,6 +14,7 @@ from jsonschema.validators import validator_for
 
 from confshift.reporting import layout
 from confshift.reporting.charts import CHARTS, chart_specs
+from confshift.reporting.charts.key import line_entry, with_key
 from confshift.reporting.charts.parts import ChartContext
 from confshift.reporting.vega import compiled, pictures
 
@@ -22,6 +23,7 @@ LIMITS = {
     "accuracy_near": {"domainMin": 0.5},
     "accuracy_whole": {},
 }
+NOT_FINITE = {"unanswered": "not finite: 40 % left out", "infinite": "infinite loss: 5 samples"}
 #: Tables that the script makes for the chosen pair: the methods of Views in rows.js.
 SCRIPT = (files("confshift.reporting") / "assets" / "rows.js").read_text(encoding="utf-8")
 STYLE = (files("confshift.reporting") / "assets" / "style.css").read_text(encoding="utf-8")
@@ -29,7 +31,9 @@ STYLE = (files("confshift.reporting") / "assets" / "style.css").read_text(encodi
 
 def frame(epochs=5, classes=4):
     ticks = (-2.2, 0.0, 2.2, 4.6)
-    return ChartContext(list(range(epochs)), classes, ticks, LIMITS, splits=True, rises=True)
+    named = {"splits": ["loss on train"], "rise": "worse from epoch 3 on", "not_finite": NOT_FINITE}
+    marks = {"best loss": "best loss, epoch 1", "best once calibrated": "best once calibrated, epoch 2"}
+    return ChartContext(list(range(epochs)), classes, ticks, LIMITS, marks=marks, **named)
 
 
 @pytest.fixture(scope="module")
@@ -102,6 +106,52 @@ def test_two_runs_have_their_own_curves_and_no_chart_of_one_run():
     assert not {"parts_near", "history", "trajectory"} & set(specs)
     assert {"run_losses", "ends"} <= names_in(specs["loss_near"])
     assert compiled(specs)
+
+
+def test_every_line_mark_and_strip_of_the_losses_is_named_in_the_key():
+    names = [
+        "loss",
+        "loss once calibrated",
+        "loss on train",
+        "best loss, epoch 1",
+        "best once calibrated, epoch 2",
+        "worse from epoch 3 on",
+        *NOT_FINITE.values(),
+    ]
+    assert key_of(frame()) == names
+    assert key_of(replace(frame(), splits=(), marks={}, rise="", not_finite={})) == names[:2]
+    of_two_runs = replace(frame(), runs=("A: one", "B: two"), splits=(), rise="")
+    assert key_of(of_two_runs) == ["A: one", "B: two", *names[:2], *NOT_FINITE.values()]
+
+
+def key_of(context):
+    """Return the labels of the key, from what Vega makes of the chart."""
+    spec = chart_specs(context, only=["loss_near"])["loss_near"]
+    (legend,) = compiled({"loss": spec})["loss"]["legends"]
+    assert {"stroke", "fill", "shape", "strokeDash"} <= set(legend)
+    scales = {scale["name"]: scale["domain"] for scale in compiled({"loss": spec})["loss"]["scales"]}
+    assert scales[legend["shape"]] == scales[legend["stroke"]] == scales[legend["strokeDash"]]
+    return scales[legend["shape"]]
+
+
+def test_texts_inside_the_charts_over_epochs_are_the_two_epochs_above_them(specs):
+    """Names of curves and marks inside a chart would lie on curves and on each other for some run."""
+    for name in ("loss_near", "accuracy_near", "parts_near"):
+        texts = [layer for layer in specs[name]["layer"] if layer["mark"]["type"] == "text"]
+        assert len(texts) == 2, name
+        assert all(layer["encoding"]["y"]["value"] < 0 for layer in texts)
+        assert {layer["mark"]["align"] for layer in texts} == {"left", "right"}
+
+
+@pytest.mark.parametrize(("width", "columns"), [(240, 1), (400, 2), (520, 3), (1200, 4)])
+def test_the_key_has_as_many_columns_as_fit(width, columns):
+    labels = ["loss", "loss once calibrated", "loss on train", "best loss, epoch 12"]
+    labels += ["best once calibrated, epoch 13", "worse from epoch 15 on"]
+    spec = with_key([], [line_entry(label, "loss") for label in labels])
+    expression = spec["layer"][0]["encoding"]["shape"]["legend"]["columns"]["expr"]
+    choices = re.findall(r" >= (\d+) \? (\d)", expression)
+    assert next((int(number) for least, number in choices if width >= int(least)), 1) == columns
+    assert expression.endswith(": 1")
 
 
 def test_many_epochs_have_no_dots_and_one_has_no_pair():

@@ -16,7 +16,7 @@ PARTS = sorted({part for section in SECTIONS for part in section.parts})
 
 
 def frame(epochs=4):
-    return ChartContext(range(epochs), classes=3, odds_ticks=[-1, 1], limits={}, splits=False, rises=False)
+    return ChartContext(range(epochs), classes=3, odds_ticks=[-1, 1], limits={})
 
 
 def cards_of(*placed):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 
 from confshift.analysis.history import History
 from confshift.analysis.panel import Panel
+from confshift.findings.wording import count, percent
 from confshift.findings.wording import epoch as epoch_text
 from confshift.reporting import binning
 from confshift.reporting.charts.parts import ChartContext
@@ -29,10 +31,10 @@ _HOVER_COLUMNS = [
 ]
 #: Further columns where some sample has no finite loss.
 _NONFINITE_COLUMNS = ["finite_loss", "infinite_samples", "unanswered_samples"]
+#: How the key of a chart names what is not finite, by the column of its samples.
+_NOT_FINITE = {"unanswered": "not finite: {} left out", "infinite": "infinite loss: {}"}
 #: An answer with a confidence above this counts as sure.
 SURE = 0.9
-#: Room for a name below the lowest mark, as a part of the chart's height.
-_NAME_ROOM = 0.1
 #: No axis is narrower than this, relative to its largest value: its ticks would need too many digits.
 _NARROWEST = 1e-9
 
@@ -60,9 +62,39 @@ def _hover_columns(table: pd.DataFrame) -> pd.DataFrame:
     return table[[*_HOVER_COLUMNS, *beside]]
 
 
-def _infinite(table: pd.DataFrame) -> pd.DataFrame:
-    """Return the epochs whose loss is infinite."""
-    return table.loc[table["infinite_samples"] > 0, ["epoch", "infinite_samples", "finite_loss"]]
+def _not_finite(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the epochs where some sample has no finite loss, each with half of the way to its neighbours."""
+    epochs = table["epoch"].to_numpy(float)
+    between = (epochs[:-1] + epochs[1:]) / 2
+    columns = ["epoch", "unanswered_samples", "infinite_samples", "finite_loss"]
+    strips = table[columns].assign(start=np.r_[epochs[:1], between], end=np.r_[between, epochs[-1:]])
+    return strips[table["nonfinite_samples"] > 0]
+
+
+def _not_finite_names(histories: Sequence[History]) -> dict[str, str]:
+    """Say in the chart's key what is not finite at some epoch, by kind; of two runs, in which."""
+    names = {}
+    for kind, name in _NOT_FINITE.items():
+        counts = [epoch_table(history)[f"{kind}_samples"] for history in histories]
+        numbers = {number for column in counts for number in column if number}
+        if numbers:
+            share = max(numbers) / len(histories[0].main.targets)
+            most = percent(share) if kind == "unanswered" else count(max(numbers))
+            where = ", ".join(run for run, column in zip(RUNS, counts, strict=False) if column.any())
+            text = name.format(("up to " if len(numbers) > 1 else "") + most)
+            names[kind] = text if len(histories) == 1 else f"{text} ({where})"
+    return names
+
+
+def _marked(history: History, page_history: History) -> dict[str, Any]:
+    """Name in the chart's key the lines of other splits, the best checkpoints, and the start of a rise."""
+    marks, splits = _marks(page_history), _other_splits(page_history)["other_splits"]
+    starts = rise_starts(history.rise)
+    return {
+        "splits": tuple(splits["label"].unique()),
+        "marks": {row.label: f"{row.label}, epoch {epoch_text(row.epoch)}" for row in marks.itertuples()},
+        "rise": f"worse from epoch {epoch_text(starts[0])} on" if starts else "",
+    }
 
 
 def _sure(panel: Panel, members: NDArray[np.bool_]) -> NDArray[np.float64]:
@@ -84,7 +116,7 @@ def run_tables(history: History, rise: pd.DataFrame) -> dict[str, pd.DataFrame]:
     table = epoch_table(history)
     return {
         "epochs": _hover_columns(table),
-        "infinite": _infinite(table),
+        "not_finite": _not_finite(table),
         "loss_series": _series(table, LOSSES),
         "accuracy_series": _series(table, {"accuracy": "accuracy"}),
         "part_series": _stacked_parts(table),
@@ -113,7 +145,7 @@ def two_run_tables(histories: Sequence[History], names: Sequence[str]) -> dict[s
 
     return {
         "epochs": pd.concat([_hover_columns(table).assign(run=run) for run, table in by_run]),
-        "infinite": pd.concat([_infinite(table).assign(run=run) for run, table in by_run]),
+        "not_finite": pd.concat([_not_finite(table).assign(run=run) for run, table in by_run]),
         "run_losses": gather(LOSSES),
         "run_accuracies": gather({"accuracy": "accuracy"}),
         "zero": pd.DataFrame({"zero": [0]}),
@@ -157,31 +189,17 @@ def _other_splits(history: History) -> dict[str, pd.DataFrame]:
     rows = table[table["split"] != history.split]
     lines = rows[["split", "epoch", "loss"]].rename(columns={"loss": "mean"})
     lines["mean"] = lines["mean"].where(np.isfinite(lines["mean"]))
-    # The name stands in the middle of the line: a split may be inspected less often than the main one.
-    ends = pd.concat(
-        [lines[:0], *(line.iloc[[len(line) // 2]] for _, line in lines.groupby("split", sort=False))]
-    )
-    return {"other_splits": lines, "other_ends": ends.assign(label="loss on " + ends["split"].astype(str))}
+    return {"other_splits": lines.assign(label="loss on " + lines["split"].astype(str))}
 
 
 def _marks(history: History) -> pd.DataFrame:
-    """Return the best checkpoints; the name is in `left` or `right`, where it fits; the other is empty."""
-    middle = (history.main.epochs[0] + history.main.epochs[-1]) / 2
+    """Return the best checkpoints: label, epoch and the height of the mark."""
     rows = []
     for key, (label, _) in MARKS.items():
         best = history.best.loc[key]
-        text = f"{label}, epoch {epoch_text(best['epoch'])}"
-        early = best["epoch"] < middle
-        rows.append(
-            {
-                "epoch": best["epoch"],
-                "mean": best[key] if np.isfinite(best[key]) else np.nan,
-                "label": label,
-                "left": text if early else "",
-                "right": "" if early else text,
-            }
-        )
-    return pd.DataFrame(rows)
+        if np.isfinite(best[key]):
+            rows.append({"label": label, "epoch": best["epoch"], "mean": best[key]})
+    return pd.DataFrame(rows, columns=["label", "epoch", "mean"])
 
 
 def rise_starts(rise: pd.DataFrame) -> list[float]:
@@ -191,15 +209,14 @@ def rise_starts(rise: pd.DataFrame) -> list[float]:
 
 
 def _rise(rise: pd.DataFrame) -> pd.DataFrame:
-    starts = rise_starts(rise)
-    return pd.DataFrame({"epoch": starts, "label": ["from here on measurably worse"] * len(starts)})
+    return pd.DataFrame({"epoch": rise_starts(rise)})
 
 
 def limits(histories: Sequence[History]) -> dict[str, Mapping[str, float]]:
     """Return the scales of the charts over epochs, by chart and span.
 
     "near" is the span after the initial fall of the loss, "whole" has every epoch. The fall is over where a
-    tenth of it is left, as in the verdict on a rise. Below the losses there is room for a name.
+    tenth of it is left, as in the verdict on a rise.
     """
     tables = [epoch_table(history) for history in histories]
     spans = {"near": pd.concat(list(map(_after_fall, tables, histories))), "whole": pd.concat(tables)}
@@ -212,7 +229,7 @@ def limits(histories: Sequence[History]) -> dict[str, Mapping[str, float]]:
     lowest_losses = [low for loss in losses if np.isfinite(low := loss.min())]
     for span, table in spans.items():
         top, bottom = (_reach(table, list(LOSSES), sign) for sign in (1, -1))
-        low = min([bottom - _NAME_ROOM * (top - bottom), *lowest_losses])
+        low = min([bottom, *lowest_losses])
         scales[f"loss_{span}"] = {"domainMin": low, "domainMax": top} if _is_range(bottom, top) else {}
         highest = table["loss"].max()  # the parts stand on 0
         scales[f"part_{span}"] = {"domainMax": highest} if _is_range(0.0, highest) else {}
@@ -259,9 +276,8 @@ def chart_context(
         classes=classes,
         odds_ticks=binning.odds_ticks(page_history.main).tolist(),
         limits=limits(histories),
-        splits=len(page_history.panels) > 1,
-        rises=not names and bool(rise_starts(histories[0].rise)),
         runs=run_labels(names) if names else (),
-        infinite=any(history.main.infinite.any() for history in histories),
+        not_finite=_not_finite_names(histories),
+        **({} if names else _marked(histories[0], page_history)),
         lone=any(len(history.main.checkpoints) == 1 for history in histories),
     )

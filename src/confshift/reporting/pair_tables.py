@@ -36,8 +36,13 @@ def _pair(comparison: Comparison) -> dict[str, pd.DataFrame]:
     start, end = comparison.before.epoch, comparison.after.epoch
     return {
         "pair": pd.DataFrame({"start": [start], "end": [end]}),
-        "ends": pd.DataFrame({"epoch": [start, end], "label": ["A", "B"]}),
+        # A name stands on the outer side of its rule, so that neighbours do not meet.
+        "ends": pd.DataFrame({"epoch": [start, end], "label": ["A", "B"], "align": _outwards(start, end)}),
     }
+
+
+def _outwards(start: float, end: float) -> list[str]:
+    return ["right", "left"] if start <= end else ["left", "right"]
 
 
 def _account(comparison: Comparison, at: tuple[str, str]) -> pd.DataFrame:

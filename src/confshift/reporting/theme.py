@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+#: Room for the labels of every chart over epochs, in pixels, so that their epochs line up.
+LEFT = 40
+
 #: Okabe-Ito colours by role; the style sheet has their values for light, dark and print.
 _ROLES = {
     "stayed_right": "blue",
@@ -21,6 +24,8 @@ _ROLES = {
     "accuracy": "green",
     "other": "muted",
     "total": "muted",
+    "not_finite": "problem",
+    "infinite": "text",
 }
 
 TRANSITION_LABELS = {
@@ -100,7 +105,7 @@ CONFIG: dict[str, Any] = {
         "titleAlign": "left",
         "titleAnchor": "end",
         "titleBaseline": "bottom",
-        "titleX": 0,
+        "titleX": -LEFT,
         "titleY": -8,
     },
     "legend": {

@@ -43,7 +43,8 @@ class Views {
   }
 
   ends({before, after}) {
-    const ends = [[before, "A"], [after, "B"]].map(([at, label]) => ({epoch: this.pairs.epochs[at], label}));
+    const sides = before <= after ? ["right", "left"] : ["left", "right"];  // outwards: neighbours do not meet
+    const ends = [[before, "A"], [after, "B"]].map(([at, label], i) => ({epoch: this.pairs.epochs[at], label, align: sides[i]}));
     return before === after ? [] : ends;
   }
 

@@ -9,7 +9,6 @@ import altair as alt
 
 from confshift.reporting.charts.parts import (
     COUNT,
-    LEFT,
     SHARE,
     Chart,
     ChartContext,
@@ -20,7 +19,7 @@ from confshift.reporting.charts.parts import (
     table,
     tip,
 )
-from confshift.reporting.theme import SIDES, colour
+from confshift.reporting.theme import LEFT, SIDES, colour
 
 #: Heights of the reliability diagram, of the strip of counts below it, and of the gap between.
 _RELIABILITY, _GAP, _STRIP = 380, 22, 60

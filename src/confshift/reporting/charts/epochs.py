@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import cycle
 from typing import Any
 
 import altair as alt
 
+from confshift.reporting.charts.key import (
+    RULE,
+    SHAPES,
+    Entry,
+    dash_scale,
+    line_entry,
+    not_finite_entries,
+    with_key,
+)
 from confshift.reporting.charts.parts import (
-    LEFT,
     LOSS,
     SHARE,
     SIGNED,
@@ -18,8 +27,9 @@ from confshift.reporting.charts.parts import (
     ChartContext,
     Spec,
     epoch_axis,
-    infinite_layer,
+    filtered,
     layered,
+    not_finite_layers,
     pair_layers,
     table,
     tip,
@@ -27,28 +37,30 @@ from confshift.reporting.charts.parts import (
     zero_rule,
 )
 from confshift.reporting.charts.runs import run_accuracy_chart, run_loss_chart
-from confshift.reporting.theme import LOSSES, MARKS, PARTS, SERIES, colour
+from confshift.reporting.theme import LEFT, LOSSES, MARKS, PARTS, SERIES, colour
 
 #: The accuracy is drawn as high as the classes beside it, but no lower than this.
 _LOWEST = 190
-#: The two places of a name beside its mark: alignment and offset.
-_ASIDE: tuple[tuple[Any, int], ...] = (("left", -4), ("right", 4))
+#: The dashes of the lines of other splits, and of the rule where a rise begins.
+_DASHES: tuple[Sequence[float], ...] = ((1, 0), (5, 2), (2, 2))
+_DOTS = (2, 3)
 
 
 def _curves(
-    name: str, series: Mapping[str, str], context: ChartContext, *, unit: str, number: str, span: str
+    name: str,
+    series: Mapping[str, str],
+    context: ChartContext,
+    key: Sequence[Entry] = (),
+    *,
+    unit: str | None,
+    number: str,
+    span: str,
 ) -> list[alt.Chart | Spec]:
     """Means over epochs with bands of 1.96 standard errors, and the two chosen epochs."""
     chart = name.removesuffix("_series")
     keys, labels = list(series), list(series.values())
-    legend = alt.Legend(symbolType="stroke", symbolSize=400) if len(keys) > 1 else None
-    tint = alt.Color(
-        "series:N",
-        scale=alt.Scale(domain=labels, range=[colour(SERIES[key][0]) for key in keys]),
-        legend=legend,
-    )
-    dashes = alt.Scale(domain=labels, range=[SERIES[key][1] for key in keys])
-    dash = alt.StrokeDash("series:N", scale=dashes, legend=legend)
+    tints = alt.Scale(domain=labels, range=[colour(SERIES[key][0]) for key in keys])
+    tint = alt.Color("series:N", scale=tints, legend=None)
     limits: Any = context.limits[f"{chart}_{span}"]
     scale = alt.Scale(zero=False, **limits)
     axis = alt.Axis(format=number, minExtent=LEFT, tickCount=5)
@@ -56,7 +68,9 @@ def _curves(
     base = table(name).encode(x=epoch_axis(context.ends), color=tint)
     low = alt.Y("low:Q", title=unit, scale=scale, axis=axis)
     band = base.mark_area(opacity=0.18, clip=True).encode(y=low, y2=alt.Y2("high:Q"))
-    line = base.mark_line(strokeWidth=2, clip=True).encode(y=y, strokeDash=dash)
+    line = base.mark_line(strokeWidth=2, clip=True).encode(y=y)
+    if key:
+        line = line.encode(strokeDash=alt.StrokeDash("series:N", scale=alt.Scale(**dash_scale(key))))
     layers: list[alt.Chart | Spec] = [*(pair_layers() if context.paired else []), band, line]
     if not context.paired:
         layers.append(base.mark_rule(strokeWidth=1.5, opacity=1).encode(y=low, y2=alt.Y2("high:Q")))
@@ -86,60 +100,54 @@ def loss_chart(context: ChartContext, span: str) -> Spec:
     """Draw the loss and the loss once calibrated over epochs."""
     if context.two_runs:
         return run_loss_chart(context, span)
-    layers = _curves("loss_series", LOSSES, context, unit="nats", number=".4~f", span=span)
-    if context.splits:
-        layers += _other_splits()
-    if context.rises:
-        layers += _rise()
-    if context.paired:
-        layers += _marks()
-    if context.infinite:
-        layers.append(infinite_layer())
-    return layered(*layers)
+    key = _key(context)
+    layers = _curves("loss_series", LOSSES, context, key, unit="nats", number=".4~f", span=span)
+    layers += _other_splits(key) if context.splits else []
+    layers += _rise() if context.rise else []
+    layers += _marks(context) if context.paired else []
+    return with_key([*layers, *not_finite_layers(context.not_finite)], key)
 
 
-def _other_splits() -> list[alt.Chart]:
-    x, y = alt.X("epoch:Q"), alt.Y("mean:Q")
-    line = table("other_splits").mark_line(stroke=colour("other"), strokeWidth=1.3, clip=True)
-    tooltip = [tip("split:N"), tip("epoch:Q"), tip("mean:Q", "loss, nats", LOSS)]
-    names = table("other_ends").mark_text(
-        align="center", baseline="bottom", dy=-4, fill="var(--soft)", clip=True
-    )
-    return [
-        line.encode(x=x, y=y, detail=alt.Detail("split:N"), tooltip=tooltip),
-        names.encode(x=x, y=y, text=alt.Text("label:N")),
+def _key(context: ChartContext) -> list[Entry]:
+    """Name everything that the chart of the loss draws."""
+    entries = [line_entry(label, *SERIES[key]) for key, label in LOSSES.items()]
+    entries += [
+        line_entry(name, "other", dash) for name, dash in zip(context.splits, cycle(_DASHES), strict=False)
     ]
+    if context.paired:
+        black = "var(--text)"
+        entries += [
+            Entry(context.marks[label], SHAPES[shape], black, fill=black)
+            for label, shape in MARKS.values()
+            if label in context.marks
+        ]
+    if context.rise:
+        entries.append(Entry(context.rise, RULE, "var(--soft)", _DOTS))
+    return entries + not_finite_entries(context)
+
+
+def _other_splits(key: Sequence[Entry]) -> list[alt.Chart]:
+    line = table("other_splits").mark_line(stroke=colour("other"), strokeWidth=1.3, clip=True)
+    dash = alt.StrokeDash("label:N", scale=alt.Scale(**dash_scale(key)))
+    tooltip = [tip("split:N"), tip("epoch:Q"), tip("mean:Q", "loss, nats", LOSS)]
+    return [line.encode(x=alt.X("epoch:Q"), y=alt.Y("mean:Q"), strokeDash=dash, tooltip=tooltip)]
 
 
 def _rise() -> list[alt.Chart]:
     """Mark the epoch after which every epoch is worse than the best."""
-    x = alt.X("epoch:Q")
-    label = table("rise").mark_text(align="left", dx=5, baseline="top", fill="var(--soft)")
-    return [
-        table("rise").mark_rule(strokeDash=[2, 3], strokeWidth=1.5).encode(x=x),
-        label.encode(x=x, y=alt.value(15), text=alt.Text("label:N")),
-    ]
+    rule = table("rise").mark_rule(strokeDash=list(_DOTS), strokeWidth=1.5)
+    return [rule.encode(x=alt.X("epoch:Q"))]
 
 
-def _marks() -> list[alt.Chart]:
-    """Mark the best checkpoints, with their names on the side where there is room."""
-    x, y = alt.X("epoch:Q"), alt.Y("mean:Q")
-    shapes = alt.Scale(
-        domain=[name for name, _ in MARKS.values()], range=[symbol for _, symbol in MARKS.values()]
-    )
-    points = table("marks").mark_point(filled=True, size=110, fill="var(--text)", opacity=1)
-    shape = alt.Shape("label:N", scale=shapes, legend=None)
-    layers: list[alt.Chart] = [
-        points.encode(x=x, y=y, shape=shape, tooltip=[tip("label:N", "checkpoint"), tip("epoch:Q")])
-    ]
-    for (label, _), dy in zip(MARKS.values(), (-14, 16), strict=True):
-        for align, dx in _ASIDE:
-            text = (
-                table("marks")
-                .transform_filter(f"datum.label == '{label}'")
-                .mark_text(align=align, dx=dx, dy=dy)
-            )
-            layers.append(text.encode(x=x, y=y, text=alt.Text(f"{align}:N")))
+def _marks(context: ChartContext) -> list[alt.Chart]:
+    """Mark the best checkpoints on their curves; the rim shows both where they lie on each other."""
+    layers = []
+    for label, shape in MARKS.values():
+        points = filtered(table("marks"), f"datum.label == '{label}'").mark_point(
+            filled=True, size=110, shape=shape, fill="var(--text)", stroke="var(--page)", opacity=1
+        )
+        tooltip = [tip("label:N", "checkpoint"), tip("epoch:Q")]
+        layers.append(points.encode(x=alt.X("epoch:Q"), y=alt.Y("mean:Q"), tooltip=tooltip))
     return layers
 
 
@@ -148,9 +156,7 @@ def accuracy_chart(context: ChartContext, span: str) -> Spec:
     if context.two_runs:
         return run_accuracy_chart(context, span)
     return layered(
-        *_curves(
-            "accuracy_series", {"accuracy": "accuracy"}, context, unit="accuracy", number=".3~%", span=span
-        )
+        *_curves("accuracy_series", {"accuracy": "accuracy"}, context, unit=None, number=".3~%", span=span)
     )
 
 
@@ -206,7 +212,7 @@ CHARTS = (
         loss_chart,
         150,
         source="epochs",
-        note="Bands: 95 %.",
+        note="Bands: 95 % intervals. Grey: from A to B.",
         variant="span",
         drag=True,
         still=640,

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cache
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 import altair as alt
 
@@ -18,12 +18,14 @@ Spec: TypeAlias = dict[str, Any]
 LOSS, SIGNED, COUNT, SHARE = ".4f", "+.4f", ",", ".2%"
 #: The height of a row of classes, in pixels.
 STEP = 20
-#: Room for the labels of every chart over epochs, so that their epochs line up.
-LEFT = 40
 
 #: The tooltip of marks that come by the hundreds: the page's script writes it on demand. Making one for each
 #: mark in advance would take a third of the drawing time.
 WHOLE_ROW = alt.TooltipContent("data")
+
+#: Above a chart over epochs: the tops of the strips with their colours, and the bottom of the names A and B.
+STRIPS = {"unanswered": (-4, "not_finite"), "infinite": (-9, "infinite")}
+_NAMES = -10
 
 _LOSS_TICKS = [0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100, 300, 1000]
 
@@ -40,9 +42,10 @@ class ChartContext:
     classes: int  # shown one by one
     odds_ticks: Sequence[float]  # the first and the last bound the axis of log-odds
     limits: Mapping[str, Mapping[str, float]]  # of the charts over epochs: the scale of each span
-    splits: bool  # whether there is another split
-    rises: bool  # whether the start of a rise is known
-    infinite: bool = False  # whether the loss is infinite at some epoch
+    splits: Sequence[str] = ()  # the names of the lines of other splits
+    marks: Mapping[str, str] = field(default_factory=dict)  # marked checkpoints: label, name in the key
+    rise: str = ""  # the name of the start of a rise, where there is one
+    not_finite: Mapping[str, str] = field(default_factory=dict)  # what is not finite at some epoch: name
     runs: Sequence[str] = ()  # the names of two runs, of which one checkpoint each is compared
     lone: bool = False  # whether one of the two has no other checkpoint
 
@@ -182,17 +185,24 @@ def room_layer(chart: alt.Chart) -> alt.Chart:
     return layer
 
 
-def infinite_layer(*extra: alt.Tooltip) -> alt.Chart:
-    """Return a sign at the top of each epoch whose loss is infinite, which no axis can show."""
+def not_finite_layers(kinds: Collection[str], *extra: alt.Tooltip) -> list[alt.Chart]:
+    """Return a strip above the chart for each kind, over the epochs where something is not finite."""
     tooltip = [
         *extra,
         tip("epoch:Q"),
+        tip("unanswered_samples:Q", "samples with outputs that are not finite", COUNT),
         tip("infinite_samples:Q", "samples with an infinite loss", COUNT),
         tip("finite_loss:Q", "loss of the others, nats", LOSS),
     ]
-    sign = table("infinite").mark_text(text="\u221e", fontSize=15, fontWeight="bold", baseline="top")
-    layer: alt.Chart = sign.encode(x=alt.X("epoch:Q"), y=alt.value(28), tooltip=tooltip)
-    return layer
+    layers: list[alt.Chart] = []
+    for kind in kinds:
+        top, tint = STRIPS[kind]
+        rows = filtered(table("not_finite"), f"datum.{kind}_samples > 0")
+        # The stroke keeps a single epoch among many visible.
+        strip = rows.mark_rect(fill=colour(tint), stroke=colour(tint), strokeWidth=1.5)
+        place = {"x": alt.X("start:Q"), "x2": alt.X2("end:Q"), "y": alt.value(top), "y2": alt.value(top + 3)}
+        layers.append(strip.encode(**place, tooltip=tooltip))
+    return layers
 
 
 @cache
@@ -204,14 +214,13 @@ def pair_layers() -> tuple[Spec, ...]:
 
 @cache
 def end_layers() -> tuple[Spec, ...]:
-    """Return the rules at the two chosen epochs, with their names."""
+    """Return the rules at the two chosen epochs, with their names above the chart, each on its outer side."""
     ends = table("ends")
     layers: list[alt.Chart] = [
         ends.mark_rule(stroke="var(--text)", strokeWidth=1.2).encode(x=alt.X("epoch:Q"))
     ]
-    places: list[tuple[str, int, Any]] = [("A", -5, "right"), ("B", 5, "left")]
-    for label, dx, align in places:
-        name = filtered(ends, f"datum.label == '{label}'")
-        text = name.mark_text(baseline="top", dx=dx, align=align, fontWeight="bold")
-        layers.append(text.encode(x=alt.X("epoch:Q"), y=alt.value(0), text=alt.Text("label:N")))
+    for align, dx in (("right", -3), ("left", 3)):
+        name = filtered(ends, f"datum.align == '{align}'")
+        text = name.mark_text(baseline="bottom", dx=dx, align=cast(Any, align), fontWeight="bold")
+        layers.append(text.encode(x=alt.X("epoch:Q"), y=alt.value(_NAMES), text=alt.Text("label:N")))
     return tuple(map(_plain, layers))

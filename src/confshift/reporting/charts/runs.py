@@ -6,8 +6,15 @@ from typing import Any
 
 import altair as alt
 
+from confshift.reporting.charts.key import (
+    LINE,
+    Entry,
+    dash_scale,
+    line_entry,
+    not_finite_entries,
+    with_key,
+)
 from confshift.reporting.charts.parts import (
-    LEFT,
     LOSS,
     SHARE,
     ChartContext,
@@ -15,43 +22,42 @@ from confshift.reporting.charts.parts import (
     end_layers,
     epoch_axis,
     filtered,
-    infinite_layer,
     layered,
+    not_finite_layers,
     table,
     tip,
 )
-from confshift.reporting.theme import LOSSES, RUNS, SERIES, colour
+from confshift.reporting.theme import LEFT, LOSSES, RUNS, SERIES, colour
 
 
 def run_loss_chart(context: ChartContext, span: str) -> Spec:
     """Draw the losses of both runs, as they are and once calibrated."""
-    scale = alt.Scale(domain=list(LOSSES.values()), range=[SERIES[key][1] for key in LOSSES])
-    dash = alt.StrokeDash("series:N", scale=scale, legend=alt.Legend(symbolType="stroke", symbolSize=400))
-    limits = context.limits[f"loss_{span}"]
-    spec = _curves(context, "run_losses", limits, "nats", ".4~f", LOSS, dash)
-    if context.infinite:
-        spec["layer"] += layered(infinite_layer(tip("run:N")))["layer"]
-    return spec
+    key = [line_entry(run, role) for run, role in zip(context.runs, RUNS.values(), strict=True)]
+    key += [Entry(label, LINE, "var(--text)", SERIES[name][1]) for name, label in LOSSES.items()]
+    key += not_finite_entries(context)
+    dash = alt.StrokeDash("series:N", scale=alt.Scale(**dash_scale(key)))
+    layers = _curves(context, "run_losses", context.limits[f"loss_{span}"], "nats", ".4~f", LOSS, dash)
+    return with_key([*layers, *not_finite_layers(context.not_finite, tip("run:N"))], key)
 
 
 def run_accuracy_chart(context: ChartContext, span: str) -> Spec:
     """Draw the accuracies of both runs."""
-    return _curves(
-        context, "run_accuracies", context.limits[f"accuracy_{span}"], "accuracy", ".3~%", SHARE, None
-    )
+    limits = context.limits[f"accuracy_{span}"]
+    return layered(*_curves(context, "run_accuracies", limits, None, ".3~%", SHARE, None))
 
 
 def _curves(
     context: ChartContext,
     name: str,
     limits: Any,
-    unit: str,
+    unit: str | None,
     number: str,
     tooltip: str,
     dash: alt.StrokeDash | None,
-) -> Spec:
-    tints = [colour(role) for role in RUNS.values()]
-    tint = alt.Color("run:N", scale=alt.Scale(domain=list(context.runs), range=tints))
+) -> list[alt.Chart | Spec]:
+    tints = alt.Scale(domain=list(context.runs), range=[colour(role) for role in RUNS.values()])
+    legend = None if dash else alt.Legend()  # where curves have dashes, the chart has a key
+    tint = alt.Color("run:N", scale=tints, legend=legend)
     scale = alt.Scale(zero=False, **limits)
     y = alt.Y("mean:Q", title=unit, scale=scale, axis=alt.Axis(format=number, minExtent=LEFT, tickCount=5))
     base = table(name).encode(x=epoch_axis(), color=tint, detail=alt.Detail("series:N"))
@@ -59,7 +65,8 @@ def _curves(
     line = base.mark_line(strokeWidth=2, clip=True).encode(y=y)
     lines = line.encode(strokeDash=dash) if dash else line
     points = base.mark_point(filled=True, size=60, opacity=0, clip=True).encode(
-        y=y, tooltip=[tip("run:N"), tip("epoch:Q"), tip("series:N"), tip("mean:Q", unit, tooltip)]
+        y=y,
+        tooltip=[tip("run:N"), tip("epoch:Q"), tip("series:N"), tip("mean:Q", unit or "accuracy", tooltip)],
     )
     layers: list[alt.Chart | Spec] = [*end_layers(), band, lines]
     if context.lone:
@@ -67,4 +74,4 @@ def _curves(
         low, high = alt.Y("low:Q", title=unit), alt.Y2("high:Q")
         layers.append(alone.mark_rule(strokeWidth=1.5, opacity=1).encode(y=low, y2=high))
         layers.append(alone.mark_point(filled=True, size=50, opacity=1).encode(y=y))
-    return layered(*layers, points)
+    return [*layers, points]

@@ -41,7 +41,7 @@ def scatter_chart(_: ChartContext, __: str) -> Spec:
 
 def trajectory_chart(context: ChartContext, _: str) -> Spec:
     """Draw one sample over the epochs."""
-    y = alt.Y("loss:Q", **log_axis("loss of this sample, nats"))
+    y = alt.Y("loss:Q", **log_axis("nats"))
     base = table("trajectory").encode(x=epoch_axis(context.ends), y=y)
     kinds = ["right", "wrong"]
     tints = [colour("stayed_right"), colour("stayed_wrong")]
