@@ -22,6 +22,7 @@ import sys
 
 import numpy as np
 import pandas as pd
+from curve_rules import patience
 from trainings import RUNS, Trained, accuracy_of, loss_of, trained
 
 from confshift.analysis.comparison import compare
@@ -104,8 +105,8 @@ def on_the_test_half(run: Trained, history: History) -> dict[str, float]:
         "kept": int(np.flatnonzero(history.main.epochs == choice.epoch)[0]),
         "least loss": int(np.nanargmin(losses)),
         "best accuracy": int(np.argmax(accuracies)),
-        "patience 5": with_patience(losses, 5),
-        "patience 10": with_patience(losses, 10),
+        "patience 5": patience(losses, 5).keeps,
+        "patience 10": patience(losses, 10).keeps,
     }
     row: dict[str, float] = {}
     for rule, position in rules.items():
@@ -120,17 +121,6 @@ def on_the_test_half(run: Trained, history: History) -> dict[str, float]:
     row["advised: loss"] = loss_of(advised, run.test_targets)
     row["advised: accuracy"] = accuracy_of(advised, run.test_targets)
     return row
-
-
-def with_patience(losses: list[float], patience: int) -> int:
-    """Return the best epoch when so many in a row have not been better."""
-    best = 0
-    for epoch, loss in enumerate(losses):
-        if loss < losses[best]:
-            best = epoch
-        elif epoch - best >= patience:
-            break
-    return best
 
 
 def written(table: pd.DataFrame) -> str:

@@ -22,14 +22,13 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.optimize import minimize
-from scipy.special import log_softmax, softmax
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 import training_data as make
 from training_data import Data
+from truth import best_map, losses_of
 
 FOLDER = Path("runs/trainings")
 
@@ -48,7 +47,7 @@ class Training:
 
 
 class Trained(NamedTuple):
-    """Logits (T, N, K) of both halves, before the training and after each epoch."""
+    """Logits (T, N, K) of three parts of the data, before the training and after each epoch."""
 
     rates: NDArray
     logits: NDArray
@@ -56,6 +55,8 @@ class Trained(NamedTuple):
     truth: NDArray  # of the validation half: differs from the targets where these are wrong
     test_logits: NDArray
     test_targets: NDArray
+    train_logits: NDArray  # of the training half, in eval mode
+    train_targets: NDArray
 
 
 def table_net(inputs: int, hidden: int, classes: int) -> nn.Module:
@@ -439,23 +440,32 @@ ARRAYS = Path(__file__).parents[1] / "findings" / "real_runs"
 def trained(name: str, seed: int = 0) -> Trained:
     """Return a run, trained now if it is not in the folder yet; other seeds draw and split other data."""
     path = FOLDER / f"{name}-{seed}.npz"
-    if not path.exists():
+    if not _is_complete(path):
         FOLDER.mkdir(parents=True, exist_ok=True)
         np.savez(path, **train(RUNS[name](seed), seed=seed)._asdict())
     with np.load(path) as arrays:
         return Trained(*(arrays[field] for field in Trained._fields))
 
 
+def _is_complete(path: Path) -> bool:
+    """Tell whether the file holds every array; an earlier version left out the training half."""
+    if not path.exists():
+        return False
+    with np.load(path) as arrays:
+        return set(Trained._fields) <= set(arrays)
+
+
 def train(training: Training, *, seed: int = 0) -> Trained:
     torch.set_num_threads(1)
     torch.manual_seed(seed)
     data, model = training.data, training.model()
-    rates, logits, test_logits = [], [], []
+    rates, logits, test_logits, train_logits = [], [], [], []
     for rate in epochs_of(training, model):
         model.eval()
         with torch.inference_mode():
             logits.append(model(data.inputs[data.val]).numpy())
             test_logits.append(model(data.inputs[data.test]).numpy())
+            train_logits.append(model(data.inputs[data.train]).numpy())
         rates.append(rate)
     return Trained(
         np.array(rates),
@@ -464,6 +474,8 @@ def train(training: Training, *, seed: int = 0) -> Trained:
         data.truth[data.val].numpy(),
         np.array(test_logits),
         data.truth[data.test].numpy(),
+        np.array(train_logits),
+        data.labels[data.train].numpy(),
     )
 
 
@@ -505,7 +517,7 @@ def keep(name: str) -> None:
 
 
 def loss_of(logits: NDArray, targets: NDArray) -> float:
-    return float(-log_softmax(logits.astype(float), axis=1)[np.arange(len(targets)), targets].mean())
+    return float(losses_of(logits, targets).mean())
 
 
 def accuracy_of(logits: NDArray, targets: NDArray) -> float:
@@ -514,28 +526,9 @@ def accuracy_of(logits: NDArray, targets: NDArray) -> float:
 
 def best_maps(logits: NDArray, targets: NDArray) -> tuple[float, float, float]:
     """Return the best temperature, the loss with it, and that with the best temperature and biases."""
-    logits = logits.astype(float)
-    classes = np.eye(logits.shape[1])[targets]
-
-    def objective(beta: float, bias: NDArray) -> tuple[float, NDArray]:
-        scores = beta * logits + bias
-        slope = (softmax(scores, axis=1) - classes) / len(targets)
-        return loss_of(scores, targets), np.append((slope * logits).sum(), slope.sum(axis=0))
-
-    one = minimize(
-        lambda at: (lambda value, slope: (value, slope[:1]))(*objective(at[0], np.zeros(logits.shape[1]))),
-        [1 / max(1.0, logits.std())],
-        jac=True,
-        bounds=[(0, 100)],
-    )
-    start = np.append(one.x, np.zeros(logits.shape[1]))
-    both = minimize(
-        lambda at: objective(at[0], at[1:]),
-        start,
-        jac=True,
-        bounds=[(0, 100)] + [(None, None)] * logits.shape[1],
-    )
-    return 1 / max(one.x[0], 1e-9), one.fun, both.fun
+    beta, _ = best_map(logits, targets, biases=False)
+    both, bias = best_map(logits, targets, biases=True)
+    return 1 / max(beta, 1e-9), loss_of(beta * logits, targets), loss_of(both * logits + bias, targets)
 
 
 def course(run: Trained, *, rows: int = 12) -> str:
