@@ -1,6 +1,6 @@
 """What do others say of a training, when, which checkpoint do they keep, and what was true on a test half?
 
-    python tests/benchmarks/rules.py [NAME=FOLDER ...] [--trainings NAME ...] [--seeds N] [--totals] [--write]
+    python tests/benchmarks/rules.py [NAME=FOLDER ...] [--trainings [NAME ...]] [--totals] [--write]
 
 asks four rules: patience 10, a fixed gap, the two curves (all three in curve_rules.py) and confshift. It
 judges by a test half that none of them sees, as truth.py defines. NAME=FOLDER is a run of one of THREADS,
@@ -9,13 +9,13 @@ the results into docs/what_others_say.json, the page beside it and the README.
 
 What is judged was chosen before any result was there: every thread's run with its own data, seed 0, and of
 the trainings in trainings.py the first of each kind of expectation (by their docstrings, written before any
-tool was asked) that has two trainings or more, seed 0. --totals counts over all trainings and seeds.
+tool was asked) that has two trainings or more, seed 0. --totals counts over all trainings, with FRESH seeds:
+confshift's limits were set with others in view.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import sys
 from collections.abc import Iterator, Mapping
@@ -26,6 +26,7 @@ from unittest import mock
 import numpy as np
 from curve_rules import Said, fixed_gap, patience, two_curves
 from numpy.typing import NDArray
+from rules_page import PAGE, README, RESULTS, ROOT, page, put, readme, section, summary
 from trainings import RUNS, accuracy_of, trained
 from truth import best_map, change_of, finite, losses_of, repaired
 
@@ -35,9 +36,6 @@ from confshift.checkpoint import Checkpoint
 from confshift.findings.kinds import KINDS
 from confshift.findings.run_kind import kind_of
 from confshift.predictions import Predictions
-
-ROOT = Path(__file__).parents[2]
-RESULTS = ROOT / "docs" / "what_others_say.json"
 
 #: What an expert expected of each training.
 EXPECTATIONS = {
@@ -78,6 +76,9 @@ THREADS = {
         "python tests/benchmarks/rules.py --shallow-cnn FOLDER --data DIR",
     ),
 }
+
+#: Seeds of data and trainings that were not looked at when the limits of confshift were set.
+FRESH = (100,)
 
 #: Kinds of run that say nothing got worse, or nothing yet.
 SILENT = {"improving", "no_rise", "undecidable", "loss_undecided", "too_early", "unscored"}
@@ -143,9 +144,10 @@ def training_curve(run: confshift.Run, checkpoints: list[Checkpoint]) -> dict[st
 def shallow_cnn(folder: Path, data: Path | None) -> None:
     """Train the shallow CNN of its example, and record the training images too, which changes nothing."""
     sys.path.insert(0, str(ROOT / "examples"))
-    import t4_shallow_cnn as example
     import torch
     from torch.utils.data import DataLoader
+
+    import t4_shallow_cnn as example
 
     torch.set_num_threads(1)
     torch.manual_seed(0)
@@ -175,9 +177,9 @@ def by_rule(judged: Judged) -> Iterator[tuple[str, Said]]:
 
 
 def by_confshift(history: History) -> Said:
-    """Ask once, at the end, as `confshift report` does; and after every epoch, since when it says anything."""
+    """Ask once, at the end, as `confshift report` does."""
     kind = kind_of(history)
-    keeps = int(np.flatnonzero(history.main.epochs == history.recommendation.epoch)[0])
+    keeps = history.main.epochs.tolist().index(history.recommendation.epoch)
     verdict = KINDS[kind].verdict
     worse = True if verdict == "yes" or kind == "diverged" else False if verdict == "no" else None
     return Said(KINDS[kind].answer, None, keeps, worse)
@@ -204,7 +206,8 @@ def judge(judged: Judged, *, when: bool = True) -> dict[str, Any]:
     history = summarize(judged.checkpoints)
     choice, epochs = history.recommendation, [one.epoch for one in judged.checkpoints]
     losses = np.array([losses_of(one, judged.test_targets) for one in judged.test_logits])
-    left = np.array([repaired(one, judged.test_targets) for one in judged.test_logits])
+    repairs = [repaired(one, judged.test_targets) for one in judged.test_logits]
+    left = np.array([losses_of(one, judged.test_targets) for one in repairs])
     best, lowest = int(np.argmin(left.mean(axis=1))), int(np.argmin(losses.mean(axis=1)))
     knows, loss = change_of(left), change_of(losses)
     rows = []
@@ -219,9 +222,9 @@ def judge(judged: Judged, *, when: bool = True) -> dict[str, Any]:
                 **_outcome(judged, said.keeps),
             }
         )
-    advised = judged.test_logits[int(np.flatnonzero(np.array(epochs) == choice.epoch)[0])]
-    advised = advised / choice.temperature + np.array(choice.biases)
+    advised = judged.test_logits[epochs.index(choice.epoch)] / choice.temperature + np.array(choice.biases)
     rows[-1] |= {
+        "silent": kind_of(history) in SILENT,
         "temperature": choice.temperature,
         "biases": choice.with_biases,
         "advised_loss": float(losses_of(advised, judged.test_targets).mean()),
@@ -243,7 +246,7 @@ def judge(judged: Judged, *, when: bool = True) -> dict[str, Any]:
         "best": {
             "epoch": epochs[best],
             "loss": float(left[best].mean()),
-            "accuracy": accuracy_of(judged.test_logits[best], judged.test_targets),
+            "accuracy": accuracy_of(repairs[best], judged.test_targets),
         },
         "lowest": {"epoch": epochs[lowest], "loss": float(losses[lowest].mean())},
         "rules": rows,
@@ -278,8 +281,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("runs", nargs="*", metavar="NAME=FOLDER", help=f"of {', '.join(THREADS)}")
     parser.add_argument("--trainings", nargs="*", default=list(CHOSEN), choices=list(RUNS))
-    parser.add_argument("--totals", action="store_true", help="count over all trainings")
-    parser.add_argument("--seeds", type=int, default=3, help="so many of each training for the totals")
+    parser.add_argument("--totals", action="store_true", help="count over all trainings, with fresh seeds")
     parser.add_argument("--write", action="store_true", help="update the documents")
     parser.add_argument("--shallow-cnn", type=Path, metavar="FOLDER", help="train T4 into this folder, only")
     parser.add_argument("--data", type=Path, help="images for it; see examples/images.py")
@@ -287,30 +289,42 @@ def main() -> None:
     if options.shallow_cnn:
         shallow_cnn(options.shallow_cnn, options.data)
         return
-    results: dict[str, Any] = {"runs": {}}
-    if options.write and RESULTS.exists():
-        results = json.loads(RESULTS.read_text(encoding="utf-8"))
+    found: dict[str, Any] = {}
+    every: list[Any] = []
     for pair in options.runs:
         name, _, folder = pair.partition("=")
         title, command = THREADS[name]
-        _note(results, name, {"title": title, "command": command, **judge(thread(Path(folder)))})
+        found[name] = {"title": title, "command": command, **judge(thread(Path(folder)))}
     for name in options.trainings:
-        _note(results, name, {"expected": CHOSEN.get(name, ""), **judge(training(name))})
+        found[name] = {"expected": CHOSEN.get(name, ""), **judge(training(name))}
+    sys.stdout.write("\n".join(section(name, run) for name, run in found.items()))
     if options.totals:
-        every = [judge(training(name, seed), when=False) for name in RUNS for seed in range(options.seeds)]
-        results["all"] = rounded(every)
+        every = [
+            {"training": name, "seed": seed, **judge(training(name, seed), when=False)}
+            for seed in FRESH
+            for name in RUNS
+        ]
+        sys.stdout.write(f"\n{summary(every)}\n")
     if options.write:
-        with contextlib.suppress(ValueError):
-            results["runs"] = {
-                name: results["runs"][name] for name in (*THREADS, *CHOSEN) if name in results["runs"]
-            }
-        RESULTS.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+        write(rounded(found), rounded(every))
 
 
-def _note(results: dict[str, Any], name: str, found: dict[str, Any]) -> None:
-    results["runs"][name] = rounded(found)
-    sys.stdout.write(f"{name}: {json.dumps(rounded(found), indent=1)}\n")
-    sys.stdout.flush()
+def write(found: dict[str, Any], every: list[Any]) -> None:
+    """Put results into the documents, beside those of other runs that are there."""
+    results = json.loads(RESULTS.read_text(encoding="utf-8"))
+    known, old = results["runs"] | found, results.get("all", [])
+    results = {"runs": {name: known[name] for name in (*THREADS, *RUNS) if name in known}}
+    results["all"] = every or old
+    RESULTS.write_text(one_run_a_line(results), encoding="utf-8")
+    put(PAGE, page(results))
+    put(README, readme(results))
+
+
+def one_run_a_line(results: Mapping[str, Any]) -> str:
+    """Write JSON whose differences can be read."""
+    runs = ",\n".join(f"{json.dumps(name)}: {json.dumps(found)}" for name, found in results["runs"].items())
+    every = ",\n".join(map(json.dumps, results.get("all", [])))
+    return f'{{"runs": {{\n{runs}\n}},\n"all": [\n{every}\n]}}\n'
 
 
 if __name__ == "__main__":

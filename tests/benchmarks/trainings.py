@@ -26,9 +26,10 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
+from truth import best_map, losses_of
+
 import training_data as make
 from training_data import Data
-from truth import best_map, losses_of
 
 FOLDER = Path("runs/trainings")
 
