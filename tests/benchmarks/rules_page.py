@@ -203,7 +203,7 @@ def page(results: Mapping[str, Any]) -> str:
         kinds = len({run["training"] for run in every})
         lines += [
             f"## {len(every)} small trainings\n",
-            f"All {kinds} kinds of `tests/benchmarks/trainings.py`, seeds {_listed(every)}, which "
+            f"All {kinds} kinds of `tests/benchmarks/trainings.py`, {_listed(every)}, which "
             "nobody looked at when confshift's limits were set.\n",
             summary(every),
             "",
