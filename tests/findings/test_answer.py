@@ -145,7 +145,7 @@ def test_a_run_that_loses_information_goes_back_to_its_best_and_forgot_samples(u
     assert answer.action == f"Keep epoch {best:g}, and calibrate it."
     assert ", more than noise explains, mostly on samples it forgot. " in answer.why
     said = f"even calibrated, its loss rose by {nats(row['amount'])} nats since epoch {row['best_epoch']:g}."
-    assert answer.why.endswith(f"The model itself got worse (overfitting): {said}")
+    assert answer.why.endswith(f"The model itself got worse: {said}")
 
 
 def test_one_checkpoint_is_described_not_compared():
@@ -276,20 +276,20 @@ TOLD = {
     "overfitting": (
         "overfitting",
         "Keep epoch 7, and calibrate it.",
-        f"The loss rose by 1.24 nats since epoch 9, {BEYOND}. The model itself got worse (overfitting): even "
+        f"The loss rose by 1.24 nats since epoch 9, {BEYOND}. The model itself got worse: even "
         "calibrated, its loss rose by 0.73 nats since epoch 7.",
     ),
     "more mistakes": (
         "overfitting",
         "Keep epoch 7, and calibrate it.",
         f"The loss rose by 0.80 nats since epoch 7, {BEYOND}, mostly on samples it forgot. The model "
-        "itself got worse (overfitting): even calibrated, its loss rose by 0.86 nats since epoch 7.",
+        "itself got worse: even calibrated, its loss rose by 0.86 nats since epoch 7.",
     ),
     "imbalanced": (
         "overfitting",
         "Keep epoch 4.",
         f"The loss rose by 0.30 nats since epoch 4, {BEYOND}. Most of that is overconfidence, but the model "
-        "itself got worse too (overfitting): even calibrated, its loss rose by 0.061 nats.",
+        "itself got worse too: even calibrated, its loss rose by 0.061 nats.",
     ),
     "hidden": (
         "hidden_overfitting",

@@ -69,7 +69,7 @@ def test_both_checkpoints_must_gain_enough_and_agree(judged, other, verdict, rea
 def test_no_share_has_a_standard_error_as_if_the_model_were_right(judged):
     finding = judged(GOOD, (0.12, 0.14, 0.02, 1.0))
     assert finding.answer == "About 13.0 % of the labels look wrong"
-    assert "13.0 % by epoch 3 and 12.0 % by epoch 30" in finding.details
+    assert "13.0 % at epoch 3 and 12.0 % at epoch 30" in finding.details
     assert "0.15 nats, 13.6 % of it (epoch 3," in finding.details
     assert "standard error" not in finding.sentence + finding.details
 

@@ -92,7 +92,7 @@ def test_a_loss_that_rises_to_infinity_says_so_with_the_finite_losses_beside():
     found = {finding.code: finding for finding in diagnose(history)}
     assert found["rise"].verdict == "yes"
     assert "has risen to infinity, and stays there" in found["rise"].sentence
-    assert "Over the 352 samples with a finite one at both it went from " in found["rise"].details
+    assert "Over the 352 samples with a finite loss at both it went from " in found["rise"].details
     assert found["loss_change"].verdict == "yes"
     assert found["loss_change"].sentence.startswith("The mean loss after is infinite: 48 samples give ")
     assert " the loss of those finite on both sides " in found["loss_change"].sentence

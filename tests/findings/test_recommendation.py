@@ -157,7 +157,7 @@ def test_harm_that_came_while_the_loss_fell_is_counted_from_the_best_epoch_by_th
     assert answer.action.startswith(f"Keep epoch {history.recommendation.epoch:g}")
     lost = next(one for one in answers(history, comparison) if one.code == "lost_information")
     assert (
-        f"The loss hides it: from epoch {row['best_epoch']:g}, the best by refinement loss, to"
+        f"The loss hides it: from epoch {row['best_epoch']:g}, the best by calibrated loss, to"
         in lost.details
     )
     assert "The loss hides this rise" in lost.sentence

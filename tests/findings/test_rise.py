@@ -268,7 +268,9 @@ def test_too_few_epochs_say_how_many_there_are(changed, words):
 )
 def test_too_few_epochs_say_how_many_more_are_wanted(changed, more):
     finding = series_rise(judged({"status": "too_few_epochs", **changed}).rise, "loss")
-    assert finding.next_step == f"Ask again after {more} more epoch{'s' if more > 1 else ''}."
+    assert (
+        finding.next_step == f"Train and inspect {more} more epoch{'s' if more > 1 else ''}, then ask again."
+    )
 
 
 def test_each_series_has_a_code_of_its_own_and_its_row_as_evidence(growing):

@@ -165,7 +165,7 @@ def test_what_an_accident_cost_is_called_a_setback_and_no_overfitting():
     run = judged("accident")
     assert run.history.rise.loc["refinement_loss", "status"] == "setback"
     assert kind_of(run.history) == "setback"
-    assert "neither overfitting nor confidence" in run.findings["run_kind"].sentence
+    assert "a jump, not a trend" in run.findings["run_kind"].sentence
     assert run.verdict("lost_information") == "yes"
     assert run.kept.epoch <= 12
     row = run.history.rise.loc["refinement_loss"]

@@ -158,9 +158,9 @@ def test_text_is_not_taken_for_a_template():
 @pytest.mark.parametrize(
     ("infinite", "course"),
     [
-        ((False, True), "up to ∞"),
-        ((True, False), "down from ∞"),
-        ((True, True), "∞ at both"),
+        ((False, True), "rose to infinity"),
+        ((True, False), "no longer infinite"),
+        ((True, True), "infinite at both"),
         ((False, False), " → "),
     ],
 )

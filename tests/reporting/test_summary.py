@@ -250,7 +250,7 @@ def test_a_figure_says_no_more_than_the_run_carries():
     for history in (flat, diverged):
         comparison = compare(*history.pair)
         said = verdicts(history, comparison).get("calibrated_status")
-        assert (said == "no more than picking the best explains") == (
+        assert (said == "perhaps chance: A was picked as the best") == (
             within_choice(history, comparison, "refinement_loss")
         )
 

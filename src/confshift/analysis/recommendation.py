@@ -144,7 +144,4 @@ def reason_to_stop(divergence: Divergence, rest: pd.Series, kept: float) -> str:
     first, last = (
         f"{rest[f'{end}_value']:.4g} nats at epoch {rest[f'{end}_epoch']:g}" for end in ("best", "last")
     )
-    return (
-        f"the refinement loss, what calibration leaves, has risen systematically: {first}, {last}; "
-        f"keep epoch {kept:g}"
-    )
+    return f"the calibrated loss has risen systematically: {first}, {last}; keep epoch {kept:g}"

@@ -22,6 +22,7 @@ from confshift.findings.concentration import no_rise
 from confshift.findings.labels import about_labels
 from confshift.findings.learning_rate import learning_rate_drop
 from confshift.findings.left_out import over_finite
+from confshift.findings.overfitting import overfits
 from confshift.findings.question import Finding, Question, Verdict
 from confshift.findings.run_kind import kind_of
 from confshift.findings.told import hidden_harm, undecided, within_choice
@@ -183,7 +184,7 @@ def lost_information(history: History, comparison: Comparison) -> Finding:
     )
     details = [others, hidden_in_full, _between(refinement, switches), _formally(series) if is_judged else ""]
     choice = history.recommendation
-    step = f"Keep {kept(history)}; add data, augmentation or regularisation."
+    step = f"Keep {kept(history)}{'; add data or regularisation' if overfits(history) else ''}."
     is_yes = verdict == "yes"
     return _LOST_INFORMATION.answer(
         verdict,
@@ -191,7 +192,7 @@ def lost_information(history: History, comparison: Comparison) -> Finding:
         table,
         step if is_yes else "",
         answer={
-            "yes": f"The model lost information{_amount_lost(lost)}",
+            "yes": f"Information was lost{_amount_lost(lost)}",
             "no": "No information about the labels was lost",
         }.get(verdict, _LOST_INFORMATION.undecided),
         details=" ".join(filter(None, details)),
@@ -206,7 +207,7 @@ def _newly(switches: Switches) -> str:
 
 def _between(refinement: pd.Series, switches: Switches) -> str:
     return (
-        f"The refinement loss, what calibration leaves, went from {nats(refinement['before'])} to "
+        f"The calibrated loss (refinement_loss) went from {nats(refinement['before'])} to "
         f"{nats(refinement['after'])} nats ({interval(refinement)}). {count(switches.forgotten)} were "
         f"forgotten and {switches.learned:,} learned (McNemar p = {switches.p_value:.2g}); for these two "
         "epochs as chosen."
@@ -215,7 +216,7 @@ def _between(refinement: pd.Series, switches: Switches) -> str:
 
 def _formally(series: pd.DataFrame) -> str:
     refinement, errors = (status.replace("_", " ") for status in series["status"])
-    return f"Over the whole run the refinement loss is judged {refinement}, the error rate {errors}."
+    return f"Over the whole run the calibrated loss is judged {refinement}, the error rate {errors}."
 
 
 def _since_best(history: History, comparison: Comparison) -> tuple[str, str]:
@@ -229,7 +230,7 @@ def _since_best(history: History, comparison: Comparison) -> tuple[str, str]:
     best, last = epoch(row["best_epoch"]), epoch(row["last_epoch"])
     rise = nats(change["change"])
     return f"The loss hides this rise, {rise} nats from epoch {best} to {last}.", (
-        f"The loss hides it: from epoch {best}, the best by refinement loss, to {last} it rose by "
+        f"The loss hides it: from epoch {best}, the best by calibrated loss, to {last} it rose by "
         f"{rise} nats ({interval(change)}), while "
         f"the loss changed by {signed(since.change.loc['loss', 'change'])}; {count(switches.forgotten)} were "
         f"forgotten and {switches.learned:,} learned."
@@ -240,8 +241,9 @@ def _amount_lost(rows: pd.DataFrame) -> str:
     """Write the main number of a loss of information, the first of these rows that has one."""
     column = "amount" if "amount" in rows else "change"
     for _, row in rows[np.isfinite(rows[column].astype(float)) & (rows[column] > 0)].iterrows():
-        more = "more errors" if row["unit"] == "fraction" else ""
-        return f": {points(row[column])} {more}" if more else f": {signed(row[column])} nats"
+        if row["unit"] == "fraction":
+            return f": the error rate rose by {points(row[column]).lstrip('+')}"
+        return f": the calibrated loss rose by {nats(row[column])} nats"
     return ""
 
 
@@ -265,7 +267,7 @@ def _lost_over_run(history: History, series: pd.DataFrame) -> tuple[Verdict, str
         if refinement == errors
         else f"{_COURSES[refinement]}; the error rate {_COURSES[errors]}"
     )
-    reason = f"Over the whole run what calibration leaves {courses}."
+    reason = f"Over the whole run the calibrated loss {courses}."
     if series.loc["refinement_loss", "infinite_samples"] > 0:
         verdict: Verdict = "yes" if errors == "systematic" else "cannot tell"
         infinite = "The loss is infinite at the end, from samples whose true class has a probability of 0"
@@ -273,7 +275,7 @@ def _lost_over_run(history: History, series: pd.DataFrame) -> tuple[Verdict, str
     if kind_of(history) == "class_drift":
         return (
             "no",
-            "Most of the rise is class balance, which one bias for each class repairs, errors with it.",
+            "Most of the rise is class balance: one bias for each class repairs it, and its errors too.",
         )
     if {"systematic", "setback"} & {refinement, errors}:
         return "yes", reason
@@ -288,11 +290,11 @@ def _lost_between(comparison: Comparison) -> tuple[Verdict, str]:
     change = signed(refinement["change"])
     if small:
         share = percent(refinement["change"] / loss["change"])
-        reason = f"What calibration leaves rose by a real but small part of the loss: {share} of its rise."
+        reason = f"The rise of the calibrated loss is real but small: {share} of the rise of the loss."
     elif worse:
-        reason = f"What calibration leaves rose by {nats(refinement['change'])} nats between the two."
+        reason = f"The calibrated loss rose by {nats(refinement['change'])} nats between the two."
     else:
-        reason = f"What calibration leaves did not rise measurably between the two ({change} nats)."
+        reason = f"The calibrated loss did not rise measurably between the two ({change} nats)."
     fewer_right = switches.forgotten > switches.learned and switches.p_value < _LEVEL
     if (worse and not small) != fewer_right or math.isnan(refinement["change_low"]):
         return "cannot tell", reason

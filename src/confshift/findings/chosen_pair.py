@@ -70,7 +70,7 @@ def _measured(history: History, comparison: Comparison) -> str:
     if is_told(history, comparison, "loss") or abs(row["change"]) <= NOTHING:
         return ""
     if excludes_0(row):
-        return ", no more than picking the best epoch explains"
+        return ", perhaps by chance, as the earlier epoch was picked as the best"
     return ", which may be noise"
 
 
@@ -97,5 +97,5 @@ def accuracy_clause(history: History, comparison: Comparison) -> str:
     if is_told(history, comparison, "accuracy"):
         return f"accuracy {rose_or_fell(row['change'])} by {points(abs(row['change'])).lstrip('+')}"
     if excludes_0(row):
-        return "accuracy did not fall beyond what picking the best epoch explains"
+        return "accuracy fell, perhaps by chance"
     return "accuracy did not change measurably"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import re
@@ -16,12 +17,15 @@ Places: TypeAlias = Mapping[str, str | os.PathLike[str]]
 
 
 def in_place(command: str, places: Places) -> str:
-    """Return a command with the quoted paths in place of RUN and OTHER."""
-    return re.sub(
-        r"\b(?:RUN|OTHER)\b",
-        lambda match: shlex.quote(str(places[match.group()])) if match.group() in places else match.group(),
-        command,
-    )
+    """Return a command with the quoted paths in place of RUN and OTHER; in Python "RUN" with its quotes."""
+
+    def path(match: re.Match[str]) -> str:
+        name = match[1] or match[0]
+        if name not in places:
+            return match[0]
+        return json.dumps(str(places[name])) if match[1] else shlex.quote(str(places[name]))
+
+    return re.sub(r'"(RUN|OTHER)"|\b(?:RUN|OTHER)\b', path, command)
 
 
 def calibrate(epoch: float | None) -> str:

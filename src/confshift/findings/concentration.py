@@ -23,10 +23,10 @@ _FEW_CLASSES = Question(
 )
 _ONE_COMPETITOR = Question(
     "one_competitor",
-    "Does one wrong class take the mass?",
+    "Does one confusion of two classes explain the rise?",
     section="classes",
     problem=None,
-    undecided="Whether one wrong class takes the mass is undecided",
+    undecided="Whether one confusion explains the rise is undecided",
 )
 _FEW_SAMPLES = Question(
     "few_samples",
@@ -37,6 +37,8 @@ _FEW_SAMPLES = Question(
 )
 #: A mean that rests on fewer is an anecdote; a handful has so large a share of all increases.
 _FEW_EFFECTIVE, _MOST = 7, 0.5
+#: Classes with so large a part of what the judged ones add are named.
+_NEARLY_ALL = 0.8
 _NO_RISE = "The loss did not rise"
 _HALVES = "Chosen on half of the samples, {parts} in the other half: it may be chance."
 _UNCERTAIN = "These samples are too few to say whether that is more than {enough} of the rise."
@@ -73,7 +75,7 @@ def _exceeds(excess: Excess) -> Verdict:
 def _judged(excess: Excess) -> str:
     """Say how uncertain a share of the rise is, and how it is held against its limit."""
     error = (
-        f"Its share of the rise has a standard error of {points(excess.share_se)}. "
+        f"Its share of the rise has a standard error of {points(excess.share_se).lstrip('+')}. "
         if excess.share_se > 0
         else ""
     )
@@ -116,8 +118,8 @@ def few_classes(comparison: Comparison) -> Finding:
         _look_at(top.iloc[0]) if verdict == "yes" else "",
         answer=answer,
         details=_largest_classes(top)
-        + f" Judged are the {count(few, 'class')} of {len(present)} that add most, a fifth of them. They "
-        "carry the rise if they add more than half of it and more than twice their share of the samples. "
+        + f" Of {len(present)} classes a fifth is judged ({few}), those that add most: together they carry "
+        "the rise if they add more than half of it and more than twice their share of the samples. "
         + _judged(excess),
     )
 
@@ -142,8 +144,15 @@ def _carried_by_classes(
         return "The rise is spread over the classes", f"{sentence}: too little to blame a few classes."
     if verdict == "cannot tell":
         return "Whether few classes carry the rise is uncertain", f"{sentence}. {reason}"
+    if one:
+        return heading(f"{name} {part}", f"One class {part}"), f"{sentence}."
+    parts = top["contribution"].cumsum().to_numpy()
+    # The fewest classes with nearly all that these add, at most 3.
+    leaders = top.head(min(int(np.searchsorted(parts, _NEARLY_ALL * parts[-1])) + 1, 3))
     several = f"{len(top)} classes {part}"
-    return heading(f"{name} {part}", f"One class {part}") if one else several, f"{sentence}."
+    first = f"{name} adds {signed(leaders.iloc[0]['contribution'])} of {signed(total)} nats"
+    answer = heading(first, several) if len(leaders) == 1 and added <= total else several
+    return answer, f"{sentence}."
 
 
 def _largest_classes(top: pd.DataFrame) -> str:

@@ -21,20 +21,20 @@ class Kind(NamedTuple):
 KINDS = {
     "overfitting": Kind(
         "yes",
-        "Real overfitting: the model itself gets worse",
+        "The model itself gets worse",
         "The loss rises, and not only because of the confidence: calibration alone is not enough.",
-        "Keep {kept}; add data or regularisation.",
+        "Keep {kept}.",
     ),
     "hidden_overfitting": Kind(
         "yes",
-        "Hidden overfitting: the loss does not show it",
+        "The model itself gets worse; the loss hides it",
         "The model gets worse while the loss does not show it.",
         "Keep {kept}.",
     ),
     "confidence": Kind(
         "no",
         "Purely a confidence problem",
-        "The loss rises systematically; what calibration leaves and the error rate rise far too little, "
+        "The loss rises systematically; the calibrated loss and the error rate rise far too little, "
         "if at all, to explain that or to undo what was learned.",
         "Keep {kept}.",
     ),
@@ -87,8 +87,8 @@ KINDS = {
     "setback": Kind(
         "yes",
         "A setback: the model lost something at once",
-        "The model lost something at once that it has not learned again since: neither overfitting nor "
-        "confidence.",
+        "The model lost something at once that it has not learned again since: a jump, not a trend, and not "
+        "only its confidence.",
         "Keep {kept}; find out what happened.",
     ),
     "loss_undecided": Kind(
@@ -117,4 +117,10 @@ KINDS = {
         "There are too few epochs to judge what becomes of the loss.",
         "Train more epochs, then ask again.",
     ),
+}
+
+#: The answers of those kinds that are called overfitting where the training loss fell meanwhile.
+OVERFITTING = {
+    "overfitting": "Overfitting: the model itself gets worse",
+    "hidden_overfitting": "Hidden overfitting: the loss does not show it",
 }

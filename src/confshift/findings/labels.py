@@ -59,7 +59,7 @@ def label_noise(history: History, comparison: Comparison) -> Finding:
     verdict, doubt = judge_labels(table)
     answer, sentence = _fits_in_words(table, verdict, _DOUBTS[doubt])
     shares = " and ".join(
-        f"{percent(share)} by epoch {epoch(float(at))}" for at, share in table["wrong_labels"].items()
+        f"{percent(share)} at epoch {epoch(float(at))}" for at, share in table["wrong_labels"].items()
     )
     return _LABEL_NOISE.answer(
         verdict,
@@ -67,7 +67,7 @@ def label_noise(history: History, comparison: Comparison) -> Finding:
         table,
         "Check the labels of the most suspect samples first." if verdict == "yes" else "",
         answer=answer,
-        details=f"If labels are wrong at random, and the model is right otherwise, it is {shares} of them."
+        details=f"Share of wrong labels, if wrong at random and the model is right otherwise: {shares}."
         + _gain_in_words(table)
         + (_part_of_rise(history, comparison, _best(table)["wrong_labels"]) if verdict == "yes" else ""),
     )

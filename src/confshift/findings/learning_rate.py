@@ -98,8 +98,8 @@ def _no_drop(rates_known: bool, checkpoints: int) -> _Words:
         sentence = "The learning rate that was recorded has no single drop to half or less."
         return _Words("no", "The learning rate has no single drop", sentence)
     if checkpoints >= FEWEST_CHECKPOINTS:
-        sentence = "The jitter of loss, error rate and refinement loss never collapses."
-        return _Words("no", "The curves never grow calm at once", sentence)
+        sentence = "The jitter of loss, error rate and calibrated loss never drops suddenly."
+        return _Words("no", "The jitter never drops suddenly", sentence)
     sentence = f"Without recorded learning rates it takes {FEWEST_CHECKPOINTS} checkpoints to see a drop."
     return _Words("not applicable", "Too few checkpoints to see a drop", sentence)
 
@@ -113,7 +113,7 @@ def _drops_in_words(drops: pd.DataFrame, rates_known: bool) -> _Words:
     if not rates_known:
         return _Words(
             "cannot tell",
-            f"The curves grow calm at epoch {at}",
+            f"The jitter drops suddenly at epoch {at}",
             f"At epoch {at} the jitter of the curves becomes {largest['jitter_ratio']:.2g} times smaller.",
             "Consistent with a smaller learning rate, but also with other reasons for calm, such as a "
             "training set that is fitted perfectly.",
@@ -123,7 +123,7 @@ def _drops_in_words(drops: pd.DataFrame, rates_known: bool) -> _Words:
         "That is consistent with a smaller step that averages out the noise of the training: it improves "
         "what the model knows and does not undo confidence gained before."
         if fell
-        else f"What calibration leaves changes there by {signed(largest['refinement_loss_change'])} nats."
+        else f"The calibrated loss changes there by {signed(largest['refinement_loss_change'])} nats."
     )
     rates = f"from {largest['rate_before']:.2g} to {largest['rate_after']:.2g}"
     sentence = f"At epoch {at} the learning rate falls {rates}."

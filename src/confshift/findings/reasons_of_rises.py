@@ -8,6 +8,7 @@ import pandas as pd
 
 from confshift.analysis.comparison import Comparison
 from confshift.analysis.history import History
+from confshift.findings.overfitting import overfits
 from confshift.findings.told import is_judged, is_told
 from confshift.findings.wording import epoch, nats, points
 
@@ -89,13 +90,14 @@ def _class_drift(rise: str, history: History, comparison: Comparison) -> str:
 
 def _overfitting(rise: str, history: History, comparison: Comparison) -> str:
     fault = _fault_of_confidence(history)
+    named = " (overfitting)" if overfits(history) else ""
     if fault and _mostly_calibration(history, comparison):
         most = f"Most of that is {fault.replace('confident', 'confidence')}"
-        worse = f"the model itself got worse too (overfitting): {_harm(history, since=False)}"
+        worse = f"the model itself got worse too{named}: {_harm(history, since=False)}"
         return f"{rise}. {most}, but {worse}."
     forgot = _main_transition(history, comparison) == "forgotten"
     where = ", mostly on samples it forgot" if forgot else ""
-    return f"{rise}{where}. The model itself got worse (overfitting): {_harm(history)}."
+    return f"{rise}{where}. The model itself got worse{named}: {_harm(history)}."
 
 
 def _harm(history: History, *, since: bool = True) -> str:

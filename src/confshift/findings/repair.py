@@ -89,8 +89,8 @@ def _margins(comparison: Comparison) -> str:
     biases = f"class balance, what one bias for each class removes beside it: {balance}; "
     text = (
         f"Scale, what the best temperature of each side removes: {scale}; "
-        f"{biases if _has_biases(comparison) else ''}the rest, or refinement loss, what calibration "
-        f"leaves: {refinement}."
+        f"{biases if _has_biases(comparison) else ''}the rest, the change of the calibrated "
+        f"loss: {refinement}."
     )
     has_fits = comparison.before.fit_status == comparison.after.fit_status == "ok"
     if has_fits and _has_biases(comparison):
@@ -127,8 +127,8 @@ def _repair_step(
         step = f"Keep epoch {epoch(keep)}; to use epoch {epoch(after)}, divide its logits by {division}."
         return step, command, remark
     if verdict == "no" and lost and keep != after:
-        better = "the checkpoint with the best refinement loss" if keep is None else f"epoch {epoch(keep)}"
-        return f"Prefer {better}: information is lost.", "", ""
+        better = "the checkpoint with the lowest calibrated loss" if keep is None else f"epoch {epoch(keep)}"
+        return f"Prefer {better}: the model lost information since.", "", ""
     return "", "", ""
 
 

@@ -16,7 +16,7 @@ from confshift.findings.wording import MOST_WORDS, count, fitting, short_name
 _QUESTIONS = {
     "loss": Question("rise", "Does the loss rise systematically?", section="rise"),
     "refinement_loss": Question(
-        "refinement_rise", "Does what calibration leaves get worse?", section="rise", problem=None
+        "refinement_rise", "Does the calibrated loss rise systematically?", section="rise", problem=None
     ),
     "error_rate": Question("error_rise", "Does the error rate rise systematically?", section="rise"),
 }

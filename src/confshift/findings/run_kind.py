@@ -10,8 +10,9 @@ import pandas as pd
 from confshift.analysis.history import History
 from confshift.findings import commands
 from confshift.findings.best_checkpoint import kept
-from confshift.findings.kinds import KINDS
+from confshift.findings.kinds import KINDS, OVERFITTING
 from confshift.findings.left_out import WHY_ZERO
+from confshift.findings.overfitting import UNKNOWN_TRAINING, course_of_training, in_words
 from confshift.findings.question import Finding, Question
 from confshift.findings.wording import apart, epoch, fitting, nats, percent
 
@@ -41,6 +42,9 @@ def run_kind(history: History) -> Finding:
     """Combine the verdicts on loss, refinement loss and error rate."""
     rise, kind, choice = history.rise, kind_of(history), history.recommendation
     verdict, answer, meaning, step = KINDS[kind]
+    course = course_of_training(history) if kind in OVERFITTING else None
+    if course is not None and course.fell:
+        answer = OVERFITTING[kind]
     biases = " and one bias for each class" if choice.with_biases else ""
     fit = f" (T = {choice.temperature:.3g}{biases})" if choice.calibrated else ""
     is_about_choice = "{kept}" in step
@@ -55,6 +59,10 @@ def run_kind(history: History) -> Finding:
         details += f". With 95 % confidence the refinement loss is at most {possible} of the rise"
     if "confidence" in kind:
         details += _against_what_was_learned(history)
+    if course is not None:
+        details += f". Meanwhile {in_words(course)}"
+    elif kind in OVERFITTING:
+        details += f". {UNKNOWN_TRAINING}"
     if kind == "infinite":
         details += f". {WHY_ZERO.removesuffix('.')}"
     sentence, others = fitting([meaning, _decline(rise) if verdict == "yes" else ""])
@@ -75,7 +83,7 @@ def _decline(rise: pd.DataFrame) -> str:
     parts = [
         f"{name} rose by {_size(rise.loc[series])}"
         for series, name in (
-            ("refinement_loss", "what calibration leaves"),
+            ("refinement_loss", "the calibrated loss"),
             ("error_rate", "the error rate"),
         )
         if rise.loc[series, "status"] in ("systematic", "setback")
@@ -242,5 +250,5 @@ def setback_of(history: History) -> str:
     return (
         f"Even calibrated, its loss jumped up to epoch {epoch(row['hump_epoch'])} and has not come down "
         f"again: {nats(row['amount'])} nats are left since epoch {epoch(row['best_epoch'])}. That is a "
-        "setback, not overfitting."
+        "setback, not a trend."
     )

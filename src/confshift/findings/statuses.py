@@ -16,7 +16,7 @@ from confshift.findings.wording import count, epoch, nats, percent
 #: The name of each series in a sentence.
 NAMES = {
     "loss": "the loss",
-    "refinement_loss": "what calibration leaves",
+    "refinement_loss": "the calibrated loss",
     "error_rate": "the error rate",
 }
 
@@ -99,7 +99,8 @@ def _jitter(row: pd.Series) -> str:
     if math.isnan(row["jitter_sd"]):
         return "from epoch to epoch"
     has_correlation = not math.isnan(row["autocorrelation"])
-    correlation = f", lag-1 autocorrelation {row['autocorrelation']:.2f}" if has_correlation else ""
+    number = f"{row['autocorrelation']:.2f}".replace("-", "−")
+    correlation = f", lag-1 autocorrelation {number}" if has_correlation else ""
     return f"from epoch to epoch (standard deviation {_amount(row, row['jitter_sd'])}{correlation})"
 
 
@@ -142,8 +143,7 @@ def _systematic(row: pd.Series, name: str) -> Words:
 
 def _in_full(name: str) -> str:
     """Name a series as the tables do, where that differs."""
-    refinement = NAMES["refinement_loss"]
-    return f"the refinement loss ({refinement})" if name == refinement else name
+    return f"{name} (refinement_loss)" if name == NAMES["refinement_loss"] else name
 
 
 def _doubt(row: pd.Series) -> tuple[str, str]:
@@ -248,7 +248,7 @@ def _infinite(row: pd.Series, name: str) -> Words:
     details = f"It was {nats(row['best_value'])} nats at epoch {epoch(row['best_epoch'])}."
     if row["finite_samples"]:
         details += (
-            f" Over the {count(row['finite_samples'])} with a finite one at both it went from "
+            f" Over the {count(row['finite_samples'])} with a finite loss at both it went from "
             f"{nats(row['finite_best_value'])} to {nats(row['finite_last_value'])} nats."
         )
     sentence = f"{name} has risen to infinity, {lasting}."
@@ -303,7 +303,7 @@ def _too_few_epochs(row: pd.Series, name: str) -> Words:
     if row["amount"] > 0 and not math.isnan(row["lower_bound"]):
         least = f", at least {_amount(row, row['lower_bound'])}" if row["lower_bound"] > 0 else ""
         sentence += f" So far {name} is up by {_amount(row, row['amount'])}{least}."
-    step = f"Ask again after {count(missing, 'more epoch')}."
+    step = f"Train and inspect {count(missing, 'more epoch')}, then ask again."
     return Words(f"too few epochs to judge {name}", sentence, details, step)
 
 

@@ -9,6 +9,8 @@ from typing import Any
 from confshift.analysis.history import History
 from confshift.findings import commands
 from confshift.findings.diverged import REMEDY
+from confshift.findings.kinds import OVERFITTING
+from confshift.findings.overfitting import remedy
 from confshift.findings.question import SEVERITIES, Finding
 from confshift.findings.reasons import tied_epochs
 from confshift.findings.run_kind import kind_of
@@ -22,8 +24,6 @@ _SAID = (
 )
 _OF_KIND = {
     "diverged": f"{REMEDY[0].upper()}{REMEDY[1:]}.",
-    "overfitting": "Get more training data, or regularise more: calibration alone is not enough.",
-    "hidden_overfitting": "Get more training data, or regularise more: calibration alone is not enough.",
     "improving": "Train on, and inspect further epochs.",
     "setback": "Find out what happened there: the learning rate, the data, the code.",
     "infinite": "Return the model's logits, not the outputs of a softmax; let no mask cover a true class.",
@@ -127,7 +127,11 @@ def _ties(history: History) -> str:
 
 def _of_kind(history: History, findings: Sequence[Finding]) -> Iterator[Step]:
     kind = kind_of(history)
-    if kind not in _OF_KIND or len(history.main.checkpoints) == 1:
+    if len(history.main.checkpoints) == 1:
+        return
+    if kind in OVERFITTING:
+        yield Step(*remedy(history), "run_kind")
+    if kind not in _OF_KIND:
         return
     code = "diverged" if kind == "diverged" else "run_kind"
     if kind in ("undecidable", "too_early"):

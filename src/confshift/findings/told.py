@@ -116,7 +116,7 @@ def rests_on(checkpoint: Checkpoint) -> str:
 
 def explained(change: str) -> str:
     """Say that a change is no more than picking the best epoch makes of noise."""
-    return f"Picking the best epoch explains such a {change}."
+    return f"Such a {change} may be chance: the earlier epoch was picked as the best."
 
 
 def undecided(finding: Finding, change: str) -> Finding:

@@ -88,15 +88,15 @@ READINGS = {
 CHOICES: dict[str, dict[str, str]] = {
     "loss_moved": {
         "finite": "{loss_change:signed} nats",
-        "rose": "up to ∞ nats",
-        "fell": "down from ∞ nats",
-        "stayed": "∞ at both",
+        "rose": "rose to infinity",
+        "fell": "no longer infinite",
+        "stayed": "infinite at both",
     },
     "loss_levels": {
         "finite": "{loss_from:text} → {loss_to:text}",
-        "rose": "up to ∞",
-        "fell": "down from ∞",
-        "stayed": "∞ at both",
+        "rose": "rose to infinity",
+        "fell": "no longer infinite",
+        "stayed": "infinite at both",
     },
     **{
         f"{quantity}_status": {
@@ -111,10 +111,10 @@ CHOICES: dict[str, dict[str, str]] = {
     "not_counted": {
         "none": "",
         "some": (
-            "Losses are over the {scored:samples} with a finite one at both; {nonfinite_before:count} at "
-            "{at_A:text} and {nonfinite_after:count} at {at_B:text} have none, {infinite_before:count} and "
-            "{infinite_after:count} of them an infinite one. Accuracy is over the {answered:samples} with an "
-            "answer at both."
+            "Losses are over the {scored:samples} with a finite loss at both. Without one are "
+            "{nonfinite_before:samples} at {at_A:text} ({infinite_before:count} infinite) and "
+            "{nonfinite_after:samples} at {at_B:text} ({infinite_after:count} infinite). Accuracy is over "
+            "the {answered:samples} with an answer at both."
         ),
     },
     "finite_part": {
@@ -124,10 +124,10 @@ CHOICES: dict[str, dict[str, str]] = {
     "left_out": {
         "none": "",
         "some": (
-            ". Losses are over the {scored:samples} with a finite one at both; {nonfinite_before:count} at "
-            "{at_A:text} and {nonfinite_after:count} at {at_B:text} have none, {infinite_before:count} and "
-            "{infinite_after:count} of them an infinite one. Accuracy is over the {answered:samples} with an "
-            "answer at both"
+            ". Losses are over the {scored:samples} with a finite loss at both. Without one are "
+            "{nonfinite_before:samples} at {at_A:text} ({infinite_before:count} infinite) and "
+            "{nonfinite_after:samples} at {at_B:text} ({infinite_after:count} infinite). Accuracy is over "
+            "the {answered:samples} with an answer at both"
         ),
     },
     "costs": {

@@ -17,9 +17,9 @@ from confshift.reporting.subject import Story
 #: How the first screen writes a verdict on the loss, by its status.
 _VERDICTS = {
     "systematic": "up, systematic",
-    "small": "up, systematic but little",
+    "small": "up a little, systematic",
     "flat": "no rise beyond noise",
-    "within_jitter": "up, but within the jitter of the epochs",
+    "within_jitter": "up, within the jitter between epochs",
     "below_resolution": "too few samples to tell",
     "unscored": "too much left out to tell",
 }
@@ -65,7 +65,7 @@ _QUANTITIES = {"loss": "loss", "accuracy": "accuracy", "calibrated": "refinement
 def verdicts(history: History, comparison: Comparison) -> dict[str, str]:
     """Return what the run's own verdicts, which know about all epochs, say of the pair of the report."""
     verdicts = {
-        f"{quantity}_status": "no more than picking the best explains"
+        f"{quantity}_status": "perhaps chance: A was picked as the best"
         for quantity, name in _QUANTITIES.items()
         if within_choice(history, comparison, name)
     }

@@ -20,6 +20,7 @@ TERMS = {
     ),
     "temperature": ("What all logits are divided by. Above 1 it lowers every confidence; no answer changes."),
     "overconfident": "More often wrong than the confidences say.",
+    "overfitting": "Fitting the training set ever better while the model gets worse on other data.",
     "scale": "The part of a loss that one temperature removes: logits that are too large, or too small.",
     "class balance": (
         "The part of a loss that one bias for each class removes: classes that get too much probability, or "

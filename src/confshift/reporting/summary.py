@@ -9,9 +9,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from confshift.analysis.comparison import Comparison
+from confshift.analysis.history import History
 from confshift.analysis.recommendation import Recommendation
 from confshift.findings.answer import Answer
 from confshift.findings.commands import Places, in_place
+from confshift.findings.kinds import OVERFITTING
+from confshift.findings.overfitting import course_of_training, in_words
 from confshift.findings.question import SEVERITIES, Finding
 from confshift.findings.steps import by_severity
 from confshift.findings.two_runs import better_run
@@ -46,8 +49,8 @@ CAUSES = {
     "mostly_confidence": "mostly confidence (miscalibration); whether the model got worse is undecided",
     "confidence_and_more": "mostly confidence (miscalibration); the model itself got a little worse too",
     "class_drift": "drift between classes, which one bias per class repairs",
-    "overfitting": "overfitting: the model itself got worse, even calibrated",
-    "hidden_overfitting": "overfitting that the loss hides: the model itself got worse",
+    "overfitting": "the model itself got worse, even calibrated",
+    "hidden_overfitting": "the model itself got worse, and the loss hides it",
     "setback": "a setback: the model lost something at once and has not learned it again",
     "loss_undecided": "none in the model itself; whether the loss rises is undecided",
     "improving": "none: the run still improves",
@@ -77,6 +80,8 @@ class Summary:
     findings : tuple of Finding
     kept : Recommendation or None
         The checkpoint to keep; of two runs that of the better one, None where neither is.
+    cause : str
+        In the words of a program's reader.
     kept_run : str
         Of two runs the name of the better one; else "".
     compared, amounts : dict
@@ -89,6 +94,7 @@ class Summary:
     findings: tuple[Finding, ...]
     kept: Recommendation | None
     kept_run: str
+    cause: str
     compared: dict[str, Any]
     amounts: dict[str, Any]
 
@@ -128,9 +134,20 @@ def summary_of(story: Story) -> Summary:
         sources,
         story.findings,
         *_kept(story),
+        cause_of(story.answer.kind, story.history),
         _compared(comparison),
         _amounts(comparison),
     )
+
+
+def cause_of(kind: str, history: History) -> str:
+    """Name the cause of what happened; overfitting only as far as the training loss shows it."""
+    if kind not in OVERFITTING:
+        return CAUSES[kind]
+    course = course_of_training(history)
+    if course is None:
+        return f"{CAUSES[kind]}; whether by overfitting is open: the training loss is not known"
+    return f"{CAUSES[kind]}; {'' if course.fell else 'not '}overfitting: {in_words(course)}"
 
 
 def _kept(story: Story) -> tuple[Recommendation | None, str]:
@@ -156,7 +173,7 @@ def _changes(values: Mapping[str, Any], story: Story) -> str:
 
 
 def _alone(values: Mapping[str, Any]) -> str:
-    loss = "∞" if values["infinite_after"] else values["loss_to"]
+    loss = "infinite" if values["infinite_after"] else values["loss_to"]
     template = "Epoch {B:epoch}: loss {loss:text}, accuracy {accuracy_after:percent}, calibrated loss "
     return fill(template + "{refinement_to:text}.", {**values, "loss": loss})
 
@@ -242,13 +259,14 @@ def brief_document(summary: Summary, places: Places) -> str:
     problems = [finding.code for finding in by_severity(summary.findings) if finding.severity == "problem"]
     parts: dict[str, Any] = {
         "kind": answer.kind,
-        "cause": CAUSES[answer.kind],
+        "cause": summary.cause,
         "action": answer.action,
         "why": answer.why,
         "checkpoint": _checkpoint(summary),
         "compared": summary.compared,
         "amounts": summary.amounts,
-        "units": "losses in nats, accuracy as a fraction; temperature divides logits",
+        "units": "losses in nats, accuracy as a fraction; temperature divides logits; null: not finite or "
+        "not known",
         "problems": problems,
         "remedy": [step.text for step in answer.steps],
         "code": in_place(next((step.code for step in answer.steps if step.code), ""), places),
