@@ -353,7 +353,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = options_from(arguments)
     print(QUESTION)
     runs = [confshift.Run(run) for run in options.answer or ()] or [trained(options)]
-    for number, stage in enumerate(stages(runs[0])[:-1], 1):
+    for number, stage in enumerate(min(map(stages, runs), key=len)[:-1], 1):
         print(
             f"The drop after epoch {stage[-1].epoch:g}:", moved_by_drop(runs, number).round(4), "", sep="\n"
         )
