@@ -78,7 +78,7 @@ THREADS = {
 }
 
 #: Seeds of data and trainings that were not looked at when the limits of confshift were set.
-FRESH = (100,)
+FRESH = (100, 101)
 
 #: Kinds of run that say nothing got worse, or nothing yet.
 SILENT = {"improving", "no_rise", "undecidable", "loss_undecided", "too_early", "unscored"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from textwrap import wrap
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ import numpy as np
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "docs" / "what_others_say.json"
 PAGE, README = ROOT / "docs" / "what_others_say.md", ROOT / "README.md"
-BEGIN, END = "<!-- by tests/benchmarks/rules.py -->\n\n", "\n<!-- end of what it wrote -->\n"
+BEGIN, END = "<!-- by tests/benchmarks/rules.py -->\n", "<!-- end of what it wrote -->\n"
 
 RULES = ("patience 10", "a fixed gap", "the two curves", "confshift")
 #: Another rule's checkpoint is clearly better from this difference of the test loss on.
@@ -210,25 +211,23 @@ def page(results: Mapping[str, Any]) -> str:
             *_wrong(every),
         ]
     lines += ["## Run by run\n", *(section(name, run) for name, run in runs.items())]
-    return "\n".join(lines).rstrip() + "\n"
+    return "\n" + "\n".join(lines).rstrip() + "\n\n"
 
 
 def readme(results: Mapping[str, Any]) -> str:
     """Write what belongs between the marks of the README."""
     runs = results.get("all") or list(results["runs"].values())
     row = counted(runs)
-    gap, curves, own, wait = (row[name] for name in ("a fixed gap", "the two curves", "confshift", RULES[0]))
+    gap, curves, own = (row[name] for name in RULES[1:])
     sound, worse = int(own["sound"]), int(own["worse"])
     unknown = len(runs) - sound - worse
-    undecided = f"; of {unknown} the test half can't tell" if unknown else ""
-    return (
+    undecided = f" ({unknown} can't be told)" if unknown else ""
+    text = (
         f"Of {len(runs)} small trainings {sound} kept what they knew and {worse} lost some of it, on a test "
-        f"half that no rule saw{undecided}.\n"
-        f"A fixed gap between training and validation called {gap['false']:g} of the {sound} overfitting, "
-        f"“validation up, training down”\n"
-        f"{curves['false']:g}, confshift {own['false']:g}; they missed {gap['missed']:g}, "
-        f"{curves['missed']:g} and {own['missed']:g} of the {worse}. confshift left {own['open']:g} open.\n"
-        f"The checkpoints of patience 10 were {wait['advised']:.3f} nats above the best possible (median), "
-        f"those of confshift,\nrecalibrated as it advises, {own['advised']:.3f}. "
-        "[Run by run, also where confshift is wrong](docs/what_others_say.md).\n"
+        f"half that no rule saw{undecided}. A fixed gap between training and validation calls "
+        f"{gap['false']:g} of the {sound} overfitting, “validation up, training down” {curves['false']:g}, "
+        f"confshift {own['false']:g}; they miss {gap['missed']:g}, {curves['missed']:g} and "
+        f"{own['missed']:g} of the {worse} (confshift leaves {own['open']:g} open). "
+        "[What others would have said](docs/what_others_say.md), run by run."
     )
+    return "\n".join(wrap(text, 118)) + "\n"
