@@ -2,7 +2,7 @@
 
     python tests/finding_pages.py
 
-writes docs/findings/ anew. What a person wrote there, between the two marks of a page, stays as it is.
+writes docs/findings/ anew. What stands above the examples is in src/confshift/findings/explanations.md.
 """
 
 from __future__ import annotations
@@ -21,12 +21,27 @@ from real_runs import checkpoints_of
 
 from confshift.checkpoint import Checkpoint, Provenance
 from confshift.findings.diagnosis import diagnose
-from confshift.findings.question import VERDICTS
+from confshift.findings.question import VERDICTS, explanations
 from confshift.predictions import Predictions
 from confshift.reporting.layout import SECTIONS
 
 FOLDER = Path(__file__).parents[1] / "docs" / "findings"
-BY_HAND, EXAMPLES = "<!-- by hand -->\n", "<!-- by tests/finding_pages.py -->\n"
+#: Answers that a question never has, and why.
+NEVER = {
+    (
+        "evaluates_plainly",
+        "cannot tell",
+    ): "A check passes or fails; what could not be tried is said beside it.",
+    (
+        "logged_loss",
+        "cannot tell",
+    ): "A logged number equals the mean to the digits it was logged with, or not.",
+    (
+        "outputs_in_order",
+        "cannot tell",
+    ): "The order counts as right until another one is better beyond doubt.",
+    ("stuck_samples", "cannot tell"): "It counts samples, and a count has no error.",
+}
 TITLES = {part: section.title for section in SECTIONS for part in section.parts}
 
 
@@ -48,6 +63,12 @@ def made(strength, scale=1.0):
 def few_explode():
     """Return two epochs: one sample in a hundred gets worse by far, the others slightly better."""
     worse = np.where((np.arange(len(TARGETS)) < 5)[:, None], -60.0 * SIGNAL, 0.0)
+    return run_of([made(2), made(2.02) + worse], first=1)
+
+
+def one_class_gets_worse():
+    """Return two epochs: the samples of one class get worse, the others slightly better."""
+    worse = np.where((TARGETS == 0)[:, None], -2.0 * SIGNAL, 0.0)
     return run_of([made(2), made(2.02) + worse], first=1)
 
 
@@ -92,6 +113,7 @@ RUNS = {
         replace(one, metadata={}) for one in checkpoints_of("lr_drops")
     ],
     "Five samples of 500 get far worse, the others slightly better": few_explode,
+    "One class of four gets worse, the others slightly better": one_class_gets_worse,
     "A model that was saved twice": lambda: run_of([made(2), made(2)], first=1),
     "One epoch, measured well": partial(measured, 1.0),
     "One epoch, measured badly": partial(measured, 1.37, repeatable={"status": "failed", "difference": 0.1}),
@@ -120,17 +142,18 @@ def escaped(text):
     return re.sub(r"([\\`*_<>\[\]|])", r"\\\1", text)
 
 
-def written(question, answers, by_hand):
+def written(question, answers, explanation):
     """Return the page of a question."""
     bad = f"the bad news is **{question.problem}**" if question.problem else "neither answer is bad news"
     lines = [
         f"# {question.title}\n",
         f"`{question.code}`, in the section *{TITLES[question.section]}*; {bad}.\n",
-        f"{BY_HAND}{by_hand}{EXAMPLES}",
+        f"{explanation}\n",
         "## Examples of the answers\n",
     ]
     for verdict in VERDICTS:
         if verdict not in answers:
+            lines.append(f"### {verdict}: never\n\n{NEVER[question.code, verdict]}\n")
             continue
         description, finding = answers[verdict]
         lines += [f"### {verdict}: {escaped(finding.answer)}\n", f"*{description}.*\n"]
@@ -150,15 +173,12 @@ def pages():
     ]
     texts = {
         "index": "# Every question that is asked\n\nEach has a page: what it asks, by which formula and "
-        "thresholds, what to do, and examples of the answers.\n\n| question | code | bad news |\n|--|--|--|\n"
-        + "\n".join(rows)
-        + "\n"
+        "thresholds, what to do (`confshift explain CODE` prints these), and an example of each answer.\n\n"
+        "| question | code | bad news |\n|--|--|--|\n" + "\n".join(rows) + "\n"
     }
+    by_code = explanations()
     for code, (question, answers) in found.items():
-        path = FOLDER / f"{code}.md"
-        before = path.read_text(encoding="utf-8") if path.exists() else f"{BY_HAND}\n{EXAMPLES}"
-        by_hand = before.partition(BY_HAND)[2].partition(EXAMPLES)[0]
-        texts[code] = written(question, answers, by_hand)
+        texts[code] = written(question, answers, by_code[code])
     return texts
 
 

@@ -20,6 +20,7 @@ from click.testing import CliRunner
 import confshift
 from confshift import Predictions, Run
 from confshift.cli import main
+from confshift.findings.question import explanations
 from confshift.reporting.characters import printable
 from confshift.reporting.output import comparison_text, document, history_text
 from confshift.reporting.plotting import figures, plot
@@ -647,3 +648,19 @@ def test_every_command_explains_itself():
         shown = call(name, "--help").stdout
         assert command.help
         assert "Usage: " in shown
+
+
+def test_explain_prints_the_text_of_a_question_without_markup():
+    shown = call("explain", "rise").stdout
+    assert shown.startswith("What it asks. Is the mean validation loss at the end above")
+    assert "What to do. " in shown
+    assert "(docs/statistics.md)" in shown
+    assert not re.search(r"\*\*|\]\(", "".join(call("explain", code).stdout for code in explanations()))
+
+
+def test_explain_lists_the_questions_and_refuses_another_code_by_name():
+    lines = call("explain").stdout.splitlines()
+    assert [line.split()[0] for line in lines] == list(explanations())
+    assert all(line.count("?") == 1 and line.endswith("?") for line in lines)
+    refused = call("explain", "rize", code=2)
+    assert "no finding 'rize'; there are rise," in refused.stderr

@@ -14,6 +14,9 @@ RESOURCES = {
     "object": "data",
 }
 STYLE_LOADS = re.compile(r"(?:url\(|@import\s)\s*[\"']?((?:https?:)?//[^\"')]+)")
+#: What the theme's script loads where it finds this in a page: a drawing, the numbers of a repository.
+BY_CLASS = {"mermaid": "https://unpkg.com/mermaid"}
+BY_COMPONENT = {"source": "https://api.github.com"}
 LOADING_LINKS = {"stylesheet", "icon", "preload", "prefetch", "preconnect", "modulepreload", "manifest"}
 
 
@@ -35,6 +38,10 @@ class _Page(HTMLParser):
             self.links.append(values["href"])
         if tag in RESOURCES and values.get(RESOURCES[tag]):
             self.loaded.append(values[RESOURCES[tag]])
+        for kind in values.get("class", "").split():
+            self.loaded += [BY_CLASS[kind]] if kind in BY_CLASS else []
+        if values.get("data-md-component") in BY_COMPONENT:
+            self.loaded.append(BY_COMPONENT[values["data-md-component"]])
         if tag == "link" and LOADING_LINKS & set(values.get("rel", "").split()):
             self.loaded.append(values["href"])
 

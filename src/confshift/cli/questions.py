@@ -1,4 +1,4 @@
-"""Commands that print results: compare, history, diagnose, calibrate."""
+"""Commands that print results: compare, history, diagnose, explain, calibrate."""
 
 from __future__ import annotations
 
@@ -124,6 +124,25 @@ def diagnose(
         )
     if failures or unsure:
         raise click.exceptions.Exit(1)
+
+
+@main.command()
+@click.argument("code", required=False)
+def explain(code: str | None) -> None:
+    """Print what the question CODE asks, by which formula and thresholds, and what to do about its answers.
+
+    Without CODE, print the code of each question. The page names it under the details of each check.
+    """
+    from confshift.findings.question import explanations
+    from confshift.reporting.output import explanation_text, questions_text
+
+    texts = explanations()
+    if code is None:
+        answer_text(questions_text(texts))
+    elif code in texts:
+        answer_text(explanation_text(texts[code]))
+    else:
+        raise click.BadParameter(f"no finding {code!r}; there are {', '.join(texts)}", param_hint="CODE")
 
 
 @main.command()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 import pandas as pd
@@ -17,6 +19,14 @@ VERDICTS: tuple[str, ...] = get_args(Verdict)
 
 Severity = Literal["problem", "undecided", "fine", "not applicable"]
 SEVERITIES: tuple[str, ...] = get_args(Severity)
+
+_EXPLANATIONS = Path(__file__).with_name("explanations.md")
+
+
+def explanations() -> dict[str, str]:
+    """Return, by code, what each question asks, formula, thresholds and what to do, as Markdown."""
+    parts = re.split(r"^## (\w+)\n", _EXPLANATIONS.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    return {code: text.strip() for code, text in zip(parts[1::2], parts[2::2], strict=True)}
 
 
 @dataclass(frozen=True)

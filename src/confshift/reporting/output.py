@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import re
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -20,6 +22,9 @@ from confshift.reporting.characters import printable
 
 #: The version of the documents: a changed or removed field increases it, a new one does not.
 SCHEMA = 1
+
+#: Characters of the longest line of running text.
+_WIDTH = 100
 
 
 def document(**parts: Any) -> str:
@@ -314,3 +319,23 @@ def _aligned(header: Sequence[str], lines: Sequence[Sequence[str]], *, left: int
         ).rstrip()
         for line in (header, *lines)
     )
+
+
+def explanation_text(markdown: str) -> str:
+    """Write an explanation of a question without markup; a link becomes the document or command to read."""
+    text = re.sub(r"\*\*(.+?)\*\*", r"\1", markdown)
+    paragraphs = [_without_links(" ".join(part.split())) for part in text.split("\n\n")]
+    return "\n\n".join(textwrap.fill(part, _WIDTH, break_on_hyphens=False) for part in paragraphs)
+
+
+def questions_text(explanations: Mapping[str, str]) -> str:
+    """Write a line for each question: its code, and the first sentence of its explanation."""
+    width = max(map(len, explanations))
+    asked = {code: " ".join(text.split()).partition("? ")[0] for code, text in explanations.items()}
+    start = "**What it asks.** "
+    return "\n".join(f"{code:{width}}  {text.removeprefix(start)}?" for code, text in asked.items())
+
+
+def _without_links(text: str) -> str:
+    text = re.sub(r"\[([^]]+)\]\(\.\./(\w+\.md)[^)]*\)", r"\1 (docs/\2)", text)
+    return re.sub(r"\[([^]]+)\]\((\w+)\.md\)", r"\1 (confshift explain \2)", text)

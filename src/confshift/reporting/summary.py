@@ -227,7 +227,9 @@ def _heading(finding: Finding) -> str:
 def _paragraph(finding: Finding, places: Places) -> str:
     lines = [f"[{finding.severity}] {printable(_heading(finding))}"]
     if finding.answer:
-        lines.append(f"  {printable(f'{finding.title} {finding.verdict}.')}")
+        lines.append(
+            f"  {printable(f'{finding.title} {finding.verdict}.')} More: confshift explain {finding.code}"
+        )
     lines.append(f"  {printable(finding.sentence)}")
     if finding.details:
         lines.append(f"  {printable(finding.details)}")
