@@ -1,0 +1,1 @@
+"""Trainers' own hooks: one module for each, imported by nobody in the package; see `docs/trainers.md`."""
