@@ -139,6 +139,26 @@ def _source_of(batch: Any, inputs: Mapping[str, Any], label: str, *, by_name: bo
     return Source(f"model({arguments})", access.format(label), tuple(inputs.values()))
 
 
+def targets_of(batch: Any) -> Any:
+    """Return the targets of a batch, as :class:`Reader` finds them: a field called so, or the second part.
+
+    Raises
+    ------
+    ConfshiftError
+        Where it has neither.
+    """
+    if isinstance(batch, list | tuple) and len(batch) > 1:
+        label = _label_among(getattr(batch, "_fields", ()))
+        return batch[1] if label is None else getattr(batch, label)
+    fields = fields_of(batch) or {}
+    label = _label_among(fields)
+    if label is None:
+        raise ConfshiftError(
+            f"no targets in a batch that is a {type(batch).__name__} (looked for {', '.join(LABEL_FIELDS)})"
+        )
+    return fields[label]
+
+
 def _could_be_targets(part: Any) -> bool:
     integers = isinstance(part, Tensor) and not (part.is_floating_point() or part.is_complex())
     return integers and part.ndim == 1

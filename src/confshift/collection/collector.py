@@ -83,6 +83,9 @@ class Collector:
     >>> folder.cleanup()
     """
 
+    #: How ids that are passed to `add` are known.
+    id_source = "user"
+
     def __init__(
         self,
         run: Run | Path | str | None = None,
@@ -216,7 +219,7 @@ class Collector:
         if self._rows is None and not self._place.is_shared:
             raise ConfshiftError("nothing was added: call add(logits, targets) for each batch before save()")
         if self._ids:
-            return Evaluation.of(self._rows, np.concatenate(self._ids), "user", {})
+            return Evaluation.of(self._rows, np.concatenate(self._ids), self.id_source, {})
         if self._sampled is None:
             return Evaluation.of(self._rows, None, "order", {})
         if self._rows is not None:

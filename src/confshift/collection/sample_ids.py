@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from torch.utils.data import DataLoader, IterableDataset, Subset
+from torch.utils.data import DataLoader, DistributedSampler, IterableDataset, SequentialSampler, Subset
 
 from confshift.collection.batches import fields_of
 from confshift.collection.content_ids import SAMPLE_IDS_ADVICE, ContentIds
@@ -270,6 +270,20 @@ class SampledIds:
         if self._content is not None:
             return self._content.ids()
         return _in_whole_dataset(np.concatenate(self._parts), self._dataset)
+
+
+def sequential_ids(loader: Any) -> list[NDArray[Any]] | None:
+    """Return the ids of each batch of a loader that reads in order, for a pass that is over; else None.
+
+    The sampler is asked once more, and no data is loaded. On one of several ranks they are this rank's.
+    """
+    inner = torch_loader(loader)
+    sampler: Any = None if inner is None else inner.batch_sampler
+    while sampler is not None and not isinstance(sampler, SequentialSampler | DistributedSampler):
+        sampler = getattr(sampler, "sampler", None) or getattr(sampler, "batch_sampler", None)
+    if inner is None or sampler is None or getattr(sampler, "shuffle", False) or not _hands_out_indices(inner):
+        return None
+    return [_in_whole_dataset(np.asarray(indices), inner.dataset) for indices in inner.batch_sampler or ()]
 
 
 def _in_whole_dataset(ids: NDArray[Any], dataset: Any) -> NDArray[Any]:

@@ -1,0 +1,154 @@
+"""The door that all trainers share: evaluations go in, checkpoints, metrics and a page come out."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+import confshift
+from confshift.checkpoint import Checkpoint
+from confshift.collection.collector import Collector
+from confshift.collection.destination import open_run
+from confshift.collection.loaders import shard_of
+from confshift.collection.ranks import rank_and_size
+from confshift.collection.sample_ids import sequential_ids
+from confshift.errors import ConfshiftError
+from confshift.storage.run import Run
+
+_log = logging.getLogger("confshift")
+
+#: What of a checkpoint's metrics goes into the trainer's own.
+REPORTED = ("refinement_loss", "scale_loss", "balance_loss", "loss", "accuracy")
+
+#: The rows of a batch: logits, shape (n, K), and targets, shape (n,).
+Batch = tuple[Any, Any]
+Forward = Callable[[Any, Any], Any]
+
+
+class Sampled(Collector):
+    """A collector whose ids were asked of the loader's sampler."""
+
+    id_source = "sampler"
+
+
+class Door:
+    """Saves a trainer's evaluations, each epoch of a split once.
+
+    Parameters
+    ----------
+    run : Run or path, optional
+        Where to save. Without it, a new folder `runs/<date>-<time>`.
+    metadata : mapping, optional
+        Kept with each checkpoint.
+    report : path, optional
+        The page to write at the end.
+    timeout : float
+        How long to wait for another process, in seconds.
+    """
+
+    def __init__(
+        self,
+        run: Run | os.PathLike[str] | str | None,
+        metadata: Mapping[str, Any] | None,
+        report: os.PathLike[str] | str | None,
+        timeout: float,
+    ) -> None:
+        self._run, self._metadata, self._report, self._timeout = run, dict(metadata or {}), report, timeout
+        self._saved: set[tuple[str, float]] = set()
+        self._reasons: set[str] = set()
+        self._batches: list[Batch] = []
+
+    def add(self, logits: Any, targets: Any) -> None:
+        """Copy the rows of a batch of the trainer's own evaluation."""
+        self._batches.append((_copied(logits), _copied(targets)))
+
+    def forget(self) -> None:
+        """Drop the rows added so far."""
+        self._batches = []
+
+    def save(
+        self,
+        model: nn.Module,
+        loader: Any,
+        *,
+        split: str,
+        epoch: float,
+        forward: Forward | None = None,
+        reason: str = "",
+        rate: Any = None,
+        logged: Mapping[str, float] | None = None,
+        **reading: Any,
+    ) -> Checkpoint | None:
+        """Save the rows added since the last save; None where this epoch of the split is saved already.
+
+        Parameters
+        ----------
+        model, loader
+            For a pass of :func:`confshift.inspect`, where the loader's order is not known, or for a `reason`.
+        split : str
+        epoch : float
+        forward : callable, optional
+            For that pass.
+        reason : str
+            Why the rows added won't do.
+        rate : float or list of float, optional
+            The learning rate.
+        logged : mapping of str to float, optional
+            What the trainer reports.
+        **reading
+            `class_names`, `outputs`, `ignore_index`, as for :func:`confshift.inspect`.
+        """
+        batches, self._batches = self._batches, []
+        if (split, epoch) in self._saved:
+            _log.info("epoch %g (%s) is saved already; this evaluation of it is not", epoch, split)
+            return None
+        ids = None if reason else sequential_ids(loader)
+        reason = reason or ("" if ids else "the evaluation set is not read in order")
+        notes: dict[str, Any] = {"logged": dict(logged or {})}
+        notes["metadata"] = {**({} if rate is None else {"lr": rate}), **self._metadata}
+        place = {"run": self._run, "split": split, "epoch": epoch, "timeout": self._timeout, **reading}
+        if reason:
+            self._warn(reason)
+            checkpoint = confshift.inspect(model, loader, forward=forward, **place, **notes)
+        else:
+            collector = Sampled(**place, sharded=shard_of(loader)[1] > 1)
+            for (logits, targets), own in _paired(batches, ids or []):
+                collector.add(logits, targets, sample_ids=own)
+            checkpoint = collector.save(**notes)
+        self._saved.add((split, epoch))
+        return checkpoint
+
+    def _warn(self, reason: str) -> None:
+        if reason not in self._reasons:
+            self._reasons.add(reason)
+            _log.warning("%s, so each evaluation takes a second pass over the data", reason)
+
+    def finish(self) -> None:
+        """Write the page, on the first rank."""
+        if self._report is not None and self._saved and rank_and_size()[0] == 0:
+            confshift.report(open_run(self._run), self._report)
+
+
+def metrics_of(checkpoint: Checkpoint, prefix: str = "confshift/") -> dict[str, float]:
+    """Return a checkpoint's metrics as trainers log them."""
+    metrics = checkpoint.metrics()
+    return {f"{prefix}{name}": float(metrics[name]) for name in REPORTED}
+
+
+def _copied(rows: Any) -> Any:
+    return rows.detach().to("cpu", copy=True) if isinstance(rows, torch.Tensor) else rows
+
+
+def _paired(batches: Sequence[Batch], ids: Sequence[Any]) -> list[tuple[Batch, Any]]:
+    """Pair batches with their ids; the trainer may stop before the last."""
+    if len(batches) > len(ids):
+        raise ConfshiftError(
+            f"the trainer evaluated {len(batches)} batches, and its loader has {len(ids)}; pass the "
+            "loader that it iterates over"
+        )
+    return list(zip(batches, ids, strict=False))
