@@ -1,0 +1,97 @@
+"""ignite: a handler that saves every run of an evaluator, without a second pass."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import confshift
+from confshift.collection.destination import open_run
+from confshift.collection.ranks import rank_and_size
+from confshift.errors import ConfshiftError
+from confshift.integrations.door import metrics_of
+from confshift.storage.run import Run
+
+try:
+    from ignite.engine import Engine, Events
+except ImportError as error:
+    raise ConfshiftError("ignite is not installed: pip install 'confshift[ignite]'") from error
+
+
+class ConfshiftHandler:
+    """Saves the logits of each run of an ignite evaluator: `ConfshiftHandler(run, trainer=trainer).attach(evaluator)`.
+
+    The evaluator's metrics gain `confshift/refinement_loss` and others.
+
+    Parameters
+    ----------
+    run : Run or path, optional
+        Where to save. Without it, a new folder `runs/<date>-<time>`.
+    trainer : Engine
+        Its epoch is the checkpoint's; 0 before it has started.
+    split : str
+        "val", "train" or any other name.
+    outputs : {"logits", "probabilities"}
+        What the model returns; never guessed.
+    output_transform : callable, optional
+        From the evaluator's output to (logits, targets), as ignite's metrics have it.
+    metadata : mapping or callable, optional
+        Kept with each checkpoint; a function is called for each.
+    report : path, optional
+        The page to write when the training ends.
+    timeout : float
+        How long to wait for another process, in seconds.
+    """
+
+    def __init__(
+        self,
+        run: Run | os.PathLike[str] | str | None = None,
+        *,
+        trainer: Engine,
+        split: str = "val",
+        outputs: str = "logits",
+        output_transform: Callable[[Any], tuple[Any, Any]] = lambda output: output,
+        metadata: Mapping[str, Any] | Callable[[], Mapping[str, Any]] | None = None,
+        report: os.PathLike[str] | str | None = None,
+        timeout: float = 600,
+    ) -> None:
+        self._run, self._trainer, self._metadata = run, trainer, metadata
+        self._reading = {"split": split, "outputs": outputs, "timeout": timeout}
+        self._transform = output_transform
+        self._collector: confshift.Collector | None = None
+        self._saved: set[float] = set()
+        if report is not None:
+            trainer.add_event_handler(Events.COMPLETED, self._write, report)
+
+    def attach(self, evaluator: Engine) -> ConfshiftHandler:
+        """Listen to an evaluator."""
+        evaluator.add_event_handler(Events.STARTED, self._begin)
+        evaluator.add_event_handler(Events.ITERATION_COMPLETED, self._add)
+        evaluator.add_event_handler(Events.COMPLETED, self._save)
+        return self
+
+    def _begin(self, evaluator: Engine) -> None:
+        epoch = float(self._trainer.state.epoch or 0)
+        self._collector = None
+        if epoch not in self._saved:
+            loader = evaluator.state.dataloader
+            self._collector = confshift.Collector(self._run, epoch=epoch, loader=loader, **self._reading)
+
+    def _add(self, evaluator: Engine) -> None:
+        if self._collector is not None:
+            logits, targets = self._transform(evaluator.state.output)
+            self._collector.add(logits, targets)
+
+    def _save(self, evaluator: Engine) -> None:
+        if self._collector is None:
+            return
+        notes = self._metadata() if callable(self._metadata) else self._metadata
+        logged = {name: value for name, value in evaluator.state.metrics.items() if isinstance(value, float)}
+        checkpoint = self._collector.save(metadata=notes, logged=logged)
+        self._saved.add(checkpoint.epoch)
+        evaluator.state.metrics |= metrics_of(checkpoint)
+
+    def _write(self, trainer: Engine, report: Any) -> None:
+        if self._saved and rank_and_size()[0] == 0:
+            confshift.report(open_run(self._run), report)

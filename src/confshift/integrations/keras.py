@@ -1,0 +1,113 @@
+"""Keras 3 on torch: a callback that saves every validation of `fit`, without a second pass."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import confshift
+from confshift.collection.destination import open_run
+from confshift.errors import ConfshiftError
+from confshift.integrations.door import metrics_of
+from confshift.storage.run import Run
+
+try:
+    import keras
+except ImportError as error:
+    raise ConfshiftError("keras is not installed: pip install 'confshift[keras]'") from error
+
+_SPARSE, _ONE_HOT = "sparse_categorical_crossentropy", "categorical_crossentropy"
+
+
+class ConfshiftCallback(keras.callbacks.Callback):  # type: ignore[misc]
+    """Saves the predictions for the validation data of `model.fit` after each epoch.
+
+    The compiled loss declares what the model returns (`from_logits`) and how the targets are written:
+    SparseCategoricalCrossentropy or CategoricalCrossentropy. The validation data must keep their order. The
+    logs gain `val_confshift/refinement_loss` and others, for callbacks that come later in the list.
+
+    Parameters
+    ----------
+    run : Run or path, optional
+        Where to save. Without it, a new folder `runs/<date>-<time>`.
+    class_names : sequence of str, optional
+    metadata : mapping, optional
+        Kept with each checkpoint, beside the learning rate.
+    report : path, optional
+        The page to write when the training ends.
+
+    Raises
+    ------
+    ConfshiftError
+        When the training begins, for another loss or another backend.
+    """
+
+    def __init__(
+        self,
+        run: Run | os.PathLike[str] | str | None = None,
+        *,
+        class_names: list[str] | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        report: os.PathLike[str] | str | None = None,
+    ) -> None:
+        super().__init__()
+        self._run, self._class_names, self._metadata, self._report = run, class_names, metadata, report
+        self._batches: list[tuple[Any, Any]] = []
+        self._is_validating = self._has_saved = False
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        """Listen to the loss, which sees targets and predictions."""
+        if keras.backend.backend() != "torch":
+            raise ConfshiftError(f"Keras runs on {keras.backend.backend()}; set KERAS_BACKEND=torch")
+        self._is_one_hot, self._outputs = _declared(self.model.loss)
+        compute = self.model.compute_loss
+
+        def heard(x: Any = None, y: Any = None, y_pred: Any = None, *rest: Any, **named: Any) -> Any:
+            if self._is_validating:
+                targets = y.argmax(1) if self._is_one_hot else y.reshape(len(y))
+                self._batches.append((y_pred.detach().cpu(), targets.detach().cpu()))
+            return compute(x, y, y_pred, *rest, **named)
+
+        self.model.compute_loss = heard
+
+    def on_test_begin(self, logs: Any = None) -> None:
+        """Begin a validation."""
+        self._batches, self._is_validating = [], True
+
+    def on_test_end(self, logs: Any = None) -> None:
+        """End it."""
+        self._is_validating = False
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Save the validation of an epoch."""
+        if not self._batches:
+            raise ConfshiftError("there is no validation: pass fit(..., validation_data=...)")
+        collector = confshift.Collector(
+            self._run, epoch=epoch + 1, outputs=self._outputs, class_names=self._class_names
+        )
+        for predictions, targets in self._batches:
+            collector.add(predictions, targets.long())
+        rate = {"lr": float(self.model.optimizer.learning_rate)}
+        logged = {"val_loss": float(logs["val_loss"])} if logs and "val_loss" in logs else {}
+        checkpoint = collector.save(metadata={**rate, **(self._metadata or {})}, logged=logged)
+        self._batches, self._has_saved = [], True
+        if logs is not None:
+            logs |= metrics_of(checkpoint, "val_confshift/")
+
+    def on_train_end(self, logs: Any = None) -> None:
+        """Leave the model as it was, and write the page."""
+        vars(self.model).pop("compute_loss", None)
+        if self._report is not None and self._has_saved:
+            confshift.report(open_run(self._run), self._report)
+
+
+def _declared(loss: Any) -> tuple[bool, str]:
+    """Return whether targets are one-hot, and what the model returns, as the compiled loss declares it."""
+    name = loss if isinstance(loss, str) else getattr(loss, "name", type(loss).__name__)
+    if name not in (_SPARSE, _ONE_HOT):
+        raise ConfshiftError(
+            f"the model is compiled with loss={name!r}; ConfshiftCallback takes {_SPARSE!r} and {_ONE_HOT!r}, by "
+            "name or as a keras loss"
+        )
+    return name == _ONE_HOT, "logits" if getattr(loss, "from_logits", False) else "probabilities"
