@@ -281,7 +281,12 @@ def sequential_ids(loader: Any) -> list[NDArray[Any]] | None:
     sampler: Any = None if inner is None else inner.batch_sampler
     while sampler is not None and not isinstance(sampler, SequentialSampler | DistributedSampler):
         sampler = getattr(sampler, "sampler", None) or getattr(sampler, "batch_sampler", None)
-    if inner is None or sampler is None or getattr(sampler, "shuffle", False) or not _hands_out_indices(inner):
+    if (
+        inner is None
+        or sampler is None
+        or getattr(sampler, "shuffle", False)
+        or not _hands_out_indices(inner)
+    ):
         return None
     return [_in_whole_dataset(np.asarray(indices), inner.dataset) for indices in inner.batch_sampler or ()]
 

@@ -20,9 +20,10 @@ except ImportError as error:
 
 
 class ConfshiftHandler:
-    """Saves the logits of each run of an ignite evaluator: `ConfshiftHandler(run, trainer=trainer).attach(evaluator)`.
+    """Saves the logits of each run of an ignite evaluator.
 
-    The evaluator's metrics gain `confshift/refinement_loss` and others.
+    `ConfshiftHandler(run, trainer=trainer).attach(evaluator)`, before the handlers that read the metrics, which
+    gain `confshift/refinement_loss` and others.
 
     Parameters
     ----------

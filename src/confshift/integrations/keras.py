@@ -107,7 +107,7 @@ def _declared(loss: Any) -> tuple[bool, str]:
     name = loss if isinstance(loss, str) else getattr(loss, "name", type(loss).__name__)
     if name not in (_SPARSE, _ONE_HOT):
         raise ConfshiftError(
-            f"the model is compiled with loss={name!r}; ConfshiftCallback takes {_SPARSE!r} and {_ONE_HOT!r}, by "
-            "name or as a keras loss"
+            f"the model is compiled with loss={name!r}; ConfshiftCallback takes {_SPARSE!r} and {_ONE_HOT!r}, "
+            "by name or as a keras loss"
         )
     return name == _ONE_HOT, "logits" if getattr(loss, "from_logits", False) else "probabilities"

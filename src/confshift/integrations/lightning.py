@@ -32,8 +32,8 @@ class ConfshiftCallback(_callback_class()):  # type: ignore[misc]
 
     They are, in this order, the `logits` of a dict that `validation_step` returns, what the LightningModule
     returns when `validation_step` calls it, or what its part `module` returns. The sanity check is left out.
-    `confshift/refinement_loss` and others are logged, for ModelCheckpoint (`auto_insert_metric_name=False`, as
-    a "/" in a file name makes a folder) and EarlyStopping.
+    `confshift/refinement_loss` and others are logged, for EarlyStopping and for ModelCheckpoint (with
+    `auto_insert_metric_name=False`, as a "/" in a file name makes a folder).
 
     Parameters
     ----------
@@ -114,7 +114,7 @@ class ConfshiftCallback(_callback_class()):  # type: ignore[misc]
         return self._doors.setdefault(number, Door(run, metadata, None if number else report, timeout))
 
     def _returned(self, rows: int) -> Tensor:
-        """Return the first output that has a row for each sample: under DDP others pass through the module."""
+        """Return the first output with a row for each sample: under DDP others pass through the module."""
         for output in self._outputs:
             try:
                 logits, _ = logits_of(output, Source("self(x)", "targets"))
@@ -132,7 +132,11 @@ class ConfshiftCallback(_callback_class()):  # type: ignore[misc]
         if not self._is_wanted(trainer):
             return
         groups = [group for optimizer in trainer.optimizers for group in optimizer.param_groups]
-        logged = {name: float(value) for name, value in trainer.callback_metrics.items() if "val" in name and not name.startswith("confshift/")}
+        logged = {
+            name: float(value)
+            for name, value in trainer.callback_metrics.items()
+            if "val" in name and not name.startswith("confshift/")
+        }
         for number, (name, loader) in enumerate(self._loaders(trainer).items()):
             checkpoint = self._door(number).save(
                 pl_module,
@@ -158,7 +162,9 @@ class ConfshiftCallback(_callback_class()):  # type: ignore[misc]
             names = [f"val{number or ''}" for number in range(len(loaders))]
         names = self._splits or names
         if len(names) != len(loaders):
-            raise ConfshiftError(f"splits={names!r} names {len(names)} splits, and there are {len(loaders)} loaders")
+            raise ConfshiftError(
+                f"splits={names!r} names {len(names)} splits, and there are {len(loaders)} loaders"
+            )
         return dict(zip(names, loaders, strict=True))
 
     def on_fit_end(self, trainer: Any, pl_module: Any) -> None:

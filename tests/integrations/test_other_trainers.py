@@ -1,0 +1,129 @@
+"""ignite, skorch and Keras on torch: each validation is saved, by the contract of each trainer."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import confshift
+
+pytestmark = [pytest.mark.filterwarnings("default"), pytest.mark.filterwarnings("error:::confshift")]
+
+
+class TestIgnite:
+    @pytest.mark.parametrize("shuffle", [False, True])
+    def test_each_run_of_the_evaluator_is_saved(
+        self, task, make_network, run, tmp_path, shuffle, count_calls
+    ):
+        engine = pytest.importorskip("ignite.engine")
+        from confshift.integrations.ignite import ConfshiftHandler
+
+        network = make_network()
+        train, val = task.loaders(shuffle=shuffle)
+        optimizer = torch.optim.SGD(network.parameters(), 0.1)
+        trainer = engine.create_supervised_trainer(network, optimizer, nn.CrossEntropyLoss())
+        evaluator = engine.create_supervised_evaluator(network)
+        page, calls = tmp_path / "page.html", count_calls(network)
+        notes = {"metadata": lambda: {"lr": optimizer.param_groups[0]["lr"]}, "report": page}
+        ConfshiftHandler(run, trainer=trainer, **notes).attach(evaluator)
+        trainer.add_event_handler(engine.Events.EPOCH_COMPLETED, lambda: evaluator.run(val))
+        evaluator.run(val)
+        trainer.run(train, max_epochs=2)
+        evaluator.run(val)  # the same epoch once more
+        saved = confshift.Run(run)
+        assert (saved.epochs, calls.number) == ((0, 1, 2), 4 * 7)
+        task.assert_true(saved[2], network)
+        assert saved[2].metadata == {"lr": 0.1}
+        assert evaluator.state.metrics["confshift/loss"] == saved[2].loss
+        assert page.exists()
+
+
+class TestSkorch:
+    @pytest.mark.parametrize("criterion", [nn.CrossEntropyLoss, nn.NLLLoss])
+    def test_each_epoch_is_saved_as_the_criterion_reads_it(
+        self, task, make_network, run, tmp_path, criterion
+    ):
+        skorch = pytest.importorskip("skorch")
+        from skorch.helper import predefined_split
+
+        from confshift.integrations.skorch import ConfshiftCallback
+
+        network = make_network()
+        module = network if criterion is nn.CrossEntropyLoss else nn.Sequential(network, nn.Softmax(1))
+        page = tmp_path / "page.html"
+        stop = skorch.callbacks.EarlyStopping("confshift/refinement_loss")
+        net = skorch.NeuralNetClassifier(
+            module,
+            criterion=criterion,
+            max_epochs=2,
+            lr=0.1,
+            verbose=0,
+            train_split=predefined_split(task.val),
+            callbacks=[("confshift", ConfshiftCallback(run, report=page)), ("stop", stop)],
+        )
+        net.fit(task.train, None)
+        net.partial_fit(task.train, None)
+        saved = confshift.Run(run)
+        assert saved.epochs == (1, 2, 3, 4)
+        task.assert_true(saved[4], network)
+        assert net.history[-1]["confshift/loss"] == saved[4].loss
+        assert saved[4].provenance.logged["valid_loss"] == pytest.approx(saved[4].loss, rel=1e-5)
+        assert page.exists()
+
+    def test_a_net_without_validation_is_an_error_that_says_how_to_get_one(self, task, make_network, run):
+        skorch = pytest.importorskip("skorch")
+        from confshift.integrations.skorch import ConfshiftCallback
+
+        net = skorch.NeuralNetClassifier(
+            make_network(),
+            train_split=None,
+            verbose=0,
+            callbacks=[ConfshiftCallback(run)],
+            max_epochs=1,
+            criterion=nn.CrossEntropyLoss,
+        )
+        with pytest.raises(confshift.ConfshiftError, match="pass train_split="):
+            net.fit(task.train, None)
+
+
+class TestKeras:
+    @pytest.mark.parametrize("form", ["sparse", "one-hot logits"])
+    def test_each_epoch_is_saved_as_the_loss_declares_it(self, task, run, tmp_path, form):
+        keras = pytest.importorskip("keras")
+        from confshift.integrations.keras import ConfshiftCallback
+
+        last = "softmax" if form == "sparse" else None
+        layers = [keras.layers.Input((8,)), keras.layers.Dense(3, activation=last)]
+        model = keras.Sequential(layers)
+        loss = "sparse_categorical_crossentropy"
+        (inputs, targets), val = ([part.numpy() for part in data.tensors] for data in (task.train, task.val))
+        if form == "one-hot logits":
+            loss = keras.losses.CategoricalCrossentropy(from_logits=True)
+            targets, val[1] = np.eye(3)[targets], np.eye(3)[val[1]]
+        model.compile(keras.optimizers.SGD(0.1), loss)
+        page = tmp_path / "page.html"
+        names = ["a", "b", "c"]
+        stop = keras.callbacks.EarlyStopping("val_confshift/refinement_loss", mode="min")
+        callbacks = [ConfshiftCallback(run, class_names=names, report=page), stop]
+        history = model.fit(inputs, targets, epochs=2, verbose=0, validation_data=val, callbacks=callbacks)
+        saved = confshift.Run(run)
+        assert (saved.epochs, saved.class_names) == ((1, 2), ("a", "b", "c"))
+        assert saved[2].loss == pytest.approx(history.history["val_loss"][-1], rel=1e-5)
+        expected = model.predict(val[0], verbose=0)
+        predictions = saved[2].predictions
+        found = np.exp(predictions.logits) if form == "sparse" else predictions.logits
+        np.testing.assert_allclose(found, expected, atol=1e-5)
+        assert "compute_loss" not in vars(model)
+        assert page.exists()
+
+    def test_another_loss_is_refused_when_the_training_begins(self, task, run):
+        keras = pytest.importorskip("keras")
+        from confshift.integrations.keras import ConfshiftCallback
+
+        model = keras.Sequential([keras.layers.Input((8,)), keras.layers.Dense(1, activation="sigmoid")])
+        model.compile("sgd", "binary_crossentropy")
+        inputs, targets = (part.numpy() for part in task.val.tensors)
+        with pytest.raises(confshift.ConfshiftError, match="loss='binary_crossentropy'"):
+            model.fit(inputs, targets > 1, verbose=0, callbacks=[ConfshiftCallback(run)])

@@ -1,0 +1,181 @@
+"""transformers: each evaluation of a real Trainer, and what it gains."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+import torch
+from torch import nn
+
+pytestmark = [pytest.mark.filterwarnings("default"), pytest.mark.filterwarnings("error:::confshift")]
+transformers = pytest.importorskip("transformers")
+pytest.importorskip("accelerate")
+
+import confshift  # noqa: E402
+from confshift.integrations.transformers import ConfshiftCallback  # noqa: E402
+
+
+class Small(transformers.PreTrainedModel):
+    """A classifier of rows of numbers, as small as a Trainer takes."""
+
+    config_class = transformers.PretrainedConfig
+    all_tied_weights_keys = {}
+
+    def __init__(self, network, **config):
+        super().__init__(transformers.PretrainedConfig(**config))
+        self.network = network
+
+    def forward(self, inputs, labels=None):
+        logits = self.network(inputs)
+        loss = None if labels is None else nn.functional.cross_entropy(logits, labels)
+        return transformers.modeling_outputs.SequenceClassifierOutput(loss=loss, logits=logits)
+
+
+def rows_of(data):
+    return [{"inputs": inputs, "labels": target} for inputs, target in data]
+
+
+@pytest.fixture
+def train(task, make_network, run, tmp_path):
+    def train(*, eval_dataset=None, callback=None, config=None, epochs=2, begin=True, **options):
+        model = Small(make_network(), **(config or {}))
+        arguments = transformers.TrainingArguments(
+            str(tmp_path / "out"),
+            num_train_epochs=epochs,
+            per_device_eval_batch_size=16,
+            eval_strategy="epoch",
+            save_strategy=options.pop("save_strategy", "no"),
+            report_to=[],
+            use_cpu=True,
+            disable_tqdm=True,
+            **options,
+        )
+        trainer = transformers.Trainer(
+            model,
+            arguments,
+            train_dataset=rows_of(task.train),
+            eval_dataset=rows_of(task.val) if eval_dataset is None else eval_dataset,
+            callbacks=[ConfshiftCallback(run) if callback is None else callback],
+        )
+        if begin:
+            trainer.train()
+        return trainer
+
+    return train
+
+
+def test_each_evaluation_is_saved_without_a_second_pass(task, train, run, tmp_path, count_calls):
+    page = tmp_path / "page.html"
+    names = {"id2label": {0: "cat", 1: "dog", 2: "panda"}}
+    trainer = train(callback=ConfshiftCallback(run, report=page), config=names, begin=False)
+    calls = count_calls(trainer.model)
+    trainer.train()
+    assert calls.number == 2 * 7
+    saved = confshift.Run(run)
+    assert (saved.splits, saved.epochs, saved.class_names) == (("val",), (1, 2), ("cat", "dog", "panda"))
+    task.assert_true(saved[2], trainer.model.network)
+    assert saved[2].provenance.id_source == "sampler"
+    assert saved[2].provenance.logged["eval_loss"] == pytest.approx(saved[2].loss, rel=1e-5)
+    assert saved[1].metadata["lr"] != saved[2].metadata["lr"]
+    assert page.exists()
+
+
+def test_evaluations_after_the_training_and_predictions_are_not_one_more_epoch(task, train, run):
+    trainer = train()
+    trainer.predict(rows_of(task.train))
+    trainer.evaluate()
+    assert confshift.Run(run).epochs == (1, 2)
+
+
+def test_an_evaluation_before_the_training_is_epoch_0(train, run):
+    train(eval_on_start=True, epochs=1)
+    assert confshift.Run(run).epochs == (0, 1)
+
+
+def test_the_metrics_are_in_the_history_and_choose_the_best_model(train, run):
+    trainer = train(
+        save_strategy="epoch",
+        load_best_model_at_end=True,
+        metric_for_best_model="eval_confshift/refinement_loss",
+        greater_is_better=False,
+    )
+    name = "eval_confshift/refinement_loss"
+    logged = [entry[name] for entry in trainer.state.log_history if name in entry]
+    assert logged == [c.metrics()["refinement_loss"] for c in confshift.Run(run).checkpoints()]
+    assert trainer.state.best_metric == min(logged)
+
+
+def test_loggers_that_come_later_see_the_metrics(train, run):
+    seen = []
+
+    class Logger(transformers.TrainerCallback):
+        def on_log(self, args, state, control, logs=None, **_):
+            seen.extend(name for name in logs if "confshift" in name)
+
+    trainer = train(callback=Logger(), begin=False)
+    ConfshiftCallback(run).attach(trainer)
+    trainer.train()
+    assert seen.count("eval_confshift/refinement_loss") == 2
+
+
+def test_several_sets_are_splits_and_the_first_is_the_main_one(task, train, run, caplog):
+    sets = {"easy": rows_of(task.val), "hard": rows_of(task.val)[:57]}
+    with caplog.at_level(logging.INFO, "confshift"):
+        trainer = train(eval_dataset=sets)
+    saved = confshift.Run(run)
+    assert {split: saved.epochs_of(split) for split in saved.splits} == {"val": (1, 2), "hard": (1, 2)}
+    assert "'easy' is the main one" in caplog.text
+    task.assert_true(saved.checkpoint(2, split="hard"), trainer.model.network, slice(57))
+
+
+@pytest.mark.parametrize("hidden", [{"label_smoothing_factor": 0.1}, {"compute_loss_func": True}])
+def test_labels_hidden_from_the_model_cost_a_pass_that_a_warning_names(task, train, run, caplog, hidden):
+    if "compute_loss_func" in hidden:
+        trainer = train(begin=False)
+        trainer.compute_loss_func = lambda out, y, num_items_in_batch=None: nn.functional.cross_entropy(
+            out.logits, y
+        )
+        trainer.train()
+    else:
+        trainer = train(**hidden)
+    task.assert_true(confshift.Run(run)[2], trainer.model.network)
+    assert caplog.text.count("takes a second pass over the data") == 1
+
+
+def test_labels_may_be_called_otherwise(task, make_network, run, tmp_path):
+    class Gold(Small):
+        def forward(self, inputs, gold=None):
+            return super().forward(inputs, gold)
+
+    data = [{"inputs": inputs, "gold": target} for inputs, target in task.val]
+    options = {"label_names": ["gold"], "report_to": [], "use_cpu": True, "disable_tqdm": True}
+    arguments = transformers.TrainingArguments(str(tmp_path), per_device_eval_batch_size=16, **options)
+    trainer = transformers.Trainer(
+        Gold(make_network()), arguments, eval_dataset=data, callbacks=[ConfshiftCallback(run)]
+    )
+    trainer.evaluate()
+    task.assert_true(confshift.Run(run)[0], trainer.model.network)
+
+
+def test_the_weights_are_those_of_a_training_without_it(train):
+    torch.manual_seed(5)
+    with_it = train().model.state_dict()
+    torch.manual_seed(5)
+    without = train(callback=transformers.TrainerCallback()).model.state_dict()
+    assert all((with_it[name] == without[name]).all() for name in without)
+
+
+@pytest.mark.parametrize(
+    ("name", "config", "said"),
+    [
+        ("LlamaForCausalLM", {}, "a LlamaForCausalLM, a causal language model"),
+        ("BertForTokenClassification", {}, "a classifier of tokens"),
+        ("BertForSequenceClassification", {"problem_type": "multi_label_classification"}, "a multi-label"),
+    ],
+)
+def test_other_tasks_are_refused_by_name_when_the_trainer_is_made(make_network, tmp_path, name, config, said):
+    model = type(name, (Small,), {})(make_network(), **config)
+    arguments = transformers.TrainingArguments(str(tmp_path), report_to=[], use_cpu=True)
+    with pytest.raises(confshift.ConfshiftError, match=said):
+        transformers.Trainer(model, arguments, callbacks=[ConfshiftCallback(tmp_path / "run")])
