@@ -33,6 +33,7 @@ def listed(title):
 
 
 DECLARED, BROUGHT = listed("Declared by confshift"), listed("Installed with them")
+TRAINERS = listed("Trainers")
 
 
 def required(name):
@@ -71,6 +72,16 @@ def test_what_is_installed_with_it_is_listed_with_who_wants_it():
     for name in found & set(BROUGHT):
         wanted_by = re.sub(r"\(.*?\)", "", BROUGHT[name][1]).replace(",", " ").split()
         assert [one for one in wanted_by if one in found and name in required(one)], name
+
+
+def test_each_trainer_is_an_extra_that_is_listed():
+    extras = {}
+    for extra in ("transformers", "lightning", "ignite", "skorch", "keras"):
+        (packages,) = re.findall(rf"^{extra} = \[(.*?)\]", PYPROJECT, re.MULTILINE)
+        extras |= {Requirement(one).name: extra for one in re.findall(r'"([^"]+)"', packages)}
+    assert {name: extra for name, (_, extra) in TRAINERS.items()} == extras
+    for name, (licence, _) in TRAINERS.items():
+        assert {word for word in LICENCES if word in licence} <= licences_of(name), name
 
 
 @pytest.mark.parametrize("name", [*DECLARED, *BROUGHT])

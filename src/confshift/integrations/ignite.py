@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import confshift
@@ -22,8 +22,8 @@ except ImportError as error:
 class ConfshiftHandler:
     """Saves the logits of each run of an ignite evaluator.
 
-    `ConfshiftHandler(run, trainer=trainer).attach(evaluator)`, before the handlers that read the metrics, which
-    gain `confshift/refinement_loss` and others.
+    `ConfshiftHandler(run, trainer=trainer).attach(evaluator)`, before the handlers that read the metrics,
+    which gain `confshift/refinement_loss` and others.
 
     Parameters
     ----------
@@ -47,18 +47,18 @@ class ConfshiftHandler:
 
     def __init__(
         self,
-        run: Run | os.PathLike[str] | str | None = None,
+        run: Run | Path | str | None = None,
         *,
         trainer: Engine,
         split: str = "val",
         outputs: str = "logits",
         output_transform: Callable[[Any], tuple[Any, Any]] = lambda output: output,
         metadata: Mapping[str, Any] | Callable[[], Mapping[str, Any]] | None = None,
-        report: os.PathLike[str] | str | None = None,
+        report: Path | str | None = None,
         timeout: float = 600,
     ) -> None:
         self._run, self._trainer, self._metadata = run, trainer, metadata
-        self._reading = {"split": split, "outputs": outputs, "timeout": timeout}
+        self._reading: dict[str, Any] = {"split": split, "outputs": outputs, "timeout": timeout}
         self._transform = output_transform
         self._collector: confshift.Collector | None = None
         self._saved: set[float] = set()

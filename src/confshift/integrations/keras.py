@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import confshift
@@ -45,11 +45,11 @@ class ConfshiftCallback(keras.callbacks.Callback):  # type: ignore[misc]
 
     def __init__(
         self,
-        run: Run | os.PathLike[str] | str | None = None,
+        run: Run | Path | str | None = None,
         *,
         class_names: list[str] | None = None,
         metadata: Mapping[str, Any] | None = None,
-        report: os.PathLike[str] | str | None = None,
+        report: Path | str | None = None,
     ) -> None:
         super().__init__()
         self._run, self._class_names, self._metadata, self._report = run, class_names, metadata, report
@@ -97,7 +97,7 @@ class ConfshiftCallback(keras.callbacks.Callback):  # type: ignore[misc]
 
     def on_train_end(self, logs: Any = None) -> None:
         """Leave the model as it was, and write the page."""
-        vars(self.model).pop("compute_loss", None)
+        self.model.__dict__.pop("compute_loss", None)
         if self._report is not None and self._has_saved:
             confshift.report(open_run(self._run), self._report)
 
@@ -107,7 +107,7 @@ def _declared(loss: Any) -> tuple[bool, str]:
     name = loss if isinstance(loss, str) else getattr(loss, "name", type(loss).__name__)
     if name not in (_SPARSE, _ONE_HOT):
         raise ConfshiftError(
-            f"the model is compiled with loss={name!r}; ConfshiftCallback takes {_SPARSE!r} and {_ONE_HOT!r}, "
-            "by name or as a keras loss"
+            f"the model is compiled with loss={name!r}; ConfshiftCallback takes {_SPARSE!r} and "
+            f"{_ONE_HOT!r}, by name or as a keras loss"
         )
     return name == _ONE_HOT, "logits" if getattr(loss, "from_logits", False) else "probabilities"

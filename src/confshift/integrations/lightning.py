@@ -123,8 +123,8 @@ class ConfshiftCallback(_callback_class()):  # type: ignore[misc]
             if logits.ndim == 2 and len(logits) == rows:
                 return logits
         raise ConfshiftError(
-            "no logits were seen in validation_step: return a dict with them, {'loss': loss, 'logits': logits}; "
-            "or let validation_step call self(x); or pass module=, the name of the part that returns them"
+            "no logits were seen in validation_step: return a dict with them, {'loss': loss, 'logits': "
+            "logits}; or let validation_step call self(x); or pass module=, the part that returns them"
         )
 
     def on_validation_epoch_end(self, trainer: Any, pl_module: Any) -> None:
@@ -160,12 +160,9 @@ class ConfshiftCallback(_callback_class()):  # type: ignore[misc]
         else:
             loaders = loaders if isinstance(loaders, list | tuple) else [loaders]
             names = [f"val{number or ''}" for number in range(len(loaders))]
-        names = self._splits or names
-        if len(names) != len(loaders):
-            raise ConfshiftError(
-                f"splits={names!r} names {len(names)} splits, and there are {len(loaders)} loaders"
-            )
-        return dict(zip(names, loaders, strict=True))
+        if self._splits and len(self._splits) != len(loaders):
+            raise ConfshiftError(f"splits={self._splits!r} is for {len(loaders)} loaders; name each of them")
+        return dict(zip(self._splits or names, loaders, strict=True))
 
     def on_fit_end(self, trainer: Any, pl_module: Any) -> None:
         """Write the page."""
@@ -177,4 +174,4 @@ def _epoch(trainer: Any) -> float:
     """Return how many epochs of training are done, in parts where validation is more frequent."""
     batches, loop = trainer.num_training_batches, trainer.fit_loop.epoch_loop
     done = loop.batch_progress.current.completed
-    return trainer.current_epoch + (min(done / batches, 1.0) if batches and done else 0.0)
+    return float(trainer.current_epoch + (min(done / batches, 1.0) if batches and done else 0.0))

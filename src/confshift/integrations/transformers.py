@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from confshift.collection.batches import unwrapped
 from confshift.collection.outputs import Source, logits_of
@@ -23,24 +23,21 @@ except ImportError as error:
 _log = logging.getLogger("confshift")
 
 #: Tasks without one label a sample, by the end of the model's class or by its config's `problem_type`.
-_OTHER_TASKS = {
-    "ForCausalLM": "a causal language model",
-    "LMHeadModel": "a causal language model",
+_OTHER_TASKS = dict.fromkeys(("ForCausalLM", "LMHeadModel"), "a causal language model") | {
     "ForMaskedLM": "a masked language model",
     "ForConditionalGeneration": "a model that generates text",
     "ForTokenClassification": "a classifier of tokens",
     "ForQuestionAnswering": "a model of spans",
-    "ForMultipleChoice": "a model of choices",
     "multi_label_classification": "a multi-label classifier",
     "regression": "a regression",
 }
 
 
-class ConfshiftCallback(TrainerCallback):
+class ConfshiftCallback(TrainerCallback):  # type: ignore[misc]
     """Saves the logits of each evaluation of a `transformers.Trainer`.
 
-    They are those that the Trainer computes. Where it hides the labels from the model (label smoothing, a loss
-    function of your own) or shuffles the evaluation set, :func:`confshift.inspect` makes a pass of its own,
+    They are those that the Trainer computes. Where it hides the labels from the model (label smoothing, a
+    loss function of your own) or shuffles the evaluation set, :func:`confshift.inspect` makes a second pass,
     and a warning says so. The metrics of each evaluation gain `eval_confshift/refinement_loss` and others,
     for `metric_for_best_model`, early stopping and the loggers that come after this callback.
 
@@ -77,9 +74,8 @@ class ConfshiftCallback(TrainerCallback):
         self._splits = dict(splits or {})
         self._model: Any = None
         self._hook: Any = None
-        self._newest: tuple[Tensor, Tensor] | None = None
-        self._batches = 0
-        self._is_hidden = False
+        self._newest: tuple[Any, Any] | None = None
+        self._forget()
 
     def attach(self, trainer: Any) -> ConfshiftCallback:
         """Join a Trainer that exists, before its loggers, which then log this callback's metrics too."""
@@ -133,15 +129,15 @@ class ConfshiftCallback(TrainerCallback):
         prefixes = [name.removesuffix("_runtime") for name in logs if name.endswith("_runtime")]
         if not self._batches or not prefixes or prefixes == ["train"]:
             return
-        scheduler = others.get("lr_scheduler")
-        reason = "the model is called without the labels (label smoothing, a loss function of your own)"
+        scheduler = others["lr_scheduler"]
+        hidden = "the model is called without the labels (label smoothing, a loss function of your own)"
         checkpoint = self._door.save(
             self._model,
             others["eval_dataloader"],
             split=self._split_of(prefixes[0]),
             epoch=float(state.epoch or 0),
             forward=self._forward,
-            reason=reason if self._is_hidden else "",
+            reason=hidden if self._is_hidden else "",
             rate=None if scheduler is None else scheduler.get_last_lr(),
             logged={name: value for name, value in logs.items() if name == f"{prefixes[0]}_loss"},
             class_names=_class_names(self._model),
@@ -152,7 +148,7 @@ class ConfshiftCallback(TrainerCallback):
             logs |= own
             state.log_history[-1] |= own  # a copy of the metrics, made before this event
 
-    def _forward(self, model: nn.Module, batch: Any) -> tuple[Any, Any]:
+    def _forward(self, model: Any, batch: Any) -> tuple[Any, Any]:
         fields = {name: value for name, value in batch.items() if name != self._label}
         return _logits(model(**fields)), batch[self._label]
 
@@ -171,7 +167,7 @@ class ConfshiftCallback(TrainerCallback):
 
 
 def _refuse_other_tasks(model: Any) -> None:
-    inner = unwrapped(model)
+    inner: Any = unwrapped(model)
     inner = inner.get_base_model() if hasattr(inner, "get_base_model") else inner  # peft
     kinds = type(inner).__name__, str(getattr(getattr(inner, "config", None), "problem_type", None))
     for name, task in _OTHER_TASKS.items():
@@ -182,7 +178,7 @@ def _refuse_other_tasks(model: Any) -> None:
             )
 
 
-def _logits(output: Any) -> Tensor:
+def _logits(output: Any) -> Any:
     return logits_of(output, Source("model(**batch)", "batch['labels']"))[0]
 
 
