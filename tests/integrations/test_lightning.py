@@ -75,9 +75,7 @@ def test_each_validation_is_saved_and_the_sanity_check_is_not(task, fit, run, tm
 
 def test_no_pass_is_added(task, make_network, fit, run, count_calls):
     calls = []
-    _, module = fit(
-        ConfshiftCallback(run), num_sanity_val_steps=0, watch=lambda made: calls.append(count_calls(made))
-    )
+    fit(ConfshiftCallback(run), num_sanity_val_steps=0, watch=lambda made: calls.append(count_calls(made)))
     assert calls[0].number == 2 * 7
 
 

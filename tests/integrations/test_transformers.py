@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from typing import ClassVar
 
 import pytest
 import torch
@@ -20,7 +21,7 @@ class Small(transformers.PreTrainedModel):
     """A classifier of rows of numbers, as small as a Trainer takes."""
 
     config_class = transformers.PretrainedConfig
-    all_tied_weights_keys = {}
+    all_tied_weights_keys: ClassVar = {}
 
     def __init__(self, network, **config):
         super().__init__(transformers.PretrainedConfig(**config))

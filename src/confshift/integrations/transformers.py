@@ -125,7 +125,7 @@ class ConfshiftCallback(TrainerCallback):  # type: ignore[misc]
         self._batches, self._is_hidden, self._newest = 0, False, None
 
     def on_log(self, args: Any, state: Any, control: Any, *, logs: dict[str, Any], **others: Any) -> None:
-        """Save the evaluation whose metrics are logged, and add to them, here and in the Trainer's history."""
+        """Save the evaluation whose metrics are logged, and add to them and to the Trainer's history."""
         prefixes = [name.removesuffix("_runtime") for name in logs if name.endswith("_runtime")]
         if not self._batches or not prefixes or prefixes == ["train"]:
             return
@@ -173,8 +173,8 @@ def _refuse_other_tasks(model: Any) -> None:
     for name, task in _OTHER_TASKS.items():
         if any(kind.endswith(name) for kind in kinds):
             raise ConfshiftError(
-                f"model is a {kinds[0]}, {task}: ConfshiftCallback takes classifiers with one label a sample, "
-                "such as ...ForSequenceClassification"
+                f"model is a {kinds[0]}, {task}: ConfshiftCallback takes classifiers with one label a "
+                "sample, such as ...ForSequenceClassification"
             )
 
 
