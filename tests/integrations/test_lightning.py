@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
+from needed import needed
 from torch import nn
 from torch.utils.data import DataLoader, Subset
 
 pytestmark = [pytest.mark.filterwarnings("default"), pytest.mark.filterwarnings("error:::confshift")]
-L = pytest.importorskip("lightning.pytorch")
+L = needed("lightning.pytorch")
 
 import confshift  # noqa: E402
 from confshift.integrations.lightning import ConfshiftCallback  # noqa: E402

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from needed import needed
 from torch import nn
 
 import confshift
@@ -17,7 +18,7 @@ class TestIgnite:
     def test_each_run_of_the_evaluator_is_saved(
         self, task, make_network, run, tmp_path, shuffle, count_calls
     ):
-        engine = pytest.importorskip("ignite.engine")
+        engine = needed("ignite.engine")
         from confshift.integrations.ignite import ConfshiftHandler
 
         network = make_network()
@@ -45,7 +46,7 @@ class TestSkorch:
     def test_each_epoch_is_saved_as_the_criterion_reads_it(
         self, task, make_network, run, tmp_path, criterion
     ):
-        skorch = pytest.importorskip("skorch")
+        skorch = needed("skorch")
         from skorch.helper import predefined_split
 
         from confshift.integrations.skorch import ConfshiftCallback
@@ -73,7 +74,7 @@ class TestSkorch:
         assert page.exists()
 
     def test_a_net_without_validation_is_an_error_that_says_how_to_get_one(self, task, make_network, run):
-        skorch = pytest.importorskip("skorch")
+        skorch = needed("skorch")
         from confshift.integrations.skorch import ConfshiftCallback
 
         net = skorch.NeuralNetClassifier(
@@ -91,7 +92,7 @@ class TestSkorch:
 class TestKeras:
     @pytest.mark.parametrize("form", ["sparse", "one-hot logits"])
     def test_each_epoch_is_saved_as_the_loss_declares_it(self, task, run, tmp_path, form):
-        keras = pytest.importorskip("keras")
+        keras = needed("keras")
         from confshift.integrations.keras import ConfshiftCallback
 
         last = "softmax" if form == "sparse" else None
@@ -119,7 +120,7 @@ class TestKeras:
         assert page.exists()
 
     def test_another_loss_is_refused_when_the_training_begins(self, task, run):
-        keras = pytest.importorskip("keras")
+        keras = needed("keras")
         from confshift.integrations.keras import ConfshiftCallback
 
         model = keras.Sequential([keras.layers.Input((8,)), keras.layers.Dense(1, activation="sigmoid")])

@@ -7,11 +7,12 @@ from typing import ClassVar
 
 import pytest
 import torch
+from needed import needed
 from torch import nn
 
 pytestmark = [pytest.mark.filterwarnings("default"), pytest.mark.filterwarnings("error:::confshift")]
-transformers = pytest.importorskip("transformers")
-pytest.importorskip("accelerate")
+transformers = needed("transformers")
+needed("accelerate")
 
 import confshift  # noqa: E402
 from confshift.integrations.transformers import ConfshiftCallback  # noqa: E402
