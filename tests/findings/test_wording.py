@@ -21,10 +21,12 @@ from confshift.findings.wording import (
     fitting,
     heading,
     interval,
+    levels_and_change,
     nats,
     percent,
     points,
     rose_or_fell,
+    shares_and_change,
     short_name,
     signed,
 )
@@ -86,6 +88,54 @@ def test_of_two_amounts_the_larger_is_written_larger(first, step):
         assert abs(difference) <= 1e-9
     else:
         assert (texts[0] < texts[1]) == (difference > 0)
+
+
+@pytest.mark.parametrize(
+    ("write", "pair", "texts"),
+    [
+        (levels_and_change, (0.59, 0.92), ("0.59", "0.92", "+0.33")),
+        (levels_and_change, (0.5863, 0.6374), ("0.586", "0.637", "+0.051")),
+        (levels_and_change, (0.4949, 0.5051), ("0.495", "0.505", "+0.010")),
+        (levels_and_change, (0.124, 0.3561), ("0.124", "0.356", "+0.232")),
+        (levels_and_change, (0.0012, 0.52), ("0.0012", "0.5200", "+0.5188")),
+        (levels_and_change, (123.46, 123.02), ("123.46", "123.02", "−0.44")),
+        (levels_and_change, (0.5, 0.5), ("0.50", "0.50", "+0.00")),
+        (levels_and_change, (math.inf, 0.5), ("–", "0.50", "–")),
+        (levels_and_change, (math.inf, math.nan), ("–", "–", "–")),
+        (shares_and_change, (0.8384, 0.8396), ("83.84 %", "83.96 %", "+0.12 points")),
+        (shares_and_change, (0.781, 0.77), ("78.1 %", "77.0 %", "−1.1 points")),
+        (shares_and_change, (0.9996, 1.0), ("99.96 %", "100.00 %", "+0.04 points")),
+        (shares_and_change, (math.nan, 1.0), ("–", "100 %", "–")),
+    ],
+)
+def test_before_after_and_change_add_up_as_written(write, pair, texts):
+    assert write(*pair) == texts
+
+
+@given(st.floats(0, 200), st.floats(0, 200))
+@example(0.125, 0.25)
+@example(0.5, 0.5 + 1e-7)
+@example(0.3, 0.3 + 1e-12)
+def test_levels_of_loss_and_their_change_add_up_as_written(before, after):
+    exact_sum(levels_and_change(before, after), (before, after), largest=after - before)
+
+
+@given(st.floats(0, 1), st.floats(0, 1))
+@example(0.78055, 0.7714)
+def test_shares_and_their_change_add_up_as_written(before, after):
+    texts = [text.removesuffix(" %").removesuffix(" points") for text in shares_and_change(before, after)]
+    exact_sum(texts, (100 * before, 100 * after), largest=100 * (after - before))
+
+
+def exact_sum(texts, values, *, largest):
+    """Check that two numbers and their difference add up, and that each is right within its last digit."""
+    first, second, change = (Decimal(text.replace("−", "-")) for text in texts)
+    unit = Decimal(1).scaleb(change.as_tuple().exponent)
+    assert second - first == change
+    for text, value in zip((first, second, change), (*values, largest), strict=True):
+        assert abs(text - Decimal(value)) <= unit * Decimal("1.000001")
+        assert Decimal(1).scaleb(text.as_tuple().exponent) == unit
+    assert texts[2][0] in "+−"
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,8 @@ import re
 import numpy as np
 import pytest
 
-from confshift.analysis.comparison import compare
+from confshift.analysis.comparison import SIDES, compare
+from confshift.analysis.decomposition import TRANSITIONS
 from confshift.analysis.history import summarize
 from confshift.checkpoint import Checkpoint
 from confshift.findings import wording
@@ -48,7 +49,9 @@ def test_every_value_is_used(values):
     used = {key for text in texts for key, _ in re.findall(r"\{(\w+):(\w+)\}", text)}
     spare = {  # of families that are used, and what is written beside another
         *("calibration_before", "calibration_after"),
-        *("loss_before", "loss_after", "refinement_before", "refinement_after"),
+        *(f"{name}_{side}" for name in ("loss", "refinement", "accuracy") for side in SIDES),
+        *("refinement_change", "calibration_change", "up", "down"),
+        *(*TRANSITIONS, "hedging", "error_rate", "mistake_cost"),
     }
     assert set(values) - used == spare
 

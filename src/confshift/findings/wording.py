@@ -11,6 +11,8 @@ import pandas as pd
 NOTHING = 1e-9
 #: A part of a change is written with no more.
 _MOST_DECIMALS = 6
+#: A small level has so many decimals, unless its change needs more; a sum as printed takes so many more.
+_MOST_OWN_DECIMALS, _MORE_DECIMALS = 4, 6
 #: Below this, and above its inverse, a temperature is a bound rather than a fit.
 _NO_TEMPERATURE = 1e-3
 #: A sentence of a finding has at most this many words.
@@ -47,8 +49,54 @@ def _with(value: float, decimals: int) -> str:
     return f"{value:.{decimals}f}".replace("-", "−")
 
 
-def adding_up(parts: Sequence[float], total: float) -> list[str]:
-    """Write the parts of an amount of loss, with its decimals, so that they add up as they are written.
+def levels_and_change(before: float, after: float) -> tuple[str, str, str]:
+    """Write two amounts of loss and their difference, with enough digits to add up as they are written.
+
+    Examples
+    --------
+    >>> levels_and_change(0.5863, 0.6374)
+    ('0.586', '0.637', '+0.051')
+    """
+    if not math.isfinite(after - before):
+        first, second = (nats(value) if math.isfinite(value) else "–" for value in (before, after))
+        return first, second, "–"
+    own = min(max(_decimals(nats(before)), _decimals(nats(after))), _MOST_OWN_DECIMALS)
+    return _fitting_digits(before, after, max(own, _decimals(nats(after - before))))
+
+
+def shares_and_change(before: float, after: float) -> tuple[str, str, str]:
+    """Write two fractions as percentages, and their difference in points, so that they add up as written.
+
+    Examples
+    --------
+    >>> shares_and_change(0.7805, 0.7713)
+    ('78.05 %', '77.13 %', '−0.92 points')
+    """
+    if not math.isfinite(after - before):
+        first, second = (percent(value) if math.isfinite(value) else "–" for value in (before, after))
+        return first, second, "–"
+    decimals = max(1, *(_decimals(percent(value).removesuffix(" %")) for value in (before, after)))
+    first, second, change = _fitting_digits(100 * before, 100 * after, decimals)
+    return f"{first} %", f"{second} %", f"{change} points"
+
+
+def _decimals(number: str) -> int:
+    return len(number.partition(".")[2])
+
+
+def _fitting_digits(before: float, after: float, decimals: int) -> tuple[str, str, str]:
+    """Round two numbers and their difference, with more decimals until the difference is that of the two."""
+    for places in range(decimals, decimals + _MORE_DECIMALS):
+        texts = [f"{value:.{places}f}" for value in (before, after, after - before)]
+        first, second, change = (int(text.replace(".", "")) for text in texts)
+        if second - first == change:
+            break
+    sign, size = "−" if second < first else "+", abs(second - first) / 10**places
+    return texts[0].replace("-", "−"), texts[1].replace("-", "−"), f"{sign}{size:.{places}f}"
+
+
+def adding_up(parts: Sequence[float], total: float, decimals: int | None = None) -> list[str]:
+    """Write the parts of an amount of loss so that they add up as written, with its decimals or with more.
 
     What rounding down leaves over goes to the parts nearest to the next digit, so each is less than one unit
     of the last digit from its value.
@@ -58,8 +106,10 @@ def adding_up(parts: Sequence[float], total: float) -> list[str]:
     >>> adding_up([0.394, 0.035, -0.027, -0.074], 0.328)
     ['+0.39', '+0.04', '−0.03', '−0.07']
     """
+    if not all(map(math.isfinite, (*parts, total))):
+        return ["–"] * len(parts)
     size = abs(total) if abs(total) > NOTHING else max(map(abs, parts))
-    decimals = min(len(nats(size).partition(".")[2]), _MOST_DECIMALS)
+    decimals = min(_decimals(nats(size)), _MOST_DECIMALS) if decimals is None else decimals
     units = [part * 10**decimals for part in parts]
     whole = [math.floor(unit) for unit in units]
     missing = round(float(f"{total:.{decimals}f}") * 10**decimals) - sum(whole)

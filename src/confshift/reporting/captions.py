@@ -11,23 +11,23 @@ from confshift.findings import wording
 
 #: `{name:format}`: a value of `pair_values` in one of the formats below. format.js has the same formats.
 READINGS = {
-    "pair": ("Epoch {A:epoch} to {B:epoch}: loss {loss_moved:text}, accuracy {accuracy_change:points}."),
+    "pair": ("Epoch {A:epoch} to {B:epoch}: loss {loss_moved:text}, accuracy {accuracy_difference:text}."),
     "loss_levels": "{loss_levels:text}",
     "loss_status": "{loss_status:text}",
     "loss_detail": (
-        "{finite_part:text}{loss_change:signed} nats, 95 % interval{by_groups:text} {loss_low:signed} to "
+        "{finite_part:text}{loss_difference:text} nats, 95 % interval{by_groups:text} {loss_low:signed} to "
         "{loss_high:signed}"
     ),
-    "accuracy_levels": "{accuracy_before:percent} → {accuracy_after:percent}",
+    "accuracy_levels": "{accuracy_from:text} → {accuracy_to:text}",
     "accuracy_status": "{accuracy_status:text}",
     "accuracy_detail": (
-        "{accuracy_change:points}, 95 % interval{by_groups:text} {accuracy_low:bare_points} to "
+        "{accuracy_difference:text}, 95 % interval{by_groups:text} {accuracy_low:bare_points} to "
         "{accuracy_high:bare_points}"
     ),
     "calibrated_levels": "{refinement_from:text} → {refinement_to:text}",
     "calibrated_status": "{calibrated_status:text}",
     "calibrated_detail": (
-        "{refinement_change:signed} nats, 95 % interval{by_groups:text} {refinement_low:signed} to "
+        "{refinement_difference:text} nats, 95 % interval{by_groups:text} {refinement_low:signed} to "
         "{refinement_high:signed}"
     ),
     "not_counted": "{not_counted:text}",
@@ -43,24 +43,26 @@ READINGS = {
     },
     "total_count": "{N:samples}",
     "accuracy": (
-        "Accuracy {accuracy_change:rose} from {accuracy_before:percent} to {accuracy_after:percent}: "
+        "Accuracy {accuracy_change:rose} from {accuracy_from:text} to {accuracy_to:text}: "
         "{learned_answers:samples} newly right, {forgotten_answers:samples} newly wrong."
     ),
     "account": (
-        "{loss_from:text} {hedging:signed} by hedging, {error_rate:signed} by the number of mistakes, "
-        "{mistake_cost:signed} by what a mistake costs = {loss_to:text}{left_out:text}. {costs:text}"
+        "{loss_from:text} {hedging_amount:text} by hedging, {error_rate_amount:text} by the number of "
+        "mistakes, {mistake_cost_amount:text} by what a mistake costs = {loss_to:text}{left_out:text}. "
+        "{costs:text}"
     ),
     "cells": (
-        "{up_samples:samples} have a higher loss than before and add {up:signed} nats; "
-        "{down_samples:samples} have a lower one and add {down:signed}. Together {loss_change:signed}."
+        "{up_samples:samples} have a higher loss than before and add {up_amount:text} nats; "
+        "{down_samples:samples} have a lower one and add {down_amount:text}. Together {loss_change:signed}."
     ),
     "history": (
-        "From {at_A:text} to {at_B:text}: still wrong {stayed_wrong:signed}, newly wrong {forgotten:signed}, "
-        "newly right {learned:signed}, still right {stayed_right:signed}; together {loss_change:signed} nats."
+        "From {at_A:text} to {at_B:text}: still wrong {stayed_wrong_amount:text}, newly wrong "
+        "{forgotten_amount:text}, newly right {learned_amount:text}, still right {stayed_right_amount:text}; "
+        "together {loss_change:signed} nats."
     ),
     "parts": (
-        "Of {loss_change:signed} nats, {calibration_change:signed} is calibration, which a temperature and "
-        "class biases repair; the rest, {refinement_change:signed}, stays."
+        "Of {loss_change:signed} nats, {calibration_change_amount:text} is calibration, which a temperature "
+        "and class biases repair; the rest, {refinement_change_amount:text}, stays."
     ),
     "class_accuracy": "{class_fall:text}",
     "class_contributions": (
@@ -87,7 +89,7 @@ READINGS = {
 #: Sentences, or parts of one, that depend on the numbers: by case, the text for that case.
 CHOICES: dict[str, dict[str, str]] = {
     "loss_moved": {
-        "finite": "{loss_change:signed} nats",
+        "finite": "{loss_difference:text} nats",
         "rose": "rose to infinity",
         "fell": "no longer infinite",
         "stayed": "infinite at both",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -43,6 +43,8 @@ def pair_values(
         **{name: top[column] for name, column in _CONCENTRATION.items()},
         **_of_classes(comparison.classes.loc[classes]),
     }
+    decimals = len(values["loss_difference"].partition(".")[2])
+    values |= _amounts(tuple(account.index), values, decimals)
     for side, row in (("before", before), ("after", after)):
         values |= {f"{name}_{side}": row[column] for name, column in _OF_EPOCH.items()}
     return _plain(values | _texts_of_choices(values))
@@ -66,9 +68,9 @@ def key_values(comparison: Comparison, at: tuple[str, str]) -> dict[str, Any]:
         values |= {f"{name}_{column}": row[column] for column in ("before", "after", "change")}
     for name, quantity in _INTERVALS.items():
         values |= {f"{name}_{end}": change.loc[quantity, f"change_{end}"] for end in ("low", "high")}
-    values |= _distinct_losses(values)
-    amounts = wording.adding_up([values[name] for name in TRANSITIONS], values["loss_change"])
-    values |= {f"{name}_amount": text for name, text in zip(TRANSITIONS, amounts, strict=True)}
+    values |= _levels(values)
+    for names in (TRANSITIONS, ("up", "down"), ("calibration_change", "refinement_change")):
+        values |= _amounts(names, values)
     return _plain(values | _first_texts(values))
 
 
@@ -123,23 +125,27 @@ def _status(values: Mapping[str, Any], name: str) -> str:
     return "up" if low > 0 else "down" if high < 0 else "same"
 
 
-def _distinct_losses(values: Mapping[str, Any]) -> dict[str, str]:
-    """Write the losses that a sentence compares with enough digits to show which is lower."""
+def _levels(values: Mapping[str, Any]) -> dict[str, str]:
+    """Write before, after and the difference of what is shown side by side, so that they add up."""
     texts: dict[str, str] = {}
-    for names, (first, second) in _LOSS_PAIRS.items():
-        pair = values[first], values[second]
-        are_finite = all(math.isfinite(loss) for loss in pair)
-        pair_texts = (
-            wording.apart(*pair) if are_finite else tuple(fill("{x:nats}", {"x": loss}) for loss in pair)
-        )
-        texts |= dict(zip(names, pair_texts, strict=True))
+    for name, write in _WRITERS.items():
+        numbers = write(values[f"{name}_before"], values[f"{name}_after"])
+        texts |= {
+            f"{name}_{end}": text for end, text in zip(("from", "to", "difference"), numbers, strict=True)
+        }
     return texts
 
 
-#: Losses that a sentence compares: the names of their texts, and the names of the losses.
-_LOSS_PAIRS = {
-    ("loss_from", "loss_to"): ("loss_before", "loss_after"),
-    ("refinement_from", "refinement_to"): ("refinement_before", "refinement_after"),
+def _amounts(names: Sequence[str], values: Mapping[str, Any], decimals: int | None = None) -> dict[str, str]:
+    """Write parts of the change of the loss so that they add up."""
+    amounts = wording.adding_up([values[name] for name in names], values["loss_change"], decimals)
+    return {f"{name}_amount": text for name, text in zip(names, amounts, strict=True)}
+
+
+_WRITERS = {
+    "loss": wording.levels_and_change,
+    "refinement": wording.levels_and_change,
+    "accuracy": wording.shares_and_change,
 }
 _CHANGES = {
     "loss": "loss",

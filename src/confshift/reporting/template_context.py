@@ -158,9 +158,7 @@ def _movers(comparison: Comparison) -> list[list[str]]:
             names[row["target"]],
             names[row["predicted_before"]],
             names[row["predicted_after"]],
-            wording.nats(row["loss_before"]),
-            wording.nats(row["loss_after"]),
-            wording.signed(row["change"]),
+            *wording.levels_and_change(row["loss_before"], row["loss_after"]),
         ]
         for sample, row in top.iterrows()
     ]
@@ -180,8 +178,7 @@ def key_table(change: pd.DataFrame) -> TextTable:
     rows = []
     for name in ("loss", "calibration_loss", "refinement_loss", "accuracy", "confidence", "temperature"):
         row = change.loc[name]
-        number = wording.percent if row["unit"] == "fraction" else wording.nats
-        change_text = wording.points if row["unit"] == "fraction" else wording.signed
+        write = wording.shares_and_change if row["unit"] == "fraction" else wording.levels_and_change
         is_known = not math.isnan(row["change"])
         interval = wording.interval(row).removeprefix("95 % interval ")
         unit = ", nats" if row["unit"] == "nats" else ""
@@ -190,8 +187,7 @@ def key_table(change: pd.DataFrame) -> TextTable:
         rows.append(
             [
                 name.replace("_", " ") + unit,
-                *(number(row[side]) if math.isfinite(row[side]) else "–" for side in ("before", "after")),
-                change_text(row["change"]) if is_known else "–",
+                *write(row["before"], row["after"]),
                 interval if is_known else "–",
                 f"{row['samples']:,}",
             ]

@@ -18,24 +18,45 @@ function nats(value) {
   return (value < -NOTHING ? MINUS : "") + fixed(size, decimals);
 }
 
-// Two amounts of loss with as many more digits as it takes to distinguish them.
-function apart(first, second) {
-  const values = [first, second], short = values.map(value => Number.isFinite(value) ? nats(value) : "\u2013");
-  if (short[0] !== short[1] || !(Math.abs(first - second) > NOTHING)) return short;
-  const write = decimals => values.map(value => fixed(value, decimals).replace("-", MINUS));
-  let decimals = 2;
-  while (write(decimals)[0] === write(decimals)[1]) decimals++;
-  return write(decimals);
+const decimalsOf = text => (text.split(".")[1] ?? "").length;
+const MOST_OWN_DECIMALS = 4, MORE_DECIMALS = 6;
+
+// Two amounts of loss and their difference, with enough digits to add up as they are written.
+function levelsAndChange(before, after) {
+  if (!Number.isFinite(after - before)) return [...[before, after].map(value => Number.isFinite(value) ? nats(value) : "\u2013"), "\u2013"];
+  const own = Math.min(Math.max(decimalsOf(nats(before)), decimalsOf(nats(after))), MOST_OWN_DECIMALS);
+  return fittingDigits(before, after, Math.max(own, decimalsOf(nats(after - before))));
+}
+
+// The same of two fractions, as percentages and points.
+function sharesAndChange(before, after) {
+  if (!Number.isFinite(after - before)) return [...[before, after].map(value => Number.isFinite(value) ? percent(value) : "\u2013"), "\u2013"];
+  const decimals = Math.max(1, ...[before, after].map(value => decimalsOf(percent(value).replace(" %", ""))));
+  const [first, second, change] = fittingDigits(100 * before, 100 * after, decimals);
+  return [`${first} %`, `${second} %`, `${change} points`];
+}
+
+function fittingDigits(before, after, decimals) {
+  let places = decimals - 1, texts, units;
+  do {
+    places++;
+    texts = [before, after, after - before].map(value => fixed(value, places));
+    units = texts.map(text => BigInt(text.replace(".", "")));
+  } while (units[1] - units[0] !== units[2] && places + 1 < decimals + MORE_DECIMALS);
+  const size = units[1] < units[0] ? units[0] - units[1] : units[1] - units[0];
+  const change = (units[1] < units[0] ? MINUS : "+") + fixed(Number(size) / 10 ** places, places);
+  return [...texts.slice(0, 2).map(text => text.replace("-", MINUS)), change];
 }
 
 const signed = value => (value < -NOTHING ? MINUS : "+") + nats(Math.abs(value));
 
 const MOST_DECIMALS = 6;
 
-// The parts of an amount of loss, with its decimals, so that they add up as they are written.
-function addingUp(parts, total) {
+// The parts of an amount of loss so that they add up as written, with its decimals or with more.
+function addingUp(parts, total, places) {
+  if (![...parts, total].every(Number.isFinite)) return parts.map(() => "\u2013");
   const size = Math.abs(total) > NOTHING ? Math.abs(total) : Math.max(...parts.map(Math.abs));
-  const decimals = Math.min((nats(size).split(".")[1] ?? "").length, MOST_DECIMALS), unit = 10 ** decimals;
+  const decimals = places ?? Math.min(decimalsOf(nats(size)), MOST_DECIMALS), unit = 10 ** decimals;
   const wholes = parts.map(part => Math.floor(part * unit)), rest = at => parts[at] * unit - wholes[at];
   const missing = Math.round(Number(fixed(total, decimals)) * unit) - sum(wholes);
   const nearest = [...parts.keys()].sort((a, b) => rest(b) - rest(a));

@@ -78,7 +78,7 @@ function writeMovers() {
     button.addEventListener("click", () => choose({pinned: row.i}));
     const picture = input(row.i, SMALL);
     first.append(...(row.i in data.samples.inputs.tiles ? [...picture, button] : [button, ...picture]));
-    const cells = [row.true, row.said_before, row.said, nats(row.loss_before), nats(row.loss_after), signed(row.change)];
+    const cells = [row.true, row.said_before, row.said, ...levelsAndChange(row.loss_before, row.loss_after)];
     line.append(first, ...cells.map(text => make("td", text)));
     return line;
   }));
@@ -91,9 +91,9 @@ function writePinned() {
   if (state.pinned === null) return box.replaceChildren();
   const row = views.sample(state.pinned, state);
   const {at_A, at_B} = state.values;
-  const last = `${row.said} at ${at_B}; loss `;
+  const last = `${row.said} at ${at_B}; loss `, [first, second, change] = levelsAndChange(row.loss_before, row.loss_after);
   const sentence = `Sample ${row.sample}, true class ${row.true}: predicted ` + (data.paired ?
-    `${row.said_before} at ${at_A}, ${last}${nats(row.loss_before)} to ${nats(row.loss_after)} nats (${signed(row.change)}).` :
+    `${row.said_before} at ${at_A}, ${last}${first} to ${second} nats (${change}).` :
     `${last}${nats(row.loss_after)} nats.`);
   box.replaceChildren(...input(state.pinned, 128), sentence);
 }

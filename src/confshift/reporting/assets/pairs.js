@@ -1,6 +1,6 @@
 // The numbers of any pair of epochs, by their positions; a difference is after minus before.
 
-const TRANSITIONS = ["stayed_right", "forgotten", "learned", "stayed_wrong"];
+const TRANSITIONS = ["stayed_right", "forgotten", "learned", "stayed_wrong"], ACCOUNT = ["hedging", "error_rate", "mistake_cost"];
 const [UP, DOWN, UNCHANGED] = [0, 1, 2];
 
 // The values of one epoch that sentences name, and their columns in `data.epochs`.
@@ -112,11 +112,13 @@ class Pairs {
     Object.assign(values, this.ofEpochs(before, after), this.computed(before, after));
     for (const name of ["loss", "accuracy", "refinement", "calibration"])
       values[`${name}_change`] = values[`${name}_after`] - values[`${name}_before`];
-    [values.loss_from, values.loss_to] = apart(values.loss_before, values.loss_after);
-    [values.refinement_from, values.refinement_to] = apart(values.refinement_before, values.refinement_after);
+    for (const [name, write] of [["loss", levelsAndChange], ["refinement", levelsAndChange], ["accuracy", sharesAndChange]])
+      ["from", "to", "difference"].forEach((end, at) => { values[`${name}_${end}`] = write(values[`${name}_before`], values[`${name}_after`])[at]; });
     Object.assign(values, this.cellValues(before, after), this.classValues(before, after), this.concentration(before, after));
-    const amounts = addingUp(TRANSITIONS.map(name => values[name]), values.loss_change);
-    TRANSITIONS.forEach((name, at) => { values[`${name}_amount`] = amounts[at]; });
+    for (const [names, places] of [[TRANSITIONS], [["up", "down"]], [["calibration_change", "refinement_change"]], [ACCOUNT, decimalsOf(values.loss_difference)]]) {
+      const amounts = addingUp(names.map(name => values[name]), values.loss_change, places);
+      names.forEach((name, at) => { values[`${name}_amount`] = amounts[at]; });
+    }
     return Object.assign(values, this.texts(values));
   }
 
