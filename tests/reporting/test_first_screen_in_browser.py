@@ -8,6 +8,7 @@ from itertools import combinations, pairwise
 import pytest
 from visiting import Visit, messages
 
+from confshift.findings.wording import shares_and_change
 from confshift.reporting.page import report
 
 pytestmark = pytest.mark.browser
@@ -81,8 +82,8 @@ def test_the_figures_follow_another_pair_and_the_answer_says_that_it_does_not(vi
     first = visit.text("[data-reading=loss_levels]")
     visit.choose(0, 3)
     assert visit.text("[data-reading=loss_levels]") != first
-    levels = [f"{visit.values()[f'accuracy_{side}']:.1%}" for side in ("before", "after")]
-    assert visit.text("[data-reading=accuracy_levels]").replace(" %", "%") == " → ".join(levels)
+    first, second, _ = shares_and_change(*(visit.values()[f"accuracy_{side}"] for side in ("before", "after")))
+    assert visit.text("[data-reading=accuracy_levels]") == f"{first} → {second}"
     assert visit.text("h1") == page.answer.action
     assert visit.run("return document.querySelector('header .stays').checkVisibility()")
 
