@@ -82,7 +82,9 @@ def test_the_figures_follow_another_pair_and_the_answer_says_that_it_does_not(vi
     first = visit.text("[data-reading=loss_levels]")
     visit.choose(0, 3)
     assert visit.text("[data-reading=loss_levels]") != first
-    first, second, _ = shares_and_change(*(visit.values()[f"accuracy_{side}"] for side in ("before", "after")))
+    first, second, _ = shares_and_change(
+        *(visit.values()[f"accuracy_{side}"] for side in ("before", "after"))
+    )
     assert visit.text("[data-reading=accuracy_levels]") == f"{first} → {second}"
     assert visit.text("h1") == page.answer.action
     assert visit.run("return document.querySelector('header .stays').checkVisibility()")

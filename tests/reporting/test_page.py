@@ -19,6 +19,7 @@ from confshift.checkpoint import Checkpoint
 from confshift.errors import ConfshiftError
 from confshift.findings.answer import answer_run
 from confshift.findings.diagnosis import diagnose
+from confshift.findings.wording import levels_and_change
 from confshift.predictions import Predictions
 from confshift.reporting import page as page_module
 from confshift.reporting.captions import READINGS, fill
@@ -148,7 +149,7 @@ def test_links_lead_to_something(parsed):
 
 def test_without_scripts_there_are_figures_tables_and_pictures(parsed, comparison):
     loss = comparison.change.loc["loss"]
-    assert f"{loss['before']:.2f} → {loss['after']:.2f}" in parsed.text
+    assert " → ".join(levels_and_change(loss["before"], loss["after"])[:2]) in parsed.text
     assert parsed.count("svg") >= 5
     assert parsed.count("table") > 10
     for name in ("calibration loss, nats", "refinement loss, nats", "temperature"):
