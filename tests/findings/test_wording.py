@@ -106,6 +106,8 @@ def test_of_two_amounts_the_larger_is_written_larger(first, step):
         (shares_and_change, (0.781, 0.77), ("78.1 %", "77.0 %", "−1.1 points")),
         (shares_and_change, (0.9996, 1.0), ("99.96 %", "100.00 %", "+0.04 points")),
         (shares_and_change, (math.nan, 1.0), ("–", "100 %", "–")),
+        (shares_and_change, (1171 / 1500, 1325 / 1500), ("78.07 %", "88.33 %", "+10.26 points")),
+        (levels_and_change, (2 / 3, 4 / 3), ("0.667", "1.333", "+0.666")),
     ],
 )
 def test_before_after_and_change_add_up_as_written(write, pair, texts):

@@ -11,8 +11,8 @@ import pandas as pd
 NOTHING = 1e-9
 #: A part of a change is written with no more.
 _MOST_DECIMALS = 6
-#: A small level has so many decimals, unless its change needs more; a sum as printed takes so many more.
-_MOST_OWN_DECIMALS, _MORE_DECIMALS = 4, 6
+#: A small level has so many decimals, unless its change needs more; a difference as printed one more.
+_MOST_OWN_DECIMALS = 4
 #: Below this, and above its inverse, a temperature is a bound rather than a fit.
 _NO_TEMPERATURE = 1e-3
 #: A sentence of a finding has at most this many words.
@@ -85,8 +85,12 @@ def _decimals(number: str) -> int:
 
 
 def _fitting_digits(before: float, after: float, decimals: int) -> tuple[str, str, str]:
-    """Round two numbers and their difference, with more decimals until the difference is that of the two."""
-    for places in range(decimals, decimals + _MORE_DECIMALS):
+    """Round two numbers, and write the difference of what is written.
+
+    Where that is not the rounded difference, all have one more decimal. With it the two may still differ, for
+    thirds with any number of decimals, but by less than one unit of the last digit.
+    """
+    for places in (decimals, decimals + 1):
         texts = [f"{value:.{places}f}" for value in (before, after, after - before)]
         first, second, change = (int(text.replace(".", "")) for text in texts)
         if second - first == change:

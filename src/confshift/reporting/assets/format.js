@@ -19,7 +19,7 @@ function nats(value) {
 }
 
 const decimalsOf = text => (text.split(".")[1] ?? "").length;
-const MOST_OWN_DECIMALS = 4, MORE_DECIMALS = 6;
+const MOST_OWN_DECIMALS = 4;
 
 // Two amounts of loss and their difference, with enough digits to add up as they are written.
 function levelsAndChange(before, after) {
@@ -42,7 +42,7 @@ function fittingDigits(before, after, decimals) {
     places++;
     texts = [before, after, after - before].map(value => fixed(value, places));
     units = texts.map(text => BigInt(text.replace(".", "")));
-  } while (units[1] - units[0] !== units[2] && places + 1 < decimals + MORE_DECIMALS);
+  } while (units[1] - units[0] !== units[2] && places === decimals);
   const size = units[1] < units[0] ? units[0] - units[1] : units[1] - units[0];
   const change = (units[1] < units[0] ? MINUS : "+") + fixed(Number(size) / 10 ** places, places);
   return [...texts.slice(0, 2).map(text => text.replace("-", MINUS)), change];
