@@ -69,8 +69,8 @@ def shares_and_change(before: float, after: float) -> tuple[str, str, str]:
 
     Examples
     --------
-    >>> shares_and_change(0.7805, 0.7713)
-    ('78.05 %', '77.13 %', '−0.92 points')
+    >>> shares_and_change(0.7807, 0.7713)
+    ('78.07 %', '77.13 %', '−0.94 points')
     """
     if not math.isfinite(after - before):
         first, second = (percent(value) if math.isfinite(value) else "–" for value in (before, after))
