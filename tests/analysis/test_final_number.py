@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.special import log_softmax
 
-from confshift.analysis.history import CRITERIA, summarize
+from confshift.analysis.best_epochs import CRITERIA
+from confshift.analysis.history import summarize
 from confshift.checkpoint import Checkpoint
 from confshift.errors import ConfshiftError
 from confshift.findings.diagnosis import diagnose

@@ -9,7 +9,7 @@ from pairs import checkpoints
 
 from confshift.analysis.history import summarize
 from confshift.analysis.panel import stack
-from confshift.analysis.rise import judge
+from confshift.analysis.rise import judge, leading
 from confshift.analysis.series import STATUSES, judge_series, series_of
 from confshift.analysis.significance import paired_interval
 from confshift.checkpoint import Checkpoint
@@ -256,3 +256,23 @@ def test_the_upper_bound_is_held_against_the_fall_too(rise):
     known = np.isfinite(fall) & (rise["share_of_fall"] > 0)
     assert known.any()
     np.testing.assert_allclose(rise["upper_share_of_fall"][known], (rise["upper_bound"] / fall)[known])
+
+
+@pytest.mark.parametrize(
+    ("loss", "rest", "errors", "infinite", "series"),
+    [
+        ("systematic", "systematic", "systematic", 0, "loss"),
+        ("flat", "systematic", "systematic", 0, "refinement_loss"),
+        ("within_jitter", "setback", "systematic", 0, "refinement_loss"),
+        ("small", "flat", "systematic", 0, "error_rate"),
+        ("flat", "small", "within_jitter", 0, "loss"),
+        ("systematic", "systematic", "systematic", 3, "error_rate"),
+        ("systematic", "systematic", "flat", 3, "loss"),
+    ],
+)
+def test_the_verdict_is_about_the_loss_unless_it_hides_what_another_series_shows(
+    loss, rest, errors, infinite, series
+):
+    names = ["loss", "refinement_loss", "error_rate"]
+    rise = pd.DataFrame({"status": [loss, rest, errors], "infinite_samples": [infinite] * 3}, index=names)
+    assert leading(rise) == series

@@ -247,7 +247,7 @@ TOLD = {
         "confidence",
         "Keep epoch 10.",
         f"The loss rose by 0.29 nats since epoch 9, {BEYOND}. Where its outputs are finite, the model "
-        "did not get worse: it became overconfident.",
+        "did not get worse: it became overconfident about samples it already got wrong.",
     ),
     "lr_drops": (
         "mostly_confidence",
@@ -294,8 +294,8 @@ TOLD = {
     "hidden": (
         "hidden_overfitting",
         "Keep epoch 7, and calibrate it.",
-        "The model got worse, and the loss hides it: it shows no clear rise. Once calibrated, it rose "
-        f"by 0.37 nats since epoch 7, {BEYOND}.",
+        f"The model got worse since epoch 7: once calibrated, its loss rose by 0.37 nats, {BEYOND}. The "
+        "plain loss hides that: it fell by 0.091 nats, because its confidence fits better.",
     ),
     "improving": (
         "improving",

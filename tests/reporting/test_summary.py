@@ -22,7 +22,6 @@ from confshift.cli import main
 from confshift.findings.commands import in_place
 from confshift.findings.kinds import KINDS
 from confshift.findings.told import within_choice
-from confshift.findings.wording import nats
 from confshift.predictions import Predictions
 from confshift.reporting.characters import printable
 from confshift.reporting.first_screen import verdicts
@@ -224,9 +223,12 @@ def test_a_figure_is_systematic_since_its_own_best_epoch():
     history = summarize(checkpoints_of("many_classes"))
     verdict = history.rise.loc["refinement_loss"]
     assert verdict["status"] == "systematic"
-    said = verdicts(history, compare(*history.pair))["calibrated_status"]
-    amount = nats(verdict["amount"])  # from another epoch than A, so it is not the figure's change
-    assert said == f"up {amount} since epoch {verdict['best_epoch']:g}, systematic"
+    said = verdicts(history, compare(*history.pair))
+    best = f"{verdict['best_epoch']:g}"  # another epoch than A
+    assert said["calibrated_status"] == f"up since epoch {best}, systematic"
+    epochs, amount = re.match(r"Epoch (.*): (\S+) nats, 95 % interval ", said["calibrated_detail"]).groups()
+    assert epochs == f"{best} to {verdict['last_epoch']:g}"
+    assert float(amount) == pytest.approx(verdict["amount"], abs=1e-4)
     assert "calibrated_status" not in verdicts(history, compare(*history.main.checkpoints[3:10:4]))
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from confshift.analysis import dynamics, final_number, reliability
+from confshift.analysis.best_epochs import CRITERIA, best_position, pair_by_loss, share_finite, start_of
 from confshift.analysis.causes import baseline
 from confshift.analysis.causes.baseline import LabelOrder, label_order
 from confshift.analysis.causes.divergence import Divergence, divergence_of
@@ -28,14 +29,10 @@ from confshift.analysis.recommendation import (
     richer_than,
     row_to_keep,
 )
-from confshift.analysis.rise import Judgement, balance_share, check_looks, judge, repairs_errors
+from confshift.analysis.rise import Judgement, balance_share, check_looks, judge, leading, repairs_errors
 from confshift.analysis.series import Looks
-from confshift.analysis.unscored import enough_answers
 from confshift.checkpoint import Checkpoint
 from confshift.errors import ConfshiftError
-
-#: What a checkpoint can be best by, and whether more is better.
-CRITERIA = {"loss": False, "refinement_loss": False, "accuracy": True}
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -128,7 +125,7 @@ class History:
         against_epoch and those of `decomposition.cells_of`.
         """
         return cells_table(
-            (split, panel, _best_position(panel, "loss"), self._codes_of(panel))
+            (split, panel, best_position(panel, "loss"), self._codes_of(panel))
             for split, panel in self.panels
         )
 
@@ -154,7 +151,7 @@ class History:
         table = self.table[self.table["split"] == self.split]
         columns = ["epoch", *(name + end for name in CRITERIA for end in ("", "_se"))]
         columns += ["finite_loss", "nonfinite_samples", "temperature", "fit_status"]
-        positions = [_best_position(self.main, criterion) for criterion in CRITERIA]
+        positions = [best_position(self.main, criterion) for criterion in CRITERIA]
         return table.iloc[positions][columns].set_index(pd.Index(CRITERIA, name="criterion"))
 
     @cached_property
@@ -343,35 +340,31 @@ class History:
 
     @cached_property
     def pair(self) -> tuple[Checkpoint, Checkpoint]:
-        """The two checkpoints that a report compares by default.
+        """The two checkpoints that a report compares by default: those that the verdict on the run is about.
 
-        The best by loss and the last; where the last is the best, the first and the last. Checkpoints at
-        which most samples have no answer, or no sample has a finite loss that it also has at the other, are
-        passed over, unless all are like that.
+        The best by loss and the last; where the last is the best, the first and the last. Where the model
+        gets worse while the loss does not rise, the best by what rises (see `rise.leading`) and the last.
+        Where the run diverged, the one to keep and the last. Checkpoints at which most samples have no
+        answer, or no sample has a finite loss that it also has at the other, are passed over, unless all are
+        like that.
         """
-        finite, last = self.main.finite, len(self.main.checkpoints) - 1
-        scored, answering = finite.any(axis=1), enough_answers(self.main)
-        for ends in (scored & answering, scored & ~answering):
-            for end in np.flatnonzero(ends)[::-1].tolist():
-                start = self._start_of(end)
-                if (finite[start] & finite[end]).any():
-                    return self.main.checkpoints[start], self.main.checkpoints[end]
-        return self.main.checkpoints[self._start_of(last)], self.main.checkpoints[last]
+        by_loss = pair_by_loss(self.main)
+        if self.divergence:
+            kept = self.main.checkpoint_at(row_to_keep(self.main, self._best)[0]["epoch"])
+            pair = kept, by_loss[1]
+        else:
+            row = self.rise.loc[leading(self.rise)]
+            if row["status"] not in ("systematic", "setback"):
+                return by_loss
+            pair = self.main.checkpoint_at(row["best_epoch"]), self.main.checkpoint_at(row["last_epoch"])
+        return pair if pair[0].epoch < pair[1].epoch and share_finite(*pair) else by_loss
 
     def pair_ending_at(self, after: Checkpoint) -> tuple[Checkpoint, Checkpoint]:
-        """Return the pair to compare if the run had ended at one of its checkpoints.
-
-        The best earlier one by loss, or the first where none is better, and this one.
-        """
-        return self.main.checkpoints[self._start_of(self.main.checkpoints.index(after))], after
-
-    def _start_of(self, last: int) -> int:
-        """Return the best position by loss up to the last one, or the first if that is the last one."""
-        scored = self.main.finite[: last + 1].any(axis=1)
-        answering = scored & enough_answers(self.main)[: last + 1]
-        first = int(np.argmax(answering if answering.any() else scored))
-        best = _best_position(self.main, "loss", end=last + 1)
-        return best if best != last else first
+        """Return the pair to compare if the run had ended at one of its checkpoints."""
+        position = self.main.checkpoints.index(after)
+        is_last = position == len(self.main.checkpoints) - 1
+        pair = self.pair if is_last else self.until(position + 1).pair
+        return pair if pair[1] is after else (self.main.checkpoints[start_of(self.main, position)], after)
 
 
 def summarize(
@@ -458,16 +451,3 @@ def _in_order(checkpoints: list[Checkpoint]) -> list[Checkpoint]:
             "Checkpoint.from_predictions(..., epoch=)"
         )
     return sorted(checkpoints, key=lambda checkpoint: checkpoint.epoch)
-
-
-def _best_position(panel: Panel, criterion: str, *, end: int | None = None) -> int:
-    """Return the first position with the best mean, of those at which the fewest samples are left out."""
-    values = {"loss": panel.loss, "refinement_loss": panel.refinement, "accuracy": panel.correct}[criterion]
-    usable = (panel.answered if criterion == "accuracy" else panel.finite)[:end]
-    counts = usable.sum(axis=1)
-    places = np.flatnonzero(counts == counts.max())
-    shared = usable[places].all(axis=0)
-    # A checkpoint must not win by the samples that it leaves out.
-    members = shared if shared.any() else usable[places]
-    sums = np.where(members, values[places], 0.0).sum(axis=1)
-    return int(places[np.argmax(sums) if CRITERIA[criterion] else np.argmin(sums)])

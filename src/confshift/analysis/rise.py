@@ -146,6 +146,22 @@ def _nats_for_errors(row: Mapping[str, Any], panel: Panel) -> float:
     return float(np.mean(costs)) if costs else 0.0
 
 
+def leading(rise: pd.DataFrame) -> str:
+    """Return the series of `History.rise` that the verdict on the run is about.
+
+    The loss; but where it does not rise systematically and another does (or is set back), that one: first
+    the refinement loss. Where the loss ends infinite, it is the error rate that may tell.
+    """
+    status = rise["status"]
+    if rise.loc["loss", "infinite_samples"] > 0:
+        return "error_rate" if status["error_rate"] == "systematic" else "loss"
+    if status["loss"] == "systematic":
+        return "loss"
+    if status["refinement_loss"] in ("systematic", "setback"):
+        return "refinement_loss"
+    return "error_rate" if status["error_rate"] == "systematic" else "loss"
+
+
 def balance_share(panel: Panel, row: pd.Series, codes: Codes | None = None) -> float:
     """Return the share of the rise in this row of `rise` that is class balance; 0 where that may be noise."""
     if not math.isfinite(row["amount"]):

@@ -116,7 +116,12 @@ looks_option = click.option(
 def pair_options(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command the options --before and --after."""
     after = click.option("--after", type=float, metavar="EPOCH", help="Default: the last one.")
-    before = click.option("--before", type=float, metavar="EPOCH", help="Default: the best by loss.")
+    before = click.option(
+        "--before",
+        type=float,
+        metavar="EPOCH",
+        help="Default: the best.",
+    )
     return before(after(command))
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from confshift.analysis.comparison import Comparison
 from confshift.analysis.history import History
+from confshift.analysis.rise import leading
 from confshift.findings.chosen_pair import about_chosen_pair, about_one_checkpoint
 from confshift.findings.diverged import opening_of_divergence
 from confshift.findings.left_out import few_infinite, opening, pair_opening
@@ -104,9 +105,10 @@ def _remarks(history: History, comparison: Comparison) -> tuple[str, ...]:
 
 def _other_numbers(history: History, comparison: Comparison) -> str:
     """Say where the verdict on a rise is over other samples or epochs than the numbers of its own pair."""
-    row = history.rise.loc["loss"]
+    row = history.rise.loc[leading(history.rise)]
     judged, compared = row["samples"], len(comparison.panel.targets)
-    if (comparison.before, comparison.after) != history.pair or not row["amount"] > 0:
+    own = (comparison.before, comparison.after) == history.pair
+    if not own or history.divergence or not row["amount"] > 0:
         return ""
     epochs, pair = (row["best_epoch"], row["last_epoch"]), (comparison.before.epoch, comparison.after.epoch)
     if epochs != pair:

@@ -7,7 +7,8 @@ import math
 import numpy as np
 import pandas as pd
 
-from confshift.analysis.history import CRITERIA, History
+from confshift.analysis.best_epochs import CRITERIA
+from confshift.analysis.history import History
 from confshift.analysis.recommendation import Recommendation
 from confshift.findings.left_out import epochs_in_words
 from confshift.findings.question import Finding, Question, Verdict

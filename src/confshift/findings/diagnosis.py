@@ -38,9 +38,10 @@ def diagnose(
     run : Run, iterable of Checkpoint, History or Comparison
         A comparison answers the questions about the change only.
     before, after : float, optional
-        Epochs to compare; without them the best by loss and the last (where the last is the best, the
-        first and the last). `before` alone is compared with the last, `after` alone with the best by loss
-        of those before it. If you pass both, they are compared in that order.
+        Epochs to compare; without them those that the verdict on the run is about, see `History.pair`: the
+        best by loss, or by what gets worse while the loss hides it, and the last. `before` alone is compared
+        with the last, `after` alone with the best of those before it. If you pass both, they are compared in
+        that order.
     looks : {"once", "every epoch"} or int, optional
         How often you ask whether the run rises; by default "once", or what a History has. "once" means at the
         end, with a 5 % chance of a false alarm. If you ask like that after each epoch, a flat run sooner or
@@ -114,8 +115,8 @@ def choose_pair(
 ) -> tuple[Checkpoint, Checkpoint]:
     """Return the two checkpoints to compare: those of the epochs given, else the history's own pair.
 
-    With `before` alone the later one is the run's last. With `after` alone the earlier one is the best by
-    loss before it, or the first where none is better. So a comparison runs backwards only if both epochs are
+    With `before` alone the later one is the run's last. With `after` alone the earlier one is the
+    one to compare it with if the run had ended there. So a comparison runs backwards only if both epochs are
     given in that order. An epoch without another to compare it with is compared with itself.
     """
     if before is None and after is not None:

@@ -9,6 +9,7 @@ from confshift.analysis.comparison import Comparison
 from confshift.analysis.history import History
 from confshift.analysis.jitter import FEWEST
 from confshift.analysis.persistence import TAIL
+from confshift.analysis.rise import leading
 from confshift.findings.best_checkpoint import tied_with_best
 from confshift.findings.chosen_pair import loss_clause
 from confshift.findings.diverged import answers_after
@@ -16,7 +17,8 @@ from confshift.findings.left_out import zero_samples
 from confshift.findings.reasons_of_rises import BEYOND_NOISE, OF_A_RISE, more_errors, rise_of_loss
 from confshift.findings.run_kind import kind_of, setback_of
 from confshift.findings.statuses import in_units
-from confshift.findings.wording import apart, count, epoch, nats, percent
+from confshift.findings.told import is_judged
+from confshift.findings.wording import apart, count, epoch, nats, percent, points
 
 
 def action_of(history: History) -> str:
@@ -84,16 +86,28 @@ def reason_of(history: History, comparison: Comparison) -> str:
 
 
 def _hidden_overfitting(history: History, comparison: Comparison) -> str:
-    rise = history.rise
-    if rise.loc["refinement_loss", "status"] == "systematic":
-        row = rise.loc["refinement_loss"]
-        harm = (
-            f"Once calibrated, it rose by {nats(row['amount'])} nats since epoch {epoch(row['best_epoch'])}"
-        )
-    else:
-        more = more_errors(rise.loc["error_rate"])
-        harm = f"{more[0].upper()}{more[1:]}"
-    return f"The model got worse, and the loss hides it: it shows no clear rise. {harm}, {BEYOND_NOISE}."
+    series = leading(history.rise)
+    row, change = history.rise.loc[series], comparison.change.loc[series, "change"]
+    amount = change if is_judged(history, comparison) else row["amount"]
+    rose = (
+        f"the error rate rose by {points(amount).lstrip('+')}"
+        if series == "error_rate"
+        else f"once calibrated, its loss rose by {nats(amount)} nats"
+    )
+    start = f"The model got worse since epoch {epoch(row['best_epoch'])}"
+    return f"{start}: {rose}, {BEYOND_NOISE}. {_hiding(history, comparison)}"
+
+
+def _hiding(history: History, comparison: Comparison) -> str:
+    """Say what the loss did between the two epochs in place of showing that the model got worse."""
+    loss, calibration = (comparison.change.loc[name] for name in ("loss", "calibration_loss"))
+    if loss["change_high"] < 0:
+        because = ", because its confidence fits better" if calibration["change_high"] < 0 else ""
+        return f"The plain loss hides that: it fell by {nats(-loss['change'])} nats{because}."
+    if history.rise.loc["loss", "status"] == "small" and loss["change_low"] > 0:
+        return f"The plain loss hides most of that: it rose by {nats(loss['change'])} nats."
+    hides = "shows" if loss["change_low"] > 0 else "hides that: it shows"
+    return f"The plain loss {hides} no clear rise."
 
 
 def _loss_undecided(history: History, comparison: Comparison) -> str:

@@ -8,6 +8,7 @@ import pandas as pd
 
 from confshift.analysis.comparison import Comparison
 from confshift.analysis.history import History
+from confshift.analysis.rise import leading
 from confshift.checkpoint import Checkpoint
 from confshift.findings.question import Finding
 from confshift.findings.wording import count
@@ -25,9 +26,12 @@ JUDGES = {
 _FEW_LEFT_OUT = 0.01
 
 
-def is_judged(history: History, comparison: Comparison) -> bool:
-    """Tell whether the verdict on the loss is about this pair and, but for a few, about these samples."""
-    row = history.rise.loc["loss"]
+def is_judged(history: History, comparison: Comparison, series: str | None = None) -> bool:
+    """Tell whether a verdict is about this pair and, but for a few, about these samples.
+
+    The verdict on a series of `History.rise`, by default on the one that the verdict on the run is about.
+    """
+    row = history.rise.loc[series or leading(history.rise)]
     samples = len(comparison.panel.targets)
     is_pair = (comparison.before.epoch, comparison.after.epoch) == (row["best_epoch"], row["last_epoch"])
     return bool(is_pair and samples - row["samples"] <= _FEW_LEFT_OUT * samples)
@@ -50,7 +54,7 @@ def hidden_harm(history: History, comparison: Comparison) -> pd.Series | None:
     if systematic.empty or rise.loc["loss", "infinite_samples"]:
         return None
     row = systematic.iloc[0]
-    if comparison.after.epoch != row["last_epoch"] or before == row["best_epoch"]:
+    if comparison.after.epoch != row["last_epoch"]:
         return None
     return row if rise.loc["loss", "status"] != "systematic" or before > row["since"] else None
 
@@ -82,15 +86,15 @@ def is_harm(comparison: Comparison, quantity: str) -> bool:
 
 
 def _run_of_choice(history: History, comparison: Comparison) -> History | None:
-    """Return the run up to the later checkpoint, where the earlier one is its best; else None."""
+    """Return the run up to the later checkpoint, where the earlier one is the best of it; else None."""
     checkpoints, after = history.main.checkpoints, comparison.after
-    if not comparison.change.loc["loss", "change"] > 0 or after not in checkpoints:
+    if after not in checkpoints:
         return None
-    if is_judged(history, comparison):
-        return history
-    if history.pair_ending_at(after)[0] is not comparison.before:
+    is_whole = is_last(history, comparison) or is_judged(history, comparison)
+    run = history if is_whole else history.until(checkpoints.index(after) + 1)
+    if not (is_judged(history, comparison) or history.pair_ending_at(after)[0] is comparison.before):
         return None
-    return history.until(checkpoints.index(after) + 1)
+    return run if comparison.change.loc[leading(run.rise), "change"] > 0 else None
 
 
 def is_told(history: History, comparison: Comparison, quantity: str) -> bool:

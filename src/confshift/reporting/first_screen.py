@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
-from confshift.analysis.comparison import Comparison
+from confshift.analysis.comparison import Comparison, compare
 from confshift.analysis.decomposition import TRANSITIONS
 from confshift.analysis.history import History
 from confshift.findings import wording
 from confshift.findings.commands import in_place
 from confshift.findings.told import JUDGES, is_harm, is_judged, is_last, within_choice
 from confshift.recalibration import biases_take_part
+from confshift.reporting.captions import fill
+from confshift.reporting.pair_values import key_values
 from confshift.reporting.subject import Story
 
 #: How the first screen writes a verdict on the loss, by its status.
@@ -74,7 +77,11 @@ def verdicts(history: History, comparison: Comparison) -> dict[str, str]:
     if is_last(history, comparison):
         verdicts |= _other_verdicts(history, comparison)
     status = history.rise.loc["loss", "status"]
-    if is_judged(history, comparison) and status in _VERDICTS and not any(comparison.infinite_samples):
+    if (
+        is_judged(history, comparison, "loss")
+        and status in _VERDICTS
+        and not any(comparison.infinite_samples)
+    ):
         verdicts["loss_status"] = _VERDICTS[status]
     return verdicts
 
@@ -82,29 +89,39 @@ def verdicts(history: History, comparison: Comparison) -> dict[str, str]:
 def _other_verdicts(history: History, comparison: Comparison) -> dict[str, str]:
     """Return what the run's verdicts say of accuracy and calibrated loss.
 
-    A systematic harm is stated since its own best epoch, with its amount from there, where that is not A. A
-    harm that the interval of the two epochs shows and the run's verdict does not is said to be what the
-    verdict takes it for.
+    A systematic harm counts from its own best epoch: where that is not A, all that the figure says is about
+    that epoch and B, and names them. A harm that the interval of the two epochs shows and the run's verdict
+    does not is said to be what the verdict takes it for.
     """
-    verdicts = {}
+    verdicts: dict[str, str] = {}
     for quantity in ("accuracy", "calibrated"):
         series, sign = JUDGES[_QUANTITIES[quantity]]
         row, direction = history.rise.loc[series], "up" if sign > 0 else "down"
-        if row["last_epoch"] != comparison.after.epoch:
+        if row["last_epoch"] != comparison.after.epoch or not math.isfinite(row["amount"]):
             continue
         if row["status"] != "systematic":
             is_known = is_judged(history, comparison) and row["status"] in _VERDICTS
             if is_known and is_harm(comparison, _QUANTITIES[quantity]):
                 words = _VERDICTS[row["status"]]
                 verdicts[f"{quantity}_status"] = words if direction == "up" else _of_a_fall(words)
+        elif row["best_epoch"] == comparison.before.epoch:
+            verdicts[f"{quantity}_status"] = f"{direction}, systematic"
         else:
-            best = row["best_epoch"]
-            is_share = row["unit"] == "fraction"
-            amount = wording.points(row["amount"]).lstrip("+") if is_share else wording.nats(row["amount"])
-            since = f" {amount} since epoch {wording.epoch(best)}"
-            since = "" if best == comparison.before.epoch else since
-            verdicts[f"{quantity}_status"] = f"{direction}{since}, systematic"
+            start = row["best_epoch"]
+            verdicts[f"{quantity}_status"] = f"{direction} since epoch {wording.epoch(start)}, systematic"
+            verdicts |= _since(history, comparison, start, quantity)
     return verdicts
+
+
+def _since(history: History, comparison: Comparison, start: float, quantity: str) -> dict[str, str]:
+    """Return the levels and the interval of a figure from another epoch than A to B."""
+    first = history.main.checkpoint_at(start)
+    values = key_values(compare(first, comparison.after, groups=history.groups), ("", ""))
+    epochs = fill("Epoch {A:epoch} to {B:epoch}: ", values)
+    return {
+        f"{quantity}_levels": values[f"{quantity}_levels"],
+        f"{quantity}_detail": epochs + values[f"{quantity}_detail"],
+    }
 
 
 def _of_a_fall(words: str) -> str:

@@ -13,9 +13,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
+from confshift.analysis.best_epochs import CRITERIA
 from confshift.analysis.comparison import SIDES, Comparison
 from confshift.analysis.final_number import SPLIT
-from confshift.analysis.history import CRITERIA, History
+from confshift.analysis.history import History
 from confshift.findings.left_out import zero_samples
 from confshift.findings.wording import count, epoch
 from confshift.reporting.characters import printable

@@ -125,8 +125,8 @@ def report(
         Another run on the same samples. The page then compares one checkpoint of each, "before" being of
         `run` and "after" of `other`, and no other pair.
     before, after : float, optional
-        Epochs that the page compares when it opens; without them the best by loss and the last, of two runs
-        the best of each. `after` alone is compared with the best by loss of those before it.
+        Epochs that the page compares when it opens; without them those of `History.pair`, of two runs the
+        best of each. `after` alone is compared with the best of those before it.
     title : str, optional
         Defaults to the name of the run's folder.
     thumbnail : callable or dataset, optional

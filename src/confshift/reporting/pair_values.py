@@ -86,6 +86,7 @@ def _first_texts(values: Mapping[str, Any]) -> dict[str, str]:
         {
             **dict.fromkeys(("loss_moved", "loss_levels", "finite_part"), moves[infinite]),
             **dict.fromkeys(("left_out", "not_counted"), "some" if _left_out(values) else "none"),
+            **dict.fromkeys(OF_FIGURES, "pair"),
             "loss_status": "infinite" if any(infinite) else _status(values, "loss"),
             "accuracy_status": _status(values, "accuracy"),
             "calibrated_status": _status(values, "refinement"),
@@ -134,6 +135,10 @@ def _levels(values: Mapping[str, Any]) -> dict[str, str]:
             f"{name}_{end}": text for end, text in zip(("from", "to", "difference"), numbers, strict=True)
         }
     return texts
+
+
+#: What the figures of accuracy and calibrated loss say beside a verdict.
+OF_FIGURES = ("accuracy_levels", "accuracy_detail", "calibrated_levels", "calibrated_detail")
 
 
 def _amounts(names: Sequence[str], values: Mapping[str, Any], decimals: int | None = None) -> dict[str, str]:

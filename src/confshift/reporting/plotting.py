@@ -61,7 +61,7 @@ def plot(
     path : str or path-like
         Ends in .svg, .png or .pdf.
     before, after : float, optional
-        Epochs; without them the best by loss and the last. `after` alone: the best by loss before it.
+        Epochs; without them those of `History.pair`. `after` alone: the best before it.
     scale : {"probability", "odds"}, optional
         Axis of confidences: plain, the default, or stretched at both ends, as log-odds.
     whole : bool

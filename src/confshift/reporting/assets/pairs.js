@@ -130,6 +130,7 @@ class Pairs {
     const keys = {
       loss_moved: course, loss_levels: course, finite_part: course,
       left_out: leftOut, not_counted: leftOut,
+      accuracy_levels: "pair", accuracy_detail: "pair", calibrated_levels: "pair", calibrated_detail: "pair",
       loss_status: course !== "finite" ? "infinite" : status(values.loss_low, values.loss_high),
       accuracy_status: status(values.accuracy_low, values.accuracy_high),
       calibrated_status: status(values.refinement_low, values.refinement_high),
