@@ -84,7 +84,7 @@ def test_every_table_is_known_to_python_or_to_the_script(specs, history, compari
     methods = set(re.findall(r"^  (\w+)\(.*\) \{", SCRIPT, re.MULTILINE))
     for name, spec in specs.items():
         for table in names_in(spec):
-            method = re.sub(r"_(before|after|right|wrong)$", "", table)
+            method = re.sub(r"_([AB]|right|wrong)$", "", table)
             assert table in known or table in methods or method in methods, (name, table)
 
 
@@ -106,6 +106,32 @@ def test_two_runs_have_their_own_curves_and_no_chart_of_one_run():
     assert not {"parts_near", "history", "trajectory"} & set(specs)
     assert {"run_losses", "ends"} <= names_in(specs["loss_near"])
     assert compiled(specs)
+
+
+def test_legends_of_a_and_b_have_the_names_of_two_runs_whatever_these_are():
+    runs = ('A: it\'s "one" </script>', "B: \\ {datum.value}")
+    for name in ("reliability_probability", "confidence_right_odds", "class_accuracy"):
+        spec = chart_specs(replace(frame(), runs=runs), only=[name])[name]
+        text = json.dumps(compiled({name: spec}))
+        assert '"domain": ["A", "B"]' in text
+        assert '"before"' not in text
+        assert '"after"' not in text
+        for run in runs:
+            assert json.dumps(json.dumps(run))[1:-1] in text
+    alone = json.dumps(chart_specs(frame(epochs=1), only=["reliability_probability"]))
+    assert "[datum.value]" not in alone  # one checkpoint is neither A nor B
+
+
+def test_names_of_points_stand_above_the_curve_of_the_change_added_up():
+    """Beside the points they would lie on each other where the loss falls."""
+    layers = chart_specs(frame(), only=["concentration"])["concentration"]["layer"]
+    assert "text" not in [layer["mark"]["type"] for layer in layers]
+    assert [
+        channel for layer in layers for channel in ("shape", "strokeDash") if channel in layer["encoding"]
+    ] == [
+        "strokeDash",
+        "shape",
+    ]
 
 
 def test_every_line_mark_and_strip_of_the_losses_is_named_in_the_key():

@@ -137,7 +137,7 @@ def test_of_two_runs_the_one_with_an_infinite_loss_is_the_worse(make_logits):
     runs = [[Checkpoint.from_predictions(Predictions(one, targets), epoch=1)] for one in (logits[0], better)]
     for first, second in (runs, runs[::-1]):
         sentence = report(first, other=second).findings[0].sentence
-        infinite = "second run" if second is runs[1] else "first run"
+        infinite = "B" if second is runs[1] else "A"
         assert sentence.startswith("The mean loss after is infinite: 1 sample gives ")
         assert f" to {infinite} (epoch 1) the loss of those " in sentence
 
@@ -371,13 +371,14 @@ def test_a_page_of_two_runs_asks_why_the_worse_one_is_worse(make_run):
     made = report(worse, other=better, before=11)
     assert made.change.loc["loss", "change"] < 0  # the page goes from the first run to the second
     findings = {finding.code: finding for finding in made.findings}
-    assert findings["loss_change"].sentence.startswith(
-        "From second run (epoch 0) to first run (epoch 11) the loss rose"
-    )
+    assert findings["loss_change"].sentence.startswith("From B (epoch 0) to A (epoch 11) the loss rose")
     assert findings["dearer_mistakes"].verdict == "yes"
     text = Page(made.html).text
-    assert "first run ends" in text
-    assert "second run has too few epochs to judge its course." in text
+    assert "first run, epoch " in text
+    assert "called before" not in text
+    assert "quantity A B change 95 % interval" in text
+    assert "A ends" in text
+    assert "B has too few epochs to judge its course." in text
 
 
 def test_runs_of_one_name_are_told_apart_by_their_folders(make_logits, tmp_path):

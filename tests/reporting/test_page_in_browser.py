@@ -353,7 +353,7 @@ def test_hovering_a_dot_tells_its_sample(visit):
     told = dict(line.split("\t") for line in lines)
     assert told["sample"] == row["sample"]
     assert told["true class"] == row["true"]
-    assert told["predicted at B"] == row["said"]
+    assert told["predicted at B"] == row["said_after"]
     assert told["transition"] == row["transition"]
     assert float(told["loss at B"]) == pytest.approx(row["loss_after"], rel=1e-4)
 

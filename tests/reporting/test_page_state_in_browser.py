@@ -221,10 +221,7 @@ def test_a_report_that_looks_back_in_time_stays_that_way(browser, tmp_path, back
     assert visit.chosen() == pair_of(visit) == [6, 2]
     assert [sentence for sentence in shown if sentence not in written] == []
     assert not visit.run("return document.body.classList.contains('moved')")
-    bands = [
-        visit.run("return window.confshift.rows(arguments[0])", f"band_{side}")
-        for side in ("before", "after")
-    ]
+    bands = [visit.run("return window.confshift.rows(arguments[0])", f"band_{side}") for side in "AB"]
     assert all(bands)
     visit.run("window.confshift.choose({before: 1, after: 4})")
     visit.wait("return document.body.dataset.shown", "1,4")
@@ -285,10 +282,13 @@ def test_no_text_is_a_formula_in_the_download_wherever_a_spreadsheet_splits_it(v
         ("reliability", ["side", "confidence", "accuracy", "samples", "accuracy low", "accuracy high"]),
         (
             "scatter",
-            ["sample", "true", "said before", "said", "loss before", "loss after", "change", "transition"],
+            [
+                *("sample", "true class", "predicted at A", "predicted at B"),
+                *("loss at A", "loss at B", "change", "transition"),
+            ],
         ),
-        ("trajectory", ["epoch", "loss", "verdict", "said"]),
-        ("class_accuracy", ["class name", "samples", "before", "after", "contribution"]),
+        ("trajectory", ["epoch", "loss", "verdict", "predicted"]),
+        ("class_accuracy", ["class name", "samples", "A", "B", "contribution"]),
     ],
 )
 def test_a_table_holds_numbers_and_no_places_on_an_axis(visit, figure, columns):

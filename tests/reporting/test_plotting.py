@@ -91,7 +91,7 @@ def test_one_checkpoint_has_no_picture_of_a_change(make_run, tmp_path):
 
 @pytest.mark.parametrize("scale", ["probability", "odds"])
 def test_the_dots_of_a_reliability_diagram_are_those_of_the_comparison(made, comparison, scale):
-    dots = made[scale]["bins_after"]
+    dots = made[scale]["bins_B"]
     expected = comparison.reliability.query("side == 'after' and binning == 'equal_mass'")
     if scale == "odds":
         back = 1 / (1 + np.exp(-dots["x"]))

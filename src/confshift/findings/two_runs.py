@@ -133,14 +133,15 @@ def _amount(comparison: Comparison, quantity: str) -> str:
 def _remarks(
     comparison: Comparison, histories: tuple[History, History], names: tuple[str, str]
 ) -> tuple[str, ...]:
-    named = list(zip(histories, names, strict=True))
+    starts = [f"The {name}" if name in ("first run", "second run") else name for name in names]
+    named = list(zip(histories, starts, strict=True))
     remarks = [opening_of_divergence(history, name) for history, name in named]
     remarks += [opening(history.main, name) for history, name in named]
     if not any(remarks):
         remarks.append(pair_opening(comparison))
     remarks += [
         f"{name}: {zero_samples(number)}, so its loss is infinite."
-        for name, number in zip(names, comparison.infinite_samples, strict=True)
+        for name, number in zip(starts, comparison.infinite_samples, strict=True)
         if number
     ]
     if any(comparison.infinite_samples):

@@ -50,8 +50,9 @@ READINGS = {
         "{costs:text}"
     ),
     "cells": (
-        "{up_samples:samples} have a higher loss than before and add {up_amount:text} nats; "
-        "{down_samples:samples} have a lower one and add {down_amount:text}. Together {loss_change:signed}."
+        "At {at_B:text}, {up_samples:samples} have a higher loss than at {at_A:text} and add "
+        "{up_amount:text} nats; {down_samples:samples} have a lower one and add {down_amount:text}. "
+        "Together {loss_change:signed}."
     ),
     "history": (
         "From {at_A:text} to {at_B:text}: still wrong {stayed_wrong_amount:text}, newly wrong "

@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 
 from confshift.analysis.history import History
 from confshift.analysis.panel import Panel
-from confshift.findings.wording import count, percent
+from confshift.findings.wording import count, percent, short_name
 from confshift.findings.wording import epoch as epoch_text
 from confshift.reporting import binning
 from confshift.reporting.charts.parts import ChartContext
-from confshift.reporting.theme import LOSSES, MARKS, PARTS, RUNS
+from confshift.reporting.theme import LOSSES, MARKS, PARTS, SIDES
 
 #: A 95 % margin is this many standard errors.
 _MARGIN = 1.96
@@ -80,7 +80,7 @@ def _not_finite_names(histories: Sequence[History]) -> dict[str, str]:
         if numbers:
             share = max(numbers) / len(histories[0].main.targets)
             most = percent(share) if kind == "unanswered" else count(max(numbers))
-            where = ", ".join(run for run, column in zip(RUNS, counts, strict=False) if column.any())
+            where = ", ".join(run for run, column in zip(SIDES, counts, strict=False) if column.any())
             text = name.format(("up to " if len(numbers) > 1 else "") + most)
             names[kind] = text if len(histories) == 1 else f"{text} ({where})"
     return names
@@ -131,8 +131,8 @@ def run_tables(history: History, rise: pd.DataFrame) -> dict[str, pd.DataFrame]:
 
 
 def run_labels(names: Sequence[str]) -> list[str]:
-    """Return the names of two runs in a legend."""
-    return [f"{letter}: {name}" for letter, name in zip(RUNS, names, strict=True)]
+    """Return the names of two runs in a legend, where a long one is shortened."""
+    return [f"{letter}: {short_name(name)}" for letter, name in zip(SIDES, names, strict=True)]
 
 
 def two_run_tables(histories: Sequence[History], names: Sequence[str]) -> dict[str, pd.DataFrame]:

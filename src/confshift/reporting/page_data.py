@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from confshift.analysis.comparison import Comparison
+from confshift.analysis.comparison import SIDES, Comparison
 from confshift.analysis.decomposition import CELLS, pairwise_cells
 from confshift.analysis.history import History
 from confshift.analysis.panel import Panel
@@ -262,8 +262,8 @@ def _classes(history: History, classes: list[int]) -> dict[str, Any]:
 def _bands(comparison: Comparison) -> dict[str, list[list[float]]]:
     table = comparison.reliability_band
     return {
-        str(side): part[["confidence", "low", "high"]].to_numpy().tolist()
-        for side, part in table.groupby("side", sort=False)
+        name: table.loc[table["side"] == side, ["confidence", "low", "high"]].to_numpy().tolist()
+        for name, side in zip("AB", SIDES, strict=True)
     }
 
 

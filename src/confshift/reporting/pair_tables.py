@@ -17,6 +17,8 @@ from confshift.reporting.theme import CELL_LABELS, TRANSITION_LABELS
 
 #: The most classes that are shown one by one.
 _MAX_CLASSES = 20
+#: What charts call the sides of a comparison.
+_NAMED = dict(zip("AB", SIDES, strict=True))
 _NUMBERS_OF_PAIR = ("class", "competitor", "contribution")
 
 
@@ -159,7 +161,7 @@ def paper_tables(
 
 def _classes(comparison: Comparison, classes: list[int]) -> dict[str, pd.DataFrame]:
     rows = comparison.classes.loc[classes].assign(order=range(len(classes)))
-    sides = rows.rename(columns={f"accuracy_{side}": side for side in SIDES})
+    sides = rows.rename(columns={f"accuracy_{side}": name for name, side in _NAMED.items()})
     parts = [
         rows[["class_name", "order"]].assign(
             transition=TRANSITION_LABELS[transition],
@@ -168,7 +170,7 @@ def _classes(comparison: Comparison, classes: list[int]) -> dict[str, pd.DataFra
         for transition in TRANSITIONS
     ]
     return {
-        "class_accuracy": sides[["class_name", "order", "samples", *SIDES]],
+        "class_accuracy": sides[["class_name", "order", "samples", *_NAMED]],
         "class_totals": rows[["class_name", "order", "contribution"]],
         "class_cells": pd.concat(parts).sort_values("order", kind="stable", ignore_index=True),
     }
@@ -188,15 +190,15 @@ def _reliability(comparison: Comparison, ticks: NDArray[np.float64], scale: str)
     ends = [0.0, 1.0] if scale == "probability" else [ticks[0], ticks[-1]]
     tables = {"diagonal": pd.DataFrame({"x": ends, "y": ends})}
     columns = {"confidence": "x", "accuracy": "y", "accuracy_low": "low", "accuracy_high": "high"}
-    for side in SIDES:
+    for name, side in _NAMED.items():
         dots = bins[bins["side"] == side]
-        places = {name: _axis_places(dots[source], ticks, scale) for source, name in columns.items()}
+        places = {place: _axis_places(dots[source], ticks, scale) for source, place in columns.items()}
         numbers = dots[["confidence", "accuracy", "samples"]]
-        tables[f"bins_{side}"] = numbers.assign(side=side, **places)
-        for name, table in (("isotonic", curve), ("band", band)):
+        tables[f"bins_{name}"] = numbers.assign(side=name, **places)
+        for kind, table in (("isotonic", curve), ("band", band)):
             part = table[table["side"] == side].drop(columns="side")
             axis_part = part.apply(lambda column: _axis_places(column, ticks, scale))
-            tables[f"{name}_{side}"] = axis_part.rename(columns={"confidence": "x", "accuracy": "y"})
+            tables[f"{kind}_{name}"] = axis_part.rename(columns={"confidence": "x", "accuracy": "y"})
     return tables
 
 
@@ -217,7 +219,7 @@ def _confidence_counts(comparison: Comparison, ticks: NDArray[np.float64], scale
                     "end": places[1:],
                 }
             )
-            for at, side in enumerate(SIDES)
+            for at, side in enumerate(_NAMED)
         ],
         ignore_index=True,
     )

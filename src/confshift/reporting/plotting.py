@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import re
+from dataclasses import replace
 from difflib import get_close_matches
 from importlib.resources import files
 from pathlib import Path
@@ -121,10 +122,10 @@ def _spec(
     if axis not in ("probability", "odds"):
         raise ConfshiftError(f"scale={scale!r}: give 'probability' or 'odds'")
     classes = shown_classes(comparison.classes)
-    context = chart_context([history], history, classes=len(classes))
+    at = (f"epoch {epoch(comparison.before.epoch)}", f"epoch {epoch(comparison.after.epoch)}")
+    context = replace(chart_context([history], history, classes=len(classes)), sides=at)
     variant = {"span": "whole" if whole else "near", "scale": axis}.get(chart.variant, "")
     (spec_name,) = (name for name, name_variant in chart.variants() if name_variant == variant)
-    at = (f"epoch {epoch(comparison.before.epoch)}", f"epoch {epoch(comparison.after.epoch)}")
     ticks = np.array(context.odds_ticks)
     tables: dict[str, pd.DataFrame] = {
         **run_tables(history, history.rise),

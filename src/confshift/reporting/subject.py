@@ -140,9 +140,10 @@ def tell_two_runs(
     other = copy(second) if second is first else second
     groups = histories[0].groups
     comparison = _compare(first, other, names, groups)
-    findings = tuple(_about_the_worse(comparison, names, histories))
+    findings = tuple(_about_the_worse(comparison, histories))
     answer, problems = answer_two_runs(comparison, histories, names, findings), _problems(runs)
-    whole = title or f"{names[0]} against {names[1]}"
+    start = names[0] if isinstance(runs[0], Run) else names[0].capitalize()
+    whole = title or f"{start} against {names[1]}"
     return Story(whole, answer, names, histories, comparison, findings, problems, thumbnail, _places(*runs))
 
 
@@ -155,19 +156,18 @@ def _compare(
         raise ConfshiftError(f"{names[0]} and {names[1]}: {error}") from error
 
 
-def _about_the_worse(
-    comparison: Comparison, names: tuple[str, str], histories: tuple[History, History]
-) -> list[Finding]:
+def _about_the_worse(comparison: Comparison, histories: tuple[History, History]) -> list[Finding]:
     """Answer why one run has the higher loss, as the later side: the questions are about a rise."""
-    rising = comparison
+    rising, letters = comparison, "AB"
     before, after = comparison.infinite_samples
     falls = comparison.change.loc["loss", "change"] < 0
     if bool(before) > bool(after) or (falls and bool(before) == bool(after)):
         rising = compare(comparison.after, comparison.before, groups=histories[0].groups)
-        names, histories = names[::-1], histories[::-1]
+        letters, histories = letters[::-1], (histories[1], histories[0])
     sides = (rising.before, rising.after)
     lower, higher = (
-        f"{name} (epoch {epoch(checkpoint.epoch)})" for name, checkpoint in zip(names, sides, strict=True)
+        f"{letter} (epoch {epoch(checkpoint.epoch)})"
+        for letter, checkpoint in zip(letters, sides, strict=True)
     )
     worse = histories[1]
     findings = about_change(rising, names=(lower, higher), wrong_labels=worse.labels_look_wrong)

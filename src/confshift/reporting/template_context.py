@@ -76,9 +76,7 @@ def contents(story: Story) -> dict[str, Any]:
         "paired": context.paired,
         "two_runs": story.two_runs,
         "names": story.names,
-        "courses": [
-            course(history, name) for history, name in zip(story.histories, story.names, strict=True)
-        ],
+        "courses": [course(history, letter) for letter, history in zip("AB", story.histories, strict=False)],
         "pair": data.pair,
         "falls": bool(highest > context.limits["loss_near"].get("domainMax", highest)),
         "epochs": [wording.epoch(epoch) for epoch in context.epochs],
@@ -133,7 +131,7 @@ def _words(story: Story, values: Mapping[str, Any]) -> dict[str, Any]:
         **first_screen(story, values),
         "values": values,
         "readings": {key: fill(text, values) for key, text in READINGS.items()},
-        "key_table": key_table(story.comparison.change),
+        "key_table": key_table(story.comparison.change, ("A", "B") if story.two_runs else story.side_names),
         "movers": _movers(story.comparison),
         "start": text_table(footer.start_table(story.history)),
         "problems": text_table(story.problems),
@@ -173,8 +171,8 @@ def _class_options(history: History) -> list[tuple[int, str]]:
     )
 
 
-def key_table(change: pd.DataFrame) -> TextTable:
-    """Return before, after and change of the main quantities, as text."""
+def key_table(change: pd.DataFrame, sides: tuple[str, str] = ("before", "after")) -> TextTable:
+    """Return the main quantities on both sides, by their names, and their changes, as text."""
     rows = []
     for name in ("loss", "calibration_loss", "refinement_loss", "accuracy", "confidence", "temperature"):
         row = change.loc[name]
@@ -192,5 +190,5 @@ def key_table(change: pd.DataFrame) -> TextTable:
                 f"{row['samples']:,}",
             ]
         )
-    head = ["quantity", "before", "after", "change", "95 % interval", "samples"]
+    head = ["quantity", *sides, "change", "95 % interval", "samples"]
     return {"head": head, "rows": rows, "more": 0}

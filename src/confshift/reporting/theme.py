@@ -15,8 +15,8 @@ _ROLES = {
     "stayed_wrong": "vermilion",
     "up": "vermilion",
     "down": "blue",
-    "before": "sky",
-    "after": "orange",
+    "A": "sky",
+    "B": "orange",
     "loss": "vermilion",
     "refinement": "blue",
     "scale": "orange",
@@ -64,13 +64,11 @@ PARTS = {
     "scale_loss": ("scale", "scale"),
 }
 
-#: Two runs, coloured as the sides they stand for.
-RUNS = {"A": "before", "B": "after"}
-
 #: Marked checkpoints: label, shape.
 MARKS = {"loss": ("best loss", "circle"), "refinement_loss": ("best once calibrated", "diamond")}
 
-SIDES = {"before": "circle", "after": "square"}
+#: The two compared checkpoints, of one run or of two: shape.
+SIDES = {"A": "circle", "B": "square"}
 
 
 def colour(role: str) -> str:

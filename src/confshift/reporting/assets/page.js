@@ -18,7 +18,7 @@ const tip = make("div", undefined, {id: "tip", role: "status"});
 
 // The lines of a tooltip whose chart passes the whole row: see WHOLE_ROW in charts/parts.py.
 const TOOLTIP_TITLES = {
-  sample: "sample", true: "true class", said_before: "predicted at A", said: "predicted at B", loss_before: "loss at A", loss_after: "loss at B",
+  sample: "sample", true: "true class", said_before: "predicted at A", said_after: "predicted at B", loss_before: "loss at A", loss_after: "loss at B",
   epoch: "epoch", transition: "transition", contribution: "nats",
 };
 const tooltipText = value => typeof value === "number" ? cellText(value) : value;
@@ -78,7 +78,7 @@ function writeMovers() {
     button.addEventListener("click", () => choose({pinned: row.i}));
     const picture = input(row.i, SMALL);
     first.append(...(row.i in data.samples.inputs.tiles ? [...picture, button] : [button, ...picture]));
-    const cells = [row.true, row.said_before, row.said, ...levelsAndChange(row.loss_before, row.loss_after)];
+    const cells = [row.true, row.said_before, row.said_after, ...levelsAndChange(row.loss_before, row.loss_after)];
     line.append(first, ...cells.map(text => make("td", text)));
     return line;
   }));
@@ -91,7 +91,7 @@ function writePinned() {
   if (state.pinned === null) return box.replaceChildren();
   const row = views.sample(state.pinned, state);
   const {at_A, at_B} = state.values;
-  const last = `${row.said} at ${at_B}; loss `, [first, second, change] = levelsAndChange(row.loss_before, row.loss_after);
+  const last = `${row.said_after} at ${at_B}; loss `, [first, second, change] = levelsAndChange(row.loss_before, row.loss_after);
   const sentence = `Sample ${row.sample}, true class ${row.true}: predicted ` + (data.paired ?
     `${row.said_before} at ${at_A}, ${last}${first} to ${second} nats (${change}).` :
     `${last}${nats(row.loss_after)} nats.`);
@@ -102,7 +102,11 @@ const MOST_ROWS = 200;
 // Columns of places on an axis: for the chart only. In some tables the name of a number means a place.
 const PLACES = ["order", "next", "right", "room", "text", "key", "i", "x", "y", "start", "end", "size", "row", "column"];
 const PLACES_OF = {reliability: ["low", "high"], samples: ["before", "after"], trajectory: ["loss"]};
-const TITLES = {exact: "loss"};  // unlike its place, which is clipped at the edge of the axis
+const TITLES = {
+  exact: "loss",  // unlike its place, which is clipped at the edge of the axis
+  true: "true class", said: "predicted", said_before: "predicted at A", said_after: "predicted at B",
+  loss_before: "loss at A", loss_after: "loss at B",
+};
 
 // The rows behind a chart for the reader: the names of their columns, and their values.
 function tableOf({dataset: {table}}) {

@@ -160,7 +160,7 @@ class Pairs {
     const {names, samples, accuracy, loss} = this.data.classes;
     return names.map((name, k) => ({
       class_name: name, samples: samples[k],
-      before: number(accuracy[k][before]), after: number(accuracy[k][after]),
+      A: number(accuracy[k][before]), B: number(accuracy[k][after]),
       contribution: samples[k] / this.samples.all * (number(loss[k][after]) - number(loss[k][before])),
     }));
   }
@@ -168,7 +168,7 @@ class Pairs {
   // The same where some losses are not finite: from the page's samples with a finite loss (an answer) on both sides.
   sharedClasses(before, after) {
     const {names, shown} = this.data.classes, change = this.changes(before, after), {targets} = this.samples;
-    const rows = names.map(name => ({class_name: name, samples: 0, answers: 0, before: 0, after: 0, contribution: 0}));
+    const rows = names.map(name => ({class_name: name, samples: 0, answers: 0, A: 0, B: 0, contribution: 0}));
     const place = new Map(shown.map((code, at) => [code, rows[at]]));
     let all = 0;
     change.forEach((difference, i) => {
@@ -179,20 +179,20 @@ class Pairs {
       row.contribution += weight && weight * difference;
       if (!this.answered(before, i) || !this.answered(after, i)) return;
       row.answers += this.weight[i];
-      row.before += this.weight[i] * this.right(before, i);
-      row.after += this.weight[i] * this.right(after, i);
+      row.A += this.weight[i] * this.right(before, i);
+      row.B += this.weight[i] * this.right(after, i);
     });
-    return rows.map(({answers, ...row}) => ({...row, before: row.before / answers, after: row.after / answers, contribution: row.contribution / all}));
+    return rows.map(({answers, ...row}) => ({...row, A: row.A / answers, B: row.B / answers, contribution: row.contribution / all}));
   }
 
   classValues(before, after) {
     const rows = this.classes(before, after);
     const top = rows.reduce((best, row) => row.contribution > best.contribution ? row : best);
-    const worst = rows.reduce((lowest, row) => row.after - row.before < lowest.after - lowest.before ? row : lowest);
+    const worst = rows.reduce((lowest, row) => row.B - row.A < lowest.B - lowest.A ? row : lowest);
     return {
       shown_classes: rows.length, shown_contribution: sum(rows.map(row => row.contribution)),
       top_class: top.class_name, top_contribution: top.contribution,
-      fell_class: worst.class_name, fell_samples: worst.samples, fell_before: worst.before, fell_after: worst.after,
+      fell_class: worst.class_name, fell_samples: worst.samples, fell_before: worst.A, fell_after: worst.B,
     };
   }
 

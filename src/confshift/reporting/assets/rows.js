@@ -29,8 +29,8 @@ class Views {
   }
 
   make(name, state) {
-    const side = name.match(/^(\w+)_(before|after)$/);
-    if (side && side[1] in this) return this[side[1]](state[side[2]], state, side[2]);
+    const side = name.match(/^(\w+)_([AB])$/);
+    if (side && side[1] in this) return this[side[1]](state[side[2] === "A" ? "before" : "after"], state, side[2]);
     const kind = name.match(/^confidence_(right|wrong)$/);
     if (kind) return this.confidence(kind[1], state);
     return name in this ? this[name](state) : this.fixed[name];
@@ -145,7 +145,7 @@ class Views {
 
   // The band needs simulated outcomes, which Python has made only for the report's own pair.
   band(at, state, side) {
-    if (at !== this.data.pair[side === "before" ? 0 : 1]) return [];
+    if (at !== this.data.pair[side === "A" ? 0 : 1]) return [];
     return this.data.bands[side].map(([confidence, low, high]) => ({x: this.place(confidence, state), low: this.place(low, state), high: this.place(high, state)}));
   }
 
@@ -160,7 +160,7 @@ class Views {
   }
 
   sides({before, after}) {
-    return before === after ? [["after", after]] : [["before", before], ["after", after]];
+    return before === after ? [["B", after]] : [["A", before], ["B", after]];
   }
 
   byConfidence(state, countsAt) {
@@ -204,7 +204,7 @@ class Views {
     const answer = at => this.name(pairs.predicted[at * carried + i]);
     const [a, b] = [pairs.lossAt(before, i), pairs.lossAt(after, i)];
     return {
-      i, sample: ids[i], true: this.name(targets[i]), said_before: answer(before), said: answer(after),
+      i, sample: ids[i], true: this.name(targets[i]), said_before: answer(before), said_after: answer(after),
       loss_before: a, loss_after: b, change: b - a, before: Math.max(a, SMALLEST), after: Math.max(b, SMALLEST),
       transition: this.transitions[pairs.transition(before, after, i)],
     };

@@ -23,7 +23,7 @@ from confshift.reporting.theme import CELL_LABELS, colour
 
 
 def account_chart(_: ChartContext, __: str) -> Spec:
-    """Draw the waterfall from the loss before to the loss after."""
+    """Draw the waterfall from the loss at A to the loss at B."""
     y = alt.Y("label:N", sort=alt.EncodingSortField("order", op="min"), title=None, axis=bare_axis())
     kinds = alt.Scale(
         domain=["total", "up", "down"], range=[colour(kind) for kind in ("total", "up", "down")]
@@ -71,22 +71,23 @@ def concentration_chart(_: ChartContext, __: str) -> Spec:
     )
     level = alt.Y("cumulative:Q")
     net = table("net").mark_rule(strokeDash=[4, 3])
-    label = table("net").mark_text(align="center", baseline="top", dy=6)
+    # Names beside the points would lie on each other, on the curve or on the axis, for some run.
+    dash = alt.StrokeDash("label:N", scale=alt.Scale(range=[[4, 3]]))
     points = table("tops").mark_point(filled=True, size=60, fill="var(--text)", opacity=1)
-    texts = table("tops").mark_text(align="left", dx=8, dy=5)
+    one_below_another = alt.Legend(columns=1)  # beside the other entry, on the width of a phone
+    scale = alt.Scale(range=["circle", "diamond"])
+    shapes = alt.Shape("label:N", scale=scale, legend=one_below_another)
     return layered(
         area.encode(x=x, y=y, tooltip=tooltip),
-        net.encode(y=level),
-        label.encode(y=level, x=alt.XDatum(0.5), text=alt.Text("label:N")),
-        points.encode(x=x, y=y, tooltip=tooltip),
-        texts.encode(x=x, y=y, text=alt.Text("label:N")),
+        net.encode(y=level, strokeDash=dash),
+        points.encode(x=x, y=y, shape=shapes, tooltip=tooltip),
     )
 
 
 CHARTS = (
     Chart(
         "account",
-        "From the loss before to the loss after in three steps",
+        "From the loss at A to the loss at B in three steps",
         "account",
         account_chart,
         steps(40),

@@ -16,7 +16,8 @@ from confshift.reporting.charts.parts import (
     Spec,
     bare_axis,
     layered,
-    side_scale,
+    side_colour,
+    side_legend,
     steps,
     table,
     tip,
@@ -34,20 +35,20 @@ def _class_axis() -> alt.Y:
     return alt.Y("class_name:N", sort=order, title=None, axis=bare_axis())
 
 
-def class_accuracy_chart(_: ChartContext, __: str) -> Spec:
-    """Draw the accuracy of each class before and after."""
+def class_accuracy_chart(context: ChartContext, _: str) -> Spec:
+    """Draw the accuracy of each class at A and at B."""
     tooltip = [
         tip("class_name:N", "class"),
         tip("samples:Q", number=COUNT),
-        tip("before:Q", number=SHARE),
-        tip("after:Q", number=SHARE),
+        *(tip(f"{side}:Q", f"accuracy at {side}", SHARE) for side in SIDES),
     ]
     base = table("class_accuracy").encode(y=_class_axis(), tooltip=tooltip)
     scale, axis = alt.Scale(zero=False), alt.Axis(format=".3~%", grid=True)
     joins = base.mark_rule(strokeWidth=2).encode(
-        x=alt.X("before:Q", title="accuracy", scale=scale, axis=axis), x2=alt.X2("after:Q")
+        x=alt.X("A:Q", title="accuracy", scale=scale, axis=axis), x2=alt.X2("B:Q")
     )
-    shape = alt.Shape("side:N", scale=alt.Scale(domain=list(SIDES), range=list(SIDES.values())))
+    shapes = alt.Scale(domain=list(SIDES), range=list(SIDES.values()))
+    shape = alt.Shape("side:N", scale=shapes, legend=side_legend(context, offset=8))
     sides = base.transform_fold(list(SIDES), as_=["side", "accuracy"]).mark_point(
         filled=True, size=64, opacity=1
     )
@@ -55,7 +56,7 @@ def class_accuracy_chart(_: ChartContext, __: str) -> Spec:
         joins,
         sides.encode(
             x=alt.X("accuracy:Q"),
-            color=alt.Color("side:N", scale=side_scale(), legend=alt.Legend(offset=8)),
+            color=side_colour(context, offset=8),
             shape=shape,
         ),
     )

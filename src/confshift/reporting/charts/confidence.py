@@ -15,6 +15,8 @@ from confshift.reporting.charts.parts import (
     Spec,
     filtered,
     layered,
+    side_colour,
+    side_legend,
     side_scale,
     table,
     tip,
@@ -42,7 +44,7 @@ def reliability_chart(context: ChartContext, scale: str) -> Spec:
     y = alt.Y("y:Q", title="accuracy", scale=y_scale, axis=axis)
     low = alt.Y("low:Q", title="accuracy", scale=y_scale, axis=axis)
     diagonal = table("diagonal").mark_line(strokeDash=[3, 3], stroke="var(--soft)", strokeWidth=1)
-    sides = list(SIDES) if context.paired else ["after"]
+    sides = list(SIDES) if context.paired else ["B"]
     layers: list[alt.Chart | Spec] = [
         table(f"band_{side}")
         .mark_area(fill="var(--soft)", opacity=0.14)
@@ -51,7 +53,7 @@ def reliability_chart(context: ChartContext, scale: str) -> Spec:
     ]
     layers.append(diagonal.encode(x=x, y=y))
     for side in sides:
-        layers += _reliability_of(side, x=x, y=y, low=low)
+        layers += _reliability_of(side, context, x=x, y=y, low=low)
     return {
         **layered(layered(*layers), _counts(context, scale)),
         "resolve": {"scale": {"y": "independent"}},
@@ -65,7 +67,7 @@ def _confidence_axis(field: str, context: ChartContext, scale: str) -> alt.X:
     return alt.X(field, title="confidence", scale=limits, axis=axis)
 
 
-def _reliability_of(side: str, *, x: alt.X, y: alt.Y, low: alt.Y) -> list[alt.Chart]:
+def _reliability_of(side: str, context: ChartContext, *, x: alt.X, y: alt.Y, low: alt.Y) -> list[alt.Chart]:
     """Draw the curve of one side, and its bins with their intervals."""
     tooltip = [
         tip("side:N", "at"),
@@ -73,7 +75,7 @@ def _reliability_of(side: str, *, x: alt.X, y: alt.Y, low: alt.Y) -> list[alt.Ch
         tip("accuracy:Q", number=SHARE),
         tip("samples:Q", number=COUNT),
     ]
-    tint = alt.Color("side:N", scale=side_scale())
+    tint = side_colour(context)
     curve = table(f"isotonic_{side}").mark_line(stroke=colour(side), strokeWidth=2)
     dots = table(f"bins_{side}").encode(x=x, tooltip=tooltip)
     points = dots.mark_point(
@@ -96,11 +98,11 @@ def _counts(context: ChartContext, scale: str) -> Spec:
         y=alt.Y("samples:Q", title="samples", stack=None, scale=strip, axis=axis),
         tooltip=[tip("side:N", "at"), tip("from:N"), tip("to:N"), tip("samples:Q", number=COUNT)],
     )
-    return layered(*_before_and_after(base, context))
+    return layered(*_both_sides(base, context))
 
 
 def confidence_chart(kind: str, context: ChartContext, scale: str) -> Spec:
-    """Draw the confidences of the right or of the wrong answers, before and after."""
+    """Draw the confidences of the right or of the wrong answers at A and at B."""
     y = alt.Y(
         "samples:Q",
         title=f"{kind} samples",
@@ -111,25 +113,24 @@ def confidence_chart(kind: str, context: ChartContext, scale: str) -> Spec:
         x=_confidence_axis("start:Q", context, scale),
         x2=alt.X2("end:Q"),
         y=y,
-        tooltip=[tip("side:N"), tip("from:N"), tip("to:N"), tip("samples:Q", number=COUNT)],
+        tooltip=[tip("side:N", "at"), tip("from:N"), tip("to:N"), tip("samples:Q", number=COUNT)],
     )
-    return layered(*_before_and_after(base, context))
+    return layered(*_both_sides(base, context))
 
 
-def _before_and_after(base: alt.Chart, context: ChartContext) -> list[alt.Chart]:
+def _both_sides(base: alt.Chart, context: ChartContext) -> list[alt.Chart]:
     """Draw bars of the later side, and outlines of the earlier one above them."""
-    tint = alt.Color("side:N", scale=side_scale())
+    tint = side_colour(context)
     bars = (
-        filtered(base, "datum.side == 'after'")
-        .mark_bar(orient="vertical", fillOpacity=0.75)
-        .encode(color=tint)
+        filtered(base, "datum.side == 'B'").mark_bar(orient="vertical", fillOpacity=0.75).encode(color=tint)
     )
     if not context.paired:
         return [bars]
-    outline = filtered(base, "datum.side == 'before'").mark_bar(
+    outline = filtered(base, "datum.side == 'A'").mark_bar(
         orient="vertical", fillOpacity=0.1, strokeWidth=1.6
     )
-    return [bars, outline.encode(color=tint, stroke=alt.Stroke("side:N", scale=side_scale()))]
+    stroke = alt.Stroke("side:N", scale=side_scale(), legend=side_legend(context))
+    return [bars, outline.encode(color=tint, stroke=stroke)]
 
 
 CHARTS = (

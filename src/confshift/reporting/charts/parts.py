@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -47,6 +48,7 @@ class ChartContext:
     rise: str = ""  # the name of the start of a rise, where there is one
     not_finite: Mapping[str, str] = field(default_factory=dict)  # what is not finite at some epoch: name
     runs: Sequence[str] = ()  # the names of two runs, of which one checkpoint each is compared
+    sides: Sequence[str] = ()  # how legends name A and B of one run, where not by these letters
     lone: bool = False  # whether one of the two has no other checkpoint
 
     def ticks(self, scale: str) -> Sequence[float]:
@@ -167,9 +169,22 @@ def transition_colour(legend: alt.Legend | None) -> alt.Color:
     return alt.Color("transition:N", scale=alt.Scale(domain=labels, range=range_), legend=legend)
 
 
+def side_colour(context: ChartContext, **legend: Any) -> alt.Color:
+    """Return the colour of a side; the legend names the runs where there are two."""
+    return alt.Color("side:N", scale=side_scale(), legend=side_legend(context, **legend))
+
+
 def side_scale() -> alt.Scale:
-    """Return the colours of before and after."""
+    """Return the colours of A and B."""
     return alt.Scale(domain=list(SIDES), range=[colour(side) for side in SIDES])
+
+
+def side_legend(context: ChartContext, **settings: Any) -> alt.Legend | None:
+    """Return the legend of A and B; None where there is one checkpoint."""
+    if not context.paired:
+        return None
+    names = json.dumps(dict(zip(SIDES, context.runs or context.sides or SIDES, strict=True)))
+    return alt.Legend(labelExpr=f"({names})[datum.value]", **settings)
 
 
 def zero_rule(*, vertical: bool) -> alt.Chart:

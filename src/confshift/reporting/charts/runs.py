@@ -27,12 +27,12 @@ from confshift.reporting.charts.parts import (
     table,
     tip,
 )
-from confshift.reporting.theme import LEFT, LOSSES, RUNS, SERIES, colour
+from confshift.reporting.theme import LEFT, LOSSES, SERIES, SIDES, colour
 
 
 def run_loss_chart(context: ChartContext, span: str) -> Spec:
     """Draw the losses of both runs, as they are and once calibrated."""
-    key = [line_entry(run, role) for run, role in zip(context.runs, RUNS.values(), strict=True)]
+    key = [line_entry(run, side) for run, side in zip(context.runs, SIDES, strict=True)]
     key += [Entry(label, LINE, "var(--text)", SERIES[name][1]) for name, label in LOSSES.items()]
     key += not_finite_entries(context)
     dash = alt.StrokeDash("series:N", scale=alt.Scale(**dash_scale(key)))
@@ -55,7 +55,7 @@ def _curves(
     tooltip: str,
     dash: alt.StrokeDash | None,
 ) -> list[alt.Chart | Spec]:
-    tints = alt.Scale(domain=list(context.runs), range=[colour(role) for role in RUNS.values()])
+    tints = alt.Scale(domain=list(context.runs), range=[colour(side) for side in SIDES])
     legend = None if dash else alt.Legend()  # where curves have dashes, the chart has a key
     tint = alt.Color("run:N", scale=tints, legend=legend)
     scale = alt.Scale(zero=False, **limits)

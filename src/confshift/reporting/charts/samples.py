@@ -22,9 +22,9 @@ from confshift.reporting.theme import TRANSITION_LABELS, colour
 
 
 def scatter_chart(_: ChartContext, __: str) -> Spec:
-    """Draw each sample's loss before and after."""
-    x = alt.X("before:Q", **log_axis("loss before, nats"))
-    y = alt.Y("after:Q", **log_axis("loss after, nats"))
+    """Draw each sample's loss at A and at B."""
+    x = alt.X("before:Q", **log_axis("loss at A, nats"))
+    y = alt.Y("after:Q", **log_axis("loss at B, nats"))
     shapes = ["circle", "triangle-down", "triangle-up", "square"]
     shape = alt.Shape("transition:N", scale=alt.Scale(domain=list(TRANSITION_LABELS.values()), range=shapes))
     diagonal = table("even").mark_line(stroke="var(--soft)", strokeDash=[3, 3], strokeWidth=1)
@@ -61,7 +61,7 @@ def trajectory_chart(context: ChartContext, _: str) -> Spec:
 CHARTS = (
     Chart(
         "scatter",
-        "Each sample's loss, before and after",
+        "Each sample's loss at A and at B",
         "samples",
         scatter_chart,
         250,
