@@ -90,7 +90,7 @@ def test_the_lines_that_matter_come_first_then_steps_and_a_line_for_each_problem
         summary.checks,
     ]
     assert summary.numbers.startswith("Epoch 13 → 23: loss 0.44 → 0.61 (up, systematic), accuracy ")
-    assert steps.startswith("Do this:\n1. Keep epoch 22, ")
+    assert steps.startswith("Do this:\n1. Keep epoch 16, ")
     severities = [finding.severity for finding in story.findings]
     assert len(problems.splitlines()) == 1 + severities.count("problem")
     assert f"Checks: {severities.count('problem')} problems, " in first
@@ -143,7 +143,7 @@ def test_brief_json_leaves_out_what_does_not_fit_and_says_so():
     assert len(text.encode("utf-8")) <= 2_000
     assert found["fields_left_out"] == ["remarks"]
     assert "remarks" not in found
-    assert found["checkpoint"]["epoch"] == 22
+    assert found["checkpoint"]["epoch"] == 16
 
 
 def test_brief_json_of_two_runs_and_of_a_chosen_pair_names_the_checkpoint():

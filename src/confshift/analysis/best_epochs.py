@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 
 from confshift.analysis.panel import Panel
 from confshift.analysis.unscored import enough_answers
@@ -10,6 +11,14 @@ from confshift.checkpoint import Checkpoint
 
 #: What a checkpoint can be best by, and whether more is better.
 CRITERIA = {"loss": False, "refinement_loss": False, "accuracy": True}
+
+
+def best_rows(panel: Panel, table: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of the checkpoints that are best by each criterion, as `History.best` has them."""
+    columns = ["epoch", *(name + end for name in CRITERIA for end in ("", "_se"))]
+    columns += ["finite_loss", "nonfinite_samples", "temperature", "fit_status"]
+    positions = [best_position(panel, criterion) for criterion in CRITERIA]
+    return table.iloc[positions][columns].set_index(pd.Index(CRITERIA, name="criterion"))
 
 
 def pair_by_loss(panel: Panel) -> tuple[Checkpoint, Checkpoint]:

@@ -1,4 +1,4 @@
-"""How far confidence is from accuracy: the signed gap, calibration errors with their null values."""
+"""How far confidence is from accuracy, with null values; and the accuracy that biases give."""
 
 from __future__ import annotations
 
@@ -9,6 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from confshift.analysis.grouping import Codes, mean_error
+from confshift.analysis.linear_maps import READ, cross_fit
+from confshift.analysis.significance import mcnemar
+from confshift.checkpoint import Checkpoint
+from confshift.errors import ConfshiftError
+from confshift.recalibration import SAMPLES_A_CLASS
 
 _GRID = 2000
 _FIRST_WIDTH = 1e-4
@@ -158,3 +163,53 @@ def _excursion_p_value(bound: float) -> float:
     signs = np.where(np.arange(50) % 2, -1.0, 1.0)
     # For a tiny bound 50 terms are too few, but the p-value is 1 anyway.
     return float(np.clip(4 * (signs * ndtr(-odd * bound)).sum(), 0, 1)) if bound > 0.1 else 1.0
+
+
+class CalibratedAccuracy(NamedTuple):
+    """What biases do to the accuracy of a checkpoint.
+
+    Attributes
+    ----------
+    value : float
+        A fraction of the samples with an answer; NaN where it is not known.
+    p_value : float
+        McNemar's exact test that biases make as many answers right as wrong, over the samples that were read;
+        1 where there are no biases.
+    """
+
+    value: float
+    p_value: float = 1.0
+
+
+def calibrated_accuracy(checkpoint: Checkpoint, codes: Codes | None = None) -> CalibratedAccuracy:
+    """Return the accuracy with temperature and biases, each fold predicted by the fit to the other four.
+
+    Parameters
+    ----------
+    checkpoint : Checkpoint
+    codes : ndarray of int, shape (N,), optional
+        Of groups that err together, for the test.
+
+    Returns
+    -------
+    CalibratedAccuracy
+        The accuracy as it is where biases take no part: a temperature changes no answer. NaN where the logits
+        can't be read, and where there are too many classes for a quick fit.
+    """
+    if not math.isfinite(checkpoint.joint_temperature):
+        return CalibratedAccuracy(checkpoint.accuracy)
+    classes = len(checkpoint.class_names)
+    if SAMPLES_A_CLASS * classes > READ // classes:
+        return CalibratedAccuracy(math.nan, math.nan)
+    try:
+        folds = cross_fit(*checkpoint.scored_logits, "biases")
+    except ConfshiftError:
+        return CalibratedAccuracy(math.nan, math.nan)
+    finite = np.isfinite(checkpoint.scores.loss)
+    rows = np.flatnonzero(finite)[folds.rows]
+    before = checkpoint.scores.correct[rows]
+    # Answers with an infinite loss stay wrong; where not all samples were read, these say what changes.
+    share = finite.sum() / checkpoint.scores.answered.sum()
+    more = float(folds.hits.mean() - before.mean())
+    test = mcnemar(before, folds.hits, codes=None if codes is None else codes[rows])
+    return CalibratedAccuracy(float(checkpoint.accuracy + share * more), test.p_value)

@@ -49,14 +49,16 @@ def with_test_row(
     Returns
     -------
     DataFrame
-        With the columns calibrated_loss (nats; infinite where the loss is) and calibrated_accuracy (a
-        fraction) where there is such a row; NaN in the other rows, and where the logits can't be read.
+        With calibrated_accuracy (a fraction) and a column calibrated_loss (nats; infinite where the loss is;
+        NaN in the other rows) where there is such a row; NaN where the logits can't be read.
     """
     panel, epoch = dict(panels[1:]).get(SPLIT), recommendation.epoch
     if panel is None or epoch not in panel.epochs:
         return best
     checkpoint = panel.checkpoints[int(np.flatnonzero(panel.epochs == epoch)[0])]
-    row = table.loc[(table["split"] == SPLIT) & (table["epoch"] == epoch), best.columns].iloc[0]
+    row = table.loc[
+        (table["split"] == SPLIT) & (table["epoch"] == epoch), best.columns.drop("calibrated_accuracy")
+    ].iloc[0]
     row = pd.concat([row, pd.Series(_measured(checkpoint, recommendation))])
     return pd.concat([best, row.to_frame(SPLIT).T]).rename_axis("criterion").infer_objects()
 

@@ -11,7 +11,8 @@ import numpy as np
 import pandas as pd
 
 from confshift.analysis import dynamics, final_number, reliability
-from confshift.analysis.best_epochs import CRITERIA, best_position, pair_by_loss, share_finite, start_of
+from confshift.analysis.best_epochs import best_position, best_rows, pair_by_loss, share_finite, start_of
+from confshift.analysis.calibration import CalibratedAccuracy, calibrated_accuracy
 from confshift.analysis.causes import baseline
 from confshift.analysis.causes.baseline import LabelOrder, label_order
 from confshift.analysis.causes.divergence import Divergence, divergence_of
@@ -22,12 +23,13 @@ from confshift.analysis.grouping import Codes, Groups, codes_where_named, group_
 from confshift.analysis.pairs import pairs_of
 from confshift.analysis.panel import Panel, stack
 from confshift.analysis.recommendation import (
+    Kept,
     Recommendation,
     Richer,
+    keep,
     reason_to_stop,
     recommend,
     richer_than,
-    row_to_keep,
 )
 from confshift.analysis.rise import Judgement, balance_share, check_looks, judge, leading, repairs_errors
 from confshift.analysis.series import Looks
@@ -134,25 +136,29 @@ class History:
         """The best checkpoint by loss, by refinement loss and by accuracy, on the main split.
 
         Indexed by criterion; columns epoch (the earliest of equals), loss, loss_se, refinement_loss,
-        refinement_loss_se, accuracy, accuracy_se, finite_loss, nonfinite_samples, temperature, fit_status. A
-        checkpoint with more samples without a finite loss (for accuracy: without an answer) than another is
+        refinement_loss_se, accuracy, accuracy_se, finite_loss, nonfinite_samples, temperature, fit_status;
+        calibrated_accuracy, with the temperature and biases of refinement_loss, each fold of the samples
+        predicted by the fit to the others (NaN without logits, and for more than 282 classes). A checkpoint
+        with more samples without a finite loss (for accuracy: without an answer) than another is
         never the best: its mean may be over the easier ones. Checkpoints that leave out equally many, but
         different, samples are compared on those that none of them leaves out.
 
         Where the run has a split "test" with the epoch of `recommendation`, a further row "test" measures
-        that checkpoint there, and further columns, NaN in the other rows, are its loss and accuracy
-        recalibrated as recommended: calibrated_loss, calibrated_accuracy. Those samples chose and fitted
-        nothing.
+        that checkpoint there: its calibrated_accuracy, and calibrated_loss, NaN in the other rows, are those
+        recalibrated as recommended. Those samples chose and fitted nothing.
         """
-        return final_number.with_test_row(self._best, self.table, self.panels, self.recommendation)
+        found = {epoch: calibrated_accuracy(self.main.checkpoint_at(epoch)) for epoch in self._best["epoch"]}
+        values = [found[epoch].value for epoch in self._best["epoch"]]
+        best = self._best.assign(calibrated_accuracy=values)
+        return final_number.with_test_row(best, self.table, self.panels, self.recommendation)
+
+    @cached_property
+    def _main_rows(self) -> pd.DataFrame:
+        return self.table[self.table["split"] == self.split]
 
     @cached_property
     def _best(self) -> pd.DataFrame:
-        table = self.table[self.table["split"] == self.split]
-        columns = ["epoch", *(name + end for name in CRITERIA for end in ("", "_se"))]
-        columns += ["finite_loss", "nonfinite_samples", "temperature", "fit_status"]
-        positions = [best_position(self.main, criterion) for criterion in CRITERIA]
-        return table.iloc[positions][columns].set_index(pd.Index(CRITERIA, name="criterion"))
+        return best_rows(self.main, self._main_rows)
 
     @cached_property
     def judgement(self) -> Judgement:
@@ -195,7 +201,16 @@ class History:
     @cached_property
     def recommendation(self) -> Recommendation:
         """The checkpoint of the main split to keep, and its recalibration: what every sentence recommends."""
-        return recommend(self.main, self._best, wrong_labels=self.labels_look_wrong)
+        return recommend(self.main, self._main_rows, self._kept, wrong_labels=self.labels_look_wrong)
+
+    @cached_property
+    def _kept(self) -> Kept:
+        return keep(self.main, self._main_rows, self._best.loc["accuracy", "epoch"], codes=self._codes)
+
+    @cached_property
+    def calibrated_accuracy(self) -> CalibratedAccuracy:
+        """The accuracy of the recommended checkpoint once recalibrated, on samples that chose no bias."""
+        return calibrated_accuracy(self.main.checkpoint_at(self.recommendation.epoch), self._codes)
 
     @cached_property
     def richer_map(self) -> Richer | None:
@@ -225,8 +240,7 @@ class History:
                 'looks="once": should_stop is asked after every epoch; make the history by '
                 'summarize(run, looks="every epoch"), or with the number of epochs that are planned'
             )
-        kept = row_to_keep(self.main, self._best)[0]["epoch"]
-        return reason_to_stop(self.divergence, self.rise.loc["refinement_loss"], kept)
+        return reason_to_stop(self.divergence, self.rise.loc["refinement_loss"], self._kept.epoch)
 
     @cached_property
     def balance_share(self) -> float:
@@ -350,7 +364,7 @@ class History:
         """
         by_loss = pair_by_loss(self.main)
         if self.divergence:
-            kept = self.main.checkpoint_at(row_to_keep(self.main, self._best)[0]["epoch"])
+            kept = self.main.checkpoint_at(self._kept.epoch)
             pair = kept, by_loss[1]
         else:
             row = self.rise.loc[leading(self.rise)]

@@ -5,12 +5,27 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from confshift.analysis.causes.divergence import Divergence
+from confshift.analysis.grouping import Codes, mean_error
 from confshift.analysis.panel import Panel
-from confshift.analysis.recalibrators import by_gain, choose, gain_over
-from confshift.checkpoint import Checkpoint
+from confshift.analysis.recalibrators import Trial, by_gain, choose, gain_over
+
+
+@dataclass(frozen=True)
+class Kept:
+    """The epoch to keep, and the one with the lowest expected loss: often the same."""
+
+    epoch: float
+    reason: str
+    lowest: float  # the epoch with the lowest expected loss
+    loss: float = math.nan  # of the epoch to keep as it is, in nats, over the samples of the comparison
+    lowest_loss: float = math.nan  # of the other one as it is
+    behind: float = 0.0  # by how much the expected loss of the kept one is higher, in nats
+    behind_se: float = 0.0  # of that paired difference
 
 
 @dataclass(frozen=True)
@@ -21,9 +36,10 @@ class Recommendation:
     temperature: float  # 1 where none gains anything beyond its error
     biases: tuple[float, ...]  # by class, in nats; all 0 where they gain nothing beyond their error
     loss: float  # what to expect of new samples, in nats: fitted without the sample that it is evaluated on
-    accuracy: float  # a fraction; with biases that of the recalibrated predictions is about as high or higher
+    accuracy: float  # a fraction, of the logits as they are; see `History.calibrated_accuracy`
     reason: str
     method: str  # of the recalibration: one of `recalibrators.METHODS`
+    kept: Kept  # how the epoch was chosen
 
     @property
     def calibrated(self) -> bool:
@@ -69,56 +85,103 @@ def richer_than(recommendation: Recommendation, panel: Panel) -> Richer | None:
     return Richer(found.method, *gain_over(simpler, found)) if found in tried else Richer("")
 
 
-def recommend(panel: Panel, best: pd.DataFrame, *, wrong_labels: bool) -> Recommendation:
-    """Choose the checkpoint to keep and its recalibration.
+#: An epoch is as good as the one with the lowest expected loss where it is behind by at most so many standard
+#: errors of the paired difference, and by at most so many nats: with few samples an error allows anything.
+_ERRORS_BEHIND, _NATS_BEHIND = 1.0, 0.01
+
+
+def keep(panel: Panel, table: pd.DataFrame, most_accurate: float, *, codes: Codes | None = None) -> Kept:
+    """Choose the epoch to keep.
 
     Parameters
     ----------
     panel : Panel
-    best : DataFrame
-        `History.best`.
-    wrong_labels : bool
-        Whether labels look wrong to the run: then the temperature allows for it.
+    table : DataFrame
+        The rows of `History.table` of its checkpoints.
+    most_accurate : float
+        The epoch with the best accuracy.
+    codes : ndarray of int, shape (N,), optional
+        Of groups that err together.
 
     Returns
     -------
-    Recommendation
-        Of the best by the rest of the loss and the best by the loss (the earliest of equals) the one with the
-        lower expected loss, each recalibrated where that gains something beyond its error. Where every loss
-        is infinite, the best by accuracy.
+    Kept
+        Each checkpoint counts with what its losses are once it is recalibrated, where that gains something
+        beyond its error, on samples left out. Of those within one standard error, and .01 nats, of the lowest
+        mean, the one with the lowest loss as it is, which needs the least repair; the earliest of equals.
+        Where every loss is infinite, the best by accuracy. Of checkpoints that leave out samples only those
+        that leave out the fewest are compared.
+
+    Notes
+    -----
+    The rule of one standard error: L. Breiman, J. Friedman, R. Olshen and C. Stone, "Classification and
+    Regression Trees", 1984, section 3.4.3. Here the error is that of the paired difference.
     """
-    return _recalibrated(panel, *row_to_keep(panel, best), wrong_labels)
+    counts, means = panel.finite.sum(axis=1), table["loss"].to_numpy()
+    places = np.flatnonzero((counts == counts.max()) & np.isfinite(means)).tolist()
+    if not places:
+        return Kept(most_accurate, "the best by accuracy, as no loss is finite", most_accurate)
+    trials = [by_gain(panel.checkpoints[at]).recommended for at in places]
+    members = panel.finite[places].all(axis=0)
+    if not members.any():  # no sample is common to all, so none can be told from the lowest
+        best = int(np.argmin([means[at] - trial.gain for at, trial in zip(places, trials, strict=True)]))
+        epoch = float(panel.epochs[places[best]])
+        return Kept(epoch, _reason(trials[best], trials[best], epoch), epoch)
+    expected = np.stack([_losses(panel, *one)[members] for one in zip(places, trials, strict=True)])
+    lowest = int(np.argmin(expected.mean(axis=1)))
+    differences = expected - expected[lowest]
+    groups = None if codes is None else codes[members]
+    errors = np.array([mean_error(row, groups) for row in differences])
+    behind = differences.mean(axis=1)
+    as_good = (behind <= np.minimum(_ERRORS_BEHIND * errors, _NATS_BEHIND)) | (behind <= 0)
+    plain = panel.loss[places][:, members].mean(axis=1)
+    chosen = int(np.argmin(np.where(as_good, plain, np.inf)))
+    epoch, of_lowest = (float(panel.epochs[places[at]]) for at in (chosen, lowest))
+    numbers = (plain[chosen], plain[lowest], behind[chosen], errors[chosen])
+    return Kept(epoch, _reason(trials[chosen], trials[lowest], of_lowest), of_lowest, *map(float, numbers))
 
 
-def row_to_keep(panel: Panel, best: pd.DataFrame) -> tuple[pd.Series, str]:
-    """Return the row of `History.best` that :func:`recommend` chooses, and why."""
-    loss, rest, accuracy = (best.loc[name] for name in ("loss", "refinement_loss", "accuracy"))
-    if not math.isfinite(loss["loss"]):
-        return accuracy, "the best by accuracy, as no loss is finite"
-    by_rest, by_loss = (_gain(panel.checkpoint_at(row["epoch"])) for row in (rest, loss))
-    if rest["loss"] - by_rest <= loss["loss"] - by_loss:
-        return rest, "the lowest loss once calibrated"
-    return loss, "the lowest loss"
+def _losses(panel: Panel, at: int, trial: Trial) -> NDArray[np.float64]:
+    """Return the losses of a trial on the samples of the panel; NaN where one has no finite loss."""
+    losses = np.full(len(panel.targets), np.nan)
+    losses[panel.finite[at]] = trial.losses
+    return losses
 
 
-def _gain(checkpoint: Checkpoint) -> float:
-    """Return by how much the method that gains most, beyond its error, lowers the loss."""
-    return by_gain(checkpoint).recommended.gain
+def _reason(chosen: Trial, lowest: Trial, rival: float) -> str:
+    """Say why an epoch is kept; `rival` is the epoch with the lowest expected loss."""
+    if chosen is lowest:
+        return "the lowest loss" if chosen.method == "none" else "the lowest loss once calibrated"
+    if chosen.method == "none":
+        return f"within one standard error of epoch {rival:g} calibrated"
+    return f"within one standard error of epoch {rival:g} once calibrated and better uncalibrated"
 
 
-def _recalibrated(panel: Panel, row: pd.Series, reason: str, wrong_labels: bool) -> Recommendation:
-    """Return a checkpoint with the recalibration that gains something beyond its error, if one does."""
-    choice = choose(panel.checkpoint_at(row["epoch"]), quick=True, wrong_labels=wrong_labels)
+def recommend(panel: Panel, table: pd.DataFrame, kept: Kept, *, wrong_labels: bool) -> Recommendation:
+    """Return the checkpoint to keep, with the recalibration that gains something beyond its error if any.
+
+    Parameters
+    ----------
+    panel : Panel
+    table : DataFrame
+        The rows of `History.table` of its checkpoints.
+    kept : Kept
+    wrong_labels : bool
+        Whether labels look wrong to the run: then the temperature allows for it.
+    """
+    at = int(np.flatnonzero(panel.epochs == kept.epoch)[0])
+    choice = choose(panel.checkpoints[at], quick=True, wrong_labels=wrong_labels)
     trial = choice.recommended
     caution = f"; {choice.caution}" if choice.caution else ""
     return Recommendation(
-        float(row["epoch"]),
+        kept.epoch,
         trial.recalibrator.temperature,
         trial.recalibrator.biases,
-        float(row["loss"]) - trial.gain,
-        float(row["accuracy"]),
-        reason + caution,
+        float(table["loss"].iloc[at]) - trial.gain,
+        float(table["accuracy"].iloc[at]),
+        kept.reason + caution,
         trial.method,
+        kept,
     )
 
 

@@ -10,10 +10,11 @@ import pandas as pd
 from confshift.analysis.best_epochs import CRITERIA
 from confshift.analysis.history import History
 from confshift.analysis.recommendation import Recommendation
+from confshift.analysis.series import ALPHA
 from confshift.findings.left_out import epochs_in_words
 from confshift.findings.question import Finding, Question, Verdict
 from confshift.findings.told import rests_on
-from confshift.findings.wording import count, epoch, epoch_argument, nats, percent
+from confshift.findings.wording import apart, count, epoch, epoch_argument, nats, percent
 
 _BEST_CHECKPOINT = Question(
     "best_checkpoint",
@@ -114,13 +115,46 @@ def _recommendation(history: History) -> tuple[str, str]:
         f"{percent(loss['accuracy'])}"
     )
     if not choice.calibrated and choice.epoch == loss["epoch"]:
-        return step, f"Kept is {plain}. {_without_gain(history)}"
+        return step, f"Kept is {plain}. {_without_gain(history)}{_lowest(history)}"
     text = (
         f"Epoch {epoch(choice.epoch)}{_with_map(choice)} is {choice.reason}; its expected loss is "
-        f"{nats(choice.loss)} nats, its accuracy {percent(choice.accuracy)}. Without calibration: {plain}."
+        f"{nats(choice.loss)} nats, its accuracy {_accuracy(history)}."
+        f"{_lowest(history)} Without calibration: {plain}."
     )
     code = f" {_in_code(choice)}{_richer(history)}" if choice.calibrated else ""
     return step, f"{text}{_on_labels(choice)}{code}"
+
+
+def _accuracy(history: History) -> str:
+    """Write the accuracy of the checkpoint to keep; where biases are recommended, with and without them."""
+    choice, found = history.recommendation, history.calibrated_accuracy
+    if not choice.with_biases:
+        return percent(choice.accuracy)
+    if math.isnan(found.value):
+        return f"{percent(choice.accuracy)} without the biases (with them it was not measured)"
+    noise = "a difference within noise" if found.p_value >= ALPHA else f"p = {found.p_value:.2g}"
+    return f"{percent(found.value)} on samples left out, {percent(choice.accuracy)} without biases ({noise})"
+
+
+def with_biases_in_words(history: History) -> str:
+    """Say what the accuracy is with the recommended biases; "" without them, and where it is not known."""
+    choice, found = history.recommendation, history.calibrated_accuracy
+    if not choice.with_biases or math.isnan(found.value):
+        return ""
+    noise = "" if found.p_value < ALPHA else ", within noise"
+    return f" and accuracy {percent(found.value)} ({percent(choice.accuracy)} without biases{noise})"
+
+
+def _lowest(history: History) -> str:
+    """Compare the checkpoint to keep with that of the lowest expected loss; "" where they are one."""
+    kept = history.recommendation.kept
+    if kept.lowest == kept.epoch:
+        return ""
+    plain, of_lowest = apart(kept.loss, kept.lowest_loss)
+    return (
+        f" Epoch {epoch(kept.lowest)} has the lowest expected loss once calibrated, {nats(kept.behind)} nats "
+        f"less (standard error {nats(kept.behind_se)}), but uncalibrated {of_lowest} instead of {plain} nats."
+    )
 
 
 def _without_gain(history: History) -> str:

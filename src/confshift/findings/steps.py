@@ -8,6 +8,7 @@ from typing import Any
 
 from confshift.analysis.history import History
 from confshift.findings import commands
+from confshift.findings.best_checkpoint import with_biases_in_words
 from confshift.findings.diverged import REMEDY
 from confshift.findings.kinds import OVERFITTING
 from confshift.findings.overfitting import remedy
@@ -96,9 +97,11 @@ def keep(history: History, *, run: str = "RUN", name: str = "") -> Step:
     method = (
         "one temperature and a bias for each class" if choice.with_biases else f"T = {choice.temperature:.3g}"
     )
-    text += f": {nats(choice.loss)} nats expected with {method}.{_ties(history)}"
+    text += f": {nats(choice.loss)} nats{with_biases_in_words(history)} expected with {method}."
     if choice.method == "label_noise_temperature":
         text += " Some labels look wrong; this T allows for them, so on these labels the loss looks higher."
+    else:
+        text += _ties(history)
     if not choice.with_biases:
         code = f"probabilities = (model(inputs) / {choice.temperature:.3g}).softmax(dim=-1)"
         return Step(text, code, "best_checkpoint")
@@ -113,7 +116,9 @@ def keep(history: History, *, run: str = "RUN", name: str = "") -> Step:
 
 
 def _ties(history: History) -> str:
-    """Say which other epochs this set can't rank below the one to keep."""
+    """Say which other epochs this set can't rank below the one to keep, where its reason names none."""
+    if history.recommendation.kept.lowest != history.recommendation.epoch:
+        return ""
     others = [value for value in tied_epochs(history) if value != history.recommendation.epoch]
     if not others:
         return ""

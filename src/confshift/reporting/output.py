@@ -193,10 +193,16 @@ def history_text(history: History) -> str:
     best = "\n".join(
         f"Best by {_spaced(criterion)}: epoch {epoch(row['epoch'])} (loss {_loss(row)}, "
         f"once recalibrated {_number(row['refinement_loss'], _NATS)}, accuracy "
-        f"{_number(100 * row['accuracy'], _PERCENT)} %)"
+        f"{_number(100 * row['accuracy'], _PERCENT)} %{_then(row)})"
         for criterion, row in history.best.loc[list(CRITERIA)].iterrows()
     )
     return "\n\n".join([*tables, best + _final_number(history)])
+
+
+def _then(row: pd.Series) -> str:
+    """Write the accuracy once recalibrated; "" where it is not known."""
+    value = row["calibrated_accuracy"]
+    return "" if math.isnan(value) else f", once recalibrated {_number(100 * value, _PERCENT)} %"
 
 
 def _final_number(history: History) -> str:

@@ -84,6 +84,8 @@ class Summary:
         In the words of a program's reader.
     kept_run : str
         Of two runs the name of the better one; else "".
+    kept_accuracy : float
+        Of that checkpoint once recalibrated as recommended, a fraction; NaN where it is not known.
     compared, amounts : dict
         Epochs and levels, and the parts of the change, for programs; in nats and fractions.
     """
@@ -94,6 +96,7 @@ class Summary:
     findings: tuple[Finding, ...]
     kept: Recommendation | None
     kept_run: str
+    kept_accuracy: float
     cause: str
     compared: dict[str, Any]
     amounts: dict[str, Any]
@@ -150,12 +153,15 @@ def cause_of(kind: str, history: History) -> str:
     return f"{CAUSES[kind]}; {'' if course.fell else 'not '}overfitting: {in_words(course)}"
 
 
-def _kept(story: Story) -> tuple[Recommendation | None, str]:
-    if not story.two_runs:
-        return story.history.recommendation, ""
-    first, second = story.names
-    better, _ = better_run(story.comparison, (first, second))
-    return (None, "") if better is None else (story.histories[better].recommendation, story.names[better])
+def _kept(story: Story) -> tuple[Recommendation | None, str, float]:
+    name, history = "", story.history
+    if story.two_runs:
+        better, _ = better_run(story.comparison, (story.names[0], story.names[1]))
+        if better is None:
+            return None, "", math.nan
+        name, history = story.names[better], story.histories[better]
+    choice = history.recommendation
+    return choice, name, history.calibrated_accuracy.value if choice.with_biases else choice.accuracy
 
 
 def _changes(values: Mapping[str, Any], story: Story) -> str:
@@ -296,6 +302,7 @@ def _checkpoint(summary: Summary) -> dict[str, Any] | None:
         "temperature": _rounded(kept.temperature),
         "class_biases": kept.with_biases,
         "expected_loss": _rounded(kept.loss),
+        "expected_accuracy": _rounded(summary.kept_accuracy),
     }
 
 
