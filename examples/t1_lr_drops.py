@@ -209,7 +209,7 @@ def red(checkpoints: Sequence[confshift.Checkpoint]) -> str:
     verdict = "does not rise systematically"
     if status["loss"] == "systematic":
         verdict = f"rises systematically, every epoch after {since:g} being worse than the lowest"
-    before, after = history.pair
+    before, after = pair_by_loss(history)
     change = confshift.compare(before, after).change
     loss = change.loc["loss"]
     return (
@@ -270,10 +270,17 @@ def noise(drop: pd.Series, mean: pd.Series) -> str:
     )
 
 
+def pair_by_loss(history: confshift.History) -> tuple[confshift.Checkpoint, confshift.Checkpoint]:
+    """Return the checkpoint of the lowest loss, or the first where that is the last, and the last."""
+    checkpoints = history.main.checkpoints
+    lowest = history.main.checkpoint_at(history.best.loc["loss", "epoch"])
+    return (checkpoints[0] if lowest is checkpoints[-1] else lowest), checkpoints[-1]
+
+
 def blue(checkpoints: Sequence[confshift.Checkpoint]) -> str:
     """Say how the accuracy can stand or improve while the loss rises."""
     history = confshift.summarize(checkpoints)
-    comparison = confshift.compare(*history.pair)
+    comparison = confshift.compare(*pair_by_loss(history))
     loss, accuracy = comparison.change.loc["loss"], comparison.change.loc["accuracy"]
     parts = comparison.cells.groupby("transition", observed=True)[["samples", "contribution"]].sum()
     samples, nats = parts["samples"], parts["contribution"]

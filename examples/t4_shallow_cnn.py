@@ -96,8 +96,15 @@ def load(data: Path | None, *, quick: bool) -> tuple[Images, Images]:
 def answer(run: confshift.Run) -> list[str]:
     """Answer in three sentences from the run's own numbers."""
     history = confshift.summarize(run)
-    comparison = confshift.compare(*history.pair)
+    comparison = confshift.compare(*pair_by_loss(history))
     return [course(history, comparison), shares(comparison), who(comparison)]
+
+
+def pair_by_loss(history: confshift.History) -> tuple[confshift.Checkpoint, confshift.Checkpoint]:
+    """Return the checkpoint of the lowest loss, or the first where that is the last, and the last."""
+    checkpoints = history.main.checkpoints
+    lowest = history.main.checkpoint_at(history.best.loc["loss", "epoch"])
+    return (checkpoints[0] if lowest is checkpoints[-1] else lowest), checkpoints[-1]
 
 
 def course(history: confshift.History, comparison: confshift.Comparison) -> str:
@@ -156,7 +163,7 @@ def together(runs: Sequence[confshift.Run]) -> str:
     """Answer for several runs at once: do they agree, and does the rise come back in each?"""
     histories = [confshift.summarize(run) for run in runs]
     systematic = sum(history.rise.loc["loss", "status"] == "systematic" for history in histories)
-    sums = pd.DataFrame([confshift.compare(*history.pair).by_transition for history in histories])
+    sums = pd.DataFrame([confshift.compare(*pair_by_loss(history)).by_transition for history in histories])
     agreeing = ((sums["stayed_wrong"] > 0) & (sums["stayed_right"] < 0)).sum()
     wrong, right = (
         f"{sums[name].min():+.3f} to {sums[name].max():+.3f}" for name in ("stayed_wrong", "stayed_right")

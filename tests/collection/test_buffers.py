@@ -97,7 +97,7 @@ def test_what_was_seen_before_stays_when_memory_is_used_again():
 def test_a_batch_of_another_width_or_dtype_is_refused(other):
     rows = Rows(4, torch.ones(2, 3))
     rows.add(torch.ones(2, 3), torch.tensor([1, 2]))
-    with pytest.raises(ConfshiftError, match="after 2 samples"):
+    with pytest.raises(ConfshiftError, match="after 2 rows"):
         rows.add(other, torch.tensor([0, 0]))
 
 

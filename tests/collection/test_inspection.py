@@ -372,7 +372,7 @@ def test_logits_that_change_their_form_are_refused(run):
         return torch.zeros(len(batch[1]), 3 if len(batch[1]) == 16 else 4), batch[1]
 
     with pytest.raises(
-        ConfshiftError, match=r"4 logits of torch.float32 after 96 samples with 3 of torch.float32"
+        ConfshiftError, match=r"4 logits of torch.float32 a row, after 96 rows with 3 of torch.float32"
     ):
         inspect(make_model(), make_loader(), run=run, forward=forward)
 

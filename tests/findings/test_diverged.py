@@ -154,7 +154,7 @@ def two_runs(**epochs):
 
 def test_of_two_runs_the_one_that_diverged_is_named():
     story = two_runs()
-    said = "second run diverged at epoch 6: the answers are then no better than a guess."
+    said = "The second run diverged at epoch 6: the answers are then no better than a guess."
     assert story.answer.remarks[0] == said
     verdicts = {finding.code: finding.verdict for finding in story.findings}
     assert story.comparison.after.epoch < 6
