@@ -59,12 +59,15 @@ class Page(HTMLParser):
         return " ".join(" ".join(self.all_text).split())
 
     def json(self, identity):
-        """Parse an embedded JSON text; NaN and Infinity are no JSON."""
+        """Parse a packed JSON text; NaN and Infinity are not JSON."""
 
         def refuse(constant):
             raise AssertionError(f"{constant} in {identity}")
 
-        return json.loads(self.texts[identity], parse_constant=refuse)
+        return json.loads(self._unpack(identity), parse_constant=refuse)
 
     def array(self, identity, dtype):
-        return np.frombuffer(gzip.decompress(base64.b64decode(self.texts[identity])), dtype)
+        return np.frombuffer(self._unpack(identity), dtype)
+
+    def _unpack(self, identity):
+        return gzip.decompress(base64.b64decode(self.texts[identity]))

@@ -164,14 +164,28 @@ def test_nothing_is_loaded_from_anywhere(parsed):
     assert "unsafe-eval" not in policy
 
 
-def test_only_the_two_programs_of_the_page_may_run(page, parsed):
+def test_only_the_three_programs_of_the_page_may_run(page, parsed):
     policy = next(one["content"] for _, one in parsed.elements if "http-equiv" in one)
     (sources,) = re.findall(r"script-src ([^;]*);", policy)
     programs = re.findall(r"<script>(.*?)</script>", page.html, re.DOTALL)
     digests = [hashlib.sha256(program.encode("utf-8")).digest() for program in programs]
     assert sources.split() == [f"'sha256-{base64.b64encode(one).decode()}'" for one in digests]
-    assert len(programs) == 2
+    assert len(programs) == 3
     assert "\r" not in "".join(programs)  # a browser would make it a line feed, and another digest
+
+
+def test_every_part_of_the_page_keeps_to_its_room(page):
+    """Together they leave the page of the demo, with its images, below two million bytes."""
+    parts = {
+        "programs": (r"<script>.*?</script>", 960_000),
+        "style": (r"<style>.*?</style>", 17_000),
+        "pictures": (r"<svg.*?</svg>", 57_000),
+        "data": (r'<script[^>]* id="data">.*?</script>', 31_000),
+        "samples": (r'<script[^>]* id="sample-data">.*?</script>', 2_000),
+    }
+    for name, (pattern, room) in parts.items():
+        assert room / 2 < sum(map(len, re.findall(pattern, page.html, re.DOTALL))) <= room, name
+    assert len(page.html) <= 1_160_000
 
 
 def test_text_that_is_not_unicode_is_shown_with_a_replacement(make_run, tmp_path):
@@ -228,7 +242,7 @@ def test_hostile_names_stay_text(hostile_page):
     parsed = Page(hostile_page.html)
     assert not parsed.misnested
     assert parsed.count("img") == 0
-    assert parsed.count("script") == 2 + 5 + 2  # data, arrays, programs
+    assert parsed.count("script") == 2 + 5 + 3  # data, arrays, programs
     assert not [name for _, attributes in parsed.elements for name in attributes if name.startswith("on")]
     for name in (*HOSTILE_NAMES, HOSTILE_TITLE):
         assert name in "".join(parsed.all_text)

@@ -165,7 +165,7 @@ def test_the_address_restores_the_choice(visit):
     visit.wait("return document.body.dataset.shown", "2,5")
     assert visit.chosen() == [2, 5]
     visit.open("#A=99&B=-1")
-    assert visit.chosen() == visit.run("return JSON.parse(document.querySelector('#data').textContent).pair")
+    assert visit.chosen() == visit.run("return window.confshift.pairs.data.pair")
 
 
 def test_a_link_inside_the_page_keeps_the_address(visit):

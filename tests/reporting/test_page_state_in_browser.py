@@ -57,7 +57,7 @@ def without_scripts(browser, path):
 
 
 def pair_of(visit):
-    return visit.run("return JSON.parse(document.querySelector('#data').textContent).pair")
+    return visit.run("return window.confshift.pairs.data.pair")
 
 
 def hash_of(pair):

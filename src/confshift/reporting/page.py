@@ -35,6 +35,7 @@ MAX_BYTES = 8_000_000
 #: A page holds fewer samples than this one by one at any size.
 _FEWEST_SAMPLES = 100
 _STYLE = "style.css"
+_FIRST_SCRIPT = "colours.js"
 _SCRIPTS = ("format.js", "pairs.js", "rows.js", "state.js", "charts.js", "page.js", "follow.js", "app.js")
 
 
@@ -175,7 +176,8 @@ def _page(story: Story, reload: float | None) -> str:
     content = {
         **contents(story),
         "style": style,
-        "programs": programs,
+        "first_program": programs[0],
+        "programs": programs[1:],
         "script_sources": policy,
         "reload": reload,
     }
@@ -203,17 +205,20 @@ def _environment() -> Environment:
     )
 
 
-def _assets() -> tuple[str, str, str]:
-    """Return the style sheet and the two programs of a page: Vega, and the page's own script."""
+def _assets() -> tuple[str, str, str, str]:
+    """Return the style sheet and the programs of a page: the first, Vega, and the script of the page."""
     folder = files("confshift.reporting") / "assets"
-    style, *scripts = ((folder / name).read_text(encoding="utf-8") for name in (_STYLE, *_SCRIPTS))
-    return style, _program(vega_bundle()), _program('"use strict";\n' + "\n".join(scripts))
+    names = (_STYLE, _FIRST_SCRIPT, *_SCRIPTS)
+    style, first, *scripts = ((folder / name).read_text(encoding="utf-8") for name in names)
+    strict = ('"use strict";\n' + text for text in (first, "\n".join(scripts)))
+    first, script = map(_program, strict)
+    return style, first, _program(vega_bundle()), script
 
 
 def _program(text: str) -> str:
-    """Make a program safe inside a script element: nothing in it may end the element."""
+    """Make a program safe inside a script element: nothing in it may end the element. It may wait."""
     safe = text.replace("</script", "<\\/script").replace("<!--", "<\\!--")
-    return f"(() => {{ {safe}\n}})();"
+    return f"(async () => {{ {safe}\n}})();"
 
 
 def _script_source(program: str) -> str:

@@ -305,8 +305,12 @@ def select_samples(changes: NDArray[np.float64], *, limit: int, seed: int = 0) -
 
 def pack(values: NDArray[Any]) -> str:
     """Write an array's bytes, little-endian, gzipped, as base64."""
-    little = np.ascontiguousarray(values, dtype=values.dtype.newbyteorder("<"))
-    return base64.b64encode(gzip.compress(little.tobytes(), 6, mtime=0)).decode("ascii")
+    return pack_bytes(np.ascontiguousarray(values, dtype=values.dtype.newbyteorder("<")).tobytes())
+
+
+def pack_bytes(content: bytes) -> str:
+    """Gzip bytes and write them as base64, which can't end the script element that holds them."""
+    return base64.b64encode(gzip.compress(content, 6, mtime=0)).decode("ascii")
 
 
 def pack_losses(panel: Panel, positions: NDArray[np.intp]) -> tuple[str, float]:

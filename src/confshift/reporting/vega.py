@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -210,6 +211,8 @@ def _reason(process: subprocess.CompletedProcess[bytes]) -> str:
 
 
 Specs = Mapping[str, dict[str, Any]]
+#: The font of a text, which the page gives to all.
+_FONT = re.compile(r' font-family="[^"]*"')
 
 
 def compiled(specs: Specs) -> dict[str, dict[str, Any]]:
@@ -231,4 +234,6 @@ def pictures(specs: Specs, tables: Mapping[str, pd.DataFrame], *, paired: bool) 
         if spec and chart.still and (paired or not chart.pair_only):
             specs_with_data[chart.name] = {**spec, "width": chart.still}
     svgs = to_svg(list(specs_with_data.values()), tables)
-    return {name: svg[svg.index("<svg") :] for name, svg in zip(specs_with_data, svgs, strict=True)}
+    return {
+        name: _FONT.sub("", svg[svg.index("<svg") :]) for name, svg in zip(specs_with_data, svgs, strict=True)
+    }

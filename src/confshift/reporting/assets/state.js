@@ -1,7 +1,7 @@
 // State that the rest of the script shares: the data, the page's elements, the current choice.
 
-const embedded = id => JSON.parse(document.getElementById(id).textContent);
-const data = {...embedded("data"), samples: embedded("sample-data")};
+const [aboutPairs, aboutSamples] = await Promise.all(["data", "sample-data"].map(id => unpack(id).json()));
+const data = {...aboutPairs, samples: aboutSamples};
 const pairs = new Pairs(data), views = new Views(pairs);
 const charts = new Map();  // by figure id: {figure, view, rows: by table, as drawn; drawn: the state that they belong to}
 const find = (selector, root = document) => root.querySelector(selector);
