@@ -5,10 +5,13 @@ from __future__ import annotations
 from decimal import Decimal
 from itertools import combinations, pairwise
 
+import numpy as np
 import pytest
 from visiting import Visit, messages
 
+from confshift.checkpoint import Checkpoint
 from confshift.findings.wording import shares_and_change
+from confshift.predictions import Predictions
 from confshift.reporting.page import report
 
 pytestmark = pytest.mark.browser
@@ -56,6 +59,40 @@ def test_the_first_screen_needs_no_scrolling(opened, like_the_demo):
     assert like_the_demo.answer.steps
     assert sum(finding.severity == "problem" for finding in like_the_demo.findings) >= 2
     assert max(bottom for _, bottom in opened.run(PLACES, PARTS)) <= 800
+
+
+LONG = "a run whose name has many words, of the second of May, with a rate of 0.0003 and smoothed labels"
+
+
+@pytest.fixture(scope="module")
+def spoiled_runs(make_logits):
+    """Return a run with outputs that are not finite and one that also has infinite losses, late in each."""
+    logits, targets = make_logits(400, 6, 14, churn=0.05)
+    logits[9:, ::3] = np.nan
+    zeros = np.arange(1, 400, 60)
+    infinite = logits.copy()
+    infinite[11:, zeros, targets[zeros]] = -np.inf
+    names = [f"n{number}, a name that is rather long" for number in range(6)]
+    return [
+        [
+            Checkpoint.from_predictions(Predictions(one, targets, class_names=names), epoch=epoch)
+            for epoch, one in enumerate(part)
+        ]
+        for part in (infinite, infinite[::-1])
+    ]
+
+
+@pytest.mark.parametrize("is_pair", [False, True])
+def test_several_remarks_are_in_sight_on_the_first_screen(browser, sized, tmp_path, spoiled_runs, is_pair):
+    sized(1280, 800)
+    run, other = spoiled_runs
+    more = {"other": other, "before": 13, "after": 0} if is_pair else {"title": LONG}
+    made = report(run, tmp_path / "page.html", **more)
+    visit = Visit(browser, made.path).open()
+    assert len(made.answer.remarks) >= 3
+    shown = browser.find_element("css selector", "header").text
+    assert all(remark in shown for remark in made.answer.remarks)
+    assert visit.end_of_first_screen() <= 800
 
 
 def test_on_a_phone_its_parts_follow_in_the_order_of_reading(browser, sized, like_the_demo):

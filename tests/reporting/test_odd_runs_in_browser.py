@@ -58,15 +58,6 @@ def odd_runs(make_logits):
     }
 
 
-#: Choose one pair after the other; numbers and rows are ready before the charts are.
-ALL_PAIRS = """
-    return arguments[0].map(([before, after]) => {
-      window.confshift.choose({before, after});
-      const tables = ['history_total', 'class_totals', 'class_cells'];
-      const rows = tables.map(name => [name, window.confshift.rows(name)]);
-      return {values: window.confshift.values(), ...Object.fromEntries(rows)};
-    });
-"""
 NAMES = (
     "ties in rounding",
     "samples without a loss",
@@ -78,6 +69,25 @@ NAMES = (
     "no mistakes",
     "nothing but mistakes",
 )
+
+
+@pytest.fixture(scope="module", params=NAMES)
+def opened(browser, tmp_path_factory, odd_runs, request):
+    """Return the page of an odd run, opened, and the run."""
+    run, path = odd_runs[request.param], tmp_path_factory.mktemp("odd") / "odd.html"
+    browser.set_window_size(1280, 1000)
+    return Visit(browser, report(run, path).path).open(), run
+
+
+#: Choose one pair after the other; numbers and rows are ready before the charts are.
+ALL_PAIRS = """
+    return arguments[0].map(([before, after]) => {
+      window.confshift.choose({before, after});
+      const tables = ['history_total', 'class_totals', 'class_cells'];
+      const rows = tables.map(name => [name, window.confshift.rows(name)]);
+      return {values: window.confshift.values(), ...Object.fromEntries(rows)};
+    });
+"""
 
 
 #: Numbers that the script looks up; it adds up the others from losses stored in 16 bits.
@@ -103,10 +113,12 @@ def without_numbers(text):
     return re.sub(r"[+−]?[\d.,]+(?: %)?|\?|–|∞", "#", text)
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_every_pair_has_the_numbers_of_python_and_adds_up(browser, tmp_path, odd_runs, name):
-    run = odd_runs[name]
-    visit = Visit(browser, report(run).save(tmp_path / "odd.html").path).open()
+def test_the_first_screen_of_an_odd_run_needs_no_scrolling(opened):
+    assert opened[0].end_of_first_screen() <= 800
+
+
+def test_every_pair_has_the_numbers_of_python_and_adds_up(opened):
+    visit, run = opened
     scored = [place for place, one in enumerate(run) if np.isfinite(one.scores.loss).any()]
     pairs = list(combinations(scored, 2))
     found = visit.run(ALL_PAIRS, pairs)
@@ -128,7 +140,7 @@ def test_every_pair_has_the_numbers_of_python_and_adds_up(browser, tmp_path, odd
         assert shown["N"] == expected["up_samples"] + expected["down_samples"] + unchanged(run, before, after)
         check_sums(tables, run[after].epoch)
     visit.choose(scored[0], scored[-1])
-    assert not messages(browser)
+    assert not messages(visit.browser)
 
 
 def unchanged(run, before, after):

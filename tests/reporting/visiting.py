@@ -101,6 +101,14 @@ class Visit:
             "return ['A', 'B'].map(side => Number(document.querySelector(`#epoch-${side}`).value))"
         )
 
+    def end_of_first_screen(self):
+        """Return how far down the first screen reaches, in pixels."""
+        parts = "'header > *, .three, .bar, .first > section'"
+        return self.run(
+            f"return Math.max(...Array.from(document.querySelectorAll({parts}), "
+            "one => one.getBoundingClientRect().bottom + scrollY))"
+        )
+
     def readings(self):
         script = "return Array.from(document.querySelectorAll('[data-reading]'), one => one.textContent)"
         return self.run(script)
