@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from hostile_names import HOSTILE_NAMES
 from PIL import Image
-from reading_pages import Page
 from visiting import CATCH_DOWNLOAD, Visit, messages, requests
 
 from confshift.analysis.comparison import compare
@@ -23,6 +22,7 @@ from confshift.reporting.page import report
 from confshift.reporting.pair_tables import paper_tables, shown_classes
 from confshift.reporting.pair_values import pair_values
 from confshift.reporting.vega import to_png
+from reading_pages import Page
 
 pytestmark = pytest.mark.browser
 

@@ -9,13 +9,13 @@ import time
 
 import numpy as np
 import pytest
-from reading_pages import Page
 from visiting import CATCH_DOWNLOAD, PATIENCE, Visit, messages
 
 from confshift.checkpoint import Checkpoint
 from confshift.predictions import Predictions
 from confshift.reporting import template_context
 from confshift.reporting.page import report
+from reading_pages import Page
 
 pytestmark = pytest.mark.browser
 

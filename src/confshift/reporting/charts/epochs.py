@@ -210,7 +210,7 @@ CHARTS = (
         "Loss over epochs",
         "top",
         loss_chart,
-        150,
+        135,
         source="epochs",
         note="Bands: 95 % intervals. Grey: from A to B.",
         variant="span",
