@@ -9,11 +9,11 @@ import io
 import numpy as np
 import pytest
 from PIL import Image
-from reading_pages import Page
 
 from confshift.errors import ConfshiftError
 from confshift.reporting.page import report
 from confshift.reporting.thumbnails import TILE, show_inputs
+from reading_pages import Page
 
 RED = np.zeros((20, 10, 3), np.uint8) + np.array([255, 0, 0], np.uint8)
 
