@@ -15,8 +15,8 @@ from numpy.typing import ArrayLike
 from confshift.checkpoint import Checkpoint
 from confshift.collection.buffers import Rows
 from confshift.collection.destination import Destination
-from confshift.collection.evaluation import OUTPUTS, Evaluation
-from confshift.collection.loaders import class_names_of, shard_of, warn_of_dropped, warn_of_missing
+from confshift.collection.evaluation import Evaluation, check_outputs
+from confshift.collection.loaders import class_names_of, is_shard, warn_of_dropped, warn_of_missing
 from confshift.collection.outputs import Source
 from confshift.collection.place import place_of
 from confshift.collection.ranks import rank_and_size
@@ -108,13 +108,14 @@ class Collector:
                 "rank adds all)"
             )
 
-        def destination() -> Destination | None:
-            if outputs not in OUTPUTS:
-                raise ConfshiftError(f"outputs={outputs!r}: pass 'logits' or 'probabilities'")
-            return None if rank_and_size()[0] else Destination(run, split=split, epoch=epoch, strict=strict)
-
-        shared = shard_of(loader)[1] > 1 if sharded is None else sharded
-        self._place = place_of(destination, split=split, epoch=epoch, shared=shared, timeout=timeout)
+        self._place = place_of(
+            lambda: check_outputs(outputs),
+            lambda: Destination(run, split=split, epoch=epoch, strict=strict),
+            split=split,
+            epoch=epoch,
+            shared=is_shard(loader) if sharded is None else sharded,
+            timeout=timeout,
+        )
         self._split = split
         self._loader = loader
         self._reading = outputs, class_names, ignore_index
@@ -169,7 +170,7 @@ class Collector:
                 raise ConfshiftError(f"sample_ids has shape {ids.shape} for {rows} rows; expected ({rows},)")
             self._ids.append(ids)
         elif self._sampled is not None:
-            if not self._sampled.is_watched:
+            if not self._sampled.has_begun:
                 raise ConfshiftError(
                     "the loop did not begin to iterate over loader= after this collector was made; make it "
                     "before the loop, with the loop's own loader, or pass sample_ids= with each batch"

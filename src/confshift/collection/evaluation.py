@@ -14,8 +14,7 @@ from confshift.collection.buffers import Rows
 from confshift.errors import ConfshiftError
 from confshift.predictions import Predictions
 
-#: What a model may return.
-OUTPUTS = ("logits", "probabilities")
+_OUTPUTS = ("logits", "probabilities")
 #: Copies of a sample that ranks have padded with agree to this, relative to the largest logit of the row.
 _TOLERANCE = 1e-5
 
@@ -76,6 +75,12 @@ class Evaluation:
             shares = torch.from_numpy(logits).bfloat16() if half else logits
             return Predictions.from_probabilities(shares, self.targets, **options)
         return Predictions(logits, self.targets, **options, source_dtype="bfloat16" if half else None)
+
+
+def check_outputs(outputs: Any) -> None:
+    """Refuse what does not say what a model returns."""
+    if outputs not in _OUTPUTS:
+        raise ConfshiftError(f"outputs={outputs!r}: pass 'logits' or 'probabilities'")
 
 
 def together(shards: Sequence[Evaluation]) -> tuple[Evaluation, int]:

@@ -19,13 +19,13 @@ from confshift.checkpoint import Checkpoint
 from confshift.collection.batches import Reader, unwrapped
 from confshift.collection.buffers import Rows
 from confshift.collection.destination import Destination
-from confshift.collection.evaluation import OUTPUTS, Evaluation
+from confshift.collection.evaluation import Evaluation, check_outputs
 from confshift.collection.guards import undisturbed
 from confshift.collection.interrupts import Interrupts
 from confshift.collection.loaders import (
     batch_count,
     class_names_of,
-    shard_of,
+    is_shard,
     warn_of_dropped,
     warn_of_missing,
     warn_of_shard,
@@ -33,7 +33,6 @@ from confshift.collection.loaders import (
 from confshift.collection.model_checks import check_model
 from confshift.collection.place import place_of
 from confshift.collection.random_states import modules_in
-from confshift.collection.ranks import rank_and_size
 from confshift.collection.sample_checks import check_samples
 from confshift.collection.sample_ids import IdSource, UnevenBatchError, identified
 from confshift.errors import ConfshiftError
@@ -125,16 +124,15 @@ def inspect(
         For what can't be used or paired with the checkpoints before. Errors of the model or the loader are
         raised as they are, those of the model with a note that shows its arguments.
     """
-
-    def destination() -> Destination | None:
-        """Refuse here, before the pass, what can't be used."""
-        _check_arguments(model, loader, outputs, metadata=metadata, logged=logged)
-        if rank_and_size()[0]:
-            return None
-        return Destination(run, split=split, epoch=epoch, strict=strict, model=unwrapped(model))
-
-    is_shard = shard_of(loader)[1] > 1
-    place = place_of(destination, split=split, epoch=epoch, shared=is_shard, timeout=timeout)
+    # What can't be used is refused here, before the pass.
+    place = place_of(
+        lambda: _check_arguments(model, loader, outputs, metadata=metadata, logged=logged),
+        lambda: Destination(run, split=split, epoch=epoch, strict=strict, model=unwrapped(model)),
+        split=split,
+        epoch=epoch,
+        shared=is_shard(loader),
+        timeout=timeout,
+    )
     warn_of_dropped(loader, run=place.path, split=split)
     warn_of_shard(loader, run=place.path, split=split, is_joined=place.is_shared)
     listed = class_names_of(loader) if class_names is None else listed_names(class_names)
@@ -153,8 +151,7 @@ def inspect(
     def read(evaluation: Evaluation) -> Predictions:
         if sample_ids is None:
             warn_of_missing(loader, evaluation.ids, run=place.path, split=split)
-        classes = evaluation.logits.shape[1]
-        names = class_names_of(loader, classes) if class_names is None else class_names
+        names = class_names_of(loader, evaluation.logits.shape[1]) if class_names is None else class_names
         return evaluation.predictions(outputs, names, ignore_index)
 
     return place.save(evaluate, read, metadata=metadata, logged=logged)
@@ -174,8 +171,7 @@ def _check_arguments(model: Any, loader: Any, outputs: str, **notes: Any) -> Non
             f"loader is a {type(loader).__name__} of {len(loader)} DataLoaders; inspect each of them, with a "
             "split= of its own: inspect(model, loader[...], split='val2', ...)"
         )
-    if outputs not in OUTPUTS:
-        raise ConfshiftError(f"outputs={outputs!r}: pass 'logits' or 'probabilities'")
+    check_outputs(outputs)
     for name, value in notes.items():
         plain(name, value)
     if any(nn.parameter.is_lazy(parameter) for parameter in model.parameters()):

@@ -78,6 +78,11 @@ def shard_of(loader: Any) -> tuple[Any, int]:
     return next(((part, ranks) for part in parts if (ranks := _ranks_of(part)) > 1), (None, 1))
 
 
+def is_shard(loader: Any) -> bool:
+    """Tell whether a loader gives the samples of one of several ranks."""
+    return shard_of(loader)[1] > 1
+
+
 def warn_of_shard(loader: Any, *, run: str, split: str, is_joined: bool = False) -> None:
     """Warn, once for each run and split, that a loader gives one rank's part of the samples, not joined."""
     part, ranks = shard_of(loader)

@@ -45,7 +45,8 @@ class Place(Protocol):
 
 
 def place_of(
-    destination: Callable[[], Destination | None],
+    check: Callable[[], object],
+    destination: Callable[[], Destination],
     *,
     split: str,
     epoch: float | None,
@@ -59,8 +60,10 @@ def place_of(
 
     Parameters
     ----------
+    check : callable
+        Refuses bad arguments, on every rank.
     destination : callable
-        Refuses bad arguments, and returns the destination in the run; on other ranks than 0, None.
+        Returns the destination in the run, on rank 0.
     split : str
     epoch : float or None
     shared : bool
@@ -75,9 +78,14 @@ def place_of(
     """
     _check_timeout(timeout)
     rank, size = rank_and_size()
+
+    def opened() -> Destination | None:
+        check()
+        return None if rank else destination()
+
     if shared and size > 1:
-        return _Shared(destination, split=split, timeout=timeout)
-    found = destination()
+        return _Shared(opened, split=split, timeout=timeout)
+    found = opened()
     return _Alone(found) if found is not None else _Bystander(split, epoch, f"rank {rank} of {size}")
 
 

@@ -253,7 +253,7 @@ class SampledIds:
         )
 
     @property
-    def is_watched(self) -> bool:
+    def has_begun(self) -> bool:
         """Whether the loader was iterated over, and asked its sampler."""
         return self._record.handed_out is not None
 

@@ -14,7 +14,7 @@ import confshift
 from confshift.checkpoint import Checkpoint
 from confshift.collection.collector import Collector
 from confshift.collection.destination import open_run
-from confshift.collection.loaders import shard_of
+from confshift.collection.loaders import is_shard
 from confshift.collection.ranks import rank_and_size
 from confshift.collection.sample_ids import sequential_ids
 from confshift.errors import ConfshiftError
@@ -116,7 +116,7 @@ class Door:
             self._warn(reason)
             checkpoint = confshift.inspect(model, loader, forward=forward, **place, **notes)
         else:
-            collector = Sampled(**place, sharded=shard_of(loader)[1] > 1)
+            collector = Sampled(**place, sharded=is_shard(loader))
             for (logits, targets), own in _paired(batches, ids or []):
                 collector.add(logits, targets, sample_ids=own)
             checkpoint = collector.save(**notes)
@@ -130,8 +130,14 @@ class Door:
 
     def finish(self) -> None:
         """Write the page, on the first rank."""
-        if self._report is not None and self._saved and rank_and_size()[0] == 0:
-            confshift.report(open_run(self._run), self._report)
+        if self._report is not None and self._saved:
+            write_page(self._run, self._report)
+
+
+def write_page(run: Run | os.PathLike[str] | str | None, report: os.PathLike[str] | str) -> None:
+    """Write the page of a run, on the first rank."""
+    if rank_and_size()[0] == 0:
+        confshift.report(open_run(run), report)
 
 
 def metrics_of(checkpoint: Checkpoint, prefix: str = "confshift/") -> dict[str, float]:

@@ -7,10 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import confshift
-from confshift.collection.destination import open_run
-from confshift.collection.ranks import rank_and_size
 from confshift.errors import ConfshiftError
-from confshift.integrations.door import metrics_of
+from confshift.integrations.door import metrics_of, write_page
 from confshift.storage.run import Run
 
 try:
@@ -94,5 +92,5 @@ class ConfshiftHandler:
         evaluator.state.metrics |= metrics_of(checkpoint)
 
     def _write(self, trainer: Engine, report: Any) -> None:
-        if self._saved and rank_and_size()[0] == 0:
-            confshift.report(open_run(self._run), report)
+        if self._saved:
+            write_page(self._run, report)

@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import confshift
-from confshift.collection.destination import open_run
 from confshift.errors import ConfshiftError
-from confshift.integrations.door import metrics_of
+from confshift.integrations.door import metrics_of, write_page
 from confshift.storage.run import Run
 
 try:
@@ -99,7 +98,7 @@ class ConfshiftCallback(keras.callbacks.Callback):  # type: ignore[misc]
         """Leave the model as it was, and write the page."""
         self.model.__dict__.pop("compute_loss", None)
         if self._report is not None and self._has_saved:
-            confshift.report(open_run(self._run), self._report)
+            write_page(self._run, self._report)
 
 
 def _declared(loss: Any) -> tuple[bool, str]:
