@@ -108,7 +108,7 @@ def test_epochs_without_one_sample_in_common_have_no_verdict():
 @pytest.mark.parametrize("form", [list, np.array, pd.Series, lambda labels: dict(enumerate(labels))])
 def test_groups_may_be_labels_in_order_or_by_sample_id(panel, rise, form):
     labels = [f"patient {number // 6}" for number in range(300)]
-    found = judge(panel, groups=form(labels)).rise
+    found = judge(stack(panel.checkpoints, groups=form(labels))).rise
     assert (found["units"] == 50).all()
     assert (found["samples"] == 300).all()
     assert found.loc["loss", "amount"] == rise.loc["loss", "amount"]
@@ -117,7 +117,7 @@ def test_groups_may_be_labels_in_order_or_by_sample_id(panel, rise, form):
 def test_groups_of_samples_left_out_are_left_out_too(logits):
     broken = logits[0].copy()
     broken[7, :12] = np.nan
-    found = judge(stack(checkpoints(broken, logits[1])), groups=np.arange(300) // 6).rise
+    found = judge(stack(checkpoints(broken, logits[1]), groups=np.arange(300) // 6)).rise
     assert (found["units"] == 48).all()
 
 
@@ -133,7 +133,7 @@ def test_groups_of_samples_left_out_are_left_out_too(logits):
 )
 def test_what_cannot_be_used_is_refused_with_the_remedy(panel, options, words):
     with pytest.raises(ConfshiftError, match=words):
-        judge(panel, **options)
+        summarize(panel.checkpoints, **options)
 
 
 def test_asked_at_every_epoch_the_verdict_is_more_reluctant(panel, rise):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -88,7 +90,7 @@ def test_the_epoch_to_keep_is_that_of_the_rule_written_as_loops(seed, samples, g
 
 def kept_with(history, codes):
     """Return what is kept where the samples with one code err together."""
-    return keep(history.main, history.table, history.best.loc["accuracy", "epoch"], codes=codes)
+    return keep(replace(history.main, codes=codes), history.table, history.best.loc["accuracy", "epoch"])
 
 
 def kept_of(logits, targets):

@@ -267,7 +267,9 @@ def test_what_is_lost_since_the_same_phase_is_held_against_what_was_learned():
     assert row["share_of_fall"] > 0.1
     assert table["certain"].all()
     pair = np.arange(800) // 400
-    assert not at_the_last_rate(panel, pair).loc["refinement_loss", "certain"]  # two groups are no evidence
+    assert not at_the_last_rate(replace(panel, codes=pair)).loc[
+        "refinement_loss", "certain"
+    ]  # two groups are no evidence
 
 
 @pytest.mark.parametrize("rates", [RATES[:4], [0.1] * 12, [None] * 12, [0.1, None, None] * 4])

@@ -10,6 +10,7 @@ from scipy.special import log_softmax
 
 from confshift.analysis.comparison import compare
 from confshift.analysis.history import summarize
+from confshift.analysis.panel import stack
 from confshift.analysis.rise import judge
 from confshift.analysis.series import STATUSES
 from confshift.checkpoint import Checkpoint
@@ -589,7 +590,7 @@ def test_diagnose_begins_with_the_rise_and_ends_with_nothing_unsaid(growing):
 def test_diagnose_passes_groups_and_looks_on(growing):
     groups = np.arange(400) // 4
     found = diagnose(growing, groups=groups, looks="every epoch")[0].evidence
-    expected = judge(growing.main, groups=groups, looks="every epoch").rise.loc[["loss"]]
+    expected = judge(stack(growing.main.checkpoints, groups=groups), looks="every epoch").rise.loc[["loss"]]
     pd.testing.assert_frame_equal(found, expected)
     assert found.loc["loss", "units"] == 100
 
@@ -598,12 +599,17 @@ def test_a_history_that_was_told_how_the_question_is_asked_answers_it_so(growing
     groups = np.arange(400) // 4
     checkpoints = growing.main.checkpoints
     told = summarize(checkpoints, looks="every epoch", groups=groups)
-    expected = judge(growing.main, groups=groups, looks="every epoch")
+    expected = judge(stack(growing.main.checkpoints, groups=groups), looks="every epoch")
     pd.testing.assert_frame_equal(told.rise, expected.rise)
     pd.testing.assert_frame_equal(told.candidates, expected.candidates)
     assert str(diagnose(told)[0]) == str(diagnose(growing, groups=groups, looks="every epoch")[0])
     assert str(diagnose(told)[0]) != str(diagnose(growing)[0])
     assert str(diagnose(told, looks="once", groups=groups)[0]) == str(diagnose(growing, groups=groups)[0])
+
+
+def test_other_looks_leave_the_groups_of_a_history_as_they_are(growing):
+    told = summarize(growing.main.checkpoints, groups=np.arange(400) // 4)
+    assert diagnose(told, looks="every epoch")[0].evidence.loc["loss", "units"] == 100
 
 
 def test_looks_of_zero_are_not_taken_for_no_answer(growing):

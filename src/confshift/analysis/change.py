@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from confshift.analysis.grouping import Codes
 from confshift.analysis.panel import Panel
 from confshift.analysis.significance import Interval, accuracy_interval, paired_interval
 from confshift.checkpoint import Checkpoint
@@ -23,8 +22,6 @@ def change_of(
     after: Checkpoint,
     panel: Panel,
     answered: Panel,
-    *,
-    codes: tuple[Codes | None, Codes | None] = (None, None),
 ) -> pd.DataFrame:
     """Return the table `Comparison.change`.
 
@@ -33,8 +30,6 @@ def change_of(
     before, after : Checkpoint
     panel, answered : Panel
         Both sides in this order, over the samples with a finite loss on both, and with an answer on both.
-    codes : tuple of ndarray of int or None
-        The groups of the samples of both.
     """
     quantities: dict[str, tuple[NDArray[Any], str]] = {
         "loss": (panel.loss, "nats"),
@@ -50,8 +45,11 @@ def change_of(
         "scale_loss": (panel.scale, "nats"),
         "balance_loss": (panel.balance, "nats"),
     }
-    rows = {name: _change_row(*quantities[name], codes[name in _OVER_ANSWERED]) for name in quantities}
-    low, high = accuracy_interval(answered.correct, codes[True])
+    rows = {
+        name: _change_row(answered if name in _OVER_ANSWERED else panel, *quantities[name])
+        for name in quantities
+    }
+    low, high = accuracy_interval(answered.correct, answered.codes)
     if np.array_equal(*answered.correct) and panel.same_losses(0, 1):  # no answer can ever switch
         low = high = 0.0
     rows["accuracy"] |= {"change_low": low, "change_high": high}
@@ -78,9 +76,9 @@ def _temperature_terms(sides: tuple[Checkpoint, Checkpoint], panel: Panel) -> ND
     return np.stack(terms)
 
 
-def _change_row(values: NDArray[Any], unit: str, codes: Codes | None) -> dict[str, Any]:
+def _change_row(panel: Panel, values: NDArray[Any], unit: str) -> dict[str, Any]:
     differences = values[1] - values[0]
-    interval: Interval = paired_interval(differences, codes=codes)
+    interval: Interval = paired_interval(differences, codes=panel.codes)
     before, after = values.mean(axis=1)
     return {
         "before": float(before),
@@ -91,7 +89,7 @@ def _change_row(values: NDArray[Any], unit: str, codes: Codes | None) -> dict[st
         "change_high": interval.high,
         "unit": unit,
         "samples": values.shape[1],
-        "units": values.shape[1] if codes is None else len(np.unique(codes)),
+        "units": panel.units,
     }
 
 

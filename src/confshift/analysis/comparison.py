@@ -15,7 +15,7 @@ from confshift.analysis import competitors, decomposition, reliability
 from confshift.analysis.causes.class_bias import ClassBias, class_bias_test
 from confshift.analysis.change import change_of
 from confshift.analysis.competitors import Pairs
-from confshift.analysis.grouping import Codes, Groups, group_codes, mean_error, second_half
+from confshift.analysis.grouping import Groups, mean_error, second_half
 from confshift.analysis.panel import Panel, stack
 from confshift.analysis.significance import Interval, Switches, mcnemar, paired_interval
 from confshift.checkpoint import Checkpoint
@@ -37,9 +37,7 @@ class Comparison:
     ----------
     before, after : Checkpoint
     whole : Panel
-        All samples, both sides.
-    codes : ndarray of int, shape (N,), or None
-        The group of each of these samples, where those of a group err together.
+        All samples, both sides, and the groups that they are in.
 
     Notes
     -----
@@ -53,7 +51,6 @@ class Comparison:
     before: Checkpoint
     after: Checkpoint
     whole: Panel
-    codes: Codes | None = None
 
     def __repr__(self) -> str:
         return (
@@ -106,17 +103,11 @@ class Comparison:
         it is best. With groups, Hall's interval is over their means, and each answer that switched counts for
         less; see `grouping.counted_share`.
         """
-        codes = self._codes_of(self.panel), self._codes_of(self.answered)
-        return change_of(self.before, self.after, self.panel, self.answered, codes=codes)
-
-    def _codes_of(self, part: Panel) -> Codes | None:
-        if self.codes is None or part is self.whole:
-            return self.codes
-        return self.codes[np.isin(self.whole.sample_ids, part.sample_ids, assume_unique=True)]
+        return change_of(self.before, self.after, self.panel, self.answered)
 
     def interval(self, differences: NDArray[np.float64]) -> Interval:
         """Return the 95 % interval of a mean over the samples in `panel`; by groups where given."""
-        return paired_interval(differences, codes=self._codes_of(self.panel))
+        return paired_interval(differences, codes=self.panel.codes)
 
     def beyond_share(self, part: NDArray[np.float64], share: float) -> Interval:
         """Return the 95 % interval of a part of the change of the loss minus so large a share of the change.
@@ -147,7 +138,7 @@ class Comparison:
     @cached_property
     def cells(self) -> pd.DataFrame:
         """The change by transition and direction, always 12 rows; see `decomposition.cells_of`."""
-        return decomposition.cells_of(self.panel, _BEFORE, _AFTER, self._codes_of(self.panel))
+        return decomposition.cells_of(self.panel, _BEFORE, _AFTER)
 
     @property
     def by_transition(self) -> pd.Series:
@@ -182,7 +173,7 @@ class Comparison:
     @cached_property
     def second_half(self) -> NDArray[np.bool_]:
         """Which samples of `panel` are in the second of two halves; see `grouping.second_half`."""
-        return second_half(self.panel.targets, self._codes_of(self.panel))
+        return second_half(self.panel.targets, self.panel.codes)
 
     @cached_property
     def scale(self) -> pd.DataFrame:
@@ -297,7 +288,7 @@ class Comparison:
     def switches(self) -> Switches:
         """How many samples were learned and forgotten, with McNemar's test; see `significance.mcnemar`."""
         before, after = self.answered.correct
-        return mcnemar(before, after, codes=self._codes_of(self.answered))
+        return mcnemar(before, after, codes=self.answered.codes)
 
     @cached_property
     def class_bias(self) -> ClassBias:
@@ -313,8 +304,7 @@ class Comparison:
         Indexed by side (before, after); columns epoch, gain (the balance loss, in nats), gain_se.
         """
         gains = self.panel.balance
-        codes = self._codes_of(self.panel)
-        se = [mean_error(of_side, codes) for of_side in gains]
+        se = [mean_error(of_side, self.panel.codes) for of_side in gains]
         return pd.DataFrame(
             {"epoch": [self.before.epoch, self.after.epoch], "gain": gains.mean(axis=1), "gain_se": se},
             index=pd.Index(SIDES, name="side"),
@@ -361,9 +351,7 @@ def compare(
     {'hedging': -0.218, 'error_rate': 0.0, 'mistake_cost': 0.667}
     """
     sides = [_as_checkpoint(side) for side in (before, after)]
-    whole = stack(sides)
-    codes = None if groups is None else group_codes(groups, whole.sample_ids)
-    comparison = Comparison(sides[0], sides[1], whole, codes)
+    comparison = Comparison(sides[0], sides[1], stack(sides, groups=groups))
     if not len(comparison.panel.targets):
         raise ConfshiftError(
             "before, after: no sample has a finite loss on both sides; look for NaN in the model's outputs, "

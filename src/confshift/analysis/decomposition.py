@@ -95,27 +95,25 @@ def _codes(panel: Panel, before: int, after: int, change: NDArray[np.float64]) -
     return np.asarray(codes, np.intp)
 
 
-def cells_of(panel: Panel, before: int, after: int, codes: Codes | None = None) -> pd.DataFrame:
+def cells_of(panel: Panel, before: int, after: int) -> pd.DataFrame:
     """Split the change by transition and by the direction of each sample's loss.
 
     Returns
     -------
     DataFrame
         Indexed by transition and direction, always 12 rows. `contribution` in nats with its standard
-        error (by groups where `codes` gives them); `hedge` + `mistake` and `calibration` + `refinement`
+        error (by groups where the panel has them); `hedge` + `mistake` and `calibration` + `refinement`
         each add up to it, `scale` + `balance` to `calibration`;
         `confidence_up_samples` and `confidence_up_contribution`: the part with a higher top
         probability than before (for a wrong sample not the same as a higher loss);
         `same_label_samples`: the part with the same predicted label.
     """
-    return pd.DataFrame(cell_columns(panel, before, after, codes), index=CELLS)
+    return pd.DataFrame(cell_columns(panel, before, after), index=CELLS)
 
 
-def cell_columns(
-    panel: Panel, before: int, after: int, codes: Codes | None = None
-) -> dict[str, NDArray[Any]]:
+def cell_columns(panel: Panel, before: int, after: int) -> dict[str, NDArray[Any]]:
     """Return the columns of `cells_of` as arrays, each of 12 numbers in the order of CELLS."""
-    groups, codes = codes, cell_codes(panel, before, after)
+    codes = cell_codes(panel, before, after)
     samples = len(codes)
     change = panel.loss[after] - panel.loss[before]
 
@@ -131,7 +129,7 @@ def cell_columns(
     return {
         "samples": np.bincount(codes, minlength=len(CELLS)),
         "contribution": contribution,
-        "contribution_se": _contribution_errors(codes, change, groups),
+        "contribution_se": _contribution_errors(codes, change, panel.codes),
         "hedge": mean(panel.hedge[after] - panel.hedge[before]),
         "mistake": mean(panel.mistake[after] - panel.mistake[before]),
         "calibration": mean(panel.calibration[after] - panel.calibration[before]),

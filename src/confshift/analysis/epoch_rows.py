@@ -26,8 +26,9 @@ _MEANS = (
 )
 
 
-def row_of(panel: Panel, position: int, codes: Codes | None = None) -> dict[str, Any]:
+def row_of(panel: Panel, position: int) -> dict[str, Any]:
     """Return one checkpoint's row of `History.table`, without its split; errors by groups where given."""
+    codes = panel.codes
     checkpoint, finite = panel.checkpoints[position], panel.finite[position]
     answered = panel.answered[position]
     correct = panel.correct[position][answered].astype(np.float64)
@@ -61,7 +62,7 @@ def row_of(panel: Panel, position: int, codes: Codes | None = None) -> dict[str,
     row["joint_temperature"] = checkpoint.joint_temperature
     groups = None if codes is None else codes[answered]
     row.update(calibration_errors(confidence, correct, groups)._asdict())
-    row["units"] = len(answered) if codes is None else len(np.unique(codes))
+    row["units"] = panel.units
     row["tied_samples"] = int(checkpoint.measurement.rows["tied"].sum())
     provenance = checkpoint.provenance
     for name in ("ignored_samples", "duplicate_samples", "id_source", "writer"):
@@ -116,29 +117,26 @@ def assemble(parts: list[Part]) -> pd.DataFrame:
 
 
 def cells_table(
-    splits: Iterable[tuple[str, Panel, int, Codes | None]],
+    splits: Iterable[tuple[str, Panel, int]],
 ) -> pd.DataFrame:
-    """Return `History.cells`: of each split its name, panel, the position of its best, and its groups."""
+    """Return `History.cells`: of each split its name, panel, and the position of its best."""
     parts: list[Part] = []
-    for split, panel, best, codes in splits:
+    for split, panel, best in splits:
         if not parts:  # a part that only supplies the columns: a lone checkpoint has nothing to compare with
             parts.append(_cells_part("", "", panel, 0, 0))
         for position in range(len(panel.checkpoints)):
             for against, reference in (("previous", position - 1), ("best", best)):
                 both = panel.finite[reference] & panel.finite[position]
                 if reference >= 0 and reference != position and both.any():
-                    parts.append(_cells_part(split, against, panel, reference, position, codes))
+                    parts.append(_cells_part(split, against, panel, reference, position))
     table = assemble(parts).iloc[len(decomposition.CELLS) :]
     return table.set_index(["split", "against", "epoch", *decomposition.CELLS.names])
 
 
-def _cells_part(
-    split: str, against: str, panel: Panel, reference: int, position: int, codes: Codes | None = None
-) -> Part:
+def _cells_part(split: str, against: str, panel: Panel, reference: int, position: int) -> Part:
     """Return the part of `History.cells` that holds one checkpoint against another."""
     usable = panel.finite[reference] & panel.finite[position]
     keys = {"split": split, "against": against, "epoch": panel.epochs[position]}
     cells = {name: decomposition.CELLS.get_level_values(name) for name in decomposition.CELLS.names}
-    groups = None if codes is None else codes[usable]
-    columns = decomposition.cell_columns(panel.take(usable), reference, position, groups)
+    columns = decomposition.cell_columns(panel.take(usable), reference, position)
     return {**keys, "against_epoch": panel.epochs[reference]}, {**cells, **columns}

@@ -49,10 +49,10 @@ def group_codes(groups: Groups, sample_ids: NDArray[Any]) -> Codes:
     return np.unique(labels, return_inverse=True)[1]
 
 
-def codes_where_named(groups: Groups | None, sample_ids: NDArray[Any]) -> Codes | None:
-    """Return the codes of another split's samples, where `groups` is a mapping that names them all."""
+def where_named(groups: Groups | None, sample_ids: NDArray[Any]) -> Groups | None:
+    """Return the groups of another split's samples: the mapping that names them all, if it is one."""
     is_named = isinstance(groups, (Mapping, pd.Series)) and all(one in groups for one in sample_ids.tolist())
-    return group_codes(groups, sample_ids) if is_named and groups is not None else None
+    return groups if is_named else None
 
 
 def second_half(targets: NDArray[np.int64], codes: Codes | None = None) -> NDArray[np.bool_]:

@@ -19,7 +19,7 @@ from confshift.analysis.causes.divergence import Divergence, divergence_of
 from confshift.analysis.causes.label_noise import fits_at, judge_labels, label_suspects
 from confshift.analysis.causes.learning_rate import at_the_last_rate, learning_rates, rate_drops
 from confshift.analysis.epoch_rows import assemble, cells_table, class_columns, row_of
-from confshift.analysis.grouping import Codes, Groups, codes_where_named, group_codes, mean_error
+from confshift.analysis.grouping import Groups, mean_error, where_named
 from confshift.analysis.pairs import pairs_of
 from confshift.analysis.panel import Panel, stack
 from confshift.analysis.recommendation import (
@@ -44,9 +44,9 @@ class History:
     Attributes
     ----------
     panels : tuple of (str, Panel)
-        The checkpoints of each split, in order of epoch; the main split first.
+        The checkpoints of each split, in order of epoch, and the groups of its samples; the main split first.
     looks, groups
-        How `rise.judge` is to judge; see :func:`summarize`.
+        As :func:`summarize` took them.
     """
 
     panels: tuple[tuple[str, Panel], ...]
@@ -87,7 +87,7 @@ class History:
         `groups` is a mapping that names all of its samples; else samples. ece_null and ecce_p count samples.
         """
         rows = [
-            {"split": split, **row_of(panel, position, self._codes_of(panel))}
+            {"split": split, **row_of(panel, position)}
             for split, panel in self.panels
             for position in range(len(panel.checkpoints))
         ]
@@ -126,10 +126,7 @@ class History:
         Indexed by split, against ("previous" or "best"), epoch, transition, direction; columns
         against_epoch and those of `decomposition.cells_of`.
         """
-        return cells_table(
-            (split, panel, best_position(panel, "loss"), self._codes_of(panel))
-            for split, panel in self.panels
-        )
+        return cells_table((split, panel, best_position(panel, "loss")) for split, panel in self.panels)
 
     @cached_property
     def best(self) -> pd.DataFrame:
@@ -163,7 +160,7 @@ class History:
     @cached_property
     def judgement(self) -> Judgement:
         """`rise` and `candidates`."""
-        return judge(self.main, looks=self.looks, groups=self.groups)
+        return judge(self.main, looks=self.looks)
 
     @property
     def rise(self) -> pd.DataFrame:
@@ -205,12 +202,12 @@ class History:
 
     @cached_property
     def _kept(self) -> Kept:
-        return keep(self.main, self._main_rows, self._best.loc["accuracy", "epoch"], codes=self._codes)
+        return keep(self.main, self._main_rows, self._best.loc["accuracy", "epoch"])
 
     @cached_property
     def calibrated_accuracy(self) -> CalibratedAccuracy:
         """The accuracy of the recommended checkpoint once recalibrated, on samples that chose no bias."""
-        return calibrated_accuracy(self.main.checkpoint_at(self.recommendation.epoch), self._codes)
+        return calibrated_accuracy(self.main.checkpoint_at(self.recommendation.epoch), self.main.codes)
 
     @cached_property
     def richer_map(self) -> Richer | None:
@@ -245,12 +242,12 @@ class History:
     @cached_property
     def balance_share(self) -> float:
         """The share of the loss's rise, in `rise`, that is class balance; 0 where that may be noise."""
-        return balance_share(self.main, self.rise.loc["loss"], self._codes)
+        return balance_share(self.main, self.rise.loc["loss"])
 
     @cached_property
     def biases_repair_errors(self) -> bool:
         """Whether biases repair the mistakes added in `rise`; asked of the logits of two checkpoints."""
-        return repairs_errors(self.main, self.rise.loc["error_rate"], codes=self._codes)
+        return repairs_errors(self.main, self.rise.loc["error_rate"])
 
     @cached_property
     def divergence(self) -> Divergence:
@@ -265,24 +262,17 @@ class History:
     @cached_property
     def pairs(self) -> pd.DataFrame:
         """Every pair of checkpoints of the main split: means, intervals, account; see `pairs.pairs_of`."""
-        return pairs_of(self.main, self._codes)
-
-    @cached_property
-    def _codes(self) -> Codes | None:
-        return None if self.groups is None else group_codes(self.groups, self.main.sample_ids)
-
-    def _codes_of(self, panel: Panel) -> Codes | None:
-        return self._codes if panel is self.main else codes_where_named(self.groups, panel.sample_ids)
+        return pairs_of(self.main)
 
     def counts_groups(self, split: str) -> bool:
         """Tell whether the standard errors of a split count groups."""
-        return self._codes_of(dict(self.panels)[split]) is not None
+        return dict(self.panels)[split].codes is not None
 
     @property
     def constant_error(self) -> float:
         """The standard error of the accuracy of always naming the most frequent class, on the main split."""
         targets = self.main.targets
-        return mean_error((targets == np.bincount(targets).argmax()).astype(np.float64), self._codes)
+        return mean_error((targets == np.bincount(targets).argmax()).astype(np.float64), self.main.codes)
 
     @cached_property
     def references(self) -> pd.DataFrame:
@@ -301,16 +291,13 @@ class History:
     @cached_property
     def label_order(self) -> LabelOrder:
         """Whether the last checkpoint's outputs would fit better under other names; see `label_order`."""
-        panel = self.main
-        usable = panel.answered[-1]
-        codes = None if self._codes is None else self._codes[usable]
-        classes = len(panel.class_names)
-        return label_order(panel.predicted[-1][usable], panel.targets[usable], classes, codes)
+        panel = self.main.take(self.main.answered[-1])
+        return label_order(panel.predicted[-1], panel.targets, len(panel.class_names), panel.codes)
 
     @cached_property
     def label_noise(self) -> pd.DataFrame:
         """The share of labels that the logits of `pair` can't explain, by epoch; see `LabelNoise`."""
-        return fits_at(self.pair, self._codes)
+        return fits_at(self.pair, self.main.codes)
 
     @cached_property
     def labels_look_wrong(self) -> bool:
@@ -335,11 +322,8 @@ class History:
 
     def only(self, epochs: set[float]) -> History:
         """Return the history of some epochs, as if the others had not been inspected; judged once."""
-        parts = (
-            (name, [checkpoint for checkpoint in panel.checkpoints if checkpoint.epoch in epochs])
-            for name, panel in self.panels
-        )
-        return History(tuple((name, stack(part)) for name, part in parts if part), groups=self.groups)
+        parts = ((name, panel.at(epochs)) for name, panel in self.panels)
+        return History(tuple(part for part in parts if part[1].checkpoints), groups=self.groups)
 
     @cached_property
     def until(self) -> Callable[[int], History]:
@@ -350,7 +334,7 @@ class History:
     @cached_property
     def same_rate(self) -> pd.DataFrame:
         """The last epoch against the best at its learning rate, in cycles; see `at_the_last_rate`."""
-        return at_the_last_rate(self.main, self._codes)
+        return at_the_last_rate(self.main)
 
     @cached_property
     def pair(self) -> tuple[Checkpoint, Checkpoint]:
@@ -434,7 +418,9 @@ def summarize(
         final_number.refuse_to_judge_by(by_split)
     # Without the split that was asked for, the first one is judged, but not the test split.
     names = sorted(by_split, key=lambda name: (name != split, name == final_number.SPLIT))
-    panels = tuple((name, stack(_in_order(by_split[name]))) for name in names)
+    panels = tuple(
+        (name, _stacked(_in_order(by_split[name]), groups, main=name == names[0])) for name in names
+    )
     final_number.check_test_split(panels)
     return History(panels, looks, groups)
 
@@ -453,6 +439,12 @@ def _checkpoints_in(run: Iterable[Checkpoint]) -> Iterator[Checkpoint]:
                 "pass a confshift.Run or a list of checkpoints"
             )
         yield checkpoint
+
+
+def _stacked(checkpoints: list[Checkpoint], groups: Groups | None, *, main: bool) -> Panel:
+    """Stack the checkpoints of a split; where it is not the main one, `groups` may be of others."""
+    ids = checkpoints[0].measurement.sample_ids
+    return stack(checkpoints, groups=groups if main else where_named(groups, ids))
 
 
 def _in_order(checkpoints: list[Checkpoint]) -> list[Checkpoint]:

@@ -21,14 +21,12 @@ _BOUNDS = ("loss_low", "loss_high", "refinement_low", "refinement_high")
 _EPS = 1e-13
 
 
-def pairs_of(panel: Panel, codes: Codes | None = None) -> pd.DataFrame:
+def pairs_of(panel: Panel) -> pd.DataFrame:
     """Return means, intervals and the account of every pair of checkpoints, the earlier one before.
 
     Parameters
     ----------
     panel : Panel
-    codes : ndarray of int, shape (N,), optional
-        The group of each sample, where those of a group err together.
 
     Returns
     -------
@@ -74,7 +72,7 @@ def pairs_of(panel: Panel, codes: Codes | None = None) -> pd.DataFrame:
     for name, values in {**quantities, **parts}.items():
         columns[f"{name}_before"], columns[f"{name}_after"] = values
     share: NDArray[np.float64] | float = 1.0
-    if codes is None:
+    if panel.codes is None:
         samples = sides(over_finite.counts)[0]
         for name, values, (before, after) in (
             ("loss", panel.loss, loss),
@@ -83,7 +81,7 @@ def pairs_of(panel: Panel, codes: Codes | None = None) -> pd.DataFrame:
             bounds = _mean_bounds(values, panel.finite, after - before, samples, first, second)
             columns[f"{name}_low"], columns[f"{name}_high"] = bounds
     else:
-        *bounds_by_groups, share = _by_groups(panel, codes)
+        *bounds_by_groups, share = _by_groups(panel, panel.codes)
         columns |= dict(zip(_BOUNDS, bounds_by_groups, strict=True))
     bounds = accuracy_bounds(share * learned, share * forgotten, share * answers)
     columns["accuracy_low"], columns["accuracy_high"] = bounds

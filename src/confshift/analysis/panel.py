@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from confshift.analysis.grouping import Codes, Groups, group_codes
 from confshift.checkpoint import Checkpoint
 from confshift.errors import ConfshiftError
 from confshift.input_checks import are_numbers
@@ -19,7 +20,11 @@ from confshift.predictions import describe_difference
 
 @dataclass(frozen=True, eq=False)
 class Panel:
-    """T checkpoints of N samples. Arrays are (T, N), rows in the order of the checkpoints."""
+    """T checkpoints of N samples. Arrays are (T, N), rows in the order of the checkpoints.
+
+    `codes` holds the group of each sample, where those of a group err together: every error and every verdict
+    on the panel then counts groups.
+    """
 
     checkpoints: tuple[Checkpoint, ...]
     sample_ids: NDArray[Any]  # (N,)
@@ -32,6 +37,7 @@ class Panel:
     margin: NDArray[np.float64]
     scaled: NDArray[np.float64]
     refinement: NDArray[np.float64]
+    codes: Codes | None = None  # (N,); also with gaps
 
     @cached_property
     def loss(self) -> NDArray[np.float64]:
@@ -104,6 +110,20 @@ class Panel:
         twice = names.duplicated(keep=False)
         return pd.Index(names.where(~twice, names + " #" + names.index.astype(str)))
 
+    @property
+    def units(self) -> int:
+        """How many samples, or groups of them, an error of the panel is estimated from."""
+        return len(self.targets) if self.codes is None else len(np.unique(self.codes))
+
+    def at(self, epochs: set[float]) -> Panel:
+        """Return the panel of the checkpoints of some epochs."""
+        places = np.flatnonzero(np.isin(self.epochs, list(epochs)))
+        return replace(
+            self,
+            checkpoints=tuple(self.checkpoints[place] for place in places),
+            **{name: getattr(self, name)[places] for name in _STACKED},
+        )
+
     def take(self, samples: NDArray[np.bool_]) -> Panel:
         """Return the panel of some of the samples."""
         if samples.all():
@@ -112,22 +132,24 @@ class Panel:
             self,
             sample_ids=self.sample_ids[samples],
             targets=self.targets[samples],
+            codes=None if self.codes is None else self.codes[samples],
             **{name: getattr(self, name)[:, samples] for name in _STACKED},
         )
 
 
 #: The columns that a panel stacks, by their names in a measurement.
-_STACKED = [field.name for field in fields(Panel)][4:]
+_STACKED = [field.name for field in fields(Panel)][4:-1]
 
 
-def stack(checkpoints: Sequence[Checkpoint]) -> Panel:
-    """Stack checkpoints over the same samples.
+def stack(checkpoints: Sequence[Checkpoint], *, groups: Groups | None = None) -> Panel:
+    """Stack checkpoints over the same samples, with the groups that these are in; see `group_codes`.
 
     Raises
     ------
     ConfshiftError
         Where the samples, the targets, the classes or their names differ: without the same samples no
         paired statement is valid. Checkpoints whose names are the default numbers take those of the others.
+        Where a sample has no group.
     """
     if not checkpoints:
         raise ConfshiftError("checkpoints is empty; inspect a model first")
@@ -141,7 +163,8 @@ def stack(checkpoints: Sequence[Checkpoint]) -> Panel:
     columns = {
         name: np.stack([measurement.column(name) for measurement in measurements]) for name in _STACKED
     }
-    return Panel(tuple(checkpoints), ids, targets, names, **columns)
+    codes = None if groups is None else group_codes(groups, ids)
+    return Panel(tuple(checkpoints), ids, targets, names, **columns, codes=codes)
 
 
 def shared_names(checkpoints: Sequence[Checkpoint]) -> tuple[str, ...]:

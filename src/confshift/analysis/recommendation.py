@@ -10,7 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from confshift.analysis.causes.divergence import Divergence
-from confshift.analysis.grouping import Codes, mean_error
+from confshift.analysis.grouping import mean_error
 from confshift.analysis.panel import Panel
 from confshift.analysis.recalibrators import Trial, by_gain, choose, gain_over
 
@@ -90,7 +90,7 @@ def richer_than(recommendation: Recommendation, panel: Panel) -> Richer | None:
 _ERRORS_BEHIND, _NATS_BEHIND = 1.0, 0.01
 
 
-def keep(panel: Panel, table: pd.DataFrame, most_accurate: float, *, codes: Codes | None = None) -> Kept:
+def keep(panel: Panel, table: pd.DataFrame, most_accurate: float) -> Kept:
     """Choose the epoch to keep.
 
     Parameters
@@ -100,8 +100,6 @@ def keep(panel: Panel, table: pd.DataFrame, most_accurate: float, *, codes: Code
         The rows of `History.table` of its checkpoints.
     most_accurate : float
         The epoch with the best accuracy.
-    codes : ndarray of int, shape (N,), optional
-        Of groups that err together.
 
     Returns
     -------
@@ -130,7 +128,7 @@ def keep(panel: Panel, table: pd.DataFrame, most_accurate: float, *, codes: Code
     expected = np.stack([_losses(panel, *one)[members] for one in zip(places, trials, strict=True)])
     lowest = int(np.argmin(expected.mean(axis=1)))
     differences = expected - expected[lowest]
-    groups = None if codes is None else codes[members]
+    groups = None if panel.codes is None else panel.codes[members]
     errors = np.array([mean_error(row, groups) for row in differences])
     behind = differences.mean(axis=1)
     as_good = (behind <= np.minimum(_ERRORS_BEHIND * errors, _NATS_BEHIND)) | (behind <= 0)

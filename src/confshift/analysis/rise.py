@@ -11,7 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from confshift.analysis.causes.learning_rate import lasting_drops
-from confshift.analysis.grouping import Codes, Groups, group_codes, mean_error
+from confshift.analysis.grouping import mean_error
 from confshift.analysis.panel import Panel
 from confshift.analysis.series import ALPHA, STATUSES, Looks, Series, hump_of, judge_series, series_of
 from confshift.analysis.significance import mcnemar
@@ -29,7 +29,7 @@ class Judgement(NamedTuple):
     candidates: pd.DataFrame
 
 
-def judge(panel: Panel, *, looks: Looks = "once", groups: Groups | None = None) -> Judgement:
+def judge(panel: Panel, *, looks: Looks = "once") -> Judgement:
     """Judge whether a run's loss, refinement loss and error rate rise, and which checkpoints may be best.
 
     A rise is systematic where it is beyond sampling error (the last epoch against every earlier one, see
@@ -47,9 +47,6 @@ def judge(panel: Panel, *, looks: Looks = "once", groups: Groups | None = None) 
         "once" for a verdict at the end. "every epoch" if you ask the same question after each epoch: then
         the 5 % are for all looks together. A number is the number of looks planned; with it a rise is found
         sooner.
-    groups : sequence of length N or mapping from sample id, optional
-        Samples with the same label (patient, document) err together. A sequence is in the order of
-        `Checkpoint.columns`: ascending sample id.
 
     Returns
     -------
@@ -59,10 +56,9 @@ def judge(panel: Panel, *, looks: Looks = "once", groups: Groups | None = None) 
     Raises
     ------
     ConfshiftError
-        Where `looks` or `groups` can't be used.
+        Where `looks` can't be used.
     """
     check_looks(looks)
-    whole = None if groups is None else group_codes(groups, panel.sample_ids)
     rows, candidates = {}, {}
     quantities = {
         "loss": (panel.loss, select(panel)),
@@ -70,7 +66,7 @@ def judge(panel: Panel, *, looks: Looks = "once", groups: Groups | None = None) 
         "error_rate": ((~panel.correct).astype(np.float64), select(panel, losses=False)),
     }
     for name, (values, selection) in quantities.items():
-        codes = None if whole is None else np.unique(whole[selection.samples], return_inverse=True)[1]
+        codes = None if panel.codes is None else panel.codes[selection.samples]
         numbers = values[selection.positions][:, selection.samples]
         drops = lasting_drops([panel.checkpoints[at] for at in selection.positions])
         series = series_of(numbers, panel.epochs[selection.positions], groups=codes, drops=drops)
@@ -162,7 +158,7 @@ def leading(rise: pd.DataFrame) -> str:
     return "error_rate" if status["error_rate"] == "systematic" else "loss"
 
 
-def balance_share(panel: Panel, row: pd.Series, codes: Codes | None = None) -> float:
+def balance_share(panel: Panel, row: pd.Series) -> float:
     """Return the share of the rise in this row of `rise` that is class balance; 0 where that may be noise."""
     if not math.isfinite(row["amount"]):
         return 0.0
@@ -170,14 +166,15 @@ def balance_share(panel: Panel, row: pd.Series, codes: Codes | None = None) -> f
         int(np.flatnonzero(panel.epochs == row[name])[0]) for name in ("best_epoch", "last_epoch")
     )
     usable = panel.finite[before] & panel.finite[after]
-    changes = (panel.balance[after] - panel.balance[before])[usable]
-    error = mean_error(changes, None if codes is None else codes[usable])
+    part = panel.take(usable)
+    changes = part.balance[after] - part.balance[before]
+    error = mean_error(changes, part.codes)
     if not changes.mean() > 2 * error:
         return 0.0
     return float(changes.mean() / row["amount"])
 
 
-def repairs_errors(panel: Panel, row: pd.Series, *, codes: Codes | None = None) -> bool:
+def repairs_errors(panel: Panel, row: pd.Series) -> bool:
     """Whether biases repair the mistakes added in this row of `rise`: beyond chance none is left.
 
     Parameters
@@ -185,8 +182,6 @@ def repairs_errors(panel: Panel, row: pd.Series, *, codes: Codes | None = None) 
     panel : Panel
     row : Series
         Of the error rate.
-    codes : ndarray of int, shape (N,), optional
-        Of groups that err together.
     """
     right = []
     for epoch in (row["best_epoch"], row["last_epoch"]):
@@ -196,7 +191,7 @@ def repairs_errors(panel: Panel, row: pd.Series, *, codes: Codes | None = None) 
         predictions = checkpoint.predictions
         scores = predictions.logits / checkpoint.joint_temperature + np.array(checkpoint.biases)
         right.append(scores.argmax(axis=1) == predictions.targets)
-    switches = mcnemar(*right, codes=codes)
+    switches = mcnemar(*right, codes=panel.codes)
     return switches.forgotten <= switches.learned or switches.p_value >= ALPHA
 
 

@@ -65,7 +65,7 @@ def mean_errors(values: NDArray[np.float64], *, groups: NDArray[np.intp] | None 
     values : ndarray, shape (T, N)
         One number for each checkpoint and sample; finite.
     groups : ndarray of int, shape (N,), optional
-        Codes 0, 1, ...; samples of one group (patient, document) err together. Groups of one sample give
+        Samples of one group (patient, document) err together; codes may have gaps. Groups of one sample give
         the same as no groups.
     """
     samples = values.shape[1]
@@ -73,7 +73,8 @@ def mean_errors(values: NDArray[np.float64], *, groups: NDArray[np.intp] | None 
     sums = values - values[:, :1]  # exactly 0 for copies of one sample
     sums -= sums.sum(axis=1, keepdims=True) / max(samples, 1)
     if groups is not None:
-        sums = np.stack([np.bincount(groups, row) for row in sums])
+        codes = np.unique(groups, return_inverse=True)[1]
+        sums = np.stack([np.bincount(codes, row) for row in sums])
     units = sums.shape[1]
     scale = units / max(units - 1, 1) / max(samples, 1) ** 2
     return EpochMeans(means, scale * (sums @ sums.T), units)

@@ -105,9 +105,11 @@ def _history_of(run: Iterable[Checkpoint] | History, looks: Looks | None, groups
     """Return the history of a run, with these `looks` and `groups` where they are set."""
     if not isinstance(run, History):
         return summarize(run, looks="once" if looks is None else looks, groups=groups)
-    if looks is None and groups is None:
-        return run
-    return replace(run, looks=run.looks if looks is None else looks, groups=groups)
+    looks = run.looks if looks is None else looks
+    if groups is None:
+        return run if looks == run.looks else replace(run, looks=looks)
+    checkpoints = (checkpoint for _, panel in run.panels for checkpoint in panel.checkpoints)
+    return summarize(checkpoints, split=run.split, looks=looks, groups=groups)
 
 
 def choose_pair(

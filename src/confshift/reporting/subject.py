@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from confshift.analysis.comparison import Comparison, compare
 from confshift.analysis.grouping import Groups
 from confshift.analysis.history import History
-from confshift.analysis.panel import stack
 from confshift.checkpoint import Checkpoint
 from confshift.errors import ConfshiftError
 from confshift.findings.answer import Answer, answer_run
@@ -84,8 +83,7 @@ class Story:
     def page_history(self) -> History:
         """The history of the checkpoints on the page."""
         if self.two_runs:
-            panel = stack([self.comparison.before, self.comparison.after])
-            return History(((self.history.split, panel),), groups=self.history.groups)
+            return History(((self.history.split, self.comparison.whole),), groups=self.history.groups)
         return thin_history(self.history, self.comparison, self.history.rise)
 
     @cached_property

@@ -95,14 +95,12 @@ def lasting_drops(checkpoints: Sequence[Checkpoint]) -> tuple[int, ...]:
 _ALPHA = 0.05
 
 
-def at_the_last_rate(panel: Panel, codes: Codes | None = None) -> pd.DataFrame:
+def at_the_last_rate(panel: Panel) -> pd.DataFrame:
     """Hold the last checkpoint against the best earlier one at its learning rate, where that goes in cycles.
 
     Parameters
     ----------
     panel : Panel
-    codes : ndarray of int, shape (N,), optional
-        Of groups that err together.
 
     Returns
     -------
@@ -123,7 +121,7 @@ def at_the_last_rate(panel: Panel, codes: Codes | None = None) -> pd.DataFrame:
     phase, usable = judged[same_phase(panel.epochs[judged], rates)], panel.finite[judged].all(axis=0)
     if not len(phase) or usable.sum() < 2:
         return empty
-    codes = None if codes is None else codes[usable]
+    codes = None if panel.codes is None else panel.codes[usable]
     rows = {
         name: _since_phase(values[:, usable], phase, judged, codes)
         for name, values in (("refinement_loss", panel.refinement), ("error_rate", ~panel.correct))
