@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from toy_training import TARGETS, make_loader, make_model, true_logits
 
-from confshift import ConfshiftError, Run, inspect
+from confshift import ConfshiftError, Run, diagnose, inspect
 
 HERE = Path(__file__).parent
 
@@ -136,9 +136,12 @@ def test_a_rank_that_is_killed_ends_the_wait_of_the_others_and_leaves_the_run_wh
     assert Run(folder / "a_rank_that_is_killed" / "run").verify()["sound"].all()
 
 
-def test_buffers_that_differ_between_ranks_fail_a_check_and_copies_follow_the_lowest_rank(results):
+def test_buffers_that_differ_between_ranks_fail_a_check_and_copies_follow_the_lowest_rank(results, folder):
     (first, second), (logged, _) = results("buffers_that_differ")
     assert first["checks"]["buffers"]["status"] == second["checks"]["buffers"]["status"] == "failed"
+    findings = diagnose(Run(folder / "buffers_that_differ" / "run"))
+    finding = next(one for one in findings if one.code == "evaluates_plainly")
+    assert (finding.verdict, finding.answer) == ("no", "The processes evaluate different models")
     assert any("buffers differ between the ranks" in message for message in logged)
     assert any("1 copies of samples differ" in message for message in logged)
     expected = true_logits(make_model())

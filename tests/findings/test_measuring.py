@@ -71,6 +71,7 @@ def test_a_model_that_passed_every_check_evaluates_plainly():
             "(4 of 4 were changed by collate_fn)",
             "draws nothing at random",
         ),
+        ("buffers", {"status": "failed", "count": 2}, "evaluate different models", "SyncBatchNorm"),
     ],
 )
 def test_a_failed_check_is_named_with_its_repair(name, result, said, repair):
@@ -99,6 +100,29 @@ def test_a_check_that_could_not_be_made_is_shown_and_not_held_against_the_model(
     assert finding.evidence.loc["alone", "detail"] == alone["reason"]
     assert "1 check could not be made" in finding.sentence
     assert finding.answer == "The evaluation passed 3 checks"
+
+
+def test_buffers_that_were_compared_are_a_check_like_the_others():
+    finding = evaluates_plainly(with_checks(buffers={"status": "passed", "count": 2, "hash": "a"}))
+    assert finding.sentence.startswith("5 checks passed; ")
+    assert finding.answer == "Evaluation is repeatable and independent of the batch"
+    alone = evaluates_plainly(with_checks(buffers={"status": "measured", "count": 2, "hash": "a"}))
+    assert "buffers" not in alone.evidence.index
+    assert alone.sentence.startswith("4 checks passed; ")
+
+
+@pytest.mark.parametrize(
+    ("late", "said"),
+    [({"split": "val"}, "epoch 1:"), ({"split": "train"}, "epoch 1 in train: ")],
+    ids=["epoch", "split"],
+)
+def test_a_check_that_failed_later_or_in_another_split_is_the_one_that_is_shown(late, said):
+    failed = {**PASSED, "repeatable": {"status": "failed", "difference": 0.3}}
+    first = checkpoint(0, checks=PASSED)
+    finding = evaluates_plainly(summarize([first, checkpoint(1, checks=failed, **late)]))
+    assert finding.verdict == "no"
+    assert f"Tried at {said}" in finding.details
+    assert ("in train. Losses" in finding.sentence) == (late["split"] == "train")
 
 
 def test_a_record_from_before_a_check_existed_is_read_without_it():

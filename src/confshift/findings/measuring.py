@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from confshift.analysis.history import History
+from confshift.checkpoint import Checkpoint
 from confshift.findings.checks import check_of
 from confshift.findings.logged import logged_loss
 from confshift.findings.question import Finding, Question, Verdict
@@ -20,18 +21,22 @@ _CHECKS = {
     "repeatable": "the same batch twice gives the same logits",
     "alone": "a sample alone gives the logits it has within its batch",
     "samples": "a sample fetched twice is the same",
+    "buffers": "every process has the same buffers",
 }
 _FAULTS = {
     "modes": "A module is in training mode",
     "repeatable": "The same batch gives different logits each time",
     "alone": "A sample's logits depend on its batch",
     "samples": "The loader changes its samples",
+    "buffers": "The processes evaluate different models",
 }
 _REPAIRS = {
     "modes": "Look for .train() inside a forward or eval method: a module sets itself back to training.",
     "repeatable": "Look for F.dropout without training=self.training: something is random in eval mode.",
     "alone": "Look for BatchNorm in training mode: samples of a batch influence each other.",
     "samples": "Give inspect a loader that draws nothing at random: each epoch is measured on other inputs.",
+    "buffers": "Convert with torch.nn.SyncBatchNorm.convert_sync_batchnorm(model), or broadcast buffers before "
+    "evaluating.",
 }
 _EVALUATES_PLAINLY = Question(
     "evaluates_plainly",
@@ -54,23 +59,20 @@ def about_measuring(history: History) -> list[Finding]:
 
 def evaluates_plainly(history: History) -> Finding:
     """Was the whole model in eval mode, and is its evaluation repeatable?"""
-    with_checks = [
-        checkpoint
-        for checkpoint in history.main.checkpoints
-        if any(check_of(checkpoint, name) for name in _CHECKS)
-    ]
-    rows = {name: check_of(with_checks[0], name) for name in _CHECKS} if with_checks else {}
+    tried = _tried(history)
+    rows = {name: check_of(tried, name) for name in _CHECKS} if tried else {}
     table = _checks(rows)
     outcomes = table[table["status"] != "not made"]
-    if outcomes.empty:
+    if tried is None or outcomes.empty:
         sentence = "The model was not tried on a batch: inspect(..., check=True) does it."
-        step = "Pass check=True to inspect once." if not with_checks else ""
+        step = "Pass check=True to inspect once." if tried is None else ""
         answer = "How the model evaluates was not checked"
         return _EVALUATES_PLAINLY.not_applicable(sentence, table, step, answer=answer)
     failures = [str(name) for name in outcomes.index[outcomes["status"] == "failed"]]
     not_made = sum(row.get("status") == "not made" for row in rows.values())
     missing = f" {count(not_made, 'check')} could not be made." if not_made else ""
-    details = f"Tried at epoch {epoch(with_checks[0].epoch)}: {_results(outcomes)}."
+    split = "" if tried.split == history.split else f" in {tried.split}"
+    details = f"Tried at epoch {epoch(tried.epoch)}{split}: {_results(outcomes)}."
     if not failures:
         passed = count(len(outcomes), "check")
         return _EVALUATES_PLAINLY.answer(
@@ -79,13 +81,13 @@ def evaluates_plainly(history: History) -> Finding:
             f"batch.{missing}",
             table,
             answer="Evaluation is repeatable and independent of the batch"
-            if len(outcomes) == len(_CHECKS)
+            if len(outcomes) == len(table)
             else f"The evaluation passed {passed}",
             details=details,
         )
     return _EVALUATES_PLAINLY.answer(
         "no",
-        f"{_faults(outcomes.loc[failures, 'detail'])}. Losses measured in this way may mislead.{missing}",
+        f"{_faults(outcomes.loc[failures, 'detail'])}{split}. Losses measured in this way may mislead.{missing}",
         table,
         _REPAIRS[failures[0]],
         answer=_FAULTS[failures[0]]
@@ -95,9 +97,17 @@ def evaluates_plainly(history: History) -> Finding:
     )
 
 
+def _tried(history: History) -> Checkpoint | None:
+    """Return the first checkpoint with a failed check, of any split, else the first with checks."""
+    checkpoints = [one for _, panel in history.panels for one in panel.checkpoints]
+    tried = [one for one in checkpoints if any(check_of(one, name) for name in _CHECKS)]
+    failed = (one for one in tried if any(check_of(one, name).get("status") == "failed" for name in _CHECKS))
+    return next(failed, tried[0] if tried else None)
+
+
 def _checks(rows: dict[str, dict[str, Any]]) -> pd.DataFrame:
-    """Return every check with what came of it."""
-    return pd.DataFrame(
+    """Return every check with what came of it; buffers are compared between several processes only."""
+    table = pd.DataFrame(
         {
             "check": list(_CHECKS.values()),
             "status": [rows.get(name, {}).get("status", "not made") for name in _CHECKS],
@@ -105,6 +115,7 @@ def _checks(rows: dict[str, dict[str, Any]]) -> pd.DataFrame:
         },
         index=pd.Index(_CHECKS, name="name"),
     )
+    return table if rows.get("buffers", {}).get("status") in ("passed", "failed") else table.drop("buffers")
 
 
 def _results(outcomes: pd.DataFrame) -> str:
