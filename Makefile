@@ -2,6 +2,7 @@
 #
 #   make demo      train a small network, inspect every epoch, write reports/demo.html
 #   make test      everything: make check, doctests, tests, the blocks of the README and of docs/
+#   make trainers  tests/integrations, with the real trainers and loggers, which the suite does without
 #   make check     format, lint, strict types
 #   make reports   run the examples; each writes its page to reports/
 #   make screens   small pictures of the page in every state, to reports/screens/; needs chromium
@@ -15,13 +16,16 @@ BIN := .venv/bin
 PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --no-compile -q -c constraints.txt
 
 # The tests start some forty interpreters, whose modules are compiled once, even where the environment says never.
-suite: export PYTHONDONTWRITEBYTECODE =
+suite trainers: export PYTHONDONTWRITEBYTECODE =
+
+# Here a trainer that is missing is a failure, and elsewhere a skip.
+trainers: export TRAINERS_REQUIRED = 1
 
 # Each worker begins with one half of the files, so most of what a file's tests share is made once; whoever is
 # done first takes from the other, so that both end together.
 PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal
 
-.PHONY: demo test check style types suite reports screens docs bench clean
+.PHONY: demo test trainers check style types suite reports screens docs bench clean
 
 # A fresh clone shows its demo soon: that needs no linter and no browser driver.
 demo: .venv/runtime
@@ -41,7 +45,10 @@ types: .venv/dev
 	$(BIN)/mypy
 
 suite: .venv/dev
-	$(PYTEST) src tests
+	$(PYTEST) src tests --ignore=tests/integrations
+
+trainers: .venv/trainers
+	$(PYTEST) tests/integrations tests/test_distribution.py::test_the_licence_of_a_trainer_is_that_which_it_states
 
 reports: .venv/examples
 	set -e; for script in examples/t*.py; do echo "$$script"; $(BIN)/python "$$script"; done
@@ -70,6 +77,12 @@ clean:
 
 .venv/dev: .venv/examples
 	$(PIP_INSTALL) -e '.[dev]'
+	touch $@
+
+# fastai as far as it needs no torchvision, whose builds load only beside one build of torch.
+.venv/trainers: .venv/dev
+	$(PIP_INSTALL) -e '.[trainers]'
+	$(PIP_INSTALL) --no-deps fastai fastcore fastdownload fastprogress fasttransform plum-dispatch beartype
 	touch $@
 
 .venv/docs: .venv/runtime
