@@ -35,8 +35,7 @@ _REPAIRS = {
     "repeatable": "Look for F.dropout without training=self.training: something is random in eval mode.",
     "alone": "Look for BatchNorm in training mode: samples of a batch influence each other.",
     "samples": "Give inspect a loader that draws nothing at random: each epoch is measured on other inputs.",
-    "buffers": "Convert with torch.nn.SyncBatchNorm.convert_sync_batchnorm(model), or broadcast buffers before "
-    "evaluating.",
+    "buffers": "Before wrapping it in DDP: model = torch.nn.SyncBatchNorm.convert_sync_batchnorm(model).",
 }
 _EVALUATES_PLAINLY = Question(
     "evaluates_plainly",
@@ -87,7 +86,8 @@ def evaluates_plainly(history: History) -> Finding:
         )
     return _EVALUATES_PLAINLY.answer(
         "no",
-        f"{_faults(outcomes.loc[failures, 'detail'])}{split}. Losses measured in this way may mislead.{missing}",
+        f"{_faults(outcomes.loc[failures, 'detail'])}{split}. "
+        f"Losses measured in this way may mislead.{missing}",
         table,
         _REPAIRS[failures[0]],
         answer=_FAULTS[failures[0]]
