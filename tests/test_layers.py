@@ -22,7 +22,7 @@ TREES = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in FIL
 
 FOUNDATION = {
     *("errors", "advice", "input_checks", "predictions", "scoring", "temperature", "joint"),
-    *("refits", "recalibration", "checkpoint"),
+    *("refits", "recalibration", "checkpoint", "tasks"),
 }
 TOWERS = FOUNDATION | {"analysis", "findings", "storage", "reporting", "collection"}
 FACADE = "confshift"  # the public names, lazily imported
@@ -32,7 +32,8 @@ MAY_IMPORT = {
     "errors": set(),
     "advice": set(),
     "input_checks": {"errors", "advice"},
-    "predictions": {"errors", "advice", "input_checks"},
+    "tasks": {"errors", "input_checks"},
+    "predictions": {"errors", "advice", "input_checks", "tasks"},
     "scoring": {"errors", "predictions"},
     "temperature": {"errors", "predictions", "scoring"},
     "joint": set(),

@@ -12,6 +12,7 @@ from scipy.special import softmax
 
 from confshift.errors import ConfshiftError
 from confshift.predictions import Predictions, describe_difference
+from confshift.tasks import label_numbers, places
 
 LOGITS = np.array([[2.0, 0.5, -1.0], [0.1, 0.3, 7.0], [1.0, -1.0, 0.0]])
 TARGETS = np.array([0, 1, 2])
@@ -101,6 +102,46 @@ REFUSED = {
         lambda n: Predictions(LOGITS, TARGETS, class_names=n),
         {"a"},
         ["class_names={'a'}", "list"],
+    ),
+    "groups of another number of rows": (
+        lambda g: Predictions(LOGITS, TARGETS, groups=g),
+        ["a", "b"],
+        ["groups has shape (2,)", "(3,)"],
+    ),
+    "groups of fractions": (
+        lambda g: Predictions(LOGITS, TARGETS, groups=g),
+        [0.5, 1, 2],
+        ["groups has dtype float64", "integers or text"],
+    ),
+    "groups of a ragged list": (
+        lambda g: Predictions(LOGITS, TARGETS, groups=g),
+        [["a"], ["b", "c"], []],
+        ["groups can't be made an array", "one integer or text for each row"],
+    ),
+    "a sample in two groups": (
+        lambda g: Predictions(LOGITS[[0, 1, 1]], TARGETS[[0, 1, 1]], sample_ids=[5, 7, 7], groups=g),
+        ["a", "b", "c"],
+        ["groups: 1 rows", "is 7", "one group"],
+    ),
+    "an unknown task": (
+        lambda t: Predictions(LOGITS, TARGETS, task=t),
+        "regression",
+        ["task='regression'", "'multilabel'"],
+    ),
+    "three columns of a yes or no": (
+        lambda t: Predictions(LOGITS, TARGETS, task=t),
+        "binary",
+        ["task='binary'", "3 columns", "two for each row"],
+    ),
+    "fewer rows before some were drawn": (
+        lambda n: Predictions(LOGITS, TARGETS, total_rows=n),
+        2,
+        ["total_rows=2", "at least 3"],
+    ),
+    "half a row": (
+        lambda n: Predictions(LOGITS, TARGETS, total_rows=n),
+        4.5,
+        ["total_rows=4.5", "whole number"],
     ),
     "an unknown source": (
         lambda s: Predictions(LOGITS, TARGETS, id_source=s),
@@ -380,8 +421,12 @@ def test_from_probabilities_passes_everything_else_on():
         class_names=["no", "yes"],
         ignore_index=7,
         id_source="sampler",
+        groups=[1, 1, 2],
+        task="multiclass",
+        total_rows=9,
     )
     assert p.sample_ids.tolist() == ["a", "b"]
+    assert (p.groups.tolist(), p.task, p.total_rows) == ([2, 1], "multiclass", 9)
     assert (p.class_names, p.id_source, p.ignored_samples) == (("no", "yes"), "sampler", 1)
 
 
@@ -426,10 +471,97 @@ def test_the_fingerprint_of_text_does_not_run_ids_together():
     ],
 )
 def test_a_difference_between_two_sets_of_samples_is_said_with_an_example(ids, targets, words):
-    said = describe_difference(np.array([1, 2, 3]), np.array([0, 1, 1]), np.array(ids), np.array(targets))
+    said = describe_difference(
+        (np.array([1, 2, 3]), np.array([0, 1, 1]), None), (np.array(ids), np.array(targets), None)
+    )
     assert bool(said) == bool(words)
     for word in words:
         assert word in said
+
+
+@pytest.mark.parametrize(
+    ("groups", "words"),
+    [
+        (None, ["had groups and have none now", "same groups="]),
+        ([4, 4, 5], ["groups of 1 of 3", "sample 2: 5 before, 4 now"]),
+        (["4", "5", "5"], ["groups of 3 of 3"]),
+    ],
+)
+def test_other_groups_of_the_same_samples_are_said_with_an_example(groups, words):
+    ids, targets = np.array([1, 2, 3]), np.array([0, 1, 1])
+    known = ids, targets, np.array([4, 5, 5])
+    now = ids, targets, None if groups is None else np.array(groups)
+    for word in words:
+        assert word in describe_difference(known, now)
+    assert describe_difference(known, known) == ""
+    assert "had no groups" in describe_difference((ids, targets, None), known)
+
+
+# --------------------------------------------------------------------------------- groups, tasks and labels
+@pytest.mark.parametrize("groups", [["b", "a", "b"], [7, -1, 7], np.array([2**40, 3, 2**40])])
+def test_groups_follow_their_rows(groups):
+    ids = [30, 10, 20]
+    predictions = Predictions(LOGITS, TARGETS, sample_ids=ids, groups=groups)
+    group_of = dict(zip(ids, np.asarray(groups).tolist(), strict=True))
+    assert predictions.groups.tolist() == [group_of[one] for one in predictions.sample_ids.tolist()]
+    assert Predictions(LOGITS, TARGETS).groups is None
+
+
+def test_rows_that_are_left_out_take_their_groups_with_them():
+    rows = [0, 1, 2, 2, 1]
+    predictions = Predictions(
+        LOGITS[rows], np.array([0, -100, 2, 2, -100]), sample_ids=rows, groups=["a", "b", "c", "c", "d"]
+    )
+    assert predictions.groups.tolist() == ["a", "c"]
+
+
+def test_the_fingerprint_tells_groups():
+    prints = {
+        Predictions(LOGITS, TARGETS, groups=groups).fingerprint
+        for groups in (None, [0, 0, 1], [0, 1, 1], ["0", "0", "1"])
+    }
+    assert len(prints) == 4
+
+
+def test_the_rows_of_a_multi_label_task_are_its_labels_answered_by_no_or_yes():
+    ids = np.arange(4)[:, None] * 4 + np.arange(3)  # the rule that the docstring states, for three labels
+    predictions = Predictions(
+        np.c_[np.zeros(12), np.arange(12.0) - 6],
+        np.arange(12) % 2,
+        sample_ids=ids.ravel(),
+        task="multilabel",
+        label_names=["cat", "dog", "horse"],
+    )
+    assert predictions.class_names == ("no", "yes")
+    assert label_numbers(predictions.sample_ids, 3).tolist() == [0, 1, 2] * 4
+
+
+@given(st.integers(1, 2000), st.data())
+def test_the_id_of_a_row_says_which_of_the_labels_it_is_of(labels, data):
+    sample, label = data.draw(st.integers(-(2**40), 2**40)), data.draw(st.integers(0, labels - 1))
+    assert label_numbers(np.array([sample * places(labels) + label]), labels).tolist() == [label]
+
+
+@pytest.mark.parametrize(
+    ("task", "names", "ids", "words"),
+    [
+        (
+            "multilabel",
+            ["cat", "dog", "horse"],
+            [0, 1, 3],
+            ["3 names", "1 sample_ids", "3 of label 3", "* 4"],
+        ),
+        ("multilabel", ["cat", "dog"], ["a", "b", "c"], ["integer sample_ids", "sample * 2 + label"]),
+        ("multilabel", "cat", [0, 1, 2], ["label_names='cat'", "list of text"]),
+        ("multilabel", [1, 2], [0, 1, 2], ["label_names=[1, 2]", "list of text"]),
+        ("binary", ["cat"], [0, 1, 2], ["task is 'binary'", "class_names"]),
+    ],
+)
+def test_names_of_labels_that_fit_no_row_are_refused(task, names, ids, words):
+    with pytest.raises(ConfshiftError) as refusal:
+        Predictions(LOGITS[:, :2], [0, 1, 0], sample_ids=ids, task=task, label_names=names)
+    for word in words:
+        assert word in str(refusal.value)
 
 
 def test_a_class_name_that_is_no_text_is_refused():

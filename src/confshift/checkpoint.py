@@ -14,7 +14,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from confshift import recalibration, temperature
-from confshift.predictions import Predictions
+from confshift.predictions import FACTS, Predictions
 from confshift.scoring import COLUMNS, SCORED, Scores, score
 
 #: The columns kept for each sample beside its id. Everything but a new temperature fit and the
@@ -35,6 +35,7 @@ class Measurement:
     rows: NDArray[Any]  # (N,) of dtype MEASURED
     beta: float  # where the curve_* columns were evaluated
     read_left_out: Callable[[], recalibration.LeftOut]  # stored, or made from the logits when it is asked for
+    groups: NDArray[Any] | None = None  # (N,) int64 or text: which rows err together
 
     @cached_property
     def curve(self) -> temperature.Curve:
@@ -68,6 +69,9 @@ class Provenance:
     versions: Mapping[str, str] = field(default_factory=dict)
     logged: Mapping[str, float] = field(default_factory=dict)  # what the user's own loop reported
     checks: Mapping[str, Any] = field(default_factory=dict)  # what the collector tried on the model
+    task: str = "multiclass"  # a key of `tasks.TASKS`: what the rows are
+    label_names: tuple[str, ...] = ()  # of a multi-label task
+    total_rows: int = 0  # where the rows are a random part: of how many
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -122,12 +126,7 @@ class Checkpoint:
             read_measurement=lambda: measure(predictions),
             read_predictions=lambda: predictions,
             metadata=MappingProxyType(dict(metadata or {})),
-            provenance=Provenance(
-                id_source=predictions.id_source,
-                ignored_samples=predictions.ignored_samples,
-                duplicate_samples=predictions.duplicate_samples,
-                source_dtype=predictions.source_dtype,
-            ),
+            provenance=Provenance(**{name: getattr(predictions, name) for name in FACTS}),
         )
 
     def __repr__(self) -> str:
@@ -201,8 +200,9 @@ class Checkpoint:
         logit is NaN or plus infinity: the sample counts nowhere), finite (False also where the loss is
         infinite). scale_loss is what one temperature repairs, balance_loss what one bias for each class
         repairs beside it, refinement_loss the rest, each fitted to the other samples: see
-        :func:`recalibration.left_out`.
+        :func:`recalibration.left_out`. Where the predictions have groups, the column group names them.
         """
+        groups = self.measurement.groups
         scores, parts = Scores(self.measurement.rows), self.measurement.left_out
         loss, (target, predicted, *others) = scores.loss, COLUMNS
         return pd.DataFrame(
@@ -218,6 +218,7 @@ class Checkpoint:
                 "finite": np.isfinite(loss),
                 "scale_loss": loss - parts.scaled,
                 "balance_loss": parts.scaled - parts.calibrated,
+                **({} if groups is None else {"group": groups}),
             },
             index=pd.Index(self.measurement.sample_ids, name="sample_id"),
         )
@@ -314,4 +315,4 @@ def measure(predictions: Predictions, scores: Scores | None = None) -> Measureme
         rows[name] = scores.rows[name]
     for name in _CURVE:
         rows[f"curve_{name}"] = getattr(curve, name)
-    return Measurement(predictions.sample_ids, rows, curve.beta, lambda: left_out)
+    return Measurement(predictions.sample_ids, rows, curve.beta, lambda: left_out, predictions.groups)

@@ -36,7 +36,8 @@ def _as_array(values: Any, name: str) -> tuple[NDArray[Any], str]:
     # A ragged list; a tensor that is sparse, of 8 bits, or of the meta device, without values.
     except (TypeError, ValueError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
-        remedy = "one integer or text for each row" if name == "sample_ids" else "a dense array of numbers"
+        labels = name in ("sample_ids", "groups")
+        remedy = "one integer or text for each row" if labels else "a dense array of numbers"
         raise ConfshiftError(f"{name} can't be made an array ({reason}); pass {remedy}") from error
     array = array.astype(array.dtype.newbyteorder("="), copy=False)
     return array, dtype or array.dtype.name
@@ -175,42 +176,42 @@ def check_range(
         )
 
 
-def check_ids(sample_ids: ArrayLike | None, samples: int) -> NDArray[Any]:
+def check_ids(ids: ArrayLike | None, samples: int, name: str = "sample_ids") -> NDArray[Any]:
     """Return one id per row, int64 or text; without ids, the rows' positions."""
-    if sample_ids is None:
+    if ids is None:
         return np.arange(samples, dtype=np.int64)
-    array, dtype = _as_array(sample_ids, "sample_ids")
+    array, dtype = _as_array(ids, name)
     if array.shape != (samples,):
-        raise ConfshiftError(f"sample_ids has shape {array.shape}, expected ({samples},): one id per row")
+        raise ConfshiftError(f"{name} has shape {array.shape}, expected ({samples},): one per row")
     if array.dtype.kind in "iu":
         if array.dtype.kind == "u" and array.dtype.itemsize == 8 and (array > np.iinfo(np.int64).max).any():
-            raise ConfshiftError(f"sample_ids go up to {array.max()}, beyond 2**63 - 1; pass them as text")
+            raise ConfshiftError(f"{name} go up to {array.max()}, beyond 2**63 - 1; pass them as text")
         return np.ascontiguousarray(array, dtype=np.int64)
-    return _check_text_ids(array, sample_ids, dtype)
+    return _check_text_ids(array, ids, dtype, name)
 
 
-def _check_text_ids(array: NDArray[Any], original: ArrayLike, dtype: str) -> NDArray[Any]:
+def _check_text_ids(array: NDArray[Any], original: ArrayLike, dtype: str, name: str) -> NDArray[Any]:
     if array.dtype.kind == "S":
         try:
             array = np.char.decode(array, "utf-8")
         except UnicodeDecodeError as error:
-            raise ConfshiftError(f"sample_ids: an id is not UTF-8 text ({error}); decode them") from error
+            raise ConfshiftError(f"{name}: an id is not UTF-8 text ({error}); decode them") from error
     if array.dtype.kind not in "OTU":
-        raise ConfshiftError(f"sample_ids has dtype {dtype}; pass integers or text")
+        raise ConfshiftError(f"{name} has dtype {dtype}; pass integers or text")
     # A list is checked as it is: numpy would turn ["a", 1] into text.
     members = original if isinstance(original, (list, tuple)) else array.tolist()
     others = [member for member in members if not isinstance(member, (str, bytes))]
     if others:
-        raise ConfshiftError(f"sample_ids: {others[0]!r} is not text; pass all integers or all text")
+        raise ConfshiftError(f"{name}: {others[0]!r} is not text; pass all integers or all text")
     array = array.astype(str)
     if array.dtype.itemsize // 4 > _MAX_ID_LENGTH:
         longest = max(array.tolist(), key=len)
         raise ConfshiftError(
-            f"sample_ids: {longest[:40]!r}... has {len(longest)} characters; shorten it to {_MAX_ID_LENGTH}"
+            f"{name}: {longest[:40]!r}... has {len(longest)} characters; shorten it to {_MAX_ID_LENGTH}"
         )
     with_nul = [sample_id for sample_id in array.tolist() if "\0" in sample_id]
     if with_nul:
-        raise ConfshiftError(f"sample_ids: {with_nul[0]!r} holds a NUL character; remove it")
+        raise ConfshiftError(f"{name}: {with_nul[0]!r} holds a NUL character; remove it")
     return np.ascontiguousarray(array)
 
 

@@ -22,9 +22,17 @@ from confshift.input_checks import (
     refuse_probabilities,
     sum_tolerance,
 )
+from confshift.tasks import ANSWERS, check_labels, check_task
 
 #: How it is known which sample is which, from the surest to the weakest.
 ID_SOURCES = ("user", "sampler", "content", "order")
+
+#: What predictions consist of, beside the names of the classes: arrays, and what they state.
+ARRAYS = ("logits", "targets", "sample_ids", "groups")
+FACTS = (
+    *("id_source", "source_dtype", "ignored_samples", "duplicate_samples"),
+    *("task", "label_names", "total_rows"),
+)
 
 #: How much two copies of a sample may differ, relative to their largest logit.
 _COPY_TOLERANCE = {"float16": 4 * 2**-10, "bfloat16": 4 * 2**-7}
@@ -53,6 +61,18 @@ class Predictions:
         How the ids were found; "user" where `sample_ids` is given, else "order".
     source_dtype : str, optional
         The dtype of the model's output, where `logits` is a lossless copy in another (bfloat16 as float32).
+    groups : array_like of int or str, shape (N,), optional
+        Which patient, document or image each row is of: rows of one group err together, so every error and
+        verdict counts groups, unless `summarize`, `compare` and the like are told otherwise. They are stored
+        with the rows, and are the same at every checkpoint of a split.
+    task : {"multiclass", "binary", "multilabel", "tokens", "causal_lm", "pixels"}
+        What the rows are called; in a multi-label task each row is one label of one sample, with the classes
+        "no" and "yes".
+    label_names : sequence of str, optional
+        The names of the labels of a multi-label task. Its ids are then sample * 2**k + label, k the smallest
+        for which 2**k is at least the number of labels.
+    total_rows : int, optional
+        How many rows there were, where these are a random part of them.
 
     Raises
     ------
@@ -82,6 +102,10 @@ class Predictions:
     source_dtype: str
     ignored_samples: int
     duplicate_samples: int
+    groups: NDArray[Any] | None
+    task: str
+    label_names: tuple[str, ...]
+    total_rows: int  # 0 where no row was left out at random
 
     def __init__(
         self,
@@ -93,39 +117,39 @@ class Predictions:
         ignore_index: int | None = -100,
         id_source: str | None = None,
         source_dtype: str | None = None,
+        groups: ArrayLike | None = None,
+        task: str = "multiclass",
+        label_names: Sequence[str] | None = None,
+        total_rows: int | None = None,
     ) -> None:
         scores, dtype = check_logits(logits, targets=targets)
         labels = check_targets(targets, scores)
         ids = check_ids(sample_ids, len(labels))
+        members = None if groups is None else check_ids(groups, len(labels), "groups")
         if id_source is None:
             id_source = "order" if sample_ids is None else "user"
         if id_source not in ID_SOURCES:
             raise ConfshiftError(f"id_source={id_source!r}: pass one of {', '.join(ID_SOURCES)}")
+        check_task(task, scores.shape[1])
+        if class_names is None and task == "multilabel":
+            class_names = ANSWERS
         names = check_names(class_names, scores.shape[1])
 
-        counted = np.ones(len(labels), bool) if ignore_index is None else labels != ignore_index
+        counted = _counted(labels, ignore_index)
         ignored = int(len(counted) - counted.sum())
-        if ignored == len(labels):
-            raise ConfshiftError(
-                f"no sample is left: all {ignored} targets equal ignore_index={ignore_index}; "
-                "check the targets, or pass another ignore_index (None for none)"
-            )
         check_range(labels, counted, ids, scores.shape[1])
         source_dtype = source_dtype or dtype
         refuse_probabilities(scores, counted, source_dtype)
-        rows = _distinct_rows(scores, labels, ids, np.flatnonzero(counted), source_dtype)
+        rows = _distinct_rows(scores, labels, ids, np.flatnonzero(counted), source_dtype, members)
         duplicates = int(counted.sum()) - len(rows)
         if not np.array_equal(rows, np.arange(len(labels))):
             scores, labels, ids = scores[rows], labels[rows], ids[rows]
-
-        self._set("logits", scores)
-        self._set("targets", labels)
-        self._set("sample_ids", ids)
-        self._set("class_names", names)
-        self._set("id_source", id_source)
-        self._set("source_dtype", source_dtype)
-        self._set("ignored_samples", ignored)
-        self._set("duplicate_samples", duplicates)
+            members = None if members is None else members[rows]
+        arrays = (scores, labels, ids, members)
+        facts = (id_source, source_dtype, ignored, duplicates, task, check_labels(label_names, task, ids))
+        values = (*arrays, names, *facts, _total(total_rows, len(labels)))
+        for name, value in zip((*ARRAYS, "class_names", *FACTS), values, strict=True):
+            self._set(name, value)
 
     def _set(self, name: str, value: object) -> None:
         object.__setattr__(self, name, value)
@@ -152,6 +176,10 @@ class Predictions:
         class_names: Sequence[str] | None = None,
         ignore_index: int | None = -100,
         id_source: str | None = None,
+        groups: ArrayLike | None = None,
+        task: str = "multiclass",
+        label_names: Sequence[str] | None = None,
+        total_rows: int | None = None,
     ) -> Predictions:
         """Take rows of probabilities instead of logits.
 
@@ -162,7 +190,7 @@ class Predictions:
         ----------
         probabilities : array_like, shape (N, K)
             Each row at least 0 and summing to 1 within 1e-3 (1e-2 for half precision).
-        targets, sample_ids, class_names, ignore_index, id_source
+        targets, sample_ids, class_names, ignore_index, id_source, groups, task, label_names, total_rows
             As for :class:`Predictions`.
 
         Examples
@@ -191,6 +219,10 @@ class Predictions:
             class_names=class_names,
             ignore_index=ignore_index,
             id_source=id_source,
+            groups=groups,
+            task=task,
+            label_names=label_names,
+            total_rows=total_rows,
         )
 
     def __len__(self) -> int:
@@ -206,22 +238,54 @@ class Predictions:
 
     @cached_property
     def fingerprint(self) -> str:
-        """A hash of the sorted (id, target) pairs: equal only for the same samples with the same labels."""
+        """A hash of the sorted (id, target) pairs: equal only for the same samples with the same labels.
+
+        And in the same groups, where there are any: an error over other groups is another error.
+        """
         digest = hashlib.blake2b(digest_size=16)
         ids = self.sample_ids
         digest.update(f"{ids.dtype.kind}{len(ids)}x{self.classes}".encode())
-        digest.update(ids.tobytes() if ids.dtype.kind == "i" else "\0".join(ids.tolist()).encode())
+        digest.update(_bytes(ids))
         digest.update(self.targets.tobytes())
+        if self.groups is not None:
+            digest.update(self.groups.dtype.kind.encode() + _bytes(self.groups))
         return digest.hexdigest()
 
 
-def describe_difference(
-    known_ids: NDArray[Any],
-    known_targets: NDArray[Any],
-    ids: NDArray[Any],
-    targets: NDArray[Any],
-) -> str:
-    """Say what differs between two sets of samples, each sorted by id; "" where they are the same."""
+def _bytes(labels: NDArray[Any]) -> bytes:
+    return labels.tobytes() if labels.dtype.kind == "i" else "\0".join(labels.tolist()).encode()
+
+
+def _counted(targets: NDArray[np.int64], ignore_index: int | None) -> NDArray[np.bool_]:
+    """Return which rows count; refuse where none does."""
+    counted = np.ones(len(targets), bool) if ignore_index is None else targets != ignore_index
+    if not counted.any():
+        raise ConfshiftError(
+            f"no sample is left: all {len(targets)} targets equal ignore_index={ignore_index}; "
+            "check the targets, or pass another ignore_index (None for none)"
+        )
+    return counted
+
+
+def _total(total_rows: int | None, rows: int) -> int:
+    """Return how many rows there were; 0 where these are all."""
+    if total_rows is None or total_rows == 0:
+        return 0
+    if not isinstance(total_rows, int | np.integer) or total_rows < rows:
+        raise ConfshiftError(
+            f"total_rows={total_rows!r} is not a whole number of at least {rows}, the number of these rows; "
+            "pass how many there were before some were drawn, or leave it out"
+        )
+    return int(total_rows)
+
+
+#: The ids, targets and groups of samples, in the order of the ids.
+Identity = tuple[NDArray[Any], NDArray[Any], NDArray[Any] | None]
+
+
+def describe_difference(known: Identity, now: Identity) -> str:
+    """Say what differs between two sets of samples; "" where they are the same."""
+    (known_ids, known_targets, known_groups), (ids, targets, groups) = known, now
     if known_ids.dtype.kind != ids.dtype.kind:
         kinds = {"i": "integers", "U": "text"}
         return f"the sample ids were {kinds[known_ids.dtype.kind]} and are now {kinds[ids.dtype.kind]}"
@@ -241,6 +305,18 @@ def describe_difference(
             f"{ids[first]}: {known_targets[first]} before, {targets[first]} now); if the loader shuffles, "
             "pass sample_ids="
         )
+    if (known_groups is None) != (groups is None):
+        return (
+            "they had no groups and have some now; leave groups= out, and pass it to summarize and report"
+            if known_groups is None
+            else "they had groups and have none now; pass the same groups= as before"
+        )
+    if known_groups is not None and groups is not None and not np.array_equal(known_groups, groups):
+        first = np.flatnonzero(known_groups.astype(object) != groups.astype(object))
+        return (
+            f"the groups of {len(first)} of {len(ids)} samples changed (for instance sample {ids[first[0]]}: "
+            f"{known_groups[first[0]]!s} before, {groups[first[0]]!s} now); pass the same groups= as before"
+        )
     return ""
 
 
@@ -250,6 +326,7 @@ def _distinct_rows(
     ids: NDArray[Any],
     rows: NDArray[np.intp],
     dtype: str,
+    groups: NDArray[Any] | None,
 ) -> NDArray[np.intp]:
     """Return these rows in the order of their ids, one for each id; rows that share an id must agree."""
     row_ids = ids[rows]
@@ -268,6 +345,11 @@ def _distinct_rows(
             raise ConfshiftError(
                 f"sample_ids: {len(wrong)} rows repeat an id with other logits or another target, the first "
                 f"is {ids[b[wrong[0]]].item()!r}; give each sample an id of its own"
+            )
+        if groups is not None and (other := groups[a] != groups[b]).any():
+            raise ConfshiftError(
+                f"groups: {int(other.sum())} rows repeat a sample id with another group, the first is "
+                f"{ids[b[np.argmax(other)]].item()!r}; give each sample one group"
             )
     return order[first]
 

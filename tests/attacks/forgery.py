@@ -62,7 +62,11 @@ _PLACES = st.sampled_from(
             (name,)
             for name in ("source_dtype", "writer", "written", "versions", "logged", "checks", "surprise")
         ],
-        *[("shards", 0, name) for name in ("rank", "encoding", "logits", "columns", "surprise")],
+        *[("shards", 0, name) for name in ("rank", "encoding", "logits", "columns", "rows", "surprise")],
+        *[
+            ("shards", 0, "rows", name)
+            for name in ("task", "label_names", "group_names", "total_rows", "surprise")
+        ],
         *[
             ("shards", 0, which, name)
             for which in ("logits", "columns")
@@ -106,7 +110,7 @@ _special = st.sampled_from(
     [0, 1, -1, 3, 4, 7, 2**31 - 1, -(2**31), 0.5, 1e-300, 1e300, 1.2, np.nan, np.inf, -np.inf]
 )
 _columns = st.tuples(
-    st.sampled_from(record.columns_dtype("<i8").names[1:]),
+    st.sampled_from(record.columns_dtype("<i8", groups=True).names[1:]),
     _special,
     st.sampled_from(["one", "some", "all"]),
     st.integers(0, 2**31),
@@ -261,7 +265,7 @@ def _forge_ids(path, what):
     elif what == "not UTF-8":
         rows["sample_id"] = [b"\xff%02d" % number for number in range(SAMPLES)]
     else:
-        dtype = record.columns_dtype("<i8" if what == "numbers" else "|S4000")
+        dtype = record.columns_dtype("<i8" if what == "numbers" else "|S4000", groups=True)
         other = np.zeros(SAMPLES, dtype)
         for name in dtype.names[1:]:
             other[name] = rows[name]

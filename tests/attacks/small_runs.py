@@ -21,12 +21,13 @@ def make_run(path, *, names=NAMES):
     random = np.random.default_rng(0)
     targets = random.integers(0, CLASSES, SAMPLES)
     ids = [f"sample {number:03d} é" for number in range(SAMPLES)]
+    groups = [f"document {number // 2} é" for number in range(SAMPLES)]
     run = Run(path)
     for split, epochs in (("val", range(EPOCHS)), ("train", [2])):
         for epoch in epochs:
             logits = random.normal(size=(SAMPLES, CLASSES)).astype(np.float32) * (epoch + 1)
             run.append(
-                Predictions(logits, targets, sample_ids=ids, class_names=names),
+                Predictions(logits, targets, sample_ids=ids, class_names=names, groups=groups),
                 epoch=epoch,
                 split=split,
                 metadata={"lr": 0.1, "class_weights": [1.0, 2.0, 3.0, 4.0]},

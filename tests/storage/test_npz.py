@@ -33,6 +33,19 @@ def test_every_known_array_is_taken_and_others_are_not(tmp_path):
     np.testing.assert_array_equal(read.targets, TARGETS[::-1])
 
 
+def test_groups_and_what_the_rows_are_may_come_with_them(tmp_path):
+    rows = {"groups": np.array(["b", "a"]), "task": "tokens", "total_rows": 9}
+    read = read_npz(saved(tmp_path, logits=LOGITS, targets=TARGETS, **rows))
+    assert (read.groups.tolist(), read.task, read.total_rows) == (["b", "a"], "tokens", 9)
+    labels = {"task": "multilabel", "label_names": np.array(["cat", "dog"])}
+    assert read_npz(saved(tmp_path, logits=LOGITS[:, :2], targets=[0, 1], **labels)).label_names == (
+        "cat",
+        "dog",
+    )
+    with pytest.raises(ConfshiftError, match=r"groups has shape \(3,\)"):
+        read_npz(saved(tmp_path, logits=LOGITS, targets=TARGETS, groups=np.arange(3)))
+
+
 def test_without_ids_and_names_the_order_and_the_index_stand_for_them(tmp_path):
     read = read_npz(saved(tmp_path, logits=LOGITS, targets=TARGETS))
     assert (read.id_source, read.class_names) == ("order", ("0", "1", "2"))

@@ -117,7 +117,9 @@ class TestGolden:
         path = folder / "000001.json"
         old = read_record(path.read_bytes(), path)
         columns = read_array(folder, old.shards[0].columns)
-        for number, later in enumerate(([("group", "<i4")], [("uniform_loss", "<f8"), ("group", "<i4")])):
+        for number, later in enumerate(
+            ([("uniform_loss", "<f8")], [("uniform_loss", "<f8"), ("group", "<i4")])
+        ):
             rows = np.zeros(len(columns), [*columns.dtype.descr, *later])
             for name in columns.dtype.names:
                 rows[name] = columns[name]
@@ -125,10 +127,34 @@ class TestGolden:
             shard = replace(old.shards[0], columns=stored)
             path.write_bytes(replace(old, shards=(shard,)).to_bytes())
             read = another_process(tmp_path / "run")[1].columns
+            assert (read.pop("group").tolist() if number else []) == [0] * len(read) * number
             pd.testing.assert_frame_equal(read, another_process(GOLDEN / "schema-2")[1].columns)
         shard = replace(old.shards[0], columns=replace(stored, dtype=[*stored.dtype, ["other", "<i4"]]))
         path.write_bytes(replace(old, shards=(shard,)).to_bytes())
         assert "not those of this schema" in failure(read_record, path.read_bytes(), path)
+
+    @pytest.mark.parametrize(
+        ("rows", "says"),
+        [
+            ({"task": "regression"}, "its task is 'regression'"),
+            ({"task": "binary"}, "with 3 classes"),
+            ({"task": 3}, "task is 3"),
+            ({"label_names": ["cat"]}, "it names labels"),
+            ({"label_names": [1]}, "label_names are"),
+            ({"total_rows": 149}, "150 rows of 149"),
+            ({"total_rows": -1}, "total_rows is -1"),
+            ({"group_names": ["a"]}, "names of groups are not those of its rows"),
+            ({"group_names": [1, "a"]}, "group_names are"),
+            ({"group_names": [10**30]}, "group_names are"),
+            ({"group_names": ["a" * 300]}, "group_names are"),
+            ({"group_names": {"a": 1}}, "group_names is"),
+        ],
+    )
+    def test_what_the_rows_can_not_be_is_refused(self, rows, says):
+        path = GOLDEN / "schema-2" / "val" / "000001.json"
+        content = decode(path.read_bytes(), path)
+        content["shards"][0]["rows"] = rows
+        assert says in failure(read_record, encode(content), path)
 
     def test_the_measured_columns_are_still_those_of_schema_1(self):
         newest = sorted((GOLDEN / "schema-1" / "val").glob("*.json"))[-1]

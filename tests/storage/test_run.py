@@ -17,7 +17,7 @@ from stored_runs import CLASSES, SAMPLES, another_process, failure, names, predi
 from confshift import Predictions, Run
 from confshift.checkpoint import LEFT_OUT, MEASURED, measure
 from confshift.scoring import score
-from confshift.storage import run_folder
+from confshift.storage import appending, run_folder
 from confshift.storage.writer import Writer
 
 
@@ -273,6 +273,65 @@ class TestForms:
         assert pd.Timestamp(found.provenance.written).tzinfo is not None
         assert {"confshift", "numpy", "python"} <= set(found.provenance.versions)
         assert len(found.provenance.writer) == 16
+
+    @pytest.mark.parametrize(
+        "groups",
+        [
+            np.arange(SAMPLES) // 3,
+            np.arange(SAMPLES) // 3 - 5,
+            np.arange(SAMPLES) // 3 + 2**40,
+            [f"é {row % 4}" for row in range(SAMPLES)],
+        ],
+    )
+    def test_groups_come_back_as_they_were(self, run, groups):
+        for epoch in (1, 2):
+            run.append(predictions(epoch, groups=groups), epoch=epoch)
+        saved = another_process(run.path)[1]
+        assert saved.predictions.groups.tolist() == list(groups)
+        assert saved.predictions.groups.dtype.kind in "iU"
+        assert saved.columns["group"].tolist() == list(groups)
+        assert saved.predictions.fingerprint == predictions(1, groups=groups).fingerprint
+
+    def test_what_the_rows_are_is_kept(self, run):
+        rows = {"task": "multilabel", "label_names": ("cat", "dog"), "total_rows": 30}
+        run.append(predictions(1, classes=2, **rows))
+        saved = another_process(run.path)[1]
+        for name, value in rows.items():
+            assert getattr(saved.predictions, name) == getattr(saved.provenance, name) == value
+        assert saved.class_names == ("no", "yes")
+
+    @pytest.mark.parametrize(
+        ("first", "then", "words"),
+        [
+            (
+                [0, 0, 1] * 5,
+                [0, 1, 1] * 5,
+                ["groups of 5 of 15 samples", "sample 1: 0 before, 1 now", "same groups="],
+            ),
+            ([0, 0, 1] * 5, None, ["had groups and have none now", "same groups="]),
+            (None, [0, 0, 1] * 5, ["had no groups and have some now", "leave groups= out"]),
+        ],
+    )
+    def test_other_groups_are_refused_whether_the_first_are_saved_or_on_their_way(
+        self, run, first, then, words
+    ):
+        run.append(predictions(1, samples=15, groups=first))
+        for path in (run, another_process(run.path)):
+            message = failure(path.append, predictions(2, samples=15, groups=then), epoch=2)
+            for word in words:
+                assert word in message
+            run.flush()
+
+    def test_names_of_groups_that_would_fill_the_records_are_refused_and_numbers_are_not(
+        self, run, monkeypatch
+    ):
+        monkeypatch.setattr(appending, "_MAX_NAMES", 100)
+        groups = np.array([f"document {row}" for row in range(SAMPLES)])
+        message = failure(run.append, predictions(1, groups=groups))
+        assert "20 different names" in message
+        numbers = eval(message.split(": ")[-1])
+        run.append(predictions(1, groups=numbers))
+        assert run[1].predictions.groups.tolist() == np.unique(groups, return_inverse=True)[1].tolist()
 
     def test_numbers_of_numpy_and_torch_are_kept_as_numbers(self, run):
         run.append(

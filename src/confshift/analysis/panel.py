@@ -195,7 +195,9 @@ def _check_same_samples(first: Checkpoint, other: Checkpoint) -> None:
     same_ids = len(a.sample_ids) == len(b.sample_ids) and np.array_equal(a.sample_ids, b.sample_ids)
     if same_ids and np.array_equal(a.rows["target"], b.rows["target"]):
         return
-    difference = describe_difference(a.sample_ids, a.rows["target"], b.sample_ids, b.rows["target"])
+    difference = describe_difference(
+        (a.sample_ids, a.rows["target"], None), (b.sample_ids, b.rows["target"], None)
+    )
     raise ConfshiftError(
         f"{first!r} and {other!r} do not hold the same samples: {difference}. "
         "Inspect both on one validation set"

@@ -19,8 +19,8 @@ from confshift.cli.output import answer
 def add(run: Path, file: Path, epoch: float, split: str, as_json: bool) -> None:
     """Add a checkpoint from a .npz FILE that any other program wrote; makes the run where there is none.
 
-    FILE holds `logits` or `probabilities` (N, K) and `targets` (N,); it may hold `sample_ids` (N,) and
-    `class_names` (K,).
+    FILE holds `logits` or `probabilities` (N, K) and `targets` (N,); it may hold `sample_ids` (N,),
+    `class_names` (K,), `groups` (N,) and a `task`.
     """
     from confshift import Run
     from confshift.reporting.output import document, metrics_text

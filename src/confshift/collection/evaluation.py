@@ -35,6 +35,10 @@ class Evaluation:
         Of the model's output: bfloat16 is stored as float32.
     checks : mapping
         What was tried on the model.
+    groups : array_like, shape (N,), or None
+        Which sample, document or image each row is of.
+    task, label_names, total_rows
+        As in :class:`confshift.predictions.Predictions`.
     release : callable
         Called when the array of logits may be overwritten.
     """
@@ -45,6 +49,10 @@ class Evaluation:
     id_source: str
     dtype: torch.dtype
     checks: Mapping[str, Any] = field(default_factory=dict)
+    groups: ArrayLike | None = None
+    task: str = "multiclass"
+    label_names: tuple[str, ...] = ()
+    total_rows: int = 0
     release: Callable[[], object] = lambda: None
 
     @classmethod
@@ -55,10 +63,16 @@ class Evaluation:
         if rows is None:
             nothing = np.empty((0, 0), np.float32), np.empty(0, np.int64), np.empty(0, np.int64)
             return cls(*nothing, id_source, torch.float32)
-        return cls(rows.logits, rows.targets, ids, id_source, rows.dtype, checks, rows.release)
+        return cls(rows.logits, rows.targets, ids, id_source, rows.dtype, checks, release=rows.release)
 
     def __len__(self) -> int:
         return len(self.targets)
+
+    @property
+    def arrays(self) -> list[NDArray[Any]]:
+        """What the ranks send each other: logits, targets, ids and, where there are any, groups."""
+        groups = [] if self.groups is None else [np.asarray(self.groups)]
+        return [self.logits, self.targets, np.asarray(self.ids), *groups]
 
     def predictions(self, outputs: str, class_names: Any, ignore_index: int | None) -> Predictions:
         """Return these rows as predictions; `outputs` says what the model returns."""
@@ -66,7 +80,10 @@ class Evaluation:
             "sample_ids": self.ids,
             "class_names": class_names,
             "ignore_index": ignore_index,
-            "id_source": self.id_source,
+            **{
+                name: getattr(self, name)
+                for name in ("id_source", "groups", "task", "label_names", "total_rows")
+            },
         }
         logits: Any = self.logits
         half = self.dtype is torch.bfloat16
@@ -108,14 +125,21 @@ def together(shards: Sequence[Evaluation]) -> tuple[Evaluation, int]:
     if len(forms) > 1:
         listed = "; ".join(f"{classes} of {dtype}" for classes, dtype in sorted(forms))
         raise ConfshiftError(f"the ranks returned different logits ({listed}); train one model on all ranks")
-    ids = np.concatenate([np.asarray(shard.ids) for shard in shards])
-    order = np.argsort(ids, kind="stable")
-    ids = ids[order]
-    logits = np.concatenate([shard.logits for shard in shards])[order]
-    targets = np.concatenate([shard.targets for shard in shards])[order]
+    if len({len(shard.arrays) for shard in shards}) > 1:
+        raise ConfshiftError("some ranks say which group each row is of, and others do not; let all say it")
+    order = np.argsort(np.concatenate([np.asarray(shard.ids) for shard in shards]), kind="stable")
+    parts = zip(*(shard.arrays for shard in shards), strict=True)
+    logits, targets, ids, *groups = (np.concatenate(part)[order] for part in parts)
     replaced = _follow_the_first(ids, logits)
-    first = shards[0]
-    joined = replace(first, logits=logits, targets=targets, ids=ids, release=lambda: None)
+    joined = replace(
+        shards[0],
+        logits=logits,
+        targets=targets,
+        ids=ids,
+        groups=groups[0] if groups else None,
+        total_rows=sum(shard.total_rows for shard in shards),
+        release=lambda: None,
+    )
     return joined, replaced
 
 

@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-import numpy as np
 import torch
 
 from confshift.checkpoint import Checkpoint
@@ -16,7 +15,7 @@ from confshift.collection.destination import Destination
 from confshift.collection.evaluation import Evaluation, together
 from confshift.collection.ranks import Ranks, described, rank_and_size
 from confshift.errors import ConfshiftError
-from confshift.predictions import Predictions
+from confshift.predictions import ARRAYS, FACTS, Predictions
 from confshift.storage.run import Run
 
 _log = logging.getLogger("confshift")
@@ -165,8 +164,7 @@ class _Shared:
         **notes: Any,
     ) -> Checkpoint:
         own, answers = self._ranks.agree("after", lambda: _identified(evaluate()), _words)
-        arrays = [own.logits, own.targets, np.asarray(own.ids)]
-        received = self._ranks.gather(arrays, [answer["arrays"] for answer in answers])
+        received = self._ranks.gather(own.arrays, [answer["arrays"] for answer in answers])
         shards = [_shard(parts, answer) for parts, answer in zip(received, answers, strict=False)]
         joined, said = self._ranks.agree(
             "saved", lambda: self._join(shards, read, notes) if shards else None, _saved
@@ -208,7 +206,10 @@ class _Shared:
         if said["path"]:
             return self._stored(said) if joined is None else joined.checkpoint
         mine = [] if joined is None else _arrays(joined.predictions)
-        arrays = dict(zip(_ARRAYS, self._ranks.share(mine, said["arrays"]), strict=True))
+        arrays = dict.fromkeys(ARRAYS) | dict(
+            zip(ARRAYS, self._ranks.share(mine, said["arrays"]), strict=False)
+        )
+        said["facts"]["label_names"] = tuple(said["facts"]["label_names"])
         names = tuple(said["class_names"])
         predictions = Predictions.trusted(**arrays, class_names=names, **said["facts"])
         return Checkpoint.from_predictions(predictions, epoch=said["epoch"], split=self._split)
@@ -245,9 +246,11 @@ def _opening(destination: Destination | None) -> dict[str, Any]:
 
 def _shard(arrays: list[Any], said: dict[str, Any]) -> Evaluation:
     """Return the rows of a rank from what it sent and said."""
-    logits, targets, ids = arrays
-    dtype = getattr(torch, said["dtype"])
-    return Evaluation(logits, targets, ids, said["id_source"], dtype, said["checks"])
+    logits, targets, ids, *groups = arrays
+    dtype, rows = getattr(torch, said["dtype"]), said["rows"]
+    rows["label_names"] = tuple(rows["label_names"])
+    grouping = groups[0] if groups else None
+    return Evaluation(logits, targets, ids, said["id_source"], dtype, said["checks"], grouping, **rows)
 
 
 def _identified(evaluation: Evaluation) -> Evaluation:
@@ -263,7 +266,8 @@ def _identified(evaluation: Evaluation) -> Evaluation:
 def _words(evaluation: Evaluation) -> dict[str, Any]:
     """Return what the other ranks need to know of a rank's rows."""
     return {
-        "arrays": described([evaluation.logits, evaluation.targets, np.asarray(evaluation.ids)]),
+        "arrays": described(evaluation.arrays),
+        "rows": {name: getattr(evaluation, name) for name in ("task", "label_names", "total_rows")},
         "id_source": evaluation.id_source,
         "dtype": str(evaluation.dtype).removeprefix("torch."),
         "checks": dict(evaluation.checks),
@@ -279,14 +283,9 @@ def _saved(joined: _Joined | None) -> dict[str, Any]:
         "epoch": checkpoint.epoch,
         "arrays": described(_arrays(predictions)),
         "class_names": list(predictions.class_names),
-        "facts": {name: getattr(predictions, name) for name in _FACTS},
+        "facts": {name: getattr(predictions, name) for name in FACTS},
     }
 
 
-#: What predictions consist of, beside the names of the classes.
-_ARRAYS = ("logits", "targets", "sample_ids")
-_FACTS = ("id_source", "source_dtype", "ignored_samples", "duplicate_samples")
-
-
 def _arrays(predictions: Predictions) -> list[Any]:
-    return [getattr(predictions, name) for name in _ARRAYS]
+    return [array for name in ARRAYS if (array := getattr(predictions, name)) is not None]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 import numbers
@@ -17,10 +18,10 @@ from confshift import __version__
 from confshift.checkpoint import Checkpoint, Provenance
 from confshift.errors import Refusal
 from confshift.input_checks import are_numbers
-from confshift.predictions import Predictions, describe_difference
+from confshift.predictions import FACTS, Predictions, describe_difference
 from confshift.storage.commit import PendingSave
 from confshift.storage.files import shows_sign
-from confshift.storage.loading import make_checkpoint, read_measurement, read_predictions
+from confshift.storage.loading import group_names, make_checkpoint, read_measurement, read_predictions
 from confshift.storage.record import Record
 from confshift.storage.run_folder import RunFolder
 from confshift.storage.signed_json import plain
@@ -28,6 +29,9 @@ from confshift.storage.split_folder import SplitFolder, check_split
 from confshift.storage.writer import Save, Writer
 
 _log = logging.getLogger("confshift")
+
+#: The names of groups stand in the record of every checkpoint: so many bytes at most.
+_MAX_NAMES = 1 << 23
 
 
 def append(
@@ -44,6 +48,7 @@ def append(
     `notes` are the metadata, logged and checks of the checkpoint.
     """
     check_split(split)
+    _check_group_names(predictions)
     plain_notes = {name: plain(name, values) for name, values in notes.items()}
     fingerprint = _fingerprint(predictions)
     provenance = _provenance(writer, predictions, logged=plain_notes["logged"], checks=plain_notes["checks"])
@@ -77,10 +82,7 @@ def _provenance(
     if "torch" in sys.modules:  # a user of torch has imported it
         versions["torch"] = str(sys.modules["torch"].__version__)
     return Provenance(
-        id_source=predictions.id_source,
-        ignored_samples=predictions.ignored_samples,
-        duplicate_samples=predictions.duplicate_samples,
-        source_dtype=predictions.source_dtype,
+        **{name: getattr(predictions, name) for name in FACTS},
         writer=writer.id,
         written=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         versions=versions,
@@ -135,8 +137,18 @@ def _fingerprint(predictions: Predictions) -> str:
         return predictions.fingerprint
     except UnicodeEncodeError as error:
         raise Refusal(
-            f"sample_ids can't be written as UTF-8: {error}; pass text without lone surrogates"
+            f"sample_ids or groups can't be written as UTF-8: {error}; pass text without lone surrogates"
         ) from error
+
+
+def _check_group_names(predictions: Predictions) -> None:
+    """Refuse names of groups that would make every record of the split a large file."""
+    names = group_names(predictions.groups)
+    if names is not None and len(json.dumps(names.tolist())) > _MAX_NAMES:
+        raise Refusal(
+            f"groups has {len(names):,} different names, more than {_MAX_NAMES:,} bytes of them; number the "
+            "groups: np.unique(groups, return_inverse=True)[1]"
+        )
 
 
 def _split_folder(run_folder: RunFolder, split: str, classes: int) -> SplitFolder:
@@ -186,11 +198,12 @@ def _check_samples(
     if not records or records[-1].fingerprint == fingerprint:
         return
     if on_way:
-        ids, targets = on_way[-1].predictions.sample_ids, on_way[-1].predictions.targets
+        first = on_way[-1].predictions
+        known = first.sample_ids, first.targets, first.groups
     else:
         measurement = read_measurement(split_folder.folder, records[-1])
-        ids, targets = measurement.sample_ids, measurement.rows["target"]
-    changed = describe_difference(ids, targets, predictions.sample_ids, predictions.targets)
+        known = measurement.sample_ids, measurement.rows["target"], measurement.groups
+    changed = describe_difference(known, (predictions.sample_ids, predictions.targets, predictions.groups))
     raise Refusal(
         f"{split_folder.folder}: these are not the samples that the split started with: {changed}. "
         "For another set use another run folder or another split="

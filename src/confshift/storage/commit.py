@@ -15,7 +15,7 @@ from confshift.predictions import Predictions
 from confshift.storage import arrays, files
 from confshift.storage.cleaning import remove_unneeded
 from confshift.storage.finding_runs import RUN_FILE
-from confshift.storage.loading import columns_array
+from confshift.storage.loading import columns_array, group_names
 from confshift.storage.record import FailedSave, Record, Shard
 from confshift.storage.run_folder import NAMES_FILE, RunFolder
 from confshift.storage.signed_json import encode
@@ -152,7 +152,7 @@ def _clean(run_folder: RunFolder, draft: PendingSave, records: list[Record]) -> 
 def _write_files(split_folder: SplitFolder, predictions: Predictions, measurement: Measurement) -> Shard:
     folder, prefix = split_folder.folder, f"{split_folder.last + 1:06d}"
     logits, columns = (folder / files.unique_name(prefix, f".{kind}.npy") for kind in ("logits", "columns"))
-    encoding = _encoding(predictions)
+    encoding, names = _encoding(predictions), group_names(measurement.groups)
     if not split_folder.records:
         files.make_folders(folder)
     try:
@@ -161,6 +161,7 @@ def _write_files(split_folder: SplitFolder, predictions: Predictions, measuremen
             encoding=encoding,
             logits=arrays.write_array(logits, predictions.logits, as_bfloat16=encoding == "bfloat16"),
             columns=arrays.write_array(columns, columns_array(measurement)),
+            group_names=() if names is None else tuple(names.tolist()),
         )
         files.DISK.sync_folder(folder)
     except BaseException:
@@ -194,6 +195,6 @@ def _notes(record: Record) -> tuple[Any, ...]:
     notes = [record.metadata, provenance.logged, provenance.checks]
     return (
         record.fingerprint,
-        provenance.id_source,
+        *(provenance.id_source, provenance.task, provenance.label_names, provenance.total_rows),
         json.dumps(notes, sort_keys=True),
     )  # NaN equals NaN here

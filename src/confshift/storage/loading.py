@@ -16,11 +16,12 @@ from numpy.typing import NDArray
 from confshift import recalibration
 from confshift.checkpoint import LEFT_OUT, MEASURED, Checkpoint, Measurement
 from confshift.errors import ConfshiftError
-from confshift.predictions import Predictions
+from confshift.predictions import FACTS, Predictions
 from confshift.scoring import Scores
 from confshift.storage import arrays
 from confshift.storage.memory import check_room
 from confshift.storage.record import Record, columns_dtype
+from confshift.tasks import check_labels
 
 #: At most this many bytes of logits stay in memory, but always those of the last two checkpoints read.
 _MAX_BYTES = 1 << 29
@@ -81,13 +82,23 @@ def columns_array(measurement: Measurement) -> NDArray[Any]:
     ids = measurement.sample_ids
     if ids.dtype.kind == "U":
         ids = np.char.encode(ids, "utf-8")
-    rows = np.empty(len(ids), columns_dtype(ids.dtype.str))
+    groups = measurement.groups
+    rows = np.empty(len(ids), columns_dtype(ids.dtype.str, groups=groups is not None))
     rows["sample_id"] = ids
     for name in MEASURED.names or ():
         rows[name] = measurement.rows[name]
     rows["scaled_loss"] = measurement.left_out.scaled
     rows["calibrated_loss"] = measurement.left_out.calibrated
+    if groups is not None:
+        rows["group"] = groups if (names := group_names(groups)) is None else np.searchsorted(names, groups)
     return rows
+
+
+def group_names(groups: NDArray[Any] | None) -> NDArray[Any] | None:
+    """Return the names of groups, ascending; None where 32 bits hold the groups themselves."""
+    if groups is None or (groups.dtype.kind == "i" and np.array_equal(groups, groups.astype(np.int32))):
+        return None
+    return np.unique(groups)
 
 
 class _Cached:
@@ -153,6 +164,8 @@ def read_measurement(
         losses = _part(columns, start + MEASURED.itemsize, LEFT_OUT)
         wrong = wrong or _impossible_losses(losses, rows)
         left_out = _as_stored(losses, record)
+    groups, unknown = _groups(path, columns, record)
+    wrong = wrong or unknown or _wrong_labels(ids, record)
     if wrong:
         raise ConfshiftError(f"{path} is refused: {wrong}")
 
@@ -167,8 +180,32 @@ def read_measurement(
         rows,
         record.beta,
         (lambda: left_out) if record.holds_left_out else from_logits,
+        groups,
     )
     return measurement
+
+
+def _groups(path: Path, columns: NDArray[Any], record: Record) -> tuple[NDArray[Any] | None, str]:
+    """Return the groups of the rows, and what is impossible about them, "" where nothing is."""
+    if not record.holds_groups:
+        return None, ""
+    numbers, names = columns["group"].astype(np.int64), np.array(record.shards[0].group_names)
+    if not len(names):
+        return numbers, ""
+    unknown = (numbers < 0) | (numbers >= len(names))
+    if unknown.any():
+        return None, f"the group of {int(unknown.sum()):,} of {len(numbers):,} samples is impossible"
+    check_room(path, len(numbers) * names.itemsize)
+    return names[numbers], ""
+
+
+def _wrong_labels(ids: NDArray[Any], record: Record) -> str:
+    """Say that ids are of labels without a name; "" if none is."""
+    try:
+        check_labels(record.provenance.label_names, record.provenance.task, ids)
+    except ConfshiftError as error:
+        return str(error)
+    return ""
 
 
 def _part(columns: NDArray[Any], start: int, dtype: np.dtype[Any]) -> NDArray[Any]:
@@ -274,9 +311,7 @@ def read_predictions(folder: Path, record: Record, class_names: tuple[str, ...])
         logits=logits,
         targets=measurement.rows["target"].astype(np.int64),
         sample_ids=measurement.sample_ids,
+        groups=measurement.groups,
         class_names=class_names,
-        id_source=provenance.id_source,
-        source_dtype=provenance.source_dtype,
-        ignored_samples=provenance.ignored_samples,
-        duplicate_samples=provenance.duplicate_samples,
+        **{name: getattr(provenance, name) for name in FACTS},
     )

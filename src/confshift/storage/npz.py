@@ -14,11 +14,17 @@ from confshift.predictions import Predictions
 from confshift.storage.memory import check_room
 from confshift.storage.reading import open_plain
 
+_NAMES = (
+    *("logits", "probabilities", "targets", "sample_ids", "class_names"),
+    *("groups", "task", "label_names", "total_rows"),
+)
 #: The arrays to read, by their names in a file; the second line has those of Hugging Face and others.
 _ARRAYS = {
-    **{name: name for name in ("logits", "probabilities", "targets", "sample_ids", "class_names")},
+    **{name: name for name in _NAMES},
     **{"predictions": "logits", "label_ids": "targets", "labels": "targets"},
 }
+#: Those of them that are lists, text or a number rather than an array.
+_LISTS = ("class_names", "task", "label_names", "total_rows")
 #: Reading an array takes its own size and that of copies: in another dtype or order, and for checks.
 _COPIES = 4
 _LAST_CODE_POINT = 0x10FFFF
@@ -28,7 +34,8 @@ def read_npz(path: Path) -> Predictions:
     """Read `logits` or `probabilities` (N, K) and `targets` (N,) from a file.
 
     `predictions` also serve as logits, `labels` and `label_ids` as targets, if no array has that name itself.
-    The file may hold `sample_ids` (N,) and `class_names` (K,) as well. Other arrays are ignored, and nothing
+    The file may hold `sample_ids` (N,), `class_names` (K,), `groups` (N,), a `task` and what else
+    `Predictions` takes as well. Other arrays are ignored, and nothing
     is ever unpickled.
 
     Raises
@@ -48,13 +55,11 @@ def read_npz(path: Path) -> Predictions:
             "probabilities: numpy.savez('epoch.npz', logits=logits, targets=targets)"
         )
     make = Predictions if kinds[0] == "logits" else Predictions.from_probabilities
-    names = arrays.get("class_names")
-    return make(
-        arrays[kinds[0]],
-        arrays["targets"],
-        sample_ids=arrays.get("sample_ids"),
-        class_names=None if names is None else names.tolist(),
-    )
+    logits, targets = arrays.pop(kinds[0]), arrays.pop("targets")
+    options: dict[str, Any] = {
+        name: array.tolist() if name in _LISTS else array for name, array in arrays.items()
+    }
+    return make(logits, targets, **options)
 
 
 def _read(stream: BinaryIO, path: Path) -> tuple[list[str], dict[str, NDArray[Any]]]:

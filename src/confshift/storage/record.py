@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 import re
 import reprlib
 from collections.abc import Mapping
@@ -18,6 +19,7 @@ from confshift.errors import ConfshiftError
 from confshift.predictions import ID_SOURCES
 from confshift.storage.arrays import StoredFile
 from confshift.storage.signed_json import SCHEMA, check_schema, decode, encode, readable
+from confshift.tasks import TASKS
 
 #: The forms logits are stored in, and numpy's name of each. bfloat16 is stored as its 16 bits.
 LOGITS = MappingProxyType({"float16": "<f2", "float32": "<f4", "float64": "<f8", "bfloat16": "<u2"})
@@ -36,7 +38,8 @@ _TYPES = MappingProxyType(
 #: What records of schema 1 lack: their fit of temperature and biases is made from the logits.
 _SINCE_2 = MappingProxyType({"joint_beta": 0.0, "biases": []})
 #: Columns that may come last, in this order, without a new schema: the loss against equal probabilities (what
-#: label smoothing adds) and the number of the sample's group. This version writes neither, and skips them.
+#: label smoothing adds), which this version does not write, and the sample's group: a number, or the place of
+#: its name among the shard's `group_names`, where there are any.
 _LATER = (("uniform_loss", "<f8"), ("group", "<i4"))
 _GAP_TYPES = MappingProxyType({"split": (str,), "epoch": _NUMBER, "reason": (str,)})
 _FILE_TYPES = MappingProxyType(
@@ -47,8 +50,14 @@ _FILE_TYPES = MappingProxyType(
         **dict.fromkeys(("shape", "crcs"), (list,)),
     }
 )
+#: What came later and is written into the shard, in which older versions skip what they do not know.
+_OF_ROWS = ("task", "label_names", "total_rows")
+_ROWS_TYPES = MappingProxyType(
+    {"task": (str,), "label_names": (list,), "group_names": (list,), "total_rows": (int,)}
+)
+_PROVENANCE = tuple(field.name for field in fields(Provenance))
 _MAX_TEXT = 256
-_MAX_COUNT = 1 << 62
+_MAX_COUNT, _MAX_INT = 1 << 62, 1 << 63
 
 _DATA_NAME = re.compile(r"[0-9]{6,12}-[0-9a-f]{32}\.(logits|columns)\.npy")
 _ID_FORMAT = re.compile(r"<i8|\|S[1-9][0-9]{0,3}")
@@ -62,6 +71,9 @@ class Shard:
     encoding: str  # a key of LOGITS
     logits: StoredFile
     columns: StoredFile
+    group_names: tuple[
+        Any, ...
+    ] = ()  # ascending, text or numbers; none where the column itself has the group
 
 
 @dataclass(frozen=True)
@@ -101,6 +113,11 @@ class Record:
         return "scaled_loss" in (self.shards[0].columns.layout.names or ())
 
     @property
+    def holds_groups(self) -> bool:
+        """Whether the columns file says which rows err together."""
+        return "group" in (self.shards[0].columns.layout.names or ())
+
+    @property
     def files(self) -> tuple[StoredFile, ...]:
         """The data files that it names."""
         return tuple(stored for shard in self.shards for stored in (shard.columns, shard.logits))
@@ -108,7 +125,11 @@ class Record:
     def to_bytes(self) -> bytes:
         """Return the file's content."""
         content = asdict(self)
-        return encode(content.pop("provenance") | content)
+        provenance = content.pop("provenance")
+        rows = {name: provenance.pop(name) for name in _OF_ROWS}
+        for shard in content["shards"]:
+            shard["rows"] = {**rows, "group_names": shard.pop("group_names")}
+        return encode(provenance | content)
 
 
 def read_record(raw: bytes, path: Path, classes: int | None = None) -> Record:
@@ -146,9 +167,14 @@ def _read(content: dict[str, Any]) -> Record:
     biases = tuple(content.pop("biases"))
     if any(type(bias) not in _NUMBER for bias in biases):
         raise TypeError(f"biases are {reprlib.repr(biases)}")
-    shards = tuple(_read_shard(shard) for shard in content.pop("shards"))
+    stored = content.pop("shards")
+    of_rows = [_read_rows(shard.get("rows", {})) for shard in stored]
+    shards = tuple(
+        _read_shard(shard, rows.pop("group_names")) for shard, rows in zip(stored, of_rows, strict=True)
+    )
     gaps = tuple(_read_gap(gap) for gap in content.pop("gaps"))
-    provenance = Provenance(**{field.name: content.pop(field.name) for field in fields(Provenance)})
+    known = {name: content.pop(name) for name in _PROVENANCE if name not in _OF_ROWS}
+    provenance = Provenance(**known, **(of_rows[0] if of_rows else {}))
     fitted: dict[str, Any] = {"beta": beta, "joint_beta": joint_beta, "biases": biases}
     return Record(shards=shards, gaps=gaps, provenance=provenance, epoch=epoch, **fitted, **content)
 
@@ -173,11 +199,30 @@ def _read_gap(content: dict[str, Any]) -> FailedSave:
     return FailedSave(gap.split, float(gap.epoch), readable(gap.reason))
 
 
-def _read_shard(content: dict[str, Any]) -> Shard:
+def _read_rows(content: dict[str, Any]) -> dict[str, Any]:
+    """Return what a shard says about its rows; checkpoints from before there were tasks say nothing."""
+    content = {"task": "multiclass", "label_names": [], "group_names": [], "total_rows": 0, **content}
+    _check_types(content, _ROWS_TYPES)
+    names = {name: tuple(content[name]) for name in ("label_names", "group_names")}
+    for name, kinds in (("label_names", [str]), ("group_names", [str, int])):
+        if not any(all(type(one) is kind for one in names[name]) for kind in kinds):
+            raise TypeError(f"{name} are {reprlib.repr(names[name])}")
+        if not all(map(_is_name, names[name])):
+            raise ValueError(f"{name} are {reprlib.repr(names[name])}")
+    return {name: content[name] for name in ("task", "total_rows")} | names
+
+
+def _is_name(name: str | int) -> bool:
+    """Tell whether an array of 64-bit numbers or text can hold a name."""
+    if isinstance(name, int):
+        return -_MAX_INT <= name < _MAX_INT
+    return len(name) <= _MAX_TEXT and "\0" not in name and readable(name) == name
+
+
+def _read_shard(content: dict[str, Any], group_names: tuple[Any, ...]) -> Shard:
     _check_types(content, {"rank": (int,), "encoding": (str,)})
-    return Shard(
-        content["rank"], content["encoding"], _read_file(content["logits"]), _read_file(content["columns"])
-    )
+    logits, columns = (_read_file(content[name]) for name in ("logits", "columns"))
+    return Shard(content["rank"], content["encoding"], logits, columns, group_names)
 
 
 def _read_file(content: dict[str, Any]) -> StoredFile:
@@ -218,13 +263,28 @@ def _contradiction(record: Record, path: Path, classes: int | None, schema: int)
     extra = [list(column) for column in _LATER if schema > 1 and list(column) in later]
     if known is None or shard.columns.dtype != _described(known) + extra:
         return "its columns are not those of this schema"
+    return _contradiction_of_rows(record, samples, columns)
+
+
+def _contradiction_of_rows(record: Record, samples: int, classes: int) -> str:
+    """Say what is impossible about what the rows are; "" if nothing is."""
+    task, names = record.provenance.task, record.shards[0].group_names
+    total = record.provenance.total_rows
+    if task not in TASKS or (task in ("binary", "multilabel") and classes != 2):
+        return f"its task is {task!r}, with {classes} classes"
+    if record.provenance.label_names and task != "multilabel":
+        return f"it names labels, and its task is {task!r}"
+    if total and total < samples:
+        return f"it has {samples} rows of {total}"
+    if names and not (record.holds_groups and all(map(operator.lt, names, names[1:]))):
+        return "its names of groups are not those of its rows"
     return ""
 
 
-def columns_dtype(id_format: str, *, schema: int = SCHEMA) -> np.dtype[Any]:
+def columns_dtype(id_format: str, *, schema: int = SCHEMA, groups: bool = False) -> np.dtype[Any]:
     """Return the dtype of the columns file: the sample's id ("<i8" or "|S<n>"), then the measured values."""
     measured = MEASURED.descr if schema == 1 else [*MEASURED.descr, *LEFT_OUT.descr]
-    return np.dtype([("sample_id", id_format), *measured])
+    return np.dtype([("sample_id", id_format), *measured, *(_LATER[1:] if groups else ())])
 
 
 def _described(dtype: np.dtype[Any]) -> list[list[Any]]:
