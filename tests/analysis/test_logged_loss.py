@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from dataclasses import replace
+from itertools import product
 
 import numpy as np
 import pytest
@@ -304,17 +306,17 @@ def test_the_binary_cross_entropy_of_probabilities_is_named_too():
     assert (first["cause"], first["fits"]) == ("a binary cross-entropy against one-hot labels", True)
 
 
-@pytest.mark.parametrize("digits", [3, 4, None])
-@pytest.mark.parametrize("epochs", [1, 2, 3])
-def test_numbers_that_have_nothing_to_do_with_a_run_are_hardly_ever_explained(digits, epochs):
-    named, random = 0, np.random.default_rng(0)
-    for _ in range(60):
+def test_numbers_that_have_nothing_to_do_with_a_run_are_hardly_ever_explained():
+    named, random = [], np.random.default_rng(0)
+    for digits, epochs in 25 * list(product([3, 4, None], [1, 2, 3])):
         panel = run_of(
             3, lambda z, y: cross_entropy(z, y) * random.uniform(0.7, 1.3), epochs=epochs, digits=digits
         )
         table = logged_losses(panel)
-        named += bool(possible_causes(panel, table)["fits"].any()) and not table["equal"].all()
-    assert named <= 3  # of 60
+        if possible_causes(panel, table)["fits"].any() and not table["equal"].all():
+            named.append((digits, epochs))
+    assert len(named) <= 9  # of 225
+    assert max(Counter(named).values(), default=0) <= 3  # of 25
 
 
 @pytest.mark.parametrize(

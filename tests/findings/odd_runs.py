@@ -10,6 +10,8 @@ from real_runs import checkpoints_of
 from confshift.analysis.comparison import compare
 from confshift.analysis.history import summarize
 from confshift.checkpoint import Checkpoint
+from confshift.findings.answer import answer_run
+from confshift.findings.diagnosis import answers
 from confshift.predictions import Predictions
 
 RANDOM = np.random.default_rng(7)
@@ -86,6 +88,15 @@ def history_of(name):
     return summarize(
         Checkpoint.from_predictions(Predictions(z, TARGETS), epoch=epoch) for epoch, z in enumerate(ODD[name])
     )
+
+
+@cache
+def told(name):
+    """Return the answer and the findings about the two checkpoints that the verdict on a run is about."""
+    history = history_of(name)
+    comparison = compare(*history.pair)
+    findings = answers(history, comparison)
+    return answer_run(history, comparison, findings), findings
 
 
 def noisier(samples, seed, *, growth, noise, signal=1.0):

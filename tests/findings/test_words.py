@@ -2,7 +2,6 @@
 
 import ast
 import re
-from functools import cache
 from itertools import product
 from pathlib import Path
 
@@ -10,14 +9,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from odd_runs import ODD, SAMPLES, TARGETS, epochs_of, history_of
+from odd_runs import ODD, SAMPLES, TARGETS, epochs_of, history_of, told
 from real_runs import ARRAYS
 
 from confshift.analysis.comparison import compare
 from confshift.analysis.history import summarize
 from confshift.checkpoint import Checkpoint
 from confshift.findings.answer import answer_run
-from confshift.findings.diagnosis import answers
 from confshift.findings.two_runs import answer_two_runs
 from confshift.predictions import Predictions
 
@@ -62,15 +60,6 @@ def check_answer(answer):
     for text in (answer.text, *(step.text for step in answer.steps)):
         assert not FORBIDDEN.search(text), text
         assert not re.search(r"\b(nan|None)\b|\?$|  ", text), text
-
-
-@cache
-def told(name):
-    """The answer and the findings about a run."""
-    history = history_of(name)
-    comparison = compare(*history.pair)
-    findings = answers(history, comparison)
-    return answer_run(history, comparison, findings), findings
 
 
 def test_the_count_of_syllables_is_roughly_right():
