@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 
 import numpy as np
 import pytest
@@ -60,6 +61,20 @@ def make_network():
 @pytest.fixture
 def run(tmp_path):
     return tmp_path / "run"
+
+
+@pytest.fixture
+def page(tmp_path):
+    """Return a path whose `exists` waits for the thread that writes the page."""
+
+    class Page(type(tmp_path)):
+        def exists(self, **options):
+            for thread in threading.enumerate():
+                if thread.name == "confshift-page":
+                    thread.join()
+            return super().exists(**options)
+
+    return Page(tmp_path / "page.html")
 
 
 class Calls:

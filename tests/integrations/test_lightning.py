@@ -62,8 +62,7 @@ def fit(task, make_network, tmp_path):
 
 
 @pytest.mark.parametrize(("way", "options"), [("call", {}), ("dict", {}), ("part", {"module": "network"})])
-def test_each_validation_is_saved_and_the_sanity_check_is_not(task, fit, run, tmp_path, way, options):
-    page = tmp_path / "page.html"
+def test_each_validation_is_saved_and_the_sanity_check_is_not(task, fit, run, page, way, options):
     trainer, module = fit(ConfshiftCallback(run, report=page, metadata={"way": way}, **options), way=way)
     saved = confshift.Run(run)
     assert (saved.splits, saved.epochs) == (("val",), (1, 2))

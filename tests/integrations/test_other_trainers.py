@@ -15,9 +15,7 @@ pytestmark = [pytest.mark.filterwarnings("default"), pytest.mark.filterwarnings(
 
 class TestIgnite:
     @pytest.mark.parametrize("shuffle", [False, True])
-    def test_each_run_of_the_evaluator_is_saved(
-        self, task, make_network, run, tmp_path, shuffle, count_calls
-    ):
+    def test_each_run_of_the_evaluator_is_saved(self, task, make_network, run, page, shuffle, count_calls):
         engine = needed("ignite.engine")
         from confshift.integrations.ignite import ConfshiftHandler
 
@@ -26,7 +24,7 @@ class TestIgnite:
         optimizer = torch.optim.SGD(network.parameters(), 0.1)
         trainer = engine.create_supervised_trainer(network, optimizer, nn.CrossEntropyLoss())
         evaluator = engine.create_supervised_evaluator(network)
-        page, calls = tmp_path / "page.html", count_calls(network)
+        calls = count_calls(network)
         notes = {"metadata": lambda: {"lr": optimizer.param_groups[0]["lr"]}, "report": page}
         ConfshiftHandler(run, trainer=trainer, **notes).attach(evaluator)
         trainer.add_event_handler(engine.Events.EPOCH_COMPLETED, lambda: evaluator.run(val))
@@ -43,9 +41,7 @@ class TestIgnite:
 
 class TestSkorch:
     @pytest.mark.parametrize("criterion", [nn.CrossEntropyLoss, nn.NLLLoss])
-    def test_each_epoch_is_saved_as_the_criterion_reads_it(
-        self, task, make_network, run, tmp_path, criterion
-    ):
+    def test_each_epoch_is_saved_as_the_criterion_reads_it(self, task, make_network, run, page, criterion):
         skorch = needed("skorch")
         from skorch.helper import predefined_split
 
@@ -53,7 +49,6 @@ class TestSkorch:
 
         network = make_network()
         module = network if criterion is nn.CrossEntropyLoss else nn.Sequential(network, nn.Softmax(1))
-        page = tmp_path / "page.html"
         stop = skorch.callbacks.EarlyStopping("confshift/refinement_loss")
         net = skorch.NeuralNetClassifier(
             module,
@@ -91,7 +86,7 @@ class TestSkorch:
 
 class TestKeras:
     @pytest.mark.parametrize("form", ["sparse", "one-hot logits"])
-    def test_each_epoch_is_saved_as_the_loss_declares_it(self, task, run, tmp_path, form):
+    def test_each_epoch_is_saved_as_the_loss_declares_it(self, task, run, page, form):
         keras = needed("keras")
         from confshift.integrations.keras import ConfshiftCallback
 
@@ -104,7 +99,6 @@ class TestKeras:
             loss = keras.losses.CategoricalCrossentropy(from_logits=True)
             targets, val[1] = np.eye(3)[targets], np.eye(3)[val[1]]
         model.compile(keras.optimizers.SGD(0.1), loss)
-        page = tmp_path / "page.html"
         names = ["a", "b", "c"]
         stop = keras.callbacks.EarlyStopping("val_confshift/refinement_loss", mode="min")
         callbacks = [ConfshiftCallback(run, class_names=names, report=page), stop]

@@ -67,8 +67,7 @@ def train(task, make_network, run, tmp_path):
     return train
 
 
-def test_each_evaluation_is_saved_without_a_second_pass(task, train, run, tmp_path, count_calls):
-    page = tmp_path / "page.html"
+def test_each_evaluation_is_saved_without_a_second_pass(task, train, run, page, count_calls):
     names = {"id2label": {0: "cat", 1: "dog", 2: "panda"}}
     trainer = train(callback=ConfshiftCallback(run, report=page), config=names, begin=False)
     calls = count_calls(trainer.model)

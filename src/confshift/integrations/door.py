@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+import shlex
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -135,9 +137,22 @@ class Door:
 
 
 def write_page(run: Run | os.PathLike[str] | str | None, report: os.PathLike[str] | str) -> None:
-    """Write the page of a run, on the first rank."""
+    """Write the page of a run, on the first rank, behind the end of the training; a failure is a warning.
+
+    The thread is not a daemon, so that the program does not end before the page is written.
+    """
     if rank_and_size()[0] == 0:
-        confshift.report(open_run(run), report)
+        names = open_run(run), os.path.abspath(report)  # noqa: PTH100  # a script may change the folder meanwhile
+        threading.Thread(target=_write, args=names, name="confshift-page").start()
+
+
+def _write(run: Run, report: str) -> None:
+    try:
+        run.flush()
+        confshift.report(run, report)
+    except Exception as error:
+        command = shlex.join(["confshift", "report", str(run.path), "-o", report])
+        _log.warning("the page was not written: %s. To try again: %s", error, command)
 
 
 def metrics_of(checkpoint: Checkpoint, prefix: str = "confshift/") -> dict[str, float]:

@@ -1,0 +1,57 @@
+"""What all adapters share: the page at the end."""
+
+from __future__ import annotations
+
+import shlex
+import threading
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+import confshift
+from confshift.cli import main
+from confshift.integrations import door
+
+
+@pytest.fixture
+def saved(run):
+    collector = confshift.Collector(run)
+    collector.add(2 * np.eye(3), [0, 1, 1])
+    collector.save()
+    return run
+
+
+def test_the_page_is_written_behind_the_training_and_where_it_was_asked_for(
+    saved, page, monkeypatch, tmp_path
+):
+    begin, thread = threading.Event(), []
+    report = confshift.report
+
+    def slow(*places):
+        thread.append(threading.current_thread())
+        begin.wait()
+        return report(*places)
+
+    monkeypatch.setattr(confshift, "report", slow)
+    monkeypatch.chdir(tmp_path)
+    door.write_page(saved, page.name)
+    (tmp_path / "other").mkdir()
+    monkeypatch.chdir("other")
+    begin.set()
+    assert page.exists()
+    assert thread[0] is not threading.main_thread()
+    assert not thread[0].daemon
+
+
+def test_a_page_that_can_not_be_written_is_a_warning_with_the_command_that_tries_again(saved, page, caplog):
+    page.mkdir()
+    door.write_page(saved, page)
+    assert page.exists()
+    (message,) = caplog.messages
+    assert message.startswith("the page was not written: ")
+    page.rmdir()
+    words = shlex.split(message.partition("To try again: ")[2])
+    assert words[0] == "confshift"
+    assert CliRunner().invoke(main, words[1:]).exit_code == 0
+    assert page.is_file()
