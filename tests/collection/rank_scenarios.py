@@ -1,14 +1,9 @@
-"""Scenarios of several ranks, one after the other: `python rank_scenarios.py FOLDER` writes what each saw.
-
-Processes are forked from one that has imported torch; a rank is a process of a gloo group.
-"""
+"""Scenarios of several ranks: `python rank_scenarios.py FOLDER` writes what each rank saw."""
 
 from __future__ import annotations
 
 import errno
-import logging
 import os
-import pickle
 import signal
 import sys
 import time
@@ -23,35 +18,13 @@ from toy_training import INPUTS, TARGETS, make_model
 
 from confshift import Collector, Run, inspect
 from confshift.storage.disk import Disk
+from forked_ranks import main, refused, scenario, seen
 
 DATA = TensorDataset(INPUTS, TARGETS)
-SCENARIOS = {}
-
-
-def scenario(size):
-    def note(function):
-        SCENARIOS[function.__name__] = size, function
-        return function
-
-    return note
 
 
 def shard(data=DATA, batch_size=16, **options):
     return DataLoader(data, batch_size, sampler=DistributedSampler(data, shuffle=False, **options))
-
-
-def seen(checkpoint):
-    rows = checkpoint.predictions
-    return {
-        "epoch": checkpoint.epoch,
-        "loss": checkpoint.loss,
-        "logits": rows.logits.copy(),
-        "targets": rows.targets.copy(),
-        "ids": rows.sample_ids.copy(),
-        "duplicates": rows.duplicate_samples,
-        "checks": dict(checkpoint.provenance.checks),
-        "in_memory": not checkpoint.provenance.writer,
-    }
 
 
 class Counting(nn.Module):
@@ -66,15 +39,6 @@ class Counting(nn.Module):
         if self.fail:
             raise FloatingPointError("a model that fails")
         return self.inner(inputs)
-
-
-def refused(function, *args, **options):
-    begin = time.monotonic()
-    try:
-        function(*args, **options)
-    except Exception as error:  # the tests look at its type
-        return type(error).__name__, str(error), time.monotonic() - begin
-    return "", "", 0.0
 
 
 @scenario(2)
@@ -225,39 +189,5 @@ def a_full_disk(folder, rank):
         return seen(inspect(make_model(), shard(), run=folder / "run")), [str(one.message) for one in caught]
 
 
-def run_rank(name, folder, rank):
-    size, function = SCENARIOS[name]
-    records = []
-    handler = logging.Handler()
-    handler.emit = lambda record: records.append(record.getMessage())
-    logging.getLogger("confshift").addHandler(handler)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=size)
-    result = function(folder, rank)
-    (folder / f"{rank}.pickle").write_bytes(pickle.dumps((result, records)))
-    if rank == 0 and (folder / "run").is_dir() and Run(folder / "run").exists():
-        Run(folder / "run").flush()
-
-
-def main(folder):
-    for name, (size, _) in SCENARIOS.items():
-        place = folder / name
-        place.mkdir()
-        children = []
-        for rank in range(size):
-            child = os.fork()
-            if child == 0:
-                status = 1
-                try:
-                    run_rank(name, place, rank)
-                    status = 0
-                except BaseException as error:  # to be seen by the test that reads the result
-                    (place / f"{rank}.error").write_text(f"{type(error).__name__}: {error}")
-                os._exit(status)
-            children.append(child)
-        for child in children:
-            os.waitpid(child, 0)
-
-
 if __name__ == "__main__":
-    torch.set_num_threads(1)
-    main(Path(sys.argv[1]))
+    main(sys.argv[1])

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import pickle
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,31 +9,19 @@ import pytest
 from toy_training import TARGETS, make_loader, make_model, true_logits
 
 from confshift import ConfshiftError, Run, diagnose, inspect
+from forked_ranks import results_of, started
 
 HERE = Path(__file__).parent
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Run every scenario once: forked from one process, since each start of torch takes seconds."""
-    folder = tmp_path_factory.mktemp("ranks")
-    paths = [str(HERE), str(HERE.parent), os.environ.get("PYTHONPATH", "")]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in paths if path)}
-    command = [sys.executable, "-W", "error", str(HERE / "rank_scenarios.py"), str(folder)]
-    subprocess.run(command, env=environment, check=True, timeout=300)
-    return folder
+    return started(HERE / "rank_scenarios.py", tmp_path_factory.mktemp("ranks"))
 
 
 @pytest.fixture
 def results(folder):
-    def of(scenario):
-        place = folder / scenario
-        errors = {path.name: path.read_text() for path in place.glob("*.error")}
-        assert not errors
-        loaded = [pickle.loads(path.read_bytes()) for path in sorted(place.glob("*.pickle"))]
-        return [result for result, _ in loaded], [logged for _, logged in loaded]
-
-    return of
+    return lambda scenario: results_of(folder, scenario)
 
 
 @pytest.fixture(scope="module")

@@ -1,46 +1,15 @@
-"""The same data and the same truth for every trainer."""
+"""What the tests of all trainers share."""
 
 from __future__ import annotations
 
 import os
 import threading
 
-import numpy as np
 import pytest
-import torch
-from torch import nn
-from torch.utils.data import DataLoader, TensorDataset
+from toy_task import Task, make_network
 
 os.environ.setdefault("KERAS_BACKEND", "torch")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
-
-TRAIN, SAMPLES = 96, 103  # a prime: the last batch is ragged
-
-
-class Task:
-    """Three classes of eight numbers: 96 samples to train on, 103 to validate."""
-
-    def __init__(self):
-        generator = torch.Generator().manual_seed(0)
-        inputs = torch.randn(TRAIN + SAMPLES, 8, generator=generator)
-        targets = (inputs[:, :3] + 0.5 * torch.randn(len(inputs), 3, generator=generator)).argmax(1)
-        self.train = TensorDataset(inputs[:TRAIN], targets[:TRAIN])
-        self.val = TensorDataset(inputs[TRAIN:], targets[TRAIN:])
-        self.inputs, self.targets = self.val.tensors
-
-    def loaders(self, **options):
-        return DataLoader(self.train, 16, shuffle=True), DataLoader(self.val, 16, **options)
-
-    def assert_true(self, checkpoint, model, subset=slice(None)):
-        """Compare each row with the model called on one sample after the other."""
-        model.eval()
-        with torch.no_grad():
-            logits = torch.cat([model(row[None]) for row in self.inputs[subset]]).log_softmax(1).numpy()
-        rows = checkpoint.predictions
-        saved = rows.logits - np.log(np.exp(rows.logits.astype(float)).sum(1, keepdims=True))
-        np.testing.assert_allclose(saved, logits, atol=1e-5)
-        np.testing.assert_array_equal(rows.targets, self.targets[subset].numpy())
-        np.testing.assert_array_equal(rows.sample_ids, np.arange(len(logits)))
 
 
 @pytest.fixture(scope="session")
@@ -48,14 +17,9 @@ def task():
     return Task()
 
 
-@pytest.fixture
-def make_network():
-    def make():
-        torch.manual_seed(1)
-        layers = nn.Linear(8, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Dropout(0.2), nn.Linear(16, 3)
-        return nn.Sequential(*layers)
-
-    return make
+@pytest.fixture(name="make_network")
+def make_network_fixture():
+    return make_network
 
 
 @pytest.fixture

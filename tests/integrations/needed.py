@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import os
 from typing import Any
 
@@ -17,3 +18,10 @@ def needed(name: str) -> Any:
         if os.environ.get("TRAINERS_REQUIRED"):
             raise
         pytest.skip(f"{name} is not installed: pip install -e '.[trainers]'", allow_module_level=True)
+
+
+def needed_elsewhere(*names: str) -> None:
+    """Skip the tests here as `needed` does, for packages that another process imports, in its own time."""
+    missing = [name for name in names if importlib.util.find_spec(name) is None]
+    if missing and not os.environ.get("TRAINERS_REQUIRED"):
+        pytest.skip(f"{missing[0]} is not installed: pip install -e '.[trainers]'", allow_module_level=True)

@@ -6,6 +6,7 @@ import weakref
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -85,6 +86,8 @@ class Collector:
 
     #: How ids that are passed to `add` are known.
     id_source = "user"
+    #: What was tried on the model, which a collector does not see.
+    checks: Mapping[str, Any] = MappingProxyType({})
 
     def __init__(
         self,
@@ -220,13 +223,13 @@ class Collector:
         if self._rows is None and not self._place.is_shared:
             raise ConfshiftError("nothing was added: call add(logits, targets) for each batch before save()")
         if self._ids:
-            return Evaluation.of(self._rows, np.concatenate(self._ids), self.id_source, {})
+            return Evaluation.of(self._rows, np.concatenate(self._ids), self.id_source, self.checks)
         if self._sampled is None:
-            return Evaluation.of(self._rows, None, "order", {})
+            return Evaluation.of(self._rows, None, "order", self.checks)
         if self._rows is not None:
             self._sampled.check_whole()
         ids = None if self._rows is None else self._sampled.ids()
-        return Evaluation.of(self._rows, ids, self._sampled.name, {})
+        return Evaluation.of(self._rows, ids, self._sampled.name, self.checks)
 
     def _read(self, evaluation: Evaluation) -> Predictions:
         outputs, class_names, ignore_index = self._reading

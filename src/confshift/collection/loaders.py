@@ -75,7 +75,13 @@ def shard_of(loader: Any) -> tuple[Any, int]:
     batches = inner.batch_sampler
     parts = [inner.dataset, inner.sampler, batches, getattr(batches, "sampler", None)]
     parts += [getattr(part, "batch_sampler", None) for part in (loader, batches)]  # accelerate's
+    parts += [loader.state] if is_dispatched(loader) else []
     return next(((part, ranks) for part in parts if (ranks := _ranks_of(part)) > 1), (None, 1))
+
+
+def is_dispatched(loader: Any) -> bool:
+    """Tell whether accelerate's rank 0 reads the batches of all ranks and gives each its part of them."""
+    return hasattr(loader, "_fetch_batches")
 
 
 def is_shard(loader: Any) -> bool:

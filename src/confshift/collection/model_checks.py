@@ -58,7 +58,7 @@ def check_model(reader: Reader, batch: Any) -> dict[str, dict[str, Any]]:
         "repeatable": lambda: _repeatable(plain, batch),
         "alone": lambda: _alone(plain, batch),
         "head": lambda: _head(plain, batch),
-        "buffers": lambda: _buffers(model),
+        "buffers": lambda: buffers_of(model),
     }
     results = {}
     for name, check in checks.items():
@@ -172,7 +172,8 @@ def _head(reader: Reader, batch: Any) -> dict[str, Any]:
     }
 
 
-def _buffers(model: nn.Module) -> dict[str, Any]:
+def buffers_of(model: nn.Module) -> dict[str, Any]:
+    """Return a hash of a model's buffers, to be compared between processes."""
     digest = hashlib.blake2b(digest_size=16)
     count = 0
     for name, buffer in model.named_buffers():

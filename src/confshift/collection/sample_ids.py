@@ -14,7 +14,8 @@ from torch.utils.data import DataLoader, DistributedSampler, IterableDataset, Se
 
 from confshift.collection.batches import fields_of
 from confshift.collection.content_ids import SAMPLE_IDS_ADVICE, ContentIds
-from confshift.collection.loaders import length_of, torch_loader
+from confshift.collection.loaders import is_dispatched, length_of, torch_loader
+from confshift.collection.ranks import rank_and_size
 from confshift.errors import ConfshiftError
 
 #: Loaders whose batches, as a pass has shown, do not hold what the sampler's indices say.
@@ -61,7 +62,9 @@ def identified(loader: Any, sample_ids: Any = None, place: str = "") -> Iterator
         yield _user_ids(sample_ids)
     elif isinstance(loader, list | tuple):
         yield _Order()
-    elif inner is None or inner in _uneven or not _hands_out_indices(inner) or _is_dispatched(loader):
+    elif is_dispatched(loader) and (batches := sequential_ids(loader)) is not None:
+        yield _Known(batches)
+    elif inner is None or inner in _uneven or not _hands_out_indices(inner) or is_dispatched(loader):
         stream = inner is not None and isinstance(inner.dataset, IterableDataset)
         yield ContentIds(inner.num_workers if stream and inner is not None else 0, place)
     else:
@@ -77,14 +80,6 @@ def _hands_out_indices(loader: DataLoader[Any]) -> bool:
     """Tell whether the sampler's indices say what a batch holds: not if batches overtake one another."""
     overtaking = loader.num_workers > 0 and not getattr(loader, "in_order", True)
     return not isinstance(loader.dataset, IterableDataset) and not overtaking
-
-
-def _is_dispatched(loader: Any) -> bool:
-    """Tell whether accelerate's rank 0 reads the batches of all ranks and gives each its part of them.
-
-    A second pass would wait for ranks that don't make one.
-    """
-    return hasattr(loader, "_fetch_batches")
 
 
 class _Order:
@@ -111,6 +106,26 @@ class _UserArray(_Order):
 
     def ids(self) -> ArrayLike:  # type: ignore[override]
         return self._ids
+
+
+class _Known:
+    name = "sampler"
+
+    def __init__(self, batches: list[NDArray[Any]]) -> None:
+        self._batches = batches
+        self._seen = 0
+
+    def add(self, batch: Any, rows: int) -> None:
+        known = self._batches[self._seen] if self._seen < len(self._batches) else ()
+        if len(known) != rows:
+            raise ConfshiftError(
+                f"batch {self._seen} holds {rows} samples, and its sampler gave {len(known)} for it (does "
+                f"collate_fn drop or split samples?); {SAMPLE_IDS_ADVICE}"
+            )
+        self._seen += 1
+
+    def ids(self) -> NDArray[Any]:
+        return np.concatenate(self._batches[: self._seen])
 
 
 class _FromBatch:
@@ -288,7 +303,22 @@ def sequential_ids(loader: Any) -> list[NDArray[Any]] | None:
         or not _hands_out_indices(inner)
     ):
         return None
-    return [_in_whole_dataset(np.asarray(indices), inner.dataset) for indices in inner.batch_sampler or ()]
+    batches = [_in_whole_dataset(np.asarray(indices), inner.dataset) for indices in inner.batch_sampler or ()]
+    return _dispatched(batches, loader.split_batches) if is_dispatched(loader) and batches else batches
+
+
+def _dispatched(batches: list[NDArray[Any]], split: bool) -> list[NDArray[Any]]:
+    """Return this rank's part of the batches that accelerate's rank 0 reads.
+
+    It shares out each batch, or as many together as there are ranks; the last is filled up from the first.
+    """
+    rank, size = rank_and_size()
+    together = 1 if split else size
+    shared = [np.concatenate(batches[i : i + together]) for i in range(0, len(batches), together)]
+    if len(shared[-1]) % size:
+        rows = len(shared[-1]) // size + 1
+        shared[-1] = np.concatenate([shared[-1], shared[0][:size]])[: rows * size]
+    return [indices[rank * (len(indices) // size) :][: len(indices) // size] for indices in shared]
 
 
 def _in_whole_dataset(ids: NDArray[Any], dataset: Any) -> NDArray[Any]:

@@ -14,9 +14,11 @@ from torch import nn
 
 import confshift
 from confshift.checkpoint import Checkpoint
+from confshift.collection.batches import unwrapped
 from confshift.collection.collector import Collector
 from confshift.collection.destination import open_run
 from confshift.collection.loaders import is_shard
+from confshift.collection.model_checks import buffers_of
 from confshift.collection.ranks import rank_and_size
 from confshift.collection.sample_ids import sequential_ids
 from confshift.errors import ConfshiftError
@@ -36,6 +38,11 @@ class Sampled(Collector):
     """A collector whose ids were asked of the loader's sampler."""
 
     id_source = "sampler"
+
+    def __init__(self, model: nn.Module, *, sharded: bool, **place: Any) -> None:
+        super().__init__(sharded=sharded, **place)
+        if sharded:  # each rank's BatchNorm has running statistics of its own
+            self.checks = {"buffers": buffers_of(unwrapped(model))}
 
 
 class Door:
@@ -118,7 +125,7 @@ class Door:
             self._warn(reason)
             checkpoint = confshift.inspect(model, loader, forward=forward, **place, **notes)
         else:
-            collector = Sampled(**place, sharded=is_shard(loader))
+            collector = Sampled(model, sharded=is_shard(loader), **place)
             for (logits, targets), own in _paired(batches, ids or []):
                 collector.add(logits, targets, sample_ids=own)
             checkpoint = collector.save(**notes)
