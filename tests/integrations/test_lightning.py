@@ -126,16 +126,50 @@ def test_a_shuffled_validation_takes_a_pass_of_its_own(task, fit, run, caplog):
 
 def test_checkpoints_and_early_stopping_follow_the_metric(fit, run, tmp_path):
     best = L.callbacks.ModelCheckpoint(
-        str(tmp_path / "c"), monitor="confshift/refinement_loss", auto_insert_metric_name=False
+        str(tmp_path / "c"),
+        filename="{epoch}-{confshift/refinement_loss:.3f}",
+        monitor="confshift/refinement_loss",
+        auto_insert_metric_name=False,
     )
     fit(ConfshiftCallback(run), callbacks=[best, L.callbacks.EarlyStopping("confshift/refinement_loss")])
     losses = [one.metrics()["refinement_loss"] for one in confshift.Run(run).checkpoints()]
     assert best.best_model_score.item() == pytest.approx(min(losses), rel=1e-5)
+    epoch = losses.index(min(losses))
+    assert [one.name for one in (tmp_path / "c").iterdir()] == [f"{epoch}-{losses[epoch]:.3f}.ckpt"]
+
+
+def test_the_model_before_training_is_epoch_0_in_place_of_the_sanity_check(
+    task, make_network, fit, run, count_calls
+):
+    calls, best = [], L.callbacks.ModelCheckpoint(monitor="confshift/refinement_loss", save_top_k=-1)
+    callback = ConfshiftCallback(run, before_training=True)
+    fit(callback, callbacks=[best], watch=lambda made: calls.append(count_calls(made)))
+    saved = confshift.Run(run)
+    assert (saved.epochs, calls[0].number) == ((0, 1, 2), 3 * 7)
+    task.assert_true(saved[0], make_network())
+    assert saved[0].provenance.logged["val_loss"] == pytest.approx(saved[0].loss, rel=1e-5)
+    assert len(best.best_k_models) == 2  # none of them before training
+
+
+def test_a_training_that_goes_on_has_no_epoch_before_training(task, fit, run, tmp_path):
+    best = L.callbacks.ModelCheckpoint(str(tmp_path / "c"))
+    fit(ConfshiftCallback(run), callbacks=[best])
+    more = L.Trainer(
+        max_epochs=3,
+        callbacks=[ConfshiftCallback(run, before_training=True)],
+        accelerator="cpu",
+        logger=False,
+        enable_progress_bar=False,
+        default_root_dir=str(tmp_path),
+    )
+    _, module = fit(L.Callback(), max_epochs=0)
+    more.fit(module, *task.loaders(), ckpt_path=best.best_model_path)
+    assert confshift.Run(run).epochs == (1, 2, 3)
 
 
 def test_the_weights_are_those_of_a_training_without_it(fit, run):
     torch.manual_seed(3)
-    _, with_it = fit(ConfshiftCallback(run))
+    _, with_it = fit(ConfshiftCallback(run, before_training=True))
     torch.manual_seed(3)
     _, without = fit(L.Callback())
     pairs = zip(with_it.state_dict().values(), without.state_dict().values(), strict=True)

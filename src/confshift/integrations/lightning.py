@@ -46,6 +46,9 @@ class ConfshiftCallback(_callback_class()):  # type: ignore[misc]
         being "val", or "val", "val1", ...
     validate : bool
         Whether `Trainer.validate` is saved too, at the epoch that the trainer has reached.
+    before_training : bool
+        Whether the sanity check goes over the whole validation set and is saved, as epoch 0. Lightning makes
+        none when it resumes a training.
     metadata : mapping, optional
         Kept with each checkpoint, beside the learning rate.
     report : path, optional
@@ -61,12 +64,14 @@ class ConfshiftCallback(_callback_class()):  # type: ignore[misc]
         module: str | None = None,
         splits: list[str] | None = None,
         validate: bool = False,
+        before_training: bool = False,
         metadata: Mapping[str, Any] | None = None,
         report: os.PathLike[str] | str | None = None,
         timeout: float = 600,
     ) -> None:
         self._place = run, metadata, report, timeout
-        self._module, self._splits, self._validate = module, splits, validate
+        self._module, self._splits = module, splits
+        self._validate, self._before = validate, before_training
         self._doors: dict[int, Door] = {}
         self._outputs: list[Any] = []
         self._hook: Any = None
@@ -76,12 +81,13 @@ class ConfshiftCallback(_callback_class()):  # type: ignore[misc]
         watched = pl_module if self._module is None else pl_module.get_submodule(self._module)
         self.teardown(trainer, pl_module, stage)
         self._hook = watched.register_forward_hook(self._note)
+        if self._before:
+            trainer.num_sanity_val_steps = float("inf")
 
     def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:
         """Watch no more."""
         if self._hook is not None:
             self._hook.remove()
-            self._hook = None
 
     def _note(self, module: nn.Module, arguments: Any, output: Any) -> None:
         if not module.training:
@@ -106,8 +112,7 @@ class ConfshiftCallback(_callback_class()):  # type: ignore[misc]
         self._outputs.clear()
 
     def _is_wanted(self, trainer: Any) -> bool:
-        fits = getattr(trainer.state.fn, "value", trainer.state.fn) == "fit"
-        return (fits or self._validate) and not trainer.sanity_checking
+        return self._before if trainer.sanity_checking else self._validate or trainer.state.fn == "fit"
 
     def _door(self, number: int) -> Door:
         run, metadata, report, timeout = self._place
@@ -131,7 +136,7 @@ class ConfshiftCallback(_callback_class()):  # type: ignore[misc]
         """Save the validation of each loader, and log the metrics of the checkpoints."""
         if not self._is_wanted(trainer):
             return
-        groups = [group for optimizer in trainer.optimizers for group in optimizer.param_groups]
+        rates = [group["lr"] for optimizer in trainer.optimizers for group in optimizer.param_groups]
         logged = {
             name: float(value)
             for name, value in trainer.callback_metrics.items()
@@ -143,7 +148,7 @@ class ConfshiftCallback(_callback_class()):  # type: ignore[misc]
                 loader,
                 split=name,
                 epoch=_epoch(trainer),
-                rate=[group["lr"] for group in groups] or None,
+                rate=rates or None,
                 logged=logged,
             )
             if checkpoint is not None:
@@ -166,8 +171,7 @@ class ConfshiftCallback(_callback_class()):  # type: ignore[misc]
 
     def on_fit_end(self, trainer: Any, pl_module: Any) -> None:
         """Write the page."""
-        if 0 in self._doors:
-            self._doors[0].finish()
+        self._door(0).finish()
 
 
 def _epoch(trainer: Any) -> float:
