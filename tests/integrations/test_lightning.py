@@ -118,6 +118,15 @@ def test_validate_is_saved_only_where_it_is_asked_for(task, fit, run):
     assert confshift.Run(run / "asked").epochs == (0,)
 
 
+def test_a_training_goes_on_but_a_second_one_is_refused(task, make_network, fit, run):
+    trainer, module = fit(ConfshiftCallback(run), max_epochs=1)
+    trainer.fit_loop.max_epochs = 2
+    trainer.fit(module, *task.loaders())
+    assert confshift.Run(run).epochs == (1, 2)
+    with pytest.raises(confshift.ConfshiftError, match="from epoch 1 on, and this training begins with"):
+        fit(ConfshiftCallback(run), max_epochs=1)
+
+
 def test_a_shuffled_validation_takes_a_pass_of_its_own(task, fit, run, caplog):
     _, module = fit(ConfshiftCallback(run), val=task.loaders(shuffle=True)[1], max_epochs=1)
     task.assert_true(confshift.Run(run)[1], module.network)

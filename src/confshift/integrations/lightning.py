@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 import sys
 from collections.abc import Mapping
@@ -13,21 +12,14 @@ from torch import Tensor, nn
 from confshift.collection.batches import targets_of
 from confshift.collection.outputs import Source, logits_of
 from confshift.errors import ConfshiftError
-from confshift.integrations.door import Door, metrics_of
+from confshift.integrations.door import Door, installed, metrics_of
 from confshift.storage.run import Run
 
-
-def _callback_class() -> Any:
-    """Return the Callback of the package that the program uses; the two are installed apart."""
-    for name in sorted(("lightning.pytorch", "pytorch_lightning"), key=lambda name: name not in sys.modules):
-        try:
-            return importlib.import_module(name).Callback
-        except ImportError:
-            continue
-    raise ConfshiftError("lightning is not installed: pip install 'confshift[lightning]'")
+#: The one that the program uses comes first; the two are installed apart.
+_PACKAGES = sorted(("lightning.pytorch", "pytorch_lightning"), key=lambda name: name not in sys.modules)
 
 
-class ConfshiftCallback(_callback_class()):  # type: ignore[misc]
+class ConfshiftCallback(installed("lightning", *_PACKAGES).Callback):  # type: ignore[misc]
     """Saves the logits of each validation of a Lightning `Trainer.fit`.
 
     They are, in this order, the `logits` of a dict that `validation_step` returns, what the LightningModule
@@ -75,6 +67,11 @@ class ConfshiftCallback(_callback_class()):  # type: ignore[misc]
         self._doors: dict[int, Door] = {}
         self._outputs: list[Any] = []
         self._hook: Any = None
+
+    def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
+        """Begin a training, or go on with one."""
+        for door in self._doors.values():
+            door.begin()
 
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
         """Watch the module that returns the logits."""
