@@ -163,6 +163,7 @@ def test_the_model_before_training_is_epoch_0_in_place_of_the_sanity_check(
 def test_a_training_that_goes_on_has_no_epoch_before_training(task, fit, run, tmp_path):
     best = L.callbacks.ModelCheckpoint(str(tmp_path / "c"))
     fit(ConfshiftCallback(run), callbacks=[best])
+    first = confshift.Run(run)[1].loss
     more = L.Trainer(
         max_epochs=3,
         callbacks=[ConfshiftCallback(run, before_training=True)],
@@ -174,6 +175,7 @@ def test_a_training_that_goes_on_has_no_epoch_before_training(task, fit, run, tm
     _, module = fit(L.Callback(), max_epochs=0)
     more.fit(module, *task.loaders(), ckpt_path=best.best_model_path)
     assert confshift.Run(run).epochs == (1, 2, 3)
+    assert confshift.Run(run)[1].loss == first
 
 
 def test_the_weights_are_those_of_a_training_without_it(fit, run):

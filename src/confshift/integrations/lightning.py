@@ -39,8 +39,8 @@ class ConfshiftCallback(installed("lightning", *_PACKAGES).Callback):  # type: i
     validate : bool
         Whether `Trainer.validate` is saved too, at the epoch that the trainer has reached.
     before_training : bool
-        Whether the sanity check goes over the whole validation set and is saved, as epoch 0. Lightning makes
-        none when it resumes a training.
+        Whether the sanity check goes over the whole validation set and is saved, as epoch 0; that of a
+        training which is resumed is not.
     metadata : mapping, optional
         Kept with each checkpoint, beside the learning rate.
     report : path, optional
@@ -109,7 +109,9 @@ class ConfshiftCallback(installed("lightning", *_PACKAGES).Callback):  # type: i
         self._outputs.clear()
 
     def _is_wanted(self, trainer: Any) -> bool:
-        return self._before if trainer.sanity_checking else self._validate or trainer.state.fn == "fit"
+        if trainer.sanity_checking:
+            return self._before and not trainer.global_step
+        return self._validate or trainer.state.fn == "fit"
 
     def _door(self, number: int) -> Door:
         run, metadata, report, timeout = self._place
