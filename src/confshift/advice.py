@@ -7,6 +7,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+#: On outputs, one for each target, that look like probabilities.
+ON_UNIT_OUTPUTS = (
+    "the model's outputs are all within 0..1, as probabilities are (does it end in a sigmoid?); pass "
+    "outputs='probabilities', or to Predictions.from_probabilities(...) np.column_stack([1 - p, p]) with "
+    "p = logits[:, 1]. If they really are logits z, pass two for each: torch.stack([-z / 2, z / 2], -1)"
+)
+
 
 def within_unit(values: NDArray[Any]) -> bool:
     """Tell whether all finite values are in 0..1, as probabilities are."""
@@ -26,15 +33,6 @@ def on_one_output(values: NDArray[Any], *, logit: str, probability: str, each: s
     )
 
 
-def on_one_label(values: NDArray[Any], *, logit: str, probability: str) -> str:
-    """Say how one label of several becomes two classes, given the code for a logit and for a probability."""
-    if not within_unit(values):
-        return logit
-    return (
-        f"if the outputs are probabilities (a sigmoid for each), {probability}\nIf they are logits, {logit}"
-    )
-
-
 def are_signs(values: NDArray[Any]) -> bool:
     """Tell whether targets are -1 and 1, as of a hinge loss: both occur, and nothing else."""
     return bool(np.array_equal(np.unique(values), [-1, 1]))
@@ -43,8 +41,8 @@ def are_signs(values: NDArray[Any]) -> bool:
 _FEW = 8  # rows: fewer of several labels may have one each by chance
 
 
-def on_columns(targets: NDArray[Any], *, one_hot: str, each: str) -> str:
-    """Say what targets with a column for each class are, given the code for one-hot and for one label.
+def on_columns(targets: NDArray[Any], *, one_hot: str, several: str) -> str:
+    """Say what targets with a column for each class are, given what to do with one-hot and with several.
 
     One-hot, multi-label, soft, or none of these; few rows can be one-hot by chance.
     """
@@ -55,10 +53,7 @@ def on_columns(targets: NDArray[Any], *, one_hot: str, each: str) -> str:
     low, high = float(targets.min()), float(targets.max())
     sums = targets.sum(axis=1, dtype=np.float64)
     hard = bool(((targets == 0) | (targets == 1)).all())
-    several = (
-        "multi-label targets: confshift takes one class for each sample, and no index stands for several; "
-        f"inspect one label at a time, as two classes: {each}"
-    )
+    several = f"multi-label targets: {several}"
     if hard and (sums == 1).all():
         if len(targets) >= _FEW:
             return f"one-hot labels; pass class indices: {one_hot}"
@@ -74,6 +69,23 @@ def on_columns(targets: NDArray[Any], *, one_hot: str, each: str) -> str:
             "pass the class indices from before mixing or smoothing"
         )
     return f"not labels of classes (values {low:g}..{high:g}); pass one class index for each sample"
+
+
+def on_arrays_of_columns(targets: NDArray[Any], logits: NDArray[Any]) -> str:
+    """Say what arrays of targets with a column for each class are, with code for `Predictions`."""
+    samples, labels = targets.shape
+    logit = "Predictions(np.column_stack([0 * z, z]), ...) with z = np.ravel(logits)"
+    share = "Predictions.from_probabilities(np.column_stack([1 - p, p]), ...) with p = np.ravel(logits)"
+    unit = f"if the outputs are probabilities, {share}; if they are logits, {logit}"
+    rest = (
+        "and np.ravel(targets).astype(int), task='multilabel', "
+        f"groups=np.repeat(np.arange({samples}), {labels})"
+    )
+    return on_columns(
+        targets,
+        one_hot="np.asarray(targets).argmax(1)",
+        several=f"each label of each sample is a row: pass {unit if within_unit(logits) else logit} {rest}",
+    )
 
 
 def on_labels(targets: NDArray[Any], *, code: str) -> str:
@@ -138,8 +150,8 @@ def on_sums(rows: NDArray[Any]) -> str:
     if np.allclose(sums, 1, atol=5e-2):
         return "rounded? Then pass probabilities / probabilities.sum(axis=1, keepdims=True)"
     return (
-        "a sigmoid for each class (multi-label)? confshift takes one class for each sample; pass the "
-        "logits of a softmax"
+        "a sigmoid for each class? Then each is a label of its own: pass task='multilabel' to inspect, with "
+        "targets of 0 and 1 for each label"
     )
 
 

@@ -126,7 +126,9 @@ def check_targets(targets: ArrayLike, logits: NDArray[Any]) -> NDArray[np.int64]
     array, dtype = _as_array(targets, "targets")
     shape = logits.shape
     if array.ndim == 2 and array.shape == shape:
-        raise ConfshiftError(f"targets has the shape of the logits, {shape}: {_on_columns(array, logits)}")
+        raise ConfshiftError(
+            f"targets has the shape of the logits, {shape}: {advice.on_arrays_of_columns(array, logits)}"
+        )
     if array.ndim == 2 and array.shape[1] == 1:
         array = array[:, 0]
     if array.ndim != 1 or len(array) != shape[0]:
@@ -143,22 +145,6 @@ def check_targets(targets: ArrayLike, logits: NDArray[Any]) -> NDArray[np.int64]
             f"became unsigned, pass {code}"
         )
     return np.ascontiguousarray(array, dtype=np.int64)
-
-
-def _on_columns(targets: NDArray[Any], logits: NDArray[Any]) -> str:
-    label = "for one label k, with labels = np.asarray(targets)[:, k].astype(int), "
-    z, p = "[-z / 2, z / 2]", "[1 - p, p]"
-    return advice.on_columns(
-        targets,
-        one_hot="np.asarray(targets).argmax(1)",
-        each=label
-        + advice.on_one_label(
-            logits,
-            logit=f"Predictions(np.column_stack({z}), labels) with z = np.asarray(logits)[:, k]",
-            probability=f"Predictions.from_probabilities(np.column_stack({p}), labels) with "
-            "p = np.asarray(logits)[:, k]",
-        ),
-    )
 
 
 def check_range(
@@ -231,8 +217,8 @@ def listed_names(class_names: Any) -> tuple[str, ...] | None:
     return tuple(str(name) for name in class_names)
 
 
-def check_names(class_names: Any, classes: int) -> tuple[str, ...]:
-    """Return one name per class; without names, the indices."""
+def check_names(class_names: Any, classes: int, each: str = "column of logits") -> tuple[str, ...]:
+    """Return one name for each class, or each label; without names, the indices."""
     if class_names is None:
         return tuple(str(k) for k in range(classes))
     names = listed_names(class_names)
@@ -241,7 +227,7 @@ def check_names(class_names: Any, classes: int) -> tuple[str, ...]:
             f"class_names={class_names!r}: pass a list of {classes} strings, or a dict from each index to one"
         )
     if len(names) != classes:
-        raise ConfshiftError(f"class_names has {len(names)} names; pass {classes}, one per column of logits")
+        raise ConfshiftError(f"class_names has {len(names)} names; pass {classes}, one per {each}")
     for place, name in enumerate(names):
         if not name.isascii() and name.encode("utf-8", "replace").decode("utf-8") != name:
             raise ConfshiftError(
@@ -271,11 +257,13 @@ def sum_tolerance(dtype: str) -> float:
     return 1e-2 if dtype in _HALF else 1e-3
 
 
-def refuse_probabilities(logits: NDArray[np.floating[Any]], counted: NDArray[np.bool_], dtype: str) -> None:
+def refuse_probabilities(
+    logits: NDArray[np.floating[Any]], counted: NDArray[np.bool_], dtype: str, task: str = "multiclass"
+) -> None:
     """Refuse logits all of whose rows look like probabilities: no set of logits looks like that by chance.
 
-    They are all at least 0 and all sum to 1 (or to 100), or are the pairs (0, p) with p in 0..1. Rows that
-    are not counted or not finite tell nothing either way.
+    They are all at least 0 and all sum to 1 (or to 100), or are the pairs (0, p) with p in 0..1, which other
+    tasks have of models with one output. Rows that are not counted or not finite tell nothing either way.
     """
     for part in (slice(64), slice(None)):  # a glance first, so that ordinary logits cost nothing
         rows = logits[part][counted[part]]
@@ -283,10 +271,20 @@ def refuse_probabilities(logits: NDArray[np.floating[Any]], counted: NDArray[np.
         kind = _kind_of_probabilities(rows, dtype) if len(rows) else ""
         if not kind:
             return
+    if kind == _PAIRS and task != "multiclass":
+        raise ConfshiftError(f"logits: {advice.ON_UNIT_OUTPUTS}")
     raise ConfshiftError(
         f"logits: {kind}. If they really are logits, subtract a constant from each row: that changes no "
         "result"
     )
+
+
+_PAIRS = (
+    "the first column is 0 and the second within 0..1 in every row, as if probabilities p had been "
+    "passed as logits; pass np.column_stack([1 - p, p]) with p = logits[:, 1] to "
+    "Predictions.from_probabilities(...), or to inspect torch.stack([1 - p, p], 1) as "
+    "outputs='probabilities'"
+)
 
 
 def _kind_of_probabilities(rows: NDArray[np.floating[Any]], dtype: str) -> str:
@@ -307,10 +305,5 @@ def _kind_of_probabilities(rows: NDArray[np.floating[Any]], dtype: str) -> str:
         )
     second = rows[:, -1]
     if rows.shape[1] == 2 and not rows[:, 0].any() and second.max() <= 1 and len(np.unique(second)) > 2:
-        return (
-            "the first column is 0 and the second within 0..1 in every row, as if probabilities p had been "
-            "passed as logits; pass np.column_stack([1 - p, p]) with p = logits[:, 1] to "
-            "Predictions.from_probabilities(...), or to inspect torch.stack([1 - p, p], 1) as "
-            "outputs='probabilities'"
-        )
+        return _PAIRS
     return ""

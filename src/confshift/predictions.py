@@ -139,7 +139,7 @@ class Predictions:
         ignored = int(len(counted) - counted.sum())
         check_range(labels, counted, ids, scores.shape[1])
         source_dtype = source_dtype or dtype
-        refuse_probabilities(scores, counted, source_dtype)
+        refuse_probabilities(scores, counted, source_dtype, task)
         rows = _distinct_rows(scores, labels, ids, np.flatnonzero(counted), source_dtype, members)
         duplicates = int(counted.sum()) - len(rows)
         if not np.array_equal(rows, np.arange(len(labels))):

@@ -185,18 +185,9 @@ def test_ids_come_with_all_batches_or_with_none(run, first):
 @pytest.mark.parametrize(
     ("logits", "targets", "options", "said"),
     [
-        (
-            torch.zeros(4, 5, 3),
-            torch.zeros(4, 5, dtype=int),
-            {},
-            "collector.add(logits.reshape(-1, 3), targets.reshape(-1))",
-        ),
-        (
-            torch.zeros(4),
-            torch.zeros(4, dtype=int),
-            {},
-            "collector.add(torch.stack([-z / 2, z / 2], 1), targets)",
-        ),
+        (torch.zeros(4, 3), torch.ones(4, 3), {}, "pass task='multilabel' to Collector"),
+        (torch.zeros(4, 5, 3), torch.zeros(4, 6, dtype=int), {}, "pass add() a row"),
+        (torch.zeros(4), torch.tensor([-1, 1, 1, 1]), {}, "collector.add(logits, (targets + 1) // 2)"),
         (torch.zeros(4, 3), torch.eye(3)[[0, 1, 2, 0]], {}, "collector.add(logits, targets.argmax(1))"),
         (torch.zeros(4, 3), torch.zeros(4), {}, "targets.long()"),
         (torch.zeros(4, 3), torch.zeros(5, dtype=int), {}, "pass add() a row of K logits and a class index"),
@@ -274,6 +265,7 @@ def test_inspect_may_look_at_a_loader_that_a_collector_watches(run, tmp_path):
 def test_many_classes_reuse_the_memory_of_earlier_passes(run, monkeypatch):
     taken = []
     take = buffers.take
+    monkeypatch.setattr(buffers, "_free", [])
     monkeypatch.setattr(buffers, "take", lambda *args: taken.append(take(*args)) or taken[-1])
     assert FEATURES
     for _ in range(3):

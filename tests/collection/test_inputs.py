@@ -31,6 +31,8 @@ from toy_training import CLASSES, FEATURES, INPUTS, SAMPLES, TARGETS, make_batch
 
 from confshift import ConfshiftError, Predictions, Run, inspect
 from confshift.collection import batches, loaders
+from confshift.collection.outputs import Source
+from confshift.collection.row_checks import checked_batch
 
 RANDOM = np.random.default_rng(0)
 BINARY = RANDOM.integers(0, 2, 60)
@@ -120,9 +122,7 @@ def test_only_one_hot_targets_are_advised_to_take_the_argmax(targets, says, argm
     logits = RANDOM.normal(size=(20, 3))
     messages = [
         refused(Predictions, logits, targets),
-        refused(
-            batches.checked_rows, torch.from_numpy(logits), torch.from_numpy(np.asarray(targets, np.float32))
-        ),
+        refused(checked_batch, torch.from_numpy(logits), torch.from_numpy(np.asarray(targets)), Source()),
     ]
     for message in messages:
         assert says in message
@@ -212,17 +212,17 @@ def test_the_code_for_arrays_of_tokens_gives_torchs_loss(axis):
 
 @pytest.mark.parametrize("share", [False, True])
 def test_the_code_for_arrays_of_several_labels_gives_the_binary_cross_entropy(share):
-    hot, logits = RANDOM.random((20, 3)) > 0.5, RANDOM.normal(size=(20, 3))
-    given = 1 / (1 + np.exp(-logits)) if share else logits
-    message = refused(Predictions, given, hot)
-    k = 1
-    known = {"np": np, "labels": hot[:, k].astype(int), "z": given[:, k], "p": given[:, k]}
+    targets, z = RANDOM.random((20, 3)) > 0.5, RANDOM.normal(size=(20, 3))
+    logits = 1 / (1 + np.exp(-z)) if share else z
+    message = refused(Predictions, logits, targets)
     made = "Predictions.from_probabilities(" if share else "Predictions("
-    found = eval(code_in(message, made), known | {"Predictions": Predictions})
-    right = functional.binary_cross_entropy_with_logits(
-        torch.tensor(logits[:, k]), torch.tensor(hot[:, k] * 1.0)
-    )
+    arguments = re.search(r"and (np\.ravel\(targets\).*\))", message)[1]
+    code = code_in(message, made).replace("...", arguments)
+    known = {"np": np, "targets": targets, "z": np.ravel(logits), "p": np.ravel(logits)}
+    found = eval(code, known | {"Predictions": Predictions})
+    right = functional.binary_cross_entropy_with_logits(torch.tensor(z), torch.tensor(targets * 1.0))
     assert loss(found) == pytest.approx(right.item())
+    assert (found.task, found.groups[[0, 2, 3, 59]].tolist()) == ("multilabel", [0, 0, 1, 19])
 
 
 def test_a_tensor_of_one_logit_gets_code_for_tensors():
@@ -267,56 +267,6 @@ def forwards_in(message):
         exec(textwrap.dedent(block), known := {"torch": torch})
         found.append(known["forward"])
     return found
-
-
-class Single(nn.Module):
-    def __init__(self, shape, ending):
-        super().__init__()
-        self.shape, self.ending = shape, ending
-
-    def forward(self, inputs):
-        return self.ending(inputs[:, 0]).reshape(len(inputs), *self.shape)
-
-
-@pytest.mark.parametrize("shape", [(), (1,)])
-@pytest.mark.parametrize("sigmoid", [False, True])
-def test_the_code_for_one_output_gives_the_binary_cross_entropy(tmp_path, shape, sigmoid):
-    data = [(torch.from_numpy(LOGIT)[:, None], torch.from_numpy(BINARY))]
-    model = Single(shape, torch.sigmoid if sigmoid else lambda z: z)
-    message = refused(inspect, model, data, run=tmp_path)
-    forward, *others = forwards_in(message)
-    outputs = "probabilities" if others else "logits"
-    assert bool(others) == sigmoid
-    found = inspect(model, data, run=tmp_path, forward=forward, outputs=outputs)
-    assert found.loss == pytest.approx(TRUE_BINARY, rel=1e-6)
-    assert found.accuracy == ((LOGIT > 0) == BINARY).mean()
-
-
-@pytest.mark.parametrize("shape", [(30, 3, 7), (30, 7, 3), (5, 3, 4, 6), (5, 4, 6, 3)])
-def test_the_code_for_tokens_and_pixels_gives_torchs_loss(tmp_path, shape):
-    axis = shape.index(3, 1)
-    logits = torch.randn(shape, generator=torch.Generator().manual_seed(0))
-    targets = torch.randint(0, 3, shape[:axis] + shape[axis + 1 :])
-    right = functional.cross_entropy(logits.movedim(axis, 1), targets).item()
-    message = refused(inspect, nn.Identity(), [(logits, targets)], run=tmp_path)
-    assert ("movedim" in message) == (axis != len(shape) - 1)
-    (forward,) = forwards_in(message)
-    found = inspect(
-        nn.Identity(),
-        [(logits, targets)],
-        run=tmp_path,
-        forward=forward,
-        sample_ids=np.arange(targets.numel()),
-    )
-    assert found.loss == pytest.approx(right, rel=1e-5)
-
-
-def test_where_both_axes_can_be_the_classes_both_ways_are_named(tmp_path):
-    message = refused(
-        inspect, nn.Identity(), [(torch.randn(4, 3, 3), torch.zeros(4, 3).long())], run=tmp_path
-    )
-    assert "return logits.movedim(1, -1).reshape(-1, 3), targets.reshape(-1)\nor, by" in message
-    assert "return logits.reshape(-1, 3), targets.reshape(-1)\n" in message
 
 
 class Holder:
@@ -534,66 +484,27 @@ def asked(tmp_path, output, targets, inputs=None):
 
 
 @pytest.mark.parametrize("kind", WRAPPED)
-@pytest.mark.parametrize("labels", [BINARY, SIGNS, BINARY * 1.0, SIGNS * 1.0, BINARY > 0, BINARY[:, None]])
-def test_the_code_for_one_output_fits_the_models_output_and_the_labels(tmp_path, kind, labels):
+@pytest.mark.parametrize("labels", [SIGNS, SIGNS * 1.0])
+def test_the_code_for_labels_of_minus_one_and_one_gives_the_binary_cross_entropy(tmp_path, kind, labels):
     _, followed = asked(tmp_path, WRAPPED[kind](torch.from_numpy(LOGIT)), torch.from_numpy(labels))
     assert followed(0) == pytest.approx(TRUE_BINARY)
 
 
-def test_logits_within_the_unit_interval_are_not_refused_after_the_code_for_logits(tmp_path):
-    inside = torch.from_numpy(PROBABILITY)
-    right = functional.binary_cross_entropy_with_logits(inside, torch.from_numpy(BINARY).double()).item()
-    _, followed = asked(tmp_path, inside, torch.from_numpy(BINARY))
-    assert followed(0, outputs="probabilities") == pytest.approx(TRUE_BINARY)
-    assert followed(1) == pytest.approx(right)
-
-
-@pytest.mark.parametrize("shape", [(5, 1, 3, 4), (5, 3, 4), (5, 3, 4, 1)])
-@pytest.mark.parametrize("wanted", [(5, 3, 4), (5, 1, 3, 4), (5, 3, 4, 1)])
-def test_the_code_for_masks_of_one_logit_gives_the_binary_cross_entropy(tmp_path, shape, wanted):
-    output, targets = torch.from_numpy(LOGIT).reshape(shape), torch.from_numpy(BINARY * 1.0).reshape(wanted)
-    _, followed = asked(tmp_path, output, targets)
-    assert followed(0) == pytest.approx(TRUE_BINARY)
-
-
 @pytest.mark.parametrize("axis", [1, -1])
-def test_the_code_for_masks_with_an_axis_for_the_classes_gives_torchs_loss(tmp_path, axis):
+def test_the_code_for_one_hot_masks_gives_torchs_loss(tmp_path, axis):
     logits = torch.randn(5, 3, 4, 6, generator=torch.Generator().manual_seed(0))
     classes = torch.arange(5 * 4 * 6).reshape(5, 4, 6) % 3
     hot = functional.one_hot(classes).movedim(-1, axis)
     right = pytest.approx(functional.cross_entropy(logits, classes).item(), rel=1e-5)
-    for targets in (hot, classes.unsqueeze(axis)):
-        where = tmp_path / str(targets.shape[axis])
-        assert asked(where, logits.movedim(1, axis), targets)[1](0) == right
+    assert asked(tmp_path, logits.movedim(1, axis), hot)[1](0) == right
 
 
-@pytest.mark.parametrize("rows", [4, 60])
-def test_the_code_for_one_label_of_several_gives_its_binary_cross_entropy(tmp_path, rows):
-    hot = torch.eye(3)[torch.arange(rows) % 3]
-    hot[0] = torch.tensor([1.0, 0.0, 0.0]) if rows == 4 else torch.ones(3)
-    logits = torch.randn(rows, 3, generator=torch.Generator().manual_seed(0))
+def test_one_label_in_each_of_few_rows_may_be_one_hot(tmp_path):
+    logits, hot = torch.randn(4, 3, generator=torch.Generator().manual_seed(0)), torch.eye(3)[[0, 1, 2, 0]]
     message, followed = asked(tmp_path, logits, hot)
-    assert ("(one-hot labels)" in message) == (rows == 4)  # few rows may have one label each by chance
-    right = functional.binary_cross_entropy_with_logits(logits[:, 0], hot[:, 0]).item()
-    assert followed(-1) == pytest.approx(right, rel=1e-5)
-    if rows == 4:
-        assert followed(0) == pytest.approx(functional.cross_entropy(logits, hot).item(), rel=1e-5)
-
-
-@pytest.mark.parametrize("padded", [False, True])
-def test_a_language_model_whose_targets_are_its_inputs_is_shifted_by_the_users_choice(tmp_path, padded):
-    words = torch.randint(0, 7, (6, 5), generator=torch.Generator().manual_seed(0))
-    targets = words.clone()
-    if padded:
-        targets[:, -1] = -100
-    logits = torch.randn(6, 5, 7, generator=torch.Generator().manual_seed(1))
-    message, followed = asked(tmp_path, SimpleNamespace(logits=logits), targets, words)
-    assert "causal language model" in message
-    right = functional.cross_entropy(logits[:, :-1].reshape(-1, 7), targets[:, 1:].reshape(-1)).item()
-    assert followed(0) == pytest.approx(right, rel=1e-5)
-    own = functional.cross_entropy(logits.reshape(-1, 7), targets.reshape(-1)).item()
-    assert followed(1) == pytest.approx(own, rel=1e-5)
-    assert "causal" not in asked(tmp_path / "tags", logits, (words + 1) % 7, words)[0]
+    assert "(one-hot labels)" in message
+    assert "task='multilabel'" in message
+    assert followed(0) == pytest.approx(functional.cross_entropy(logits, hot).item(), rel=1e-5)
 
 
 def test_flattened_rows_and_a_loss_are_named_as_such(tmp_path):
@@ -612,7 +523,7 @@ def test_the_printed_call_is_the_one_that_was_made(tmp_path):
 
     z = torch.from_numpy(LOGIT)
     for fields in ({"image": z, "mask": torch.ones(60)}, {"image": z, "mask": torch.ones(60), "id": 1}):
-        data = [fields | {"label": torch.from_numpy(BINARY)}]
+        data = [fields | {"label": torch.from_numpy(SIGNS)}]
         message = refused(inspect, Named(), data, run=tmp_path / "refused")
         (forward,) = forwards_in(message)
         found = inspect(Named(), data, run=tmp_path / str(len(fields)), forward=forward)
@@ -629,10 +540,10 @@ def test_the_printed_call_is_the_one_that_was_made(tmp_path):
         (torch.ones(9, dtype=torch.complex64), torch.zeros(9).long(), "real numbers"),
         (torch.ones(9, 3), torch.zeros(9, dtype=torch.complex64), "complex"),
         (torch.ones(9, 3), torch.zeros(9, 3, dtype=torch.complex64), "one class index"),
-        (torch.complex(torch.ones(9), torch.ones(9)).conj().imag, torch.zeros(9).long(), "one logit"),
-        (torch.ones(9, 1).to(torch.float8_e5m2), torch.zeros(9).long(), "one output"),
+        (torch.complex(torch.ones(9), torch.ones(9)).conj().imag, torch.ones(9) / 2, "one output"),
+        (torch.ones(9, 1).to(torch.float8_e5m2), torch.zeros(9).long(), "floating point"),
         (torch.ones(0, 3), torch.ones(0, 3), "one class index"),
-        (torch.ones(0), torch.ones(0), "one logit"),
+        (torch.ones(0), torch.ones(0), "no rows"),
     ],
 )
 def test_tensors_of_odd_kinds_are_refused_with_what_to_do(tmp_path, output, targets, says):

@@ -9,13 +9,13 @@ import logging
 import sys
 from collections.abc import Callable, Collection, Mapping
 from functools import cached_property, lru_cache
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 
-from confshift.collection.outputs import FORWARD_ADVICE, Source, logits_of
-from confshift.collection.row_checks import checked_rows
+from confshift.collection.outputs import FORWARD_ADVICE, Source, logits_of, loss_of
+from confshift.collection.row_checks import checked_tensors
 from confshift.errors import ConfshiftError
 
 _log = logging.getLogger("confshift")
@@ -23,6 +23,23 @@ _log = logging.getLogger("confshift")
 _Split = tuple[tuple[Any, ...], dict[str, Any], Any, Source]
 
 LABEL_FIELDS = ("labels", "label", "target", "targets", "y", "label_ids", "class_id", "class_idx")
+
+#: What Hugging Face's names declare, by the end of a model's class or by its config's `problem_type`.
+_DECLARED = {
+    "ForCausalLM": "causal_lm",
+    "LMHeadModel": "causal_lm",
+    "ForTokenClassification": "tokens",
+    "multi_label_classification": "multilabel",
+}
+
+
+class Answer(NamedTuple):
+    """What a model says about a batch, in the shapes of its task."""
+
+    logits: Tensor
+    targets: Tensor
+    source: Source
+    loss: Tensor | None = None  #: What the model itself makes of both, where it does.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,20 +55,23 @@ class Reader:
         A field of the batch that is not for the model (the sample ids).
     classes : int, optional
         The number of class names, which tells the logits among the parts of an output.
+    passes_labels : bool
+        Whether the model receives the targets too, where it takes them, for its own loss.
     """
 
     model: nn.Module
     forward: Callable[[Any, Any], Any] | None = None
     skip: str | None = None
     classes: int | None = None
+    passes_labels: bool = False
 
-    def read(self, batch: Any) -> tuple[Tensor, Tensor]:
-        """Return the logits, shape (n, K), and the targets, shape (n,), of one batch.
+    def read(self, batch: Any) -> Answer:
+        """Return the logits and the targets of one batch.
 
         Raises
         ------
         ConfshiftError
-            Where there are none, or not one row and one class index for each sample.
+            Where there are none, or they are not arrays of values.
         """
         device = self._device
         if self.forward is not None:
@@ -61,11 +81,11 @@ class Reader:
                 raise ConfshiftError(
                     f"forward returned a {type(pair).__name__}{size}; return the pair (logits, targets)"
                 )
-            return checked_rows(*pair)
+            return Answer(*checked_tensors(*pair, Source()), Source())
         arguments, fields, targets, source = self._split(batch)
         output = call_model(self.model, to_device(arguments, device), to_device(fields, device))
         logits, source = logits_of(output, source, self.classes)
-        return checked_rows(logits, targets, source)
+        return Answer(*checked_tensors(logits, targets, source), source, loss_of(output))
 
     @cached_property
     def _device(self) -> torch.device | None:
@@ -124,7 +144,10 @@ class Reader:
                 f"the model takes {', '.join(missing) or 'an input'}, and the batch has the fields "
                 f"{list(fields)}; {FORWARD_ADVICE}"
             )
-        return (), inputs, fields[label], _source_of(batch, inputs, label, by_name=True)
+        source = _source_of(batch, inputs, label, by_name=True)
+        if self.passes_labels and (accepted is None or label in accepted):
+            inputs = {**inputs, label: fields[label]}
+        return (), inputs, fields[label], source
 
 
 def _source_of(batch: Any, inputs: Mapping[str, Any], label: str, *, by_name: bool) -> Source:
@@ -209,6 +232,14 @@ def unwrapped(model: nn.Module) -> nn.Module:
     while isinstance(inner, wrappers) or hasattr(inner, "_orig_mod"):
         inner = inner.module if isinstance(inner, wrappers) else inner._orig_mod
     return cast(nn.Module, inner)
+
+
+def declared_task(model: nn.Module) -> str | None:
+    """Return the task that a Hugging Face model declares by its class or its config, also inside peft's."""
+    inner: Any = unwrapped(model)
+    inner = inner.get_base_model() if hasattr(inner, "get_base_model") else inner
+    kinds = type(inner).__name__, str(getattr(getattr(inner, "config", None), "problem_type", None))
+    return next((task for end, task in _DECLARED.items() if any(kind.endswith(end) for kind in kinds)), None)
 
 
 def _device_of(model: nn.Module) -> torch.device | None:

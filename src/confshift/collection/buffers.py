@@ -86,6 +86,13 @@ class Rows:
         self._targets[self.filled : end].copy_(targets)
         self.filled = end
 
+    def select(self, positions: NDArray[np.intp]) -> None:
+        """Keep these rows alone."""
+        chosen = torch.from_numpy(positions)
+        for array in (self._logits, self._targets):
+            array[: len(chosen)] = array[chosen]
+        self.filled = len(chosen)
+
     def _grow(self, rows: int) -> None:
         logits = take(rows, self.classes, self._logits.dtype)
         logits[: self.filled].copy_(self._logits[: self.filled])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -14,17 +15,22 @@ import torch
 from numpy.typing import ArrayLike
 
 from confshift.checkpoint import Checkpoint
-from confshift.collection.buffers import Rows
 from confshift.collection.destination import Destination
-from confshift.collection.evaluation import Evaluation, check_outputs
-from confshift.collection.loaders import class_names_of, is_shard, warn_of_dropped, warn_of_missing
+from confshift.collection.evaluation import Evaluation
+from confshift.collection.intake import Intake
+from confshift.collection.loaders import (
+    batch_count,
+    is_shard,
+    warn_of_dropped,
+    warn_of_missing,
+)
 from confshift.collection.outputs import Source
 from confshift.collection.place import place_of
 from confshift.collection.ranks import rank_and_size
-from confshift.collection.row_checks import checked_rows
+from confshift.collection.reading import Reading
+from confshift.collection.row_checks import checked_tensors
 from confshift.collection.sample_ids import SampledIds, identified
 from confshift.errors import ConfshiftError
-from confshift.input_checks import check_names
 from confshift.predictions import Predictions
 from confshift.storage.run import Run
 from confshift.storage.signed_json import plain
@@ -52,8 +58,8 @@ class Collector:
         without ids, a row's position is its id: the loader must not shuffle.
     class_names : sequence of str or mapping from index to str, length K, optional
         Defaults to `loader.dataset.classes` where these name the classes in order.
-    ignore_index : int or None
-        Samples with this target are left out and counted.
+    ignore_index, task, rows
+        As for :func:`confshift.inspect`; `rows` needs to know which samples a batch holds.
     outputs : {"logits", "probabilities"}
         What is added; never guessed.
     strict : bool
@@ -97,8 +103,10 @@ class Collector:
         epoch: float | None = None,
         loader: Any = None,
         class_names: Sequence[str] | Mapping[int, str] | None = None,
-        ignore_index: int | None = -100,
+        ignore_index: float | None = -100,
         outputs: str = "logits",
+        task: str | None = None,
+        rows: int | None = None,
         strict: bool = False,
         sharded: bool | None = None,
         timeout: float = 600,
@@ -110,9 +118,9 @@ class Collector:
                 "pass loader=, or sharded=True (each adds its part, with sample_ids) or sharded=False (this "
                 "rank adds all)"
             )
-
+        self._reading = Reading(outputs, class_names, ignore_index, task, rows)
         self._place = place_of(
-            lambda: check_outputs(outputs),
+            self._reading.check,
             lambda: Destination(run, split=split, epoch=epoch, strict=strict),
             split=split,
             epoch=epoch,
@@ -121,8 +129,9 @@ class Collector:
         )
         self._split = split
         self._loader = loader
-        self._reading = outputs, class_names, ignore_index
-        self._rows: Rows | None = None
+        name = f"{self._place.path} ({split})"
+        self._intake = Intake(self._reading, batches=batch_count(loader), name=name)
+        self._added = 0
         self._ids: list[Any] = []
         self._is_saved = False
         self._watched = ExitStack()
@@ -138,13 +147,13 @@ class Collector:
         return source if isinstance(source, SampledIds) else None
 
     def add(self, logits: Any, targets: Any, *, sample_ids: ArrayLike | None = None) -> None:
-        """Add the rows of a batch.
+        """Add the rows of a batch of n samples.
 
         Parameters
         ----------
-        logits : torch.Tensor or array_like, shape (n, K)
+        logits : torch.Tensor or array_like, shape (n, K) or that of the task
             On any device; they are copied.
-        targets : torch.Tensor or array_like of int, shape (n,)
+        targets : torch.Tensor or array_like, shape (n,) or that of the task
         sample_ids : array_like of int or str, shape (n,), optional
             Which samples these are; in every batch or in none.
 
@@ -155,17 +164,22 @@ class Collector:
         """
         if self._is_saved:
             raise ConfshiftError("this collector has saved; make a new Collector for each evaluation")
-        logits, targets = checked_rows(logits, targets, _ADDED)
-        logits = logits.detach()
-        if self._rows is None:
-            check_names(self._reading[1], logits.shape[1])
-            self._rows = Rows(len(logits), logits)
-        self._note_ids(len(logits), sample_ids)
-        self._rows.add(logits, targets)
+        batch = self._intake.read(*checked_tensors(logits, targets, _ADDED), _ADDED)
+        self._note_ids(batch.samples, sample_ids)
+        self._intake.add(batch, self._newest() if self._intake.needs_ids else None)
+        self._added += batch.samples
+
+    def _newest(self) -> ArrayLike:
+        """Return the ids of the batch that was noted last."""
+        if self._ids:
+            ids: ArrayLike = self._ids[-1]
+            return ids
+        if self._sampled is not None:
+            return self._sampled.newest()
+        raise ConfshiftError("rows= chooses by sample id; pass loader=, or sample_ids= with each batch")
 
     def _note_ids(self, rows: int, sample_ids: ArrayLike | None) -> None:
-        before = self._rows.filled if self._rows is not None else 0
-        if before and bool(self._ids) != (sample_ids is not None):
+        if self._added and bool(self._ids) != (sample_ids is not None):
             raise ConfshiftError("sample_ids were passed with some batches only; pass them with all or none")
         if sample_ids is not None:
             ids = np.array(sample_ids.cpu().numpy() if isinstance(sample_ids, torch.Tensor) else sample_ids)
@@ -220,21 +234,22 @@ class Collector:
     def _evaluation(self, notes: dict[str, Any]) -> Evaluation:
         for name, value in notes.items():
             plain(name, value)
-        if self._rows is None and not self._place.is_shared:
+        if not self._added and not self._place.is_shared:
             raise ConfshiftError("nothing was added: call add(logits, targets) for each batch before save()")
+        ids, source = self._all_ids()
+        return replace(self._intake.evaluation(ids, source), checks=self.checks)
+
+    def _all_ids(self) -> tuple[ArrayLike | None, str]:
+        """Return the samples' ids and how they are known."""
         if self._ids:
-            return Evaluation.of(self._rows, np.concatenate(self._ids), self.id_source, self.checks)
+            return np.concatenate(self._ids), self.id_source
         if self._sampled is None:
-            return Evaluation.of(self._rows, None, "order", self.checks)
-        if self._rows is not None:
+            return None, "order"
+        if self._added:
             self._sampled.check_whole()
-        ids = None if self._rows is None else self._sampled.ids()
-        return Evaluation.of(self._rows, ids, self._sampled.name, self.checks)
+        return self._sampled.ids() if self._added else None, self._sampled.name
 
     def _read(self, evaluation: Evaluation) -> Predictions:
-        outputs, class_names, ignore_index = self._reading
         if not self._ids:
-            warn_of_missing(self._loader, evaluation.ids, run=self._place.path, split=self._split)
-        if class_names is None:
-            class_names = class_names_of(self._loader, evaluation.logits.shape[1])
-        return evaluation.predictions(outputs, class_names, ignore_index)
+            warn_of_missing(self._loader, evaluation.samples, run=self._place.path, split=self._split)
+        return self._reading.predictions(evaluation, self._loader)

@@ -47,6 +47,7 @@ class ContentIds:
         self._counts: Counter[bytes] = Counter()
         self._ids: dict[bytes, list[str]] = {}  # of each sample, by the number of its earlier copies
         self._rows: list[tuple[bytes, int]] = []
+        self._newest = 0
 
     def add(self, batch: Any, rows: int) -> None:
         """Take note of a batch that holds `rows` samples."""
@@ -67,6 +68,11 @@ class ContentIds:
             digest.update(number.to_bytes(8, "little"))
             self._ids.setdefault(sample, []).append(digest.hexdigest())
             self._rows.append((sample, number))
+        self._newest = rows
+
+    def newest(self) -> NDArray[Any]:
+        """Return the ids of the batch that was added last; copies may turn out to share one."""
+        return np.array([self._ids[sample][number] for sample, number in self._rows[-self._newest :]])
 
     def ids(self) -> NDArray[Any]:
         """Return the ids of all rows, 32 hexadecimal digits each.

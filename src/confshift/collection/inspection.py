@@ -7,20 +7,21 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from numpy.typing import ArrayLike
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from confshift.checkpoint import Checkpoint
-from confshift.collection.batches import Reader, unwrapped
-from confshift.collection.buffers import Rows
+from confshift.collection.batches import Reader, declared_task, unwrapped
 from confshift.collection.destination import Destination
-from confshift.collection.evaluation import Evaluation, check_outputs
+from confshift.collection.evaluation import Evaluation
 from confshift.collection.guards import undisturbed
+from confshift.collection.intake import Intake
 from confshift.collection.interrupts import Interrupts
 from confshift.collection.loaders import (
     batch_count,
@@ -33,10 +34,11 @@ from confshift.collection.loaders import (
 from confshift.collection.model_checks import check_model
 from confshift.collection.place import place_of
 from confshift.collection.random_states import modules_in
+from confshift.collection.reading import Reading
 from confshift.collection.sample_checks import check_samples
 from confshift.collection.sample_ids import IdSource, UnevenBatchError, identified
 from confshift.errors import ConfshiftError
-from confshift.input_checks import check_names, listed_names
+from confshift.input_checks import listed_names
 from confshift.predictions import Predictions
 from confshift.storage.run import Run
 from confshift.storage.signed_json import plain
@@ -54,8 +56,10 @@ def inspect(
     forward: Callable[[Any, Any], tuple[Any, Any]] | None = None,
     sample_ids: ArrayLike | str | Callable[[Any], Any] | None = None,
     class_names: Sequence[str] | Mapping[int, str] | None = None,
-    ignore_index: int | None = -100,
+    ignore_index: float | None = -100,
     outputs: str = "logits",
+    task: str | None = None,
+    rows: int | None = None,
     metadata: Mapping[str, Any] | None = None,
     logged: Mapping[str, float] | None = None,
     check: bool | None = None,
@@ -83,18 +87,28 @@ def inspect(
     epoch : float, optional
         By default counted 1, 2, 3, ...; 0 is before training.
     forward : callable, optional
-        `forward(model, batch) -> (logits, targets)` where the batch or the model's output has another form;
-        logits of shape (n, K), targets of shape (n,). The batch has been moved to the model's device.
+        `forward(model, batch) -> (logits, targets)` where the batch or the model's output has another form.
+        The batch has been moved to the model's device.
     sample_ids : array_like, str or callable, optional
         Which sample is which: an array of shape (N,) in the loader's order, the name of a field of the
         batch, or a function batch -> ids. Without it, what the loader's sampler gives, so that a shuffled
         loader is fine; else a hash of each sample; a list of batches goes by its order.
     class_names : sequence of str or mapping from index to str, length K, optional
-        Defaults to `loader.dataset.classes` where these name the classes in order.
-    ignore_index : int or None
-        Samples with this target are left out and counted.
+        Defaults to `loader.dataset.classes` where these name the classes in order. The names of the labels,
+        where `task` is "multilabel".
+    ignore_index : int, float or None
+        Targets to leave out and count; NaN, for labels that are NaN where they are missing.
     outputs : {"logits", "probabilities"}
         What the model returns; never guessed.
+    task : {"multiclass", "binary", "multilabel", "tokens", "causal_lm", "pixels"}, optional
+        What the rows are, where the shapes leave it open. By the shapes: one logit and targets of 0 and 1 are
+        "binary", logits (n, T, K) or (n, K, T) with targets (n, T) "tokens", (n, K, H, W) with (n, H, W)
+        "pixels". "multilabel" takes logits and targets of 0 and 1 of shape (n, L). "causal_lm" pairs each
+        token's logits with the next target; a Hugging Face model named so is read so. Rows of one sample are
+        a group: errors count samples.
+    rows : int, optional
+        How many rows to keep, of all samples' pixels or tokens: chosen at random by their ids, so that every
+        checkpoint has the same. By default all.
     metadata : mapping, optional
         Anything JSON-able, kept with the checkpoint. "lr" or "learning_rate", a number or
         `scheduler.get_last_lr()`, lets the report name the drops of the learning rate.
@@ -125,8 +139,9 @@ def inspect(
         raised as they are, those of the model with a note that shows its arguments.
     """
     # What can't be used is refused here, before the pass.
+    reading = Reading(outputs, class_names, ignore_index, task, rows)
     place = place_of(
-        lambda: _check_arguments(model, loader, outputs, metadata=metadata, logged=logged),
+        lambda: _check_arguments(model, loader, reading, metadata=metadata, logged=logged),
         lambda: Destination(run, split=split, epoch=epoch, strict=strict, model=unwrapped(model)),
         split=split,
         epoch=epoch,
@@ -136,28 +151,24 @@ def inspect(
     warn_of_dropped(loader, run=place.path, split=split)
     warn_of_shard(loader, run=place.path, split=split, is_joined=place.is_shared)
     listed = class_names_of(loader) if class_names is None else listed_names(class_names)
-    skip = sample_ids if isinstance(sample_ids, str) else None
-    reader = Reader(_without_ddp(model), forward, skip, None if listed is None else len(listed))
+    field = sample_ids if isinstance(sample_ids, str) else None
+    reader = Reader(_without_ddp(model), forward, field, None if listed is None else len(listed))
 
     def evaluate() -> Evaluation:
-        return _look(
-            *(reader, (model, loader, forward, sample_ids), place.path),
-            split=split,
-            class_names=class_names,
-            checked=place.is_first if check is None else check,
-            may_be_empty=place.is_shared,
-        )
+        objects = model, loader, forward, sample_ids
+        checked = place.is_first if check is None else check
+        how = {"split": split, "checked": checked, "may_be_empty": place.is_shared}
+        return _look(reader, reading, objects, place.path, **how)
 
     def read(evaluation: Evaluation) -> Predictions:
         if sample_ids is None:
-            warn_of_missing(loader, evaluation.ids, run=place.path, split=split)
-        names = class_names_of(loader, evaluation.logits.shape[1]) if class_names is None else class_names
-        return evaluation.predictions(outputs, names, ignore_index)
+            warn_of_missing(loader, evaluation.samples, run=place.path, split=split)
+        return reading.predictions(evaluation, loader)
 
     return place.save(evaluate, read, metadata=metadata, logged=logged)
 
 
-def _check_arguments(model: Any, loader: Any, outputs: str, **notes: Any) -> None:
+def _check_arguments(model: Any, loader: Any, reading: Reading, **notes: Any) -> None:
     if not isinstance(model, nn.Module):
         function = _advice_for_function(model) if callable(model) else ""
         raise ConfshiftError(
@@ -171,7 +182,7 @@ def _check_arguments(model: Any, loader: Any, outputs: str, **notes: Any) -> Non
             f"loader is a {type(loader).__name__} of {len(loader)} DataLoaders; inspect each of them, with a "
             "split= of its own: inspect(model, loader[...], split='val2', ...)"
         )
-    check_outputs(outputs)
+    reading.check()
     for name, value in notes.items():
         plain(name, value)
     if any(nn.parameter.is_lazy(parameter) for parameter in model.parameters()):
@@ -202,21 +213,26 @@ def _without_ddp(model: nn.Module) -> nn.Module:
     return model.module if isinstance(model, nn.parallel.DistributedDataParallel) else model
 
 
-def _look(reader: Reader, objects: tuple[Any, Any, Any, Any], run: str, **how: Any) -> Evaluation:
+def _look(
+    reader: Reader, reading: Reading, objects: tuple[Any, Any, Any, Any], run: str, **how: Any
+) -> Evaluation:
     """Go over the loader once, and leave everything as it was; `objects` are those that a pass can change.
 
     It takes a second pass, by content, where the sampler's indices prove not to be those of the samples.
     """
-    _, loader, _, sample_ids = objects
+    model, loader, _, sample_ids = objects
+    name = f"{run} ({how['split']})"
     for last in (False, True):
         try:
             with (
                 Interrupts() as interrupts,
                 undisturbed(*objects, interrupts=interrupts),
-                identified(loader, sample_ids, f"{run} ({how['split']})") as ids,
+                identified(loader, sample_ids, name) as ids,
                 interrupts.delivered(),
             ):
-                return _pass(reader, loader, ids, **how)
+                batches = batch_count(loader)
+                intake = Intake(reading, declared=declared_task(model), batches=batches, name=name)
+                return _pass(reader, loader, ids, intake, **how)
         except UnevenBatchError as error:
             if last:
                 raise
@@ -226,47 +242,35 @@ def _look(reader: Reader, objects: tuple[Any, Any, Any, Any], run: str, **how: A
     raise AssertionError("unreachable")
 
 
-def _room_for(logits: Tensor, batches: int | None) -> Rows:
-    """Make room for so many batches like this one; for one, to grow, where that many can't be true."""
-    try:
-        return Rows(len(logits) * (batches or 1), logits)
-    except (MemoryError, ValueError):  # ValueError: more than an array can hold
-        return Rows(len(logits), logits)
-
-
 def _pass(
     reader: Reader,
     loader: Any,
     ids: IdSource,
+    intake: Intake,
     *,
     split: str,
-    class_names: Any,
     checked: bool,
     may_be_empty: bool,
 ) -> Evaluation:
     """Go over the loader once; only the copy of the logits waits for the device."""
-    batches = batch_count(loader)
-    rows: Rows | None = None
     first: Any = None
     try:
-        for batch in shown(iter(loader), f"inspect {split}", batches):
-            logits, targets = reader.read(batch)
-            if rows is None:
-                first = batch
-                check_names(class_names, logits.shape[1])  # now rather than after the whole pass
-                rows = _room_for(logits, batches)
-            ids.add(batch, len(logits))
-            rows.add(logits, targets)
-        if rows is None:
+        for batch in shown(iter(loader), f"inspect {split}", batch_count(loader)):
+            understood = intake.read(*reader.read(batch)[:3])
+            first = batch if first is None else first
+            ids.add(batch, understood.samples)
+            intake.add(understood, ids.newest() if intake.needs_ids else None)
+        if first is None:
             if may_be_empty:
-                return Evaluation.of(None, None, ids.name, {})
+                return Evaluation.empty(ids.name)
             raise ConfshiftError(_on_no_batch(loader))
-        sample_ids = ids.ids()  # before the checks ask the sampler
-        checks = {**check_model(reader, first), "samples": check_samples(loader)} if checked else {}
-        return Evaluation.of(rows, sample_ids, ids.name, checks)
+        evaluation = intake.evaluation(ids.ids(), ids.name)  # before the checks ask the sampler
+        if not checked:
+            return evaluation
+        checks = {**check_model(reader, first, intake), "samples": check_samples(loader)}
+        return replace(evaluation, checks=checks)
     except BaseException:
-        if rows is not None:
-            rows.release()
+        intake.release()
         raise
 
 

@@ -6,13 +6,17 @@ import hashlib
 import logging
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from confshift.collection.batches import Reader, fields_of, unwrapped
+from confshift.collection.intake import Intake
 from confshift.collection.interrupts import Interrupts
+from confshift.collection.reading import Reading
 
 _log = logging.getLogger("confshift")
 
@@ -25,10 +29,13 @@ _FAILURES = {
     "modes": "some modules stay in training mode when the model is in eval mode",
     "repeatable": "in eval mode the same batch gives other logits the second time",
     "alone": "in eval mode the logits of a sample depend on the other samples of its batch",
+    "own_loss": "the model's own loss of a batch is not the mean loss of its rows",
 }
+#: How far the model's own loss may be from the rows' mean, in nats.
+_OWN_LOSS = 1e-3
 
 
-def check_model(reader: Reader, batch: Any) -> dict[str, dict[str, Any]]:
+def check_model(reader: Reader, batch: Any, intake: Intake | None = None) -> dict[str, dict[str, Any]]:
     """Try the model on one batch, in the eval mode that it is in.
 
     Parameters
@@ -37,6 +44,8 @@ def check_model(reader: Reader, batch: Any) -> dict[str, dict[str, Any]]:
         Of the model under inspection; the checks try its uncompiled module.
     batch : Any
         As the loader gave it.
+    intake : Intake, optional
+        What reads the rows of the batch.
 
     Returns
     -------
@@ -49,16 +58,19 @@ def check_model(reader: Reader, batch: Any) -> dict[str, dict[str, Any]]:
         - alone: one sample alone gives the logits it has within the batch ("difference", "tolerance");
         - head: the last Linear with one output per class ("module", "in_features", "out_features",
           "bias", "zero_weights", "mean_squared_norm": of its input, over the batch's samples);
-        - buffers: a "hash" of the model's buffers, to be compared between processes.
+        - buffers: a "hash" of the model's buffers, to be compared between processes;
+        - own_loss, where the model returns a loss: it is the mean of the rows' ("own", "rows").
     """
     model = unwrapped(reader.model)
-    plain = Reader(model, reader.forward, reader.skip)
+    plain = replace(reader, model=model)
+    intake = intake or Intake(Reading())
     checks: dict[str, Callable[[], dict[str, Any]]] = {
         "modes": lambda: _modes(model),
         "repeatable": lambda: _repeatable(plain, batch),
         "alone": lambda: _alone(plain, batch),
-        "head": lambda: _head(plain, batch),
+        "head": lambda: _head(plain, batch, intake),
         "buffers": lambda: buffers_of(model),
+        "own_loss": lambda: _own_loss(plain, batch, intake),
     }
     results = {}
     for name, check in checks.items():
@@ -66,7 +78,9 @@ def check_model(reader: Reader, batch: Any) -> dict[str, dict[str, Any]]:
             results[name] = check()
         except Exception as error:  # a failing check must not end the inspection
             results[name] = _not_made(f"{type(error).__name__}: {error}")
-        if results[name]["status"] == "failed":
+        if not results[name]:
+            del results[name]
+        elif results[name]["status"] == "failed":
             _log.warning(
                 "check %r failed, so loss and accuracy may not be reproducible: %s: %s",
                 name,
@@ -100,7 +114,7 @@ def _alone(reader: Reader, batch: Any) -> dict[str, Any]:
     rows = len(together)
     if rows < 2:
         return _not_made("the first batch holds one sample")
-    alone, _ = reader.read(_first_sample(batch, rows))
+    alone = reader.read(_first_sample(batch, rows)).logits
     if alone.shape != together[:1].shape:
         return _not_made(
             f"the first sample of the batch can't be evaluated alone: it gives {len(alone)} rows"
@@ -138,7 +152,22 @@ def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _head(reader: Reader, batch: Any) -> dict[str, Any]:
+def _own_loss(reader: Reader, batch: Any, intake: Intake) -> dict[str, Any]:
+    """Compare the loss that the model returns with the rows' mean; nothing where it returns none."""
+    answer = replace(reader, passes_labels=True).read(batch)
+    if answer.loss is None:
+        return {}
+    rows = intake.unfolded(intake.read(answer.logits, answer.targets, answer.source))
+    logits = rows.logits.double()
+    if intake.reading.outputs == "probabilities":
+        logits = logits.log()
+    mean = functional.cross_entropy(logits, rows.targets.to(logits.device)).item()
+    own = answer.loss.double().item()
+    tolerance = _OWN_LOSS + torch.finfo(answer.loss.dtype).eps * abs(own)
+    return _verdict(abs(own - mean) <= tolerance, own=_finite(own), rows=_finite(mean))
+
+
+def _head(reader: Reader, batch: Any, intake: Intake) -> dict[str, Any]:
     """Watch the Linear layers for one batch; the last one with an output for each class is the head."""
     calls: list[tuple[str, nn.Linear, Tensor]] = []
 
@@ -152,10 +181,11 @@ def _head(reader: Reader, batch: Any) -> dict[str, Any]:
         hooks = [module.register_forward_pre_hook(watch(name)) for name, module in linears]
         try:
             with interrupts.delivered():
-                classes = reader.read(batch)[0].shape[1]
+                answer = reader.read(batch)
         finally:
             for hook in hooks:
                 hook.remove()
+    classes = intake.read(answer.logits, answer.targets, answer.source).outputs
     heads = [call for call in calls if call[1].out_features == classes]
     if not heads:
         return _not_made(f"no nn.Linear with {classes} outputs was called")

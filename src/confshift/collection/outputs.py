@@ -37,14 +37,9 @@ class Source(NamedTuple):
         """Return the remedy where no code can be given."""
         return ADD_ADVICE if self.added else FORWARD_ADVICE
 
-    @property
-    def ids(self) -> str:
-        """Say which ids the rows need where a sample has several."""
-        rows = "these rows" if self.added else "the whole pass"
-        return (
-            f"and sample_ids= with one id for each row of {rows} (np.arange of their number, where the "
-            f"loader does not shuffle{', counted on from batch to batch' if self.added else ''})"
-        )
+    def word(self, task: str) -> str:
+        """Return the remedy where a word says what the shapes mean."""
+        return f"pass task={task!r}{' to Collector' if self.added else ''}"
 
     def code(self, *lines: str) -> str:
         """Return a forward= or a call of add that ends with these lines about `logits` and `targets`."""
@@ -61,7 +56,8 @@ class Source(NamedTuple):
 def logits_of(output: Any, source: Source, classes: int | None = None) -> tuple[Tensor, Source]:
     """Return the logits in a model's output, and the code that selects them; nothing is guessed.
 
-    They are the output itself, its `logits`, or a part of a tuple or list. If the number of class names is
+    They are the output itself, its `logits`, the maps that torchvision calls "out" (beside "aux"), or a part
+    of a tuple or list. If the number of class names is
     known, that is the first part with as many columns; else the first part, after a scalar loss, unless
     another part could be the logits as well.
 
@@ -86,6 +82,9 @@ def logits_of(output: Any, source: Source, classes: int | None = None) -> tuple[
     if isinstance(attribute, Tensor):
         field = "['logits']" if isinstance(output, Mapping) else ".logits"
         return attribute, source._replace(logits=f"{call}{field}")
+    maps = output.get("out") if isinstance(output, Mapping) and set(output) <= {"out", "aux"} else None
+    if isinstance(maps, Tensor) and maps.ndim > 2:
+        return maps, source._replace(logits=f"{call}['out']")
     if isinstance(output, list | tuple):
         place = _place_of_logits(output, classes)
         if place is not None:
@@ -101,6 +100,12 @@ def logits_of(output: Any, source: Source, classes: int | None = None) -> tuple[
     else:
         remedy = FORWARD_ADVICE
     raise ConfshiftError(f"no logits in what the model returned, a {type(output).__name__}{shapes}; {remedy}")
+
+
+def loss_of(output: Any) -> Tensor | None:
+    """Return the loss that a model's output holds by name."""
+    loss = output.get("loss") if isinstance(output, Mapping) else getattr(output, "loss", None)
+    return loss if isinstance(loss, Tensor) and loss.numel() == 1 else None
 
 
 def _tensor_fields(output: Any) -> dict[str, Tensor]:

@@ -12,7 +12,8 @@ import torch
 
 from confshift.checkpoint import Checkpoint
 from confshift.collection.destination import Destination
-from confshift.collection.evaluation import Evaluation, together
+from confshift.collection.evaluation import Evaluation, Population, together
+from confshift.collection.layouts import Layout
 from confshift.collection.ranks import Ranks, described, rank_and_size
 from confshift.errors import ConfshiftError
 from confshift.predictions import ARRAYS, FACTS, Predictions
@@ -164,7 +165,7 @@ class _Shared:
         **notes: Any,
     ) -> Checkpoint:
         own, answers = self._ranks.agree("after", lambda: _identified(evaluate()), _words)
-        received = self._ranks.gather(own.arrays, [answer["arrays"] for answer in answers])
+        received = self._ranks.gather([*own.arrays.values()], [answer["arrays"] for answer in answers])
         shards = [_shard(parts, answer) for parts, answer in zip(received, answers, strict=False)]
         joined, said = self._ranks.agree(
             "saved", lambda: self._join(shards, read, notes) if shards else None, _saved
@@ -246,11 +247,15 @@ def _opening(destination: Destination | None) -> dict[str, Any]:
 
 def _shard(arrays: list[Any], said: dict[str, Any]) -> Evaluation:
     """Return the rows of a rank from what it sent and said."""
-    logits, targets, ids, *groups = arrays
-    dtype, rows = getattr(torch, said["dtype"]), said["rows"]
-    rows["label_names"] = tuple(rows["label_names"])
-    grouping = groups[0] if groups else None
-    return Evaluation(logits, targets, ids, said["id_source"], dtype, said["checks"], grouping, **rows)
+    fields = dict(zip(said["names"], arrays, strict=True))
+    if "counts" in fields:
+        fields["population"] = Population(said["wanted"], fields.pop("sample_ids"), fields.pop("counts"))
+    return Evaluation(
+        **fields,
+        layout=Layout(*said["layout"]),
+        dtype=getattr(torch, said["dtype"]),
+        **{name: said[name] for name in ("id_source", "checks", "ignored")},
+    )
 
 
 def _identified(evaluation: Evaluation) -> Evaluation:
@@ -266,8 +271,11 @@ def _identified(evaluation: Evaluation) -> Evaluation:
 def _words(evaluation: Evaluation) -> dict[str, Any]:
     """Return what the other ranks need to know of a rank's rows."""
     return {
-        "arrays": described(evaluation.arrays),
-        "rows": {name: getattr(evaluation, name) for name in ("task", "label_names", "total_rows")},
+        "arrays": described([*evaluation.arrays.values()]),
+        "names": [*evaluation.arrays],
+        "layout": list(evaluation.layout),
+        "wanted": evaluation.population.wanted if evaluation.population else 0,
+        "ignored": evaluation.ignored,
         "id_source": evaluation.id_source,
         "dtype": str(evaluation.dtype).removeprefix("torch."),
         "checks": dict(evaluation.checks),

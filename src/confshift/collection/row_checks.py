@@ -1,26 +1,52 @@
-"""Rows: checks of one batch's logits and targets; other forms are refused with code that converts them."""
+"""Row checks: which layout a batch has; a form that is not read is refused with the word or code to add."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from confshift import advice
+from confshift.collection.layouts import PLAIN, Layout, layouts_of
 from confshift.collection.outputs import Source
 from confshift.errors import ConfshiftError
 
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-_OWN = Source()  # of the user's own forward=
+
+#: What a word promises, for the message about other shapes.
+_FORMS = {
+    "multiclass": "logits (n, K) and targets (n,)",
+    "binary": "one logit for each sample, (n,) or (n, 1), or two, (n, 2), and targets (n,) of 0 and 1",
+    "multilabel": "one logit for each label, (n, L), and targets (n, L) of 0 and 1",
+    "tokens": "logits (n, T, K) or (n, K, T) and targets (n, T)",
+    "causal_lm": "logits (n, T, K) and targets (n, T), both not shifted yet",
+    "pixels": "logits (n, K, H, W) or (n, H, W, K) and targets (n, H, W)",
+}
 
 
-def checked_rows(logits: Any, targets: Any, source: Source = _OWN) -> tuple[Tensor, Tensor]:
-    """Check one batch, shapes (n, K) and (n,), as far as that is possible without the whole set.
+class Batch(NamedTuple):
+    """A batch whose shapes are understood."""
 
-    The logits (K,) of one sample, which the model squeezed, count as a row.
-    """
+    logits: Tensor
+    targets: Tensor
+    layouts: list[Layout]  #: Several where more than one axis can be that of the classes.
+
+    @property
+    def samples(self) -> int:
+        """How many samples it has."""
+        return len(self.targets)
+
+    @property
+    def outputs(self) -> int:
+        """How many outputs a model needs for each sample, token or pixel: a head has as many."""
+        layout = self.layouts[0]
+        return layout.labels or 1 if layout.axis is None else self.logits.shape[layout.axis]
+
+
+def checked_tensors(logits: Any, targets: Any, source: Source) -> tuple[Tensor, Tensor]:
+    """Return both as tensors, which hold values."""
     try:
         logits, targets = torch.as_tensor(logits), torch.as_tensor(targets)
     except (TypeError, ValueError, RuntimeError) as error:
@@ -29,29 +55,93 @@ def checked_rows(logits: Any, targets: Any, source: Source = _OWN) -> tuple[Tens
         ) from error
     _check_storage(logits, "logits", source)
     _check_storage(targets, "targets", source)
-    if logits.ndim == 1 and len(logits) > 1 and targets.numel() == 1:
-        logits, targets = logits[None], targets.reshape(1)
-    if logits.ndim != 2 or logits.shape[1] < 2:
-        raise ConfshiftError(_shape_advice(logits, targets, source))
-    if logits.dtype not in _FLOATS:
-        raise ConfshiftError(
-            f"the logits are {logits.dtype}, and floating point is expected; {source.advice}"
-        )
-    if targets.ndim == 2 and targets.shape[1] == 1:
-        targets = targets[:, 0]
-    if targets.shape != logits.shape[:1]:
-        raise ConfshiftError(_targets_advice(logits, targets, source))
-    if targets.is_floating_point() or targets.is_complex() or targets.dtype is torch.bool:
-        raise ConfshiftError(
-            f"the targets are {targets.dtype}, and class indices are integers; {_on_labels(targets, source)}"
-        )
     return logits, targets
 
 
-def _on_labels(targets: Tensor, source: Source) -> str:
-    if targets.is_complex():
-        return "complex; return real integers"
-    return advice.on_labels(_numbers(targets), code=source.code("return logits, targets.long()"))
+def checked_batch(logits: Tensor, targets: Tensor, source: Source, task: str | None = None) -> Batch:
+    """Return a batch with its layouts, as far as it can be checked without the whole set.
+
+    The logits of one sample, whose first axis the model squeezed away, count as a batch of one.
+
+    Parameters
+    ----------
+    logits, targets : torch.Tensor
+    source : Source
+        Where they come from.
+    task : str, optional
+        The user's word, or that of the model's name.
+
+    Raises
+    ------
+    ConfshiftError
+        Where the shapes fit no task, or a word is missing.
+    """
+    targets = targets.reshape(1) if not targets.ndim else targets
+    layouts = layouts_of(logits, targets, task)
+    if not layouts and len(targets) == 1 and logits.ndim:
+        layouts = layouts_of(logits[None], targets, task)
+        logits = logits[None] if layouts else logits
+    if not layouts:
+        raise ConfshiftError(_on_shapes(logits, targets, source, task))
+    if logits.dtype not in _FLOATS:
+        kind = "real numbers are" if logits.is_complex() else "floating point is"
+        raise ConfshiftError(f"the logits are {logits.dtype}, and {kind} expected; {source.advice}")
+    targets = _checked_targets(logits, targets, source, layouts[0])
+    if task is None and any(layout.axis == -1 and layout.axes == 1 for layout in layouts):
+        _refuse_inputs(targets, source)
+    return Batch(logits, targets.reshape(len(logits)) if PLAIN in layouts else targets, layouts)
+
+
+def _checked_targets(logits: Tensor, targets: Tensor, source: Source, layout: Layout) -> Tensor:
+    """Return targets of the type that the layout has: answers, 0 or 1, may be of any."""
+    if layout.axes > 3:
+        code = {
+            1: "logits.flatten(4), targets.flatten(3)",
+            -1: "logits.flatten(3, -2), targets.flatten(3)",
+            None: "logits.flatten(3), targets.flatten(3)",
+        }[layout.axis]
+        raise ConfshiftError(
+            f"the targets have {layout.axes} axes within a sample, and up to 3 are read; fold the others: "
+            f"pass {source.code(f'return {code}')}"
+        )
+    if layout.axis is None:
+        _check_answers(targets, source)
+        return targets
+    if not (targets.is_floating_point() or targets.is_complex() or targets.dtype is torch.bool):
+        return targets
+    if logits.shape[layout.axis] == 2 and not targets.is_complex() and advice.are_whole(_numbers(targets)):
+        return targets.long()
+    raise ConfshiftError(
+        f"the targets are {targets.dtype}, and class indices are integers; {_on_labels(targets, source)}"
+    )
+
+
+def _check_answers(targets: Tensor, source: Source) -> None:
+    """Refuse targets of one output that are not whole numbers, or are -1 and 1."""
+    numbers = None if targets.is_complex() else _numbers(targets)
+    if numbers is None or not advice.are_whole(numbers[numbers == numbers]):
+        raise ConfshiftError(f"one output for each target, and the targets are {_on_labels(targets, source)}")
+    if numbers.size and advice.are_signs(numbers):
+        code = source.code("return logits, (targets + 1) // 2")
+        raise ConfshiftError(f"one output for each target, and the targets are -1 and 1; pass {code}")
+
+
+def _refuse_inputs(targets: Tensor, source: Source) -> None:
+    """Ask for a word where the targets are the inputs, apart from negative ones, which are left out."""
+    labels = targets.cpu()
+    alike = (
+        isinstance(tensor, Tensor)
+        and tensor.shape == labels.shape
+        and not tensor.is_floating_point()
+        and ((tensor.cpu() == labels) | (labels < 0)).all()
+        for tensor in source.inputs
+    )
+    if any(alike):
+        raise ConfshiftError(
+            "the targets are the inputs. If each output is for the next token (a causal language model), "
+            f"{source.word('causal_lm')}, and if it is for its own token (an autoencoder), "
+            f"{source.word('tokens')}"
+        )
 
 
 def _check_storage(tensor: Tensor, name: str, source: Source) -> None:
@@ -75,122 +165,53 @@ def _numbers(tensor: Tensor) -> NDArray[Any]:
     return (tensor if in_numpy else tensor.float()).numpy()
 
 
-def _labels_code(targets: Tensor) -> str:
-    """Return the code for the class indices in the targets of a single output."""
-    flat = "targets" if targets.ndim == 1 else "targets.flatten()"
-    whole = flat if targets.dtype is torch.long else f"{flat}.long()"
-    signs = targets.numel() and advice.are_signs(_numbers(targets))
-    return f"({whole} + 1) // 2" if signs else whole
-
-
-def _shape_advice(logits: Tensor, targets: Tensor, source: Source) -> str:
-    """Say how to turn the output into rows of K logits, by its values and by the targets' shape."""
+def _on_shapes(logits: Tensor, targets: Tensor, source: Source, task: str | None) -> str:
+    """Say which word or code makes rows of these shapes."""
     shape = f"{source.returned} logits of shape {tuple(logits.shape)}"
-    if logits.is_complex():
-        return f"{shape} and {logits.dtype}; return real numbers"
-    if logits.ndim == 0 and targets.numel() != 1:
+    shapes = f"{shape} for targets of shape {tuple(targets.shape)}"
+    if not logits.ndim:
         return f"{shape}, one number for {targets.numel()} targets, as a loss is; return the logits instead"
-    if _same_places(logits, targets):
-        return f"{shape}, {_on_one_output(logits, targets, source)}"
-    start = f"{shape}, and one row of K logits for each sample is expected"
-    target_shape = f"targets of shape {tuple(targets.shape)}"
-    if logits.ndim == 1 and targets.ndim == 1 and targets.numel() and not len(logits) % len(targets):
+    if task is not None:
+        fits = [layout.task for layout in layouts_of(logits, targets, None)]
+        remedy = f"these are of task={fits[0]!r}" if fits else source.advice
+        return f"{shapes}; task={task!r} has {_FORMS[task]}: {remedy}"
+    if logits.shape == targets.shape and targets.numel() and not targets.is_complex():
+        return f"{shapes}: {_on_same_shape(logits, targets, source)}"
+    if logits.ndim == 2 and targets.ndim < 3:
+        return f"{shapes}; one class index for each row is expected: {source.advice}"
+    start = f"{shapes}, and one row of K logits for each target is expected"
+    if logits.ndim == 1 and targets.ndim == 1 and len(targets) and not len(logits) % len(targets):
         code = source.code("return logits.reshape(len(targets), -1), targets")
         return f"{start}; if these are the rows one after the other, for {len(targets)} targets, pass {code}"
-    if logits.ndim < 3:
-        return f"{start}, not one number, with {target_shape}: {source.advice}"
-    if all(size == 1 for size in logits.shape[2:]):
+    if logits.ndim > 2 and targets.ndim == 1 and all(size == 1 for size in logits.shape[2:]):
         return f"{start}: pass {source.code('return logits.flatten(1), targets')}"
-    return f"{start}; {_on_places(logits, targets, source, target_shape)}"
+    if layouts_of(logits, targets, "pixels"):
+        return f"{shapes}: if there is one output for each pixel, {source.word('pixels')}"
+    return f"{start}; they do not say which axis holds the classes: {source.advice}"
 
 
-def _same_places(logits: Tensor, targets: Tensor) -> bool:
-    """Tell whether there is one output for each target: the shapes agree, apart from axes of length one.
-
-    Targets of the same shape may still be one-hot, with one of the axes for the classes.
-    """
-    if logits.ndim > 2 and logits.shape == targets.shape and advice.one_hot_axes(_numbers(targets)):
-        return False
-    sizes = [[size for size in tensor.shape if size != 1] for tensor in (logits, targets)]
-    return sizes[0] == sizes[1]
-
-
-def _on_one_output(logits: Tensor, targets: Tensor, source: Source) -> str:
-    if targets.is_complex() or not advice.are_whole(_numbers(targets)):
-        return f"for targets that are {_on_labels(targets, source)}"
-    labels = _labels_code(targets)
-    logit = source.code("z = logits.flatten()", f"return torch.stack([-z / 2, z / 2], 1), {labels}")
-    probability = source.code("p = logits.flatten()", f"return torch.stack([1 - p, p], 1), {labels}")
-    places = max(logits.ndim, targets.ndim) > 2
-    text = advice.on_one_output(
-        _numbers(logits),
-        each="target" if places else "sample",
-        logit=logit,
-        probability=f"outputs='probabilities' and {probability}",
-    )
-    return text + (f"\n{source.ids}" if places else "")
-
-
-def _on_places(logits: Tensor, targets: Tensor, source: Source, target_shape: str) -> str:
-    """Say how to turn tokens or pixels into rows: by the axis of the classes, shifted for next tokens."""
-    shape, labels = tuple(logits.shape), tuple(targets.shape)
-    axes = advice.class_axes(shape, labels)
-    if shape == labels and targets.numel():
-        axes = advice.one_hot_axes(_numbers(targets))
-    if not axes:
-        start = f"{target_shape} do not say which axis holds the classes"
-        return f"{start}: {source.advice} with one row for each target"
-    codes = []
-    for axis in axes:
-        flat = f"targets.argmax({axis}).reshape(-1)" if shape == labels else "targets.reshape(-1)"
-        rows = f"{_moved(axis, logits.ndim)}.reshape(-1, {shape[axis]})"
-        codes.append(source.code(f"return {rows}, {flat}"))
-    if axes[-1] == 2 == logits.ndim - 1 and _are_inputs(targets, source):
-        shifted = source.code(
-            "logits, targets = logits[:, :-1], targets[:, 1:]",
-            f"return logits.reshape(-1, {shape[2]}), targets.reshape(-1)",
+def _on_same_shape(logits: Tensor, targets: Tensor, source: Source) -> str:
+    """Say what targets of the logits' shape can be: one-hot or soft, several labels, one output a pixel."""
+    if logits.ndim == 2:
+        return advice.on_columns(
+            _numbers(targets),
+            one_hot=source.code("return logits, targets.argmax(1)"),
+            several=source.word("multilabel"),
         )
-        return (
-            "the targets are the inputs. If each output is for the next token (a causal language model), "
-            f"pass {shifted}\nIf each output is for its own token (an autoencoder), pass {codes[-1]}\n"
-            f"{source.ids}"
-        )
-    either = "\nor, by which axis holds the classes, pass ".join(codes)
-    shift = ""
-    if logits.ndim == 3 and not source.logits:
-        shift = (
-            "\nWhere the targets are the inputs of a model of the next token, first "
-            "logits, targets = logits[:, :-1], targets[:, 1:]"
-        )
-    return f"tokens or pixels go in as rows: pass {either}{shift}\n{source.ids}"
+    hot = [
+        source.code(f"return logits, targets.argmax({axis})")
+        for axis in advice.one_hot_axes(_numbers(targets))
+        if axis in (1, logits.ndim - 1)
+    ]
+    if hot:
+        either = "\nor, by which axis holds the classes, pass ".join(hot)
+        return f"one-hot labels; pass {either}"
+    if logits.ndim == 1:
+        return source.advice
+    return f"if there is one output for each pixel, {source.word('pixels')}; soft targets are not read"
 
 
-def _are_inputs(targets: Tensor, source: Source) -> bool:
-    """Tell whether the targets are tensor of the inputs, apart from negative ones, which are left out."""
-    for tensor in source.inputs:
-        if isinstance(tensor, Tensor) and tensor.shape == targets.shape and not tensor.is_floating_point():
-            labels = targets.cpu()
-            if ((tensor.cpu() == labels) | (labels < 0)).all():
-                return True
-    return False
-
-
-def _targets_advice(logits: Tensor, targets: Tensor, source: Source) -> str:
-    shapes = f"targets of shape {tuple(targets.shape)} for logits of shape {tuple(logits.shape)}"
-    if targets.shape != logits.shape or not targets.numel() or targets.is_complex():
-        return f"{shapes}; one class index for each row is expected: {source.advice}"
-    start = "k = 0  # one label, in a run of its own"
-    labels = "targets[:, k].long()"
-    logit = source.code(start, "z = logits[:, k]", f"return torch.stack([-z / 2, z / 2], 1), {labels}")
-    share = source.code(start, "p = logits[:, k]", f"return torch.stack([1 - p, p], 1), {labels}")
-    return f"{shapes}: " + advice.on_columns(
-        _numbers(targets),
-        one_hot=source.code("return logits, targets.argmax(1)"),
-        each=advice.on_one_label(
-            _numbers(logits), logit=logit, probability=f"outputs='probabilities' and {share}"
-        ),
-    )
-
-
-def _moved(axis: int, axes: int) -> str:
-    return "logits" if axis == axes - 1 else f"logits.movedim({axis}, -1)"
+def _on_labels(targets: Tensor, source: Source) -> str:
+    if targets.is_complex():
+        return "complex; return real integers"
+    return advice.on_labels(_numbers(targets), code=source.code("return logits, targets.long()"))

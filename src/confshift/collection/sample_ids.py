@@ -36,6 +36,9 @@ class IdSource(Protocol):
     def add(self, batch: Any, rows: int) -> None:
         """Note a batch of `rows` samples."""
 
+    def newest(self) -> ArrayLike:
+        """Return the ids of the batch that was added last."""
+
     def ids(self) -> ArrayLike | None:
         """Return the ids of all rows, or None: a row's position is its id."""
 
@@ -85,8 +88,14 @@ def _hands_out_indices(loader: DataLoader[Any]) -> bool:
 class _Order:
     name = "order"
 
+    def __init__(self) -> None:
+        self._newest = slice(0, 0)
+
     def add(self, batch: Any, rows: int) -> None:
-        pass
+        self._newest = slice(self._newest.stop, self._newest.stop + rows)
+
+    def newest(self) -> ArrayLike:
+        return np.arange(self._newest.start, self._newest.stop)
 
     def ids(self) -> None:
         return None
@@ -102,7 +111,11 @@ class _UserArray(_Order):
     name = "user"
 
     def __init__(self, sample_ids: ArrayLike) -> None:
+        super().__init__()
         self._ids = sample_ids
+
+    def newest(self) -> ArrayLike:
+        return np.asarray(self._ids)[self._newest]
 
     def ids(self) -> ArrayLike:  # type: ignore[override]
         return self._ids
@@ -124,6 +137,9 @@ class _Known:
             )
         self._seen += 1
 
+    def newest(self) -> NDArray[Any]:
+        return self._batches[self._seen - 1]
+
     def ids(self) -> NDArray[Any]:
         return np.concatenate(self._batches[: self._seen])
 
@@ -144,6 +160,9 @@ class _FromBatch:
                 f"sample_ids gave shape {part.shape} for a batch of {rows} samples; expected ({rows},)"
             )
         self._parts.append(part)
+
+    def newest(self) -> ArrayLike:
+        return self._parts[-1]
 
     def ids(self) -> NDArray[Any]:
         return np.concatenate(self._parts)
@@ -279,6 +298,12 @@ class SampledIds:
     def _one_index_a_row(self, rows: int) -> bool:
         """Tell whether there is an index per row: not with an iterator of its own, or ready-made batches."""
         return self._record.handed_out is not None and (rows == 1 or np.ndim(self._handed_out(0)) > 0)
+
+    def newest(self) -> ArrayLike:
+        """Return the ids of the batch that was added last."""
+        if self._content is not None:
+            return self._content.newest()
+        return _in_whole_dataset(self._parts[-1], self._dataset)
 
     def ids(self) -> ArrayLike:
         """Return the ids of all rows: in the whole data set, also through a Subset."""

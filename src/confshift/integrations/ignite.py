@@ -7,10 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import confshift
-from confshift.integrations.door import Door, installed, metrics_of
+from confshift.errors import ConfshiftError
+from confshift.integrations.door import metrics_of, write_page
 from confshift.storage.run import Run
 
-Events = installed("ignite", "ignite.engine").Events
+try:
+    from ignite.engine import Engine, Events
+except ImportError as error:
+    raise ConfshiftError("ignite is not installed: pip install 'confshift[ignite]'") from error
 
 
 class ConfshiftHandler:
@@ -43,7 +47,7 @@ class ConfshiftHandler:
         self,
         run: Run | Path | str | None = None,
         *,
-        trainer: Any,
+        trainer: Engine,
         split: str = "val",
         outputs: str = "logits",
         output_transform: Callable[[Any], tuple[Any, Any]] = lambda output: output,
@@ -52,37 +56,41 @@ class ConfshiftHandler:
         timeout: float = 600,
     ) -> None:
         self._run, self._trainer, self._metadata = run, trainer, metadata
-        self._door = Door(run, None, report, timeout)
         self._reading: dict[str, Any] = {"split": split, "outputs": outputs, "timeout": timeout}
         self._transform = output_transform
         self._collector: confshift.Collector | None = None
-        trainer.add_event_handler(Events.STARTED, self._door.begin)
-        trainer.add_event_handler(Events.COMPLETED, self._door.finish)
+        self._saved: set[float] = set()
+        if report is not None:
+            trainer.add_event_handler(Events.COMPLETED, self._write, report)
 
-    def attach(self, evaluator: Any) -> ConfshiftHandler:
+    def attach(self, evaluator: Engine) -> ConfshiftHandler:
         """Listen to an evaluator."""
         evaluator.add_event_handler(Events.STARTED, self._begin)
         evaluator.add_event_handler(Events.ITERATION_COMPLETED, self._add)
         evaluator.add_event_handler(Events.COMPLETED, self._save)
         return self
 
-    def _begin(self, evaluator: Any) -> None:
+    def _begin(self, evaluator: Engine) -> None:
         epoch = float(self._trainer.state.epoch or 0)
-        loader = evaluator.state.dataloader
         self._collector = None
-        if self._door.expects(self._reading["split"], epoch, loader):
+        if epoch not in self._saved:
+            loader = evaluator.state.dataloader
             self._collector = confshift.Collector(self._run, epoch=epoch, loader=loader, **self._reading)
 
-    def _add(self, evaluator: Any) -> None:
+    def _add(self, evaluator: Engine) -> None:
         if self._collector is not None:
             logits, targets = self._transform(evaluator.state.output)
             self._collector.add(logits, targets)
 
-    def _save(self, evaluator: Any) -> None:
+    def _save(self, evaluator: Engine) -> None:
         if self._collector is None:
             return
         notes = self._metadata() if callable(self._metadata) else self._metadata
         logged = {name: value for name, value in evaluator.state.metrics.items() if isinstance(value, float)}
         checkpoint = self._collector.save(metadata=notes, logged=logged)
-        self._door.note(checkpoint)
+        self._saved.add(checkpoint.epoch)
         evaluator.state.metrics |= metrics_of(checkpoint)
+
+    def _write(self, trainer: Engine, report: Any) -> None:
+        if self._saved:
+            write_page(self._run, report)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
 from collections.abc import Mapping
@@ -12,14 +13,21 @@ from torch import Tensor, nn
 from confshift.collection.batches import targets_of
 from confshift.collection.outputs import Source, logits_of
 from confshift.errors import ConfshiftError
-from confshift.integrations.door import Door, installed, metrics_of
+from confshift.integrations.door import Door, metrics_of
 from confshift.storage.run import Run
 
-#: The one that the program uses comes first; the two are installed apart.
-_PACKAGES = sorted(("lightning.pytorch", "pytorch_lightning"), key=lambda name: name not in sys.modules)
+
+def _callback_class() -> Any:
+    """Return the Callback of the package that the program uses; the two are installed apart."""
+    for name in sorted(("lightning.pytorch", "pytorch_lightning"), key=lambda name: name not in sys.modules):
+        try:
+            return importlib.import_module(name).Callback
+        except ImportError:
+            continue
+    raise ConfshiftError("lightning is not installed: pip install 'confshift[lightning]'")
 
 
-class ConfshiftCallback(installed("lightning", *_PACKAGES).Callback):  # type: ignore[misc]
+class ConfshiftCallback(_callback_class()):  # type: ignore[misc]
     """Saves the logits of each validation of a Lightning `Trainer.fit`.
 
     They are, in this order, the `logits` of a dict that `validation_step` returns, what the LightningModule
@@ -39,8 +47,8 @@ class ConfshiftCallback(installed("lightning", *_PACKAGES).Callback):  # type: i
     validate : bool
         Whether `Trainer.validate` is saved too, at the epoch that the trainer has reached.
     before_training : bool
-        Whether the sanity check goes over the whole validation set and is saved, as epoch 0; that of a
-        training which is resumed is not.
+        Whether the sanity check goes over the whole validation set and is saved, as epoch 0. Lightning makes
+        none when it resumes a training.
     metadata : mapping, optional
         Kept with each checkpoint, beside the learning rate.
     report : path, optional
@@ -67,11 +75,6 @@ class ConfshiftCallback(installed("lightning", *_PACKAGES).Callback):  # type: i
         self._doors: dict[int, Door] = {}
         self._outputs: list[Any] = []
         self._hook: Any = None
-
-    def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
-        """Begin a training, or go on with one."""
-        for door in self._doors.values():
-            door.begin()
 
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
         """Watch the module that returns the logits."""
@@ -109,9 +112,7 @@ class ConfshiftCallback(installed("lightning", *_PACKAGES).Callback):  # type: i
         self._outputs.clear()
 
     def _is_wanted(self, trainer: Any) -> bool:
-        if trainer.sanity_checking:
-            return self._before and not trainer.global_step
-        return self._validate or trainer.state.fn == "fit"
+        return self._before if trainer.sanity_checking else self._validate or trainer.state.fn == "fit"
 
     def _door(self, number: int) -> Door:
         run, metadata, report, timeout = self._place
