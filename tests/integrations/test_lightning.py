@@ -118,6 +118,15 @@ def test_validate_is_saved_only_where_it_is_asked_for(task, fit, run):
     assert confshift.Run(run / "asked").epochs == (0,)
 
 
+def test_a_training_goes_on_but_a_second_one_is_refused(task, make_network, fit, run):
+    trainer, module = fit(ConfshiftCallback(run), max_epochs=1)
+    trainer.fit_loop.max_epochs = 2
+    trainer.fit(module, *task.loaders())
+    assert confshift.Run(run).epochs == (1, 2)
+    with pytest.raises(confshift.ConfshiftError, match="from epoch 1 on, and this training begins with"):
+        fit(ConfshiftCallback(run), max_epochs=1)
+
+
 def test_a_shuffled_validation_takes_a_pass_of_its_own(task, fit, run, caplog):
     _, module = fit(ConfshiftCallback(run), val=task.loaders(shuffle=True)[1], max_epochs=1)
     task.assert_true(confshift.Run(run)[1], module.network)
@@ -154,6 +163,7 @@ def test_the_model_before_training_is_epoch_0_in_place_of_the_sanity_check(
 def test_a_training_that_goes_on_has_no_epoch_before_training(task, fit, run, tmp_path):
     best = L.callbacks.ModelCheckpoint(str(tmp_path / "c"))
     fit(ConfshiftCallback(run), callbacks=[best])
+    first = confshift.Run(run)[1].loss
     more = L.Trainer(
         max_epochs=3,
         callbacks=[ConfshiftCallback(run, before_training=True)],
@@ -165,6 +175,7 @@ def test_a_training_that_goes_on_has_no_epoch_before_training(task, fit, run, tm
     _, module = fit(L.Callback(), max_epochs=0)
     more.fit(module, *task.loaders(), ckpt_path=best.best_model_path)
     assert confshift.Run(run).epochs == (1, 2, 3)
+    assert confshift.Run(run)[1].loss == first
 
 
 def test_the_weights_are_those_of_a_training_without_it(fit, run):

@@ -37,6 +37,8 @@ class TestIgnite:
         assert saved[2].metadata == {"lr": 0.1}
         assert evaluator.state.metrics["confshift/loss"] == saved[2].loss
         assert page.exists()
+        with pytest.raises(confshift.ConfshiftError, match=r"from epoch 1 on, .* begins with epoch 1"):
+            trainer.run(train, max_epochs=2)  # anew, as the first training has ended
 
 
 class TestSkorch:
@@ -67,6 +69,8 @@ class TestSkorch:
         assert net.history[-1]["confshift/loss"] == saved[4].loss
         assert saved[4].provenance.logged["valid_loss"] == pytest.approx(saved[4].loss, rel=1e-5)
         assert page.exists()
+        with pytest.raises(confshift.ConfshiftError, match=r"from epoch 1 on, .* begins with epoch 1"):
+            net.fit(task.train, None)
 
     def test_a_net_without_validation_is_an_error_that_says_how_to_get_one(self, task, make_network, run):
         skorch = needed("skorch")
@@ -112,6 +116,11 @@ class TestKeras:
         np.testing.assert_allclose(found, expected, atol=1e-5)
         assert "compute_loss" not in vars(model)
         assert page.exists()
+        again = {"verbose": 0, "validation_data": val, "callbacks": callbacks[:1]}
+        model.fit(inputs, targets, initial_epoch=2, epochs=3, **again)
+        assert saved.epochs == (1, 2, 3)
+        with pytest.raises(confshift.ConfshiftError, match=r"from epoch 1 on, .* begins with epoch 1"):
+            model.fit(inputs, targets, **again)
 
     def test_another_loss_is_refused_when_the_training_begins(self, task, run):
         keras = needed("keras")

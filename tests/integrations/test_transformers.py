@@ -94,6 +94,25 @@ def test_an_evaluation_before_the_training_is_epoch_0(train, run):
     assert confshift.Run(run).epochs == (0, 1)
 
 
+def test_a_training_that_is_resumed_saves_the_epochs_that_it_makes(task, train, run, tmp_path):
+    train(save_strategy="epoch")
+    trainer = train(epochs=3, begin=False)
+    trainer.train(resume_from_checkpoint=str(tmp_path / "out" / "checkpoint-12"))
+    saved = confshift.Run(run)
+    assert saved.epochs == (1, 2, 3)
+    task.assert_true(saved[3], trainer.model.network)
+
+
+def test_a_second_training_does_not_replace_the_checkpoints_of_the_first(train, run):
+    trainer = train(epochs=1)
+    before = confshift.Run(run)[1].predictions.logits.copy()
+    refusal = r"already holds checkpoints \(val\): from epoch 1 on, .* begins with epoch 1\. Give this"
+    for again in (trainer.train, train):  # the same Trainer, another one
+        with pytest.raises(confshift.ConfshiftError, match=refusal):
+            again()
+    assert (confshift.Run(run)[1].predictions.logits == before).all()
+
+
 def test_the_metrics_are_in_the_history_and_choose_the_best_model(train, run):
     trainer = train(
         save_strategy="epoch",

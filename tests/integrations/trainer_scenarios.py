@@ -124,13 +124,16 @@ def accelerate_prepared(folder, rank):
 @scenario(2)
 def ignite_shards_shuffled(folder, rank):
     network = make_network(nn.LayerNorm)
-    sampler = DistributedSampler(TASK.val, shuffle=True)
-    evaluator = create_supervised_evaluator(network)
+    loader = DataLoader(TASK.val, 16, sampler=DistributedSampler(TASK.val, shuffle=True))
+    evaluator, other = create_supervised_evaluator(network), create_supervised_evaluator(network)
     trainer = create_supervised_trainer(
         network, torch.optim.SGD(network.parameters(), 0.1), nn.CrossEntropyLoss()
     )
     ignite.ConfshiftHandler(folder / "run", trainer=trainer).attach(evaluator)
-    evaluator.run(DataLoader(TASK.val, 16, sampler=sampler))
+    evaluator.run(loader)
+    ignite.ConfshiftHandler(folder / "run", trainer=trainer).attach(other)
+    _, answer, _ = refused(other.run, loader)
+    assert "from epoch 0 on, and this training begins with epoch 0" in answer
     return compared(network, Run(folder / "run")[0])
 
 

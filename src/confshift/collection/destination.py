@@ -134,6 +134,21 @@ class Destination:
         """The run's folder."""
         return self._name
 
+    def refuse_another_training(self) -> None:
+        """Refuse a training that begins where the run's begins; one that goes on begins at a later epoch."""
+        run, split = self._run, self._split
+        if run is None or not self._attempt(lambda: run.holds(split)):
+            return
+        epochs = self._attempt(lambda: run.epochs_of(split)) or (math.nan,)
+        first = min(epochs, key=lambda epoch: (epoch == 0, epoch))  # epoch 0 is before a training
+        if self.epoch <= first:
+            raise _another(
+                run,
+                split,
+                f"from epoch {first:g} on, and this training begins with epoch {self.epoch:g}",
+                "A training that goes on from these begins at a later epoch",
+            )
+
     def save(
         self,
         predictions: Predictions,
@@ -259,10 +274,15 @@ def _refuse_another(run: Run, model: object, *, split: str, epoch: float | None,
         if model is not None:
             _models[key] = weakref.ref(model)
         return
-    raise Refusal(
+    raise _another(
+        run, split, reason, "Checkpoints of one training that are loaded into new models need epoch="
+    )
+
+
+def _another(run: Run, split: str, reason: str, else_: str) -> Refusal:
+    return Refusal(
         f"{run.path} already holds checkpoints ({split}): {reason}. Give this training a run folder of "
-        f"its own, or remove the old run first: Run({str(run.path)!r}).delete(). Checkpoints of one "
-        "training that are loaded into new models need epoch="
+        f"its own, or remove the old run first: Run({str(run.path)!r}).delete(). {else_}"
     )
 
 

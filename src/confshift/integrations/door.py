@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 import os
 import shlex
@@ -16,10 +17,10 @@ import confshift
 from confshift.checkpoint import Checkpoint
 from confshift.collection.batches import unwrapped
 from confshift.collection.collector import Collector
-from confshift.collection.destination import open_run
+from confshift.collection.destination import Destination, open_run
 from confshift.collection.loaders import is_shard
 from confshift.collection.model_checks import buffers_of
-from confshift.collection.ranks import rank_and_size
+from confshift.collection.ranks import Ranks, rank_and_size
 from confshift.collection.sample_ids import sequential_ids
 from confshift.errors import ConfshiftError
 from confshift.storage.run import Run
@@ -113,8 +114,7 @@ class Door:
             `class_names`, `outputs`, `ignore_index`, as for :func:`confshift.inspect`.
         """
         batches, self._batches = self._batches, []
-        if (split, epoch) in self._saved:
-            _log.info("epoch %g (%s) is saved already; this evaluation of it is not", epoch, split)
+        if not self.expects(split, epoch, loader):
             return None
         ids = None if reason else sequential_ids(loader)
         reason = reason or ("" if ids else "the evaluation set is not read in order")
@@ -129,8 +129,44 @@ class Door:
             for (logits, targets), own in _paired(batches, ids or []):
                 collector.add(logits, targets, sample_ids=own)
             checkpoint = collector.save(**notes)
-        self._saved.add((split, epoch))
+        self.note(checkpoint)
         return checkpoint
+
+    def begin(self) -> None:
+        """Begin a training, or go on with one: it evaluates its epochs anew."""
+        if any(epoch for _, epoch in self._saved):  # epoch 0 is evaluated before
+            self._saved.clear()
+
+    def expects(self, split: str, epoch: float, loader: Any = None) -> bool:
+        """Tell whether this epoch of the split is not saved yet.
+
+        Raises
+        ------
+        ConfshiftError
+            On every rank, where the run holds checkpoints of another training.
+        """
+        if (split, epoch) in self._saved:
+            _log.info("epoch %g (%s) is saved already; this evaluation of it is not", epoch, split)
+            return False
+        if split not in {split for split, _ in self._saved}:
+            self._refuse_another_training(split, epoch, is_shard(loader))
+        return True
+
+    def _refuse_another_training(self, split: str, epoch: float, shared: bool) -> None:
+        rank, size = rank_and_size()
+
+        def check() -> None:
+            if rank == 0:
+                Destination(self._run, split=split, epoch=epoch, strict=False).refuse_another_training()
+
+        if shared and size > 1:
+            Ranks(split, self._timeout).agree("begins", check, lambda _: {})
+        else:
+            check()
+
+    def note(self, checkpoint: Checkpoint) -> None:
+        """Note that a checkpoint is saved."""
+        self._saved.add((checkpoint.split, checkpoint.epoch))
 
     def _warn(self, reason: str) -> None:
         if reason not in self._reasons:
@@ -160,6 +196,22 @@ def _write(run: Run, report: str) -> None:
     except Exception as error:
         command = shlex.join(["confshift", "report", str(run.path), "-o", report])
         _log.warning("the page was not written: %s. To try again: %s", error, command)
+
+
+def installed(extra: str, *modules: str) -> Any:
+    """Return the first of a trainer's modules that is there; without any named, that of the extra's name.
+
+    Raises
+    ------
+    ConfshiftError
+        With the line that installs it.
+    """
+    for module in modules or (extra,):
+        try:
+            return importlib.import_module(module)
+        except ImportError as error:
+            cause = error
+    raise ConfshiftError(f"{extra} is not installed: pip install 'confshift[{extra}]'") from cause
 
 
 def metrics_of(checkpoint: Checkpoint, prefix: str = "confshift/") -> dict[str, float]:

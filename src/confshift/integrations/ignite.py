@@ -7,14 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import confshift
-from confshift.errors import ConfshiftError
-from confshift.integrations.door import metrics_of, write_page
+from confshift.integrations.door import Door, installed, metrics_of
 from confshift.storage.run import Run
 
-try:
-    from ignite.engine import Engine, Events
-except ImportError as error:
-    raise ConfshiftError("ignite is not installed: pip install 'confshift[ignite]'") from error
+Events = installed("ignite", "ignite.engine").Events
 
 
 class ConfshiftHandler:
@@ -47,7 +43,7 @@ class ConfshiftHandler:
         self,
         run: Run | Path | str | None = None,
         *,
-        trainer: Engine,
+        trainer: Any,
         split: str = "val",
         outputs: str = "logits",
         output_transform: Callable[[Any], tuple[Any, Any]] = lambda output: output,
@@ -56,41 +52,37 @@ class ConfshiftHandler:
         timeout: float = 600,
     ) -> None:
         self._run, self._trainer, self._metadata = run, trainer, metadata
+        self._door = Door(run, None, report, timeout)
         self._reading: dict[str, Any] = {"split": split, "outputs": outputs, "timeout": timeout}
         self._transform = output_transform
         self._collector: confshift.Collector | None = None
-        self._saved: set[float] = set()
-        if report is not None:
-            trainer.add_event_handler(Events.COMPLETED, self._write, report)
+        trainer.add_event_handler(Events.STARTED, self._door.begin)
+        trainer.add_event_handler(Events.COMPLETED, self._door.finish)
 
-    def attach(self, evaluator: Engine) -> ConfshiftHandler:
+    def attach(self, evaluator: Any) -> ConfshiftHandler:
         """Listen to an evaluator."""
         evaluator.add_event_handler(Events.STARTED, self._begin)
         evaluator.add_event_handler(Events.ITERATION_COMPLETED, self._add)
         evaluator.add_event_handler(Events.COMPLETED, self._save)
         return self
 
-    def _begin(self, evaluator: Engine) -> None:
+    def _begin(self, evaluator: Any) -> None:
         epoch = float(self._trainer.state.epoch or 0)
+        loader = evaluator.state.dataloader
         self._collector = None
-        if epoch not in self._saved:
-            loader = evaluator.state.dataloader
+        if self._door.expects(self._reading["split"], epoch, loader):
             self._collector = confshift.Collector(self._run, epoch=epoch, loader=loader, **self._reading)
 
-    def _add(self, evaluator: Engine) -> None:
+    def _add(self, evaluator: Any) -> None:
         if self._collector is not None:
             logits, targets = self._transform(evaluator.state.output)
             self._collector.add(logits, targets)
 
-    def _save(self, evaluator: Engine) -> None:
+    def _save(self, evaluator: Any) -> None:
         if self._collector is None:
             return
         notes = self._metadata() if callable(self._metadata) else self._metadata
         logged = {name: value for name, value in evaluator.state.metrics.items() if isinstance(value, float)}
         checkpoint = self._collector.save(metadata=notes, logged=logged)
-        self._saved.add(checkpoint.epoch)
+        self._door.note(checkpoint)
         evaluator.state.metrics |= metrics_of(checkpoint)
-
-    def _write(self, trainer: Engine, report: Any) -> None:
-        if self._saved:
-            write_page(self._run, report)

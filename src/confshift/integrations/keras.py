@@ -8,18 +8,13 @@ from typing import Any
 
 import confshift
 from confshift.errors import ConfshiftError
-from confshift.integrations.door import metrics_of, write_page
+from confshift.integrations.door import Door, installed, metrics_of
 from confshift.storage.run import Run
-
-try:
-    import keras
-except ImportError as error:
-    raise ConfshiftError("keras is not installed: pip install 'confshift[keras]'") from error
 
 _SPARSE, _ONE_HOT = "sparse_categorical_crossentropy", "categorical_crossentropy"
 
 
-class ConfshiftCallback(keras.callbacks.Callback):  # type: ignore[misc]
+class ConfshiftCallback(installed("keras").callbacks.Callback):  # type: ignore[misc]
     """Saves the predictions for the validation data of `model.fit` after each epoch.
 
     The compiled loss declares what the model returns (`from_logits`) and how the targets are written:
@@ -51,15 +46,18 @@ class ConfshiftCallback(keras.callbacks.Callback):  # type: ignore[misc]
         report: Path | str | None = None,
     ) -> None:
         super().__init__()
-        self._run, self._class_names, self._metadata, self._report = run, class_names, metadata, report
+        self._run, self._class_names, self._metadata = run, class_names, metadata
+        self._door = Door(run, None, report, timeout=600)
         self._batches: list[tuple[Any, Any]] = []
-        self._is_validating = self._has_saved = False
+        self._is_validating = False
 
     def on_train_begin(self, logs: Any = None) -> None:
         """Listen to the loss, which sees targets and predictions."""
-        if keras.backend.backend() != "torch":
-            raise ConfshiftError(f"Keras runs on {keras.backend.backend()}; set KERAS_BACKEND=torch")
+        backend = installed("keras").backend.backend()
+        if backend != "torch":
+            raise ConfshiftError(f"Keras runs on {backend}; set KERAS_BACKEND=torch")
         self._is_one_hot, self._outputs = _declared(self.model.loss)
+        self._door.begin()
         compute = self.model.compute_loss
 
         def heard(x: Any = None, y: Any = None, y_pred: Any = None, *rest: Any, **named: Any) -> Any:
@@ -82,6 +80,7 @@ class ConfshiftCallback(keras.callbacks.Callback):  # type: ignore[misc]
         """Save the validation of an epoch."""
         if not self._batches:
             raise ConfshiftError("there is no validation: pass fit(..., validation_data=...)")
+        self._door.expects("val", epoch + 1)
         collector = confshift.Collector(
             self._run, epoch=epoch + 1, outputs=self._outputs, class_names=self._class_names
         )
@@ -90,15 +89,15 @@ class ConfshiftCallback(keras.callbacks.Callback):  # type: ignore[misc]
         rate = {"lr": float(self.model.optimizer.learning_rate)}
         logged = {"val_loss": float(logs["val_loss"])} if logs and "val_loss" in logs else {}
         checkpoint = collector.save(metadata={**rate, **(self._metadata or {})}, logged=logged)
-        self._batches, self._has_saved = [], True
+        self._door.note(checkpoint)
+        self._batches = []
         if logs is not None:
             logs |= metrics_of(checkpoint, "val_confshift/")
 
     def on_train_end(self, logs: Any = None) -> None:
         """Leave the model as it was, and write the page."""
         self.model.__dict__.pop("compute_loss", None)
-        if self._report is not None and self._has_saved:
-            write_page(self._run, self._report)
+        self._door.finish()
 
 
 def _declared(loss: Any) -> tuple[bool, str]:

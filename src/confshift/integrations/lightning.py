@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 import sys
 from collections.abc import Mapping
@@ -13,21 +12,14 @@ from torch import Tensor, nn
 from confshift.collection.batches import targets_of
 from confshift.collection.outputs import Source, logits_of
 from confshift.errors import ConfshiftError
-from confshift.integrations.door import Door, metrics_of
+from confshift.integrations.door import Door, installed, metrics_of
 from confshift.storage.run import Run
 
-
-def _callback_class() -> Any:
-    """Return the Callback of the package that the program uses; the two are installed apart."""
-    for name in sorted(("lightning.pytorch", "pytorch_lightning"), key=lambda name: name not in sys.modules):
-        try:
-            return importlib.import_module(name).Callback
-        except ImportError:
-            continue
-    raise ConfshiftError("lightning is not installed: pip install 'confshift[lightning]'")
+#: The one that the program uses comes first; the two are installed apart.
+_PACKAGES = sorted(("lightning.pytorch", "pytorch_lightning"), key=lambda name: name not in sys.modules)
 
 
-class ConfshiftCallback(_callback_class()):  # type: ignore[misc]
+class ConfshiftCallback(installed("lightning", *_PACKAGES).Callback):  # type: ignore[misc]
     """Saves the logits of each validation of a Lightning `Trainer.fit`.
 
     They are, in this order, the `logits` of a dict that `validation_step` returns, what the LightningModule
@@ -47,8 +39,8 @@ class ConfshiftCallback(_callback_class()):  # type: ignore[misc]
     validate : bool
         Whether `Trainer.validate` is saved too, at the epoch that the trainer has reached.
     before_training : bool
-        Whether the sanity check goes over the whole validation set and is saved, as epoch 0. Lightning makes
-        none when it resumes a training.
+        Whether the sanity check goes over the whole validation set and is saved, as epoch 0; that of a
+        training which is resumed is not.
     metadata : mapping, optional
         Kept with each checkpoint, beside the learning rate.
     report : path, optional
@@ -75,6 +67,11 @@ class ConfshiftCallback(_callback_class()):  # type: ignore[misc]
         self._doors: dict[int, Door] = {}
         self._outputs: list[Any] = []
         self._hook: Any = None
+
+    def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
+        """Begin a training, or go on with one."""
+        for door in self._doors.values():
+            door.begin()
 
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
         """Watch the module that returns the logits."""
@@ -112,7 +109,9 @@ class ConfshiftCallback(_callback_class()):  # type: ignore[misc]
         self._outputs.clear()
 
     def _is_wanted(self, trainer: Any) -> bool:
-        return self._before if trainer.sanity_checking else self._validate or trainer.state.fn == "fit"
+        if trainer.sanity_checking:
+            return self._before and not trainer.global_step
+        return self._validate or trainer.state.fn == "fit"
 
     def _door(self, number: int) -> Door:
         run, metadata, report, timeout = self._place

@@ -9,16 +9,11 @@ from typing import Any
 import torch
 
 from confshift.errors import ConfshiftError
-from confshift.integrations.door import Door, metrics_of
+from confshift.integrations.door import Door, installed, metrics_of
 from confshift.storage.run import Run
 
-try:
-    from skorch.callbacks import Callback
-except ImportError as error:
-    raise ConfshiftError("skorch is not installed: pip install 'confshift[skorch]'") from error
 
-
-class ConfshiftCallback(Callback):  # type: ignore[misc]
+class ConfshiftCallback(installed("skorch", "skorch.callbacks").Callback):  # type: ignore[misc]
     """Saves the predictions for the validation set of a `skorch.NeuralNetClassifier` after each epoch.
 
     With skorch's default criterion, NLLLoss, the module returns probabilities, else logits. The history gains

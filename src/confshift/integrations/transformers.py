@@ -12,13 +12,8 @@ from torch import nn
 from confshift.collection.batches import unwrapped
 from confshift.collection.outputs import Source, logits_of
 from confshift.errors import ConfshiftError
-from confshift.integrations.door import Door, metrics_of
+from confshift.integrations.door import Door, installed, metrics_of
 from confshift.storage.run import Run
-
-try:
-    from transformers import TrainerCallback
-except ImportError as error:
-    raise ConfshiftError("transformers is not installed: pip install 'confshift[transformers]'") from error
 
 _log = logging.getLogger("confshift")
 
@@ -33,7 +28,7 @@ _OTHER_TASKS = dict.fromkeys(("ForCausalLM", "LMHeadModel"), "a causal language 
 }
 
 
-class ConfshiftCallback(TrainerCallback):  # type: ignore[misc]
+class ConfshiftCallback(installed("transformers").TrainerCallback):  # type: ignore[misc]
     """Saves the logits of each evaluation of a `transformers.Trainer`.
 
     They are those that the Trainer computes. Where it hides the labels from the model (label smoothing, a
@@ -75,6 +70,7 @@ class ConfshiftCallback(TrainerCallback):  # type: ignore[misc]
         self._model: Any = None
         self._hook: Any = None
         self._newest: tuple[Any, Any] | None = None
+        self._is_hidden: bool | None = None  # whether the labels are; None before a batch
         self._forget()
 
     def attach(self, trainer: Any) -> ConfshiftCallback:
@@ -92,7 +88,8 @@ class ConfshiftCallback(TrainerCallback):  # type: ignore[misc]
         self._watch(model)
 
     def on_train_begin(self, args: Any, state: Any, control: Any, *, model: Any = None, **_: Any) -> None:
-        """Watch the model that `model_init` has made, if it did."""
+        """Begin a training, or go on with one, of the model that `model_init` has made, if it did."""
+        self._door.begin()
         self._watch(model)
 
     def _watch(self, model: nn.Module) -> None:
@@ -109,10 +106,8 @@ class ConfshiftCallback(TrainerCallback):  # type: ignore[misc]
 
     def on_prediction_step(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Take the newest output as that of a batch of the evaluation."""
-        self._batches += 1
-        if self._newest is None:
-            self._is_hidden = True
-        else:
+        self._is_hidden = self._newest is None or bool(self._is_hidden)
+        if self._newest is not None:
             self._door.add(*self._newest)
         self._newest = None
 
@@ -122,12 +117,12 @@ class ConfshiftCallback(TrainerCallback):  # type: ignore[misc]
 
     def _forget(self) -> None:
         self._door.forget()
-        self._batches, self._is_hidden, self._newest = 0, False, None
+        self._newest = self._is_hidden = None
 
     def on_log(self, args: Any, state: Any, control: Any, *, logs: dict[str, Any], **others: Any) -> None:
         """Save the evaluation whose metrics are logged, and add to them and to the Trainer's history."""
         prefixes = [name.removesuffix("_runtime") for name in logs if name.endswith("_runtime")]
-        if not self._batches or not prefixes or prefixes == ["train"]:
+        if self._is_hidden is None or not prefixes or prefixes == ["train"]:
             return
         scheduler = others["lr_scheduler"]
         hidden = "the model is called without the labels (label smoothing, a loss function of your own)"
