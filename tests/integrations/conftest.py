@@ -55,3 +55,18 @@ class Calls:
 @pytest.fixture
 def count_calls():
     return Calls
+
+
+@pytest.fixture
+def assert_undisturbed():
+    """Return a check of a function `train`, which trains with or without an adapter.
+
+    It returns the weights and the number of forward passes in eval mode.
+    """
+
+    def check(train):
+        (weights, passes), (others, bare) = train(True), train(False)
+        assert passes <= bare + 6
+        assert all((one == other).all() for one, other in zip(weights, others, strict=True))
+
+    return check

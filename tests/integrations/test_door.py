@@ -1,4 +1,4 @@
-"""What all adapters share: the page at the end."""
+"""What all adapters share: the rows, and the page at the end."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import threading
 
 import numpy as np
 import pytest
+import torch
 from click.testing import CliRunner
 
 import confshift
@@ -55,3 +56,25 @@ def test_a_page_that_can_not_be_written_is_a_warning_with_the_command_that_tries
     assert words[0] == "confshift"
     assert CliRunner().invoke(main, words[1:]).exit_code == 0
     assert page.is_file()
+
+
+def test_rows_of_an_evaluation_that_was_interrupted_are_dropped_when_a_training_begins(
+    task, make_network, run
+):
+    network, (_, loader) = make_network().eval(), task.loaders()
+    entrance = door.Door(run, None, None, timeout=1)
+    with torch.no_grad():
+        batches = [(network(inputs), targets) for inputs, targets in loader]
+    entrance.add(*batches[3])
+    entrance.begin()
+    for batch in batches:
+        entrance.add(*batch)
+    task.assert_true(entrance.save(network, loader, split="val", epoch=1), network)
+
+
+def test_what_is_not_installed_is_an_error_with_the_line_that_installs_it():
+    with pytest.raises(
+        confshift.ConfshiftError, match=r"no_such is not installed: pip install 'confshift\[no_such"
+    ):
+        door.installed("no_such", "no_such.one", "no_such.other")
+    assert door.installed("no_such", "no_such", "shlex") is shlex

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 import pytest
 import torch
@@ -40,6 +42,26 @@ class TestIgnite:
         with pytest.raises(confshift.ConfshiftError, match=r"from epoch 1 on, .* begins with epoch 1"):
             trainer.run(train, max_epochs=2)  # anew, as the first training has ended
 
+    def test_it_leaves_weights_and_forward_passes_alone(
+        self, task, make_network, run, count_calls, assert_undisturbed
+    ):
+        engine = needed("ignite.engine")
+        from confshift.integrations.ignite import ConfshiftHandler
+
+        def train(with_it):
+            network = make_network()
+            calls, (train, val) = count_calls(network), task.loaders()
+            optimizer = torch.optim.SGD(network.parameters(), 0.1)
+            trainer = engine.create_supervised_trainer(network, optimizer, nn.CrossEntropyLoss())
+            evaluator = engine.create_supervised_evaluator(network)
+            trainer.add_event_handler(engine.Events.EPOCH_COMPLETED, lambda: evaluator.run(val))
+            if with_it:
+                ConfshiftHandler(run, trainer=trainer).attach(evaluator)
+            trainer.run(train, max_epochs=2)
+            return network.state_dict().values(), calls.number
+
+        assert_undisturbed(train)
+
 
 class TestSkorch:
     @pytest.mark.parametrize("criterion", [nn.CrossEntropyLoss, nn.NLLLoss])
@@ -71,6 +93,24 @@ class TestSkorch:
         assert page.exists()
         with pytest.raises(confshift.ConfshiftError, match=r"from epoch 1 on, .* begins with epoch 1"):
             net.fit(task.train, None)
+
+    def test_it_leaves_weights_and_forward_passes_alone(
+        self, task, make_network, run, count_calls, assert_undisturbed
+    ):
+        skorch = needed("skorch")
+        from skorch.helper import predefined_split
+
+        from confshift.integrations.skorch import ConfshiftCallback
+
+        def train(with_it):
+            network = make_network()
+            calls, loss, split = count_calls(network), nn.CrossEntropyLoss, predefined_split(task.val)
+            callbacks = [ConfshiftCallback(run)] if with_it else []
+            options = {"max_epochs": 2, "verbose": 0, "train_split": split, "callbacks": callbacks}
+            skorch.NeuralNetClassifier(network, criterion=loss, **options).fit(task.train, None)
+            return network.state_dict().values(), calls.number
+
+        assert_undisturbed(train)
 
     def test_a_net_without_validation_is_an_error_that_says_how_to_get_one(self, task, make_network, run):
         skorch = needed("skorch")
@@ -121,6 +161,43 @@ class TestKeras:
         assert saved.epochs == (1, 2, 3)
         with pytest.raises(confshift.ConfshiftError, match=r"from epoch 1 on, .* begins with epoch 1"):
             model.fit(inputs, targets, **again)
+
+    def test_it_leaves_weights_and_forward_passes_alone_also_after_an_interrupt(
+        self, task, run, assert_undisturbed
+    ):
+        keras = needed("keras")
+        from confshift.integrations.keras import ConfshiftCallback
+
+        class Counting(keras.layers.Dense):
+            calls = 0
+
+            def call(self, inputs, training=None):
+                self.calls += not training
+                return super().call(inputs)
+
+        class Interrupting(keras.callbacks.Callback):
+            def on_test_batch_end(self, batch, logs=None):
+                raise KeyboardInterrupt
+
+        (inputs, targets), val = ([part.numpy() for part in data.tensors] for data in (task.train, task.val))
+        callback = ConfshiftCallback(run)
+
+        def train(with_it):
+            keras.utils.set_random_seed(0)
+            layer = Counting(3, activation="softmax")
+            model = keras.Sequential([keras.layers.Input((8,)), keras.layers.Dropout(0.2), layer])
+            model.compile("sgd", "sparse_categorical_crossentropy")
+            options = {"epochs": 1, "verbose": 0, "validation_data": val}
+            own = [callback] if with_it else []
+            loss = model.compute_loss = functools.partial(model.compute_loss)  # a user's own
+            with pytest.raises(KeyboardInterrupt):
+                model.fit(inputs, targets, callbacks=[*own, Interrupting()], **options)
+            model.fit(inputs, targets, callbacks=own, **options)
+            assert model.compute_loss is loss
+            return model.get_weights(), layer.calls
+
+        assert_undisturbed(train)
+        assert len(confshift.Run(run)[1]) == 103
 
     def test_another_loss_is_refused_when_the_training_begins(self, task, run):
         keras = needed("keras")

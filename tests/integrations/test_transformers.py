@@ -40,25 +40,33 @@ def rows_of(data):
 
 @pytest.fixture
 def train(task, make_network, run, tmp_path):
-    def train(*, eval_dataset=None, callback=None, config=None, epochs=2, begin=True, **options):
-        model = Small(make_network(), **(config or {}))
+    def train(
+        *,
+        model=None,
+        eval_dataset=None,
+        callback=None,
+        others=(),
+        config=None,
+        epochs=2,
+        begin=True,
+        **options,
+    ):
+        model = Small(make_network(), **(config or {})) if model is None else model
         arguments = transformers.TrainingArguments(
             str(tmp_path / "out"),
             num_train_epochs=epochs,
             per_device_eval_batch_size=16,
-            eval_strategy="epoch",
-            save_strategy=options.pop("save_strategy", "no"),
             report_to=[],
             use_cpu=True,
             disable_tqdm=True,
-            **options,
+            **{"eval_strategy": "epoch", "save_strategy": "no", **options},
         )
         trainer = transformers.Trainer(
             model,
             arguments,
             train_dataset=rows_of(task.train),
             eval_dataset=rows_of(task.val) if eval_dataset is None else eval_dataset,
-            callbacks=[ConfshiftCallback(run) if callback is None else callback],
+            callbacks=[ConfshiftCallback(run) if callback is None else callback, *others],
         )
         if begin:
             trainer.train()
@@ -147,6 +155,77 @@ def test_several_sets_are_splits_and_the_first_is_the_main_one(task, train, run,
     assert {split: saved.epochs_of(split) for split in saved.splits} == {"val": (1, 2), "hard": (1, 2)}
     assert "'easy' is the main one" in caplog.text
     task.assert_true(saved.checkpoint(2, split="hard"), trainer.model.network, slice(57))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        pytest.param({"dataloader_num_workers": 2, "dataloader_persistent_workers": True}, id="workers"),
+        pytest.param({"gradient_accumulation_steps": 2, "eval_accumulation_steps": 1}, id="accumulation"),
+        pytest.param({"eval_strategy": "steps", "eval_steps": 6}, id="half epochs"),
+    ],
+)
+def test_the_rows_are_the_same_under_the_trainers_options(task, train, run, caplog, options):
+    trainer = train(epochs=1, **options)
+    saved = confshift.Run(run)
+    assert saved.epochs == ((0.5, 1) if "eval_steps" in options else (1,))
+    task.assert_true(saved[1], trainer.model.network)
+    assert saved[1].provenance.logged["eval_loss"] == pytest.approx(saved[1].loss, rel=1e-5)
+    assert "second pass" not in caplog.text
+
+
+def test_in_bfloat16_the_logits_are_those_that_the_trainer_sees(task, train, run):
+    trainer = train(bf16=True, epochs=1)
+    saved = confshift.Run(run)[1]
+    assert saved.provenance.logged["eval_loss"] == pytest.approx(saved.loss, rel=1e-4)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        expected = trainer.model.network.eval()(task.inputs).float()
+    assert not torch.allclose(expected, trainer.model.network(task.inputs), atol=1e-5)
+    torch.testing.assert_close(
+        torch.from_numpy(saved.predictions.logits.copy()), expected, atol=0.02, rtol=0.02
+    )
+
+
+def test_an_evaluation_that_is_grouped_by_length_costs_a_pass_and_has_its_ids(
+    task, make_network, train, run, caplog
+):
+    class Named(Small):
+        def forward(self, input_ids, labels=None):
+            return super().forward(input_ids, labels)
+
+    data = [{"input_ids": inputs, "labels": target} for inputs, target in task.val]
+    trainer = train(
+        model=Named(make_network()), eval_dataset=data, train_sampling_strategy="group_by_length", begin=False
+    )
+    trainer.evaluate()
+    task.assert_true(confshift.Run(run)[0], trainer.model.network)
+    assert "the evaluation set is not read in order" in caplog.text
+
+
+def test_hidden_states_beside_the_logits_are_left_alone(task, make_network, train, run):
+    class Wordy(Small):
+        def forward(self, inputs, labels=None):
+            return super().forward(inputs, labels) | {"hidden_states": (inputs, inputs)}
+
+    trainer = train(model=Wordy(make_network()), epochs=1)
+    task.assert_true(confshift.Run(run)[1], trainer.model.network)
+
+
+def test_an_adapter_of_peft_is_watched(task, make_network, train, run):
+    peft = needed("peft")
+    model = peft.get_peft_model(
+        Small(make_network()), peft.LoraConfig(target_modules=["network.0", "network.4"])
+    )
+    train(model=model, epochs=1)
+    task.assert_true(confshift.Run(run)[1], model.base_model.model.network)
+
+
+def test_early_stopping_follows_the_metric(train, run):
+    stop = transformers.EarlyStoppingCallback(early_stopping_patience=1)
+    name = "eval_confshift/refinement_loss"
+    best = {"save_strategy": "epoch", "load_best_model_at_end": True, "metric_for_best_model": name}
+    train(others=[stop], epochs=5, learning_rate=0, greater_is_better=False, **best)
+    assert confshift.Run(run).epochs == (1, 2)
 
 
 @pytest.mark.parametrize("hidden", [{"label_smoothing_factor": 0.1}, {"compute_loss_func": True}])

@@ -133,7 +133,8 @@ class Door:
         return checkpoint
 
     def begin(self) -> None:
-        """Begin a training, or go on with one: it evaluates its epochs anew."""
+        """Begin a training, or go on with one, perhaps after an interrupt: it evaluates its epochs anew."""
+        self.forget()
         if any(epoch for _, epoch in self._saved):  # epoch 0 is evaluated before
             self._saved.clear()
 

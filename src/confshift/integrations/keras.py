@@ -50,6 +50,8 @@ class ConfshiftCallback(installed("keras").callbacks.Callback):  # type: ignore[
         self._door = Door(run, None, report, timeout=600)
         self._batches: list[tuple[Any, Any]] = []
         self._is_validating = False
+        self._heard: Any = None
+        self._replaced: Any = None
 
     def on_train_begin(self, logs: Any = None) -> None:
         """Listen to the loss, which sees targets and predictions."""
@@ -58,6 +60,8 @@ class ConfshiftCallback(installed("keras").callbacks.Callback):  # type: ignore[
             raise ConfshiftError(f"Keras runs on {backend}; set KERAS_BACKEND=torch")
         self._is_one_hot, self._outputs = _declared(self.model.loss)
         self._door.begin()
+        self._leave()  # where an error or an interrupt has ended a training
+        self._replaced = self.model.__dict__.get("compute_loss")
         compute = self.model.compute_loss
 
         def heard(x: Any = None, y: Any = None, y_pred: Any = None, *rest: Any, **named: Any) -> Any:
@@ -66,7 +70,7 @@ class ConfshiftCallback(installed("keras").callbacks.Callback):  # type: ignore[
                 self._batches.append((y_pred.detach().cpu(), targets.detach().cpu()))
             return compute(x, y, y_pred, *rest, **named)
 
-        self.model.compute_loss = heard
+        self.model.compute_loss = self._heard = heard
 
     def on_test_begin(self, logs: Any = None) -> None:
         """Begin a validation."""
@@ -96,8 +100,14 @@ class ConfshiftCallback(installed("keras").callbacks.Callback):  # type: ignore[
 
     def on_train_end(self, logs: Any = None) -> None:
         """Leave the model as it was, and write the page."""
-        self.model.__dict__.pop("compute_loss", None)
+        self._leave()
         self._door.finish()
+
+    def _leave(self) -> None:
+        if self._heard is not None and self.model.__dict__.get("compute_loss") is self._heard:
+            self.model.__dict__.pop("compute_loss")
+            if self._replaced is not None:
+                self.model.compute_loss = self._replaced
 
 
 def _declared(loss: Any) -> tuple[bool, str]:

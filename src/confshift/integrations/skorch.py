@@ -45,6 +45,7 @@ class ConfshiftCallback(installed("skorch", "skorch.callbacks").Callback):  # ty
         """Begin a training, or go on with one (`partial_fit`)."""
         if not net.history or not hasattr(self, "door_"):
             self.door_ = Door(self.run, self.metadata, self.report, timeout=600)
+        self.door_.begin()
 
     def on_batch_end(self, net: Any, batch: Any = None, training: bool | None = None, **results: Any) -> None:
         """Take the predictions for a batch of the validation set."""
