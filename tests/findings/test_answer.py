@@ -313,18 +313,18 @@ TOLD = {
     "jitter": (
         "no_rise",
         "Keep epoch 22, and calibrate it.",
-        "The loss does not rise beyond noise, and the run no longer improves visibly. Calibrated, epoch "
-        "22 has 0.52 instead of 0.60 nats.",
+        "The loss does not rise beyond noise, and the run no longer improves visibly. Epoch 22 is "
+        "underconfident: calibrated, it has 0.52 instead of 0.60 nats.",
     ),
     "rate_rises_until_it_collapses": (
         "diverged",
-        "Keep epoch 4; retrain at a lower rate.",
+        "Keep epoch 4; lower the learning rate.",
         "The run diverged at epoch 18 (learning rate 0.6): from then on its answers are no better than "
         "a guess. Epoch 4 is the best before that.",
     ),
     "nothing at the end": (
         "diverged",
-        "Keep epoch 16; retrain at a lower rate.",
+        "Keep epoch 16; lower the learning rate.",
         "The run diverged at epoch 24: from then on its outputs are not finite. Epoch 16 is the best before "
         "that.",
     ),

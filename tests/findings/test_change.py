@@ -16,7 +16,7 @@ from confshift.checkpoint import Checkpoint
 from confshift.errors import ConfshiftError
 from confshift.findings.change import about_change
 from confshift.findings.question import VERDICTS
-from confshift.findings.wording import interval, nats, percent, signed
+from confshift.findings.wording import count, interval, nats, percent, signed
 from confshift.predictions import Predictions
 
 CODES = [
@@ -136,7 +136,7 @@ def test_every_number_of_the_first_sentences_is_the_tables(dearer):
         if transition.startswith("stayed"):
             for direction in ("up", "down"):
                 samples = int(cells.loc[(transition, direction), "samples"])
-                assert f"{samples:,} sample" in found["wrong_or_right"].details
+                assert count(samples) in found["wrong_or_right"].details
     for name in ("scale_loss", "balance_loss", "refinement_loss"):
         row = change.loc[name]
         word = {"scale_loss": "scale", "balance_loss": "class balance", "refinement_loss": "the rest"}[name]

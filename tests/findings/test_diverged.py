@@ -51,7 +51,7 @@ def test_a_real_run_whose_rate_rises_too_far_is_said_to_have_diverged_and_when_a
     assert first.sentence.startswith(f"{said}: ")
     assert answer.why.startswith(f"The run d{said[1:]}: from then on ")
     kept = f"Keep epoch {history.recommendation.epoch:g}"
-    assert answer.action == f"{kept}; retrain at a lower rate."
+    assert answer.action == f"{kept}; lower the learning rate."
     assert kept in first.next_step
     assert "lower learning rate" in first.next_step
     for code in ("run_kind", "temperature_repairs", "scale_growth", "class_bias"):

@@ -184,7 +184,7 @@ def test_harm_that_came_while_the_loss_fell_is_counted_from_the_best_epoch_by_th
     since = compare(
         next(one for one in history.main.checkpoints if one.epoch == row["best_epoch"]), comparison.after
     )
-    assert f"{since.switches.forgotten:,} samples were forgotten" in lost.details
+    assert f"forgotten: {since.switches.forgotten:,} samples" in lost.details
     assert interval(since.change.loc["refinement_loss"]) in lost.details
 
 

@@ -107,7 +107,10 @@ def test_of_two_amounts_the_larger_is_written_larger(first, step):
         (shares_and_change, (0.9996, 1.0), ("99.96 %", "100.00 %", "+0.04 points")),
         (shares_and_change, (math.nan, 1.0), ("–", "100 %", "–")),
         (shares_and_change, (1171 / 1500, 1325 / 1500), ("78.07 %", "88.33 %", "+10.26 points")),
-        (levels_and_change, (2 / 3, 4 / 3), ("0.667", "1.333", "+0.666")),
+        (levels_and_change, (0.72216, 0.73073), ("0.7221", "0.7307", "+0.0086")),  # and no 0.72216
+        (levels_and_change, (0.72234, 0.73057), ("0.7224", "0.7306", "+0.0082")),
+        (levels_and_change, (0.722163, 0.722186), ("0.72216", "0.72218", "+0.00002")),
+        (levels_and_change, (2 / 3, 4 / 3), ("0.666", "1.333", "+0.667")),
     ],
 )
 def test_before_after_and_change_add_up_as_written(write, pair, texts):
@@ -193,7 +196,7 @@ def test_an_amount_is_written_without_exponent_and_close_to_its_value(value):
     [
         (count(1), "1 sample"),
         (count(12345), "12,345 samples"),
-        (count(0), "0 samples"),
+        (count(0), "no samples"),
         (count(1, "class"), "1 class"),
         (count(3, "class"), "3 classes"),
         (count(2, "worst sample"), "2 worst samples"),

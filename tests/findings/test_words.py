@@ -127,6 +127,16 @@ def test_a_finding_is_short_and_in_plain_words(name):
     assert faults == {}
 
 
+@pytest.mark.parametrize("name", RUNS)
+def test_nothing_is_counted_that_is_not_there(name):
+    texts = [
+        text for finding in told(name)[1] for text in (finding.answer, finding.sentence, finding.details)
+    ]
+    assert not [
+        text for text in texts if re.search(r"(?<![\w.,−+-])0 (samples|infinite)|(^|[.?!] )no ", text)
+    ]
+
+
 def texts_of(path):
     """The texts of a source file: of Python its strings but for docstrings, of others the whole."""
     text = path.read_text(encoding="utf-8")

@@ -6,11 +6,16 @@ import re
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from confshift.analysis.comparison import compare
+from confshift.analysis.history import summarize
+from confshift.checkpoint import Checkpoint
 from confshift.findings.answer import answer_run
 from confshift.findings.diagnosis import choose_pair
+from confshift.findings.wording import points, signed
+from confshift.predictions import Predictions
 from confshift.reporting.captions import READINGS, fill
 from confshift.reporting.first_screen import verdicts
 from confshift.reporting.pair_values import key_values
@@ -29,7 +34,7 @@ def shown(name):
     comparison = compare(*history.pair)
     values = key_values(comparison, ("A", "B")) | verdicts(history, comparison)
     parts = [f"{figure}_{part}" for figure in FIGURES for part in ("status", "detail")]
-    names = [*parts, "split", "total_amount"]
+    names = [*parts, "split", "total_amount", "not_counted"]
     return history, comparison, {key: fill(READINGS[key], values) for key in names}
 
 
@@ -68,6 +73,60 @@ def test_the_interval_of_a_systematic_figure_is_of_its_own_epochs_and_excludes_0
             assert (low[0], high[0]) == (sign, sign)
 
 
+def picked(seed, samples=300, epochs=16):
+    """Return a run that learns nothing after its second epoch; a best one is picked of its fluctuations."""
+    random = np.random.default_rng(seed)
+    targets, noise = random.integers(0, 4, samples), random.normal(size=(samples, 4))
+    strengths = [0.3, 1, *[1.5] * (epochs - 2)]
+    return summarize(
+        Checkpoint.from_predictions(
+            Predictions(
+                strength * np.eye(4)[targets] + noise + 0.3 * random.normal(size=noise.shape), targets
+            ),
+            epoch=epoch,
+        )
+        for epoch, strength in enumerate(strengths)
+    )
+
+
+SEES_NOTHING = re.compile("no rise|no fall|too few|jitter between|perhaps chance|no measurable")
+
+
+def excludes_0(detail):
+    ends = re.search(r"interval (\S+) to (\S+)", detail)
+    low, high = (float(end.replace("−", "-")) for end in ends.groups()) if ends else (0.0, 0.0)
+    return low * high > 0 and detail.endswith(ends[2])
+
+
+@pytest.mark.parametrize("name", [*ODD, *REAL])
+def test_no_interval_that_excludes_0_stands_beside_a_verdict_that_sees_nothing(name):
+    _, _, texts = shown(name)
+    for figure in FIGURES:
+        status, detail = texts[f"{figure}_status"], texts[f"{figure}_detail"]
+        assert not (SEES_NOTHING.search(status) and excludes_0(detail)), (status, detail)
+
+
+@pytest.mark.parametrize(("seed", "figure"), [(6, "loss"), (6, "calibrated"), (5, "accuracy")])
+def test_beside_chance_stands_the_bound_of_the_verdict_where_there_is_one(seed, figure):
+    history = picked(seed)
+    row = history.rise.loc[{"loss": "loss", "calibrated": "refinement_loss"}.get(figure, "error_rate")]
+    said = verdicts(history, compare(*history.pair))
+    least = points(-row["lower_bound"]) if figure == "accuracy" else signed(row["lower_bound"])
+    assert row["lower_bound"] < 0
+    assert said[f"{figure}_detail"].endswith(
+        f" at {'most' if figure == 'accuracy' else 'least'} {least}, as A was picked"
+    )
+    run = summarize([*history.main.checkpoints, checkpoint_after(history)])
+    other = verdicts(run, compare(*history.pair))  # a pair that a reader chose: no verdict has its bound
+    assert other[f"{figure}_status"] == "perhaps chance: A was picked as the best"
+    assert other[f"{figure}_detail"].endswith(" had A not been picked")
+
+
+def checkpoint_after(history):
+    last = history.main.checkpoints[-1]
+    return Checkpoint.from_predictions(last.predictions, epoch=last.epoch + 1)
+
+
 @pytest.mark.parametrize("name", ["hidden", "confidence", "class drift", "infinite at the end"])
 def test_calibration_and_the_rest_add_up_to_the_change_as_they_are_written(name):
     _, _, texts = shown(name)
@@ -89,3 +148,18 @@ def test_an_epoch_alone_is_compared_as_if_the_run_had_ended_there():
     assert choose_pair(history, after=22) == until.pair
     assert until.pair[0].epoch == until.rise.loc["refinement_loss", "best_epoch"]
     assert until.pair[0].epoch < until.rise.loc["loss", "best_epoch"]
+
+
+@pytest.mark.parametrize(
+    ("name", "missing"),
+    [
+        ("confidence", ""),
+        ("some samples lost at the end", "Without one at B: 100 samples."),
+        ("infinite at the end", "Without one at B: 9 samples (9 infinite)."),
+    ],
+)
+def test_only_the_side_that_lacks_samples_is_named(name, missing):
+    _, _, texts = shown(name)
+    assert missing in texts["not_counted"]
+    assert bool(missing) == bool(texts["not_counted"])
+    assert "0 " not in re.sub(r"[1-9,]\d* ", "", texts["not_counted"])

@@ -50,7 +50,7 @@ def test_every_value_is_used(values):
     spare = {  # of families that are used, and what is written beside another
         *("calibration_before", "calibration_after"),
         *(f"{name}_{side}" for name in ("loss", "refinement", "accuracy") for side in SIDES),
-        *("refinement_change", "calibration_change", "up", "down"),
+        *("loss_change", "refinement_change", "calibration_change", "up", "down"),
         *(*TRANSITIONS, "hedging", "error_rate", "mistake_cost"),
     }
     assert set(values) - used == spare

@@ -23,12 +23,12 @@ from confshift.findings.commands import in_place
 from confshift.findings.kinds import KINDS
 from confshift.findings.told import within_choice
 from confshift.predictions import Predictions
+from confshift.reporting.brief import brief_document
 from confshift.reporting.characters import printable
 from confshift.reporting.first_screen import verdicts
 from confshift.reporting.subject import tell_run, tell_two_runs
 from confshift.reporting.summary import (
     CAUSES,
-    brief_document,
     summary_of,
     summary_text,
 )
@@ -69,12 +69,15 @@ def test_each_amount_is_that_of_the_samples_it_names():
         "still right": "stayed_right",
     }
     summary = summary_of(story)
+    brief = json.loads(brief_document(summary, {}))
+    of_samples, of_parts = brief["amounts"]["by_samples"], brief["amounts"]["by_part"]
     for label, transition in labels.items():
         printed = re.search(rf"{label} ([+−]\d+\.\d+)", summary.sources)[1]
         assert float(printed.replace("−", "-")) == pytest.approx(net[transition], abs=0.01)
-        assert summary.amounts["by_samples"][label.replace(" ", "_")] == pytest.approx(
-            net[transition], rel=1e-3
-        )
+        assert of_samples[label.replace(" ", "_")] == float(printed.replace("−", "-"))
+    before, after = brief["compared"]["loss"]
+    for total in (after - before, sum(of_samples.values()), sum(of_parts.values())):
+        assert total == pytest.approx(brief["amounts"]["loss"], abs=1e-9)
 
 
 def test_the_lines_that_matter_come_first_then_steps_and_a_line_for_each_problem():

@@ -151,8 +151,8 @@ def _reason(chosen: Trial, lowest: Trial, rival: float) -> str:
     if chosen is lowest:
         return "the lowest loss" if chosen.method == "none" else "the lowest loss once calibrated"
     if chosen.method == "none":
-        return f"within one standard error of epoch {rival:g} calibrated"
-    return f"within one standard error of epoch {rival:g} once calibrated and better uncalibrated"
+        return f"not clearly worse than epoch {rival:g} once calibrated"
+    return f"lower in loss than epoch {rival:g} and not clearly worse once calibrated"
 
 
 def recommend(panel: Panel, table: pd.DataFrame, kept: Kept, *, wrong_labels: bool) -> Recommendation:

@@ -93,8 +93,8 @@ class Series:
     def at_the_last_rates(self) -> NDArray[np.float64]:
         """The means since the last drop of the learning rate that is not after the lowest one.
 
-        A lower rate jitters less: what the epochs before it did says nothing of those that are compared. All
-        means where too few would be left to test for jitter alone.
+        A lower learning rate jitters less: what the epochs before it did says nothing of those that are
+        compared. All means where too few would be left to test for jitter alone.
         """
         means = self.errors.means
         latest = min(self.baseline, len(means) - ENOUGH)

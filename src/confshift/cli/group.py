@@ -175,8 +175,9 @@ def print_summary(
     **about
         What else JSON says.
     """
+    from confshift.reporting.brief import brief_document
     from confshift.reporting.output import document
-    from confshift.reporting.summary import answer_document, brief_document, findings_document, summary_text
+    from confshift.reporting.summary import answer_document, findings_document, summary_text
 
     places = {name: run.path for name, run in runs.items()}
     if printing.brief:

@@ -201,16 +201,15 @@ def lost_information(history: History, comparison: Comparison) -> Finding:
 
 
 def _newly(switches: Switches) -> str:
-    are = "is" if switches.forgotten == 1 else "are"
-    return f"{count(switches.forgotten)} {are} newly wrong, {switches.learned:,} newly right."
+    return f"Newly wrong: {count(switches.forgotten)}; newly right: {count(switches.learned)}."
 
 
 def _between(refinement: pd.Series, switches: Switches) -> str:
     return (
         f"The calibrated loss (refinement_loss) went from {nats(refinement['before'])} to "
-        f"{nats(refinement['after'])} nats ({interval(refinement)}). {count(switches.forgotten)} were "
-        f"forgotten and {switches.learned:,} learned (McNemar p = {switches.p_value:.2g}); for these two "
-        "epochs as chosen."
+        f"{nats(refinement['after'])} nats ({interval(refinement)}). Forgotten: "
+        f"{count(switches.forgotten)}; learned: {count(switches.learned)} (McNemar "
+        f"p = {switches.p_value:.2g}); for these two epochs as chosen."
     )
 
 
@@ -232,8 +231,8 @@ def _since_best(history: History, comparison: Comparison) -> tuple[str, str]:
     return f"The loss hides this rise, {rise} nats from epoch {best} to {last}.", (
         f"The loss hides it: from epoch {best}, the best by calibrated loss, to {last} it rose by "
         f"{rise} nats ({interval(change)}), while "
-        f"the loss changed by {signed(since.change.loc['loss', 'change'])}; {count(switches.forgotten)} were "
-        f"forgotten and {switches.learned:,} learned."
+        f"the loss changed by {signed(since.change.loc['loss', 'change'])}; forgotten: "
+        f"{count(switches.forgotten)}; learned: {count(switches.learned)}."
     )
 
 

@@ -19,7 +19,7 @@ _DIVERGED = Question("diverged", "Did the run diverge or collapse?", section="ri
 #: What explains nothing about outputs that say nothing.
 _SWITCHED_OFF = ("temperature_repairs", "scale_growth", "class_bias")
 
-REMEDY = "train with a lower learning rate, clip the gradients, or warm the rate up"
+REMEDY = "train with a lower learning rate, warm it up, or clip the gradients"
 
 
 def diverged(history: History) -> Finding:
@@ -79,8 +79,8 @@ def _never_learned(divergence: Divergence) -> Finding:
     if last["state"] != "lost":
         return _DIVERGED.answer("no", sentence, table, answer="No divergence: nothing was learned to lose")
     sentence += (
-        " The rate may be too high from the start, or the network memorises what says nothing about these "
-        "labels."
+        " The learning rate may be too high from the start, or the network memorises what says nothing about "
+        "these labels."
     )
     step = "Repeat the run at a tenth of the learning rate; check that inputs and labels belong together."
     answer = "The run may have diverged from the start"

@@ -18,7 +18,7 @@ from confshift.findings.reasons_of_rises import BEYOND_NOISE, OF_A_RISE, more_er
 from confshift.findings.run_kind import kind_of, setback_of
 from confshift.findings.statuses import in_units
 from confshift.findings.told import is_judged
-from confshift.findings.wording import apart, count, epoch, nats, percent, points
+from confshift.findings.wording import apart, count, epoch, fault_of, nats, percent, points
 
 
 def action_of(history: History) -> str:
@@ -27,7 +27,7 @@ def action_of(history: History) -> str:
     keep = f"Keep epoch {kept}"
     match kind_of(history):
         case "diverged":
-            return f"{keep}; retrain at a lower rate." if _has_learned(history) else _RETRAIN
+            return f"{keep}; lower the learning rate." if _has_learned(history) else _RETRAIN
         case "infinite":
             return "Find why some probabilities are exactly 0."
         case "unscored":
@@ -147,7 +147,9 @@ def _no_rise(history: History, comparison: Comparison) -> str:
         (history.table["split"] == history.split) & (history.table["epoch"] == choice.epoch)
     ]
     plain, calibrated = apart(float(table["loss"].iloc[0]), choice.loss)
-    return f"{start}, {end} Calibrated, epoch {epoch(choice.epoch)} has {calibrated} instead of {plain} nats."
+    is_at_fault = choice.temperature != 1 and not choice.with_biases
+    fault = f"is {fault_of(choice.temperature)}: calibrated, it " if is_at_fault else "once calibrated "
+    return f"{start}, {end} Epoch {epoch(choice.epoch)} {fault}has {calibrated} instead of {plain} nats."
 
 
 def _diverged(history: History, comparison: Comparison) -> str:

@@ -15,7 +15,7 @@ from confshift.findings.overfitting import remedy
 from confshift.findings.question import SEVERITIES, Finding
 from confshift.findings.reasons import tied_epochs
 from confshift.findings.run_kind import kind_of
-from confshift.findings.wording import count, epoch, nats
+from confshift.findings.wording import count, epoch, fault_of, nats
 
 _MOST = 3
 #: What the answer itself and the first step say.
@@ -95,7 +95,9 @@ def keep(history: History, *, run: str = "RUN", name: str = "") -> Step:
         return Step(f"{plain}{_ties(history)}", "", "best_checkpoint")
     text += f", {choice.reason}"
     method = (
-        "one temperature and a bias for each class" if choice.with_biases else f"T = {choice.temperature:.3g}"
+        "one temperature and a bias for each class"
+        if choice.with_biases
+        else f"T = {choice.temperature:.3g}, because it is {fault_of(choice.temperature)}"
     )
     text += f": {nats(choice.loss)} nats{with_biases_in_words(history)} expected with {method}."
     if choice.method == "label_noise_temperature":

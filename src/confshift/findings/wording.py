@@ -11,7 +11,7 @@ import pandas as pd
 NOTHING = 1e-9
 #: A part of a change is written with no more.
 _MOST_DECIMALS = 6
-#: A small level has so many decimals, unless its change needs more; a difference as printed one more.
+#: A small level has so many decimals, unless its change needs more; up to as many help two to add up.
 _MOST_OWN_DECIMALS = 4
 #: Below this, and above its inverse, a temperature is a bound rather than a fit.
 _NO_TEMPERATURE = 1e-3
@@ -52,6 +52,10 @@ def _with(value: float, decimals: int) -> str:
 def levels_and_change(before: float, after: float) -> tuple[str, str, str]:
     """Write two amounts of loss and their difference, with enough digits to add up as they are written.
 
+    The difference has two significant digits, or three where two do not add up; beyond four decimals one.
+    It is rounded; of the two amounts, the one that is nearer to its other neighbour gives way where it takes
+    that to add up, by less than one unit of the last digit.
+
     Examples
     --------
     >>> levels_and_change(0.5863, 0.6374)
@@ -61,11 +65,20 @@ def levels_and_change(before: float, after: float) -> tuple[str, str, str]:
         first, second = (nats(value) if math.isfinite(value) else "–" for value in (before, after))
         return first, second, "–"
     own = min(max(_decimals(nats(before)), _decimals(nats(after))), _MOST_OWN_DECIMALS)
-    return _fitting_digits(before, after, max(own, _decimals(nats(after - before))))
+    size = _decimals(nats(after - before))
+    places = max(own, size if size <= _MOST_OWN_DECIMALS else size - 1)
+    more = (places + 1,) if places < _MOST_OWN_DECIMALS else ()
+    start, end, change, decimals = _rounded(before, after, (places, *more))
+    off, unit = change - (end - start), 10**decimals
+    if off * (before * unit - start) <= off * (end - after * unit):
+        return _written(start - off, end, decimals)
+    return _written(start, end + off, decimals)
 
 
 def shares_and_change(before: float, after: float) -> tuple[str, str, str]:
     """Write two fractions as percentages, and their difference in points, so that they add up as written.
+
+    Here it is the difference that may be off, for thirds, by less than one unit of the last digit.
 
     Examples
     --------
@@ -76,7 +89,8 @@ def shares_and_change(before: float, after: float) -> tuple[str, str, str]:
         first, second = (percent(value) if math.isfinite(value) else "–" for value in (before, after))
         return first, second, "–"
     decimals = max(1, *(_decimals(percent(value).removesuffix(" %")) for value in (before, after)))
-    first, second, change = _fitting_digits(100 * before, 100 * after, decimals)
+    units = _rounded(100 * before, 100 * after, (decimals, decimals + 1))
+    first, second, change = _written(units[0], units[1], units[3])
     return f"{first} %", f"{second} %", f"{change} points"
 
 
@@ -84,19 +98,25 @@ def _decimals(number: str) -> int:
     return len(number.partition(".")[2])
 
 
-def _fitting_digits(before: float, after: float, decimals: int) -> tuple[str, str, str]:
-    """Round two numbers, and write the difference of what is written.
+def _rounded(before: float, after: float, places: Sequence[int]) -> tuple[int, int, int, int]:
+    """Round two numbers and their difference to the first decimals that let them add up, else to the last.
 
-    Where that is not the rounded difference, all have one more decimal. With it the two may still differ, for
-    thirds with any number of decimals, but by less than one unit of the last digit.
+    Returns
+    -------
+    tuple of int
+        Both and the difference, in units of the last digit, and the decimals.
     """
-    for places in (decimals, decimals + 1):
-        texts = [f"{value:.{places}f}" for value in (before, after, after - before)]
+    for decimals in places:
+        texts = [f"{value:.{decimals}f}" for value in (before, after, after - before)]
         first, second, change = (int(text.replace(".", "")) for text in texts)
         if second - first == change:
             break
-    sign, size = "−" if second < first else "+", abs(second - first) / 10**places
-    return texts[0].replace("-", "−"), texts[1].replace("-", "−"), f"{sign}{size:.{places}f}"
+    return first, second, change, decimals
+
+
+def _written(first: int, second: int, decimals: int) -> tuple[str, str, str]:
+    texts = [_with(units / 10**decimals, decimals) for units in (first, second, abs(second - first))]
+    return texts[0], texts[1], f"{'−' if second < first else '+'}{texts[2]}"
 
 
 def adding_up(parts: Sequence[float], total: float, decimals: int | None = None) -> list[str]:
@@ -145,9 +165,9 @@ def points(difference: float) -> str:
 
 
 def count(number: float, noun: str = "sample") -> str:
-    """Write a number of things."""
+    """Write a number of things, 0 as "no samples"."""
     plural = "es" if noun.endswith("s") else "s"
-    return f"{number:,.0f} {noun}{'' if number == 1 else plural}"
+    return f"{f'{number:,.0f}' if number else 'no'} {noun}{'' if number == 1 else plural}"
 
 
 def epoch(value: float) -> str:
@@ -183,6 +203,11 @@ def divisor(temperature: float) -> str:
     if temperature < _NO_TEMPERATURE:
         return "ever smaller numbers"
     return f"{temperature:.2f}" if temperature < 1 / _NO_TEMPERATURE else "ever larger numbers"
+
+
+def fault_of(temperature: float) -> str:
+    """Name what a temperature other than 1 repairs."""
+    return "overconfident" if temperature > 1 else "underconfident"
 
 
 def heading(answer: str, without_names: str) -> str:

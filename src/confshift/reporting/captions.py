@@ -14,10 +14,7 @@ READINGS = {
     "pair": ("Epoch {A:epoch} to {B:epoch}: loss {loss_moved:text}, accuracy {accuracy_difference:text}."),
     "loss_levels": "{loss_levels:text}",
     "loss_status": "{loss_status:text}",
-    "loss_detail": (
-        "{finite_part:text}{loss_difference:text} nats, 95 % interval{by_groups:text} {loss_low:signed} to "
-        "{loss_high:signed}"
-    ),
+    "loss_detail": "{finite_part:text}{loss_detail:text}",
     "accuracy_levels": "{accuracy_levels:text}",
     "accuracy_status": "{accuracy_status:text}",
     "accuracy_detail": "{accuracy_detail:text}",
@@ -25,8 +22,8 @@ READINGS = {
     "calibrated_status": "{calibrated_status:text}",
     "calibrated_detail": "{calibrated_detail:text}",
     "not_counted": "{not_counted:text}",
-    "sources": "Where the {loss_change:signed} nats come from",
-    "total_amount": "{loss_change:signed}",
+    "sources": "Where the {loss_difference:text} nats come from",
+    "total_amount": "{loss_difference:text}",
     "split": (
         "Of which calibration: {calibration_change_amount:text}; the loss once calibrated: "
         "{refinement_change_amount:text}."
@@ -52,21 +49,21 @@ READINGS = {
     "cells": (
         "At {at_B:text}, {up_samples:samples} have a higher loss than at {at_A:text} and add "
         "{up_amount:text} nats; {down_samples:samples} have a lower one and add {down_amount:text}. "
-        "Together {loss_change:signed}."
+        "Together {loss_difference:text}."
     ),
     "history": (
         "From {at_A:text} to {at_B:text}: still wrong {stayed_wrong_amount:text}, newly wrong "
         "{forgotten_amount:text}, newly right {learned_amount:text}, still right {stayed_right_amount:text}; "
-        "together {loss_change:signed} nats."
+        "together {loss_difference:text} nats."
     ),
     "parts": (
-        "Of {loss_change:signed} nats, {calibration_change_amount:text} is calibration, which a temperature "
-        "and class biases repair; the rest, {refinement_change_amount:text}, stays."
+        "Of {loss_difference:text} nats, {calibration_change_amount:text} is calibration, which a "
+        "temperature and class biases repair; the rest, {refinement_change_amount:text}, stays."
     ),
     "class_accuracy": "{class_fall:text}",
     "class_contributions": (
         "{class_top:text} The {shown_classes:count} classes shown add up to {shown_contribution:signed} of "
-        "{loss_change:signed}."
+        "{loss_difference:text}."
     ),
     "reliability": (
         "Confidence minus accuracy: {gap_before:points} at {at_A:text}, {gap_after:points} at "
@@ -82,7 +79,7 @@ READINGS = {
         "for {sure_wrong_after:percent} at {at_B:text}."
     ),
     "concentration": "{carried:text}",
-    "scatter": "{up_samples:samples} of {N:count} lie above the dashed line: their loss rose.",
+    "scatter": "Above the dashed line, where the loss rose, lie {up_samples:samples} of {N:count}.",
 }
 
 #: Sentences, or parts of one, that depend on the numbers: by case, the text for that case.
@@ -99,7 +96,14 @@ CHOICES: dict[str, dict[str, str]] = {
         "fell": "no longer infinite",
         "stayed": "infinite at both",
     },
-    # Of the chosen pair; where the run's verdict counts from another epoch, the report's own pair has others.
+    # Of the chosen pair; where the run's verdict counts from another epoch, or knows that A was picked, the
+    # report's own pair has others.
+    "loss_detail": {
+        "pair": (
+            "{loss_difference:text} nats, 95 % interval{by_groups:text} {loss_low:signed} to "
+            "{loss_high:signed}"
+        ),
+    },
     "accuracy_levels": {"pair": "{accuracy_from:text} → {accuracy_to:text}"},
     "accuracy_detail": {
         "pair": (
@@ -124,13 +128,22 @@ CHOICES: dict[str, dict[str, str]] = {
         }
         for quantity in ("loss", "accuracy", "calibrated")
     },
+    **{
+        f"missing_{side}": {
+            "none": "",
+            "some": f" Without one at {{at_{side}:text}}: {{nonfinite_{when}:samples}}.",
+            "infinite": (
+                f" Without one at {{at_{side}:text}}: {{nonfinite_{when}:samples}} "
+                f"({{infinite_{when}:count}} infinite)."
+            ),
+        }
+        for side, when in (("A", "before"), ("B", "after"))
+    },
     "not_counted": {
         "none": "",
         "some": (
-            "Losses are over the {scored:samples} with a finite loss at both. Without one are "
-            "{nonfinite_before:samples} at {at_A:text} ({infinite_before:count} infinite) and "
-            "{nonfinite_after:samples} at {at_B:text} ({infinite_after:count} infinite). Accuracy is over "
-            "the {answered:samples} with an answer at both."
+            "Losses are over the {scored:samples} with a finite loss at both.{missing_A:text}"
+            "{missing_B:text} Accuracy is over the {answered:samples} with an answer at both."
         ),
     },
     "finite_part": {
@@ -140,10 +153,8 @@ CHOICES: dict[str, dict[str, str]] = {
     "left_out": {
         "none": "",
         "some": (
-            ". Losses are over the {scored:samples} with a finite loss at both. Without one are "
-            "{nonfinite_before:samples} at {at_A:text} ({infinite_before:count} infinite) and "
-            "{nonfinite_after:samples} at {at_B:text} ({infinite_after:count} infinite). Accuracy is over "
-            "the {answered:samples} with an answer at both"
+            ". Losses are over the {scored:samples} with a finite loss at both.{missing_A:text}"
+            "{missing_B:text} Accuracy is over the {answered:samples} with an answer at both"
         ),
     },
     "costs": {

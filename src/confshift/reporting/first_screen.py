@@ -6,6 +6,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+import pandas as pd
+
 from confshift.analysis.comparison import Comparison, compare
 from confshift.analysis.decomposition import TRANSITIONS
 from confshift.analysis.history import History
@@ -26,6 +28,8 @@ _VERDICTS = {
     "below_resolution": "too few samples to tell",
     "unscored": "too much left out to tell",
 }
+#: Those of them beside which an interval of two epochs may exclude 0.
+_WITHIN_JITTER = (_VERDICTS["within_jitter"], _VERDICTS["flat"])
 _SPLITS = {"val": "validation", "train": "training"}
 
 
@@ -73,7 +77,7 @@ def verdicts(history: History, comparison: Comparison) -> dict[str, str]:
         if within_choice(history, comparison, name)
     }
     if history.divergence:  # the jitter after it says nothing
-        return verdicts
+        return verdicts | _beside(history, comparison, verdicts)
     if is_last(history, comparison):
         verdicts |= _other_verdicts(history, comparison)
     status = history.rise.loc["loss", "status"]
@@ -83,7 +87,40 @@ def verdicts(history: History, comparison: Comparison) -> dict[str, str]:
         and not any(comparison.infinite_samples)
     ):
         verdicts["loss_status"] = _VERDICTS[status]
-    return verdicts
+    return _beside(history, comparison, verdicts) | verdicts
+
+
+def _beside(history: History, comparison: Comparison, verdicts: Mapping[str, str]) -> dict[str, str]:
+    """Return what stands beside verdicts in place of an interval that excludes 0 where they see no rise.
+
+    The interval takes the two epochs as given. The verdicts know that A was picked as the best of many, and
+    how far epochs jitter.
+    """
+    details: dict[str, str] = {}
+    for quantity, name in _QUANTITIES.items():
+        row, series = comparison.change.loc[name], history.rise.loc[JUDGES[name][0]]
+        if within_choice(history, comparison, name):
+            ends = (series["best_epoch"], series["last_epoch"], series["samples"])
+            is_of_pair = ends == (comparison.before.epoch, comparison.after.epoch, row["samples"])
+            details[f"{quantity}_detail"] = _picked(row, series["lower_bound"] if is_of_pair else math.nan)
+        elif verdicts.get(f"{quantity}_status") in _WITHIN_JITTER and is_harm(comparison, name):
+            details[f"{quantity}_detail"] = f"{_change(row)}, {wording.interval(row)} without that jitter"
+    return details
+
+
+def _picked(row: pd.Series, least: float) -> str:
+    """Write a change since a picked epoch, with the bound that knows it; else with what the interval is."""
+    if math.isnan(least):
+        return f"{_change(row)}, {wording.interval(row)} had A not been picked"
+    is_share = row["unit"] == "fraction"
+    bound = f"at most {wording.points(-least)}" if is_share else f"at least {wording.signed(least)}"
+    return f"{_change(row)}, with 95 % confidence {bound}, as A was picked"
+
+
+def _change(row: pd.Series) -> str:
+    if row["unit"] == "fraction":
+        return wording.shares_and_change(row["before"], row["after"])[2]
+    return f"{wording.levels_and_change(row['before'], row['after'])[2]} nats"
 
 
 def _other_verdicts(history: History, comparison: Comparison) -> dict[str, str]:

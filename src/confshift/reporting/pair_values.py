@@ -43,8 +43,7 @@ def pair_values(
         **{name: top[column] for name, column in _CONCENTRATION.items()},
         **_of_classes(comparison.classes.loc[classes]),
     }
-    decimals = len(values["loss_difference"].partition(".")[2])
-    values |= _amounts(tuple(account.index), values, decimals)
+    values |= _amounts(tuple(account.index), values)
     for side, row in (("before", before), ("after", after)):
         values |= {f"{name}_{side}": row[column] for name, column in _OF_EPOCH.items()}
     return _plain(values | _texts_of_choices(values))
@@ -71,6 +70,7 @@ def key_values(comparison: Comparison, at: tuple[str, str]) -> dict[str, Any]:
     values |= _levels(values)
     for names in (TRANSITIONS, ("up", "down"), ("calibration_change", "refinement_change")):
         values |= _amounts(names, values)
+    values |= _missing(values)
     return _plain(values | _first_texts(values))
 
 
@@ -138,11 +138,25 @@ def _levels(values: Mapping[str, Any]) -> dict[str, str]:
 
 
 #: What the figures of accuracy and calibrated loss say beside a verdict.
-OF_FIGURES = ("accuracy_levels", "accuracy_detail", "calibrated_levels", "calibrated_detail")
+OF_FIGURES = ("loss_detail", "accuracy_levels", "accuracy_detail", "calibrated_levels", "calibrated_detail")
 
 
-def _amounts(names: Sequence[str], values: Mapping[str, Any], decimals: int | None = None) -> dict[str, str]:
-    """Write parts of the change of the loss so that they add up."""
+def _missing(values: Mapping[str, Any]) -> dict[str, str]:
+    """Say for each side how many samples have no finite loss; "" where all have."""
+    keys = {
+        f"missing_{side}": "infinite"
+        if values[f"infinite_{when}"]
+        else "some"
+        if values[f"nonfinite_{when}"]
+        else "none"
+        for side, when in (("A", "before"), ("B", "after"))
+    }
+    return _chosen(keys, values)
+
+
+def _amounts(names: Sequence[str], values: Mapping[str, Any]) -> dict[str, str]:
+    """Write parts of the change of the loss so that they add up, with the decimals of the change."""
+    decimals = len(values["loss_difference"].partition(".")[2])
     amounts = wording.adding_up([values[name] for name in names], values["loss_change"], decimals)
     return {f"{name}_amount": text for name, text in zip(names, amounts, strict=True)}
 

@@ -1,4 +1,4 @@
-"""What a reader sees first without the page: the lines of a terminal and a notebook, and brief JSON."""
+"""What a reader sees first without the page: the lines of a terminal and of a notebook."""
 
 from __future__ import annotations
 
@@ -22,15 +22,11 @@ from confshift.findings.wording import epoch
 from confshift.reporting.captions import READINGS, fill
 from confshift.reporting.characters import printable
 from confshift.reporting.first_screen import differences, verdicts
-from confshift.reporting.output import document, plain
 from confshift.reporting.pair_values import key_values
 from confshift.reporting.subject import Story
 
-#: Bytes of `--json --brief`.
-MOST_BYTES = 2_000
-
 #: The transitions in the words of the page, the parts that are largest in most rises first.
-_LABELS = {
+LABELS = {
     "stayed_wrong": "still wrong",
     "forgotten": "newly wrong",
     "learned": "newly right",
@@ -86,8 +82,8 @@ class Summary:
         Of two runs the name of the better one; else "".
     kept_accuracy : float
         Of that checkpoint once recalibrated as recommended, a fraction; NaN where it is not known.
-    compared, amounts : dict
-        Epochs and levels, and the parts of the change, for programs; in nats and fractions.
+    comparison : Comparison
+        Of the two checkpoints that are shown.
     """
 
     answer: Answer
@@ -98,8 +94,7 @@ class Summary:
     kept_run: str
     kept_accuracy: float
     cause: str
-    compared: dict[str, Any]
-    amounts: dict[str, Any]
+    comparison: Comparison
 
     @property
     def checks(self) -> str:
@@ -130,7 +125,7 @@ def summary_of(story: Story) -> Summary:
     values = key_values(comparison, story.side_names)
     values |= differences(values) if story.two_runs else verdicts(story.history, comparison)
     numbers = _alone(values) if is_alone else _changes(values, story)
-    sources = "" if is_alone else _sources(values, _LABELS_OF_TWO if story.two_runs else _LABELS)
+    sources = "" if is_alone else _sources(values, _LABELS_OF_TWO if story.two_runs else LABELS)
     return Summary(
         story.answer,
         numbers,
@@ -138,8 +133,7 @@ def summary_of(story: Story) -> Summary:
         story.findings,
         *_kept(story),
         cause_of(story.answer.kind, story.history),
-        _compared(comparison),
-        _amounts(comparison),
+        comparison,
     )
 
 
@@ -256,83 +250,3 @@ def answer_document(answer: Answer, places: Places) -> dict[str, Any]:
     values = answer.to_dict()
     steps = [{**step, "code": in_place(step["code"], places)} for step in values["steps"]]
     return {**values, "steps": steps}
-
-
-def brief_document(summary: Summary, places: Places) -> str:
-    """Write cause, checkpoint, remedy, amounts and problems as JSON of at most 2,000 bytes.
-
-    What does not fit is left out, the least important first; `fields_left_out` names it.
-    """
-    answer = summary.answer
-    problems = [finding.code for finding in by_severity(summary.findings) if finding.severity == "problem"]
-    parts: dict[str, Any] = {
-        "kind": answer.kind,
-        "cause": summary.cause,
-        "action": answer.action,
-        "why": answer.why,
-        "checkpoint": _checkpoint(summary),
-        "compared": summary.compared,
-        "amounts": summary.amounts,
-        "units": "losses in nats, accuracy as a fraction; temperature divides logits; null: not finite or "
-        "not known",
-        "problems": problems,
-        "remedy": [step.text for step in answer.steps],
-        "code": in_place(next((step.code for step in answer.steps if step.code), ""), places),
-        "remarks": list(answer.remarks),
-    }
-    left_out: list[str] = []
-    for name in ("", "remarks", "code", "remedy", "problems", "why", "action"):
-        if name:
-            parts.pop(name)
-            left_out.append(name)
-        text = document(**parts, fields_left_out=left_out)
-        if len(text.encode("utf-8")) < MOST_BYTES:
-            break
-    return text
-
-
-def _checkpoint(summary: Summary) -> dict[str, Any] | None:
-    kept = summary.kept
-    if kept is None:
-        return None
-    return {
-        **({"run": summary.kept_run} if summary.kept_run else {}),
-        "epoch": kept.epoch,
-        "calibrate": kept.calibrated,
-        "temperature": _rounded(kept.temperature),
-        "class_biases": kept.with_biases,
-        "expected_loss": _rounded(kept.loss),
-        "expected_accuracy": _rounded(summary.kept_accuracy),
-    }
-
-
-def _compared(comparison: Comparison) -> dict[str, Any]:
-    change = comparison.change
-    names = {"loss": "loss", "accuracy": "accuracy", "calibrated_loss": "refinement_loss"}
-    return {
-        "epochs": [comparison.before.epoch, comparison.after.epoch],
-        "samples": len(comparison.panel.targets),
-        **{
-            name: [_rounded(change.loc[row, side]) for side in ("before", "after")]
-            for name, row in names.items()
-        },
-    }
-
-
-def _amounts(comparison: Comparison) -> dict[str, Any]:
-    net = comparison.by_transition
-    change = comparison.change["change"]
-    return {
-        "loss": _rounded(change["loss"]),
-        "by_samples": {_LABELS[name].replace(" ", "_"): _rounded(net[name]) for name in _LABELS},
-        "by_part": {
-            "scale": _rounded(change["scale_loss"]),
-            "class_balance": _rounded(change["balance_loss"]),
-            "rest": _rounded(change["refinement_loss"]),
-        },
-    }
-
-
-def _rounded(value: float) -> Any:
-    """Round to four significant digits; None where the value is not finite."""
-    return plain(float(f"{value:.4g}")) if math.isfinite(value) else None

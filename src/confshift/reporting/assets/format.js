@@ -25,27 +25,34 @@ const MOST_OWN_DECIMALS = 4;
 function levelsAndChange(before, after) {
   if (!Number.isFinite(after - before)) return [...[before, after].map(value => Number.isFinite(value) ? nats(value) : "\u2013"), "\u2013"];
   const own = Math.min(Math.max(decimalsOf(nats(before)), decimalsOf(nats(after))), MOST_OWN_DECIMALS);
-  return fittingDigits(before, after, Math.max(own, decimalsOf(nats(after - before))));
+  const size = decimalsOf(nats(after - before));
+  const places = Math.max(own, size <= MOST_OWN_DECIMALS ? size : size - 1), more = places < MOST_OWN_DECIMALS ? [places + 1] : [];
+  const [first, second, change, decimals] = rounded(before, after, [places, ...more]), off = change - (second - first), unit = 10 ** decimals;
+  return off * (before * unit - first) <= off * (second - after * unit) ? written(first - off, second, decimals) : written(first, second + off, decimals);
 }
 
 // The same of two fractions, as percentages and points.
 function sharesAndChange(before, after) {
   if (!Number.isFinite(after - before)) return [...[before, after].map(value => Number.isFinite(value) ? percent(value) : "\u2013"), "\u2013"];
   const decimals = Math.max(1, ...[before, after].map(value => decimalsOf(percent(value).replace(" %", ""))));
-  const [first, second, change] = fittingDigits(100 * before, 100 * after, decimals);
+  const units = rounded(100 * before, 100 * after, [decimals, decimals + 1]);
+  const [first, second, change] = written(units[0], units[1], units[3]);
   return [`${first} %`, `${second} %`, `${change} points`];
 }
 
-function fittingDigits(before, after, decimals) {
-  let places = decimals - 1, texts, units;
-  do {
-    places++;
-    texts = [before, after, after - before].map(value => fixed(value, places));
-    units = texts.map(text => BigInt(text.replace(".", "")));
-  } while (units[1] - units[0] !== units[2] && places === decimals);
-  const size = units[1] < units[0] ? units[0] - units[1] : units[1] - units[0];
-  const change = (units[1] < units[0] ? MINUS : "+") + fixed(Number(size) / 10 ** places, places);
-  return [...texts.slice(0, 2).map(text => text.replace("-", MINUS)), change];
+// Two numbers and their difference in units of the last digit, with the first decimals that let them add up, else the last.
+function rounded(before, after, places) {
+  let units, decimals;
+  for (decimals of places) {
+    units = [before, after, after - before].map(value => Number(fixed(value, decimals).replace(".", "")));
+    if (units[1] - units[0] === units[2]) break;
+  }
+  return [...units, decimals];
+}
+
+function written(first, second, decimals) {
+  const texts = [first, second, Math.abs(second - first)].map(units => fixed(units / 10 ** decimals, decimals).replace("-", MINUS));
+  return [texts[0], texts[1], (second < first ? MINUS : "+") + texts[2]];
 }
 
 const signed = value => (value < -NOTHING ? MINUS : "+") + nats(Math.abs(value));
@@ -83,7 +90,7 @@ const FORMATS = {
   nats, signed, percent, points,
   bare_points: value => points(value).replace(" points", ""),
   count: whole,
-  samples: value => `${whole(value)} sample${value === 1 ? "" : "s"}`,
+  samples: value => `${value === 0 ? "no" : whole(value)} sample${value === 1 ? "" : "s"}`,
   epoch: value => String(Number.isInteger(value) ? value : Number(value.toPrecision(6))),
   rose: value => Math.abs(value) <= NOTHING ? "did not change" : value > 0 ? "rose" : "fell",
   text: String,

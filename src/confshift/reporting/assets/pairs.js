@@ -116,8 +116,8 @@ class Pairs {
     for (const [name, write] of [["loss", levelsAndChange], ["refinement", levelsAndChange], ["accuracy", sharesAndChange]])
       ["from", "to", "difference"].forEach((end, at) => { values[`${name}_${end}`] = write(values[`${name}_before`], values[`${name}_after`])[at]; });
     Object.assign(values, this.cellValues(before, after), this.classValues(before, after), this.concentration(before, after));
-    for (const [names, places] of [[TRANSITIONS], [["up", "down"]], [["calibration_change", "refinement_change"]], [ACCOUNT, decimalsOf(values.loss_difference)]]) {
-      const amounts = addingUp(names.map(name => values[name]), values.loss_change, places);
+    for (const names of [TRANSITIONS, ["up", "down"], ["calibration_change", "refinement_change"], ACCOUNT]) {
+      const amounts = addingUp(names.map(name => values[name]), values.loss_change, decimalsOf(values.loss_difference));
       names.forEach((name, at) => { values[`${name}_amount`] = amounts[at]; });
     }
     return Object.assign(values, this.texts(values));
@@ -131,7 +131,7 @@ class Pairs {
     const keys = {
       loss_moved: course, loss_levels: course, finite_part: course,
       left_out: leftOut, not_counted: leftOut,
-      accuracy_levels: "pair", accuracy_detail: "pair", calibrated_levels: "pair", calibrated_detail: "pair",
+      loss_detail: "pair", accuracy_levels: "pair", accuracy_detail: "pair", calibrated_levels: "pair", calibrated_detail: "pair",
       loss_status: course !== "finite" ? "infinite" : status(values.loss_low, values.loss_high),
       accuracy_status: status(values.accuracy_low, values.accuracy_high),
       calibrated_status: status(values.refinement_low, values.refinement_high),
@@ -140,7 +140,10 @@ class Pairs {
       class_top: values.top_contribution > NOTHING ? "adds" : "none",
       carried: !(values.cancelling > 0) ? "none" : values.loss_low > 0 ? "rise" : "within_noise",
     };
-    return Object.fromEntries(Object.entries(keys).map(([name, key]) => [name, fill(this.data.choices[name][key], values)]));
+    const chosen = keys => Object.fromEntries(Object.entries(keys).map(([name, key]) => [name, fill(this.data.choices[name][key], values)]));
+    const missing = side => values[`infinite_${side}`] ? "infinite" : values[`nonfinite_${side}`] ? "some" : "none";
+    Object.assign(values, chosen({missing_A: missing("before"), missing_B: missing("after")}));
+    return chosen(keys);
   }
 
   cellValues(before, after) {
