@@ -78,3 +78,12 @@ def test_what_is_not_installed_is_an_error_with_the_line_that_installs_it():
     ):
         door.installed("no_such", "no_such.one", "no_such.other")
     assert door.installed("no_such", "no_such", "shlex") is shlex
+
+
+def test_a_trainer_that_misses_a_package_itself_is_not_called_missing(tmp_path, monkeypatch):
+    (tmp_path / "half_installed.py").write_text("import quite_missing")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(
+        confshift.ConfshiftError, match="half_installed can't be imported: No module named 'quite_missing'"
+    ):
+        door.installed("half_installed")

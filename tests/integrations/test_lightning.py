@@ -79,9 +79,15 @@ def test_no_pass_is_added(task, make_network, fit, run, count_calls):
     assert calls[0].number == 2 * 7
 
 
-def test_logits_that_are_not_seen_are_an_error_that_names_three_ways(fit, run):
+def test_logits_that_are_not_seen_are_an_error_that_names_three_ways_before_training(fit, run):
+    calls = []
+
+    def watch(network):
+        network.register_forward_hook(lambda module, *_: calls.append(module.training))
+
     with pytest.raises(confshift.ConfshiftError, match=r"'logits': logits.*self\(x\).*module="):
-        fit(ConfshiftCallback(run), way="part")
+        fit(ConfshiftCallback(run), way="part", watch=watch)
+    assert calls == [False]
     assert not run.exists()
 
 

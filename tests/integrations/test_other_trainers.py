@@ -26,6 +26,9 @@ class TestIgnite:
         optimizer = torch.optim.SGD(network.parameters(), 0.1)
         trainer = engine.create_supervised_trainer(network, optimizer, nn.CrossEntropyLoss())
         evaluator = engine.create_supervised_evaluator(network)
+        evaluator.add_event_handler(
+            engine.Events.COMPLETED, lambda ended: ended.state.metrics.update(own=1.0, text="b")
+        )
         calls = count_calls(network)
         notes = {"metadata": lambda: {"lr": optimizer.param_groups[0]["lr"]}, "report": page}
         ConfshiftHandler(run, trainer=trainer, **notes).attach(evaluator)
@@ -37,6 +40,7 @@ class TestIgnite:
         assert (saved.epochs, calls.number) == ((0, 1, 2), 4 * 7)
         task.assert_true(saved[2], network)
         assert saved[2].metadata == {"lr": 0.1}
+        assert dict(saved[2].provenance.logged) == {"own": 1.0}
         assert evaluator.state.metrics["confshift/loss"] == saved[2].loss
         assert page.exists()
         with pytest.raises(confshift.ConfshiftError, match=r"from epoch 1 on, .* begins with epoch 1"):

@@ -205,13 +205,15 @@ def installed(extra: str, *modules: str) -> Any:
     Raises
     ------
     ConfshiftError
-        With the line that installs it.
+        With the line that installs it, or with what it misses itself.
     """
     for module in modules or (extra,):
         try:
             return importlib.import_module(module)
         except ImportError as error:
             cause = error
+            if error.name not in (module, module.split(".")[0]):
+                raise ConfshiftError(f"{module} can't be imported: {error}") from error
     raise ConfshiftError(f"{extra} is not installed: pip install 'confshift[{extra}]'") from cause
 
 

@@ -82,7 +82,11 @@ class ConfshiftHandler:
         if self._collector is None:
             return
         notes = self._metadata() if callable(self._metadata) else self._metadata
-        logged = {name: value for name, value in evaluator.state.metrics.items() if isinstance(value, float)}
+        logged = {
+            name: value
+            for name, value in evaluator.state.metrics.items()
+            if isinstance(value, float) and not name.startswith("confshift/")  # of the epoch before
+        }
         checkpoint = self._collector.save(metadata=notes, logged=logged)
         self._door.note(checkpoint)
         evaluator.state.metrics |= metrics_of(checkpoint)

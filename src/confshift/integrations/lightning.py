@@ -97,15 +97,16 @@ class ConfshiftCallback(installed("lightning", *_PACKAGES).Callback):  # type: i
     def on_validation_batch_end(
         self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
-        """Take the logits of a batch."""
-        if not self._is_wanted(trainer):
+        """Take the logits of a batch; in the sanity check, see that there are any."""
+        if not self._validate and trainer.state.fn != "fit":
             return
         returned = outputs if isinstance(outputs, Mapping) else {}
         targets = returned.get("targets")
         targets = targets_of(batch) if targets is None else targets
         logits = returned.get("logits")
         logits = self._returned(len(targets)) if logits is None else logits
-        self._door(dataloader_idx).add(logits, targets)
+        if self._is_wanted(trainer):
+            self._door(dataloader_idx).add(logits, targets)
         self._outputs.clear()
 
     def _is_wanted(self, trainer: Any) -> bool:
