@@ -69,6 +69,34 @@ def plain(**parts):
 
 
 # ------------------------------------------------------------------------------ what is printed is the API's
+@pytest.mark.parametrize("command", ["history", "compare", "diagnose"])
+def test_class_weights_are_an_option_of_every_command_that_shows_losses(rising, command):
+    names = Run(rising)[0].class_names
+    given = ",".join(f"{name}={at + 1}" for at, name in enumerate(names))
+    ends = (0, 2) if command == "compare" else ()
+    said = call(command, rising, *ends, "--class-weight", given).output
+    assert "Losses are weighted by class" in said
+    assert said == call(command, rising, *ends, "--class-weight", given.replace("=", " =")).output
+    assert "weighted" not in call(command, rising, *ends, "--class-weight", "none").output
+    if command != "diagnose":
+        result = json.loads(call(command, rising, *ends, "--class-weight", "balanced", "--json").output)
+        assert set(result["class_weights"]) == set(names)
+        assert result["label_smoothing"] == 0
+
+
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        (("--class-weight", "cat=much"), "'cat=much' is not a class and its weight"),
+        (("--class-weight", "even"), "class_weight='even'"),
+        (("--label-smoothing", "some"), "'some' is not a number from 0 to 1"),
+        (("--label-smoothing", "2"), "label_smoothing=2.0 is not a number from 0 to 1"),
+    ],
+)
+def test_an_objective_that_cannot_be_used_is_refused(rising, option, words):
+    assert words in call("history", rising, *option, code=2).output
+
+
 def test_compare_prints_the_comparison(rising):
     run = Run(rising)
     assert call("compare", rising, 1, 7).stdout == comparison_text(confshift.compare(run[1], run[7])) + "\n"
@@ -97,8 +125,8 @@ def test_history_prints_every_checkpoint(rising):
 def test_history_as_json_holds_the_unrounded_tables(rising):
     found = json.loads(call("history", rising, "--json").stdout)
     history = confshift.summarize(Run(rising))
-    expected = plain(run=str(rising), checkpoints=history.table, best=history.best, rise=history.rise)
-    assert found == expected
+    tables = {"checkpoints": history.table, "best": history.best, "rise": history.rise}
+    assert found == plain(run=str(rising), class_weights=None, label_smoothing=0, **tables)
     assert [row["epoch"] for row in found["checkpoints"]] == [*range(8), 7]
     assert {row["criterion"] for row in found["best"]} == {"loss", "refinement_loss", "accuracy"}
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy.special import log_softmax
 
 import confshift
 from confshift.analysis.history import summarize
@@ -155,8 +156,31 @@ def test_each_way_that_is_tried_has_a_remedy():
         replace(one, provenance=replace(one.provenance, logged={"loss": 7.0}, duplicate_samples=2))
         for one in plain
     ]
-    causes = set(logged_loss(summarize(checkpoints)).evidence["cause"])
+    causes = set(logged_loss(summarize(checkpoints, class_weight=[1, 2, 2])).evidence["cause"])
     assert causes == set(_STEPS)
+
+
+def test_a_loss_that_is_logged_with_its_class_weights_is_the_one_that_is_accounted_for():
+    weights, rng = [1.0, 2.0, 5.0], np.random.default_rng(0)
+    targets = np.arange(90) % 3
+    run = []
+    for epoch in range(3):
+        logits = rng.normal(size=(90, 3))
+        losses = -log_softmax(logits, axis=1)[np.arange(90), targets]
+        logged = {"loss": np.average(losses, weights=np.array(weights)[targets])}
+        one = Checkpoint.from_predictions(
+            Predictions(logits, targets), epoch=epoch, metadata={"class_weights": weights}
+        )
+        run.append(replace(one, provenance=Provenance(logged=logged)))
+    finding = logged_loss(summarize(run))
+    assert finding.verdict == "yes"
+    assert "weighted by class" in finding.details
+    fitting = logged_loss(summarize(run, class_weight=None)).evidence.iloc[0]
+    assert fitting["cause"] == "class weights"
+    other = logged_loss(summarize(run, class_weight=[5, 2, 1])).evidence.iloc[0]
+    assert other["detail"] == 'metadata["class_weights"]'
+    plain = [replace(one, provenance=Provenance(logged={"loss": one.loss})) for one in run]
+    assert logged_loss(summarize(plain)).evidence.iloc[0]["cause"] == "a plain cross-entropy"
 
 
 @pytest.mark.parametrize(("agreeing", "named"), [(3, True), (1, False)])

@@ -13,6 +13,7 @@ from PIL import Image
 from visiting import CATCH_DOWNLOAD, Visit, messages, requests
 
 from confshift.analysis.comparison import compare
+from confshift.analysis.history import summarize
 from confshift.checkpoint import Checkpoint
 from confshift.predictions import Predictions
 from confshift.reporting.binning import odds_ticks
@@ -130,6 +131,39 @@ def test_the_script_makes_the_tables_that_python_makes_for_pictures(visit, histo
                     assert shown == expected, (name, column)
                 else:
                     assert shown == pytest.approx(expected, rel=1e-3, abs=2e-6), (name, column)
+
+
+def test_the_script_weighs_samples_by_their_class_as_python_does(browser, tmp_path, make_run):
+    run = make_run(checkpoints=4)
+    logits = [one.predictions.logits.copy() for one in run]
+    logits[2][:9] = np.nan  # so that the script adds up the classes itself
+    run = [
+        Checkpoint.from_predictions(Predictions(part, run[0].predictions.targets), epoch=at)
+        for at, part in enumerate(logits)
+    ]
+    history = summarize(run, class_weight=[0, 1, 2, 5])
+    page = report(run, tmp_path / "weighted.html", class_weight=[0, 1, 2, 5])
+    visit = Visit(browser, page.path)
+    visit.open()
+    visit.choose(0, 2)
+    comparison, rows = history.compare(run[0], run[2]), epoch_table(history)
+    classes = shown_classes(comparison.classes)
+    sides = {"before": rows.iloc[0], "after": rows.iloc[2]}
+    expected = pair_values(comparison, classes, ("epoch 0", "epoch 2"), **sides)
+    values = visit.values()
+    for name in (
+        *("loss_before", "loss_after", "loss_low", "loss_high", "refinement_change", "hedging", "error_rate"),
+        *("mistake_cost", "cost_before", "accuracy_change", "stayed_wrong", "up", "down", "up_samples"),
+        *("top_contribution", "shown_contribution", "cancelling", "top_1", "top_10", "fell_before"),
+    ):
+        assert values[name] == pytest.approx(expected[name], rel=2e-3, abs=1e-5), name
+    change = comparison.change.loc["loss", "change"]
+    parts = visit.run("return window.confshift.rows('class_cells').map(row => row.contribution)")
+    assert sum(parts) == pytest.approx(change, rel=1e-3)
+    curve = visit.run("return window.confshift.rows('concentration')")
+    assert curve[-1]["cumulative"] == pytest.approx(change, rel=1e-3)
+    movers = visit.run("return window.confshift.rows('movers').map(row => row.sample)")
+    assert movers == [str(one) for one in comparison.samples.nlargest(12, "change").index]
 
 
 def test_the_history_of_an_epoch_adds_up_to_the_change_of_the_loss(visit):

@@ -60,5 +60,8 @@ def best_position(panel: Panel, criterion: str, *, end: int | None = None) -> in
     shared = usable[places].all(axis=0)
     # A checkpoint must not win by the samples that it leaves out.
     members = shared if shared.any() else usable[places]
-    sums = np.where(members, values[places], 0.0).sum(axis=1)
+    sums = np.where(members, values[places], 0.0)
+    if panel.weights is not None and criterion != "accuracy":
+        sums = sums * panel.weights / (members * panel.weights).sum(axis=-1, keepdims=True)
+    sums = sums.sum(axis=1)
     return int(places[np.argmax(sums) if CRITERIA[criterion] else np.argmin(sums)])

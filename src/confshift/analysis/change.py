@@ -15,6 +15,8 @@ from confshift.checkpoint import Checkpoint
 
 #: The quantities that are over the samples with an answer on both sides.
 _OVER_ANSWERED = {"error_rate", "accuracy", "confidence", "confidence_gap"}
+#: These and the temperature, which is fitted to the plain loss, are never weighted.
+_PLAIN = {*_OVER_ANSWERED, "temperature"}
 
 
 def change_of(
@@ -45,10 +47,7 @@ def change_of(
         "scale_loss": (panel.scale, "nats"),
         "balance_loss": (panel.balance, "nats"),
     }
-    rows = {
-        name: _change_row(answered if name in _OVER_ANSWERED else panel, *quantities[name])
-        for name in quantities
-    }
+    rows = {name: _change_row(_counting(panel, answered, name), *quantities[name]) for name in quantities}
     low, high = accuracy_interval(answered.correct, answered.codes)
     if np.array_equal(*answered.correct) and panel.same_losses(0, 1):  # no answer can ever switch
         low = high = 0.0
@@ -76,10 +75,16 @@ def _temperature_terms(sides: tuple[Checkpoint, Checkpoint], panel: Panel) -> ND
     return np.stack(terms)
 
 
+def _counting(panel: Panel, answered: Panel, name: str) -> Panel:
+    """Return the panel whose means are those of a quantity: plain where it is never weighted."""
+    members = answered if name in _OVER_ANSWERED else panel
+    return members.plain if name in _PLAIN else members
+
+
 def _change_row(panel: Panel, values: NDArray[Any], unit: str) -> dict[str, Any]:
     differences = values[1] - values[0]
-    interval: Interval = paired_interval(differences, codes=panel.codes)
-    before, after = values.mean(axis=1)
+    interval: Interval = paired_interval(panel.terms(differences))
+    before, after = panel.mean(values)
     return {
         "before": float(before),
         "after": float(after),
@@ -111,7 +116,7 @@ def _gap_bounds(confidence: dict[str, Any], accuracy: dict[str, Any]) -> dict[st
 def _mistake_cost_terms(panel: Panel) -> NDArray[np.float64]:
     """Return C + (m - C wrong) / e: numbers whose mean is C and whose spread is that of its estimate."""
     wrong = (~panel.correct).astype(np.float64)
-    rate = wrong.mean(axis=1, keepdims=True)
+    rate = panel.mean(wrong)[:, None]
     with np.errstate(divide="ignore", invalid="ignore"):
-        cost = panel.mistake.mean(axis=1, keepdims=True) / rate
+        cost = panel.mean(panel.mistake)[:, None] / rate
         return np.asarray(cost + (panel.mistake - cost * wrong) / rate)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -16,6 +16,7 @@ from confshift.analysis.causes.class_bias import ClassBias, class_bias_test
 from confshift.analysis.change import change_of
 from confshift.analysis.competitors import Pairs
 from confshift.analysis.grouping import Groups, mean_error, second_half
+from confshift.analysis.objective import ClassWeight, Smoothing, objective_of
 from confshift.analysis.panel import Panel, stack
 from confshift.analysis.significance import Interval, Switches, mcnemar, paired_interval
 from confshift.checkpoint import Checkpoint
@@ -37,7 +38,7 @@ class Comparison:
     ----------
     before, after : Checkpoint
     whole : Panel
-        All samples, both sides, and the groups that they are in.
+        All samples, both sides, the groups that they are in and what their classes weigh.
 
     Notes
     -----
@@ -46,6 +47,11 @@ class Comparison:
     over the samples with an answer on both sides: `answered`, which also includes wrong answers with an
     infinite loss, whose true class has a probability of 0. So the error rate of the account, whose parts add
     up to the change of the loss, may differ from that of `change`.
+
+    Where classes have weights, losses, what a mistake costs, and every table that adds up to the change of
+    the loss are weighted as in `torch.nn.CrossEntropyLoss(weight=)`, divided by the sum of the weights; so is
+    the error rate of the account. Accuracy, error rate and confidence in `change`, reliability and confusion
+    are not, nor are numbers of samples. Temperature and biases are fitted to the plain loss.
     """
 
     before: Checkpoint
@@ -105,9 +111,14 @@ class Comparison:
         """
         return change_of(self.before, self.after, self.panel, self.answered)
 
+    @property
+    def added(self) -> NDArray[np.float64]:
+        """What each sample in `panel` adds to N times the change of the mean loss: its own one, weighted."""
+        return self.panel.share(self.panel.changes(_BEFORE, _AFTER))
+
     def interval(self, differences: NDArray[np.float64]) -> Interval:
         """Return the 95 % interval of a mean over the samples in `panel`; by groups where given."""
-        return paired_interval(differences, codes=self.panel.codes)
+        return paired_interval(self.panel.terms(differences))
 
     def beyond_share(self, part: NDArray[np.float64], share: float) -> Interval:
         """Return the 95 % interval of a part of the change of the loss minus so large a share of the change.
@@ -168,6 +179,7 @@ class Comparison:
             self.panel.targets,
             class_labels=self.panel.class_labels,
             second_half=self.second_half,
+            weights=self.panel.weights,
         )
 
     @cached_property
@@ -184,10 +196,9 @@ class Comparison:
         """
         kappa, scale = self._scale_parts
         codes = decomposition.cell_codes(self.panel, _BEFORE, _AFTER) // len(decomposition.DIRECTIONS)
-        change = self.panel.loss[_AFTER] - self.panel.loss[_BEFORE]
         total, count = len(codes), len(decomposition.TRANSITIONS)
-        contribution = np.bincount(codes, change, count) / total
-        part = np.bincount(codes, scale, count) / total
+        contribution = np.bincount(codes, self.added, count) / total
+        part = np.bincount(codes, self.panel.share(scale), count) / total
         return pd.DataFrame(
             {
                 "samples": np.bincount(codes, minlength=count),
@@ -304,20 +315,25 @@ class Comparison:
         Indexed by side (before, after); columns epoch, gain (the balance loss, in nats), gain_se.
         """
         gains = self.panel.balance
-        se = [mean_error(of_side, self.panel.codes) for of_side in gains]
+        se = [mean_error(self.panel.terms(of_side)) for of_side in gains]
         return pd.DataFrame(
-            {"epoch": [self.before.epoch, self.after.epoch], "gain": gains.mean(axis=1), "gain_se": se},
+            {"epoch": [self.before.epoch, self.after.epoch], "gain": self.panel.mean(gains), "gain_se": se},
             index=pd.Index(SIDES, name="side"),
         )
 
     @cached_property
     def concentration(self) -> pd.DataFrame:
         """How few samples carry the rise; see `decomposition.concentration_of`."""
-        return decomposition.concentration_of(self.panel.loss[_AFTER] - self.panel.loss[_BEFORE])
+        return decomposition.concentration_of(self.added)
 
 
 def compare(
-    before: Checkpoint | Predictions, after: Checkpoint | Predictions, *, groups: Groups | None = None
+    before: Checkpoint | Predictions,
+    after: Checkpoint | Predictions,
+    *,
+    groups: Groups | None = None,
+    class_weight: ClassWeight = "stored",
+    label_smoothing: Smoothing = "stored",
 ) -> Comparison:
     """Give the exact account of a change of the mean loss between two sets of predictions.
 
@@ -329,6 +345,8 @@ def compare(
     groups : sequence of length N or mapping from sample id, optional
         Samples with the same label (patient, document) err together: the intervals of `change` and the test
         of `switches` then allow for it. A sequence is in the order of ascending sample id.
+    class_weight, label_smoothing
+        As in `summarize`.
 
     Returns
     -------
@@ -338,7 +356,7 @@ def compare(
     ------
     ConfshiftError
         Where the samples or the class names differ (saying which and how many), no sample can be scored
-        on both sides, or `groups` can't be used.
+        on both sides, or `groups`, `class_weight` or `label_smoothing` can't be used.
 
     Examples
     --------
@@ -351,7 +369,20 @@ def compare(
     {'hedging': -0.218, 'error_rate': 0.0, 'mistake_cost': 0.667}
     """
     sides = [_as_checkpoint(side) for side in (before, after)]
-    comparison = Comparison(sides[0], sides[1], stack(sides, groups=groups))
+    whole = stack(sides, groups=groups)
+    objective = objective_of(sides, whole.class_names, whole.targets, class_weight, label_smoothing)
+    return comparison_of(sides[0], sides[1], replace(whole, objective=objective))
+
+
+def comparison_of(before: Checkpoint, after: Checkpoint, whole: Panel) -> Comparison:
+    """Compare two checkpoints, as a panel of both counts their samples.
+
+    Raises
+    ------
+    ConfshiftError
+        Where no sample can be scored on both sides.
+    """
+    comparison = Comparison(before, after, whole)
     if not len(comparison.panel.targets):
         raise ConfshiftError(
             "before, after: no sample has a finite loss on both sides; look for NaN in the model's outputs, "

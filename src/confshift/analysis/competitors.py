@@ -92,8 +92,9 @@ def competitors_of(
     *,
     class_labels: pd.Index[str],
     second_half: NDArray[np.bool_],
+    weights: NDArray[np.float64] | None = None,
 ) -> tuple[pd.DataFrame, Pairs]:
-    """Sum the competitors' shares over the samples of each true class.
+    """Sum the competitors' shares over the samples of each true class, whose weights are alike.
 
     Returns
     -------
@@ -121,6 +122,7 @@ def competitors_of(
             shares = competitor_contributions(before[part], after[part], targets[part])
             of_second = second_half[part]
             halves += [shares[~of_second].sum(axis=0), shares[of_second].sum(axis=0)]
+        halves *= 1.0 if weights is None else weights[rows[0]]
         sums = halves.sum(axis=0) / samples
         for at, contributions in enumerate([sums, *halves]):
             competitor = int(contributions.argmax())

@@ -12,7 +12,6 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from confshift.analysis.grouping import Codes
 from confshift.analysis.panel import Panel
 
 #: By whether a sample was right before and is right after. Order: 2 * wrong before + wrong after.
@@ -25,7 +24,8 @@ CELLS = pd.MultiIndex.from_product([TRANSITIONS, DIRECTIONS], names=["transition
 def account_of(panel: Panel, before: int, after: int) -> pd.DataFrame:
     """Split the change into hedging, the number of mistakes, and the cost of a mistake.
 
-    L = H + e C, with H the mean hedge, e the error rate and C the mean mistake of the wrong samples;
+    L = H + e C, with H the mean hedge, e the error rate and C the mean mistake of the wrong samples, each
+    weighted as the loss is;
     the product's change is shared symmetrically between its factors.
 
     Parameters
@@ -47,9 +47,9 @@ def account_of(panel: Panel, before: int, after: int) -> pd.DataFrame:
     no sample is wrong on one side, C is undefined there, and the other side's is used for both: the whole
     product's change then counts as a change of the rate.
     """
-    hedge = panel.hedge[[before, after]].mean(axis=1)
-    rate = 1 - panel.correct[[before, after]].mean(axis=1)
-    mistake = panel.mistake[[before, after]].mean(axis=1)
+    sides = [before, after]
+    hedge, mistake = panel.mean(panel.hedge[sides]), panel.mean(panel.mistake[sides])
+    rate = 1 - panel.mean(panel.correct[sides])
     cost, contribution = kitagawa(hedge, rate, mistake)
     return pd.DataFrame(
         {
@@ -118,7 +118,7 @@ def cell_columns(panel: Panel, before: int, after: int) -> dict[str, NDArray[Any
     change = panel.loss[after] - panel.loss[before]
 
     def mean(values: NDArray[Any]) -> NDArray[np.float64]:
-        return np.bincount(codes, values, len(CELLS)) / max(samples, 1)
+        return np.bincount(codes, panel.share(values), len(CELLS)) / max(samples, 1)
 
     def count(members: NDArray[np.bool_]) -> NDArray[np.int64]:
         return np.bincount(codes, members, len(CELLS)).astype(np.int64)
@@ -129,7 +129,7 @@ def cell_columns(panel: Panel, before: int, after: int) -> dict[str, NDArray[Any
     return {
         "samples": np.bincount(codes, minlength=len(CELLS)),
         "contribution": contribution,
-        "contribution_se": _contribution_errors(codes, change, panel.codes),
+        "contribution_se": _contribution_errors(panel, codes, panel.share(change)),
         "hedge": mean(panel.hedge[after] - panel.hedge[before]),
         "mistake": mean(panel.mistake[after] - panel.mistake[before]),
         "calibration": mean(panel.calibration[after] - panel.calibration[before]),
@@ -143,16 +143,20 @@ def cell_columns(panel: Panel, before: int, after: int) -> dict[str, NDArray[Any
 
 
 def _contribution_errors(
-    cells: NDArray[np.intp], change: NDArray[np.float64], groups: Codes | None
+    panel: Panel, cells: NDArray[np.intp], change: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """Return the standard error of each cell's sum / N, over groups where given."""
-    samples, number = len(cells), len(CELLS)
+    """Return the standard error of each cell's sum of shares / N, over groups where given."""
+    samples, number, groups, weights = len(cells), len(CELLS), panel.codes, panel.weights
     if groups is None:
-        sums, squares = (np.bincount(cells, values, number) for values in (change, change * change))
-        terms, spread = samples, np.maximum(squares / max(samples, 1) - (sums / max(samples, 1)) ** 2, 0)
+        total, beside = max(samples, 1), change if weights is None else weights * change
+        heavy = 1.0 if weights is None else float((weights**2).mean())
+        mean, square, product = (
+            np.bincount(cells, values, number) / total for values in (change, change * change, beside)
+        )
+        terms, spread = samples, np.maximum(square - mean * (2 * product - heavy * mean), 0)
     else:
         groups = np.unique(groups, return_inverse=True)[1]
-        sizes = np.bincount(groups)
+        sizes = np.bincount(groups, weights)
         terms = len(sizes)
         totals = np.bincount(groups * number + cells, change, terms * number).reshape(terms, number)
         away = (totals - np.outer(sizes, totals.sum(axis=0) / samples)) * terms / samples
@@ -171,7 +175,9 @@ def pairwise_cells(panel: Panel) -> Iterator[tuple[int, int, NDArray[np.float64]
             usable = panel.finite[before] & panel.finite[after]
             change = panel.changes(before, after)
             codes = _codes(panel, before, after, change)[usable]
-            sums = np.bincount(codes, change[usable], len(CELLS)) / max(len(codes), 1)
+            shares = change if panel.weights is None else panel.share(change)
+            total = len(codes) if panel.weights is None else panel.weights[usable].sum()
+            sums = np.bincount(codes, shares[usable], len(CELLS)) / (total or 1)
             yield before, after, sums, np.bincount(codes, minlength=len(CELLS))
 
 
@@ -188,7 +194,8 @@ def classes_of(panel: Panel, answered: Panel, before: int, after: int) -> pd.Dat
     Returns
     -------
     DataFrame
-        Indexed by class: class_name, samples (with a finite loss), answered_samples; accuracy, loss,
+        Indexed by class: class_name, samples (with a finite loss), answered_samples, weight (of its samples
+        in the mean loss, a fraction); accuracy, loss,
         confidence, confidence_gap (mean confidence minus accuracy) before and after, all but the loss over
         the answered samples; contribution in nats (the classes add up to the change), its parts scale,
         balance and refinement, and its 12 cells as `<transition>_<direction>`. NaN where a class has no
@@ -209,6 +216,7 @@ def classes_of(panel: Panel, answered: Panel, before: int, after: int) -> pd.Dat
         "class_name": panel.class_labels,
         "samples": count(panel),
         "answered_samples": count(answered),
+        "weight": np.bincount(targets, panel.share(np.ones(total)), classes) / total,
     }
     for side, at in (("before", before), ("after", after)):
         columns[f"accuracy_{side}"] = mean(answered, answered.correct[at])
@@ -216,10 +224,11 @@ def classes_of(panel: Panel, answered: Panel, before: int, after: int) -> pd.Dat
         columns[f"confidence_{side}"] = mean(answered, answered.confidence[at])
         columns[f"confidence_gap_{side}"] = mean(answered, answered.confidence[at] - answered.correct[at])
     change = panel.loss[after] - panel.loss[before]
+    change = panel.share(change)
     columns["contribution"] = np.bincount(targets, change, classes) / total
     for part in ("scale", "balance", "refinement"):
         values = getattr(panel, part)
-        columns[part] = np.bincount(targets, values[after] - values[before], classes) / total
+        columns[part] = np.bincount(targets, panel.share(values[after] - values[before]), classes) / total
     codes = cell_codes(panel, before, after)
     table = np.bincount(targets * len(CELLS) + codes, change, classes * len(CELLS)).reshape(classes, -1)
     for position, (transition, direction) in enumerate(CELLS):
@@ -233,7 +242,7 @@ def concentration_of(changes: NDArray[np.float64]) -> pd.DataFrame:
     Parameters
     ----------
     changes : ndarray, shape (N,)
-        Each sample's change of loss, in nats.
+        What each sample adds to the change of the mean loss, times N: its own, weighted, in nats.
 
     Returns
     -------

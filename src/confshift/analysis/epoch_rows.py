@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from confshift.analysis import decomposition
 from confshift.analysis.calibration import calibration_errors
-from confshift.analysis.grouping import Codes, mean_error
+from confshift.analysis.grouping import mean_error
 from confshift.analysis.panel import Panel
 
 #: A small table: keys that hold for all its rows, and columns.
@@ -28,40 +28,26 @@ _MEANS = (
 
 def row_of(panel: Panel, position: int) -> dict[str, Any]:
     """Return one checkpoint's row of `History.table`, without its split; errors by groups where given."""
-    codes = panel.codes
-    checkpoint, finite = panel.checkpoints[position], panel.finite[position]
-    answered = panel.answered[position]
-    correct = panel.correct[position][answered].astype(np.float64)
+    one, checkpoint = panel.at([position]), panel.checkpoints[position]
+    answered, finite = one.take(one.answered[0]), one.take(one.finite[0])
+    correct, confidence = answered.correct[0].astype(np.float64), answered.confidence[0]
     # An infinite loss is infinite at any temperature.
-    refinement = np.where(panel.infinite[position], math.inf, panel.refinement[position])
-    confidence = panel.confidence[position][answered]
-    of_answered = {
-        "loss": panel.loss[position][answered],
-        "accuracy": correct,
-        "confidence": confidence,
-        "hedge": panel.hedge[position][answered],
-        "error_rate": 1 - correct,
-        "refinement_loss": refinement[answered],
-    }
-    of_finite = {
-        "finite_loss": panel.loss[position][finite],
-        "calibration_loss": panel.calibration[position][finite],
-        "scale_loss": panel.scale[position][finite],
-        "balance_loss": panel.balance[position][finite],
-    }
-    means: dict[str, tuple[float, float]] = {}
-    for part, members in ((of_answered, answered), (of_finite, finite)):
-        groups = None if codes is None else codes[members]
-        means |= {name: _mean_and_se(values, groups) for name, values in part.items()}
-    row: dict[str, Any] = {"epoch": checkpoint.epoch, **_counts(finite, answered)}
+    refinement = np.where(answered.infinite[0], math.inf, answered.refinement[0])
+    parts: tuple[tuple[Panel, dict[str, NDArray[Any]]], ...] = (
+        (answered, {"loss": answered.loss[0], "hedge": answered.hedge[0], "refinement_loss": refinement}),
+        (answered.plain, {"accuracy": correct, "confidence": confidence, "error_rate": 1 - correct}),
+        (finite, {"finite_loss": finite.loss[0], "calibration_loss": finite.calibration[0]}),
+        (finite, {"scale_loss": finite.scale[0], "balance_loss": finite.balance[0]}),
+    )
+    means = {name: _mean_and_se(of, values) for of, part in parts for name, values in part.items()}
+    row: dict[str, Any] = {"epoch": checkpoint.epoch, **_counts(one.finite[0], one.answered[0])}
     for name in _MEANS:
         row[name], row[f"{name}_se"] = means[name]
-    wrong = panel.mistake[position][answered & ~panel.correct[position]]
-    row["mistake_cost"] = float(wrong.mean()) if len(wrong) else math.nan
+    wrong = answered.take(~answered.correct[0])
+    row["mistake_cost"] = float(wrong.mean(wrong.mistake[0])) if len(wrong.targets) else math.nan
     row["temperature"], row["fit_status"] = checkpoint.temperature, checkpoint.fit_status
     row["joint_temperature"] = checkpoint.joint_temperature
-    groups = None if codes is None else codes[answered]
-    row.update(calibration_errors(confidence, correct, groups)._asdict())
+    row.update(calibration_errors(confidence, correct, answered.codes)._asdict())
     row["units"] = panel.units
     row["tied_samples"] = int(checkpoint.measurement.rows["tied"].sum())
     provenance = checkpoint.provenance
@@ -78,9 +64,9 @@ def _counts(finite: NDArray[np.bool_], answered: NDArray[np.bool_]) -> dict[str,
     }
 
 
-def _mean_and_se(values: NDArray[np.float64], codes: Codes | None) -> tuple[float, float]:
-    mean = float(values.mean()) if len(values) else math.nan
-    return mean, math.nan if math.isinf(mean) else mean_error(values, codes)
+def _mean_and_se(panel: Panel, values: NDArray[np.float64]) -> tuple[float, float]:
+    mean = float(panel.mean(values)) if len(values) else math.nan
+    return mean, math.nan if math.isinf(mean) else mean_error(panel.terms(values))
 
 
 def class_columns(panel: Panel, position: int) -> dict[str, Any]:

@@ -59,11 +59,13 @@ def with_test_row(
     row = table.loc[
         (table["split"] == SPLIT) & (table["epoch"] == epoch), best.columns.drop("calibrated_accuracy")
     ].iloc[0]
-    row = pd.concat([row, pd.Series(_measured(checkpoint, recommendation))])
+    row = pd.concat([row, pd.Series(_measured(checkpoint, recommendation, panel.objective.class_weights))])
     return pd.concat([best, row.to_frame(SPLIT).T]).rename_axis("criterion").infer_objects()
 
 
-def _measured(checkpoint: Checkpoint, recommendation: Recommendation) -> dict[str, float]:
+def _measured(
+    checkpoint: Checkpoint, recommendation: Recommendation, class_weights: NDArray[np.float64] | None
+) -> dict[str, float]:
     recalibrator = Recalibrator(
         recommendation.method,
         recommendation.temperature,
@@ -72,7 +74,7 @@ def _measured(checkpoint: Checkpoint, recommendation: Recommendation) -> dict[st
     )
     scores, loss, accuracy = checkpoint.scores, math.nan, math.nan
     with contextlib.suppress(ConfshiftError):
-        loss, accuracy = recalibrator.mean_loss(*checkpoint.scored_logits)
+        loss, accuracy = recalibrator.mean_loss(*checkpoint.scored_logits, class_weights)
         # An answer that gives the true class no probability is wrong however it is recalibrated.
         finite, answered = int(np.isfinite(scores.loss).sum()), int(scores.answered.sum())
         if finite < answered:

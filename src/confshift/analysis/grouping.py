@@ -94,6 +94,28 @@ def group_terms(differences: NDArray[np.float64], codes: Codes) -> NDArray[np.fl
     return np.asarray(mean + totals * len(totals) / len(differences))
 
 
+def unit_terms(
+    shares: NDArray[np.float64], codes: Codes | None = None, weights: NDArray[np.float64] | None = None
+) -> NDArray[np.float64]:
+    """Return a number for each sample, or group: their mean is that of the shares, their spread its error's.
+
+    Parameters
+    ----------
+    shares : ndarray, shape (N,)
+        What each sample adds to N times a mean.
+    codes : ndarray of int, shape (N,), optional
+        Of groups that err together.
+    weights : ndarray, shape (N,), optional
+        What each sample counts for, 1 on average. A share is then that of a weighted mean, and more or fewer
+        samples of a weight change what it is divided by. Samples without weight or share are no evidence.
+    """
+    if weights is not None and len(shares):
+        counts, mean = (weights > 0) | (shares != 0), shares.mean()
+        shares = mean + counts.mean() * (shares[counts] - weights[counts] * mean)
+        codes = None if codes is None else codes[counts]
+    return shares if codes is None else group_terms(shares, codes)
+
+
 def mean_error(values: NDArray[np.float64], codes: Codes | None = None) -> float:
     """Return the standard error of a mean, over groups where given; NaN for fewer than two of either.
 

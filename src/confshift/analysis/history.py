@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, cached_property
 
 import numpy as np
@@ -18,8 +18,10 @@ from confshift.analysis.causes.baseline import LabelOrder, label_order
 from confshift.analysis.causes.divergence import Divergence, divergence_of
 from confshift.analysis.causes.label_noise import fits_at, judge_labels, label_suspects
 from confshift.analysis.causes.learning_rate import at_the_last_rate, learning_rates, rate_drops
+from confshift.analysis.comparison import Comparison, comparison_of
 from confshift.analysis.epoch_rows import assemble, cells_table, class_columns, row_of
 from confshift.analysis.grouping import Groups, mean_error, where_named
+from confshift.analysis.objective import ClassWeight, Objective, Smoothing, objective_of
 from confshift.analysis.pairs import pairs_of
 from confshift.analysis.panel import Panel, stack
 from confshift.analysis.recommendation import (
@@ -277,7 +279,7 @@ class History:
     @cached_property
     def references(self) -> pd.DataFrame:
         """Loss and accuracy of guesses without a model, on the main split; see `baseline.references`."""
-        return baseline.references(self.main.targets, len(self.main.class_names))
+        return baseline.references(self.main.targets, len(self.main.class_names), self.main.weights)
 
     @cached_property
     def start_test(self) -> pd.DataFrame:
@@ -322,14 +324,27 @@ class History:
 
     def only(self, epochs: set[float]) -> History:
         """Return the history of some epochs, as if the others had not been inspected; judged once."""
-        parts = ((name, panel.at(epochs)) for name, panel in self.panels)
+        parts = (
+            (name, panel.at(np.flatnonzero(np.isin(panel.epochs, list(epochs))).tolist()))
+            for name, panel in self.panels
+        )
         return History(tuple(part for part in parts if part[1].checkpoints), groups=self.groups)
 
     @cached_property
     def until(self) -> Callable[[int], History]:
         """Return the history of the first so many of the main checkpoints, as judged then; made once each."""
-        first, split, looks, groups = self.main.checkpoints, self.split, self.looks, self.groups
-        return cache(lambda number: summarize(first[:number], split=split, looks=looks, groups=groups))
+        name, panel = self.panels[0]
+        return cache(lambda number: replace(self, panels=((name, panel.at(range(number))),)))
+
+    def compare(self, before: Checkpoint, after: Checkpoint) -> Comparison:
+        """Compare two of the main checkpoints, as this history counts their samples."""
+        places = [self.main.checkpoints.index(side) for side in (before, after)]
+        return comparison_of(before, after, self.main.at(places))
+
+    def trained_by(self, objective: Objective) -> History:
+        """Return the history whose losses are those of another objective."""
+        panels = tuple((name, replace(panel, objective=objective)) for name, panel in self.panels)
+        return replace(self, panels=panels)
 
     @cached_property
     def same_rate(self) -> pd.DataFrame:
@@ -366,7 +381,13 @@ class History:
 
 
 def summarize(
-    run: Iterable[Checkpoint], *, split: str = "val", looks: Looks = "once", groups: Groups | None = None
+    run: Iterable[Checkpoint],
+    *,
+    split: str = "val",
+    looks: Looks = "once",
+    groups: Groups | None = None,
+    class_weight: ClassWeight = "stored",
+    label_smoothing: Smoothing = "stored",
 ) -> History:
     """Turn an ordered collection of checkpoints into tables.
 
@@ -383,6 +404,14 @@ def summarize(
     groups : sequence of length N or mapping from sample id, optional
         Samples with the same label (patient, document) err together; then groups are counted. A sequence is
         in the order of ascending sample id.
+    class_weight : "stored", "balanced", mapping, sequence or None
+        What each class weighs in the loss: losses, the verdicts on them, their errors and what adds up to
+        them are weighted, accuracy and calibration figures are not. "stored": `metadata["class_weights"]`
+        where all checkpoints agree on it, else nothing. "balanced": N / (K n_k), as in scikit-learn. Or a
+        weight for each class, by its name or number, or in their order. None: all weigh the same.
+    label_smoothing : "stored" or float
+        That of the loss that is trained; "stored": `metadata["label_smoothing"]` where all checkpoints agree.
+        What it adds is a part of its own beside the cross-entropy.
 
     Returns
     -------
@@ -393,7 +422,8 @@ def summarize(
     ConfshiftError
         Where `run` holds no checkpoints (a path does not: `Run(path)` does), or samples differ within a
         split, two of its checkpoints have one epoch, or `looks` is none of those above; where `split` is
-        "test" and there is another, or the split "test" holds the samples of another one.
+        "test" and there is another, or the split "test" holds the samples of another one; where `groups`,
+        `class_weight` or `label_smoothing` can't be used.
 
     Examples
     --------
@@ -422,7 +452,10 @@ def summarize(
         (name, _stacked(_in_order(by_split[name]), groups, main=name == names[0])) for name in names
     )
     final_number.check_test_split(panels)
-    return History(panels, looks, groups)
+    checkpoints = [checkpoint for _, panel in panels for checkpoint in panel.checkpoints]
+    main = panels[0][1]
+    objective = objective_of(checkpoints, main.class_names, main.targets, class_weight, label_smoothing)
+    return History(panels, looks, groups).trained_by(objective)
 
 
 def _checkpoints_in(run: Iterable[Checkpoint]) -> Iterator[Checkpoint]:

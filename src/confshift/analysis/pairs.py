@@ -9,7 +9,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from confshift.analysis.decomposition import kitagawa
-from confshift.analysis.grouping import Codes, share_of
+from confshift.analysis.grouping import share_of
 from confshift.analysis.panel import Panel
 from confshift.analysis.significance import accuracy_bounds, skewed_bounds
 
@@ -44,7 +44,7 @@ def pairs_of(panel: Panel) -> pd.DataFrame:
     Intervals of the loss as in `significance.paired_interval`: they need the first three moments of each
     sample's change, which are sums of products of two checkpoints' losses. Those of the accuracy by
     `significance.accuracy_bounds`, from the answers that switched. With groups, of every pair that one
-    checkpoint begins at a time.
+    checkpoint begins at a time; so where classes have weights.
     """
     first, second = np.triu_indices(len(panel.checkpoints), 1)
 
@@ -52,7 +52,8 @@ def pairs_of(panel: Panel) -> pd.DataFrame:
         """Return (2, pairs) of (T, T), whose row is the checkpoint and whose column is the other one."""
         return np.stack([values[first, second], values[second, first]])
 
-    over_finite, over_answered = _SharedMeans(panel.finite), _SharedMeans(panel.answered)
+    over_finite = _SharedMeans(panel.finite, panel.weights)
+    over_answered = _SharedMeans(panel.answered)
     loss, scaled, refinement = (
         sides(over_finite.mean(values)) for values in (panel.loss, panel.scaled, panel.refinement)
     )
@@ -72,7 +73,7 @@ def pairs_of(panel: Panel) -> pd.DataFrame:
     for name, values in {**quantities, **parts}.items():
         columns[f"{name}_before"], columns[f"{name}_after"] = values
     share: NDArray[np.float64] | float = 1.0
-    if panel.codes is None:
+    if panel.codes is None and panel.weights is None:
         samples = sides(over_finite.counts)[0]
         for name, values, (before, after) in (
             ("loss", panel.loss, loss),
@@ -81,8 +82,9 @@ def pairs_of(panel: Panel) -> pd.DataFrame:
             bounds = _mean_bounds(values, panel.finite, after - before, samples, first, second)
             columns[f"{name}_low"], columns[f"{name}_high"] = bounds
     else:
-        *bounds_by_groups, share = _by_groups(panel, panel.codes)
-        columns |= dict(zip(_BOUNDS, bounds_by_groups, strict=True))
+        *bounds_by_units, by_groups = _by_units(panel)
+        columns |= dict(zip(_BOUNDS, bounds_by_units, strict=True))
+        share = 1.0 if panel.codes is None else by_groups
     bounds = accuracy_bounds(share * learned, share * forgotten, share * answers)
     columns["accuracy_low"], columns["accuracy_high"] = bounds
     for at in np.flatnonzero(learned + forgotten == 0):
@@ -92,21 +94,24 @@ def pairs_of(panel: Panel) -> pd.DataFrame:
     return pd.DataFrame(columns, index=pd.MultiIndex.from_arrays([first, second], names=["before", "after"]))
 
 
-def _by_groups(panel: Panel, codes: Codes) -> NDArray[np.float64]:
+def _by_units(panel: Panel) -> NDArray[np.float64]:
     """Return the bounds of the changes, by _BOUNDS, and what an answer counts for, shape (5, pairs)."""
+    codes = np.arange(len(panel.targets)) if panel.codes is None else panel.codes
     order = np.argsort(codes, kind="stable")
     starts = np.flatnonzero(np.diff(codes[order], prepend=-1))
     finite, answered = panel.finite[:, order], panel.answered[:, order]
     losses = [np.where(finite, values[:, order], 0.0) for values in (panel.loss, panel.refinement)]
     correct = panel.correct[:, order].astype(np.float64)
-    columns = []
+    weights = np.ones(len(order)) if panel.weights is None else panel.weights[order]
+    ones, columns = np.ones(len(order)), []
     for place in range(len(correct) - 1):
         later = slice(place + 1, None)
         bounds: list[NDArray[np.float64]] = []
         for values in losses:
-            change = _moments(values[later] - values[place], finite[later] & finite[place], starts)
+            members = finite[later] & finite[place] & (weights > 0)
+            change = _moments(values[later] - values[place], members, starts, weights)
             bounds += skewed_bounds(change.mean, change.spread, change.skewness, change.groups)
-        answers = _moments(correct[later] - correct[place], answered[later] & answered[place], starts)
+        answers = _moments(correct[later] - correct[place], answered[later] & answered[place], starts, ones)
         share = share_of(answers.spread**2, answers.variance, answers.groups, answers.samples)
         columns.append([*bounds, share])
     return np.concatenate(columns, axis=1) if columns else np.empty((len(_BOUNDS) + 1, 0))
@@ -118,20 +123,27 @@ class _Moments(NamedTuple):
     samples: NDArray[np.float64]
     groups: NDArray[np.float64]
     mean: NDArray[np.float64]
-    variance: NDArray[np.float64]  # over the samples
-    spread: NDArray[np.float64]  # of `grouping.group_terms`
+    variance: NDArray[np.float64]  # over the samples, where all weigh the same
+    spread: NDArray[np.float64]  # of `grouping.unit_terms`
     skewness: NDArray[np.float64]
 
 
-def _moments(changes: NDArray[np.float64], members: NDArray[np.bool_], starts: NDArray[np.intp]) -> _Moments:
+def _moments(
+    changes: NDArray[np.float64],
+    members: NDArray[np.bool_],
+    starts: NDArray[np.intp],
+    weights: NDArray[np.float64],
+) -> _Moments:
     """Return the moments of the changes of members; samples are sorted by group, which begin at `starts`."""
     sizes = np.add.reduceat(members, starts, axis=1, dtype=np.float64)
     samples, groups = sizes.sum(axis=1), (sizes > 0).sum(axis=1).astype(np.float64)
     with np.errstate(invalid="ignore", divide="ignore"):
-        mean = np.where(members, changes, 0.0).sum(axis=1) / samples
-        centred = np.where(members, changes - mean[:, None], 0.0)
+        shares = np.where(members, weights, 0.0)
+        total = shares.sum(axis=1)
+        mean = (shares * changes).sum(axis=1) / total
+        centred = shares * (changes - mean[:, None])
         variance = (centred**2).sum(axis=1) / (samples - 1)
-        terms = np.add.reduceat(centred, starts, axis=1) * (groups / samples)[:, None]
+        terms = np.add.reduceat(centred, starts, axis=1) * (groups / total)[:, None]
         spread = np.sqrt((terms**2).sum(axis=1) / (groups - 1))
         skewness = np.where(spread > 0, (terms**3).sum(axis=1) / groups / spread**3, 0.0)
     return _Moments(samples, groups, mean, variance, spread, skewness)
@@ -140,19 +152,22 @@ def _moments(changes: NDArray[np.float64], members: NDArray[np.bool_], starts: N
 class _SharedMeans:
     """Means of each checkpoint over the samples that it shares with each other one."""
 
-    def __init__(self, members: NDArray[np.bool_]) -> None:
-        self.members, self.whole = members, bool(members.all())
+    def __init__(self, members: NDArray[np.bool_], weights: NDArray[np.float64] | None = None) -> None:
+        self.members, self.weights, self.whole = members, weights, bool(members.all())
         count = len(members)
         samples = float(members.shape[1])
         self.counts = np.full((count, count), samples) if self.whole else _sums(members, members)
+        self.totals = self.counts if weights is None or self.whole else _sums(weights * members, members)
 
     def mean(self, values: NDArray[Any]) -> NDArray[np.float64]:
         """Return (T, T): of the checkpoint in the row, over what it shares with the one in the column."""
+        if self.weights is not None:
+            values = np.where(self.weights != 0, self.weights * values, 0.0)
         if self.whole:
             return np.broadcast_to(values.mean(axis=1)[:, None], self.counts.shape)
         terms = np.where(self.members, values, 0.0)
         with np.errstate(invalid="ignore", divide="ignore"):
-            means: NDArray[np.float64] = _sums(terms, self.members) / self.counts
+            means: NDArray[np.float64] = _sums(terms, self.members) / self.totals
         return means
 
 

@@ -11,7 +11,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from confshift.analysis.grouping import Codes, Groups, group_codes
+from confshift.analysis.grouping import Codes, Groups, group_codes, unit_terms
+from confshift.analysis.objective import PLAIN, Objective
 from confshift.checkpoint import Checkpoint
 from confshift.errors import ConfshiftError
 from confshift.input_checks import are_numbers
@@ -23,7 +24,8 @@ class Panel:
     """T checkpoints of N samples. Arrays are (T, N), rows in the order of the checkpoints.
 
     `codes` holds the group of each sample, where those of a group err together: every error and every verdict
-    on the panel then counts groups.
+    on the panel then counts groups. `objective` says what each class weighs in a mean of losses: `share`,
+    `mean` and `terms` weigh; an accuracy is a plain mean.
     """
 
     checkpoints: tuple[Checkpoint, ...]
@@ -38,6 +40,7 @@ class Panel:
     scaled: NDArray[np.float64]
     refinement: NDArray[np.float64]
     codes: Codes | None = None  # (N,); also with gaps
+    objective: Objective = PLAIN
 
     @cached_property
     def loss(self) -> NDArray[np.float64]:
@@ -110,18 +113,45 @@ class Panel:
         twice = names.duplicated(keep=False)
         return pd.Index(names.where(~twice, names + " #" + names.index.astype(str)))
 
+    @cached_property
+    def weights(self) -> NDArray[np.float64] | None:
+        """What each sample counts for in a mean of losses, (N,): 1 on average; None where all count alike."""
+        if self.objective.class_weights is None:
+            return None
+        weights = self.objective.class_weights[self.targets]
+        with np.errstate(invalid="ignore"):  # no sample counts: no mean of losses
+            return np.asarray(weights / weights.mean() if len(weights) else weights)
+
+    def share(self, values: NDArray[Any]) -> NDArray[Any]:
+        """Return what each sample adds, of values (..., N): the mean of that is the weighted mean."""
+        if self.weights is None:
+            return values
+        return np.where(self.weights != 0, self.weights * values, 0.0)
+
+    def mean(self, values: NDArray[Any]) -> NDArray[np.float64]:
+        """Return the weighted mean over the samples, of values of shape (..., N)."""
+        return np.asarray(self.share(values).mean(axis=-1))
+
+    def terms(self, values: NDArray[Any]) -> NDArray[np.float64]:
+        """Return `grouping.unit_terms` of values of shape (N,), whose mean is their weighted mean."""
+        return unit_terms(self.share(values), self.codes, self.weights)
+
     @property
     def units(self) -> int:
         """How many samples, or groups of them, an error of the panel is estimated from."""
         return len(self.targets) if self.codes is None else len(np.unique(self.codes))
 
-    def at(self, epochs: set[float]) -> Panel:
-        """Return the panel of the checkpoints of some epochs."""
-        places = np.flatnonzero(np.isin(self.epochs, list(epochs)))
+    @property
+    def plain(self) -> Panel:
+        """The panel whose means are plain ones, whatever is trained."""
+        return replace(self, objective=PLAIN) if self.objective else self
+
+    def at(self, places: Sequence[int]) -> Panel:
+        """Return the panel of the checkpoints at some positions."""
         return replace(
             self,
             checkpoints=tuple(self.checkpoints[place] for place in places),
-            **{name: getattr(self, name)[places] for name in _STACKED},
+            **{name: getattr(self, name)[list(places)] for name in _STACKED},
         )
 
     def take(self, samples: NDArray[np.bool_]) -> Panel:
@@ -138,10 +168,12 @@ class Panel:
 
 
 #: The columns that a panel stacks, by their names in a measurement.
-_STACKED = [field.name for field in fields(Panel)][4:-1]
+_STACKED = [field.name for field in fields(Panel)][4:-2]
 
 
-def stack(checkpoints: Sequence[Checkpoint], *, groups: Groups | None = None) -> Panel:
+def stack(
+    checkpoints: Sequence[Checkpoint], *, groups: Groups | None = None, objective: Objective = PLAIN
+) -> Panel:
     """Stack checkpoints over the same samples, with the groups that these are in; see `group_codes`.
 
     Raises
@@ -164,7 +196,7 @@ def stack(checkpoints: Sequence[Checkpoint], *, groups: Groups | None = None) ->
         name: np.stack([measurement.column(name) for measurement in measurements]) for name in _STACKED
     }
     codes = None if groups is None else group_codes(groups, ids)
-    return Panel(tuple(checkpoints), ids, targets, names, **columns, codes=codes)
+    return Panel(tuple(checkpoints), ids, targets, names, **columns, codes=codes, objective=objective)
 
 
 def shared_names(checkpoints: Sequence[Checkpoint]) -> tuple[str, ...]:

@@ -15,13 +15,17 @@ from numpy.typing import NDArray
 
 from confshift.analysis import linear_maps
 from confshift.analysis.causes.label_noise import LabelNoise, label_noise_of, looks_wrong
+from confshift.analysis.grouping import unit_terms
 from confshift.checkpoint import Checkpoint
 from confshift.errors import ConfshiftError
 from confshift.recalibration import FEW_WRONG, FEWEST_SAMPLES, SAMPLES_A_CLASS, biases_take_part
+from confshift.temperature import curve_at
 
 #: From the simplest to the richest; the last is for labels that look wrong.
 METHODS = ("none", "temperature", "temperature_and_biases", "vector", "matrix", "label_noise_temperature")
 
+#: Those that are fitted to the logits in five folds.
+_RICHER: tuple[Literal["vector", "matrix"], ...] = ("vector", "matrix")
 #: A method is recommended where its gain over each simpler one exceeds so many standard errors.
 _BEYOND_ERROR = 2.0
 #: Numbers in one block of logits.
@@ -50,16 +54,25 @@ class Recalibrator:
             return linear_maps.mapped(logits, weights, np.array(self.biases))
         return np.asarray(np.asarray(logits, np.float64) / self.temperature + np.array(self.biases))
 
-    def mean_loss(self, logits: NDArray[Any], targets: NDArray[np.int64]) -> tuple[float, float]:
-        """Return mean loss and accuracy of samples with a finite loss; NaN where there are none."""
+    def mean_loss(
+        self,
+        logits: NDArray[Any],
+        targets: NDArray[np.int64],
+        class_weights: NDArray[np.float64] | None = None,
+    ) -> tuple[float, float]:
+        """Return mean loss and accuracy of samples with a finite loss; NaN where there are none.
+
+        Where classes have weights the mean loss is the weighted one; the accuracy never is.
+        """
         if not len(targets):
             return math.nan, math.nan
+        weights = np.ones(len(targets)) if class_weights is None else class_weights[targets]
         sums = np.zeros(2)
         for rows in _blocks(logits):
             losses, hits = linear_maps.losses_and_hits(self.apply(logits[rows]), targets[rows])
-            sums += losses.sum(), hits.sum()
-        loss, accuracy = (sums / len(targets)).tolist()
-        return loss, accuracy
+            sums += (weights[rows] * losses).sum(), hits.sum()
+        total = float(weights.sum())
+        return float(sums[0] / total) if total else math.nan, float(sums[1] / len(targets))
 
 
 def _blocks(logits: NDArray[Any]) -> Iterator[slice]:
@@ -78,6 +91,7 @@ class Trial:
     rows: NDArray[np.intp] | EllipsisType = ...  # which of the samples with a finite loss those are
     hits: NDArray[np.bool_] | None = None  # which of `hit_rows` it predicts right; None: as many as before
     hit_rows: NDArray[np.intp] | EllipsisType = ...
+    weights: NDArray[np.float64] | None = None  # what each sample with a finite loss counts for; None: alike
     folds: NDArray[np.float64] | None = None  # the losses of `hit_rows` by five folds, where it was fitted so
     reason: str = ""  # why it was not fitted
 
@@ -135,7 +149,13 @@ class Choice:
         return f"gains {'less than two standard errors' if gain > 0 else 'nothing'} over {rival}"
 
 
-def choose(checkpoint: Checkpoint, *, quick: bool = False, wrong_labels: bool | None = None) -> Choice:
+def choose(
+    checkpoint: Checkpoint,
+    *,
+    quick: bool = False,
+    wrong_labels: bool | None = None,
+    class_weights: NDArray[np.float64] | None = None,
+) -> Choice:
     """Try each recalibration on a checkpoint and choose one.
 
     Parameters
@@ -146,6 +166,8 @@ def choose(checkpoint: Checkpoint, *, quick: bool = False, wrong_labels: bool | 
 
     wrong_labels : bool, optional
         Whether labels look wrong, where the run says; else the checkpoint alone is asked.
+    class_weights : ndarray, shape (K,), optional
+        What the classes weigh in the gains. Every fit is to the plain loss.
 
     Returns
     -------
@@ -156,10 +178,11 @@ def choose(checkpoint: Checkpoint, *, quick: bool = False, wrong_labels: bool | 
         temperature of the label-noise fit: one that takes them for right would doubt a model that is right.
     """
     noise, labels = _label_noise(checkpoint, wrong_labels)
+    weights = _weights(checkpoint, class_weights)
     trials = [
-        *_from_columns(checkpoint),
+        *_from_columns(checkpoint, weights),
         *(_untried(method, "was not tried") for method in METHODS[3:5]),
-        _noisy(noise, labels, checkpoint),
+        _noisy(noise, labels, checkpoint, weights),
     ]
     if not quick:
         trials[2:5] = _cross_fitted(checkpoint, trials[2])
@@ -169,9 +192,17 @@ def choose(checkpoint: Checkpoint, *, quick: bool = False, wrong_labels: bool | 
     return choice
 
 
-def by_gain(checkpoint: Checkpoint) -> Choice:
+def by_gain(checkpoint: Checkpoint, class_weights: NDArray[np.float64] | None = None) -> Choice:
     """Choose between none, temperature, and temperature and biases, taking every label for right."""
-    return _richest(checkpoint, *_from_columns(checkpoint))
+    return _richest(checkpoint, *_from_columns(checkpoint, _weights(checkpoint, class_weights)))
+
+
+def _weights(checkpoint: Checkpoint, class_weights: NDArray[np.float64] | None) -> NDArray[np.float64] | None:
+    """Return what each sample with a finite loss counts for; None where all count alike."""
+    if class_weights is None:
+        return None
+    weights = class_weights[checkpoint.scores.target[np.isfinite(checkpoint.scores.loss)]]
+    return weights if weights.any() else None
 
 
 def _richest(checkpoint: Checkpoint, *trials: Trial) -> Choice:
@@ -221,17 +252,17 @@ def _fitted_loss(trial: Trial, checkpoint: Checkpoint) -> float:
     return math.nan
 
 
-def _from_columns(checkpoint: Checkpoint) -> tuple[Trial, Trial, Trial]:
+def _from_columns(checkpoint: Checkpoint, weights: NDArray[np.float64] | None) -> tuple[Trial, Trial, Trial]:
     """Return the plain logits, one temperature, and temperature and biases: known from what is stored."""
     losses, parts, status = checkpoint.scores.loss, checkpoint.measurement.left_out, checkpoint.fit_status
     finite, classes = np.isfinite(losses), len(checkpoint.class_names)
     losses, scaled, calibrated = losses[finite], parts.scaled[finite], parts.calibrated[finite]
-    none = Trial(_map("none", 1.0, classes), 0.0, 0.0, losses)
+    none = Trial(_map("none", 1.0, classes), 0.0, 0.0, losses, weights=weights)
     if status != "ok":
         temperature, biases = (_untried(method, _WHY_NO_FIT[status]) for method in METHODS[1:3])
         return none, temperature, biases
     scale = _map("temperature", checkpoint.temperature, classes)
-    temperature = Trial(scale, *_mean_and_error(losses - scaled), scaled)
+    temperature = Trial(scale, *_mean_and_error(losses - scaled, weights), scaled, weights=weights)
     if not math.isfinite(checkpoint.joint_temperature):
         reason = (
             "no finite temperature beats the frequencies of the classes"
@@ -242,7 +273,8 @@ def _from_columns(checkpoint: Checkpoint) -> tuple[Trial, Trial, Trial]:
     joint = replace(
         _map("temperature_and_biases", checkpoint.joint_temperature, classes), biases=checkpoint.biases
     )
-    return none, temperature, Trial(joint, *_mean_and_error(losses - calibrated), calibrated)
+    gain = _mean_and_error(losses - calibrated, weights)
+    return none, temperature, Trial(joint, *gain, calibrated, weights=weights)
 
 
 def _cross_fitted(checkpoint: Checkpoint, biases: Trial) -> tuple[Trial, Trial, Trial]:
@@ -256,7 +288,8 @@ def _cross_fitted(checkpoint: Checkpoint, biases: Trial) -> tuple[Trial, Trial, 
     folds = linear_maps.cross_fit(logits, targets, "biases")
     biases = replace(biases, hits=folds.hits, hit_rows=folds.rows, folds=folds.losses)
     plain = checkpoint.scores.loss[np.isfinite(checkpoint.scores.loss)]
-    return biases, _richer("vector", logits, targets, plain), _richer("matrix", logits, targets, plain)
+    vector, matrix = (_richer(kind, logits, targets, plain, biases.weights) for kind in _RICHER)
+    return biases, vector, matrix
 
 
 def _richer(
@@ -264,19 +297,20 @@ def _richer(
     logits: NDArray[Any],
     targets: NDArray[np.int64],
     plain: NDArray[np.float64],
+    weights: NDArray[np.float64] | None,
 ) -> Trial:
     """Return scales or a matrix, compared with the plain losses over five folds."""
     if reason := linear_maps.why_not(kind, *logits.shape):
         return _untried(kind, reason)
     found = linear_maps.cross_fit(logits, targets, kind)
-    beta, weights, biases = found.whole
+    beta, scales, biases = found.whole
     recalibrator = replace(_map(kind, 1 / beta, len(biases)), biases=tuple(biases.tolist()))
     if kind == "vector":
-        recalibrator = replace(recalibrator, scales=tuple(weights.tolist()))
+        recalibrator = replace(recalibrator, scales=tuple(scales.tolist()))
     else:
-        recalibrator = replace(recalibrator, matrix=tuple(map(tuple, weights.tolist())))
-    gain = _mean_and_error(plain[found.rows] - found.losses)
-    return Trial(recalibrator, *gain, found.losses, found.rows, found.hits, found.rows, found.losses)
+        recalibrator = replace(recalibrator, matrix=tuple(map(tuple, scales.tolist())))
+    gain = _mean_and_error(plain[found.rows] - found.losses, None if weights is None else weights[found.rows])
+    return Trial(recalibrator, *gain, found.losses, found.rows, found.hits, found.rows, weights, found.losses)
 
 
 def _without_richer(reason: str) -> tuple[Trial, Trial]:
@@ -293,7 +327,8 @@ def gain_over(simpler: Trial, trial: Trial) -> tuple[float, float]:
     has_folds = trial.folds is not None and simpler.folds is not None
     losses = simpler.folds if has_folds else simpler.losses[trial.rows]
     assert losses is not None
-    return _mean_and_error(losses - trial.losses)
+    weights = None if trial.weights is None else trial.weights[trial.rows]
+    return _mean_and_error(losses - trial.losses, weights)
 
 
 def _label_noise(checkpoint: Checkpoint, wrong: bool | None) -> tuple[LabelNoise | None, str]:
@@ -309,11 +344,16 @@ def _label_noise(checkpoint: Checkpoint, wrong: bool | None) -> tuple[LabelNoise
     return noise, "some labels look wrong: it is for right ones, and on these labels the loss looks higher"
 
 
-def _noisy(noise: LabelNoise | None, labels: str, checkpoint: Checkpoint) -> Trial:
+def _noisy(
+    noise: LabelNoise | None, labels: str, checkpoint: Checkpoint, weights: NDArray[np.float64] | None
+) -> Trial:
     method, classes = METHODS[-1], len(checkpoint.class_names)
     if noise is None:
         return _untried(method, labels)
     gain = noise.temperature_gain, noise.temperature_gain_se
+    if weights is not None:
+        at_1, at_best = (curve_at(*checkpoint.scored_logits, 1 / t).loss for t in (1.0, noise.temperature))
+        gain = _mean_and_error(at_1 - at_best, weights)
     return Trial(_map(method, noise.temperature, classes), *gain)
 
 
@@ -329,10 +369,15 @@ def _untried(method: str, reason: str) -> Trial:
     return Trial(_map(method, math.nan, 0), reason=reason)
 
 
-def _mean_and_error(values: NDArray[np.float64]) -> tuple[float, float]:
+def _mean_and_error(
+    values: NDArray[np.float64], weights: NDArray[np.float64] | None = None
+) -> tuple[float, float]:
     """Return a mean and its standard error, which is infinite for fewer than two values."""
     if not len(values):
         return math.nan, math.inf
+    if weights is not None:
+        weights = weights / weights.mean()
+        values = unit_terms(weights * values, None, weights)
     error = values.std(ddof=1) / math.sqrt(len(values)) if len(values) > 1 else math.inf
     return float(values.mean()), float(error)
 

@@ -75,7 +75,7 @@ def richer_than(recommendation: Recommendation, panel: Panel) -> Richer | None:
     is_cheap = len(checkpoint) * len(checkpoint.class_names) <= _CHEAP
     if recommendation.method == "label_noise_temperature" or not is_cheap:
         return None
-    choice = choose(checkpoint, wrong_labels=False)
+    choice = choose(checkpoint, wrong_labels=False, class_weights=panel.objective.class_weights)
     tried = [trial for trial in choice.trials if trial.method in ("vector", "matrix") and trial.fitted]
     by_method = {trial.method: trial for trial in choice.trials}
     simpler = by_method[recommendation.method]
@@ -119,20 +119,21 @@ def keep(panel: Panel, table: pd.DataFrame, most_accurate: float) -> Kept:
     places = np.flatnonzero((counts == counts.max()) & np.isfinite(means)).tolist()
     if not places:
         return Kept(most_accurate, "the best by accuracy, as no loss is finite", most_accurate)
-    trials = [by_gain(panel.checkpoints[at]).recommended for at in places]
-    members = panel.finite[places].all(axis=0)
+    weights = panel.objective.class_weights
+    trials = [by_gain(panel.checkpoints[at], weights).recommended for at in places]
+    members = np.asarray(panel.finite[places].all(axis=0))
     if not members.any():  # no sample is common to all, so none can be told from the lowest
         best = int(np.argmin([means[at] - trial.gain for at, trial in zip(places, trials, strict=True)]))
         epoch = float(panel.epochs[places[best]])
         return Kept(epoch, _reason(trials[best], trials[best], epoch), epoch)
     expected = np.stack([_losses(panel, *one)[members] for one in zip(places, trials, strict=True)])
-    lowest = int(np.argmin(expected.mean(axis=1)))
+    shared = panel.take(members)
+    lowest = int(np.argmin(shared.mean(expected)))
     differences = expected - expected[lowest]
-    groups = None if panel.codes is None else panel.codes[members]
-    errors = np.array([mean_error(row, groups) for row in differences])
-    behind = differences.mean(axis=1)
+    errors = np.array([mean_error(shared.terms(row)) for row in differences])
+    behind = shared.mean(differences)
     as_good = (behind <= np.minimum(_ERRORS_BEHIND * errors, _NATS_BEHIND)) | (behind <= 0)
-    plain = panel.loss[places][:, members].mean(axis=1)
+    plain = shared.mean(shared.loss[places])
     chosen = int(np.argmin(np.where(as_good, plain, np.inf)))
     epoch, of_lowest = (float(panel.epochs[places[at]]) for at in (chosen, lowest))
     numbers = (plain[chosen], plain[lowest], behind[chosen], errors[chosen])
@@ -168,7 +169,8 @@ def recommend(panel: Panel, table: pd.DataFrame, kept: Kept, *, wrong_labels: bo
         Whether labels look wrong to the run: then the temperature allows for it.
     """
     at = int(np.flatnonzero(panel.epochs == kept.epoch)[0])
-    choice = choose(panel.checkpoints[at], quick=True, wrong_labels=wrong_labels)
+    weights = panel.objective.class_weights
+    choice = choose(panel.checkpoints[at], quick=True, wrong_labels=wrong_labels, class_weights=weights)
     trial = choice.recommended
     caution = f"; {choice.caution}" if choice.caution else ""
     return Recommendation(

@@ -66,10 +66,12 @@ def judge(panel: Panel, *, looks: Looks = "once") -> Judgement:
         "error_rate": ((~panel.correct).astype(np.float64), select(panel, losses=False)),
     }
     for name, (values, selection) in quantities.items():
-        codes = None if panel.codes is None else panel.codes[selection.samples]
+        part = panel.take(selection.samples)
+        weights = None if name == "error_rate" else part.weights
         numbers = values[selection.positions][:, selection.samples]
         drops = lasting_drops([panel.checkpoints[at] for at in selection.positions])
-        series = series_of(numbers, panel.epochs[selection.positions], groups=codes, drops=drops)
+        epochs = panel.epochs[selection.positions]
+        series = series_of(numbers, epochs, groups=part.codes, weights=weights, drops=drops)
         rows[name] = _row(panel, values, series, selection, looks)
         rows[name]["unit"] = "fraction" if name == "error_rate" else "nats"
         candidates[name] = series.candidates
@@ -136,9 +138,9 @@ def _nats_for_errors(row: Mapping[str, Any], panel: Panel) -> float:
     costs = []
     for epoch in (row["best_epoch"], row["last_epoch"]):
         at = int(np.argmax(panel.epochs == epoch))
-        wrong = panel.finite[at] & ~panel.correct[at]
-        if wrong.any():
-            costs.append(float(panel.mistake[at][wrong].mean()))
+        wrong = panel.take(panel.finite[at] & ~panel.correct[at])
+        if len(wrong.targets):
+            costs.append(float(wrong.mean(wrong.mistake[at])))
     return float(np.mean(costs)) if costs else 0.0
 
 
@@ -168,10 +170,8 @@ def balance_share(panel: Panel, row: pd.Series) -> float:
     usable = panel.finite[before] & panel.finite[after]
     part = panel.take(usable)
     changes = part.balance[after] - part.balance[before]
-    error = mean_error(changes, part.codes)
-    if not changes.mean() > 2 * error:
-        return 0.0
-    return float(changes.mean() / row["amount"])
+    change = part.mean(changes)
+    return float(change / row["amount"]) if change > 2 * mean_error(part.terms(changes)) else 0.0
 
 
 def repairs_errors(panel: Panel, row: pd.Series) -> bool:

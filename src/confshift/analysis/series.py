@@ -127,10 +127,11 @@ def series_of(
     epochs: NDArray[np.float64],
     *,
     groups: NDArray[np.intp] | None = None,
+    weights: NDArray[np.float64] | None = None,
     drops: tuple[int, ...] = (),
 ) -> Series:
     """Average each checkpoint, values of shape (T, N), with the joint error of the means."""
-    errors = mean_errors(values, groups=groups)
+    errors = mean_errors(values, groups=groups, weights=weights)
     return Series(epochs, errors, maxima(errors), drops)
 
 

@@ -36,10 +36,10 @@ class Excess(NamedTuple):
 def excess_of(comparison: Comparison, part: Part, share: float) -> Excess:
     """Return by how much a part is more than so large a share of the change; by groups where given."""
     chosen, held_out = (comparison.beyond_share(terms, share) for terms in part)
-    total = float(_change(comparison).mean())
+    total = float(comparison.panel.mean(_change(comparison)))
     if not total:
         return Excess(chosen, held_out, math.nan)
-    error = comparison.beyond_share(part.chosen, float(part.chosen.mean()) / total).se
+    error = comparison.beyond_share(part.chosen, float(comparison.panel.mean(part.chosen)) / total).se
     return Excess(chosen, held_out, error / abs(total))
 
 
@@ -50,7 +50,9 @@ def _change(comparison: Comparison) -> NDArray[np.float64]:
 def part_of_classes(comparison: Comparison, few: int) -> Part:
     """Return the part of the `few` classes that add most to the change."""
     change = _change(comparison)
-    chosen, held_out = largest_classes(change, comparison.panel.targets, comparison.second_half, few)
+    chosen, held_out = largest_classes(
+        comparison.added, comparison.panel.targets, comparison.second_half, few
+    )
     return Part(change * chosen, change * held_out)
 
 
@@ -62,7 +64,7 @@ def largest_classes(
     Parameters
     ----------
     change : ndarray, shape (N,)
-        In nats.
+        What each sample adds, in nats.
     targets : ndarray, shape (N,)
     second_half : ndarray of bool, shape (N,)
         See `grouping.second_half`.
@@ -90,12 +92,16 @@ def part_of_pair(comparison: Comparison) -> Part:
     return Part(whole, np.where(second, first_half, second_half))
 
 
-def handful_of(change: NDArray[np.float64]) -> NDArray[np.float64]:
+def handful_of(
+    change: NDArray[np.float64], weights: NDArray[np.float64] | None = None
+) -> NDArray[np.float64]:
     """Return numbers whose mean is what the 1 % of samples that rose most add, and whose spread is its error.
 
     Parameters
     ----------
     change : ndarray, shape (N,)
+    weights : ndarray, shape (N,), optional
+        What each sample counts for: the mean is then weighted, and so is what a sample adds.
 
     Returns
     -------
@@ -103,8 +109,12 @@ def handful_of(change: NDArray[np.float64]) -> NDArray[np.float64]:
         The influence function of a mean beyond a quantile; at least one sample is beyond it.
     """
     number = max(1, round(len(change) / 100))
-    limit = max(float(np.partition(change, -number)[-number]), 0.0)
-    return np.asarray(np.maximum(change - limit, 0.0) + limit * number / len(change))
+    added = change if weights is None else weights * change
+    limit = max(float(np.partition(added, -number)[-number]), 0.0)
+    beyond = np.maximum(added - limit, 0.0)
+    if weights is not None:
+        beyond = np.divide(beyond, weights, out=np.zeros_like(beyond), where=weights > 0)
+    return np.asarray(beyond + limit * number / len(change))
 
 
 def is_larger(comparison: Comparison, one: str, other: str) -> bool:
@@ -114,7 +124,7 @@ def is_larger(comparison: Comparison, one: str, other: str) -> bool:
 
 
 def account_terms(panel: Panel) -> NDArray[np.float64]:
-    """Return numbers whose means are the contributions of `account_of`, and whose spreads are their errors.
+    """Return numbers whose means, weighted, are the contributions of `account_of`; the spreads their errors'.
 
     Parameters
     ----------
@@ -127,10 +137,10 @@ def account_terms(panel: Panel) -> NDArray[np.float64]:
         Of hedging, error rate and mistake cost.
     """
     wrong = (~panel.correct).astype(np.float64)
-    rate, mistake = wrong.mean(axis=1, keepdims=True), panel.mistake
+    rate, mistake = panel.mean(wrong)[:, None], panel.mistake
     some = rate > 0
     divisor = np.where(some, rate, 1.0)
-    cost = mistake.mean(axis=1, keepdims=True) / divisor
+    cost = panel.mean(mistake)[:, None] / divisor
     influence = np.where(some, (mistake - cost * wrong) / divisor, 0.0)
     sides = max(int(some.sum()), 1)  # the cost of one side counts for both where the other has none
     errors = (cost.sum() * (wrong[1] - wrong[0]) + (rate[1] - rate[0]) * influence.sum(axis=0)) / sides

@@ -57,7 +57,12 @@ class EpochMeans:
         return np.divide(1.0, errors, out=np.zeros_like(errors), where=errors > 0)
 
 
-def mean_errors(values: NDArray[np.float64], *, groups: NDArray[np.intp] | None = None) -> EpochMeans:
+def mean_errors(
+    values: NDArray[np.float64],
+    *,
+    groups: NDArray[np.intp] | None = None,
+    weights: NDArray[np.float64] | None = None,
+) -> EpochMeans:
     """Return the means of each checkpoint with their covariance.
 
     Parameters
@@ -67,11 +72,22 @@ def mean_errors(values: NDArray[np.float64], *, groups: NDArray[np.intp] | None 
     groups : ndarray of int, shape (N,), optional
         Samples of one group (patient, document) err together; codes may have gaps. Groups of one sample give
         the same as no groups.
+    weights : ndarray, shape (N,), optional
+        What each sample counts for, 1 on average.
     """
+    if weights is not None:
+        counts = weights > 0
+        values, weights, groups = (
+            values[:, counts],
+            weights[counts],
+            groups if groups is None else groups[counts],
+        )
+        weights = weights / weights.mean() if len(weights) else weights
     samples = values.shape[1]
-    means = values.sum(axis=1) / max(samples, 1)
+    means = (values if weights is None else weights * values).sum(axis=1) / max(samples, 1)
     sums = values - values[:, :1]  # exactly 0 for copies of one sample
-    sums -= sums.sum(axis=1, keepdims=True) / max(samples, 1)
+    sums -= (sums if weights is None else weights * sums).sum(axis=1, keepdims=True) / max(samples, 1)
+    sums *= 1.0 if weights is None else weights
     if groups is not None:
         codes = np.unique(groups, return_inverse=True)[1]
         sums = np.stack([np.bincount(codes, row) for row in sums])

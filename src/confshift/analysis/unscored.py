@@ -112,8 +112,8 @@ def infinite_end(
         "best_epoch": float(series.epochs[best]),
         "best_value": float(series.errors.means[best]),
         "last_epoch": float(panel.epochs[last]),
-        "finite_best_value": _mean(values[selection.positions[best], shared]),
-        "finite_last_value": _mean(values[last, shared]),
+        "finite_best_value": _mean(panel, values[selection.positions[best]], shared),
+        "finite_last_value": _mean(panel, values[last], shared),
         "finite_samples": int(shared.sum()),
         "fall": float(series.errors.means[0] - series.errors.means[best]),
         "rising": infinite_tail >= TAIL,
@@ -122,5 +122,5 @@ def infinite_end(
     }
 
 
-def _mean(values: NDArray[np.float64]) -> float:
-    return float(values.mean()) if len(values) else math.nan
+def _mean(panel: Panel, values: NDArray[np.float64], members: NDArray[np.bool_]) -> float:
+    return float(panel.take(members).mean(values[members])) if members.any() else math.nan

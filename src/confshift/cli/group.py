@@ -113,6 +113,52 @@ looks_option = click.option(
 )
 
 
+def _read_weights(context: click.Context, parameter: click.Parameter, value: str) -> Any:
+    """Read the name of a rule, or "cat=1,dog=2"; the library refuses what it can't use."""
+    if "=" not in value:
+        return None if value == "none" else value
+    weights: dict[str | int, float] = {}
+    for part in value.split(","):
+        name, _, number = part.rpartition("=")
+        try:
+            weights[name.strip()] = float(number)
+        except ValueError:
+            raise click.BadParameter(f"{part!r} is not a class and its weight, such as cat=2") from None
+    return weights
+
+
+def _read_smoothing(context: click.Context, parameter: click.Parameter, value: str) -> Any:
+    try:
+        return value if value == "stored" else float(value)
+    except ValueError:
+        raise click.BadParameter(f"{value!r} is not a number from 0 to 1") from None
+
+
+def objective_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options --class-weight and --label-smoothing, as its argument `objective`."""
+
+    @wraps(command)
+    def with_objective(*, class_weight: Any, label_smoothing: Any, **others: Any) -> None:
+        objective = {"class_weight": class_weight, "label_smoothing": label_smoothing}
+        command(objective=objective, **others)
+
+    weight = click.option(
+        "--class-weight",
+        default="stored",
+        metavar="stored|balanced|none|CLASS=W,...",
+        callback=_read_weights,
+        help="What each class weighs in the loss. Default: stored, what the checkpoints' metadata name.",
+    )
+    smoothing = click.option(
+        "--label-smoothing",
+        default="stored",
+        metavar="stored|EPS",
+        callback=_read_smoothing,
+        help="Of the loss that is trained. Default: stored.",
+    )
+    return weight(smoothing(with_objective))
+
+
 def pair_options(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command the options --before and --after."""
     after = click.option("--after", type=float, metavar="EPOCH", help="Default: the last one.")

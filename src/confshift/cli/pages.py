@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -14,6 +14,7 @@ from confshift.cli.group import (
     Printing,
     looks_option,
     main,
+    objective_options,
     open_run,
     out_option,
     pair_options,
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 @out_option("Default: <name of the run>.html, of two runs <RUN>-<OTHER>.html")
 @pair_options
 @looks_option
+@objective_options
 @click.option("--open", "show", is_flag=True, help="Open the page in a browser.")
 @click.option(
     "--watch",
@@ -51,6 +53,7 @@ def report(
     before: float | None,
     after: float | None,
     looks: Looks,
+    objective: dict[str, Any],
     show: bool,
     watching: bool,
     printing: Printing,
@@ -63,13 +66,15 @@ def report(
     if watching:
         from confshift.cli.watching import watch
 
-        watch(run, other, out, before=before, after=after, looks=looks, as_json=printing.as_json)
+        options = {"before": before, "after": after, "looks": looks, **objective}
+        watch(run, other, out, as_json=printing.as_json, **options)
         return
     first_run = open_run(run)
     second_run = None if other is None else open_run(other)
     names = [shown_run.name for shown_run in (first_run, second_run) if shown_run is not None]
     path = out or Path(f"{'-'.join(names)}.html")
-    _write_page(first_run, path, printing, other=second_run, before=before, after=after, looks=looks)
+    options = {"before": before, "after": after, "looks": looks, **objective}
+    _write_page(first_run, path, printing, other=second_run, **options)
     if show:
         click.launch(str(path.absolute()))  # absolute: a name that begins with "-" would be an option
 
@@ -80,18 +85,14 @@ def _write_page(
     printing: Printing,
     *,
     other: Run | None = None,
-    before: float | None = None,
-    after: float | None = None,
     thumbnail: Thumbnail | None = None,
-    looks: Looks = "once",
+    **options: Any,
 ) -> None:
-    """Write the page and print what it says first."""
+    """Write the page and print what it says first; `options` are those of `report`."""
     import confshift
     from confshift.reporting.saving import is_stdout
 
-    page = confshift.report(
-        run, path, other=other, before=before, after=after, thumbnail=thumbnail, looks=looks
-    )
+    page = confshift.report(run, path, other=other, thumbnail=thumbnail, **options)
     runs = {"RUN": run} if other is None else {"RUN": run, "OTHER": other}
     aside = is_stdout(path)  # a page on stdout must not be followed by text
     print_summary(page.summary, printing, runs, aside=aside, page=str(path))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -12,6 +12,7 @@ from confshift.cli.group import (
     json_option,
     looks_option,
     main,
+    objective_options,
     open_run,
     out_option,
     pair_options,
@@ -30,15 +31,18 @@ if TYPE_CHECKING:
 @click.argument("before", type=float)
 @click.argument("after", type=float)
 @click.option("--split", default="val", show_default=True)
+@objective_options
 @json_option
-def compare(run: Path, before: float, after: float, split: str, as_json: bool) -> None:
+def compare(
+    run: Path, before: float, after: float, split: str, objective: dict[str, Any], as_json: bool
+) -> None:
     """Print what changed from epoch BEFORE to epoch AFTER, and in which samples."""
     import confshift
-    from confshift.reporting.output import comparison_text, document
+    from confshift.reporting.output import comparison_text, document, objective_document
 
     saved_run = open_run(run)
     sides = [saved_run.checkpoint(epoch, split=split) for epoch in (before, after)]
-    comparison = confshift.compare(*sides)
+    comparison = confshift.compare(*sides, **objective)
     if not as_json:
         answer_text(comparison_text(comparison))
         return
@@ -49,6 +53,7 @@ def compare(run: Path, before: float, after: float, split: str, as_json: bool) -
         "samples_left_out": comparison.samples_left_out,
         "samples_unanswered": comparison.samples_unanswered,
         "infinite_samples": {"before": before_infinite, "after": after_infinite},
+        **objective_document(comparison.whole),
     }
     answer(document(run=str(saved_run.path), split=split, before=before, after=after, **samples, **tables))
 
@@ -56,18 +61,18 @@ def compare(run: Path, before: float, after: float, split: str, as_json: bool) -
 @main.command()
 @run_argument(required=False)
 @looks_option
+@objective_options
 @json_option
-def history(run: Path | None, looks: Looks, as_json: bool) -> None:
+def history(run: Path | None, looks: Looks, objective: dict[str, Any], as_json: bool) -> None:
     """Print one line per checkpoint, and the best one by each criterion."""
     import confshift
-    from confshift.reporting.output import document, history_text
+    from confshift.reporting.output import document, history_text, objective_document
 
     saved_run = open_run(run)
-    result = confshift.summarize(saved_run, looks=looks)
+    result = confshift.summarize(saved_run, looks=looks, **objective)
     if as_json:
-        answer(
-            document(run=str(saved_run.path), checkpoints=result.table, best=result.best, rise=result.rise)
-        )
+        tables = {"checkpoints": result.table, "best": result.best, "rise": result.rise}
+        answer(document(run=str(saved_run.path), **objective_document(result.main), **tables))
     else:
         answer_text(history_text(result))
 
@@ -76,6 +81,7 @@ def history(run: Path | None, looks: Looks, as_json: bool) -> None:
 @run_argument(required=False)
 @pair_options
 @looks_option
+@objective_options
 @click.option(
     "--fail-on",
     multiple=True,
@@ -89,6 +95,7 @@ def diagnose(
     before: float | None,
     after: float | None,
     looks: Looks,
+    objective: dict[str, Any],
     fail_on: tuple[str, ...],
     printing: Printing,
 ) -> None:
@@ -103,7 +110,7 @@ def diagnose(
     from confshift.reporting.summary import summary_of
 
     saved_run = open_run(run)
-    history = confshift.summarize(saved_run, looks=looks)
+    history = confshift.summarize(saved_run, looks=looks, **objective)
     story = tell_run(saved_run, history, before=before, after=after, title=None, thumbnail=None)
     findings = story.findings
     verdicts = {finding.code: finding.verdict for finding in findings}

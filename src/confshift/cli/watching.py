@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
@@ -28,12 +28,11 @@ def watch(
     other: Path | None,
     out: Path | None,
     *,
-    before: float | None,
-    after: float | None,
     looks: Looks,
     as_json: bool,
+    **options: Any,
 ) -> None:
-    """Follow one run; `looks` is "every epoch" unless the user chose another."""
+    """Follow one run; `looks` is "every epoch" unless the user chose another; `options` are for `report`."""
     from confshift import Run
 
     if other is not None or as_json:
@@ -42,15 +41,15 @@ def watch(
     chosen = click.get_current_context().get_parameter_source("looks") is not ParameterSource.DEFAULT
     watched_run = Run(run if run is not None else newest_run_folder())
     path = out or Path(f"{watched_run.name}.html")
-    _follow(watched_run, path, before=before, after=after, looks=looks if chosen else "every epoch")
+    _follow(watched_run, path, looks=looks if chosen else "every epoch", **options)
 
 
-def _follow(run: Run, path: Path, *, before: float | None, after: float | None, looks: Looks) -> None:
+def _follow(run: Run, path: Path, **options: Any) -> None:
     """Write the page of a run whenever its checkpoints change, until the user interrupts."""
     import confshift
 
     def write(reload: float | None) -> Report:
-        return confshift.report(run, path, before=before, after=after, looks=looks, reload=reload)
+        return confshift.report(run, path, reload=reload, **options)
 
     remark(f"watching {run.path}; Ctrl-C ends this")
     written = False

@@ -17,6 +17,7 @@ from confshift.findings.reasons import action_of, reason_of
 from confshift.findings.run_kind import kind_of
 from confshift.findings.steps import Step, steps_of
 from confshift.findings.told import is_judged, wrong_samples
+from confshift.findings.trained import trained_loss
 from confshift.findings.wording import count, epoch, nats, rose_or_fell
 from confshift.recalibration import FEW_WRONG
 
@@ -100,6 +101,7 @@ def _remarks(history: History, comparison: Comparison) -> tuple[str, ...]:
     if any(comparison.infinite_samples):
         remarks.append(_over_finite(comparison))
     remarks += [_never_learned(history), _wrong_labels(history), _few_wrong(history), _start_is_best(history)]
+    remarks.append(trained_loss(comparison))
     return tuple(remark for remark in remarks if remark)
 
 

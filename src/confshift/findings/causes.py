@@ -10,7 +10,7 @@ import math
 import numpy as np
 import pandas as pd
 
-from confshift.analysis.comparison import Comparison, compare
+from confshift.analysis.comparison import Comparison
 from confshift.analysis.history import History
 from confshift.analysis.rise import SMALL
 from confshift.analysis.significance import Switches
@@ -224,7 +224,7 @@ def _since_best(history: History, comparison: Comparison) -> tuple[str, str]:
     if row is None or row["unit"] == "fraction":
         return "", ""
     checkpoints = {checkpoint.epoch: checkpoint for checkpoint in history.main.checkpoints}
-    since = compare(checkpoints[row["best_epoch"]], comparison.after, groups=history.groups)
+    since = history.compare(checkpoints[row["best_epoch"]], comparison.after)
     change, switches = since.change.loc["refinement_loss"], since.switches
     best, last = epoch(row["best_epoch"]), epoch(row["last_epoch"])
     rise = nats(change["change"])

@@ -115,7 +115,8 @@ def dearer_mistakes(
     details = f"The model hedges {hedging}, over all its answers, right or wrong."
     if rate["before"] or rate["after"]:
         details += (
-            f" A mistake costs {_costs(cost)}; {percent(rate['before'])} of the samples are wrong before, "
+            f" A mistake costs {_costs(cost)}; {percent(rate['before'])} of the "
+            f"{'samples are' if comparison.panel.weights is None else 'weight is'} wrong before, "
             f"{percent(rate['after'])} after."
         )
     verdict, step = _dearer(comparison, overfitting=overfitting)

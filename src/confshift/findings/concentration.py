@@ -97,7 +97,8 @@ def few_classes(comparison: Comparison) -> Finding:
         return _FEW_CLASSES.not_applicable(reason, classes, answer="Too few classes to single any out")
     few = max(1, round(len(present) / 5))
     top = present.head(few)
-    size = top["samples"].sum() / present["samples"].sum()
+    size = top["weight"].sum()
+    counted = "samples" if comparison.panel.weights is None else "weight"
     # They must account for more than half, and for more than twice their share of the samples.
     enough = max(0.5, 2 * size)
     excess = excess_of(comparison, part_of_classes(comparison, few), enough)
@@ -107,7 +108,7 @@ def few_classes(comparison: Comparison) -> Finding:
         if excess.chosen.low > 0
         else _UNCERTAIN.format(enough=percent(enough))
     )
-    answer, sentence = _carried_by_classes(top, size, total, verdict, reason)
+    answer, sentence = _carried_by_classes(top, f"{percent(size)} of the {counted}", total, verdict, reason)
     if significant_rise(comparison) != "yes":
         verdict, answer = "cannot tell", "Rise within its error: no class stands out"
         sentence = _WITHIN_ERROR.format(rise=signed(total), parts="what its classes add")
@@ -119,13 +120,13 @@ def few_classes(comparison: Comparison) -> Finding:
         answer=answer,
         details=_largest_classes(top)
         + f" Of {len(present)} classes a fifth is judged ({few}), those that add most: together they carry "
-        "the rise if they add more than half of it and more than twice their share of the samples. "
-        + _judged(excess),
+        "the rise if they add more than half of it and more than twice their share of the "
+        f"{counted}. " + _judged(excess),
     )
 
 
 def _carried_by_classes(
-    top: pd.DataFrame, size: float, total: float, verdict: Verdict, reason: str
+    top: pd.DataFrame, size: str, total: float, verdict: Verdict, reason: str
 ) -> tuple[str, str]:
     """Return the heading and the sentence about the classes that add most to a rise."""
     one, added = len(top) == 1, float(top["contribution"].sum())
@@ -136,9 +137,7 @@ def _carried_by_classes(
     if added > total:
         part = f"{adds} {signed(added)} nats, the others {signed(total - added)}"
         amounts = f"{signed(added)} nats, and the others together lower the loss"
-    subject = (
-        f"{name if one else f'The {len(top)} classes that add most'}, with {percent(size)} of the samples"
-    )
+    subject = f"{name if one else f'The {len(top)} classes that add most'}, with {size}"
     sentence = f"{subject}, {adds} {amounts}"
     if verdict == "no":
         return "The rise is spread over the classes", f"{sentence}: too little to blame a few classes."
@@ -275,7 +274,7 @@ def _handful(comparison: Comparison, cancelling: int, without: str) -> tuple[Ver
         return "cannot tell", "Rise within its error: no samples stand out", f"{sentence} {without}."
     # A few samples cancel any rise that is small beside its scatter, so they must also be most of it.
     change = comparison.samples["change"].to_numpy()
-    handful = handful_of(change)
+    handful = handful_of(change, comparison.panel.weights)
     rest = comparison.interval(change - handful)
     if rest.low > 0:
         return "no", "Many samples carry the rise", f"{without}: that is more than a handful."

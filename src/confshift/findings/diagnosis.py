@@ -6,9 +6,10 @@ from collections.abc import Iterable
 from dataclasses import replace
 from numbers import Real
 
-from confshift.analysis.comparison import Comparison, compare
+from confshift.analysis.comparison import Comparison
 from confshift.analysis.grouping import Groups
 from confshift.analysis.history import History, summarize
+from confshift.analysis.objective import ClassWeight, Smoothing
 from confshift.analysis.series import Looks
 from confshift.checkpoint import Checkpoint
 from confshift.errors import ConfshiftError
@@ -30,6 +31,8 @@ def diagnose(
     after: float | None = None,
     looks: Looks | None = None,
     groups: Groups | None = None,
+    class_weight: ClassWeight = "stored",
+    label_smoothing: Smoothing = "stored",
 ) -> list[Finding]:
     """Answer the questions that people ask about a run.
 
@@ -51,6 +54,8 @@ def diagnose(
         Samples with the same label (patient, document, series of frames) err together: the findings about
         the rise and the intervals of a change then count groups, not samples. A sequence follows ascending
         sample id.
+    class_weight, label_smoothing
+        As in `summarize`; "stored" leaves those of a History.
 
     Returns
     -------
@@ -61,13 +66,13 @@ def diagnose(
     ------
     ConfshiftError
         Where the run is empty or holds no such epoch, its checkpoints can't be paired, or `looks` or
-        `groups` can't be used.
+        `groups`, `class_weight` or `label_smoothing` can't be used.
     """
     if isinstance(run, Comparison):
         return about_change(run)
-    history = _history_of(run, looks, groups)
+    history = _history_of(run, looks, groups, class_weight, label_smoothing)
     pair = choose_pair(history, before=before, after=after)
-    return answers(history, compare(*pair, groups=history.groups))
+    return answers(history, history.compare(*pair))
 
 
 def answers(history: History, comparison: Comparison) -> list[Finding]:
@@ -101,15 +106,37 @@ def answers(history: History, comparison: Comparison) -> list[Finding]:
     ]
 
 
-def _history_of(run: Iterable[Checkpoint] | History, looks: Looks | None, groups: Groups | None) -> History:
-    """Return the history of a run, with these `looks` and `groups` where they are set."""
-    if not isinstance(run, History):
-        return summarize(run, looks="once" if looks is None else looks, groups=groups)
-    looks = run.looks if looks is None else looks
-    if groups is None:
-        return run if looks == run.looks else replace(run, looks=looks)
-    checkpoints = (checkpoint for _, panel in run.panels for checkpoint in panel.checkpoints)
-    return summarize(checkpoints, split=run.split, looks=looks, groups=groups)
+def _history_of(
+    run: Iterable[Checkpoint] | History,
+    looks: Looks | None,
+    groups: Groups | None,
+    class_weight: ClassWeight,
+    label_smoothing: Smoothing,
+) -> History:
+    """Return the history of a run; of a History, one with those of these options that are set."""
+    if isinstance(run, History):
+        looks = run.looks if looks is None else looks
+        if groups is None and _is_stored(class_weight) and _is_stored(label_smoothing):
+            return run if looks == run.looks else replace(run, looks=looks)
+        split, objective = run.split, run.main.objective
+        groups = run.groups if groups is None else groups
+        class_weight = objective.class_weights if _is_stored(class_weight) else class_weight
+        label_smoothing = objective.smoothing if _is_stored(label_smoothing) else label_smoothing
+        run = [checkpoint for _, panel in run.panels for checkpoint in panel.checkpoints]
+    else:
+        split = "val"
+    return summarize(
+        run,
+        split=split,
+        looks="once" if looks is None else looks,
+        groups=groups,
+        class_weight=class_weight,
+        label_smoothing=label_smoothing,
+    )
+
+
+def _is_stored(given: ClassWeight | Smoothing) -> bool:
+    return isinstance(given, str) and given == "stored"
 
 
 def choose_pair(

@@ -125,7 +125,7 @@ def _gain_in_words(table: pd.DataFrame) -> str:
 
 def _part_of_rise(history: History, comparison: Comparison, share: float) -> str:
     """Say how much of a rise comes from the most suspect samples, as many as labels look wrong."""
-    change = comparison.samples["change"]
+    change = pd.Series(comparison.added, comparison.panel.sample_ids)
     number = max(1, round(share * len(change)))
     if not (comparison.change.loc["loss", "change_low"] > 0 and is_told(history, comparison, "loss")):
         return ""

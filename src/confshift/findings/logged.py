@@ -14,8 +14,8 @@ from confshift.analysis.causes.logged_loss import (
     possible_causes,
     unread_names,
 )
-from confshift.analysis.causes.loss_ways import given_weights
 from confshift.analysis.history import History
+from confshift.analysis.objective import given_weights
 from confshift.errors import ConfshiftError
 from confshift.findings.question import Finding, Question
 from confshift.findings.wording import count, epoch, heading
@@ -26,6 +26,7 @@ _STEPS = {
     "mean of batch means": "Add up losses over the samples (reduction='sum') and divide by their number.",
     "class weights": "Evaluate without the class weights, or expect another number.",
     "class weights, divided by the samples": "Divide by the sum of the weights, or evaluate without them.",
+    "a plain cross-entropy": "Pass class_weight=None and label_smoothing=0 if that is the loss you mean.",
     "a sum in place of a mean": "Divide by the number of samples.",
     "another logarithm": "Compare in nats: cross-entropies here use the natural logarithm.",
     "the mean of -p, the true class's probability": "Use log_softmax: nll_loss takes log-probabilities.",
@@ -95,7 +96,7 @@ def logged_loss(history: History) -> Finding:
             f"with.{accuracy_short}",
             table,
             answer="Your logged loss is the mean over samples",
-            details=tolerance + accuracy,
+            details=_weighted(history) + tolerance + accuracy,
         )
     worst = _most_different(differing)
     at = f"{len(differing)} of {count(len(table), 'epoch')}"
@@ -122,6 +123,10 @@ def logged_loss(history: History) -> Finding:
         step, why = _NOTHING_FITS, _closest_in_words(causes) + _LOOK_ON
     details = f"{details} {why}{tried}"
     return _QUESTION.answer("no", sentence + accuracy_short, causes, step, answer=answer, details=details)
+
+
+def _weighted(history: History) -> str:
+    return "" if history.main.weights is None else "The mean is weighted by class, as the report's is. "
 
 
 def _unread_loss(history: History) -> str:

@@ -14,6 +14,7 @@ from confshift.findings.left_out import opening, pair_opening, zero_samples
 from confshift.findings.question import Finding
 from confshift.findings.steps import keep, step_of
 from confshift.findings.told import excludes_0
+from confshift.findings.trained import trained_loss
 from confshift.findings.wording import count, epoch, nats, points
 
 #: A name with more words or letters makes no short sentence.
@@ -147,6 +148,7 @@ def _remarks(
     if any(comparison.infinite_samples):
         samples, difference = count(len(comparison.panel.targets)), _differences(comparison, ("loss",))[0]
         remarks.append(f"Over the {samples} with a finite loss in both, {difference}.")
+    remarks.append(trained_loss(comparison))
     return tuple(remark for remark in remarks if remark)
 
 

@@ -27,6 +27,7 @@ def brief_document(summary: Summary, places: Places) -> str:
     """
     answer = summary.answer
     problems = [finding.code for finding in by_severity(summary.findings) if finding.severity == "problem"]
+    weighted = "" if summary.comparison.panel.weights is None else " and weighted by class"
     parts: dict[str, Any] = {
         "kind": answer.kind,
         "cause": summary.cause,
@@ -35,8 +36,8 @@ def brief_document(summary: Summary, places: Places) -> str:
         "checkpoint": _checkpoint(summary),
         "compared": _compared(summary.comparison),
         "amounts": _amounts(summary.comparison),
-        "units": "losses in nats, accuracy as a fraction; temperature divides logits; null: not finite or "
-        "not known",
+        "units": f"losses in nats{weighted}, accuracy as a fraction; temperature divides logits; "
+        "null: not finite or not known",
         "problems": problems,
         "remedy": [step.text for step in answer.steps],
         "code": in_place(next((step.code for step in answer.steps if step.code), ""), places),

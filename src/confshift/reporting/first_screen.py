@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from confshift.analysis.comparison import Comparison, compare
+from confshift.analysis.comparison import Comparison
 from confshift.analysis.decomposition import TRANSITIONS
 from confshift.analysis.history import History
 from confshift.findings import wording
@@ -48,6 +48,7 @@ def first_screen(story: Story, values: Mapping[str, Any]) -> dict[str, Any]:
         "codes_to_copy": [in_place(step.code, story.places) for step in story.answer.steps],
         "bars": _bars(values),
         "calibrated_by": _calibrated_by(story),
+        "weighted": "" if story.comparison.panel.weights is None else ", weighted",
     }
 
 
@@ -153,7 +154,7 @@ def _other_verdicts(history: History, comparison: Comparison) -> dict[str, str]:
 def _since(history: History, comparison: Comparison, start: float, quantity: str) -> dict[str, str]:
     """Return the levels and the interval of a figure from another epoch than A to B."""
     first = history.main.checkpoint_at(start)
-    values = key_values(compare(first, comparison.after, groups=history.groups), ("", ""))
+    values = key_values(history.compare(first, comparison.after), ("", ""))
     epochs = fill("Epoch {A:epoch} to {B:epoch}: ", values)
     return {
         f"{quantity}_levels": values[f"{quantity}_levels"],

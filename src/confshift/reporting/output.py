@@ -17,7 +17,9 @@ from confshift.analysis.best_epochs import CRITERIA
 from confshift.analysis.comparison import SIDES, Comparison
 from confshift.analysis.final_number import SPLIT
 from confshift.analysis.history import History
+from confshift.analysis.panel import Panel
 from confshift.findings.left_out import zero_samples
+from confshift.findings.trained import trained_loss
 from confshift.findings.wording import count, epoch
 from confshift.reporting.characters import printable
 
@@ -97,6 +99,13 @@ def adding_up(parts: ArrayLike, *, total: float, decimals: int) -> NDArray[np.fl
     )
 
 
+def objective_document(panel: Panel) -> dict[str, Any]:
+    """Return what is trained beside the plain cross-entropy, for JSON: null and 0 where nothing is."""
+    weights = panel.objective.class_weights
+    by_class = None if weights is None else dict(zip(panel.class_labels, weights.tolist(), strict=True))
+    return {"class_weights": by_class, "label_smoothing": panel.objective.smoothing}
+
+
 def comparison_text(comparison: Comparison) -> str:
     """Write what changed between two checkpoints: quantities, the account and the cells.
 
@@ -116,10 +125,12 @@ def comparison_text(comparison: Comparison) -> str:
         heading += _infinite_means(comparison)
     if comparison.samples_unanswered < comparison.samples_left_out:
         heading += f"; accuracy and confidence over {count(len(comparison.answered.targets))} with an answer"
+    remark = trained_loss(comparison)
     parts = [
         heading,
+        *([remark] if remark else []),
         _change_lines(comparison.change, decimals),
-        _account_lines(comparison.account, total, decimals),
+        _account_lines(comparison, total, decimals),
         _cells_lines(comparison.cells, total, decimals),
         "Intervals are for these two epochs as chosen; not corrected for having picked the best.",
     ]
@@ -158,14 +169,17 @@ def _change_lines(change: pd.DataFrame, decimals: int) -> str:
     return _aligned(("quantity", "unit", "before", "after", "change", "95 % interval"), lines, left=2)
 
 
-def _account_lines(account: pd.DataFrame, total: float, decimals: int) -> str:
+def _account_lines(comparison: Comparison, total: float, decimals: int) -> str:
+    account = comparison.account
+    # Unlike that of the quantities above.
+    names = {} if comparison.panel.weights is None else {"error_rate": "weighted_error_rate"}
     contributions = adding_up(account["contribution"], total=total, decimals=decimals)
     units = {"hedging": (1.0, "nats", decimals), "error_rate": (100.0, "%", _PERCENT)}
     lines = []
     for (part, row), contribution in zip(account.iterrows(), contributions, strict=True):
         factor, unit, places = units.get(str(part), (1.0, "nats a mistake", decimals))
         sides = (_number(factor * row[side], places) for side in ("before", "after"))
-        lines.append((_spaced(part), unit, *sides, _signed(contribution, decimals)))
+        lines.append((_spaced(names.get(str(part), part)), unit, *sides, _signed(contribution, decimals)))
     lines.append(("together", "", "", "", _signed(total, decimals)))
     return _aligned(("account of the change", "unit", "before", "after", "nats"), lines, left=2)
 
@@ -196,7 +210,10 @@ def history_text(history: History) -> str:
         f"{_number(100 * row['accuracy'], _PERCENT)} %{_then(row)})"
         for criterion, row in history.best.loc[list(CRITERIA)].iterrows()
     )
-    return "\n\n".join([*tables, best + _final_number(history)])
+    parts, objective = [*tables, best + _final_number(history)], history.main.objective
+    if objective or objective.doubt:
+        parts.append(trained_loss(history.compare(*history.pair)))
+    return "\n\n".join(parts)
 
 
 def _then(row: pd.Series) -> str:

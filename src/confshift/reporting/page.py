@@ -18,13 +18,21 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from confshift.analysis.grouping import Groups
 from confshift.analysis.history import summarize
+from confshift.analysis.objective import ClassWeight, Smoothing
 from confshift.analysis.series import Looks
 from confshift.errors import ConfshiftError
 from confshift.findings.answer import Answer
 from confshift.findings.question import Finding
 from confshift.reporting.characters import encodable
 from confshift.reporting.saving import save_file
-from confshift.reporting.subject import Source, Story, as_source, tell_run, tell_two_runs
+from confshift.reporting.subject import (
+    Source,
+    Story,
+    as_source,
+    tell_run,
+    tell_two_runs,
+    trained_alike,
+)
 from confshift.reporting.summary import Summary, summary_of
 from confshift.reporting.template_context import contents, key_table, sample_contents, sample_limit
 from confshift.reporting.thumbnails import Thumbnail
@@ -113,6 +121,8 @@ def report(
     thumbnail: Thumbnail | None = None,
     looks: Looks = "once",
     groups: Groups | None = None,
+    class_weight: ClassWeight = "stored",
+    label_smoothing: Smoothing = "stored",
     reload: float | None = None,
 ) -> Report:
     """Make the page about a run: the answer first, then the evidence; any two epochs can be compared in it.
@@ -137,6 +147,8 @@ def report(
         As in `diagnose`, for the verdicts on a rise; not with `other`.
     groups
         As in `diagnose`, for the verdicts on a rise and the intervals of a change.
+    class_weight, label_smoothing
+        As in `summarize`. Of two runs the "stored" ones count where both are trained alike.
     reload : float, optional
         Seconds after which the open page reloads itself from its file, for a page that is written anew after
         every epoch. It keeps its place, and waits while the reader is at work on it.
@@ -149,19 +161,20 @@ def report(
     ------
     ConfshiftError
         Where a run is empty or holds no such epoch, two runs hold different samples, `thumbnail` fails,
-        `looks` or `groups` can't be used, or the file can't be written.
+        `looks`, `groups`, `class_weight` or `label_smoothing` can't be used, or the file can't be written.
     """
     if reload is not None and not (isinstance(reload, Real) and 0 < reload < math.inf):
         raise ConfshiftError(f"reload={reload!r}: give seconds, a number above 0, or leave it out")
     check_drawing()
     run, other = as_source(run), None if other is None else as_source(other)
+    counting: Any = {"groups": groups, "class_weight": class_weight, "label_smoothing": label_smoothing}
     if other is None:
-        history = summarize(run, looks=looks, groups=groups)
+        history = summarize(run, looks=looks, **counting)
         story = tell_run(run, history, before=before, after=after, title=title, thumbnail=thumbnail)
     elif looks != "once":
         raise ConfshiftError(f"looks={looks!r} is about the rise of one run; with other= leave it out")
     else:
-        histories = summarize(run, groups=groups), summarize(other, groups=groups)
+        histories = trained_alike(summarize(run, **counting), summarize(other, **counting))
         story = tell_two_runs(
             (run, other), histories, before=before, after=after, title=title, thumbnail=thumbnail
         )

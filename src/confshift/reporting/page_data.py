@@ -52,7 +52,7 @@ class PageData:
     gaps: bool  # whether some loss is not finite: then a pair's means are over the samples that it shares
     epochs: dict[str, list[Any]]  # a list over the epochs for each numeric column of `epoch_table`
     pair_columns: list[str]  # the rows of the array `pair_table`, whose columns are the pairs
-    classes: dict[str, Any]  # shown, names, samples; accuracy and loss as lists over the epochs
+    classes: dict[str, Any]  # shown, names, samples, shares; accuracy and loss as lists over the epochs
     reliability: dict[str, Any]  # dots and isotonic: for each epoch the rows that a curve is drawn from
     bands: dict[str, Any]  # for A and for B: confidence, low, high
     bins: dict[str, Any]  # for each scale: edges; right and wrong, counts for each epoch
@@ -72,6 +72,7 @@ class SampleData:
     ids: list[str]  # as text
     targets: list[int]  # the true classes
     weights: list[float]  # how many samples each stands for; empty where the page holds all
+    class_weights: list[float]  # what each class weighs in a mean of losses; empty where all weigh the same
     class_names: dict[str, str]  # by class, of those that occur
     span: float  # the logarithm of the largest loss; see `pack_losses`
     floor: float  # added to a loss before its logarithm is taken
@@ -181,7 +182,7 @@ def sample_data(
     """
     panel, (before, after) = history.main, places_of(history, comparison)
     selection = select_samples(panel.changes(before, after), limit=limit)
-    positions, names = selection.positions, panel.class_labels
+    positions, names, of_class = selection.positions, panel.class_labels, panel.objective.class_weights
     labels = np.unique(np.r_[panel.targets[positions], panel.predicted[:, positions].ravel()])
     losses, span = pack_losses(panel, positions)
     predicted, bits = pack_predicted(panel, positions)
@@ -191,6 +192,7 @@ def sample_data(
         ids=[str(sample_id) for sample_id in panel.sample_ids[positions]],
         targets=panel.targets[positions].tolist(),
         weights=selection.weights.tolist() if len(positions) < len(panel.targets) else [],
+        class_weights=[] if of_class is None else (of_class / of_class[panel.targets].mean()).tolist(),
         class_names={str(label): names[label] for label in labels if label >= 0},
         span=span,
         floor=LOSS_FLOOR,
@@ -244,16 +246,18 @@ def _rounded(value: float) -> float:
 
 
 def _classes(history: History, classes: list[int]) -> dict[str, Any]:
-    """Return accuracy and loss of the shown classes at every epoch."""
+    """Return accuracy and loss of the shown classes at every epoch, and their shares of all weight."""
     panel, table = history.main, history.classes.loc[history.split]
     wide = {
         name: table[name].to_numpy().reshape(len(panel.checkpoints), len(panel.class_names))
         for name in ("accuracy", "loss", "samples")
     }
+    weight = np.bincount(panel.targets, panel.weights, len(panel.class_names)) / len(panel.targets)
     return {
         "shown": classes,
         "names": [panel.class_labels[cls] for cls in classes],
         "samples": [int(wide["samples"][-1, cls]) for cls in classes],
+        "shares": [float(weight[cls]) for cls in classes],
         "accuracy": [wide["accuracy"][:, cls].tolist() for cls in classes],
         "loss": [wide["loss"][:, cls].tolist() for cls in classes],
     }

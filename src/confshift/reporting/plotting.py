@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from confshift.analysis.comparison import compare
 from confshift.analysis.history import History, summarize
 from confshift.errors import ConfshiftError
 from confshift.findings.diagnosis import choose_pair
@@ -113,7 +112,7 @@ def _spec(
     whole: bool,
 ) -> tuple[dict[str, Any], dict[str, pd.DataFrame]]:
     """Return the chart's spec and the tables that it reads."""
-    comparison = compare(*choose_pair(history, before=before, after=after))
+    comparison = history.compare(*choose_pair(history, before=before, after=after))
     if chart.pair_only and comparison.before is comparison.after:
         raise ConfshiftError(f"figure={chart.name!r} compares two checkpoints; the run has one")
     if chart.name == "competitors":

@@ -12,9 +12,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from confshift.analysis.comparison import Comparison, compare
-from confshift.analysis.grouping import Groups
+from confshift.analysis.comparison import Comparison, comparison_of
 from confshift.analysis.history import History
+from confshift.analysis.objective import Objective
+from confshift.analysis.panel import stack
 from confshift.checkpoint import Checkpoint
 from confshift.errors import ConfshiftError
 from confshift.findings.answer import Answer, answer_run
@@ -111,12 +112,22 @@ def tell_run(
     """Tell the story of one run."""
     name = _name(run, "Run")
     pair = choose_pair(history, before=before, after=after)
-    comparison = compare(*pair, groups=history.groups)
+    comparison = history.compare(*pair)
     findings = tuple(answers(history, comparison))
     answer, problems = answer_run(history, comparison, findings), _problems([run])
     return Story(
         title or name, answer, (name,), (history,), comparison, findings, problems, thumbnail, _places(run)
     )
+
+
+def trained_alike(first: History, second: History) -> tuple[History, History]:
+    """Return two histories of one loss: that of both where it is the same, else the plain one."""
+    objective, other = (history.main.objective for history in (first, second))
+    if objective.same_as(other):
+        return first, second
+    doubt = "the runs are trained with different class weights or label smoothing: losses are the plain ones"
+    plain = Objective(doubt=doubt)
+    return first.trained_by(plain), second.trained_by(plain)
 
 
 def tell_two_runs(
@@ -136,8 +147,7 @@ def tell_two_runs(
     )
     # A run against itself still needs two checkpoints.
     other = copy(second) if second is first else second
-    groups = histories[0].groups
-    comparison = _compare(first, other, names, groups)
+    comparison = _compare(first, other, names, histories[0])
     findings = tuple(_about_the_worse(comparison, histories))
     answer, problems = answer_two_runs(comparison, histories, names, findings), _problems(runs)
     start = names[0] if isinstance(runs[0], Run) else names[0].capitalize()
@@ -145,11 +155,10 @@ def tell_two_runs(
     return Story(whole, answer, names, histories, comparison, findings, problems, thumbnail, _places(*runs))
 
 
-def _compare(
-    first: Checkpoint, second: Checkpoint, names: tuple[str, str], groups: Groups | None
-) -> Comparison:
+def _compare(first: Checkpoint, second: Checkpoint, names: tuple[str, str], history: History) -> Comparison:
     try:
-        return compare(first, second, groups=groups)
+        whole = stack([first, second], groups=history.groups, objective=history.main.objective)
+        return comparison_of(first, second, whole)
     except ConfshiftError as error:
         raise ConfshiftError(f"{names[0]} and {names[1]}: {error}") from error
 
@@ -160,7 +169,7 @@ def _about_the_worse(comparison: Comparison, histories: tuple[History, History])
     before, after = comparison.infinite_samples
     falls = comparison.change.loc["loss", "change"] < 0
     if bool(before) > bool(after) or (falls and bool(before) == bool(after)):
-        rising = compare(comparison.after, comparison.before, groups=histories[0].groups)
+        rising = comparison_of(comparison.after, comparison.before, comparison.whole.at([1, 0]))
         letters, histories = letters[::-1], (histories[1], histories[0])
     sides = (rising.before, rising.after)
     lower, higher = (

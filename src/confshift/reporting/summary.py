@@ -124,7 +124,7 @@ def summary_of(story: Story) -> Summary:
     is_alone = comparison.before is comparison.after
     values = key_values(comparison, story.side_names)
     values |= differences(values) if story.two_runs else verdicts(story.history, comparison)
-    numbers = _alone(values) if is_alone else _changes(values, story)
+    numbers = _alone(values, comparison) if is_alone else _changes(values, story)
     sources = "" if is_alone else _sources(values, _LABELS_OF_TWO if story.two_runs else LABELS)
     return Summary(
         story.answer,
@@ -164,7 +164,12 @@ def _changes(values: Mapping[str, Any], story: Story) -> str:
         start = " → ".join(f"{name} at epoch {at}" for name, at in zip(story.names, sides, strict=True))
     else:
         start = f"Epoch {' → '.join(sides)}"
-    names = {"loss": "loss", "accuracy": "accuracy", "calibrated": "calibrated loss"}
+    weighted = _weighted(story.comparison)
+    names = {
+        "loss": f"{weighted}loss",
+        "accuracy": "accuracy",
+        "calibrated": f"{weighted}calibrated loss",
+    }
     parts = [
         f"{text} {fill(READINGS[f'{name}_levels'], values)} ({fill(READINGS[f'{name}_status'], values)})"
         for name, text in names.items()
@@ -172,10 +177,18 @@ def _changes(values: Mapping[str, Any], story: Story) -> str:
     return f"{start}: {', '.join(parts)}."
 
 
-def _alone(values: Mapping[str, Any]) -> str:
+def _alone(values: Mapping[str, Any], comparison: Comparison) -> str:
     loss = "infinite" if values["infinite_after"] else values["loss_to"]
-    template = "Epoch {B:epoch}: loss {loss:text}, accuracy {accuracy_after:percent}, calibrated loss "
-    return fill(template + "{refinement_to:text}.", {**values, "loss": loss})
+    weighted = _weighted(comparison)
+    template = (
+        f"Epoch {{B:epoch}}: {weighted}loss {{loss:text}}, accuracy {{accuracy_after:percent}}, "
+        f"{weighted}calibrated loss {{refinement_to:text}}."
+    )
+    return fill(template, {**values, "loss": loss})
+
+
+def _weighted(comparison: Comparison) -> str:
+    return "" if comparison.panel.weights is None else "weighted "
 
 
 def _sources(values: Mapping[str, Any], labels: Mapping[str, str]) -> str:

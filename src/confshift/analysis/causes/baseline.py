@@ -22,8 +22,17 @@ _READ = 10_000_000
 _REACH = 9.0
 
 
-def references(targets: NDArray[np.int64], classes: int) -> pd.DataFrame:
+def references(
+    targets: NDArray[np.int64], classes: int, weights: NDArray[np.float64] | None = None
+) -> pd.DataFrame:
     """Return what a uniform guess and the best constant prediction reach on these targets.
+
+    Parameters
+    ----------
+    targets : ndarray, shape (N,)
+    classes : int
+    weights : ndarray, shape (N,), optional
+        What each sample counts for in a mean of losses, 1 on average: the frequencies are then weighted.
 
     Returns
     -------
@@ -37,7 +46,8 @@ def references(targets: NDArray[np.int64], classes: int) -> pd.DataFrame:
     [[0.693, 0.5], [0.562, 0.75]]
     """
     share = np.bincount(targets, minlength=classes) / len(targets)
-    present = share[share > 0]
+    weighted = share if weights is None else np.bincount(targets, weights, classes) / len(targets)
+    present = weighted[weighted > 0]
     return pd.DataFrame(
         {
             "loss": [math.log(classes), float(-(present * np.log(present)).sum())],

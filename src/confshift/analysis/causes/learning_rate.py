@@ -11,7 +11,6 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from confshift.analysis.causes.schedule import same_phase, schedule_of
-from confshift.analysis.grouping import Codes
 from confshift.analysis.panel import Panel
 from confshift.analysis.significance import mcnemar, paired_interval
 from confshift.analysis.unscored import enough_answers
@@ -118,13 +117,14 @@ def at_the_last_rate(panel: Panel) -> pd.DataFrame:
     if np.isfinite(rates).sum() <= len(rates) // 2 or not len(judged) or judged[-1] != len(rates) - 1:
         return empty
     rates = filled(rates)[judged]
-    phase, usable = judged[same_phase(panel.epochs[judged], rates)], panel.finite[judged].all(axis=0)
+    phase = judged[same_phase(panel.epochs[judged], rates)]
+    usable = np.asarray(panel.finite[judged].all(axis=0))
     if not len(phase) or usable.sum() < 2:
         return empty
-    codes = None if panel.codes is None else panel.codes[usable]
+    part = panel.take(usable)
     rows = {
-        name: _since_phase(values[:, usable], phase, judged, codes)
-        for name, values in (("refinement_loss", panel.refinement), ("error_rate", ~panel.correct))
+        name: _since_phase(part, values, phase, judged)
+        for name, values in (("refinement_loss", part.refinement), ("error_rate", ~part.correct))
     }
     table = pd.DataFrame.from_dict(rows, orient="index").rename_axis("series")
     for end in ("best", "last"):
@@ -135,17 +135,18 @@ def at_the_last_rate(panel: Panel) -> pd.DataFrame:
 
 
 def _since_phase(
-    values: NDArray[Any], phase: NDArray[np.intp], judged: NDArray[np.intp], codes: Codes | None
+    panel: Panel, values: NDArray[Any], phase: NDArray[np.intp], judged: NDArray[np.intp]
 ) -> dict[str, Any]:
-    """Return the row of a series, values of shape (T, N): of numbers, or of whether a sample is wrong."""
-    means, last = values.mean(axis=1), judged[-1]
+    """Return the row of a series, values of shape (T, N): of losses, or of whether a sample is wrong."""
+    panel = panel.plain if values.dtype == bool else panel
+    means, last = panel.mean(values), judged[-1]
     best = int(phase[np.argmin(means[phase])])
     amount, fall = float(means[last] - means[best]), float(means[judged[0]] - means[judged].min())
     alpha = _ALPHA / len(phase)
     if values.dtype == bool:
-        certain = amount > 0 and mcnemar(~values[best], ~values[last], codes=codes).p_value < alpha
+        certain = amount > 0 and mcnemar(~values[best], ~values[last], codes=panel.codes).p_value < alpha
     else:
-        certain = paired_interval(values[last] - values[best], level=1 - alpha, codes=codes).low > 0
+        certain = paired_interval(panel.terms(values[last] - values[best]), level=1 - alpha).low > 0
     return {
         "best_position": best,
         "last_position": last,

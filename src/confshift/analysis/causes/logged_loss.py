@@ -96,9 +96,9 @@ def logged_losses(panel: Panel) -> pd.DataFrame:
     rows = []
     for position, checkpoint in enumerate(panel.checkpoints):
         loss = as_number(logged_loss_of(checkpoint))
-        usable = panel.finite[position]
-        if math.isfinite(loss) and usable.any():
-            rows.append((checkpoint.epoch, position, loss, float(panel.loss[position][usable].mean())))
+        scored = panel.at([position]).take(panel.finite[position])
+        if math.isfinite(loss) and len(scored.targets):
+            rows.append((checkpoint.epoch, position, loss, float(scored.mean(scored.loss[0]))))
     table = pd.DataFrame(rows, columns=["epoch", "position", "logged", "sample_mean"]).set_index("epoch")
     table["relative_difference"] = table["logged"] / table["sample_mean"] - 1
     larger = table[["logged", "sample_mean"]].abs().max(axis=1)  # a float32 sum is as exact as it is large

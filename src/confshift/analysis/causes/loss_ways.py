@@ -13,8 +13,8 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from confshift.analysis.objective import given_weights
 from confshift.analysis.panel import Panel
-from confshift.input_checks import as_number
 from confshift.scoring import blocks
 
 _SMOOTHING = (0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3)
@@ -50,6 +50,8 @@ def recomputed_losses(panel: Panel, position: int, means: NDArray[np.float64]) -
         name: weights[targets]
         for name, weights in _class_weights(checkpoint.metadata, targets, panel.class_names)
     }
+    if panel.objective:
+        yield "a plain cross-entropy", "without class weights and label smoothing", float(losses.mean())
     yield from _of_losses(losses)
     yield from _of_sums(sums, losses, logits.shape[1])
     yield from _of_answers(float(panel.correct[position][panel.answered[position]].mean()))
@@ -226,22 +228,3 @@ def _class_weights(
     weights = given_weights(metadata, names)
     if weights is not None and weights[targets].sum() > 0:
         yield 'metadata["class_weights"]', weights
-
-
-def given_weights(metadata: Any, names: tuple[str, ...]) -> NDArray[np.float64] | None:
-    """Return `metadata["class_weights"]`, a number for each class; None where it can't be read as that.
-
-    It may be a list, also of one row or one column, or a dict by the classes' names or indices.
-    """
-    value: Any = metadata.get("class_weights")
-    if isinstance(value, dict):
-        by_name = [value.get(name) for name in names]
-        value = [value.get(str(index)) for index in range(len(names))] if None in by_name else by_name
-    elif isinstance(value, list | tuple) and len(value) == 1:
-        value = value[0]
-    elif isinstance(value, list | tuple) and all(isinstance(item, list) and len(item) == 1 for item in value):
-        value = [item[0] for item in value]
-    if not isinstance(value, list | tuple) or len(value) != len(names):
-        return None
-    weights = np.array([as_number(item) for item in value])
-    return weights if np.isfinite(weights).all() and (weights >= 0).all() and weights.any() else None

@@ -41,6 +41,8 @@ class Pairs {
     this.silent = 2 ** bits - 1;  // the prediction of a sample without an answer; a sample with an answer may have an infinite loss
     for (let i = 0; i < codes.length; i++) this.loss[i] = codes[i] < 65535 ? floor * Math.expm1(codes[i] / 65534 * span) : this.predicted[i] === this.silent ? NaN : Infinity;
     this.weight = weights.length ? Float64Array.from(weights) : new Float64Array(carried).fill(1);
+    const {class_weights, targets} = this.samples;
+    this.mass = this.weight.map((weight, i) => class_weights.length ? weight * class_weights[targets[i]] : weight);  // in a mean of losses
     this.contributions = new Float32Array(contributions);
     this.counts = new Uint32Array(counts);
     this.count = this.contributions.length / 12;
@@ -104,6 +106,12 @@ class Pairs {
     return this.current.change;
   }
 
+  // What a sample of the run, of those that a sample of the page stands for, adds to N times the change of the mean loss.
+  added(before, after) {
+    const change = this.changes(before, after);
+    return this.current.added ??= change.map((difference, i) => difference && difference * this.mass[i] / this.weight[i]);
+  }
+
   values(before, after) {
     const own = this.data.pair;
     if (before === own[0] && after === own[1])  // as Python computed them
@@ -161,11 +169,11 @@ class Pairs {
 
   classes(before, after) {
     if (this.data.gaps) return this.sharedClasses(before, after);
-    const {names, samples, accuracy, loss} = this.data.classes;
+    const {names, samples, shares, accuracy, loss} = this.data.classes;
     return names.map((name, k) => ({
       class_name: name, samples: samples[k],
       A: number(accuracy[k][before]), B: number(accuracy[k][after]),
-      contribution: samples[k] / this.samples.all * (number(loss[k][after]) - number(loss[k][before])),
+      contribution: shares[k] * (number(loss[k][after]) - number(loss[k][before])),
     }));
   }
 
@@ -176,11 +184,11 @@ class Pairs {
     const place = new Map(shown.map((code, at) => [code, rows[at]]));
     let all = 0;
     change.forEach((difference, i) => {
-      const row = place.get(targets[i]), weight = Number.isNaN(difference) ? 0 : this.weight[i];
-      all += weight;
+      const row = place.get(targets[i]), [weight, mass] = Number.isNaN(difference) ? [0, 0] : [this.weight[i], this.mass[i]];
+      all += mass;
       if (!row) return;
       row.samples += weight;
-      row.contribution += weight && weight * difference;
+      row.contribution += mass && mass * difference;
       if (!this.answered(before, i) || !this.answered(after, i)) return;
       row.answers += this.weight[i];
       row.A += this.weight[i] * this.right(before, i);
@@ -203,12 +211,22 @@ class Pairs {
   // How many samples of the run some of the page's samples stand for.
   weightOf(members) { return sum(members.map(i => this.weight[i])); }
 
+  // What they count for in a mean of losses.
+  massOf(members) { return sum(members.map(i => this.mass[i])); }
+
   // The page's samples with a change, those that rose most first.
   byRise(before, after) {
     const change = this.changes(before, after);
-    this.current.order ??= Array.from(change.keys()).filter(i => !Number.isNaN(change[i])).sort((i, j) => change[j] - change[i]);
-    return this.current.order;
+    return this.current.order ??= this.falling(change);
   }
+
+  // Those that add most first: the same where all classes weigh the same.
+  byShare(before, after) {
+    const added = this.added(before, after);
+    return this.current.ranks ??= this.falling(added);
+  }
+
+  falling(values) { return Array.from(values.keys()).filter(i => !Number.isNaN(values[i])).sort((i, j) => values[j] - values[i]); }
 
   worst(epoch) {
     const losses = Array.from({length: this.samples.carried}, (_, i) => this.lossAt(epoch, i));
@@ -216,7 +234,7 @@ class Pairs {
   }
 
   concentration(before, after) {
-    const change = this.changes(before, after), order = this.byRise(before, after), total = this.weightOf(order);
+    const change = this.added(before, after), order = this.byShare(before, after), total = this.weightOf(order);
     const gross = sum(order.map(i => this.weight[i] * Math.max(change[i], 0)));
     const share = percent => {
       let room = Math.max(1, evenly(total * percent / 100)), top = 0;

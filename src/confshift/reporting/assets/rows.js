@@ -105,12 +105,12 @@ class Views {
 
   class_cells(state) {
     const {pairs} = this, {shown, names} = this.data.classes, {targets} = this.data.samples;
-    const all = pairs.weightOf(pairs.byRise(state.before, state.after));
+    const all = pairs.massOf(pairs.byRise(state.before, state.after));
     const place = new Map(shown.map((code, at) => [code, names[at]])), table = new Map(names.map(name => [name, new Float64Array(4)]));
     pairs.changes(state.before, state.after).forEach((change, i) => {
       const name = place.get(targets[i]);
       if (name === undefined || Number.isNaN(change)) return;
-      table.get(name)[pairs.transition(state.before, state.after, i)] += pairs.weight[i] * change / all;
+      table.get(name)[pairs.transition(state.before, state.after, i)] += pairs.mass[i] * change / all;
     });
     return this.shownClasses(state).flatMap(({class_name, order}) => this.transitions.map((transition, k) =>
       ({class_name, order, transition, contribution: table.get(class_name)[k]})));
@@ -177,13 +177,13 @@ class Views {
   }
 
   concentration(state) {
-    const {pairs} = this, change = pairs.changes(state.before, state.after);
-    const order = pairs.byRise(state.before, state.after).filter(this.inClass(state)), all = pairs.weightOf(order);
+    const {pairs} = this, change = pairs.added(state.before, state.after);
+    const order = pairs.byShare(state.before, state.after).filter(this.inClass(state)), all = pairs.weightOf(order), mass = pairs.massOf(order);
     const step = Math.max(1, Math.floor(order.length / CURVE_POINTS)), rows = [{share: 0, cumulative: 0}];
     let weight = 0, total = 0;
     order.forEach((i, rank) => {
       weight += pairs.weight[i];
-      total += pairs.weight[i] * change[i] / all;
+      total += pairs.weight[i] * change[i] / mass;
       if (rank % step === step - 1 || rank < 50 || rank === order.length - 1) rows.push({share: weight / all, cumulative: total});
     });
     return rows;
