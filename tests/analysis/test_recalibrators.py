@@ -12,7 +12,8 @@ from scipy.special import log_softmax, logsumexp
 from confshift.analysis.causes.label_noise import LabelNoise, looks_wrong
 from confshift.analysis.history import summarize
 from confshift.analysis.linear_maps import cross_fit, why_not
-from confshift.analysis.recalibrators import METHODS, Recalibrator, choose, table_of
+from confshift.analysis.recalibrator import Recalibrator
+from confshift.analysis.recalibrators import METHODS, choose, table_of
 from confshift.checkpoint import Checkpoint
 from confshift.predictions import Predictions
 

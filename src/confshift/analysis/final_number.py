@@ -12,7 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from confshift.analysis.panel import Panel, shared_names
-from confshift.analysis.recalibrators import Recalibrator
+from confshift.analysis.recalibrator import Recalibrator
 from confshift.analysis.recommendation import Recommendation
 from confshift.checkpoint import Checkpoint
 from confshift.errors import ConfshiftError
@@ -153,7 +153,7 @@ def _compare(test: Panel, other: Panel, name: str) -> None:
         warnings.warn(
             f"{share:.1%} of the samples of split 'test' have the target and the logits of a sample of split "
             f"{name!r}: a number measured on them is too good; leave them out",
-            stacklevel=4,
+            stacklevel=5,
         )
 
 

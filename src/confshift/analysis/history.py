@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
 
@@ -20,10 +19,10 @@ from confshift.analysis.causes.label_noise import fits_at, judge_labels, label_s
 from confshift.analysis.causes.learning_rate import at_the_last_rate, learning_rates, rate_drops
 from confshift.analysis.comparison import Comparison, comparison_of
 from confshift.analysis.epoch_rows import assemble, cells_table, class_columns, row_of
-from confshift.analysis.grouping import Groups, mean_error, where_named
-from confshift.analysis.objective import ClassWeight, Objective, Smoothing, objective_of
+from confshift.analysis.grouping import Groups, mean_error
+from confshift.analysis.objective import ClassWeight, Objective, Smoothing
 from confshift.analysis.pairs import pairs_of
-from confshift.analysis.panel import Panel, stack
+from confshift.analysis.panel import Panel
 from confshift.analysis.recommendation import (
     Kept,
     Recommendation,
@@ -35,6 +34,7 @@ from confshift.analysis.recommendation import (
 )
 from confshift.analysis.rise import Judgement, balance_share, check_looks, judge, leading, repairs_errors
 from confshift.analysis.series import Looks
+from confshift.analysis.splits import Panels, panels_of, trained_by
 from confshift.checkpoint import Checkpoint
 from confshift.errors import ConfshiftError
 
@@ -51,7 +51,7 @@ class History:
         As :func:`summarize` took them.
     """
 
-    panels: tuple[tuple[str, Panel], ...]
+    panels: Panels
     looks: Looks = "once"
     groups: Groups | None = None
 
@@ -343,8 +343,7 @@ class History:
 
     def trained_by(self, objective: Objective) -> History:
         """Return the history whose losses are those of another objective."""
-        panels = tuple((name, replace(panel, objective=objective)) for name, panel in self.panels)
-        return replace(self, panels=panels)
+        return replace(self, panels=trained_by(self.panels, objective))
 
     @cached_property
     def same_rate(self) -> pd.DataFrame:
@@ -439,54 +438,7 @@ def summarize(
     ([0.662, 0.584, 1.033], 1)
     """
     check_looks(looks)
-    by_split: dict[str, list[Checkpoint]] = {}
-    for checkpoint in _checkpoints_in(run):
-        by_split.setdefault(checkpoint.split, []).append(checkpoint)
-    if not by_split:
-        raise ConfshiftError("run holds no checkpoint; call confshift.inspect(model, loader, run=...) first")
-    if split == final_number.SPLIT:
-        final_number.refuse_to_judge_by(by_split)
-    # Without the split that was asked for, the first one is judged, but not the test split.
-    names = sorted(by_split, key=lambda name: (name != split, name == final_number.SPLIT))
-    panels = tuple(
-        (name, _stacked(_in_order(by_split[name]), groups, main=name == names[0])) for name in names
+    panels = panels_of(
+        run, split=split, groups=groups, class_weight=class_weight, label_smoothing=label_smoothing
     )
-    final_number.check_test_split(panels)
-    checkpoints = [checkpoint for _, panel in panels for checkpoint in panel.checkpoints]
-    main = panels[0][1]
-    objective = objective_of(checkpoints, main.class_names, main.targets, class_weight, label_smoothing)
-    return History(panels, looks, groups).trained_by(objective)
-
-
-def _checkpoints_in(run: Iterable[Checkpoint]) -> Iterator[Checkpoint]:
-    """Yield the checkpoints; refuse whatever else was passed, saying what it is."""
-    if isinstance(run, str | os.PathLike):
-        path = os.fspath(run)
-        raise ConfshiftError(f"run={path!r} is a path: pass confshift.Run({path!r})")
-    if not isinstance(run, Iterable):
-        raise ConfshiftError(f"run is a {type(run).__name__}: pass a confshift.Run or a list of checkpoints")
-    for checkpoint in run:
-        if not isinstance(checkpoint, Checkpoint):
-            raise ConfshiftError(
-                f"run is a {type(run).__name__} that holds a {type(checkpoint).__name__}: "
-                "pass a confshift.Run or a list of checkpoints"
-            )
-        yield checkpoint
-
-
-def _stacked(checkpoints: list[Checkpoint], groups: Groups | None, *, main: bool) -> Panel:
-    """Stack the checkpoints of a split; where it is not the main one, `groups` may be of others."""
-    ids = checkpoints[0].measurement.sample_ids
-    return stack(checkpoints, groups=groups if main else where_named(groups, ids))
-
-
-def _in_order(checkpoints: list[Checkpoint]) -> list[Checkpoint]:
-    """Sort by epoch; refuse checkpoints that share an epoch, or lack one (NaN)."""
-    epochs = np.array([checkpoint.epoch for checkpoint in checkpoints])
-    if len(np.unique(epochs)) < len(epochs):
-        raise ConfshiftError(
-            f"run holds {len(epochs)} checkpoints of split {checkpoints[0].split!r} with epochs "
-            f"{', '.join(f'{epoch:g}' for epoch in epochs)}: give each its own, "
-            "Checkpoint.from_predictions(..., epoch=)"
-        )
-    return sorted(checkpoints, key=lambda checkpoint: checkpoint.epoch)
+    return History(panels, looks, groups)

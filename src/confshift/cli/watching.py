@@ -38,10 +38,11 @@ def watch(
     if other is not None or as_json:
         what = f"OTHER ({other})" if other is not None else "--json"
         raise click.UsageError(f"--watch follows one run and prints a line for each page: leave out {what}")
-    chosen = click.get_current_context().get_parameter_source("looks") is not ParameterSource.DEFAULT
+    if click.get_current_context().get_parameter_source("looks") is ParameterSource.DEFAULT:
+        looks = "every epoch"
     watched_run = Run(run if run is not None else newest_run_folder())
     path = out or Path(f"{watched_run.name}.html")
-    _follow(watched_run, path, looks=looks if chosen else "every epoch", **options)
+    _follow(watched_run, path, looks=looks, **options)
 
 
 def _follow(run: Run, path: Path, **options: Any) -> None:

@@ -124,3 +124,25 @@ OVERFITTING = {
     "overfitting": "Overfitting: the model itself gets worse",
     "hidden_overfitting": "Hidden overfitting: the loss does not show it",
 }
+
+#: The cause of each kind of run, in the words of a program's reader.
+CAUSES = {
+    "confidence": "confidence (miscalibration); the model itself did not get worse",
+    "mostly_confidence": "mostly confidence (miscalibration); whether the model got worse is undecided",
+    "confidence_and_more": "mostly confidence (miscalibration); the model itself got a little worse too",
+    "class_drift": "drift between classes, which one bias per class repairs",
+    "overfitting": "the model itself got worse, even calibrated",
+    "hidden_overfitting": "the model itself got worse, and the loss hides it",
+    "setback": "a setback: the model lost something at once and has not learned it again",
+    "loss_undecided": "none in the model itself; whether the loss rises is undecided",
+    "improving": "none: the run still improves",
+    "no_rise": "none: the loss does not rise beyond noise",
+    "diverged": "divergence of the training",
+    "infinite": "probabilities of exactly 0 for true classes",
+    "unscored": "outputs that are not finite",
+    "undecidable": "undecided: too few samples or epochs to tell",
+    "too_early": "undecided: too few epochs",
+    "one_checkpoint": "none: one checkpoint shows no change",
+    "chosen_pair": "not judged: these epochs are not those of the run's verdict",
+    "two_runs": "not judged: two runs are compared",
+}

@@ -14,7 +14,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from confshift.analysis.recalibrators import METHODS, Recalibrator, choose, table_of
+from confshift.analysis.recalibrator import Recalibrator
+from confshift.analysis.recalibrators import METHODS, choose, table_of
 from confshift.checkpoint import Checkpoint
 from confshift.errors import ConfshiftError
 from confshift.reporting.output import plain, rows

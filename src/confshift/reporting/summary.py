@@ -13,7 +13,7 @@ from confshift.analysis.history import History
 from confshift.analysis.recommendation import Recommendation
 from confshift.findings.answer import Answer
 from confshift.findings.commands import Places, in_place
-from confshift.findings.kinds import OVERFITTING
+from confshift.findings.kinds import CAUSES, OVERFITTING
 from confshift.findings.overfitting import course_of_training, in_words
 from confshift.findings.question import SEVERITIES, Finding
 from confshift.findings.steps import by_severity
@@ -37,28 +37,6 @@ _LABELS_OF_TWO = {
     "forgotten": "right in the first only",
     "learned": "right in the second only",
     "stayed_right": "right in both",
-}
-
-#: The cause of each kind of run, in the words of a program's reader.
-CAUSES = {
-    "confidence": "confidence (miscalibration); the model itself did not get worse",
-    "mostly_confidence": "mostly confidence (miscalibration); whether the model got worse is undecided",
-    "confidence_and_more": "mostly confidence (miscalibration); the model itself got a little worse too",
-    "class_drift": "drift between classes, which one bias per class repairs",
-    "overfitting": "the model itself got worse, even calibrated",
-    "hidden_overfitting": "the model itself got worse, and the loss hides it",
-    "setback": "a setback: the model lost something at once and has not learned it again",
-    "loss_undecided": "none in the model itself; whether the loss rises is undecided",
-    "improving": "none: the run still improves",
-    "no_rise": "none: the loss does not rise beyond noise",
-    "diverged": "divergence of the training",
-    "infinite": "probabilities of exactly 0 for true classes",
-    "unscored": "outputs that are not finite",
-    "undecidable": "undecided: too few samples or epochs to tell",
-    "too_early": "undecided: too few epochs",
-    "one_checkpoint": "none: one checkpoint shows no change",
-    "chosen_pair": "not judged: these epochs are not those of the run's verdict",
-    "two_runs": "not judged: two runs are compared",
 }
 
 
