@@ -60,6 +60,12 @@ def test_a_model_that_passed_every_check_evaluates_plainly():
         ("repeatable", {"status": "failed", "difference": 0.31}, "0.3 of the largest logit", "F.dropout"),
         ("alone", {"status": "failed", "difference": 0.02, "tolerance": 1e-4}, "0.02", "BatchNorm"),
         (
+            "own_loss",
+            {"status": "failed", "own": 6.1974, "rows": 6.2113},
+            "(6.1974 and 6.2113 nats on the first batch)",
+            "a shift by one token",
+        ),
+        (
             "samples",
             {"status": "failed", "samples": 4, "count": 3, "where": "dataset"},
             "changes its samples (3 of 4 were changed)",
@@ -102,8 +108,15 @@ def test_a_check_that_could_not_be_made_is_shown_and_not_held_against_the_model(
     assert finding.answer == "The evaluation passed 3 checks"
 
 
-def test_buffers_that_were_compared_are_a_check_like_the_others():
-    finding = evaluates_plainly(with_checks(buffers={"status": "passed", "count": 2, "hash": "a"}))
+@pytest.mark.parametrize(
+    "passed",
+    [
+        {"buffers": {"status": "passed", "count": 2, "hash": "a"}},
+        {"own_loss": {"status": "passed", "own": 0.69, "rows": 0.69}},
+    ],
+)
+def test_checks_that_only_some_runs_have_are_checks_like_the_others(passed):
+    finding = evaluates_plainly(with_checks(**passed))
     assert finding.sentence.startswith("5 checks passed; ")
     assert finding.answer == "Evaluation is repeatable and independent of the batch"
     alone = evaluates_plainly(with_checks(buffers={"status": "measured", "count": 2, "hash": "a"}))

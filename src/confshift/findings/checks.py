@@ -10,7 +10,7 @@ from confshift.input_checks import as_number
 
 _STATUSES = ("passed", "failed", "measured", "not made")
 _TEXTS = ("reason", "module", "where")
-_NUMBERS = ("difference", "count", "samples", "in_features", "mean_squared_norm")
+_NUMBERS = ("difference", "count", "samples", "in_features", "mean_squared_norm", "own", "rows")
 _SWITCHES = ("bias", "zero_weights")
 
 

@@ -22,13 +22,17 @@ _CHECKS = {
     "alone": "a sample alone gives the logits it has within its batch",
     "samples": "a sample fetched twice is the same",
     "buffers": "every process has the same buffers",
+    "own_loss": "the model's own loss is the mean over the rows",
 }
+#: Checks that only some models and processes give a chance to make.
+_SOMETIMES = ("buffers", "own_loss")
 _FAULTS = {
     "modes": "A module is in training mode",
     "repeatable": "The same batch gives different logits each time",
     "alone": "A sample's logits depend on its batch",
     "samples": "The loader changes its samples",
     "buffers": "The processes evaluate different models",
+    "own_loss": "The model's own loss is not its rows' mean",
 }
 _REPAIRS = {
     "modes": "Look for .train() inside a forward or eval method: a module sets itself back to training.",
@@ -36,6 +40,8 @@ _REPAIRS = {
     "alone": "Look for BatchNorm in training mode: samples of a batch influence each other.",
     "samples": "Give inspect a loader that draws nothing at random: each epoch is measured on other inputs.",
     "buffers": "Before wrapping it in DDP: model = torch.nn.SyncBatchNorm.convert_sync_batchnorm(model).",
+    "own_loss": "Look for a shift by one token (task=), label smoothing, class weights or a term added in "
+    "the model's loss: confshift explains the mean cross-entropy of the rows.",
 }
 _EVALUATES_PLAINLY = Question(
     "evaluates_plainly",
@@ -106,7 +112,7 @@ def _tried(history: History) -> Checkpoint | None:
 
 
 def _checks(rows: dict[str, dict[str, Any]]) -> pd.DataFrame:
-    """Return every check with what came of it; buffers are compared between several processes only."""
+    """Return every check with what came of it."""
     table = pd.DataFrame(
         {
             "check": list(_CHECKS.values()),
@@ -115,7 +121,8 @@ def _checks(rows: dict[str, dict[str, Any]]) -> pd.DataFrame:
         },
         index=pd.Index(_CHECKS, name="name"),
     )
-    return table if rows.get("buffers", {}).get("status") in ("passed", "failed") else table.drop("buffers")
+    absent = [name for name in _SOMETIMES if rows.get(name, {}).get("status") in (None, "measured")]
+    return table.drop(absent)
 
 
 def _results(outcomes: pd.DataFrame) -> str:
@@ -143,6 +150,8 @@ def _detail(row: dict[str, Any]) -> str:
         return f"{count(number, 'module')}: {', '.join(names[:3])}" + (", ..." if number > 3 else "")
     if row.get("difference"):
         return f"they differ by {row['difference']:.1g} of the largest logit"
+    if row["status"] == "failed" and "own" in row and "rows" in row:
+        return f"{row['own']:.4f} and {row['rows']:.4f} nats on the first batch"
     if row["status"] == "failed" and row.get("samples"):
         by = " by collate_fn" if row.get("where") == "collate_fn" else ""
         return f"{row.get('count', 0):g} of {row['samples']:g} were changed{by}"
