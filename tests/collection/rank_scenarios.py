@@ -74,6 +74,32 @@ def more_ranks_than_samples(folder, rank):
     return padded, seen(inspect(model, DataLoader(few, 2, sampler=Few()), run=folder / "few"))
 
 
+def tagged():
+    """Return a tagger, and sentences of five words, some of them padding, with a name for each."""
+    torch.manual_seed(0)
+    words = torch.randint(0, 9, (23, 5))
+    tags = torch.where(torch.rand(23, 5) < 0.2, -100, words % 3)
+    return nn.Embedding(9, 3), TensorDataset(words, tags, torch.arange(23))
+
+
+def names_of(batch):
+    return [f"text {number:02}" for number in batch[2].tolist()]
+
+
+@scenario(2)
+def tokens(folder, rank):
+    """Text ids: numbers follow from all samples, not from a rank's own."""
+    model, data = tagged()
+    loader = shard(data, 4)
+    found = [
+        inspect(model, loader, run=folder / name, sample_ids=names_of, rows=rows).predictions
+        for name, rows in (("all", None), ("part", 40))
+    ]
+    return [
+        (seen.sample_ids, seen.logits, seen.groups, seen.total_rows, seen.ignored_samples) for seen in found
+    ]
+
+
 @scenario(2)
 def one_folder_without_a_name(folder, rank):
     os.chdir(folder)

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from rank_scenarios import names_of, tagged
+from torch.utils.data import DataLoader
 from toy_training import TARGETS, make_loader, make_model, true_logits
 
 from confshift import ConfshiftError, Run, diagnose, inspect
@@ -66,6 +68,21 @@ def test_there_may_be_more_ranks_than_samples(results):
         assert padded["duplicates"] == 3
         assert few["ids"].tolist() == [0, 1, 2]
         np.testing.assert_allclose(few["logits"], true_logits(make_model())[:3], atol=1e-6)
+
+
+def test_the_tokens_of_all_ranks_are_those_of_one_process(results, tmp_path):
+    ranks, _ = results("tokens")
+    model, data = tagged()
+    options = {"sample_ids": names_of, "check": False}
+    for place, rows in enumerate((None, 40)):
+        loader = DataLoader(data, 23)
+        alone = inspect(model, loader, run=tmp_path / str(rows), rows=rows, **options).predictions
+        for seen in ranks:
+            ids, logits, groups, total, _ = seen[place]
+            np.testing.assert_array_equal(ids, alone.sample_ids)
+            np.testing.assert_array_equal(logits, alone.logits)
+            np.testing.assert_array_equal(groups, alone.groups)
+            assert total == alone.total_rows == (0 if rows is None else int((data.tensors[1] >= 0).sum()))
 
 
 def test_a_run_without_a_name_is_one_folder(results):

@@ -327,11 +327,23 @@ def test_outputs_within_the_unit_interval_are_refused_and_both_remedies_are_righ
         (MAPS, MASKS, {"rows": 0}, "rows=0: pass how many rows to keep"),
         (MAPS, MASKS, {"rows": True}, "rows=True"),
         (Z, Y * 255, {}, "pass targets // 255"),
+        (TAGS, WORDS * 0 - 100, {}, "no row is left: all 70 targets equal ignore_index=-100"),
+        (MAPS, labels(5, 5), {}, "they do not say which axis"),
         (drawn(2, 1, 1, 1, 1), labels(2, 1, 1, 1, 1), {"task": "pixels"}, "fold the others"),
     ],
 )
 def test_what_is_not_read_is_refused_with_the_word_to_add(output, targets, options, says):
     assert says in refused(read, output, targets, **options)
+
+
+def test_maps_smaller_than_the_targets_are_enlarged_by_the_code(tmp_path):
+    targets = labels(3, 8, 12)
+    message = refused(read, MAPS, targets)
+    code = textwrap.dedent(re.search(r"(?m)^    def forward\(model, batch\):(?:\n {8}.*)+", message)[0])
+    exec(code, known := {"torch": torch})
+    right = class_loss(functional.interpolate(MAPS, (8, 12)), targets)
+    found = looked_at(tmp_path, MAPS, targets, forward=known["forward"])
+    assert found.loss == pytest.approx(right, abs=1e-5)
 
 
 def test_the_inputs_as_targets_need_a_word_for_the_shift(tmp_path):

@@ -124,6 +124,11 @@ class Evaluation:
             options["ignore_index"] = None
         if self.population is not None and self.population.wanted:
             options["total_rows"] = self.population.rows
+        if self.ignored and not len(self):
+            raise ConfshiftError(
+                f"no row is left: all {self.ignored} targets equal ignore_index={ignore_index}; check the "
+                "targets, or pass another ignore_index (None for none)"
+            )
         predictions = self._made(outputs, options)
         ignored = predictions.ignored_samples + self.ignored
         return Predictions.trusted(**{**vars(predictions), "ignored_samples": ignored})

@@ -187,6 +187,9 @@ def _on_shapes(logits: Tensor, targets: Tensor, source: Source, task: str | None
         return f"{start}: pass {source.code('return logits.flatten(1), targets')}"
     if layouts_of(logits, targets, "pixels"):
         return f"{shapes}: if there is one output for each pixel, {source.word('pixels')}"
+    if logits.ndim == targets.ndim + 1 > 3 and logits.shape[0] == targets.shape[0]:
+        code = "return torch.nn.functional.interpolate(logits, targets.shape[1:]), targets"
+        return f"{start}. Where maps (n, K, H, W) are smaller than the targets, pass {source.code(code)}"
     return f"{start}; they do not say which axis holds the classes: {source.advice}"
 
 
