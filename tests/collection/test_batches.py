@@ -117,7 +117,7 @@ def test_a_model_that_takes_any_field_gets_all_but_the_labels_and_the_ids():
             return torch.ones(4, 3)
 
     model = Any()
-    Reader(model, None, "name").read({"a": X, "b": X, "labels": Y, "name": [1, 2, 3, 4]})
+    Reader(model, None, ("name",)).read({"a": X, "b": X, "labels": Y, "name": [1, 2, 3, 4]})
     assert model.seen == ["a", "b"]
 
 

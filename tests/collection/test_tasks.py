@@ -249,6 +249,38 @@ def test_text_ids_are_the_groups_and_a_sample_that_changes_is_refused(tmp_path):
     assert "doc99 now" in message
 
 
+@pytest.mark.parametrize("name", ["multiclass", "one logit", "padded tokens", "void pixels"])
+@pytest.mark.parametrize("form", ["array", "field", "function", "collector"])
+def test_groups_may_be_documents_of_several_samples(tmp_path, name, form):
+    multiclass = drawn(3), labels(3), {}, 0, ""
+    output, targets, options, *_ = READ.get(name, multiclass)
+    documents = np.array([f"document {number % 4}" for number in range(N)])
+    data = [
+        {"numbers": numbers, "labels": own, "of": documents[numbers.numpy()].tolist()}
+        for numbers, own in batches_of(targets)
+    ]
+    if form == "collector":
+        collector = Collector(tmp_path, **options)
+        for batch in data:
+            collector.add(output[batch["numbers"]], batch["labels"], groups=batch["of"])
+        found = collector.save().predictions
+    else:
+        groups = {"array": documents, "field": "of", "function": lambda batch: batch["of"]}[form]
+        model = named("Model", output)
+        found = inspect(model, data, run=tmp_path, groups=groups, check=False, **options).predictions
+    bits = {"padded tokens": 24, "void pixels": 32}.get(name, 0)
+    assert found.groups.tolist() == documents[found.sample_ids >> bits].tolist()
+
+
+def test_groups_of_another_length_are_refused(tmp_path):
+    message = refused(looked_at, tmp_path, TAGS, WORDS, groups=["a", "b"])
+    assert "groups has shape (2,), expected (10,): one for each sample" in message
+    assert "groups has shape (2,), expected (10,)" in refused(looked_at, tmp_path, Z, Y, groups=["a", "b"])
+    collector = Collector(tmp_path)
+    collector.add(TAGS, WORDS, groups=range(N))
+    assert "groups were passed with some batches only" in refused(collector.add, TAGS, WORDS)
+
+
 def test_numbers_too_large_for_ids_go_in_as_text():
     large = np.arange(N) + 2**40
     assert "up to 1099511627785" in refused(read, TAGS, WORDS, sample_ids=large)

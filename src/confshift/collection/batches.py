@@ -51,8 +51,8 @@ class Reader:
     model : torch.nn.Module
     forward : callable, optional
         `forward(model, batch) -> (logits, targets)`, used in place of this module's own rules.
-    skip : str, optional
-        A field of the batch that is not for the model (the sample ids).
+    skip : tuple of str
+        Fields of the batch that are not for the model (the sample ids, the groups).
     classes : int, optional
         The number of class names, which tells the logits among the parts of an output.
     passes_labels : bool
@@ -61,7 +61,7 @@ class Reader:
 
     model: nn.Module
     forward: Callable[[Any, Any], Any] | None = None
-    skip: str | None = None
+    skip: tuple[str, ...] = ()
     classes: int | None = None
     passes_labels: bool = False
 
@@ -130,7 +130,7 @@ class Reader:
                 f"no targets among the fields {list(fields)} of a batch (looked for "
                 f"{', '.join(LABEL_FIELDS)}); {FORWARD_ADVICE}"
             )
-        inputs = {name: value for name, value in fields.items() if name not in (label, self.skip)}
+        inputs = {name: value for name, value in fields.items() if name not in (label, *self.skip)}
         required, accepted = self._parameters
         if accepted is not None:
             if len(inputs) == 1 and not set(inputs) & accepted:

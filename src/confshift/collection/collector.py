@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from confshift.checkpoint import Checkpoint
 from confshift.collection.destination import Destination
@@ -132,7 +132,8 @@ class Collector:
         name = f"{self._place.path} ({split})"
         self._intake = Intake(self._reading, batches=batch_count(loader), name=name)
         self._added = 0
-        self._ids: list[Any] = []
+        self._ids: list[NDArray[Any]] = []
+        self._groups: list[NDArray[Any]] = []
         self._is_saved = False
         self._watched = ExitStack()
         self._sampled = self._watch(loader)
@@ -146,7 +147,14 @@ class Collector:
         weakref.finalize(self, self._watched.close)
         return source if isinstance(source, SampledIds) else None
 
-    def add(self, logits: Any, targets: Any, *, sample_ids: ArrayLike | None = None) -> None:
+    def add(
+        self,
+        logits: Any,
+        targets: Any,
+        *,
+        sample_ids: ArrayLike | None = None,
+        groups: ArrayLike | None = None,
+    ) -> None:
         """Add the rows of a batch of n samples.
 
         Parameters
@@ -156,6 +164,8 @@ class Collector:
         targets : torch.Tensor or array_like, shape (n,) or that of the task
         sample_ids : array_like of int or str, shape (n,), optional
             Which samples these are; in every batch or in none.
+        groups : array_like of int or str, shape (n,), optional
+            Which patient, document or video each is of; in every batch or in none.
 
         Raises
         ------
@@ -166,27 +176,33 @@ class Collector:
             raise ConfshiftError("this collector has saved; make a new Collector for each evaluation")
         batch = self._intake.read(*checked_tensors(logits, targets, _ADDED), _ADDED)
         self._note_ids(batch.samples, sample_ids)
+        self._note("groups", self._groups, groups, batch.samples)
         self._intake.add(batch, self._newest() if self._intake.needs_ids else None)
         self._added += batch.samples
 
     def _newest(self) -> ArrayLike:
         """Return the ids of the batch that was noted last."""
         if self._ids:
-            ids: ArrayLike = self._ids[-1]
-            return ids
+            return self._ids[-1]
         if self._sampled is not None:
             return self._sampled.newest()
         raise ConfshiftError("rows= chooses by sample id; pass loader=, or sample_ids= with each batch")
 
+    def _note(self, name: str, parts: list[NDArray[Any]], values: ArrayLike | None, rows: int) -> None:
+        """Keep what is said of each sample of a batch; of all batches or of none."""
+        if self._added and bool(parts) != (values is not None):
+            raise ConfshiftError(f"{name} were passed with some batches only; pass them with all or none")
+        if values is not None:
+            part = np.array(values.cpu().numpy() if isinstance(values, torch.Tensor) else values)
+            if part.shape != (rows,):
+                raise ConfshiftError(f"{name} has shape {part.shape} for {rows} rows; expected ({rows},)")
+            parts.append(part)
+
     def _note_ids(self, rows: int, sample_ids: ArrayLike | None) -> None:
-        if self._added and bool(self._ids) != (sample_ids is not None):
-            raise ConfshiftError("sample_ids were passed with some batches only; pass them with all or none")
+        self._note("sample_ids", self._ids, sample_ids, rows)
         if sample_ids is not None:
-            ids = np.array(sample_ids.cpu().numpy() if isinstance(sample_ids, torch.Tensor) else sample_ids)
-            if ids.shape != (rows,):
-                raise ConfshiftError(f"sample_ids has shape {ids.shape} for {rows} rows; expected ({rows},)")
-            self._ids.append(ids)
-        elif self._sampled is not None:
+            return
+        if self._sampled is not None:
             if not self._sampled.has_begun:
                 raise ConfshiftError(
                     "the loop did not begin to iterate over loader= after this collector was made; make it "
@@ -237,7 +253,8 @@ class Collector:
         if not self._added and not self._place.is_shared:
             raise ConfshiftError("nothing was added: call add(logits, targets) for each batch before save()")
         ids, source = self._all_ids()
-        return replace(self._intake.evaluation(ids, source), checks=self.checks)
+        groups = np.concatenate(self._groups) if self._groups else None
+        return replace(self._intake.evaluation(ids, source, groups), checks=self.checks)
 
     def _all_ids(self) -> tuple[ArrayLike | None, str]:
         """Return the samples' ids and how they are known."""

@@ -36,7 +36,7 @@ from confshift.collection.place import place_of
 from confshift.collection.random_states import modules_in
 from confshift.collection.reading import Reading
 from confshift.collection.sample_checks import check_samples
-from confshift.collection.sample_ids import IdSource, UnevenBatchError, identified
+from confshift.collection.sample_ids import IdSource, UnevenBatchError, identified, of_user
 from confshift.errors import ConfshiftError
 from confshift.input_checks import listed_names
 from confshift.predictions import Predictions
@@ -55,6 +55,7 @@ def inspect(
     epoch: float | None = None,
     forward: Callable[[Any, Any], tuple[Any, Any]] | None = None,
     sample_ids: ArrayLike | str | Callable[[Any], Any] | None = None,
+    groups: ArrayLike | str | Callable[[Any], Any] | None = None,
     class_names: Sequence[str] | Mapping[int, str] | None = None,
     ignore_index: float | None = -100,
     outputs: str = "logits",
@@ -93,6 +94,9 @@ def inspect(
         Which sample is which: an array of shape (N,) in the loader's order, the name of a field of the
         batch, or a function batch -> ids. Without it, what the loader's sampler gives, so that a shuffled
         loader is fine; else a hash of each sample; a list of batches goes by its order.
+    groups : array_like, str or callable, optional
+        Which patient, document or video each sample is of, in the forms of `sample_ids`: samples of a group
+        err together, so errors and verdicts count groups. By default the rows of a sample are a group.
     class_names : sequence of str or mapping from index to str, length K, optional
         Defaults to `loader.dataset.classes` where these name the classes in order. The names of the labels,
         where `task` is "multilabel".
@@ -104,8 +108,7 @@ def inspect(
         What the rows are, where the shapes leave it open. By the shapes: one logit and targets of 0 and 1 are
         "binary", logits (n, T, K) or (n, K, T) with targets (n, T) "tokens", (n, K, H, W) with (n, H, W)
         "pixels". "multilabel" takes logits and targets of 0 and 1 of shape (n, L). "causal_lm" pairs each
-        token's logits with the next target; a Hugging Face model named so is read so. Rows of one sample are
-        a group: errors count samples.
+        token's logits with the next target; a Hugging Face model named so is read so.
     rows : int, optional
         How many rows to keep, of all samples' pixels or tokens: chosen at random by their ids, so that every
         checkpoint has the same. By default all.
@@ -151,11 +154,11 @@ def inspect(
     warn_of_dropped(loader, run=place.path, split=split)
     warn_of_shard(loader, run=place.path, split=split, is_joined=place.is_shared)
     listed = class_names_of(loader) if class_names is None else listed_names(class_names)
-    field = sample_ids if isinstance(sample_ids, str) else None
-    reader = Reader(_without_ddp(model), forward, field, None if listed is None else len(listed))
+    fields = tuple(name for name in (sample_ids, groups) if isinstance(name, str))
+    reader = Reader(_without_ddp(model), forward, fields, None if listed is None else len(listed))
 
     def evaluate() -> Evaluation:
-        objects = model, loader, forward, sample_ids
+        objects = model, loader, forward, sample_ids, groups
         checked = place.is_first if check is None else check
         how = {"split": split, "checked": checked, "may_be_empty": place.is_shared}
         return _look(reader, reading, objects, place.path, **how)
@@ -214,13 +217,13 @@ def _without_ddp(model: nn.Module) -> nn.Module:
 
 
 def _look(
-    reader: Reader, reading: Reading, objects: tuple[Any, Any, Any, Any], run: str, **how: Any
+    reader: Reader, reading: Reading, objects: tuple[Any, Any, Any, Any, Any], run: str, **how: Any
 ) -> Evaluation:
     """Go over the loader once, and leave everything as it was; `objects` are those that a pass can change.
 
     It takes a second pass, by content, where the sampler's indices prove not to be those of the samples.
     """
-    model, loader, _, sample_ids = objects
+    model, loader, _, sample_ids, groups = objects
     name = f"{run} ({how['split']})"
     for last in (False, True):
         try:
@@ -232,7 +235,8 @@ def _look(
             ):
                 batches = batch_count(loader)
                 intake = Intake(reading, declared=declared_task(model), batches=batches, name=name)
-                return _pass(reader, loader, ids, intake, **how)
+                members = None if groups is None else of_user(groups, "groups")
+                return _pass(reader, loader, (ids, members), intake, **how)
         except UnevenBatchError as error:
             if last:
                 raise
@@ -245,7 +249,7 @@ def _look(
 def _pass(
     reader: Reader,
     loader: Any,
-    ids: IdSource,
+    sources: tuple[IdSource, IdSource | None],
     intake: Intake,
     *,
     split: str,
@@ -254,17 +258,21 @@ def _pass(
 ) -> Evaluation:
     """Go over the loader once; only the copy of the logits waits for the device."""
     first: Any = None
+    ids, groups = sources
     try:
         for batch in shown(iter(loader), f"inspect {split}", batch_count(loader)):
             understood = intake.read(*reader.read(batch)[:3])
             first = batch if first is None else first
             ids.add(batch, understood.samples)
+            if groups is not None:
+                groups.add(batch, understood.samples)
             intake.add(understood, ids.newest() if intake.needs_ids else None)
         if first is None:
             if may_be_empty:
                 return Evaluation.empty(ids.name)
             raise ConfshiftError(_on_no_batch(loader))
-        evaluation = intake.evaluation(ids.ids(), ids.name)  # before the checks ask the sampler
+        members = None if groups is None else groups.ids()
+        evaluation = intake.evaluation(ids.ids(), ids.name, members)  # before the checks ask the sampler
         if not checked:
             return evaluation
         checks = {**check_model(reader, first, intake), "samples": check_samples(loader)}

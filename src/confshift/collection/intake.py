@@ -171,28 +171,40 @@ class Intake:
                 *(self._name, rows, logits.shape[1], str(logits.dtype).removeprefix("torch."), size / 1e9),
             )
 
-    def evaluation(self, sample_ids: ArrayLike | None, id_source: str) -> Evaluation:
-        """Return the evaluation of all rows; `sample_ids`, of all samples, shape (n,), may be their order.
+    def evaluation(
+        self, sample_ids: ArrayLike | None, id_source: str, groups: ArrayLike | None = None
+    ) -> Evaluation:
+        """Return the evaluation of all rows.
+
+        Parameters
+        ----------
+        sample_ids : array_like, shape (n,), or None
+            Of all samples; None: their order.
+        id_source : str
+        groups : array_like, shape (n,), optional
+            Which group each sample is of.
 
         Raises
         ------
         ConfshiftError
-            Where no batch told which axis holds the classes, or there is not an id for each sample.
+            Where no batch told which axis holds the classes, or there is not an id or group for each sample.
         """
         self._decide()
         if self._rows is None or self.layout is None:
             return Evaluation.empty(id_source)
         self._thin(is_last=True)
         rows = self._rows
-        many: dict[str, Any] = {}
+        many: dict[str, Any] = {} if groups is None else {"groups": as_ids(groups)}
         if self._counts:
-            counts = np.concatenate(self._counts)
+            counts, samples = np.concatenate(self._counts), np.concatenate(self._samples)
             ids = np.arange(len(counts)) if sample_ids is None else as_ids(sample_ids)
-            if len(ids) != len(counts):
-                raise ConfshiftError(
-                    f"sample_ids has {len(ids)} ids for {len(counts)} samples; pass one for each sample"
-                )
-            sample_ids = ids[np.concatenate(self._samples)]
+            for name, labels in {"sample_ids": ids, **many}.items():
+                if labels.shape != counts.shape:
+                    raise ConfshiftError(
+                        f"{name} has shape {labels.shape}, expected {counts.shape}: one for each sample"
+                    )
+            sample_ids = ids[samples]
+            many = {name: labels[samples] for name, labels in many.items()}
             many["places"] = np.concatenate(self._places)
             many["population"] = Population(self.reading.rows or 0, ids, counts)
         return Evaluation(

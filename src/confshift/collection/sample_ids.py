@@ -62,7 +62,7 @@ def identified(loader: Any, sample_ids: Any = None, place: str = "") -> Iterator
     """
     inner = torch_loader(loader)
     if sample_ids is not None:
-        yield _user_ids(sample_ids)
+        yield of_user(sample_ids, "sample_ids")
     elif isinstance(loader, list | tuple):
         yield _Order()
     elif is_dispatched(loader) and (batches := sequential_ids(loader)) is not None:
@@ -101,10 +101,11 @@ class _Order:
         return None
 
 
-def _user_ids(sample_ids: Any) -> IdSource:
-    if isinstance(sample_ids, str):
-        return _FromBatch(lambda batch: _field(batch, sample_ids))
-    return _FromBatch(sample_ids) if callable(sample_ids) else _UserArray(sample_ids)
+def of_user(labels: Any, argument: str) -> IdSource:
+    """Return the source of what the user says of each sample: an array, a field's name or a function."""
+    if isinstance(labels, str):
+        return _FromBatch(lambda batch: _field(batch, labels, argument), argument)
+    return _FromBatch(labels, argument) if callable(labels) else _UserArray(labels)
 
 
 class _UserArray(_Order):
@@ -147,8 +148,8 @@ class _Known:
 class _FromBatch:
     name = "user"
 
-    def __init__(self, pick: Callable[[Any], Any]) -> None:
-        self._pick = pick
+    def __init__(self, pick: Callable[[Any], Any], argument: str) -> None:
+        self._pick, self._argument = pick, argument
         self._parts: list[NDArray[Any]] = []
 
     def add(self, batch: Any, rows: int) -> None:
@@ -157,7 +158,7 @@ class _FromBatch:
         part = np.array(part.cpu().numpy() if isinstance(part, torch.Tensor) else part)
         if part.shape != (rows,):
             raise ConfshiftError(
-                f"sample_ids gave shape {part.shape} for a batch of {rows} samples; expected ({rows},)"
+                f"{self._argument} gave shape {part.shape} for a batch of {rows} samples; expected ({rows},)"
             )
         self._parts.append(part)
 
@@ -168,19 +169,19 @@ class _FromBatch:
         return np.concatenate(self._parts)
 
 
-def _field(batch: Any, name: str) -> Any:
+def _field(batch: Any, name: str, argument: str) -> Any:
     fields = fields_of(batch)
     if fields is None and hasattr(batch, "_asdict"):
         fields = batch._asdict()
     if fields is None:
         raise ConfshiftError(
-            f"sample_ids={name!r}: a batch is a {type(batch).__name__}, without named fields; pass a "
-            "function batch -> ids"
+            f"{argument}={name!r}: a batch is a {type(batch).__name__}, without named fields; pass a "
+            "function of the batch"
         )
     if name not in fields:
         raise ConfshiftError(
-            f"sample_ids={name!r}: no such field in a batch; pass one of {list(fields)}, or a function "
-            "batch -> ids"
+            f"{argument}={name!r}: no such field in a batch; pass one of {list(fields)}, or a function "
+            "of the batch"
         )
     return fields[name]
 
