@@ -118,7 +118,8 @@ def _advice_on_places(shape: tuple[int, ...], name: str, targets: tuple[int, ...
         if len(shape) == 3
         else ""
     )
-    return f"; tokens or pixels go in as rows: pass {either}, and np.ravel(targets){shift}"
+    grouped = "groups=np.repeat(np.arange(len(targets)), np.asarray(targets)[0].size)"
+    return f"; tokens or pixels go in as rows: pass {either}, and np.ravel(targets), {grouped}{shift}"
 
 
 def check_targets(targets: ArrayLike, logits: NDArray[Any]) -> NDArray[np.int64]:

@@ -206,8 +206,12 @@ def test_the_code_for_arrays_of_tokens_gives_torchs_loss(axis):
     right = functional.cross_entropy(logits, targets).item()
     logits = logits.movedim(1, axis).numpy()
     message = refused(Predictions, logits, targets)
-    code = eval(code_in(message, "np.moveaxis"), {"np": np, "logits": logits})
-    assert loss(Predictions(code, np.ravel(targets))) == pytest.approx(right, rel=1e-5)
+    known = {"np": np, "logits": logits, "targets": targets}
+    code = eval(code_in(message, "np.moveaxis"), known)
+    groups = eval(re.search(r"groups=(np\.repeat\(.*\.size\))", message)[1], known)
+    found = Predictions(code, np.ravel(targets), groups=groups)
+    assert loss(found) == pytest.approx(right, rel=1e-5)
+    assert found.groups.tolist() == np.repeat(range(4), 5).tolist()
 
 
 @pytest.mark.parametrize("share", [False, True])

@@ -133,6 +133,7 @@ READ = {
     "the next token": (TAGS.movedim(1, -1), WORDS, {"task": "causal_lm"}, NEXT, "causal_lm"),
     "pixels": (MAPS, MASKS, {}, class_loss(MAPS, MASKS), "pixels"),
     "pixels, classes last": (MAPS.movedim(1, -1), MASKS, {}, class_loss(MAPS, MASKS), "pixels"),
+    "masks with an axis, last": (MAPS, MASKS[..., None], {}, class_loss(MAPS, MASKS), "pixels"),
     "masks with an axis": (MAPS, MASKS[:, None], {}, class_loss(MAPS, MASKS), "pixels"),
     "torchvision's": ({"out": MAPS, "aux": MAPS + 1}, MASKS, {}, class_loss(MAPS, MASKS), "pixels"),
     "void pixels": (MAPS, VOID, {"ignore_index": 255}, class_loss(MAPS, VOID, ignore_index=255), "pixels"),
@@ -356,6 +357,7 @@ def test_outputs_within_the_unit_interval_are_refused_and_both_remedies_are_righ
         (TAGS, WORDS * 1.0, {}, "whole numbers: pass them as integers"),
         (TAGS, TAGS.softmax(1), {}, "soft targets are not read"),
         (MAPS, MASKS, {"task": "segmentation"}, "task='segmentation': pass one of 'multiclass', "),
+        (MAPS, MASKS, {"task": ["pixels"]}, "task=['pixels']: pass one of"),
         (MAPS, MASKS, {"rows": 0}, "rows=0: pass how many rows to keep"),
         (MAPS, MASKS, {"rows": True}, "rows=True"),
         (Z, Y * 255, {}, "pass targets // 255"),
@@ -461,7 +463,7 @@ def test_the_rows_kept_are_the_same_in_any_order_of_samples(tmp_path, order, kin
 def test_more_rows_than_there_are_keep_all_and_samples_are_rows_too(tmp_path):
     found = looked_at(tmp_path / "all", MAPS, MASKS, rows=10**6)
     assert (len(found), found.provenance.total_rows) == (240, 240)
-    found = looked_at(tmp_path / "part", drawn(3), labels(3), rows=4).predictions
+    found = looked_at(tmp_path / "part", drawn(3), labels(3), rows=np.int64(4)).predictions
     assert (len(found), found.total_rows, found.groups) == (4, 10, None)
     assert np.array_equal(found.logits, drawn(3).numpy()[found.sample_ids])
 

@@ -72,12 +72,12 @@ def _task(axes: int) -> str:
 
 def _with_classes(logits: Tensor, targets: Tensor) -> list[tuple[Layout, bool]]:
     """Return the layouts with an axis for the classes, which the targets lack or have with length 1."""
-    shape, wanted, found = tuple(logits.shape), tuple(targets.shape), []
+    shape, found = tuple(logits.shape), []
     for axis in dict.fromkeys((1, len(shape) - 1)):
         if len(shape) < 2 or shape[axis] < 2:
             continue
         rest = shape[:axis] + shape[axis + 1 :]
-        if wanted in (rest, (*shape[:axis], 1, *shape[axis + 1 :])):
+        if rest in _channelless(targets):
             axes = len(rest) - 1
             place = 1 if axis == 1 and axes else -1
             found.append((Layout(_task(axes) if axes else "multiclass", place, axes), True))

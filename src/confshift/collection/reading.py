@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any
 
 from confshift.collection.evaluation import Evaluation
@@ -30,12 +31,12 @@ class Reading:
         """Refuse what says nothing, before there is a batch."""
         if self.outputs not in _OUTPUTS:
             raise ConfshiftError(f"outputs={self.outputs!r}: pass 'logits' or 'probabilities'")
-        if self.task is not None and self.task not in TASKS:
+        if self.task is not None and (not isinstance(self.task, str) or self.task not in TASKS):
             raise ConfshiftError(
                 f"task={self.task!r}: pass one of {', '.join(map(repr, TASKS))}, or leave it out"
             )
         rows = self.rows
-        if rows is not None and (isinstance(rows, bool) or not isinstance(rows, int) or rows < 1):
+        if rows is not None and (isinstance(rows, bool) or not isinstance(rows, Integral) or rows < 1):
             raise ConfshiftError(f"rows={rows!r}: pass how many rows to keep, a whole number above 0")
 
     def check_names(self, layout: Layout, columns: int) -> None:
