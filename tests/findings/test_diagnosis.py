@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from odd_runs import ODD, history_of, told
 
 from confshift.analysis.comparison import compare
 from confshift.analysis.history import summarize
@@ -130,3 +131,19 @@ def test_a_run_that_never_was_finite_is_refused_with_the_reason(run):
     broken = Predictions(np.full((300, 4), np.nan), run[0].predictions.targets)
     with pytest.raises(ConfshiftError, match="no sample has a finite loss on both sides; look for NaN"):
         diagnose([Checkpoint.from_predictions(broken, epoch=0)])
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_one_fact_is_one_problem(name):
+    problems = {finding.code for finding in told(name)[1] if finding.severity == "problem"}
+    if "run_kind" in problems:
+        assert not {"lost_information", "error_rise"} & problems
+    if "diverged" in problems:
+        assert "lost_information" not in problems
+
+
+def test_what_no_other_finding_says_of_a_chosen_pair_stays_a_problem():
+    history = history_of("more mistakes")
+    for after, severity in ((15, "problem"), (23, "fine")):
+        found = {finding.code: finding for finding in diagnose(history, before=7, after=after)}
+        assert (found["lost_information"].verdict, found["lost_information"].severity) == ("yes", severity)

@@ -20,7 +20,7 @@ AT = ("epoch 3", "epoch 6")
 
 @pytest.fixture(scope="module")
 def by_run(history):
-    return epoch_tables.run_tables(history, history.rise)
+    return epoch_tables.run_tables(history, history)
 
 
 @pytest.fixture(scope="module")
@@ -88,16 +88,21 @@ def context_of(*histories, **names):
     return epoch_tables.chart_context(histories, histories[0], classes=3, **names)
 
 
-def test_the_best_checkpoints_are_marked_and_named_with_their_epochs(by_run, history):
+def test_the_best_checkpoints_and_the_one_to_keep_are_marked_and_named_with_their_epochs(by_run, history):
     epochs = history.best.loc[["loss", "refinement_loss"], "epoch"].tolist()
-    assert by_run["marks"]["epoch"].tolist() == epochs
+    kept = history.recommendation
+    assert by_run["marks"]["epoch"].tolist() == [*epochs, kept.epoch]
+    row = history.table[history.table["split"] == history.split].set_index("epoch").loc[kept.epoch]
+    height = row["refinement_loss" if kept.calibrated else "loss"]
+    assert by_run["marks"]["mean"].iloc[-1] == height
     names = [f"best loss, epoch {epochs[0]:g}", f"best once calibrated, epoch {epochs[1]:g}"]
+    names.append(f"to keep, epoch {kept.epoch:g}")
     assert list(context_of(history).marks.values()) == names
 
 
 def test_epochs_that_are_not_finite_have_a_strip_and_a_name(make_logits):
     history = summarize(_not_finite(make_logits))
-    strips = epoch_tables.run_tables(history, history.rise)["not_finite"]
+    strips = epoch_tables.run_tables(history, history)["not_finite"]
     assert strips[["epoch", "start", "end"]].to_numpy().tolist() == [[1, 0.5, 1.5], [3, 2.5, 4], [5, 4, 5]]
     assert strips["unanswered_samples"].tolist() == [6, 15, 0]
     assert strips["infinite_samples"].tolist() == [0, 0, 3]

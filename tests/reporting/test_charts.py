@@ -80,7 +80,7 @@ def test_every_table_is_known_to_python_or_to_the_script(specs, history, compari
     from confshift.reporting.epoch_tables import run_tables
     from confshift.reporting.pair_tables import pair_tables
 
-    known = {*run_tables(history, history.rise), *pair_tables(comparison, classes=[0, 1], at=("A", "B"))}
+    known = {*run_tables(history, history), *pair_tables(comparison, classes=[0, 1], at=("A", "B"))}
     methods = set(re.findall(r"^  (\w+)\(.*\) \{", SCRIPT, re.MULTILINE))
     for name, spec in specs.items():
         for table in names_in(spec):
@@ -200,7 +200,7 @@ def test_pictures_are_drawn_in_the_colours_of_the_style_sheet(specs, history, co
     from confshift.reporting.pair_tables import pair_tables
 
     made = {
-        **run_tables(history, history.rise),
+        **run_tables(history, history),
         **pair_tables(comparison, classes=[0, 1, 2, 3], at=("A", "B")),
     }
     drawn = pictures(specs, made, paired=True)

@@ -24,7 +24,7 @@ def test_a_long_run_is_thinned_evenly_with_the_compared_and_the_best_in_it(make_
     carried = page_data.thin_history(history, comparison, history.rise)
     epochs = carried.main.epochs.tolist()
     assert len(epochs) <= 20
-    assert {0, 7, 31, 59, *history.best["epoch"]} <= set(epochs)
+    assert {0, 7, 31, 59, *history.best["epoch"], history.recommendation.epoch} <= set(epochs)
     assert np.diff(epochs).max() <= 8
     assert carried.main.checkpoints[epochs.index(7)] is comparison.before
 

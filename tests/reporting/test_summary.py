@@ -113,7 +113,11 @@ def test_every_check_is_printed_in_full_the_problems_first():
 
 def test_one_checkpoint_has_numbers_and_no_sources():
     summary = summary_of(story_of("one epoch"))
-    assert re.fullmatch(r"Epoch 0: loss 1\.06, accuracy 52\.2 %, calibrated loss 1\.\d+\.", summary.numbers)
+    assert re.fullmatch(
+        r"Epoch 0: loss 1\.06, accuracy 52\.2 % \(chance level: 25\.0 %, most frequent class: 27\.2 %\), "
+        r"calibrated loss 1\.\d+\.",
+        summary.numbers,
+    )
     assert summary.sources == ""
 
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from confshift import Checkpoint, Predictions, compare, summarize
 from confshift.findings.question import Question
-from confshift.reporting.characters import printable
+from confshift.reporting.characters import printable, unbroken
 from confshift.reporting.output import (
     adding_up,
     comparison_text,
@@ -170,3 +170,17 @@ def test_ordinary_text_is_printed_as_it_is():
 def test_a_finding_without_a_next_step_has_no_such_line():
     text = findings_text([Question("c", "Why?").answer("no", "So.", pd.DataFrame())], {})
     assert text == "[fine] Why?\n  So."
+
+
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [
+        ("with T = 2.1, 0.33 nats", "with T~=~2.1, 0.33~nats"),
+        ("Epochs 6 and 7 are as good", "Epochs~6 and 7 are as good"),
+        ("95 % interval −1.5 to +0.2 points", "95~% interval −1.5 to +0.2~points"),
+        ("RIGHT = 2, 3 natsoup, epoch by epoch", "RIGHT = 2, 3 natsoup, epoch by epoch"),
+    ],
+)
+def test_a_number_stays_on_one_line_with_its_unit(text, kept):
+    assert unbroken(text) == kept.replace("~", "\N{NO-BREAK SPACE}")
+    assert unbroken(kept.replace("~", "\N{NO-BREAK SPACE}")) == kept.replace("~", "\N{NO-BREAK SPACE}")

@@ -6,6 +6,7 @@ For a few exploding samples see `few_samples` in `concentration`.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -24,7 +25,7 @@ from confshift.findings.learning_rate import learning_rate_drop
 from confshift.findings.left_out import over_finite
 from confshift.findings.overfitting import overfits
 from confshift.findings.question import Finding, Question, Verdict
-from confshift.findings.run_kind import kind_of
+from confshift.findings.run_kind import gets_worse, kind_of
 from confshift.findings.told import hidden_harm, undecided, within_choice
 from confshift.findings.wording import (
     count,
@@ -175,18 +176,12 @@ def lost_information(history: History, comparison: Comparison) -> Finding:
         else change.loc[["refinement_loss"]]
     )
     hidden, hidden_in_full = _since_best(history, comparison)
-    sentence, others = fitting(
-        [
-            reason,
-            hidden,
-            _newly(switches),
-        ]
-    )
+    sentence, others = fitting([reason, hidden, _newly(switches)])
     details = [others, hidden_in_full, _between(refinement, switches), _formally(series) if is_judged else ""]
     choice = history.recommendation
     step = f"Keep {kept(history)}{'; add data or regularisation' if overfits(history) else ''}."
     is_yes = verdict == "yes"
-    return _LOST_INFORMATION.answer(
+    finding = _LOST_INFORMATION.answer(
         verdict,
         sentence,
         table,
@@ -198,6 +193,7 @@ def lost_information(history: History, comparison: Comparison) -> Finding:
         details=" ".join(filter(None, details)),
         command=commands.calibrate(choice.epoch) if is_yes and choice.calibrated else "",
     )
+    return replace(finding, restates=is_judged and (bool(history.divergence) or gets_worse(history)))
 
 
 def _newly(switches: Switches) -> str:

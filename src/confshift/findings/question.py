@@ -121,6 +121,8 @@ class Finding:
         The next step as a command line, in which RUN stands for the run's path; "" where there is none.
     hides : bool
         Whether what leaves the verdict open, such as outputs that are not finite, is a problem itself.
+    restates : bool
+        Whether another finding reports the same fact as a problem.
     """
 
     question: Question
@@ -132,6 +134,7 @@ class Finding:
     details: str = ""
     command: str = ""
     hides: bool = False
+    restates: bool = False
 
     @property
     def code(self) -> str:
@@ -150,7 +153,7 @@ class Finding:
             return "not applicable"
         if self.verdict == "cannot tell":
             return "problem" if self.hides else "undecided"
-        return "problem" if self.verdict == self.question.problem else "fine"
+        return "problem" if self.verdict == self.question.problem and not self.restates else "fine"
 
     def without_advice(self) -> Finding:
         """Return the finding without its next step."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 
@@ -10,6 +12,7 @@ from confshift.analysis.panel import Panel
 from confshift.analysis.series import FEW
 from confshift.findings.left_out import NOT_FINITE, few_infinite, opening
 from confshift.findings.question import Finding, Question
+from confshift.findings.run_kind import gets_worse
 from confshift.findings.statuses import described, in_units
 from confshift.findings.wording import MOST_WORDS, count, fitting, short_name
 
@@ -29,7 +32,8 @@ def about_rise(history: History) -> list[Finding]:
     """
     remarks = cautions(history.main, history.rise.loc["loss"])
     first = _series_rise(history.rise, "loss", opening=opening(history.main), remarks=remarks)
-    return [first, *(series_rise(history.rise, series) for series in _QUESTIONS if series != "loss")]
+    others = [series_rise(history.rise, series) for series in _QUESTIONS if series != "loss"]
+    return [first, *(replace(finding, restates=gets_worse(history)) for finding in others)]
 
 
 def series_rise(rise: pd.DataFrame, series: str) -> Finding:

@@ -120,6 +120,11 @@ def kind_of(history: History) -> str:
     return "diverged" if history.divergence else _kind_of_verdicts(history)
 
 
+def gets_worse(history: History) -> bool:
+    """Whether the verdict on the run is that the model itself gets worse."""
+    return KINDS[kind_of(history)].verdict == "yes"
+
+
 def _kind_of_verdicts(history: History) -> str:
     rise = history.rise
     status = rise["status"]

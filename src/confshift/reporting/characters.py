@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import re
 
+#: Between a number and its unit or name. format.js has the same pattern.
+_INSIDE_NUMBERS = re.compile(
+    r"(?<=\d) (?=(?:nats|%|points)(?!\w))|(?<=\b[Ee]poch) (?=\d)|(?<=\b[Ee]pochs) (?=\d)|(?<=\bT) (?== )"
+    r"|(?<=\bT[ \xa0]=) (?=\S)"
+)
 _SURROGATES = re.compile("[\ud800-\udfff]")
 
 
@@ -17,6 +22,15 @@ def printable(text: str) -> str:
         character if character.isprintable() else character.encode("unicode_escape").decode()
         for character in text
     )
+
+
+def unbroken(text: str) -> str:
+    r"""Keep a number on one line with its unit, or with what it is the number of.
+
+    >>> unbroken("T = 2.1 at epoch 12: 0.33 nats")
+    'T\xa0=\xa02.1 at epoch\xa012: 0.33\xa0nats'
+    """
+    return _INSIDE_NUMBERS.sub("\xa0", text)
 
 
 def encodable(text: str) -> str:

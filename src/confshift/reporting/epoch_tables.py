@@ -11,11 +11,12 @@ from numpy.typing import NDArray
 
 from confshift.analysis.history import History
 from confshift.analysis.panel import Panel
+from confshift.analysis.recommendation import Recommendation
 from confshift.findings.wording import count, percent, short_name
 from confshift.findings.wording import epoch as epoch_text
 from confshift.reporting import binning
 from confshift.reporting.charts.parts import ChartContext
-from confshift.reporting.theme import LOSSES, MARKS, PARTS, SIDES
+from confshift.reporting.theme import KEPT, LOSSES, MARKS, PARTS, SIDES
 
 #: A 95 % margin is this many standard errors.
 _MARGIN = 1.96
@@ -88,7 +89,7 @@ def _not_finite_names(histories: Sequence[History]) -> dict[str, str]:
 
 def _marked(history: History, page_history: History) -> dict[str, Any]:
     """Name in the chart's key the lines of other splits, the best checkpoints, and the start of a rise."""
-    marks, splits = _marks(page_history), _other_splits(page_history)["other_splits"]
+    marks, splits = _marks(page_history, history.recommendation), _other_splits(page_history)["other_splits"]
     starts = rise_starts(history.rise)
     return {
         "splits": tuple(splits["label"].unique()),
@@ -103,15 +104,15 @@ def _sure(panel: Panel, members: NDArray[np.bool_]) -> NDArray[np.float64]:
     return shares
 
 
-def run_tables(history: History, rise: pd.DataFrame) -> dict[str, pd.DataFrame]:
+def run_tables(history: History, whole: History) -> dict[str, pd.DataFrame]:
     """Return the tables that do not depend on the pair.
 
     Parameters
     ----------
     history : History
         Of the checkpoints on the page.
-    rise : DataFrame
-        `History.rise`.
+    whole : History
+        Of the whole run, whose verdict and advice are shown.
     """
     table = epoch_table(history)
     return {
@@ -121,8 +122,8 @@ def run_tables(history: History, rise: pd.DataFrame) -> dict[str, pd.DataFrame]:
         "accuracy_series": _series(table, {"accuracy": "accuracy"}),
         "part_series": _stacked_parts(table),
         **_other_splits(history),
-        "marks": _marks(history),
-        "rise": _rise(rise),
+        "marks": _marks(history, whole.recommendation),
+        "rise": _rise(whole.rise),
         "zero": pd.DataFrame({"zero": [0]}),
         "uniform": pd.DataFrame(
             {"loss": [np.log(len(history.main.class_names))], "label": ["ln K: all classes alike"]}
@@ -192,13 +193,17 @@ def _other_splits(history: History) -> dict[str, pd.DataFrame]:
     return {"other_splits": lines.assign(label="loss on " + lines["split"].astype(str))}
 
 
-def _marks(history: History) -> pd.DataFrame:
-    """Return the best checkpoints: label, epoch and the height of the mark."""
+def _marks(history: History, choice: Recommendation) -> pd.DataFrame:
+    """Return the best checkpoints and the one to keep: label, epoch and the height of the mark."""
     rows = []
     for key, (label, _) in MARKS.items():
         best = history.best.loc[key]
         if np.isfinite(best[key]):
             rows.append({"label": label, "epoch": best["epoch"], "mean": best[key]})
+    table = epoch_table(history).set_index("epoch")
+    height = table.loc[choice.epoch, "refinement_loss" if choice.calibrated else "loss"]
+    if np.isfinite(height):
+        rows.append({"label": KEPT[0], "epoch": choice.epoch, "mean": height})
     return pd.DataFrame(rows, columns=["label", "epoch", "mean"])
 
 

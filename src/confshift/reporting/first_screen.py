@@ -49,6 +49,7 @@ def first_screen(story: Story, values: Mapping[str, Any]) -> dict[str, Any]:
         "bars": _bars(values),
         "calibrated_by": _calibrated_by(story),
         "weighted": "" if story.comparison.panel.weights is None else ", weighted",
+        "chance": chance(story.history),
     }
 
 
@@ -190,6 +191,13 @@ def _bars(values: Mapping[str, Any]) -> dict[str, str]:
         name: f"left: {100 * (min(amount, 0) - low) / room:.2f}%; width: {100 * abs(amount) / room:.2f}%"
         for name, amount in amounts.items()
     }
+
+
+def chance(history: History) -> str:
+    """Say what a guess reaches: any class alike, and the most frequent one where that is more."""
+    alike, frequent = history.references["accuracy"]
+    most = f", most frequent class: {wording.percent(frequent)}" if frequent > alike else ""
+    return f"chance level: {wording.percent(alike)}{most}"
 
 
 def _calibrated_by(story: Story) -> str:

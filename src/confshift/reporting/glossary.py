@@ -76,10 +76,13 @@ class Glossary:
         """
         if not self._unused:
             return [(text, "")]
-        words = "|".join(re.escape(term) for term in sorted(self._unused, key=len, reverse=True))
+        words = "|".join(
+            re.escape(term).replace(r"\ ", r"[ \xa0]") for term in sorted(self._unused, key=len, reverse=True)
+        )
         parts, start = [], 0
         for found in re.finditer(rf"\b(?:{words})\b", text, re.IGNORECASE):
-            if self._unused.pop(found[0].lower(), None) is not None:
-                parts += [(text[start : found.start()], ""), (found[0], anchor(found[0].lower()))]
+            term = found[0].lower().replace("\xa0", " ")
+            if self._unused.pop(term, None) is not None:
+                parts += [(text[start : found.start()], ""), (found[0], anchor(term))]
                 start = found.end()
         return [(part, place) for part, place in [*parts, (text[start:], "")] if part]

@@ -23,7 +23,7 @@ from confshift.analysis.series import Looks
 from confshift.errors import ConfshiftError
 from confshift.findings.answer import Answer
 from confshift.findings.question import Finding
-from confshift.reporting.characters import encodable
+from confshift.reporting.characters import encodable, unbroken
 from confshift.reporting.saving import save_file
 from confshift.reporting.subject import (
     Source,
@@ -209,13 +209,16 @@ def _render(name: str, **context: Any) -> str:
 
 @cache  # it keeps the compiled templates
 def _environment() -> Environment:
-    return Environment(
+    environment = Environment(
         loader=PackageLoader("confshift.reporting", "assets"),
         autoescape=True,
+        finalize=lambda value: unbroken(value) if type(value) is str else value,  # not code, which is escaped
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["unbroken"] = unbroken
+    return environment
 
 
 def _assets() -> tuple[str, str, str, str]:

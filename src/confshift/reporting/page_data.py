@@ -83,7 +83,7 @@ class SampleData:
 def thin_history(history: History, comparison: Comparison, rise: pd.DataFrame) -> History:
     """Return the history of the checkpoints on the page: all, or an even choice of them.
 
-    It always includes the compared ones, the best ones and the one where a rise began.
+    It always includes the compared ones, the best ones, the one to keep and the one where a rise began.
     """
     checkpoints = history.main.checkpoints
     room = math.isqrt(2 * _MAX_PAIR_CELLS // max(1, len(history.main.targets)))
@@ -94,6 +94,7 @@ def thin_history(history: History, comparison: Comparison, rise: pd.DataFrame) -
         comparison.before.epoch,
         comparison.after.epoch,
         *history.best["epoch"],
+        history.recommendation.epoch,
         *rise_starts(rise),
     }
     places = np.linspace(0, len(checkpoints) - 1, limit - len(required)).round().astype(int)

@@ -127,7 +127,7 @@ def _spec(
     (spec_name,) = (name for name, name_variant in chart.variants() if name_variant == variant)
     ticks = np.array(context.odds_ticks)
     tables: dict[str, pd.DataFrame] = {
-        **run_tables(history, history.rise),
+        **run_tables(history, history),
         **pair_tables(comparison, classes=classes, at=at),
         **paper_tables(comparison, classes=classes, ticks=ticks, scale=axis),
     }

@@ -21,7 +21,7 @@ from confshift.findings.two_runs import better_run
 from confshift.findings.wording import epoch
 from confshift.reporting.captions import READINGS, fill
 from confshift.reporting.characters import printable
-from confshift.reporting.first_screen import differences, verdicts
+from confshift.reporting.first_screen import chance, differences, verdicts
 from confshift.reporting.pair_values import key_values
 from confshift.reporting.subject import Story
 
@@ -79,7 +79,7 @@ class Summary:
         """How many findings are of each severity."""
         counts: Counter[str] = Counter(finding.severity for finding in self.findings)
         words = {"problem": "problem" if counts["problem"] == 1 else "problems"}
-        parts = [f"{counts[name]} {words.get(name, name)}" for name in SEVERITIES]
+        parts = [f"{counts[name] or 'no'} {words.get(name, name)}" for name in SEVERITIES]
         return f"Checks: {', '.join(parts)}."
 
     @property
@@ -102,7 +102,7 @@ def summary_of(story: Story) -> Summary:
     is_alone = comparison.before is comparison.after
     values = key_values(comparison, story.side_names)
     values |= differences(values) if story.two_runs else verdicts(story.history, comparison)
-    numbers = _alone(values, comparison) if is_alone else _changes(values, story)
+    numbers = _alone(values, story) if is_alone else _changes(values, story)
     sources = "" if is_alone else _sources(values, _LABELS_OF_TWO if story.two_runs else LABELS)
     return Summary(
         story.answer,
@@ -155,14 +155,14 @@ def _changes(values: Mapping[str, Any], story: Story) -> str:
     return f"{start}: {', '.join(parts)}."
 
 
-def _alone(values: Mapping[str, Any], comparison: Comparison) -> str:
+def _alone(values: Mapping[str, Any], story: Story) -> str:
     loss = "infinite" if values["infinite_after"] else values["loss_to"]
-    weighted = _weighted(comparison)
+    weighted = _weighted(story.comparison)
     template = (
-        f"Epoch {{B:epoch}}: {weighted}loss {{loss:text}}, accuracy {{accuracy_after:percent}}, "
-        f"{weighted}calibrated loss {{refinement_to:text}}."
+        f"Epoch {{B:epoch}}: {weighted}loss {{loss:text}}, accuracy {{accuracy_after:percent}} "
+        f"({{chance:text}}), {weighted}calibrated loss {{refinement_to:text}}."
     )
-    return fill(template, {**values, "loss": loss})
+    return fill(template, {**values, "loss": loss, "chance": chance(story.history)})
 
 
 def _weighted(comparison: Comparison) -> str:

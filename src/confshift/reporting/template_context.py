@@ -55,7 +55,7 @@ def contents(story: Story) -> dict[str, Any]:
     if story.two_runs:
         over_epochs = two_run_tables(story.histories, story.names)
     else:
-        over_epochs = run_tables(story.page_history, story.history.rise)
+        over_epochs = run_tables(story.page_history, story.history)
     history, comparison = story.page_history, story.comparison
     classes = shown_classes(comparison.classes)
     tables = {**over_epochs, **pair_tables(comparison, classes=classes, at=story.side_names)}

@@ -67,6 +67,9 @@ PARTS = {
 #: Marked checkpoints: label, shape.
 MARKS = {"loss": ("best loss", "circle"), "refinement_loss": ("best once calibrated", "diamond")}
 
+#: The mark of the checkpoint to keep, around any other mark: label, shape.
+KEPT = ("to keep", "ring")
+
 #: The two compared checkpoints, of one run or of two: shape.
 SIDES = {"A": "circle", "B": "square"}
 

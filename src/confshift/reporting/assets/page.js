@@ -43,7 +43,7 @@ function showTip(_, event, item, value) {
 
 function write() {
   const values = state.values;
-  for (const element of all("[data-reading]")) element.textContent = fill(data.readings[element.dataset.reading], values);
+  for (const element of all("[data-reading]")) element.textContent = unbroken(fill(data.readings[element.dataset.reading], values));
   writeBars();
   document.body.classList.toggle("moved", state.before !== data.pair[0] || state.after !== data.pair[1]);
   for (const [side, at] of [["A", state.before], ["B", state.after]]) {
@@ -95,7 +95,7 @@ function writePinned() {
   const sentence = `Sample ${row.sample}, true class ${row.true}: predicted ` + (data.paired ?
     `${row.said_before} at ${at_A}, ${last}${first} to ${second} nats (${change}).` :
     `${last}${nats(row.loss_after)} nats.`);
-  box.replaceChildren(...input(state.pinned, 128), sentence);
+  box.replaceChildren(...input(state.pinned, 128), unbroken(sentence));
 }
 
 const MOST_ROWS = 200;

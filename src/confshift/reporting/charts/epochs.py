@@ -37,7 +37,7 @@ from confshift.reporting.charts.parts import (
     zero_rule,
 )
 from confshift.reporting.charts.runs import run_accuracy_chart, run_loss_chart
-from confshift.reporting.theme import LEFT, LOSSES, MARKS, PARTS, SERIES, colour
+from confshift.reporting.theme import KEPT, LEFT, LOSSES, MARKS, PARTS, SERIES, colour
 
 #: The accuracy is drawn as high as the classes beside it, but no lower than this.
 _LOWEST = 190
@@ -117,8 +117,10 @@ def _key(context: ChartContext) -> list[Entry]:
     if context.paired:
         black = "var(--text)"
         entries += [
-            Entry(context.marks[label], SHAPES[shape], black, fill=black)
-            for label, shape in MARKS.values()
+            Entry(
+                context.marks[label], SHAPES[shape], black, fill="transparent" if shape == KEPT[1] else black
+            )
+            for label, shape in (*MARKS.values(), KEPT)
             if label in context.marks
         ]
     if context.rise:
@@ -140,12 +142,22 @@ def _rise() -> list[alt.Chart]:
 
 
 def _marks(context: ChartContext) -> list[alt.Chart]:
-    """Mark the best checkpoints on their curves; the rim shows both where they lie on each other."""
+    """Mark the best checkpoints on their curves, and the one to keep by a ring around whatever lies there.
+
+    The rim shows both where they lie on each other.
+    """
     layers = []
-    for label, shape in MARKS.values():
-        points = filtered(table("marks"), f"datum.label == '{label}'").mark_point(
-            filled=True, size=110, shape=shape, fill="var(--text)", stroke="var(--page)", opacity=1
-        )
+    solid: dict[str, Any] = {
+        "filled": True,
+        "size": 110,
+        "fill": "var(--text)",
+        "stroke": "var(--page)",
+        "opacity": 1,
+    }
+    looks: dict[str, dict[str, Any]] = {label: {"shape": shape, **solid} for label, shape in MARKS.values()}
+    looks[KEPT[0]] = {"filled": False, "size": 340, "stroke": "var(--text)", "strokeWidth": 2, "opacity": 1}
+    for label, look in looks.items():
+        points = filtered(table("marks"), f"datum.label == '{label}'").mark_point(**look)
         tooltip = [tip("label:N", "checkpoint"), tip("epoch:Q")]
         layers.append(points.encode(x=alt.X("epoch:Q"), y=alt.Y("mean:Q"), tooltip=tooltip))
     return layers

@@ -17,6 +17,7 @@ from confshift.reporting.theme import LEFT, colour
 LINE, RULE, STRIP = "M-1,0L1,0", "M0,-0.7L0,0.7", "M-1,-0.25L1,-0.25L1,0.25L-1,0.25Z"
 SHAPES = {
     "circle": "M0.55,0A0.55,0.55,0,1,1,-0.55,0A0.55,0.55,0,1,1,0.55,0Z",
+    "ring": "M0.9,0A0.9,0.9,0,1,1,-0.9,0A0.9,0.9,0,1,1,0.9,0Z",
     "diamond": "M0,-0.65L0.65,0L0,0.65L-0.65,0Z",
 }
 #: Widths in pixels: of a symbol with its gaps, and at most of a letter on average.
