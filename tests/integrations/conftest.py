@@ -8,6 +8,8 @@ import threading
 import pytest
 from toy_task import Task, make_network
 
+collect_ignore = ["trainer_scenarios.py"]  # a script, whose imports warn
+
 os.environ.setdefault("KERAS_BACKEND", "torch")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 

@@ -110,7 +110,7 @@ def test_parts_of_epochs_have_fractions(fit, run):
 
 def test_a_validation_that_is_limited_is_the_batches_seen(task, fit, run):
     _, module = fit(ConfshiftCallback(run), limit_val_batches=3, max_epochs=1)
-    task.assert_true(confshift.Run(run)[1], module.network, slice(48))
+    task.assert_true(confshift.Run(run)[1], module.network, slice(51))
 
 
 def test_validate_is_saved_only_where_it_is_asked_for(task, fit, run):

@@ -55,7 +55,7 @@ def train(task, make_network, run, tmp_path):
         arguments = transformers.TrainingArguments(
             str(tmp_path / "out"),
             num_train_epochs=epochs,
-            per_device_eval_batch_size=16,
+            per_device_eval_batch_size=17,
             report_to=[],
             use_cpu=True,
             disable_tqdm=True,
@@ -218,6 +218,18 @@ def test_an_adapter_of_peft_is_watched(task, make_network, train, run):
     )
     train(model=model, epochs=1)
     task.assert_true(confshift.Run(run)[1], model.base_model.model.network)
+
+
+def test_what_other_callbacks_compute_between_is_not_taken(task, train, run):
+    class Probe(transformers.TrainerCallback):
+        def on_step_end(self, args, state, control, model=None, **_):
+            model.eval()
+            model(inputs=task.inputs[:16], labels=task.targets[:16])
+
+        on_evaluate = on_step_end
+
+    trainer = train(others=[Probe()])
+    task.assert_true(confshift.Run(run)[2], trainer.model.network)
 
 
 def test_early_stopping_follows_the_metric(train, run):

@@ -15,7 +15,7 @@ from ignite.engine import create_supervised_evaluator, create_supervised_trainer
 from test_lightning import L, Module
 from test_transformers import Small, rows_of
 from torch import nn
-from torch.utils.data import DataLoader, DistributedSampler
+from torch.utils.data import DataLoader, DistributedSampler, Subset
 from toy_task import Task, make_network
 from transformers import Trainer, TrainingArguments
 
@@ -111,10 +111,13 @@ def accelerate_prepared(folder, rank):
         configuration = accelerate.DataLoaderConfiguration(**form)
         accelerator = accelerate.Accelerator(cpu=True, dataloader_config=configuration)
         network = make_network(nn.LayerNorm)
-        model, loader = accelerator.prepare(network, TASK.loaders()[1])
+        model, loader = accelerator.prepare(network, DataLoader(TASK.val, 16))
         results.append(compared(network, inspect(model, loader, run=folder / f"run{number}")))
+        few = accelerator.prepare(DataLoader(Subset(TASK.val, range(5, 38)), 16))
+        ids = inspect(model, few, run=folder / f"few{number}").predictions.sample_ids
+        assert ids.tolist() == list(range(5, 38))
     # The order in which rank 0 reads is known to rank 0 only.
-    shuffled = accelerator.prepare(TASK.loaders(shuffle=True)[1])
+    shuffled = accelerator.prepare(DataLoader(TASK.val, 16, shuffle=True))
     unknown = refused(inspect, model, shuffled, run=folder / "shuffled")
     alone = accelerator.is_main_process and refused(inspect, model, loader, run=folder / "alone", timeout=0.3)
     dist.barrier()

@@ -341,10 +341,11 @@ def _dispatched(batches: list[NDArray[Any]], split: bool) -> list[NDArray[Any]]:
     rank, size = rank_and_size()
     together = 1 if split else size
     shared = [np.concatenate(batches[i : i + together]) for i in range(0, len(batches), together)]
+    rows = [len(indices) // size for indices in shared]
     if len(shared[-1]) % size:
-        rows = len(shared[-1]) // size + 1
-        shared[-1] = np.concatenate([shared[-1], shared[0][:size]])[: rows * size]
-    return [indices[rank * (len(indices) // size) :][: len(indices) // size] for indices in shared]
+        shared[-1] = np.concatenate([shared[-1], shared[0][:size]])
+        rows[-1] += 1
+    return [indices[rank * own : (rank + 1) * own] for indices, own in zip(shared, rows, strict=True)]
 
 
 def _in_whole_dataset(ids: NDArray[Any], dataset: Any) -> NDArray[Any]:
