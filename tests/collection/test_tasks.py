@@ -10,7 +10,7 @@ import textwrap
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional
@@ -23,8 +23,9 @@ from confshift.collection.draw import keys_of, lowest
 from confshift.collection.intake import Intake
 from confshift.collection.outputs import Source
 from confshift.collection.reading import Reading
-from confshift.collection.row_checks import checked_batch
+from confshift.collection.row_checks import Batch, checked_batch
 from confshift.collection.row_ids import row_ids
+from confshift.collection.unfolding import unfold
 
 N = 10
 
@@ -392,6 +393,60 @@ def test_the_inputs_as_targets_need_a_word_for_the_shift(tmp_path):
     found = inspect(Language(), [(WORDS, PADDED)], run=tmp_path / "tags", task="tokens", check=False)
     assert found.loss == pytest.approx(class_loss(TAGS, PADDED), abs=1e-5)
     assert len(inspect(Language(), [(WORDS, (WORDS + 1) % 3)], run=tmp_path / "own", check=False)) == 70
+
+
+def test_targets_that_do_not_count_are_not_the_inputs(tmp_path):
+    class Tagger(nn.Module):
+        def forward(self, words):
+            return TAGS[: len(words)].movedim(1, -1)
+
+    none = torch.full_like(WORDS, -100)
+    found = inspect(
+        Tagger(), [(none, none), (WORDS[:0], WORDS[:0]), (WORDS, PADDED.clamp(max=1))], run=tmp_path
+    )
+    assert len(found) == int((PADDED >= 0).sum())
+
+
+def test_of_two_maps_the_code_takes_one(tmp_path):
+    class Two(Table):
+        def forward(self, numbers):
+            return self.output[numbers], self.output[numbers]
+
+    message = refused(inspect, Two(MAPS), batches_of(MASKS), run=tmp_path)
+    assert "class_names" not in message
+    code = re.search(r"lambda model, batch: \(.*?, batch\[1\]\)", message)[0]
+    found = inspect(Two(MAPS), batches_of(MASKS), run=tmp_path, forward=eval(code, {"i": 0}), check=False)
+    assert found.loss == pytest.approx(class_loss(MAPS, MASKS), abs=1e-5)
+
+
+@settings(max_examples=30)
+@given(
+    st.lists(st.integers(1, 5), min_size=1, max_size=3),
+    st.sampled_from([1, -1]),
+    st.integers(2, 4),
+    st.integers(1, 4),
+    st.randoms(use_true_random=False),
+)
+def test_rows_of_any_shape_are_those_of_a_literal_loop(sizes, axis, classes, samples, random):
+    """Logits with the classes second or last, over one to three axes, with targets that are left out."""
+    seed = torch.Generator().manual_seed(random.randint(0, 10**6))
+    logits = torch.randn(samples, *sizes, classes, generator=seed)
+    targets = torch.randint(-1, classes, (samples, *sizes), generator=seed)
+    layout = intakes.Layout("tokens" if len(sizes) == 1 else "pixels", axis, len(sizes))
+    batch = Batch(logits if axis == -1 else logits.movedim(-1, 1), targets, [layout])
+    assert layout in checked_batch(batch.logits, targets, Source()).layouts
+    rows = unfold(batch, layout, outputs="logits", ignore_index=-1)
+    wanted = [place for place in np.ndindex(*targets.shape) if targets[place] >= 0]
+    assert rows.targets.tolist() == [int(targets[place]) for place in wanted]
+    assert rows.logits.tolist() == [logits[place].tolist() for place in wanted]
+    bits = {1: (24,), 2: (16, 16), 3: (11, 11, 11)}[len(sizes)]
+    assert rows.samples.tolist() == [sample for sample, *_ in wanted]
+    for (_, *place), number in zip(wanted, rows.places.tolist(), strict=True):
+        for part, width in zip(reversed(place), bits, strict=True):
+            assert number % 2**width == part
+            number //= 2**width
+        assert number == 0
+    assert rows.ignored == targets.numel() - len(wanted)
 
 
 # Two axes that can be that of the classes

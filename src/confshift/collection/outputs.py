@@ -116,13 +116,11 @@ def _tensor_fields(output: Any) -> dict[str, Tensor]:
 
 
 def _which_part(output: Any, source: Source, classes: int | None) -> str:
-    names = (
-        "or class_names=: the part with as many columns is taken"
-        if classes is None
-        else f"no part of shape (n, {classes}) comes first, and there are {classes} class names"
-    )
+    names = "; or class_names=: the part with as many columns is taken" if any(map(_is_rows, output)) else ""
+    if classes is not None:
+        names = f"; no part of shape (n, {classes}) comes first, and there are {classes} class names"
     choosing = _choosing(source, f"{source.logits}[i]", "i", "the place of the logits, 0 for the first,")
-    return f"the model returned {_described(output)}: which are the logits? {choosing}; {names}"
+    return f"the model returned {_described(output)}: which are the logits? {choosing}{names}"
 
 
 def _choosing(source: Source, code: str, index: str, meaning: str) -> str:

@@ -129,6 +129,8 @@ def _check_answers(targets: Tensor, source: Source) -> None:
 def _refuse_inputs(targets: Tensor, source: Source) -> None:
     """Ask for a word where the targets are the inputs, apart from negative ones, which are left out."""
     labels = targets.cpu()
+    if not (labels >= 0).any():
+        return
     alike = (
         isinstance(tensor, Tensor)
         and tensor.shape == labels.shape
@@ -199,7 +201,7 @@ def _on_same_shape(logits: Tensor, targets: Tensor, source: Source) -> str:
         return advice.on_columns(
             _numbers(targets),
             one_hot=source.code("return logits, targets.argmax(1)"),
-            several=source.word("multilabel"),
+            several=f"{source.word('multilabel')}, or 'tokens' where each is a token",
         )
     hot = [
         source.code(f"return logits, targets.argmax({axis})")
