@@ -80,6 +80,12 @@ def test_what_is_not_installed_is_an_error_with_the_line_that_installs_it():
     assert door.installed("no_such", "no_such", "shlex") is shlex
 
 
+def test_a_training_without_an_evaluation_is_a_warning_and_has_no_page(run, page, caplog):
+    door.Door(run, None, page, timeout=1).finish()
+    assert "the trainer evaluated nothing, so nothing is saved" in caplog.text
+    assert not page.exists()
+
+
 def test_a_trainer_that_misses_a_package_itself_is_not_called_missing(tmp_path, monkeypatch):
     (tmp_path / "half_installed.py").write_text("import quite_missing")
     monkeypatch.syspath_prepend(tmp_path)

@@ -176,7 +176,12 @@ class Door:
 
     def finish(self) -> None:
         """Write the page, on the first rank."""
-        if self._report is not None and self._saved:
+        if not self._saved:
+            _log.warning(
+                "the training ended and the trainer evaluated nothing, so nothing is saved: let it evaluate "
+                "after each epoch, as transformers does with eval_strategy='epoch'"
+            )
+        elif self._report is not None:
             write_page(self._run, self._report)
 
 
