@@ -238,6 +238,22 @@ def test_report_of_two_runs_takes_an_epoch_of_each_and_names_both_in_json(rising
     assert "calmer at epoch 2 against rising at epoch 7: " in found["verdict"]
 
 
+def test_errors_count_the_groups_saved_with_the_samples_or_rows_where_asked(tmp_path, make_logits):
+    logits, targets = make_logits(240, 4, 3, churn=0.2)
+    run = Run(tmp_path / "run")
+    for epoch, one in enumerate(logits):
+        run.append(Predictions(one, targets, groups=np.arange(240) // 4), epoch=epoch)
+    run.flush()
+    for options, units in ((), 60), (["--groups", "rows"], 240):
+        found = json.loads(call("compare", run.path, 0, 2, "--json", *options).stdout)
+        assert {row["units"] for row in found["change"]} == {units}
+        found = json.loads(call("history", run.path, "--json", *options).stdout)
+        assert {row["units"] for row in found["checkpoints"]} == {units}
+        page = tmp_path / f"{units}.html"
+        call("report", run.path, "-o", page, *options)
+        assert ("60 groups" in page.read_text()) == (units == 60)
+
+
 def test_report_and_history_are_told_how_often_the_question_is_asked(rising, tmp_path):
     shown = call("report", rising, "--looks", 12, "-o", tmp_path / "a.html", "--all").stdout
     for finding in confshift.diagnose(Run(rising), looks=12):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,16 +11,18 @@ from hypothesis import strategies as st
 from confshift.analysis.causes.baseline import label_order
 from confshift.analysis.causes.label_noise import label_noise_floor
 from confshift.analysis.comparison import compare
-from confshift.analysis.grouping import mean_error
+from confshift.analysis.grouping import folds_of, mean_error
 from confshift.analysis.history import summarize
+from confshift.analysis.recalibrators import choose, table_of
 from confshift.checkpoint import Checkpoint
+from confshift.errors import ConfshiftError
 from confshift.findings.measuring import train_gap
 from confshift.predictions import Predictions
 
 COPIES = 4
 
 
-def run_of(copies, *, splits=("val",)):
+def run_of(copies, *, splits=("val",), groups=None):
     """Return a model that grows too sure and shifts to one class, each sample `copies` times."""
     random = np.random.default_rng(0)
     logits = 2 * random.normal(size=(400, 4))
@@ -27,7 +30,9 @@ def run_of(copies, *, splits=("val",)):
     worse = logits + random.normal(size=logits.shape)
     return [
         Checkpoint.from_predictions(
-            Predictions(np.repeat(changed, copies, axis=0), np.repeat(targets, copies)), epoch=t, split=split
+            Predictions(np.repeat(changed, copies, axis=0), np.repeat(targets, copies), groups=groups),
+            epoch=t,
+            split=split,
         )
         for t, changed in enumerate((1.4 * logits, 1.5 * logits + [0.5, 0, 0, 0], 2 * worse + [1.5, 0, 0, 0]))
         for split in splits
@@ -130,6 +135,63 @@ def test_class_balance_is_a_share_of_the_rise_only_beyond_the_error_of_groups(si
     assert summarize(run_of(1), groups=alike).balance_share == 0.0
 
 
+def test_what_calibration_leaves_to_chance_is_that_of_the_samples_without_their_copies(single, copied):
+    """Confidence is compared with accuracy: by 15 bins, by cumulative sums, in a diagram, class by class."""
+    for name in ("ece", "ece_null", "ecce", "ecce_p"):
+        np.testing.assert_allclose(copied.table[name], single.table[name], rtol=0.02, atol=1e-3)
+    bins = [one.reliability.query("binning == 'equal_width'") for one in (copied, single)]
+    full = bins[1]["samples"] >= 20  # fewer groups widen the interval, as Student's quantile does
+    for name in ("accuracy_low", "accuracy_high"):
+        np.testing.assert_allclose(*(one[name][full] for one in bins), atol=0.02)
+    pair = compare(*copied.pair, groups=GROUPS)
+    plain = compare(*single.pair)
+    assert pair.class_bias.statistic == pytest.approx(plain.class_bias.statistic, rel=0.02)
+    np.testing.assert_allclose(pair.class_bias.classes, plain.class_bias.classes, rtol=0.02, atol=1e-9)
+    widths = [(band["high"] - band["low"]).mean() for band in (pair.reliability_band, plain.reliability_band)]
+    assert widths[0] == pytest.approx(widths[1], rel=0.15)
+
+
+def test_the_gain_of_a_recalibration_is_that_of_the_samples_without_their_copies(single, copied):
+    tables = [
+        table_of(choose(one.main.checkpoints[-1], codes=one.main.codes), one.main.checkpoints[-1])
+        for one in (copied, single)
+    ]
+    for name in ("gain_se", "lead_se"):
+        np.testing.assert_allclose(*(table[name][:4] for table in tables), rtol=0.1)
+    # Beside its copies no sample is left out: without groups the matrix, with the most numbers, gains more.
+    rows = table_of(choose(copied.main.checkpoints[-1]), copied.main.checkpoints[-1])
+    gains = [table.loc["matrix", "gain"] for table in (*tables, rows)]
+    assert gains[0] == pytest.approx(gains[1], abs=0.01)
+    assert gains[2] > gains[0] + 0.01
+
+
+def test_a_guess_is_one_within_the_error_of_groups():
+    """Ten answers in a hundred, all in one group, are no skill."""
+    targets = np.arange(400) % 4
+    random = np.random.default_rng(0)
+    logits = random.normal(size=(400, 4))
+    logits[:60] += 4 * np.eye(4)[targets[:60]]
+    run = [
+        Checkpoint.from_predictions(Predictions(factor * logits, targets), epoch=t)
+        for t, factor in enumerate((1, 2))
+    ]
+    states = [
+        summarize(run, groups=groups).divergence.table["state"].iloc[-1]
+        for groups in (None, np.minimum(np.arange(400) // 60, 3))
+    ]
+    assert states == ["informative", "guess"]
+
+
+@given(st.lists(st.integers(0, 7), min_size=2, max_size=40), st.integers(0, 99))
+def test_no_group_is_in_two_folds(labels, seed):
+    codes = np.array(labels)
+    fold = folds_of(np.random.default_rng(seed), len(codes), 5, codes)
+    if len(set(labels)) > 1:
+        assert all(len(set(fold[codes == code])) == 1 for code in labels)
+    plain = folds_of(np.random.default_rng(seed), len(codes), 5)
+    np.testing.assert_array_equal(plain, np.random.default_rng(seed).permutation(len(codes)) % 5)
+
+
 def test_groups_of_another_split_count_where_a_mapping_names_its_samples():
     runs = run_of(COPIES, splits=("val", "train"))
     ids = runs[0].columns.index
@@ -140,3 +202,53 @@ def test_groups_of_another_split_count_where_a_mapping_names_its_samples():
     assert "without groups in train" in train_gap(in_order).details
     for history in (summarize(runs), summarize(runs, groups=dict(zip(ids, GROUPS, strict=True)))):
         assert "without groups" not in train_gap(history).sentence
+
+
+# ------------------------------------------------------------------------------------- groups of a checkpoint
+@pytest.fixture(scope="module")
+def stored():
+    return summarize(run_of(COPIES, splits=("val", "train"), groups=GROUPS))
+
+
+def test_the_groups_that_a_run_was_saved_with_count_by_default(stored, copied):
+    pd.testing.assert_frame_equal(stored.table[stored.table["split"] == "val"], copied.table)
+    pd.testing.assert_frame_equal(stored.rise, copied.rise)
+    assert stored.counts_groups("train")
+    by_default = compare(*stored.pair)
+    pd.testing.assert_frame_equal(by_default.change, compare(*copied.pair, groups=GROUPS).change)
+    assert by_default.switches == compare(*copied.pair, groups=GROUPS).switches
+
+
+def test_groups_that_are_passed_count_in_place_of_those_saved(stored):
+    pairs = np.arange(len(GROUPS)) // 2
+    history = summarize(stored.main.checkpoints, groups=pairs)
+    assert set(history.table["units"]) == {len(GROUPS) // 2}
+    assert set(compare(*stored.pair, groups=pairs).change["units"]) == {len(GROUPS) // 2}
+
+
+def test_rows_count_where_the_user_says_so(stored):
+    plain, rows = summarize(run_of(COPIES)), summarize(stored.main.checkpoints, groups="rows")
+    pd.testing.assert_frame_equal(rows.table, plain.table)
+    pd.testing.assert_frame_equal(rows.rise, plain.rise)
+    pd.testing.assert_frame_equal(compare(*stored.pair, groups="rows").change, compare(*plain.pair).change)
+    assert not summarize(
+        [*stored.main.checkpoints, *run_of(2, splits=("train",))], groups="rows"
+    ).counts_groups("train")
+    with pytest.raises(ConfshiftError, match="groups='row': pass a label for each sample, or 'rows'"):
+        summarize(stored.main.checkpoints, groups="row")
+
+
+def test_the_groups_of_one_side_hold_for_the_other_too(stored):
+    before, after = stored.pair
+    plain = summarize(run_of(COPIES)).main.checkpoint_at(after.epoch)
+    assert set(compare(before, plain).change["units"]) == {400}
+    assert set(compare(plain, before).change["units"]) == {400}
+
+
+def test_sides_saved_with_other_groups_are_refused_unless_groups_are_passed(stored):
+    other = run_of(COPIES, groups=np.arange(len(GROUPS)) // 2)[-1]
+    with pytest.raises(ConfshiftError, match="saved with other groups") as refusal:
+        compare(stored.pair[0], other)
+    assert "groups='rows'" in str(refusal.value)
+    assert set(compare(stored.pair[0], other, groups="rows").change["units"]) == {len(GROUPS)}
+    assert set(compare(stored.pair[0], other, groups=GROUPS).change["units"]) == {400}

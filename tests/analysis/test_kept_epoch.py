@@ -39,10 +39,10 @@ def run_of(strengths, scales, *, samples=600, churn=0.0, drift=0.0, seed=0):
     return np.array(logits) + biases[:, None], targets
 
 
-def expected(checkpoint):
+def expected(checkpoint, groups):
     """Return the losses by sample of the recalibration that gains something; NaN where not finite."""
     losses = np.full(len(checkpoint), np.nan)
-    losses[np.isfinite(checkpoint.scores.loss)] = by_gain(checkpoint).recommended.losses
+    losses[np.isfinite(checkpoint.scores.loss)] = by_gain(checkpoint, codes=groups).recommended.losses
     return losses.tolist()
 
 
@@ -60,8 +60,8 @@ def error_of(differences, groups):
 def oracle(checkpoints, groups=None):
     """Return the epoch to keep, and the one with the lowest expected loss, by plain loops."""
     number = len(checkpoints[0])
+    kept = [(one.epoch, expected(one, groups), one.scores.loss.tolist()) for one in checkpoints]
     groups = range(number) if groups is None else groups
-    kept = [(one.epoch, expected(one), one.scores.loss.tolist()) for one in checkpoints]
     lowest = min(kept, key=lambda one: sum(one[1]))
     as_good = []
     for one in kept:
@@ -138,8 +138,8 @@ def test_an_epoch_that_is_behind_by_more_than_a_hundredth_is_not_as_good_however
     logits, targets = run_of([1.5, 1.5], [1, 1], samples=30, churn=1.5, seed=4)
     calm = logits[0] * 0.8
     checkpoints = checkpoints_of([calm, 6 * logits[1]], targets)
-    lowest, other = sorted(checkpoints, key=lambda one: np.mean(expected(one)))
-    differences = np.subtract(expected(other), expected(lowest))
+    lowest, other = sorted(checkpoints, key=lambda one: np.mean(expected(one, None)))
+    differences = np.subtract(expected(other, None), expected(lowest, None))
     assert 0.05 < differences.mean() < 0.7 * error_of(differences.tolist(), range(30))
     assert other.scores.loss.mean() < lowest.scores.loss.mean()
     assert kept_of([calm, 6 * logits[1]], targets)[0].epoch == lowest.epoch

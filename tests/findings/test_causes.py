@@ -416,15 +416,3 @@ def test_every_question_is_answered_in_words_without_unknown_numbers(name, run):
         said = f"{finding.answer} {finding.sentence} {finding.details}"
         assert not re.search(r"\bnan\b|(?<![Ee]poch )\?|\binf\b|∞|\bNone\b(?! of)", said), text
         finding.to_dict()
-
-
-def test_the_p_value_of_class_bias_says_that_it_does_not_count_groups():
-    logits, targets = evidence()
-    biased = logits + np.r_[3.0, np.zeros(logits.shape[1] - 1)]
-    run = run_of([logits, biased], targets)
-    history, groups = summarize(run), np.arange(len(targets)) // 2
-    for groups_given in (None, groups):
-        comparison = compare(*run, groups=groups_given)
-        found = next(one for one in about_causes(history, comparison) if one.code == "class_bias")
-        says = "counts samples, not groups" in found.sentence + found.details
-        assert says == (groups_given is not None)

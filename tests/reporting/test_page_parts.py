@@ -13,6 +13,7 @@ from confshift.analysis.history import summarize
 from confshift.analysis.panel import stack
 from confshift.analysis.reliability import isotonic_curve
 from confshift.findings.diagnosis import diagnose
+from confshift.findings.wording import vocabulary_of
 from confshift.reporting import binning, footer, layout, page_data
 
 
@@ -51,6 +52,7 @@ def test_the_series_of_a_class_are_those_of_the_history(history, comparison):
         values={},
         ticks=[-2.2, 0.0, 2.2],
         two_runs=False,
+        words=vocabulary_of(history.main),
     )
     classes = data.classes
     table = history.classes.loc["val"]

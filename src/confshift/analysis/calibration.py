@@ -8,13 +8,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from confshift.analysis.grouping import Codes, mean_error
+from confshift.analysis.grouping import Codes, codes_at, counted_share, mean_error
 from confshift.analysis.linear_maps import READ, cross_fit
 from confshift.analysis.significance import mcnemar
 from confshift.checkpoint import Checkpoint
 from confshift.errors import ConfshiftError
 from confshift.recalibration import SAMPLES_A_CLASS
 
+_BINS = 15
 _GRID = 2000
 _FIRST_WIDTH = 1e-4
 _WIDTH_TOLERANCE = 1e-6
@@ -43,7 +44,7 @@ def calibration_errors(
         Top probabilities, in [0, 1].
     correct : ndarray of bool, shape (N,)
     codes : ndarray of int, shape (N,), optional
-        Of groups that err together: the standard error of the gap counts them; the other numbers do not.
+        Of groups that err together: what is expected of a calibrated model then counts groups.
 
     Returns
     -------
@@ -54,8 +55,8 @@ def calibration_errors(
         return CalibrationErrors(*[math.nan] * len(CalibrationErrors._fields))
     gaps = confidence - correct
     gap = float(gaps.mean())
-    ece, null = expected_calibration_error(confidence, correct)
-    statistic, p_value = cumulative_differences(confidence, correct)
+    ece, null = expected_calibration_error(confidence, correct, codes=codes)
+    statistic, p_value = cumulative_differences(confidence, correct, codes=codes)
     return CalibrationErrors(
         gap,
         mean_error(gaps, codes),
@@ -68,13 +69,15 @@ def calibration_errors(
 
 
 def expected_calibration_error(
-    confidence: NDArray[Any], correct: NDArray[Any], *, bins: int = 15
+    confidence: NDArray[Any], correct: NDArray[Any], *, bins: int = _BINS, codes: Codes | None = None
 ) -> tuple[float, float]:
     """Return the expected calibration error over equal-width bins, and its null value.
 
     Bins are closed on the right, so a confidence of exactly 1 is in the last. Binning alone makes the
     error positive: under perfect calibration its expectation is about sqrt(2/pi) times the sum of
-    n_b/N sqrt(v_b/n_b), v_b the mean of c (1 - c) in bin b.
+    n_b/N sqrt(v_b/n_b), v_b the mean of c (1 - c) in bin b. Where the samples of a group err together
+    (`codes`), v_b is larger by as much as accuracy minus confidence, about its mean in the bin, varies more
+    in sums over groups than from sample to sample.
 
     Notes
     -----
@@ -87,11 +90,29 @@ def expected_calibration_error(
     >>> round(error, 3)
     0.4
     """
-    index = np.clip(np.ceil(confidence * bins).astype(np.intp) - 1, 0, bins - 1)
+    index = _bin_numbers(confidence, bins)
     error = np.abs(np.bincount(index, confidence - correct, bins)).sum() / len(confidence)
     variance = np.bincount(index, confidence * (1 - confidence), bins)
+    if codes is not None:
+        residuals, groups = _residuals(confidence, correct, index), int(codes.max()) + 1
+        totals = np.bincount(index * groups + codes, residuals, bins * groups).reshape(bins, groups)
+        each = np.bincount(index, residuals**2, bins)
+        variance *= np.divide((totals**2).sum(axis=1), each, out=np.ones(bins), where=each > 0)
     null = math.sqrt(2 / math.pi) * np.sqrt(np.maximum(variance, 0)).sum() / len(confidence)
     return float(error), float(null)
+
+
+def _bin_numbers(confidence: NDArray[Any], bins: int) -> NDArray[np.intp]:
+    return np.asarray(np.clip(np.ceil(confidence * bins).astype(np.intp) - 1, 0, bins - 1))
+
+
+def _residuals(
+    confidence: NDArray[Any], correct: NDArray[Any], index: NDArray[np.intp]
+) -> NDArray[np.float64]:
+    """Return accuracy minus confidence about its mean in each bin: what calibration leaves to chance."""
+    gaps = correct - confidence
+    means = np.bincount(index, gaps) / np.maximum(np.bincount(index), 1)
+    return np.asarray(gaps - means[index], np.float64)
 
 
 def smooth_calibration_error(confidence: NDArray[Any], correct: NDArray[Any]) -> float:
@@ -131,13 +152,16 @@ def smooth_calibration_error(confidence: NDArray[Any], correct: NDArray[Any]) ->
     return low
 
 
-def cumulative_differences(confidence: NDArray[Any], correct: NDArray[Any]) -> tuple[float, float]:
+def cumulative_differences(
+    confidence: NDArray[Any], correct: NDArray[Any], *, codes: Codes | None = None
+) -> tuple[float, float]:
     """Return the largest cumulative difference of accuracy and confidence, and its p-value.
 
     Sorted by confidence, the running mean of correct - c is a Brownian motion under perfect
     calibration. In units of its final standard deviation; needs no bins. The p-value is NaN where every
     confidence is 0 or 1. Samples with the same confidence enter together, because their order is arbitrary
-    (folders are sorted by class).
+    (folders are sorted by class). Where the samples of a group err together (`codes`), the standard deviation
+    is larger by the root of the design effect; see `grouping.counted_share`.
 
     Notes
     -----
@@ -151,14 +175,25 @@ def cumulative_differences(confidence: NDArray[Any], correct: NDArray[Any]) -> t
     sorted_confidence = confidence[order]
     last_of_ties = np.append(sorted_confidence[1:] != sorted_confidence[:-1], True)
     running = np.cumsum((correct - confidence)[order])[last_of_ties]
-    statistic = float(np.abs(running).max()) / spread
+    statistic = (
+        float(np.abs(running).max()) / spread * math.sqrt(calibration_share(confidence, correct, codes))
+    )
     return statistic, _excursion_p_value(statistic)
+
+
+def calibration_share(confidence: NDArray[Any], correct: NDArray[Any], codes: Codes | None = None) -> float:
+    """Return what a sample counts for where accuracy is compared with confidence: 1 without groups."""
+    if codes is None:
+        return 1.0
+    return counted_share(_residuals(confidence, correct, _bin_numbers(confidence, _BINS)), codes)
 
 
 def _excursion_p_value(bound: float) -> float:
     """P(sup |B(t)| > bound) of a Brownian motion on [0, 1], by the reflection principle."""
     from scipy.special import ndtr
 
+    if math.isnan(bound):
+        return math.nan
     odd = 2 * np.arange(50) + 1
     signs = np.where(np.arange(50) % 2, -1.0, 1.0)
     # For a tiny bound 50 terms are too few, but the p-value is 1 anyway.
@@ -188,7 +223,7 @@ def calibrated_accuracy(checkpoint: Checkpoint, codes: Codes | None = None) -> C
     ----------
     checkpoint : Checkpoint
     codes : ndarray of int, shape (N,), optional
-        Of groups that err together, for the test.
+        Of groups that err together, for the test; no group is in two folds.
 
     Returns
     -------
@@ -202,14 +237,15 @@ def calibrated_accuracy(checkpoint: Checkpoint, codes: Codes | None = None) -> C
     if SAMPLES_A_CLASS * classes > READ // classes:
         return CalibratedAccuracy(math.nan, math.nan)
     try:
-        folds = cross_fit(*checkpoint.scored_logits, "biases")
+        logits, targets = checkpoint.scored_logits
     except ConfshiftError:
         return CalibratedAccuracy(math.nan, math.nan)
     finite = np.isfinite(checkpoint.scores.loss)
+    folds = cross_fit(logits, targets, "biases", codes=codes_at(codes, finite))
     rows = np.flatnonzero(finite)[folds.rows]
     before = checkpoint.scores.correct[rows]
     # Answers with an infinite loss stay wrong; where not all samples were read, these say what changes.
     share = finite.sum() / checkpoint.scores.answered.sum()
     more = float(folds.hits.mean() - before.mean())
-    test = mcnemar(before, folds.hits, codes=None if codes is None else codes[rows])
+    test = mcnemar(before, folds.hits, codes=codes_at(codes, rows))
     return CalibratedAccuracy(float(checkpoint.accuracy + share * more), test.p_value)

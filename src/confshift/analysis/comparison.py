@@ -12,10 +12,11 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from confshift.analysis import competitors, decomposition, reliability
+from confshift.analysis.calibration import calibration_share
 from confshift.analysis.causes.class_bias import ClassBias, class_bias_test
 from confshift.analysis.change import change_of
 from confshift.analysis.competitors import Pairs
-from confshift.analysis.grouping import Groups, mean_error, second_half
+from confshift.analysis.grouping import Groups, codes_at, mean_error, second_half
 from confshift.analysis.objective import ClassWeight, Smoothing, objective_of
 from confshift.analysis.panel import Panel, stack
 from confshift.analysis.significance import Interval, Switches, mcnemar, paired_interval
@@ -162,6 +163,11 @@ class Comparison:
         """The change by true class; see `decomposition.classes_of`."""
         return decomposition.classes_of(self.panel, self.answered, _BEFORE, _AFTER)
 
+    @cached_property
+    def labels(self) -> pd.DataFrame:
+        """The change by label of a multi-label task; see `decomposition.labels_of`."""
+        return decomposition.labels_of(self.panel, self.answered, _BEFORE, _AFTER)
+
     @property
     def competitors(self) -> pd.DataFrame:
         """The change by (true class, competitor): which wrong class gained. Reads the logits."""
@@ -260,7 +266,10 @@ class Comparison:
         for at, side in enumerate(SIDES):
             for binning in reliability.BINNINGS:
                 part = reliability.reliability_bins(
-                    self.answered.confidence[at], self.answered.correct[at], binning=binning
+                    self.answered.confidence[at],
+                    self.answered.correct[at],
+                    binning=binning,
+                    codes=self.answered.codes,
                 )
                 part.insert(0, "side", side)
                 part.insert(1, "binning", binning)
@@ -277,7 +286,11 @@ class Comparison:
     @cached_property
     def reliability_band(self) -> pd.DataFrame:
         """The 90 % consistency band of both sides: side, confidence, low, high."""
-        return self._by_side(lambda at: reliability.consistency_band(self.answered.confidence[at]))
+        part = self.answered
+        shares = [
+            calibration_share(*sides, part.codes) for sides in zip(part.confidence, part.correct, strict=True)
+        ]
+        return self._by_side(lambda at: reliability.consistency_band(part.confidence[at], share=shares[at]))
 
     def _by_side(self, make: Callable[[int], pd.DataFrame]) -> pd.DataFrame:
         parts = [make(at).assign(side=side) for at, side in enumerate(SIDES)]
@@ -306,7 +319,13 @@ class Comparison:
         """Whether the later side gives classes too much probability; reads its logits. See `class_bias`."""
         after = self.after
         fitted = after.fit_status == "ok"
-        return class_bias_test(*after.scored_logits, beta=1 / after.temperature, fitted=fitted)
+        codes, finite = self.whole.codes, self.whole.finite[_AFTER]
+        return class_bias_test(
+            *after.scored_logits,
+            beta=1 / after.temperature,
+            fitted=fitted,
+            codes=codes_at(codes, finite),
+        )
 
     @cached_property
     def balance(self) -> pd.DataFrame:
@@ -342,9 +361,10 @@ def compare(
     before, after : Checkpoint or Predictions
         Of the SAME samples with the same targets, matched by their ids, and of the same classes in the
         same order; a side without class names takes those of the other side.
-    groups : sequence of length N or mapping from sample id, optional
+    groups : sequence of length N or mapping from sample id, or "rows", optional
         Samples with the same label (patient, document) err together: the intervals of `change` and the test
-        of `switches` then allow for it. A sequence is in the order of ascending sample id.
+        of `switches` then allow for it. A sequence is in the order of ascending sample id. Default: the
+        groups that a side was saved with, if any; "rows" counts each row for itself all the same.
     class_weight, label_smoothing
         As in `summarize`.
 

@@ -12,7 +12,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from confshift.analysis.grouping import mean_error
 from confshift.analysis.panel import Panel
+from confshift.tasks import label_numbers
 
 #: By whether a sample was right before and is right after. Order: 2 * wrong before + wrong after.
 TRANSITIONS = ("stayed_right", "forgotten", "learned", "stayed_wrong")
@@ -234,6 +236,55 @@ def classes_of(panel: Panel, answered: Panel, before: int, after: int) -> pd.Dat
     for position, (transition, direction) in enumerate(CELLS):
         columns[f"{transition}_{direction}"] = table[:, position] / total
     return pd.DataFrame(columns, index=pd.RangeIndex(classes, name="class"))
+
+
+def labels_of(panel: Panel, answered: Panel, before: int, after: int) -> pd.DataFrame:
+    """Split the change by the labels of a multi-label task.
+
+    Parameters
+    ----------
+    panel, answered : Panel
+        The rows whose loss is finite on both sides, and those with an answer on both.
+    before, after : int
+        Positions of two checkpoints in both.
+
+    Returns
+    -------
+    DataFrame
+        Indexed by label, its name; samples (rows with a finite loss), answered_samples, positives (the share
+        of these that have the label); accuracy, over them, and loss, weighted as it is trained, before and
+        after; contribution in nats
+        (the labels add up to the change) and contribution_se, over groups where given. NaN where a label has
+        no rows; no row where the labels have no names.
+    """
+    names = panel.label_names
+    if not names:
+        panel, answered = (part.take(np.zeros(len(part.targets), bool)) for part in (panel, answered))
+    labels, of_answered = (
+        label_numbers(part.sample_ids.astype(np.int64), len(names)) for part in (panel, answered)
+    )
+
+    def mean(of: NDArray[np.int64], values: NDArray[Any]) -> NDArray[np.float64]:
+        samples = np.bincount(of, minlength=len(names))
+        sums = np.bincount(of, values, len(names))
+        return np.asarray(np.divide(sums, samples, out=np.full(len(names), np.nan), where=samples > 0))
+
+    columns: dict[str, Any] = {
+        "samples": np.bincount(labels, minlength=len(names)),
+        "answered_samples": np.bincount(of_answered, minlength=len(names)),
+        "positives": mean(of_answered, answered.targets),
+    }
+    weight = mean(labels, panel.share(np.ones(len(labels))))
+    for side, at in (("before", before), ("after", after)):
+        columns[f"accuracy_{side}"] = mean(of_answered, answered.correct[at])
+        with np.errstate(invalid="ignore"):  # no row of a label counts
+            columns[f"loss_{side}"] = mean(labels, panel.share(panel.loss[at])) / weight
+    change = panel.loss[after] - panel.loss[before]
+    columns["contribution"] = np.bincount(labels, panel.share(change), len(names)) / max(len(labels), 1)
+    columns["contribution_se"] = [
+        mean_error(panel.terms(np.where(labels == label, change, 0.0))) for label in range(len(names))
+    ]
+    return pd.DataFrame(columns, index=pd.Index(names, name="label"))
 
 
 def concentration_of(changes: NDArray[np.float64]) -> pd.DataFrame:

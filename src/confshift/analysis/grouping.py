@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,17 +13,19 @@ from numpy.typing import ArrayLike, NDArray
 
 from confshift.errors import ConfshiftError
 
-Groups = Sequence[Any] | NDArray[Any] | Mapping[Any, Any]
+#: A label for each sample; "rows" for none.
+Groups = Sequence[Any] | NDArray[Any] | Mapping[Any, Any] | str
+ROWS = "rows"
 #: The group of each sample, as a number.
 Codes = NDArray[np.intp]
 
 
-def group_codes(groups: Groups, sample_ids: NDArray[Any]) -> Codes:
-    """Return a code for each sample, equal where their group is, without gaps.
+def group_codes(groups: Groups, sample_ids: NDArray[Any]) -> Codes | None:
+    """Return a code for each sample, equal where their group is, without gaps; None where rows are to count.
 
     Parameters
     ----------
-    groups : sequence of length N or mapping from sample id
+    groups : sequence of length N or mapping from sample id, or "rows"
         A label for each sample: patient, document, series of frames. A sequence is in the order of
         `sample_ids`.
     sample_ids : ndarray, shape (N,)
@@ -32,6 +35,12 @@ def group_codes(groups: Groups, sample_ids: NDArray[Any]) -> Codes:
     ConfshiftError
         Where a sample has no label.
     """
+    if isinstance(groups, str):
+        if groups != ROWS:
+            raise ConfshiftError(
+                f"groups={groups!r}: pass a label for each sample, or {ROWS!r} to count rows"
+            )
+        return None
     if isinstance(groups, (Mapping, pd.Series)):
         missing = [sample_id for sample_id in sample_ids.tolist() if sample_id not in groups]
         if missing:
@@ -49,10 +58,16 @@ def group_codes(groups: Groups, sample_ids: NDArray[Any]) -> Codes:
     return np.unique(labels, return_inverse=True)[1]
 
 
+def codes_at(codes: Codes | None, rows: Any) -> Codes | None:
+    """Return the codes of some of the samples; None where there are none."""
+    return None if codes is None else codes[rows]
+
+
 def where_named(groups: Groups | None, sample_ids: NDArray[Any]) -> Groups | None:
-    """Return the groups of another split's samples: the mapping that names them all, if it is one."""
-    is_named = isinstance(groups, (Mapping, pd.Series)) and all(one in groups for one in sample_ids.tolist())
-    return groups if is_named else None
+    """Return the groups of another split's samples: a mapping that names them all; None: those stored."""
+    if isinstance(groups, (Mapping, pd.Series)):
+        return groups if all(one in groups for one in sample_ids.tolist()) else None
+    return groups if isinstance(groups, str) else None
 
 
 def second_half(targets: NDArray[np.int64], codes: Codes | None = None) -> NDArray[np.bool_]:
@@ -70,6 +85,21 @@ def second_half(targets: NDArray[np.int64], codes: Codes | None = None) -> NDArr
     is_second = np.zeros(len(first_class), bool)
     is_second[np.argsort(first_class, kind="stable")[1::2]] = True
     return is_second[units]
+
+
+def folds_of(
+    random: np.random.Generator, samples: int, folds: int, codes: Codes | None = None
+) -> NDArray[np.intp]:
+    """Return the number of each sample's fold, at random; a group is in one, where there are two groups.
+
+    A sample beside a copy of itself is not left out.
+    """
+    units, members = samples, None
+    if codes is not None:
+        labels, members = np.unique(codes, return_inverse=True)
+        units, members = (len(labels), members) if len(labels) > 1 else (samples, None)
+    fold = random.permutation(units) % folds
+    return fold if members is None else fold[members]
 
 
 def group_terms(differences: NDArray[np.float64], codes: Codes) -> NDArray[np.float64]:
@@ -128,6 +158,27 @@ def mean_error(values: NDArray[np.float64], codes: Codes | None = None) -> float
     """
     terms = values if codes is None else group_terms(values, codes)
     return float(terms.std(ddof=1) / math.sqrt(len(terms))) if len(terms) > 1 else math.nan
+
+
+@dataclass(frozen=True, eq=False)
+class Units:
+    """The groups that samples are in, and what each counts for in a mean; None where all count alike."""
+
+    codes: Codes | None = None
+    weights: NDArray[np.float64] | None = None
+
+    def at(self, rows: Any) -> Units:
+        """Return those of some of the samples."""
+        return Units(codes_at(self.codes, rows), None if self.weights is None else self.weights[rows])
+
+    def mean_and_error(self, values: NDArray[np.float64]) -> tuple[float, float]:
+        """Return a mean and its standard error, infinite for fewer than two values, or groups of them."""
+        if not len(values):
+            return math.nan, math.inf
+        weights = None if self.weights is None else self.weights / self.weights.mean()
+        terms = unit_terms(values if weights is None else weights * values, self.codes, weights)
+        error = mean_error(terms)
+        return float(terms.mean()), math.inf if math.isnan(error) else error
 
 
 def counted_share(differences: NDArray[np.float64], codes: Codes) -> float:

@@ -85,8 +85,9 @@ class History:
         true class a probability of 0, loss, refinement_loss and mistake_cost are infinite. finite_loss,
         calibration_loss and temperature are over the `samples` with a finite loss.
 
-        Standard errors count `units`: the groups of the main split where given, and of another split where
-        `groups` is a mapping that names all of its samples; else samples. ece_null and ecce_p count samples.
+        Standard errors count `units`: the groups that the split was saved with; in place of them those of
+        `groups`, for the main split, and for another where it is a mapping that names all of its samples;
+        without any the samples.
         """
         rows = [
             {"split": split, **row_of(panel, position)}
@@ -115,10 +116,16 @@ class History:
         for split, panel in self.panels:
             for position, epoch in enumerate(panel.epochs):
                 usable = panel.answered[position]
-                confidence, correct = panel.confidence[position][usable], panel.correct[position][usable]
+                part = panel.take(usable)
+                confidence, correct = part.confidence[position], part.correct[position]
                 for binning in reliability.BINNINGS:
                     keys = {"split": split, "epoch": epoch, "binning": binning}
-                    parts.append((keys, reliability.bin_columns(confidence, correct, binning=binning)))
+                    parts.append(
+                        (
+                            keys,
+                            reliability.bin_columns(confidence, correct, binning=binning, codes=part.codes),
+                        )
+                    )
         return assemble(parts)
 
     @cached_property
@@ -400,9 +407,10 @@ def summarize(
     looks : {"once", "every epoch"} or int
         How often you ask whether the run rises: once, at the end; after every epoch; after each epoch of a
         planned number. `rise` and `candidates` keep their error rate over all these looks.
-    groups : sequence of length N or mapping from sample id, optional
+    groups : sequence of length N or mapping from sample id, or "rows", optional
         Samples with the same label (patient, document) err together; then groups are counted. A sequence is
-        in the order of ascending sample id.
+        in the order of ascending sample id. Default: the groups that the checkpoints were saved with, if any;
+        "rows" counts each row for itself all the same.
     class_weight : "stored", "balanced", mapping, sequence or None
         What each class weighs in the loss: losses, the verdicts on them, their errors and what adds up to
         them are weighted, accuracy and calibration figures are not. "stored": `metadata["class_weights"]`

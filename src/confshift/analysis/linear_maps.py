@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from confshift import temperature
+from confshift.analysis.grouping import Codes, codes_at, folds_of
 from confshift.recalibration import SAMPLES_A_CLASS as FEWEST_A_CLASS
 from confshift.recalibration import joint_fit
 
@@ -87,7 +88,13 @@ def losses_and_hits(
     return losses, scores.argmax(axis=1) == targets
 
 
-def cross_fit(logits: NDArray[np.floating[Any]], targets: NDArray[np.int64], kind: Kind) -> CrossFit:
+def cross_fit(
+    logits: NDArray[np.floating[Any]],
+    targets: NDArray[np.int64],
+    kind: Kind,
+    *,
+    codes: Codes | None = None,
+) -> CrossFit:
     """Fit a map to all samples, and to four of five folds for the fifth.
 
     Parameters
@@ -96,6 +103,8 @@ def cross_fit(logits: NDArray[np.floating[Any]], targets: NDArray[np.int64], kin
         Finite losses. Beyond four million logits a fixed subset is read, of 50 samples a class or more.
     targets : ndarray of int64, shape (N,)
     kind : {"biases", "vector", "matrix"}
+    codes : ndarray of int, shape (N,), optional
+        Of groups that err together: no group is in two folds.
 
     Returns
     -------
@@ -119,7 +128,7 @@ def cross_fit(logits: NDArray[np.floating[Any]], targets: NDArray[np.int64], kin
     if len(rows) > limit:
         rows = np.sort(random.choice(rows, limit, replace=False))
         logits, targets = logits[rows], targets[rows]
-    fold = random.permutation(len(rows)) % _FOLDS
+    fold = folds_of(random, len(rows), _FOLDS, codes_at(codes, rows))
     losses, hits = np.empty(len(rows)), np.empty(len(rows), bool)
     whole = _fitted(logits, targets, kind)
     for left_out in range(_FOLDS):

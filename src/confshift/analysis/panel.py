@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from confshift.analysis.grouping import Codes, Groups, group_codes, unit_terms
+from confshift.analysis.grouping import ROWS, Codes, Groups, codes_at, group_codes, unit_terms
 from confshift.analysis.objective import PLAIN, Objective
 from confshift.checkpoint import Checkpoint
 from confshift.errors import ConfshiftError
@@ -137,6 +137,11 @@ class Panel:
         return unit_terms(self.share(values), self.codes, self.weights)
 
     @property
+    def label_names(self) -> tuple[str, ...]:
+        """The labels of a multi-label task whose rows these are; () where they have no names."""
+        return self.checkpoints[-1].provenance.label_names
+
+    @property
     def units(self) -> int:
         """How many samples, or groups of them, an error of the panel is estimated from."""
         return len(self.targets) if self.codes is None else len(np.unique(self.codes))
@@ -162,7 +167,7 @@ class Panel:
             self,
             sample_ids=self.sample_ids[samples],
             targets=self.targets[samples],
-            codes=None if self.codes is None else self.codes[samples],
+            codes=codes_at(self.codes, samples),
             **{name: getattr(self, name)[:, samples] for name in _STACKED},
         )
 
@@ -174,14 +179,16 @@ _STACKED = [field.name for field in fields(Panel)][4:-2]
 def stack(
     checkpoints: Sequence[Checkpoint], *, groups: Groups | None = None, objective: Objective = PLAIN
 ) -> Panel:
-    """Stack checkpoints over the same samples, with the groups that these are in; see `group_codes`.
+    """Stack checkpoints over the same samples, with the groups that these are in.
+
+    Those passed, see `group_codes`; else those that the checkpoints were saved with.
 
     Raises
     ------
     ConfshiftError
         Where the samples, the targets, the classes or their names differ: without the same samples no
         paired statement is valid. Checkpoints whose names are the default numbers take those of the others.
-        Where a sample has no group.
+        Where a sample has no group, or the checkpoints were saved with different ones.
     """
     if not checkpoints:
         raise ConfshiftError("checkpoints is empty; inspect a model first")
@@ -195,8 +202,28 @@ def stack(
     columns = {
         name: np.stack([measurement.column(name) for measurement in measurements]) for name in _STACKED
     }
-    codes = None if groups is None else group_codes(groups, ids)
+    codes = codes_of(checkpoints, groups)
     return Panel(tuple(checkpoints), ids, targets, names, **columns, codes=codes, objective=objective)
+
+
+def codes_of(checkpoints: Sequence[Checkpoint], groups: Groups | None = None) -> Codes | None:
+    """Return the codes of groups, else of those that checkpoints over the same samples were saved with."""
+    labels = _stored_groups(checkpoints) if groups is None else groups
+    return None if labels is None else group_codes(labels, checkpoints[0].measurement.sample_ids)
+
+
+def _stored_groups(checkpoints: Sequence[Checkpoint]) -> NDArray[Any] | None:
+    source, known = checkpoints[0], None
+    for other in checkpoints:
+        groups = other.measurement.groups
+        if known is None and groups is not None:
+            source, known = other, groups
+        elif known is not None and groups is not None and not np.array_equal(known, groups):
+            raise ConfshiftError(
+                f"{source!r} and {other!r} were saved with other groups of the same samples; pass those "
+                f"that err together, groups=..., or groups={ROWS!r} to count rows"
+            )
+    return known
 
 
 def shared_names(checkpoints: Sequence[Checkpoint]) -> tuple[str, ...]:

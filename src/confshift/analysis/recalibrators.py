@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from confshift.analysis import linear_maps
 from confshift.analysis.causes.label_noise import LabelNoise, label_noise_of, looks_wrong
-from confshift.analysis.grouping import unit_terms
+from confshift.analysis.grouping import Codes, Units
 from confshift.analysis.recalibrator import Recalibrator
 from confshift.checkpoint import Checkpoint
 from confshift.errors import ConfshiftError
@@ -28,6 +28,7 @@ METHODS = ("none", "temperature", "temperature_and_biases", "vector", "matrix", 
 _RICHER: tuple[Literal["vector", "matrix"], ...] = ("vector", "matrix")
 #: A method is recommended where its gain over each simpler one exceeds so many standard errors.
 _BEYOND_ERROR = 2.0
+_ALIKE = Units()
 _WHY_NO_FIT = {
     "uniform": "no finite temperature beats equal probabilities",
     "separable": "every sample is right: the lower the temperature, the lower the loss, without end",
@@ -46,7 +47,7 @@ class Trial:
     rows: NDArray[np.intp] | EllipsisType = ...  # which of the samples with a finite loss those are
     hits: NDArray[np.bool_] | None = None  # which of `hit_rows` it predicts right; None: as many as before
     hit_rows: NDArray[np.intp] | EllipsisType = ...
-    weights: NDArray[np.float64] | None = None  # what each sample with a finite loss counts for; None: alike
+    units: Units = _ALIKE  # what each sample with a finite loss counts for, and the groups that it is in
     folds: NDArray[np.float64] | None = None  # the losses of `hit_rows` by five folds, where it was fitted so
     reason: str = ""  # why it was not fitted
 
@@ -110,6 +111,7 @@ def choose(
     quick: bool = False,
     wrong_labels: bool | None = None,
     class_weights: NDArray[np.float64] | None = None,
+    codes: Codes | None = None,
 ) -> Choice:
     """Try each recalibration on a checkpoint and choose one.
 
@@ -123,6 +125,8 @@ def choose(
         Whether labels look wrong, where the run says; else the checkpoint alone is asked.
     class_weights : ndarray, shape (K,), optional
         What the classes weigh in the gains. Every fit is to the plain loss.
+    codes : ndarray of int, shape (N,), optional
+        Of groups that err together: errors count them, and no group is in two folds.
 
     Returns
     -------
@@ -132,12 +136,12 @@ def choose(
         fewer than 10 samples are wrong: a fit that rests on so few is theirs. Where labels look wrong, the
         temperature of the label-noise fit: one that takes them for right would doubt a model that is right.
     """
-    noise, labels = _label_noise(checkpoint, wrong_labels)
-    weights = _weights(checkpoint, class_weights)
+    noise, labels = _label_noise(checkpoint, wrong_labels, codes)
+    units = _units(checkpoint, class_weights, codes)
     trials = [
-        *_from_columns(checkpoint, weights),
+        *_from_columns(checkpoint, units),
         *(_untried(method, "was not tried") for method in METHODS[3:5]),
-        _noisy(noise, labels, checkpoint, weights),
+        _noisy(noise, labels, checkpoint, units),
     ]
     if not quick:
         trials[2:5] = _cross_fitted(checkpoint, trials[2])
@@ -147,17 +151,20 @@ def choose(
     return choice
 
 
-def by_gain(checkpoint: Checkpoint, class_weights: NDArray[np.float64] | None = None) -> Choice:
+def by_gain(
+    checkpoint: Checkpoint,
+    class_weights: NDArray[np.float64] | None = None,
+    codes: Codes | None = None,
+) -> Choice:
     """Choose between none, temperature, and temperature and biases, taking every label for right."""
-    return _richest(checkpoint, *_from_columns(checkpoint, _weights(checkpoint, class_weights)))
+    return _richest(checkpoint, *_from_columns(checkpoint, _units(checkpoint, class_weights, codes)))
 
 
-def _weights(checkpoint: Checkpoint, class_weights: NDArray[np.float64] | None) -> NDArray[np.float64] | None:
-    """Return what each sample with a finite loss counts for; None where all count alike."""
-    if class_weights is None:
-        return None
-    weights = class_weights[checkpoint.scores.target[np.isfinite(checkpoint.scores.loss)]]
-    return weights if weights.any() else None
+def _units(checkpoint: Checkpoint, class_weights: NDArray[np.float64] | None, codes: Codes | None) -> Units:
+    """Return what each sample with a finite loss counts for, and the groups that it is in."""
+    finite = np.isfinite(checkpoint.scores.loss)
+    weights = None if class_weights is None else class_weights[checkpoint.scores.target]
+    return Units(codes, weights if weights is not None and weights[finite].any() else None).at(finite)
 
 
 def _richest(checkpoint: Checkpoint, *trials: Trial) -> Choice:
@@ -176,7 +183,10 @@ def table_of(choice: Choice, checkpoint: Checkpoint) -> pd.DataFrame:
     """Return the methods that were tried as a table; see `Calibration.table`."""
     losses, correct = checkpoint.scores.loss, checkpoint.scores.correct
     finite = np.isfinite(losses)
-    plain, share = _mean_and_error(losses[finite])[0], finite.sum() / max(1, checkpoint.scores.answered.sum())
+    plain, share = (
+        _ALIKE.mean_and_error(losses[finite])[0],
+        finite.sum() / max(1, checkpoint.scores.answered.sum()),
+    )
     rows = []
     for trial in choice.trials:
         rival, lead, lead_se = choice.lead(trial)
@@ -207,17 +217,17 @@ def _fitted_loss(trial: Trial, checkpoint: Checkpoint) -> float:
     return math.nan
 
 
-def _from_columns(checkpoint: Checkpoint, weights: NDArray[np.float64] | None) -> tuple[Trial, Trial, Trial]:
+def _from_columns(checkpoint: Checkpoint, units: Units) -> tuple[Trial, Trial, Trial]:
     """Return the plain logits, one temperature, and temperature and biases: known from what is stored."""
     losses, parts, status = checkpoint.scores.loss, checkpoint.measurement.left_out, checkpoint.fit_status
     finite, classes = np.isfinite(losses), len(checkpoint.class_names)
     losses, scaled, calibrated = losses[finite], parts.scaled[finite], parts.calibrated[finite]
-    none = Trial(_map("none", 1.0, classes), 0.0, 0.0, losses, weights=weights)
+    none = Trial(_map("none", 1.0, classes), 0.0, 0.0, losses, units=units)
     if status != "ok":
         temperature, biases = (_untried(method, _WHY_NO_FIT[status]) for method in METHODS[1:3])
         return none, temperature, biases
     scale = _map("temperature", checkpoint.temperature, classes)
-    temperature = Trial(scale, *_mean_and_error(losses - scaled, weights), scaled, weights=weights)
+    temperature = Trial(scale, *units.mean_and_error(losses - scaled), scaled, units=units)
     if not math.isfinite(checkpoint.joint_temperature):
         reason = (
             "no finite temperature beats the frequencies of the classes"
@@ -228,8 +238,8 @@ def _from_columns(checkpoint: Checkpoint, weights: NDArray[np.float64] | None) -
     joint = replace(
         _map("temperature_and_biases", checkpoint.joint_temperature, classes), biases=checkpoint.biases
     )
-    gain = _mean_and_error(losses - calibrated, weights)
-    return none, temperature, Trial(joint, *gain, calibrated, weights=weights)
+    gain = units.mean_and_error(losses - calibrated)
+    return none, temperature, Trial(joint, *gain, calibrated, units=units)
 
 
 def _cross_fitted(checkpoint: Checkpoint, biases: Trial) -> tuple[Trial, Trial, Trial]:
@@ -240,10 +250,10 @@ def _cross_fitted(checkpoint: Checkpoint, biases: Trial) -> tuple[Trial, Trial, 
         logits, targets = checkpoint.scored_logits
     except ConfshiftError as error:
         return biases, *_without_richer(_unread(error))
-    folds = linear_maps.cross_fit(logits, targets, "biases")
+    folds = linear_maps.cross_fit(logits, targets, "biases", codes=biases.units.codes)
     biases = replace(biases, hits=folds.hits, hit_rows=folds.rows, folds=folds.losses)
     plain = checkpoint.scores.loss[np.isfinite(checkpoint.scores.loss)]
-    vector, matrix = (_richer(kind, logits, targets, plain, biases.weights) for kind in _RICHER)
+    vector, matrix = (_richer(kind, logits, targets, plain, biases.units) for kind in _RICHER)
     return biases, vector, matrix
 
 
@@ -252,20 +262,20 @@ def _richer(
     logits: NDArray[Any],
     targets: NDArray[np.int64],
     plain: NDArray[np.float64],
-    weights: NDArray[np.float64] | None,
+    units: Units,
 ) -> Trial:
     """Return scales or a matrix, compared with the plain losses over five folds."""
     if reason := linear_maps.why_not(kind, *logits.shape):
         return _untried(kind, reason)
-    found = linear_maps.cross_fit(logits, targets, kind)
+    found = linear_maps.cross_fit(logits, targets, kind, codes=units.codes)
     beta, scales, biases = found.whole
     recalibrator = replace(_map(kind, 1 / beta, len(biases)), biases=tuple(biases.tolist()))
     if kind == "vector":
         recalibrator = replace(recalibrator, scales=tuple(scales.tolist()))
     else:
         recalibrator = replace(recalibrator, matrix=tuple(map(tuple, scales.tolist())))
-    gain = _mean_and_error(plain[found.rows] - found.losses, None if weights is None else weights[found.rows])
-    return Trial(recalibrator, *gain, found.losses, found.rows, found.hits, found.rows, weights, found.losses)
+    gain = units.at(found.rows).mean_and_error(plain[found.rows] - found.losses)
+    return Trial(recalibrator, *gain, found.losses, found.rows, found.hits, found.rows, units, found.losses)
 
 
 def _without_richer(reason: str) -> tuple[Trial, Trial]:
@@ -282,16 +292,17 @@ def gain_over(simpler: Trial, trial: Trial) -> tuple[float, float]:
     has_folds = trial.folds is not None and simpler.folds is not None
     losses = simpler.folds if has_folds else simpler.losses[trial.rows]
     assert losses is not None
-    weights = None if trial.weights is None else trial.weights[trial.rows]
-    return _mean_and_error(losses - trial.losses, weights)
+    return trial.units.at(trial.rows).mean_and_error(losses - trial.losses)
 
 
-def _label_noise(checkpoint: Checkpoint, wrong: bool | None) -> tuple[LabelNoise | None, str]:
+def _label_noise(
+    checkpoint: Checkpoint, wrong: bool | None, codes: Codes | None
+) -> tuple[LabelNoise | None, str]:
     """Return the label-noise fit where labels look wrong, and what is known about them."""
     if wrong is False:
         return None, "labels do not look wrong"
     try:
-        noise = label_noise_of(checkpoint)
+        noise = label_noise_of(checkpoint, codes)
     except ConfshiftError as error:
         return None, f"whether labels look wrong is not known: {_unread(error)}"
     if not (looks_wrong(noise) if wrong is None else math.isfinite(noise.temperature)):
@@ -299,16 +310,14 @@ def _label_noise(checkpoint: Checkpoint, wrong: bool | None) -> tuple[LabelNoise
     return noise, "some labels look wrong: it is for right ones, and on these labels the loss looks higher"
 
 
-def _noisy(
-    noise: LabelNoise | None, labels: str, checkpoint: Checkpoint, weights: NDArray[np.float64] | None
-) -> Trial:
+def _noisy(noise: LabelNoise | None, labels: str, checkpoint: Checkpoint, units: Units) -> Trial:
     method, classes = METHODS[-1], len(checkpoint.class_names)
     if noise is None:
         return _untried(method, labels)
     gain = noise.temperature_gain, noise.temperature_gain_se
-    if weights is not None:
+    if units.weights is not None:
         at_1, at_best = (curve_at(*checkpoint.scored_logits, 1 / t).loss for t in (1.0, noise.temperature))
-        gain = _mean_and_error(at_1 - at_best, weights)
+        gain = units.mean_and_error(at_1 - at_best)
     return Trial(_map(method, noise.temperature, classes), *gain)
 
 
@@ -322,19 +331,6 @@ def _map(method: str, temperature: float, classes: int) -> Recalibrator:
 
 def _untried(method: str, reason: str) -> Trial:
     return Trial(_map(method, math.nan, 0), reason=reason)
-
-
-def _mean_and_error(
-    values: NDArray[np.float64], weights: NDArray[np.float64] | None = None
-) -> tuple[float, float]:
-    """Return a mean and its standard error, which is infinite for fewer than two values."""
-    if not len(values):
-        return math.nan, math.inf
-    if weights is not None:
-        weights = weights / weights.mean()
-        values = unit_terms(weights * values, None, weights)
-    error = values.std(ddof=1) / math.sqrt(len(values)) if len(values) > 1 else math.inf
-    return float(values.mean()), float(error)
 
 
 def _in_errors(lead: tuple[str, float, float]) -> float:

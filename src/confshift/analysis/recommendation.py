@@ -75,7 +75,9 @@ def richer_than(recommendation: Recommendation, panel: Panel) -> Richer | None:
     is_cheap = len(checkpoint) * len(checkpoint.class_names) <= _CHEAP
     if recommendation.method == "label_noise_temperature" or not is_cheap:
         return None
-    choice = choose(checkpoint, wrong_labels=False, class_weights=panel.objective.class_weights)
+    choice = choose(
+        checkpoint, wrong_labels=False, class_weights=panel.objective.class_weights, codes=panel.codes
+    )
     tried = [trial for trial in choice.trials if trial.method in ("vector", "matrix") and trial.fitted]
     by_method = {trial.method: trial for trial in choice.trials}
     simpler = by_method[recommendation.method]
@@ -120,7 +122,7 @@ def keep(panel: Panel, table: pd.DataFrame, most_accurate: float) -> Kept:
     if not places:
         return Kept(most_accurate, "the best by accuracy, as no loss is finite", most_accurate)
     weights = panel.objective.class_weights
-    trials = [by_gain(panel.checkpoints[at], weights).recommended for at in places]
+    trials = [by_gain(panel.checkpoints[at], weights, panel.codes).recommended for at in places]
     members = np.asarray(panel.finite[places].all(axis=0))
     if not members.any():  # no sample is common to all, so none can be told from the lowest
         best = int(np.argmin([means[at] - trial.gain for at, trial in zip(places, trials, strict=True)]))
@@ -170,7 +172,13 @@ def recommend(panel: Panel, table: pd.DataFrame, kept: Kept, *, wrong_labels: bo
     """
     at = int(np.flatnonzero(panel.epochs == kept.epoch)[0])
     weights = panel.objective.class_weights
-    choice = choose(panel.checkpoints[at], quick=True, wrong_labels=wrong_labels, class_weights=weights)
+    choice = choose(
+        panel.checkpoints[at],
+        quick=True,
+        wrong_labels=wrong_labels,
+        class_weights=weights,
+        codes=panel.codes,
+    )
     trial = choice.recommended
     caution = f"; {choice.caution}" if choice.caution else ""
     return Recommendation(

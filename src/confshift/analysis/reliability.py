@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+
+from confshift.analysis.grouping import Codes, share_of
 
 BINNINGS = ("equal_mass", "equal_width")
 
@@ -38,7 +41,12 @@ def wilson_interval(
 
 
 def reliability_bins(
-    confidence: NDArray[np.float64], correct: NDArray[np.bool_], *, binning: str, bins: int = 15
+    confidence: NDArray[np.float64],
+    correct: NDArray[np.bool_],
+    *,
+    binning: str,
+    bins: int = 15,
+    codes: Codes | None = None,
 ) -> pd.DataFrame:
     """Group samples by confidence and compare with their accuracy.
 
@@ -48,6 +56,9 @@ def reliability_bins(
     binning : {"equal_mass", "equal_width"}
         Equal mass keeps tied confidences together, so bins may differ in size and be fewer.
     bins : int
+    codes : ndarray of int, shape (N,), optional
+        Of groups that err together: the samples of a bin then count for as many as `grouping.counted_share`
+        says.
 
     Returns
     -------
@@ -55,11 +66,16 @@ def reliability_bins(
         One row per bin that holds samples: bin, edge_low, edge_high, confidence, accuracy, accuracy_low,
         accuracy_high (Wilson, 95 %), samples. Bins are closed on the right.
     """
-    return pd.DataFrame(bin_columns(confidence, correct, binning=binning, bins=bins))
+    return pd.DataFrame(bin_columns(confidence, correct, binning=binning, bins=bins, codes=codes))
 
 
 def bin_columns(
-    confidence: NDArray[np.float64], correct: NDArray[np.bool_], *, binning: str, bins: int = 15
+    confidence: NDArray[np.float64],
+    correct: NDArray[np.bool_],
+    *,
+    binning: str,
+    bins: int = 15,
+    codes: Codes | None = None,
 ) -> dict[str, NDArray[Any]]:
     """Return the columns of `reliability_bins` as arrays; empty where there are no samples."""
     order = np.argsort(confidence)
@@ -76,7 +92,11 @@ def bin_columns(
     bin_numbers = np.flatnonzero(samples)
     samples = samples[bin_numbers]
     right = np.add.reduceat(correct[order].astype(np.float64), upto[bin_numbers])
-    low, high = wilson_interval(right, samples)
+    share: NDArray[np.float64] | float = 1.0
+    if codes is not None:
+        places = np.repeat(np.arange(len(samples)), samples)
+        share = _shares(correct[order] - (right / samples)[places], places, codes[order], len(samples))
+    low, high = wilson_interval(share * right, share * samples)
     return {
         "bin": bin_numbers,
         "edge_low": edges[bin_numbers],
@@ -87,6 +107,21 @@ def bin_columns(
         "accuracy_high": high,
         "samples": samples,
     }
+
+
+def _shares(
+    residuals: NDArray[np.float64], places: NDArray[np.intp], codes: Codes, bins: int
+) -> NDArray[np.float64]:
+    """Return `grouping.counted_share` of the samples in each bin; residuals are about the bin's mean."""
+    units = int(codes.max()) + 1
+    members, totals = (
+        np.bincount(places * units + codes, weights, bins * units).reshape(bins, units)
+        for weights in (None, residuals)
+    )
+    samples, groups = members.sum(axis=1), (members > 0).sum(axis=1)
+    within = np.bincount(places, residuals**2, bins) / np.maximum(samples - 1, 1)
+    between = (totals**2).sum(axis=1) * (groups / samples) ** 2 / np.maximum(groups - 1, 1)
+    return share_of(between, within, groups, samples)
 
 
 def isotonic_curve(confidence: NDArray[np.float64], correct: NDArray[np.bool_]) -> pd.DataFrame:
@@ -127,6 +162,7 @@ def _pool(sorted_confidence: NDArray[np.float64], correct: NDArray[np.generic]) 
 def consistency_band(
     confidence: NDArray[np.float64],
     *,
+    share: float = 1.0,
     level: float = 0.9,
     draws: int = 100,
     seed: int = 0,
@@ -140,6 +176,9 @@ def consistency_band(
     Parameters
     ----------
     confidence : ndarray, shape (N,)
+    share : float
+        What a sample counts for, where those of a group err together: so large a random part is used. No band
+        where it is NaN, as for one group.
     level : float
         Pointwise coverage of the band.
     draws, seed, max_samples : int
@@ -158,8 +197,11 @@ def consistency_band(
     Forecasting 22 (2007), 651-661.
     """
     random = np.random.default_rng(seed)
-    if len(confidence) > max_samples:
-        confidence = random.choice(confidence, max_samples, replace=False)
+    samples = 0 if math.isnan(share) else min(math.ceil(share * len(confidence)), max_samples)
+    if len(confidence) > samples:
+        confidence = random.choice(confidence, samples, replace=False)
+    if not len(confidence):
+        return pd.DataFrame({"confidence": [], "low": [], "high": []}, dtype=float)
     sorted_confidence = np.sort(confidence)
     places = np.unique(np.linspace(0, len(sorted_confidence) - 1, points).round().astype(int))
     curves = np.empty((draws, len(places)))

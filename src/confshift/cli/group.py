@@ -159,6 +159,16 @@ def objective_options(command: Callable[..., None]) -> Callable[..., None]:
     return weight(smoothing(with_objective))
 
 
+groups_option = click.option(
+    "--groups",
+    type=click.Choice(["stored", "rows"]),
+    default="stored",
+    show_default=True,
+    callback=lambda context, parameter, value: None if value == "stored" else value,
+    help="What errors count: the groups saved with the samples, if any, or each row for itself.",
+)
+
+
 def pair_options(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command the options --before and --after."""
     after = click.option("--after", type=float, metavar="EPOCH", help="Default: the last one.")

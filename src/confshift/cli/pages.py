@@ -12,6 +12,7 @@ from confshift.cli.group import (
     RUNS,
     PathType,
     Printing,
+    groups_option,
     looks_option,
     main,
     objective_options,
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 @pair_options
 @looks_option
 @objective_options
+@groups_option
 @click.option("--open", "show", is_flag=True, help="Open the page in a browser.")
 @click.option(
     "--watch",
@@ -54,6 +56,7 @@ def report(
     after: float | None,
     looks: Looks,
     objective: dict[str, Any],
+    groups: str | None,
     show: bool,
     watching: bool,
     printing: Printing,
@@ -66,14 +69,14 @@ def report(
     if watching:
         from confshift.cli.watching import watch
 
-        options = {"before": before, "after": after, "looks": looks, **objective}
+        options = {"before": before, "after": after, "looks": looks, "groups": groups, **objective}
         watch(run, other, out, as_json=printing.as_json, **options)
         return
     first_run = open_run(run)
     second_run = None if other is None else open_run(other)
     names = [shown_run.name for shown_run in (first_run, second_run) if shown_run is not None]
     path = out or Path(f"{'-'.join(names)}.html")
-    options = {"before": before, "after": after, "looks": looks, **objective}
+    options = {"before": before, "after": after, "looks": looks, "groups": groups, **objective}
     _write_page(first_run, path, printing, other=second_run, **options)
     if show:
         click.launch(str(path.absolute()))  # absolute: a name that begins with "-" would be an option

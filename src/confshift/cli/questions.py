@@ -9,6 +9,7 @@ import click
 
 from confshift.cli.group import (
     Printing,
+    groups_option,
     json_option,
     looks_option,
     main,
@@ -32,9 +33,16 @@ if TYPE_CHECKING:
 @click.argument("after", type=float)
 @click.option("--split", default="val", show_default=True)
 @objective_options
+@groups_option
 @json_option
 def compare(
-    run: Path, before: float, after: float, split: str, objective: dict[str, Any], as_json: bool
+    run: Path,
+    before: float,
+    after: float,
+    split: str,
+    objective: dict[str, Any],
+    groups: str | None,
+    as_json: bool,
 ) -> None:
     """Print what changed from epoch BEFORE to epoch AFTER, and in which samples."""
     import confshift
@@ -42,7 +50,7 @@ def compare(
 
     saved_run = open_run(run)
     sides = [saved_run.checkpoint(epoch, split=split) for epoch in (before, after)]
-    comparison = confshift.compare(*sides, **objective)
+    comparison = confshift.compare(*sides, groups=groups, **objective)
     if not as_json:
         answer_text(comparison_text(comparison))
         return
@@ -62,14 +70,17 @@ def compare(
 @run_argument(required=False)
 @looks_option
 @objective_options
+@groups_option
 @json_option
-def history(run: Path | None, looks: Looks, objective: dict[str, Any], as_json: bool) -> None:
+def history(
+    run: Path | None, looks: Looks, objective: dict[str, Any], groups: str | None, as_json: bool
+) -> None:
     """Print one line per checkpoint, and the best one by each criterion."""
     import confshift
     from confshift.reporting.output import document, history_text, objective_document
 
     saved_run = open_run(run)
-    result = confshift.summarize(saved_run, looks=looks, **objective)
+    result = confshift.summarize(saved_run, looks=looks, groups=groups, **objective)
     if as_json:
         tables = {"checkpoints": result.table, "best": result.best, "rise": result.rise}
         answer(document(run=str(saved_run.path), **objective_document(result.main), **tables))
@@ -82,6 +93,7 @@ def history(run: Path | None, looks: Looks, objective: dict[str, Any], as_json: 
 @pair_options
 @looks_option
 @objective_options
+@groups_option
 @click.option(
     "--fail-on",
     multiple=True,
@@ -96,6 +108,7 @@ def diagnose(
     after: float | None,
     looks: Looks,
     objective: dict[str, Any],
+    groups: str | None,
     fail_on: tuple[str, ...],
     printing: Printing,
 ) -> None:
@@ -110,7 +123,7 @@ def diagnose(
     from confshift.reporting.summary import summary_of
 
     saved_run = open_run(run)
-    history = confshift.summarize(saved_run, looks=looks, **objective)
+    history = confshift.summarize(saved_run, looks=looks, groups=groups, **objective)
     story = tell_run(saved_run, history, before=before, after=after, title=None, thumbnail=None)
     findings = story.findings
     verdicts = {finding.code: finding.verdict for finding in findings}

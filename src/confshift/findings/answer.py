@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from confshift.analysis.comparison import Comparison
@@ -18,7 +18,7 @@ from confshift.findings.run_kind import kind_of
 from confshift.findings.steps import Step, steps_of
 from confshift.findings.told import is_judged, wrong_samples
 from confshift.findings.trained import trained_loss
-from confshift.findings.wording import count, epoch, nats, rose_or_fell
+from confshift.findings.wording import Vocabulary, count, epoch, nats, rose_or_fell
 from confshift.recalibration import FEW_WRONG
 
 
@@ -51,6 +51,12 @@ class Answer:
     def text(self) -> str:
         """Action, why and remarks as one paragraph."""
         return " ".join((self.action, self.why, *self.remarks))
+
+    def said_in(self, words: Vocabulary) -> Answer:
+        """Return the answer in the words for the run's rows."""
+        steps = tuple(replace(step, text=words.say(step.text)) for step in self.steps)
+        remarks = tuple(map(words.say, self.remarks))
+        return Answer(self.kind, words.say(self.action), words.say(self.why), remarks, steps)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain Python values, for JSON."""

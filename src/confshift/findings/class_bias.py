@@ -117,10 +117,9 @@ def _largest(first: pd.Series) -> str:
 def _judged(comparison: Comparison, p_value: float) -> str:
     """Say of what the gain is judged, and what it was at the earlier checkpoint."""
     sides, after = comparison.balance, comparison.after
-    by = "" if comparison.whole.codes is None else ", which counts samples, not groups"
     text = (
         f"Judged at epoch {epoch(after.epoch)}, after temperature scaling, over "
-        f"{len(comparison.panel.class_names)} classes (all together p = {p_value:.2g}{by}). The gain of "
+        f"{len(comparison.panel.class_names)} classes (all together p = {p_value:.2g}). The gain of "
         f"biases is that of samples they were not fitted to, {_with_error(sides.loc['after'])}"
     )
     if comparison.before is not after:

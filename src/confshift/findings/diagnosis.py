@@ -22,6 +22,7 @@ from confshift.findings.rise import about_rise
 from confshift.findings.run_kind import kind_of, run_kind
 from confshift.findings.start import about_start
 from confshift.findings.told import within_choice
+from confshift.findings.wording import vocabulary_of
 
 
 def diagnose(
@@ -50,10 +51,11 @@ def diagnose(
         end, with a 5 % chance of a false alarm. If you ask like that after each epoch, a flat run sooner or
         later raises one: "every epoch" spreads the 5 % over all epochs to come, a number over that many
         planned epochs, which finds a rise sooner.
-    groups : sequence of length N or mapping from sample id, optional
+    groups : sequence of length N or mapping from sample id, or "rows", optional
         Samples with the same label (patient, document, series of frames) err together: the findings about
         the rise and the intervals of a change then count groups, not samples. A sequence follows ascending
-        sample id.
+        sample id. Default: the groups of a History, or those that the run was saved with, if any; "rows"
+        counts each row for itself all the same.
     class_weight, label_smoothing
         As in `summarize`; "stored" leaves those of a History.
 
@@ -69,10 +71,11 @@ def diagnose(
         `groups`, `class_weight` or `label_smoothing` can't be used.
     """
     if isinstance(run, Comparison):
-        return about_change(run)
+        words = vocabulary_of(run.whole)
+        return [finding.said_in(words) for finding in about_change(run)]
     history = _history_of(run, looks, groups, class_weight, label_smoothing)
-    pair = choose_pair(history, before=before, after=after)
-    return answers(history, history.compare(*pair))
+    pair, words = choose_pair(history, before=before, after=after), vocabulary_of(history.main)
+    return [finding.said_in(words) for finding in answers(history, history.compare(*pair))]
 
 
 def answers(history: History, comparison: Comparison) -> list[Finding]:

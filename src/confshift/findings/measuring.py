@@ -183,7 +183,7 @@ def train_gap(history: History) -> Finding:
     margin = 0.0 if math.isinf(gap) else _CRITICAL_Z * se  # an infinite gap has no error
     verdict: Verdict = "yes" if gap > margin else "no" if gap < -margin else "cannot tell"
     answer, sentence = _gap_in_words(last, epoch(float(table.index[-1])), verdict)
-    by = "" if history.groups is None or history.counts_groups("train") else ", without groups in train"
+    by = "" if history.main.codes is None or history.counts_groups("train") else ", without groups in train"
     details = (
         f"Loss gap {signed(gap)}{f', standard error {nats(se)}{by}' if math.isfinite(se) else ''}; accuracy "
         f"{percent(last['accuracy_train'])} and {percent(last['accuracy_val'])} "

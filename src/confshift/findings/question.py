@@ -12,7 +12,7 @@ import pandas as pd
 
 from confshift.checkpoint import Checkpoint
 from confshift.errors import ConfshiftError
-from confshift.findings.wording import epoch
+from confshift.findings.wording import Vocabulary, epoch
 
 Verdict = Literal["yes", "no", "cannot tell", "not applicable"]
 VERDICTS: tuple[str, ...] = get_args(Verdict)
@@ -166,6 +166,18 @@ class Finding:
         return replace(
             self, verdict="cannot tell", answer=answer, sentence=reason, details=details
         ).without_advice()
+
+    def said_in(self, words: Vocabulary) -> Finding:
+        """Return the finding with its texts in the words for its rows."""
+        asked = self.question
+        return replace(
+            self,
+            question=replace(asked, title=words.say(asked.title), undecided=words.say(asked.undecided)),
+            sentence=words.say(self.sentence),
+            next_step=words.say(self.next_step),
+            answer=words.say(self.answer),
+            details=words.say(self.details),
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain Python values, for JSON; the evidence as a list of rows, None where not finite."""

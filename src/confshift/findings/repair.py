@@ -134,7 +134,9 @@ def _repair_step(
 
 def _division(comparison: Comparison, wrong_labels: bool | None) -> tuple[str, str]:
     """Name the temperature to divide by, which allows for wrong labels where some look wrong."""
-    advised = choose(comparison.after, quick=True, wrong_labels=wrong_labels).recommended
+    advised = choose(
+        comparison.after, quick=True, wrong_labels=wrong_labels, codes=comparison.whole.codes
+    ).recommended
     if advised.method != "label_noise_temperature":
         return f"T = {comparison.after.temperature:.3g}", "T is fitted on this split."
     return f"T = {advised.recalibrator.temperature:.3g}, which allows for wrong labels", (

@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 
 import pandas as pd
+
+from confshift.analysis.panel import Panel
+from confshift.tasks import TASKS, Nouns
 
 #: A number smaller than this is only the rounding of a sum.
 NOTHING = 1e-9
@@ -168,6 +174,79 @@ def count(number: float, noun: str = "sample") -> str:
     """Write a number of things, 0 as "no samples"."""
     plural = "es" if noun.endswith("s") else "s"
     return f"{f'{number:,.0f}' if number else 'no'} {noun}{'' if number == 1 else plural}"
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """What the rows of a run and their groups are called.
+
+    Sentences are written about samples and groups. Where they leave confshift, to a reader, they are said in
+    these words: once, since a group of labels is a sample.
+
+    Attributes
+    ----------
+    nouns : Nouns
+    names : tuple of str
+        Of classes and runs: they stay as they are.
+    """
+
+    nouns: Nouns
+    names: tuple[str, ...] = ()
+
+    @property
+    def are_usual(self) -> bool:
+        """Whether rows are called samples, and groups groups."""
+        return self.nouns == Nouns()
+
+    @cached_property
+    def pattern(self) -> str:
+        """A regular expression, for Python and for JavaScript: a name, or a word, its noun and its plural.
+
+        It passes over paths, code and the names of files, columns and options.
+        """
+        names = sorted({name for name in self.names if re.search(_WORD, name)}, key=len, reverse=True)
+        return f"({'|'.join(map(re.escape, names)) or '(?!)'})|{_WORD}"
+
+    def say(self, text: str) -> str:
+        """Return a text in these words."""
+        if self.are_usual:
+            return text
+        return re.sub(self.pattern, lambda match: match[1] or self._noun(match[2], match[3]), text)
+
+    def _noun(self, word: str, plural: str) -> str:
+        noun = self.nouns.row if word.lower() == "sample" else self.nouns.group
+        return (noun.capitalize() if word[0].isupper() else noun) + plural
+
+    def say_page(self, html: str) -> str:
+        """Return a page whose texts are in these words; its scripts and styles are as they were."""
+        if self.are_usual:
+            return html
+
+        def write(part: re.Match[str]) -> str:
+            return self.say(part["text"]) if part["text"] else _LABEL.sub(self._label, part[0])
+
+        return _HTML.sub(write, html)
+
+    def _label(self, attribute: re.Match[str]) -> str:
+        return attribute[1] + self.say(attribute[2])
+
+
+_WORD = r"(?<![\w/.=-])([Ss]ample|[Gg]roup)(s?)(?![\w/=(-]|\.\w)"
+_HTML = re.compile(r"<(script|style)\b.*?</\1>|<[^>]*>|(?P<text>[^<]+)", re.DOTALL)
+_LABEL = re.compile(r'(\b(?:aria-label|title)=")([^"]*)')
+
+
+def vocabulary_of(panel: Panel, *names: str) -> Vocabulary:
+    """Return what the rows of a panel are called; `names` are those of runs."""
+    about = panel.checkpoints[-1].provenance
+    return Vocabulary(TASKS[about.task], (*names, *panel.class_names, *about.label_names))
+
+
+def rows_in_words(panel: Panel) -> str:
+    """Write how many samples a panel has, in how many groups, and of how many they were drawn."""
+    total = max(checkpoint.provenance.total_rows for checkpoint in panel.checkpoints)
+    groups = "" if panel.codes is None else f" of {count(panel.units, 'group')}"
+    return f"{count(len(panel.targets))}{groups}{f', drawn from {total:,}' if total else ''}"
 
 
 def epoch(value: float) -> str:

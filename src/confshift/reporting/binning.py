@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from confshift.analysis.grouping import codes_at
 from confshift.analysis.panel import Panel
 from confshift.analysis.reliability import isotonic_curve, reliability_bins
 
@@ -58,7 +59,10 @@ def reliability_dots(panel: Panel) -> list[list[list[float]]]:
     dots = []
     for at in range(len(panel.checkpoints)):
         usable = panel.answered[at]
-        bins = reliability_bins(panel.confidence[at][usable], panel.correct[at][usable], binning="equal_mass")
+        codes = codes_at(panel.codes, usable)
+        bins = reliability_bins(
+            panel.confidence[at][usable], panel.correct[at][usable], binning="equal_mass", codes=codes
+        )
         dots.append(_rounded(bins[columns].to_numpy()))
     return dots
 

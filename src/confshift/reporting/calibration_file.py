@@ -14,6 +14,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
+from confshift.analysis.grouping import Groups
+from confshift.analysis.panel import codes_of
 from confshift.analysis.recalibrator import Recalibrator
 from confshift.analysis.recalibrators import METHODS, choose, table_of
 from confshift.checkpoint import Checkpoint
@@ -70,7 +72,7 @@ class Calibration:
         the mean loss of the samples that it WAS fitted to, lower than what new ones will have; rival, the
         simpler method that it beats least clearly, lead, its gain over that, and lead_se; recommended;
         reason, why it is recommended or not. Losses are over the samples with a finite loss; errors count
-        samples, whatever groups they are in.
+        groups where the samples have any.
     """
 
     method: str
@@ -198,7 +200,11 @@ _FIELDS = ("method", "temperature", "biases", "scales", "matrix", "class_names",
 
 
 def calibrate(
-    checkpoint: Checkpoint, *, method: str | None = None, wrong_labels: bool | None = None
+    checkpoint: Checkpoint,
+    *,
+    method: str | None = None,
+    wrong_labels: bool | None = None,
+    groups: Groups | None = None,
 ) -> Calibration:
     """Choose the recalibration of a checkpoint, by the loss of samples that it was not fitted to.
 
@@ -211,6 +217,8 @@ def calibrate(
     wrong_labels : bool, optional
         Whether labels look wrong, as in `History.labels_look_wrong`, which asks two checkpoints; where it is
         left out this one alone is asked, and has to be surer.
+    groups : sequence of length N or mapping from sample id, or "rows", optional
+        As in `summarize`: errors count groups, and no group is both fitted to and left out.
 
     Returns
     -------
@@ -221,7 +229,7 @@ def calibrate(
     Raises
     ------
     ConfshiftError
-        Where `checkpoint` is not one, or `method` was not fitted.
+        Where `checkpoint` is not one, `method` was not fitted, or `groups` can't be used.
 
     Examples
     --------
@@ -237,7 +245,7 @@ def calibrate(
         raise ConfshiftError(
             f"checkpoint is a {type(checkpoint).__name__}: pass one checkpoint, run[epoch] of a confshift.Run"
         )
-    choice = choose(checkpoint, wrong_labels=wrong_labels)
+    choice = choose(checkpoint, wrong_labels=wrong_labels, codes=codes_of([checkpoint], groups))
     trial = choice.recommended
     if method is not None:
         fitted = {trial.method: trial for trial in choice.trials if trial.fitted}

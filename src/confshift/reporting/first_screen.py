@@ -178,7 +178,7 @@ def _subject(story: Story) -> str:
             (name, history.main.epochs) for name, history in zip("AB", story.histories, strict=False)
         )
     ]
-    samples, classes = wording.count(len(panel.targets)), wording.count(len(panel.class_names), "class")
+    samples, classes = wording.rows_in_words(panel), wording.count(len(panel.class_names), "class")
     return " · ".join([f"{_SPLITS.get(split, split)}, {samples}, {classes}", *counts])
 
 

@@ -12,7 +12,7 @@ import pandas as pd
 from confshift.analysis.comparison import Comparison
 from confshift.analysis.history import History
 from confshift.checkpoint import Checkpoint
-from confshift.findings.wording import epoch, percent, signed
+from confshift.findings.wording import epoch, percent, rows_in_words, signed
 
 _CHOSEN = (
     "those that changed most and a random part of the others. For pairs of epochs other than the report's, "
@@ -31,7 +31,8 @@ def reconciliation(
     change = comparison.change.loc["loss", "change"]
     classes = len(history.main.class_names)
     facts = [
-        ("Samples", f"{samples:,} of {classes:,} classes, split {history.split}"),
+        ("Samples", f"{rows_in_words(history.main)}, {classes:,} classes, split {history.split}"),
+        *_errors(history),
         ("Checkpoints", "; ".join(_checkpoints(run_history) for run_history in histories)),
         ("Compared", f"epoch {epoch(comparison.before.epoch)} with epoch {epoch(comparison.after.epoch)}"),
         ("Left out: no finite loss at one of them", f"{comparison.samples_left_out:,}"),
@@ -55,6 +56,21 @@ def reconciliation(
     if page_samples < samples:
         facts.append(("Samples on this page", f"{page_samples:,} of {samples:,}; {_CHOSEN}"))
     return [*facts, ("Made by", _versions())]
+
+
+def _errors(history: History) -> list[tuple[str, str]]:
+    """Say what errors count where samples come in groups."""
+    grouped = any(checkpoint.measurement.groups is not None for checkpoint in history.main.checkpoints)
+    if history.main.codes is not None:
+        text = (
+            "groups: intervals, tests and folds count them. A calibrated loss is that of a fit without the "
+            "sample itself, not without its group"
+        )
+    elif grouped:
+        text = "samples, as asked, not the groups that they were saved with"
+    else:
+        return []
+    return [("Errors count", text)]
 
 
 def _main_rows(history: History) -> pd.DataFrame:

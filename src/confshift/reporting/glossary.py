@@ -40,8 +40,7 @@ TERMS = {
     ),
     "competitor": "Of a class: a wrong class that the model takes it for.",
     "calibration error": (
-        "How far confidence and accuracy are apart, averaged over groups of samples with a similar "
-        "confidence."
+        "How far confidence and accuracy are apart, averaged over bins of samples with a similar confidence."
     ),
     "hedging": (
         "How unsure the model is of its own answers, right or wrong: minus the logarithm of its confidence, "

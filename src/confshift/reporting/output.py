@@ -20,8 +20,9 @@ from confshift.analysis.history import History
 from confshift.analysis.panel import Panel
 from confshift.findings.left_out import zero_samples
 from confshift.findings.trained import trained_loss
-from confshift.findings.wording import count, epoch
+from confshift.findings.wording import count, epoch, rows_in_words, vocabulary_of
 from confshift.reporting.characters import printable
+from confshift.reporting.label_table import label_table
 
 #: The version of the documents: a changed or removed field increases it, a new one does not.
 SCHEMA = 1
@@ -118,7 +119,7 @@ def comparison_text(comparison: Comparison) -> str:
     before, after = comparison.before, comparison.after
     heading = (
         f"{printable(after.split)}, epoch {epoch(before.epoch)} (before) to {epoch(after.epoch)} (after), "
-        f"{count(len(comparison.panel.targets))}"
+        f"{rows_in_words(comparison.panel)}"
     )
     if comparison.samples_left_out:
         heading += f"; {count(comparison.samples_left_out)} without a finite loss left out of both sides"
@@ -126,15 +127,17 @@ def comparison_text(comparison: Comparison) -> str:
     if comparison.samples_unanswered < comparison.samples_left_out:
         heading += f"; accuracy and confidence over {count(len(comparison.answered.targets))} with an answer"
     remark = trained_loss(comparison)
+    labels = label_table(comparison, ("before", "after"))
     parts = [
         heading,
         *([remark] if remark else []),
         _change_lines(comparison.change, decimals),
         _account_lines(comparison, total, decimals),
         _cells_lines(comparison.cells, total, decimals),
+        *([_aligned(*labels, left=1)] if labels[1] else []),
         "Intervals are for these two epochs as chosen; not corrected for having picked the best.",
     ]
-    return "\n\n".join(parts)
+    return vocabulary_of(comparison.whole).say("\n\n".join(parts))
 
 
 def _infinite_means(comparison: Comparison) -> str:
@@ -213,7 +216,7 @@ def history_text(history: History) -> str:
     parts, objective = [*tables, best + _final_number(history)], history.main.objective
     if objective or objective.doubt:
         parts.append(trained_loss(history.compare(*history.pair)))
-    return "\n\n".join(parts)
+    return vocabulary_of(history.main).say("\n\n".join(parts))
 
 
 def _then(row: pd.Series) -> str:

@@ -178,7 +178,8 @@ def report(
         story = tell_two_runs(
             (run, other), histories, before=before, after=after, title=title, thumbnail=thumbnail
         )
-    page = Report(_page(story, reload), story.findings, summary_of(story), story.comparison.change, None)
+    summary = summary_of(story)
+    page = Report(_page(story, reload), summary.findings, summary, story.comparison.change, None)
     return page if path is None else page.save(path)
 
 
@@ -197,7 +198,7 @@ def _page(story: Story, reload: float | None) -> str:
     limit = sample_limit(story)
     while True:
         count, samples = sample_contents(story, limit=limit)
-        html = _render("report.html.j2", **content, **samples)
+        html = story.words.say_page(_render("report.html.j2", **content, **samples))
         if len(html.encode("utf-8")) <= MAX_BYTES or count < _FEWEST_SAMPLES:
             return html
         limit = count * 2 // 3

@@ -17,6 +17,7 @@ from confshift.analysis.comparison import SIDES, Comparison
 from confshift.analysis.decomposition import CELLS, pairwise_cells
 from confshift.analysis.history import History
 from confshift.analysis.panel import Panel
+from confshift.findings.wording import Vocabulary
 from confshift.reporting import binning
 from confshift.reporting.captions import CHOICES, READINGS
 from confshift.reporting.epoch_tables import epoch_table, rise_starts
@@ -58,6 +59,7 @@ class PageData:
     bins: dict[str, Any]  # for each scale: edges; right and wrong, counts for each epoch
     odds_ticks: list[float]  # of the axis of log-odds, including its ends
     values: dict[str, Any]  # `pair_values` of the report's own pair
+    words: Mapping[str, str]  # what rows and groups are called, and where: see `Vocabulary`
     readings: Mapping[str, str]  # templates of sentences
     choices: Mapping[str, Mapping[str, str]]  # templates of those that depend on the numbers
     labels: dict[str, Any]  # transitions: names; cells: transition, direction, name
@@ -112,6 +114,7 @@ def page_data(
     values: dict[str, Any],
     ticks: Sequence[float],
     two_runs: bool,
+    words: Vocabulary,
 ) -> tuple[PageData, dict[str, str]]:
     """Gather the page's data without single samples: what the script reads, and packed arrays.
 
@@ -132,6 +135,7 @@ def page_data(
     ticks : sequence of float
         Of the axis of log-odds.
     two_runs : bool
+    words : Vocabulary
     """
     panel, pair = history.main, places_of(history, comparison)
     gaps = not panel.finite.all()
@@ -150,6 +154,7 @@ def page_data(
         classes=_classes(history, classes),
         **_confidences(history, comparison, np.array(ticks)),
         values=values,
+        words={"pattern": words.pattern, **words.nouns._asdict()},
         readings=READINGS,
         choices=CHOICES,
         labels={

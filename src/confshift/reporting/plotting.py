@@ -17,8 +17,8 @@ import pandas as pd
 from confshift.analysis.history import History, summarize
 from confshift.errors import ConfshiftError
 from confshift.findings.diagnosis import choose_pair
-from confshift.findings.wording import epoch
-from confshift.reporting.charts import CHARTS, chart_specs
+from confshift.findings.wording import epoch, vocabulary_of
+from confshift.reporting.charts import CHARTS, chart_specs, said_in
 from confshift.reporting.charts.parts import Chart
 from confshift.reporting.epoch_tables import chart_context, run_tables
 from confshift.reporting.pair_tables import pair_tables, paper_tables, shown_classes
@@ -131,7 +131,8 @@ def _spec(
         **pair_tables(comparison, classes=classes, at=at),
         **paper_tables(comparison, classes=classes, ticks=ticks, scale=axis),
     }
-    return {**chart_specs(context, only=[spec_name])[spec_name], "width": chart.paper}, tables
+    spec = said_in(vocabulary_of(history.main), chart_specs(context, only=[spec_name]))[spec_name]
+    return {**spec, "width": chart.paper}, tables
 
 
 def _draw(spec: dict[str, Any], tables: dict[str, pd.DataFrame], suffix: str, *, with_halo: bool) -> bytes:

@@ -25,7 +25,7 @@ from confshift.findings.diagnosis import answers, choose_pair
 from confshift.findings.diverged import shows_divergence, without_explanations
 from confshift.findings.question import Finding
 from confshift.findings.two_runs import answer_two_runs
-from confshift.findings.wording import epoch
+from confshift.findings.wording import Vocabulary, epoch, vocabulary_of
 from confshift.reporting.page_data import places_of, thin_history
 from confshift.reporting.thumbnails import Thumbnail, Thumbnails, show_inputs
 from confshift.storage.run import Run
@@ -60,6 +60,11 @@ class Story:
     def verdict(self) -> str:
         """Action, why and remarks of the answer."""
         return self.answer.text
+
+    @property
+    def words(self) -> Vocabulary:
+        """What the rows are called on the page."""
+        return vocabulary_of(self.history.main, self.title, *self.names)
 
     @property
     def history(self) -> History:

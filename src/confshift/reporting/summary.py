@@ -104,13 +104,14 @@ def summary_of(story: Story) -> Summary:
     values |= differences(values) if story.two_runs else verdicts(story.history, comparison)
     numbers = _alone(values, story) if is_alone else _changes(values, story)
     sources = "" if is_alone else _sources(values, _LABELS_OF_TWO if story.two_runs else LABELS)
+    words = story.words
     return Summary(
-        story.answer,
-        numbers,
-        sources,
-        story.findings,
+        story.answer.said_in(words),
+        words.say(numbers),
+        words.say(sources),
+        tuple(finding.said_in(words) for finding in story.findings),
         *_kept(story),
-        cause_of(story.answer.kind, story.history),
+        words.say(cause_of(story.answer.kind, story.history)),
         comparison,
     )
 

@@ -17,11 +17,12 @@ from confshift.findings.question import SEVERITIES
 from confshift.findings.two_runs import course
 from confshift.reporting import footer
 from confshift.reporting.captions import READINGS, fill
-from confshift.reporting.charts import chart_specs
+from confshift.reporting.charts import chart_specs, said_in
 from confshift.reporting.charts.parts import ChartContext
 from confshift.reporting.epoch_tables import chart_context, epoch_table, run_tables, two_run_tables
 from confshift.reporting.first_screen import differences, first_screen, verdicts
 from confshift.reporting.glossary import Glossary
+from confshift.reporting.label_table import label_table
 from confshift.reporting.layout import TextTable, card_of, charts_of, lay_out, text_table
 from confshift.reporting.output import document
 from confshift.reporting.page_data import (
@@ -63,7 +64,7 @@ def contents(story: Story) -> dict[str, Any]:
     context = chart_context(
         story.histories, history, classes=len(classes), names=story.names if story.two_runs else ()
     )
-    specs = chart_specs(context)
+    specs = said_in(story.words, chart_specs(context))
     data, arrays = page_data(
         history,
         comparison,
@@ -73,6 +74,7 @@ def contents(story: Story) -> dict[str, Any]:
         values=values,
         ticks=context.odds_ticks,
         two_runs=story.two_runs,
+        words=story.words,
     )
     highest = tables["epochs"]["loss"].max()
     return {
@@ -138,6 +140,7 @@ def _words(story: Story, values: Mapping[str, Any]) -> dict[str, Any]:
         "readings": {key: fill(text, values) for key, text in READINGS.items()},
         "key_table": key_table(story.comparison.change, ("A", "B") if story.two_runs else story.side_names),
         "movers": _movers(story.comparison),
+        "labels": _labels(story),
         "start": text_table(footer.start_table(story.history)),
         "problems": text_table(story.problems),
     }
@@ -163,6 +166,11 @@ def _movers(comparison: Comparison) -> list[list[str]]:
         ]
         for sample, row in top.iterrows()
     ]
+
+
+def _labels(story: Story) -> TextTable:
+    head, rows = label_table(story.comparison, ("A", "B"))
+    return {"head": head, "rows": rows, "more": 0}
 
 
 def _class_options(history: History) -> list[tuple[int, str]]:

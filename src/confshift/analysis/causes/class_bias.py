@@ -9,6 +9,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from confshift.analysis.grouping import Codes
+
 #: The covariance is K by K.
 MAX_CLASSES = 1000
 _ROWS = 1 << 18
@@ -24,7 +26,12 @@ class ClassBias(NamedTuple):
 
 
 def class_bias_test(
-    logits: NDArray[np.floating[Any]], targets: NDArray[np.int64], *, beta: float, fitted: bool = True
+    logits: NDArray[np.floating[Any]],
+    targets: NDArray[np.int64],
+    *,
+    beta: float,
+    fitted: bool = True,
+    codes: Codes | None = None,
 ) -> ClassBias:
     """Test whether each class's mean probability equals its frequency, at the fitted temperature.
 
@@ -37,13 +44,16 @@ def class_bias_test(
         1/T as fitted to these samples.
     fitted : bool
         Whether beta is an optimum inside its range, so that its own error counts.
+    codes : ndarray of int, shape (N,), optional
+        Of groups that err together: the covariance is then that of their sums.
 
     Returns
     -------
     ClassBias
         `classes` is indexed by class: frequency, probability (mean, at this temperature), excess
         (probability - frequency) and excess_se. Where no class can differ (every probability is 0 or 1
-        and right) the p-value is NaN. With at least five samples for each class the test has its level.
+        and right), or there are not more groups than classes, the p-value is NaN. With at least five samples,
+        or groups, for each class the test has its level.
 
     Notes
     -----
@@ -55,16 +65,16 @@ def class_bias_test(
     from scipy.special import fdtrc
 
     samples, classes = logits.shape
-    sums, products, probability = _residual_moments(logits, targets, beta, fitted=fitted)
-    mean = sums / samples
-    covariance = (products - samples * np.outer(mean, mean)) / (samples - 1)
+    mean, covariance, probability, units = _residual_moments(
+        logits, targets, beta, fitted=fitted, codes=codes
+    )
     frequency = np.bincount(targets, minlength=classes) / samples
     table = pd.DataFrame(
         {
             "frequency": frequency,
             "probability": probability,
             "excess": probability - frequency,
-            "excess_se": np.sqrt(np.maximum(covariance.diagonal(), 0) / samples),
+            "excess_se": np.sqrt(np.maximum(covariance.diagonal(), 0) / units),
         },
         index=pd.RangeIndex(classes, name="class"),
     )
@@ -72,18 +82,20 @@ def class_bias_test(
     # The residuals of a sample add up to 0, so one direction is always empty.
     usable = values > 1e-9 * max(float(values[-1]), 1e-300)
     degrees = int(usable.sum()) if values[-1] > 1e-12 else 0
-    if degrees == 0 or samples <= degrees:
+    if degrees == 0 or units <= degrees:
         return ClassBias(math.nan, degrees, math.nan, table)
-    statistic = float(samples * ((vectors[:, usable].T @ mean) ** 2 / values[usable]).sum())
-    ratio = statistic * (samples - degrees) / (degrees * (samples - 1))
-    p_value = float(fdtrc(degrees, samples - degrees, ratio))
+    statistic = float(units * ((vectors[:, usable].T @ mean) ** 2 / values[usable]).sum())
+    ratio = statistic * (units - degrees) / (degrees * (units - 1))
+    p_value = float(fdtrc(degrees, units - degrees, ratio))
     return ClassBias(statistic, degrees, p_value, table)
 
 
 def _residual_moments(
-    logits: NDArray[Any], targets: NDArray[np.int64], beta: float, *, fitted: bool
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Return the sum and the products of the residuals, and the mean probabilities.
+    logits: NDArray[Any], targets: NDArray[np.int64], beta: float, *, fitted: bool, codes: Codes | None
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], int]:
+    """Return the mean residual, the covariance of a unit, the mean probabilities, the number of units.
+
+    Units are the samples, or groups of them: see `grouping.group_terms`.
 
     A residual is onehot(y) - p, plus what the sample does to every p through beta: its slope over the
     curvature, times the derivative of the mean p. The extra term adds up to 0 where beta is optimal.
@@ -100,14 +112,26 @@ def _residual_moments(
         curvature += float((p * centred**2).sum())
     influence = drift / curvature if curvature > 0 else drift
     sums, products, total = np.zeros(classes), np.zeros((classes, classes)), np.zeros(classes)
+    members = None if codes is None else np.bincount(codes)
+    by_group = np.zeros((0 if members is None else len(members), classes))
     for rows in parts:
         p, _, slope = _probabilities(logits[rows], targets[rows], beta)
         residual = slope[:, None] * influence - p
         residual[np.arange(len(p)), targets[rows]] += 1
         sums += residual.sum(axis=0)
-        products += residual.T @ residual
         total += p.sum(axis=0)
-    return sums, products, total / samples
+        if codes is None:
+            products += residual.T @ residual
+        else:
+            np.add.at(by_group, codes[rows], residual)
+    mean, units = sums / samples, samples
+    if members is None:
+        products -= samples * np.outer(mean, mean)
+    else:
+        by_group = (by_group - members[:, None] * mean)[members > 0]
+        units = len(by_group)
+        products = by_group.T @ by_group * (units / samples) ** 2
+    return mean, products / max(units - 1, 1), total / samples, units
 
 
 def _probabilities(

@@ -10,6 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from confshift.analysis.causes.learning_rate import learning_rates
+from confshift.analysis.grouping import codes_at, counted_share, mean_error
 from confshift.analysis.panel import Panel
 from confshift.analysis.unscored import enough_answers
 
@@ -141,12 +142,15 @@ def _guess(panel: Panel, at: int, errors: float) -> tuple[bool, float]:
     counts = np.bincount(targets, minlength=len(panel.class_names))
     right = np.bincount(targets[predicted == targets], minlength=len(counts))[counts > 0]
     present = counts[counts > 0]
+    counted = (
+        1.0 if panel.codes is None else counted_share((predicted == targets) + 0.0, panel.codes[answered])
+    )
     recall, share = float((right / present).mean()), (right + 1) / (present + 2)
-    error = math.sqrt(float((share * (1 - share) / present).sum())) / len(present)
+    error = math.sqrt(float((share * (1 - share) / present).sum()) / counted) / len(present)
     if np.bincount(predicted).max() >= _ONE_CLASS * len(predicted):
         return len(present) > 1, recall
     accuracy, largest = right.sum() / len(targets), present.max() / len(targets)
-    margin = errors * math.sqrt(accuracy * (1 - accuracy) / len(targets))
+    margin = errors * math.sqrt(accuracy * (1 - accuracy) / (counted * len(targets)))
     return bool(accuracy <= largest + margin and abs(recall - 1 / len(present)) <= errors * error), recall
 
 
@@ -154,7 +158,8 @@ def _least_loss(panel: Panel, at: int) -> tuple[float, float]:
     """Return the mean loss, infinite ones at the least that they may be, and its standard error."""
     answered = panel.answered[at]
     losses = np.where(panel.infinite[at], _LEAST_INFINITE_LOSS, panel.loss[at])[answered]
-    return float(losses.mean()), float(losses.std() / math.sqrt(len(losses)))
+    codes = codes_at(panel.codes, answered)
+    return float(losses.mean()), mean_error(losses, codes)
 
 
 def _holds_nothing(panel: Panel, at: int) -> bool:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from confshift import temperature
 from confshift.analysis.dynamics import dynamics_of
-from confshift.analysis.grouping import Codes, group_terms, mean_error
+from confshift.analysis.grouping import Codes, codes_at, folds_of, group_terms, mean_error
 from confshift.analysis.panel import Panel
 from confshift.checkpoint import Checkpoint
 
@@ -129,7 +129,7 @@ def label_noise_floor(
     seed : int
         Of the subset and of the five folds in which `gain` is cross-validated.
     codes : ndarray of int, shape (N,), optional
-        Of groups that err together: the standard errors count them. The folds are of samples.
+        Of groups that err together: the standard errors count them, and none is in two folds.
 
     Returns
     -------
@@ -147,12 +147,12 @@ def label_noise_floor(
     if len(targets) > limit:
         rows = np.sort(rng.choice(len(targets), limit, replace=False))
         logits, targets = logits[rows], targets[rows]
-        codes = None if codes is None else codes[rows]
+        codes = codes_at(codes, rows)
     beta, status = temperature.optimum(temperature.fit(logits, targets))
     if status != "ok" or len(targets) < _FOLDS:
         return LabelNoise(0.0, math.nan, 0.0, math.nan, math.nan, 0.0, math.nan, len(targets))
     best, eps = _fit(logits, targets, beta, 0.02)
-    fold = rng.permutation(len(targets)) % _FOLDS
+    fold = folds_of(rng, len(targets), _FOLDS, codes)
     plain, gains, scaled = np.empty((3, len(targets)))
     for held_out in range(_FOLDS):
         test = fold == held_out

@@ -5,7 +5,7 @@ function input(i, size) {
   const {tiles, texts, columns} = data.samples.inputs;
   if (i in texts) return [Object.assign(make("span", texts[i]), {className: "input"})];
   if (!(i in tiles)) return [];
-  const image = make("span", undefined, {role: "img", "aria-label": `input of sample ${data.samples.ids[i]}`});
+  const image = make("span", undefined, {role: "img", "aria-label": say(`input of sample ${data.samples.ids[i]}`)});
   image.className = "thumb";
   Object.assign(image.style, {
     width: `${size}px`, height: `${size}px`, backgroundSize: `${columns * size}px auto`,
@@ -43,7 +43,7 @@ function showTip(_, event, item, value) {
 
 function write() {
   const values = state.values;
-  for (const element of all("[data-reading]")) element.textContent = unbroken(fill(data.readings[element.dataset.reading], values));
+  for (const element of all("[data-reading]")) element.textContent = unbroken(say(fill(data.readings[element.dataset.reading], values)));
   writeBars();
   document.body.classList.toggle("moved", state.before !== data.pair[0] || state.after !== data.pair[1]);
   for (const [side, at] of [["A", state.before], ["B", state.after]]) {
@@ -95,7 +95,7 @@ function writePinned() {
   const sentence = `Sample ${row.sample}, true class ${row.true}: predicted ` + (data.paired ?
     `${row.said_before} at ${at_A}, ${last}${first} to ${second} nats (${change}).` :
     `${last}${nats(row.loss_after)} nats.`);
-  box.replaceChildren(...input(state.pinned, 128), unbroken(sentence));
+  box.replaceChildren(...input(state.pinned, 128), unbroken(say(sentence)));
 }
 
 const MOST_ROWS = 200;

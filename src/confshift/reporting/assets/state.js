@@ -8,9 +8,21 @@ const find = (selector, root = document) => root.querySelector(selector);
 const all = (selector, root = document) => Array.from(root.querySelectorAll(selector));
 let state = {before: data.pair[0], after: data.pair[1], scale: "probability", span: "near", only: null, pinned: null, values: {}};
 
+// A text in the words for the run's rows, as `Vocabulary.say` writes it: once, where it is shown.
+const words = new RegExp(data.words.pattern, "g");
+function say(text) {
+  const {row, group} = data.words;
+  if (row === "sample" && group === "group") return text;
+  return String(text).replace(words, (all, name, word, plural) => {
+    if (name) return all;
+    const noun = word.toLowerCase() === "sample" ? row : group;
+    return (/[A-Z]/.test(word[0]) ? noun[0].toUpperCase() + noun.slice(1) : noun) + plural;
+  });
+}
+
 function make(tag, text, attributes = {}) {
   const element = document.createElement(tag);
-  if (text !== undefined) element.textContent = text;
+  if (text !== undefined) element.textContent = say(text);
   for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
   return element;
 }

@@ -6,9 +6,11 @@ A chart is declared in the file that draws it; the page, `plot` and its help rea
 from __future__ import annotations
 
 from collections.abc import Collection
+from typing import Any
 
 import altair as alt
 
+from confshift.findings.wording import Vocabulary
 from confshift.reporting.charts import change, classes, confidence, epochs, samples
 from confshift.reporting.charts.parts import Chart, ChartContext, Spec
 from confshift.reporting.theme import CONFIG
@@ -30,6 +32,20 @@ def chart_specs(context: ChartContext, *, only: Collection[str] | None = None) -
             for name, variant in chart.variants()
             if only is None or name in only
         }
+
+
+def said_in(words: Vocabulary, spec: Any) -> Any:
+    """Return specs, or a part of one, with titles and texts in the words for the run's rows."""
+    if words.are_usual:
+        return spec
+    if isinstance(spec, list):
+        return [said_in(words, part) for part in spec]
+    if not isinstance(spec, dict):
+        return spec
+    texts = {name: words.say(text) for name in ("title", "text") if isinstance(text := spec.get(name), str)}
+    if spec.get("field") == "samples" and "title" not in spec:  # Vega's title is then the field's name
+        texts["title"] = words.say("samples")
+    return {name: said_in(words, part) for name, part in spec.items()} | texts
 
 
 def _spec(chart: Chart, context: ChartContext, variant: str) -> Spec:
