@@ -238,6 +238,20 @@ def test_report_of_two_runs_takes_an_epoch_of_each_and_names_both_in_json(rising
     assert "calmer at epoch 2 against rising at epoch 7: " in found["verdict"]
 
 
+def test_commands_about_one_checkpoint_call_its_rows_what_they_are(tmp_path, make_logits):
+    logits, targets = make_logits(240, 3, 2)
+    for epoch, one in enumerate(logits):
+        np.savez(
+            tmp_path / "rows.npz", logits=one, targets=targets, groups=np.arange(240) // 4, task="tokens"
+        )
+        said = call("add", tmp_path / "run", tmp_path / "rows.npz", "--epoch", epoch).stdout
+        assert "240 tokens" in said
+        assert "sample" not in said
+    said = call("calibrate", tmp_path / "run", "-o", tmp_path / "c.json").stdout
+    assert "needs 100 tokens a class" in said
+    assert "sample" not in said
+
+
 def test_errors_count_the_groups_saved_with_the_samples_or_rows_where_asked(tmp_path, make_logits):
     logits, targets = make_logits(240, 4, 3, churn=0.2)
     run = Run(tmp_path / "run")

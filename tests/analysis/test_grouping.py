@@ -8,12 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from confshift.analysis.calibration import calibrated_accuracy
 from confshift.analysis.causes.baseline import label_order
 from confshift.analysis.causes.label_noise import label_noise_floor
 from confshift.analysis.comparison import compare
 from confshift.analysis.grouping import folds_of, mean_error
 from confshift.analysis.history import summarize
 from confshift.analysis.recalibrators import choose, table_of
+from confshift.analysis.significance import paired_interval
 from confshift.checkpoint import Checkpoint
 from confshift.errors import ConfshiftError
 from confshift.findings.measuring import train_gap
@@ -158,6 +160,10 @@ def test_the_gain_of_a_recalibration_is_that_of_the_samples_without_their_copies
     ]
     for name in ("gain_se", "lead_se"):
         np.testing.assert_allclose(*(table[name][:4] for table in tables), rtol=0.1)
+    for criterion, row in copied.best.iterrows():
+        checkpoint = copied.main.checkpoint_at(row["epoch"])
+        by_group = calibrated_accuracy(checkpoint, copied.main.codes)
+        assert row["calibrated_accuracy"] == by_group.value, criterion
     # Beside its copies no sample is left out: without groups the matrix, with the most numbers, gains more.
     rows = table_of(choose(copied.main.checkpoints[-1]), copied.main.checkpoints[-1])
     gains = [table.loc["matrix", "gain"] for table in (*tables, rows)]
@@ -180,6 +186,56 @@ def test_a_guess_is_one_within_the_error_of_groups():
         for groups in (None, np.minimum(np.arange(400) // 60, 3))
     ]
     assert states == ["informative", "guess"]
+
+
+def alike(random, groups, *shape):
+    """Return normal numbers in groups of 1 to 9 samples that share half of their variance, and the groups."""
+    codes = np.repeat(np.arange(groups), random.integers(1, 10, groups))
+    of_groups = random.normal(size=(groups, *shape))[codes]
+    return np.sqrt(0.5) * of_groups + np.sqrt(0.5) * random.normal(size=of_groups.shape), codes
+
+
+def test_errors_of_a_change_are_those_of_a_bootstrap_over_groups():
+    random, groups = np.random.default_rng(0), 120
+    evidence, codes = alike(random, groups, 3)
+    logits = 1.5 * evidence[:, :2]
+    targets = (logits[:, 1] - logits[:, 0] + 1.5 * evidence[:, 2] > 0).astype(int)
+    worse = 1.5 * logits + 0.8 * alike(np.random.default_rng(0), groups, 2)[0][:, ::-1]
+    comparison = compare(*(Predictions(z, targets, groups=codes) for z in (logits, worse)))
+    panel, drawn = comparison.panel, random.multinomial(groups, np.full(groups, 1 / groups), 4000)
+
+    def means(values):
+        """Return the mean of each draw, of groups with all their samples, on both sides."""
+        totals = np.stack([np.bincount(codes, side) for side in values])
+        return (drawn @ totals.T) / (drawn @ np.bincount(codes))[:, None]
+
+    wrong, right = ~panel.correct * 1.0, panel.correct * 1.0
+    draws = {
+        "loss": means(panel.loss),
+        "hedge": means(panel.hedge),
+        "refinement_loss": means(panel.refinement),
+        "calibration_loss": means(panel.calibration),
+        "accuracy": means(right),
+        "error_rate": means(wrong),
+        "confidence": means(panel.confidence),
+        "confidence_gap": means(panel.confidence - right),
+        "mistake_cost": means(panel.mistake) / means(wrong),
+    }
+    for name, values in draws.items():
+        of_draws = np.diff(values, axis=1).std(ddof=1)
+        assert comparison.change.loc[name, "change_se"] == pytest.approx(of_draws, rel=0.1), name
+
+
+def test_intervals_by_groups_hold_the_truth_and_those_by_rows_do_not():
+    random, held = np.random.default_rng(0), []
+    for _ in range(600):
+        differences, codes = alike(random, 60)
+        differences = differences**2 - 1  # skewed, of mean 0
+        sizes = [paired_interval(differences, codes=counted) for counted in (codes, None)]
+        held.append([one.low <= 0 <= one.high for one in sizes])
+    by_groups, by_rows = np.mean(held, axis=0)
+    assert 0.92 < by_groups < 0.98
+    assert by_rows < 0.91
 
 
 @given(st.lists(st.integers(0, 7), min_size=2, max_size=40), st.integers(0, 99))

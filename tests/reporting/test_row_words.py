@@ -36,7 +36,7 @@ def seen(html):
     """Return the texts of a page that a reader sees or hears, without what the script holds."""
     html = re.sub(r"<(script|style)\b.*?</\1>", "", html, flags=re.DOTALL)
     labels = re.findall(r'\b(?:aria-label|title)="([^"]*)"', html)
-    return unescape("\n".join([*labels, re.sub(r"<[^>]*>", "\n", html)]))
+    return unescape("\n".join([*labels, re.sub(r"<[^>]*>", "\n", html)])).replace("\xa0", " ")
 
 
 def words_of(text, *words):

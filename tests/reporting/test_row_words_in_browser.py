@@ -30,7 +30,7 @@ def test_another_pair_and_a_chosen_row_are_described_in_the_words_of_the_task(br
     visit = Visit(browser, tmp_path / "page.html").open()
     visit.choose(0, 1)
     visit.run("return window.confshift.choose({pinned: 3})")
-    seen = visit.run("return document.body.innerText")
+    seen = visit.run("return document.body.innerText").replace("\xa0", " ")
     assert "120 labels of 30 samples" in seen
     assert "95 % interval by 30 samples" in seen
     assert "Label 3, true class" in seen

@@ -153,7 +153,10 @@ class History:
         that checkpoint there: its calibrated_accuracy, and calibrated_loss, NaN in the other rows, are those
         recalibrated as recommended. Those samples chose and fitted nothing.
         """
-        found = {epoch: calibrated_accuracy(self.main.checkpoint_at(epoch)) for epoch in self._best["epoch"]}
+        found = {
+            epoch: calibrated_accuracy(self.main.checkpoint_at(epoch), self.main.codes)
+            for epoch in self._best["epoch"]
+        }
         values = [found[epoch].value for epoch in self._best["epoch"]]
         best = self._best.assign(calibrated_accuracy=values)
         return final_number.with_test_row(best, self.table, self.panels, self.recommendation)

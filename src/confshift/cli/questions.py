@@ -178,6 +178,7 @@ def calibrate(run: Path | None, epoch: float | None, out: Path | None, as_json: 
     two standard errors, beside each simpler one.
     """
     import confshift
+    from confshift.findings.wording import vocabulary_of
     from confshift.reporting.output import calibration_text, document
     from confshift.reporting.saving import is_stdout
 
@@ -194,5 +195,6 @@ def calibrate(run: Path | None, epoch: float | None, out: Path | None, as_json: 
         answer(document(**about, **{name: getattr(calibration, name) for name in names}), aside=aside)
     else:
         where = f"{calibration.split}, epoch {calibration.epoch:g}"
-        answer_text(calibration_text(calibration.table, where=where, path=str(path)), aside=aside)
+        text = calibration_text(calibration.table, where=where, path=str(path))
+        answer_text(vocabulary_of(history.main, str(path)).say(text), aside=aside)
     remark(f"wrote {path}")

@@ -23,17 +23,20 @@ def add(run: Path, file: Path, epoch: float, split: str, as_json: bool) -> None:
     `class_names` (K,), `groups` (N,) and a `task`.
     """
     from confshift import Run
+    from confshift.findings.wording import Vocabulary
     from confshift.reporting.output import document, metrics_text
     from confshift.storage.npz import read_npz
+    from confshift.tasks import TASKS
 
-    target_run = Run(run)
-    checkpoint = target_run.append(read_npz(file), epoch=epoch, split=split)
+    target_run, predictions = Run(run), read_npz(file)
+    checkpoint = target_run.append(predictions, epoch=epoch, split=split)
     target_run.flush()
     metrics = checkpoint.metrics()
     if as_json:
         answer(document(run=str(target_run.path), split=split, epoch=epoch, metrics=metrics))
     else:
-        answer(f"{run}: {split} epoch {epoch:g}, {metrics_text(metrics)}")
+        said = Vocabulary(TASKS[predictions.task]).say(metrics_text(metrics))
+        answer(f"{run}: {split} epoch {epoch:g}, {said}")
 
 
 @main.command()
