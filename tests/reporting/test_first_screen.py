@@ -18,7 +18,7 @@ from confshift.findings.wording import points, signed
 from confshift.predictions import Predictions
 from confshift.reporting.captions import READINGS, fill
 from confshift.reporting.first_screen import verdicts
-from confshift.reporting.pair_values import key_values
+from confshift.reporting.pair_values import PARTS, key_values
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "findings"))
 from odd_runs import ODD, history_of
@@ -133,6 +133,21 @@ def test_calibration_and_the_rest_add_up_to_the_change_as_they_are_written(name)
     numbers = (texts["split"].rstrip(".") + " " + texts["total_amount"]).replace("−", "-")
     calibration, rest, total = (float(number) for number in re.findall(r"[-+][\d.]+", numbers))
     assert calibration + rest == pytest.approx(total, abs=1e-9)
+
+
+@pytest.mark.parametrize("name", ["hidden", "class drift", "some samples lost at the end", *REAL])
+def test_the_parts_of_the_loss_add_up_in_every_column(name):
+    _, comparison, _ = shown(name)
+    values = key_values(comparison, ("A", "B"))
+    rows = []
+    for part, quantity in zip(PARTS, ("scale_loss", "balance_loss", "refinement_loss"), strict=True):
+        texts = (*values[f"{part}_levels"].split(" → "), values[f"{part}_amount"])
+        rows.append([float(text.replace("−", "-")) for text in texts])
+        exact = comparison.change.loc[quantity, ["before", "after", "change"]].tolist()
+        assert rows[-1] == pytest.approx(exact, abs=0.02)
+        assert rows[-1][1] - rows[-1][0] == pytest.approx(rows[-1][2], abs=1e-9)
+    loss = [values[f"loss_{end}"].replace("−", "-") for end in ("from", "to", "difference")]
+    assert np.sum(rows, axis=0) == pytest.approx([float(text) for text in loss], abs=1e-9)
 
 
 def test_an_infinite_end_is_no_verdict_on_the_samples_whose_loss_is_finite():

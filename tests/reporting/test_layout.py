@@ -89,3 +89,12 @@ def test_the_longer_word_is_linked_and_parts_of_words_are_not():
 def test_an_explanation_is_a_line(term):
     assert TERMS[term].endswith(".")
     assert len(TERMS[term]) < 200
+
+
+def test_of_two_runs_none_is_before_the_other():
+    table = pd.DataFrame({"before": [0.5], "accuracy_after": [0.7], "samples": [3]})
+    finding = Question("which", "Which?", section="cells").answer("no", "It is 1 before, 2 after.", table)
+    card = card_of(finding, {}, two_runs=True)
+    assert card["sentence"] == "It is 1 at A, 2 at B."
+    assert card["evidence"]["head"] == ["A", "accuracy B", "samples"]
+    assert card_of(finding, {})["evidence"]["head"] == ["before", "accuracy after", "samples"]

@@ -62,6 +62,9 @@ def test_the_script_writes_the_sentences_that_python_wrote(visit, page):
     visit.wait("return document.body.dataset.shown", ",".join(str(one) for one in visit.chosen()))
     after = visit.readings()
     assert after == before
+    assert visit.run(
+        "return document.querySelector('[data-reading=pair]').textContent.startsWith('Epoch\\xa0')"
+    )
     written = Page(page.html).text
     assert [sentence for sentence in before if sentence not in written] == []
 

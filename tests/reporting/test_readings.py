@@ -17,7 +17,7 @@ from confshift.predictions import Predictions
 from confshift.reporting.captions import CHOICES, FORMATS, READINGS, fill
 from confshift.reporting.epoch_tables import epoch_table
 from confshift.reporting.pair_tables import shown_classes
-from confshift.reporting.pair_values import pair_values
+from confshift.reporting.pair_values import PARTS, pair_values
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +49,8 @@ def test_every_value_is_used(values):
     used = {key for text in texts for key, _ in re.findall(r"\{(\w+):(\w+)\}", text)}
     spare = {  # of families that are used, and what is written beside another
         *("calibration_before", "calibration_after"),
-        *(f"{name}_{side}" for name in ("loss", "refinement", "accuracy") for side in SIDES),
+        *(f"{name}_{side}" for name in ("loss", "refinement", "accuracy", "scale") for side in SIDES),
+        *PARTS,
         *("loss_change", "refinement_change", "calibration_change", "up", "down"),
         *(*TRANSITIONS, "hedging", "error_rate", "mistake_cost"),
     }

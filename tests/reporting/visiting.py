@@ -94,7 +94,10 @@ class Visit:
         return self.run("return window.confshift.values()")
 
     def text(self, selector):
-        return self.run("return document.querySelector(arguments[0]).textContent", selector)
+        """Return a text as it is read, without what keeps numbers on one line."""
+        return self.run(
+            "return document.querySelector(arguments[0]).textContent.replaceAll('\\xa0', ' ')", selector
+        )
 
     def chosen(self):
         return self.run(
@@ -111,7 +114,7 @@ class Visit:
 
     def readings(self):
         script = "return Array.from(document.querySelectorAll('[data-reading]'), one => one.textContent)"
-        return self.run(script)
+        return [text.replace("\xa0", " ") for text in self.run(script)]
 
 
 def messages(browser):

@@ -37,6 +37,11 @@ READINGS = {
         for transition in ("stayed_wrong", "forgotten", "learned", "stayed_right")
     },
     "total_count": "{N:samples}",
+    **{
+        f"{part}_part_{text}": f"{{{part}_part_{text}:text}}"
+        for part in ("scale", "balance", "rest")
+        for text in ("amount", "levels")
+    },
     "accuracy": (
         "Accuracy {accuracy_change:rose} from {accuracy_from:text} to {accuracy_to:text}: "
         "{learned_answers:samples} newly right, {forgotten_answers:samples} newly wrong."

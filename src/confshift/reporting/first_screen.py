@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -16,7 +16,7 @@ from confshift.findings.commands import in_place
 from confshift.findings.told import JUDGES, is_harm, is_judged, is_last, within_choice
 from confshift.recalibration import biases_take_part
 from confshift.reporting.captions import fill
-from confshift.reporting.pair_values import key_values
+from confshift.reporting.pair_values import PARTS, key_values
 from confshift.reporting.subject import Story
 
 #: How the first screen writes a verdict on the loss, by its status.
@@ -30,6 +30,8 @@ _VERDICTS = {
 }
 #: Those of them beside which an interval of two epochs may exclude 0.
 _WITHIN_JITTER = (_VERDICTS["within_jitter"], _VERDICTS["flat"])
+#: The kinds of run that the parts of the loss explain, not what became of the samples.
+BY_PART = ("class_drift", "hidden_overfitting")
 _SPLITS = {"val": "validation", "train": "training"}
 
 
@@ -46,7 +48,8 @@ def first_screen(story: Story, values: Mapping[str, Any]) -> dict[str, Any]:
         "subject": _subject(story),
         "answer": story.answer,
         "codes_to_copy": [in_place(step.code, story.places) for step in story.answer.steps],
-        "bars": _bars(values),
+        "bars": _bars(values, PARTS if story.answer.kind in BY_PART else TRANSITIONS),
+        "by_part": story.answer.kind in BY_PART,
         "calibrated_by": _calibrated_by(story),
         "weighted": "" if story.comparison.panel.weights is None else ", weighted",
         "chance": chance(story.history),
@@ -182,9 +185,9 @@ def _subject(story: Story) -> str:
     return " · ".join([f"{_SPLITS.get(split, split)}, {samples}, {classes}", *counts])
 
 
-def _bars(values: Mapping[str, Any]) -> dict[str, str]:
+def _bars(values: Mapping[str, Any], names: Sequence[str]) -> dict[str, str]:
     """Return the place of each bar of the first screen, as a style; the script has the same function."""
-    amounts = {name: values[name] for name in TRANSITIONS} | {"total": values["loss_change"]}
+    amounts = {name: values[name] for name in names} | {"total": values["loss_change"]}
     low, high = min(0.0, *amounts.values()), max(0.0, *amounts.values())
     room = high - low or 1.0
     return {

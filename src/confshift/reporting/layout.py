@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -86,20 +87,35 @@ def charts_of(part: str, context: ChartContext) -> list[Chart]:
     ]
 
 
-def card_of(finding: Finding, places: Places) -> Card:
-    """Return a finding as the template shows it, its command with the paths of the runs in place."""
+def card_of(finding: Finding, places: Places, *, two_runs: bool = False) -> Card:
+    """Return a finding as the template shows it, its command with the paths of the runs in place.
+
+    Of two runs none is before the other: they are A and B.
+    """
     return {
         "code": finding.code,
         "section": finding.question.section,
         "title": finding.title,
-        "sentence": finding.sentence,
+        "sentence": _at_sides(finding.sentence) if two_runs else finding.sentence,
         "answer": finding.answer or f"{finding.title} {finding.verdict.capitalize()}.",
-        "details": finding.details,
+        "details": _at_sides(finding.details) if two_runs else finding.details,
         "severity": finding.severity,
         "next_step": finding.next_step,
         "command": in_place(finding.command, places),
-        "evidence": text_table(finding.evidence),
+        "evidence": text_table(finding.evidence.rename(columns=_of_side) if two_runs else finding.evidence),
     }
+
+
+_LETTERS = {"before": "A", "after": "B"}
+
+
+def _at_sides(text: str) -> str:
+    return re.sub(r"\b(before|after)\b", lambda side: f"at {_LETTERS[side[1]]}", text)
+
+
+def _of_side(column: object) -> str:
+    name, _, side = str(column).rpartition("_")
+    return f"{name} {_LETTERS[side]}".strip() if side in _LETTERS else str(column)
 
 
 def text_table(table: pd.DataFrame) -> TextTable:

@@ -70,6 +70,8 @@ def key_values(comparison: Comparison, at: tuple[str, str]) -> dict[str, Any]:
     values |= _levels(values)
     for names in (TRANSITIONS, ("up", "down"), ("calibration_change", "refinement_change")):
         values |= _amounts(names, values)
+    values |= {f"scale_{side}": change.loc["scale_loss", side] for side in SIDES}
+    values |= _parts(values)
     values |= _missing(values)
     return _plain(values | _first_texts(values))
 
@@ -139,6 +141,36 @@ def _levels(values: Mapping[str, Any]) -> dict[str, str]:
 
 #: What the figures of accuracy and calibrated loss say beside a verdict.
 OF_FIGURES = ("loss_detail", "accuracy_levels", "accuracy_detail", "calibrated_levels", "calibrated_detail")
+
+
+#: The three parts of a loss.
+PARTS = ("scale_part", "balance_part", "rest_part")
+
+
+def _parts(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the change of each part of the loss, and write it and its levels so that they add up."""
+    scale, calibration, rest = (
+        [values[f"{name}_{side}"] for side in SIDES] for name in ("scale", "calibration", "refinement")
+    )
+    levels = [scale, [whole - part for whole, part in zip(calibration, scale, strict=True)], rest]
+    changes = {name: after - before for name, (before, after) in zip(PARTS, levels, strict=True)}
+    texts = _amounts(PARTS, {**values, **changes})
+    decimals = len(values["loss_difference"].partition(".")[2])
+    loss = math.nan if values["loss_from"] == "–" else float(values["loss_from"])
+    starts = wording.adding_up([before for before, _ in levels], loss, decimals)
+    for name, start in zip(PARTS, starts, strict=True):
+        texts[f"{name}_levels"] = _from_and_to(start, texts[f"{name}_amount"], decimals)
+    return {**changes, **texts}
+
+
+def _from_and_to(start: str, amount: str, decimals: int) -> str:
+    if "–" in (start, amount):
+        return "–"
+    before, by = (float(text.replace("−", "-")) for text in (start, amount))
+    return " → ".join(
+        f"{'−' if level < -wording.NOTHING else ''}{abs(level):.{decimals}f}"
+        for level in (before, before + by)
+    )
 
 
 def _missing(values: Mapping[str, Any]) -> dict[str, str]:

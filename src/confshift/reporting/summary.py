@@ -21,7 +21,7 @@ from confshift.findings.two_runs import better_run
 from confshift.findings.wording import epoch
 from confshift.reporting.captions import READINGS, fill
 from confshift.reporting.characters import printable
-from confshift.reporting.first_screen import chance, differences, verdicts
+from confshift.reporting.first_screen import BY_PART, chance, differences, verdicts
 from confshift.reporting.pair_values import key_values
 from confshift.reporting.subject import Story
 
@@ -38,6 +38,9 @@ _LABELS_OF_TWO = {
     "learned": "right in the second only",
     "stayed_right": "right in both",
 }
+
+
+_PARTS = {"scale_part": "scale", "balance_part": "class balance", "rest_part": "the rest, once calibrated"}
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -103,7 +106,7 @@ def summary_of(story: Story) -> Summary:
     values = key_values(comparison, story.side_names)
     values |= differences(values) if story.two_runs else verdicts(story.history, comparison)
     numbers = _alone(values, story) if is_alone else _changes(values, story)
-    sources = "" if is_alone else _sources(values, _LABELS_OF_TWO if story.two_runs else LABELS)
+    sources = "" if is_alone else _sources(values, _labels(story))
     words = story.words
     return Summary(
         story.answer.said_in(words),
@@ -168,6 +171,12 @@ def _alone(values: Mapping[str, Any], story: Story) -> str:
 
 def _weighted(comparison: Comparison) -> str:
     return "" if comparison.panel.weights is None else "weighted "
+
+
+def _labels(story: Story) -> Mapping[str, str]:
+    if story.two_runs:
+        return _LABELS_OF_TWO
+    return _PARTS if story.answer.kind in BY_PART else LABELS
 
 
 def _sources(values: Mapping[str, Any], labels: Mapping[str, str]) -> str:

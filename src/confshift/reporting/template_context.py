@@ -96,7 +96,7 @@ def contents(story: Story) -> dict[str, Any]:
 
 def _findings(story: Story, context: ChartContext) -> dict[str, Any]:
     """Return the findings by severity, and as they stand in the sections."""
-    cards = [card_of(finding, story.places) for finding in story.findings]
+    cards = [card_of(finding, story.places, two_runs=story.two_runs) for finding in story.findings]
     sections, others = lay_out(cards, context)
     by_severity = {
         severity: [card for card in cards if card["severity"] == severity] for severity in SEVERITIES

@@ -5,7 +5,7 @@ const [UP, DOWN, UNCHANGED] = [0, 1, 2];
 
 // The values of one epoch that sentences name, and their columns in `data.epochs`.
 const OF_EPOCH = {
-  loss: "loss", accuracy: "accuracy", refinement: "refinement_loss", calibration: "calibration_loss", cost: "mistake_cost",
+  loss: "loss", accuracy: "accuracy", refinement: "refinement_loss", calibration: "calibration_loss", scale: "scale_loss", cost: "mistake_cost",
   gap: "confidence_gap", ece: "ece", ece_null: "ece_null", sure_right: "sure_right", sure_wrong: "sure_wrong",
   nonfinite: "nonfinite_samples", infinite: "infinite_samples",
 };
@@ -21,6 +21,22 @@ function unpack(id) {
   const text = atob(document.getElementById(id).textContent.trim()), bytes = new Uint8Array(text.length);
   for (let i = 0; i < text.length; i++) bytes[i] = text.charCodeAt(i);  // ten times as fast as Uint8Array.from
   return new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip")));
+}
+
+// The change of each part of the loss, with its levels, so that every column adds up; as in pair_values.py.
+function partsOf(values) {
+  const [scale, calibration, rest] = ["scale", "calibration", "refinement"].map(name => [values[`${name}_before`], values[`${name}_after`]]);
+  const levels = [scale, calibration.map((whole, side) => whole - scale[side]), rest], changes = levels.map(([before, after]) => after - before);
+  const decimals = decimalsOf(values.loss_difference), amounts = addingUp(changes, values.loss_change, decimals);
+  const starts = addingUp(levels.map(([before]) => before), Number(values.loss_from), decimals), texts = {};
+  const read = text => Number(text.replace(MINUS, "-")), write = level => (level < -NOTHING ? MINUS : "") + fixed(Math.abs(level), decimals);
+  ["scale_part", "balance_part", "rest_part"].forEach((name, at) => {
+    const [start, amount] = [starts[at], amounts[at]], isKnown = start !== "\u2013" && amount !== "\u2013";
+    texts[name] = changes[at];
+    texts[`${name}_amount`] = amount;
+    texts[`${name}_levels`] = isKnown ? `${write(read(start))} \u2192 ${write(read(start) + read(amount))}` : "\u2013";
+  });
+  return texts;
 }
 
 class Pairs {
@@ -128,6 +144,7 @@ class Pairs {
       const amounts = addingUp(names.map(name => values[name]), values.loss_change, decimalsOf(values.loss_difference));
       names.forEach((name, at) => { values[`${name}_amount`] = amounts[at]; });
     }
+    Object.assign(values, partsOf(values));
     return Object.assign(values, this.texts(values));
   }
 

@@ -222,7 +222,7 @@ CHARTS = (
         "Loss over epochs",
         "top",
         loss_chart,
-        135,
+        128,
         source="epochs",
         note="Bands: 95 % intervals. Grey: from A to B.",
         variant="span",
