@@ -208,7 +208,7 @@ class TestKeras:
         from confshift.integrations.keras import ConfshiftCallback
 
         model = keras.Sequential([keras.layers.Input((8,)), keras.layers.Dense(1, activation="sigmoid")])
-        model.compile("sgd", "binary_crossentropy")
+        model.compile("sgd", "mean_squared_error")
         inputs, targets = (part.numpy() for part in task.val.tensors)
-        with pytest.raises(confshift.ConfshiftError, match="loss='binary_crossentropy'"):
+        with pytest.raises(confshift.ConfshiftError, match="loss='mean_squared_error'"):
             model.fit(inputs, targets > 1, verbose=0, callbacks=[ConfshiftCallback(run)])

@@ -280,9 +280,9 @@ def test_the_weights_are_those_of_a_training_without_it(train):
 @pytest.mark.parametrize(
     ("name", "config", "said"),
     [
-        ("LlamaForCausalLM", {}, "a LlamaForCausalLM, a causal language model"),
-        ("BertForTokenClassification", {}, "a classifier of tokens"),
-        ("BertForSequenceClassification", {"problem_type": "multi_label_classification"}, "a multi-label"),
+        ("BertForMaskedLM", {}, "a BertForMaskedLM, a masked language model"),
+        ("T5ForConditionalGeneration", {}, "a model that generates text"),
+        ("BertForSequenceClassification", {"problem_type": "regression"}, "a regression"),
     ],
 )
 def test_other_tasks_are_refused_by_name_when_the_trainer_is_made(make_network, tmp_path, name, config, said):

@@ -235,11 +235,16 @@ def unwrapped(model: nn.Module) -> nn.Module:
 
 
 def declared_task(model: nn.Module) -> str | None:
-    """Return the task that a Hugging Face model declares by its class or its config, also inside peft's."""
+    """Return the task that a Hugging Face model declares by its class or its config."""
+    kinds = kinds_of(model)
+    return next((task for end, task in _DECLARED.items() if any(kind.endswith(end) for kind in kinds)), None)
+
+
+def kinds_of(model: nn.Module) -> tuple[str, str]:
+    """Return the name of a model's class, also inside peft's, and its config's `problem_type`."""
     inner: Any = unwrapped(model)
     inner = inner.get_base_model() if hasattr(inner, "get_base_model") else inner
-    kinds = type(inner).__name__, str(getattr(getattr(inner, "config", None), "problem_type", None))
-    return next((task for end, task in _DECLARED.items() if any(kind.endswith(end) for kind in kinds)), None)
+    return type(inner).__name__, str(getattr(getattr(inner, "config", None), "problem_type", None))
 
 
 def _device_of(model: nn.Module) -> torch.device | None:

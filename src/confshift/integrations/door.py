@@ -30,7 +30,7 @@ _log = logging.getLogger("confshift")
 #: What of a checkpoint's metrics goes into the trainer's own.
 REPORTED = ("refinement_loss", "scale_loss", "balance_loss", "loss", "accuracy")
 
-#: The rows of a batch: logits, shape (n, K), and targets, shape (n,).
+#: The logits and targets of a batch, in the shapes of their task.
 Batch = tuple[Any, Any]
 Forward = Callable[[Any, Any], Any]
 
@@ -111,7 +111,7 @@ class Door:
         logged : mapping of str to float, optional
             What the trainer reports.
         **reading
-            `class_names`, `outputs`, `ignore_index`, as for :func:`confshift.inspect`.
+            `class_names`, `outputs`, `ignore_index`, `task`, `rows`, as for :func:`confshift.inspect`.
         """
         batches, self._batches = self._batches, []
         if not self.expects(split, epoch, loader):

@@ -29,6 +29,10 @@ class ConfshiftHandler:
         "val", "train" or any other name.
     outputs : {"logits", "probabilities"}
         What the model returns; never guessed.
+    task : str, optional
+        What the rows are, where the shapes leave it open: see :func:`confshift.inspect`.
+    rows : int, optional
+        How many rows to keep of all samples' tokens or pixels.
     output_transform : callable, optional
         From the evaluator's output to (logits, targets), as ignite's metrics have it.
     metadata : mapping or callable, optional
@@ -46,14 +50,16 @@ class ConfshiftHandler:
         trainer: Any,
         split: str = "val",
         outputs: str = "logits",
+        task: str | None = None,
+        rows: int | None = None,
         output_transform: Callable[[Any], tuple[Any, Any]] = lambda output: output,
         metadata: Mapping[str, Any] | Callable[[], Mapping[str, Any]] | None = None,
         report: Path | str | None = None,
         timeout: float = 600,
     ) -> None:
-        self._run, self._trainer, self._metadata = run, trainer, metadata
+        self._run, self._trainer, self._metadata, self._timeout = run, trainer, metadata, timeout
         self._door = Door(run, None, report, timeout)
-        self._reading: dict[str, Any] = {"split": split, "outputs": outputs, "timeout": timeout}
+        self._reading: dict[str, Any] = {"split": split, "outputs": outputs, "task": task, "rows": rows}
         self._transform = output_transform
         self._collector: confshift.Collector | None = None
         trainer.add_event_handler(Events.STARTED, self._door.begin)
@@ -71,7 +77,9 @@ class ConfshiftHandler:
         loader = evaluator.state.dataloader
         self._collector = None
         if self._door.expects(self._reading["split"], epoch, loader):
-            self._collector = confshift.Collector(self._run, epoch=epoch, loader=loader, **self._reading)
+            self._collector = confshift.Collector(
+                self._run, epoch=epoch, loader=loader, timeout=self._timeout, **self._reading
+            )
 
     def _add(self, evaluator: Any) -> None:
         if self._collector is not None:

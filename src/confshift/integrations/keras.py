@@ -12,14 +12,16 @@ from confshift.integrations.door import Door, installed, metrics_of
 from confshift.storage.run import Run
 
 _SPARSE, _ONE_HOT = "sparse_categorical_crossentropy", "categorical_crossentropy"
+_BINARY = "binary_crossentropy"
 
 
 class ConfshiftCallback(installed("keras").callbacks.Callback):  # type: ignore[misc]
     """Saves the predictions for the validation data of `model.fit` after each epoch.
 
     The compiled loss declares what the model returns (`from_logits`) and how the targets are written:
-    SparseCategoricalCrossentropy or CategoricalCrossentropy. The validation data must keep their order. The
-    logs gain `val_confshift/refinement_loss` and others, for callbacks that come later in the list.
+    SparseCategoricalCrossentropy, CategoricalCrossentropy, or BinaryCrossentropy, with one output for two
+    classes or one for each of several labels. The validation data must keep their order. The logs gain
+    `val_confshift/refinement_loss` and others, for callbacks that come later in the list.
 
     Parameters
     ----------
@@ -58,7 +60,8 @@ class ConfshiftCallback(installed("keras").callbacks.Callback):  # type: ignore[
         backend = installed("keras").backend.backend()
         if backend != "torch":
             raise ConfshiftError(f"Keras runs on {backend}; set KERAS_BACKEND=torch")
-        self._is_one_hot, self._outputs = _declared(self.model.loss)
+        name, self._outputs = _declared(self.model.loss)
+        self._is_one_hot, self._is_binary = name == _ONE_HOT, name == _BINARY
         self._door.begin()
         self._leave()  # where an error or an interrupt has ended a training
         self._replaced = self.model.__dict__.get("compute_loss")
@@ -66,7 +69,7 @@ class ConfshiftCallback(installed("keras").callbacks.Callback):  # type: ignore[
 
         def heard(x: Any = None, y: Any = None, y_pred: Any = None, *rest: Any, **named: Any) -> Any:
             if self._is_validating:
-                targets = y.argmax(1) if self._is_one_hot else y.reshape(len(y))
+                targets = y.argmax(-1) if self._is_one_hot else y
                 self._batches.append((y_pred.detach().cpu(), targets.detach().cpu()))
             return compute(x, y, y_pred, *rest, **named)
 
@@ -85,11 +88,16 @@ class ConfshiftCallback(installed("keras").callbacks.Callback):  # type: ignore[
         if not self._batches:
             raise ConfshiftError("there is no validation: pass fit(..., validation_data=...)")
         self._door.expects("val", epoch + 1)
+        several = self._is_binary and self._batches[0][0].shape[1:].numel() > 1
         collector = confshift.Collector(
-            self._run, epoch=epoch + 1, outputs=self._outputs, class_names=self._class_names
+            self._run,
+            epoch=epoch + 1,
+            outputs=self._outputs,
+            class_names=self._class_names,
+            task="multilabel" if several else None,
         )
         for predictions, targets in self._batches:
-            collector.add(predictions, targets.long())
+            collector.add(predictions, targets if self._is_binary else targets.long())
         rate = {"lr": float(self.model.optimizer.learning_rate)}
         logged = {"val_loss": float(logs["val_loss"])} if logs and "val_loss" in logs else {}
         checkpoint = collector.save(metadata={**rate, **(self._metadata or {})}, logged=logged)
@@ -110,12 +118,12 @@ class ConfshiftCallback(installed("keras").callbacks.Callback):  # type: ignore[
                 self.model.compute_loss = self._replaced
 
 
-def _declared(loss: Any) -> tuple[bool, str]:
-    """Return whether targets are one-hot, and what the model returns, as the compiled loss declares it."""
+def _declared(loss: Any) -> tuple[str, str]:
+    """Return the name of the compiled loss, and what it declares that the model returns."""
     name = loss if isinstance(loss, str) else getattr(loss, "name", type(loss).__name__)
-    if name not in (_SPARSE, _ONE_HOT):
+    if name not in (_SPARSE, _ONE_HOT, _BINARY):
         raise ConfshiftError(
-            f"the model is compiled with loss={name!r}; ConfshiftCallback takes {_SPARSE!r} and "
-            f"{_ONE_HOT!r}, by name or as a keras loss"
+            f"the model is compiled with loss={name!r}; ConfshiftCallback takes {_SPARSE!r}, {_ONE_HOT!r} "
+            f"and {_BINARY!r}, by name or as a keras loss"
         )
-    return name == _ONE_HOT, "logits" if getattr(loss, "from_logits", False) else "probabilities"
+    return name, "logits" if getattr(loss, "from_logits", False) else "probabilities"

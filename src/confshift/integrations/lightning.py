@@ -41,6 +41,10 @@ class ConfshiftCallback(installed("lightning", *_PACKAGES).Callback):  # type: i
     before_training : bool
         Whether the sanity check goes over the whole validation set and is saved, as epoch 0; that of a
         training which is resumed is not.
+    task : str, optional
+        What the rows are, where the shapes leave it open: see :func:`confshift.inspect`.
+    rows : int, optional
+        How many rows to keep of all samples' tokens or pixels.
     metadata : mapping, optional
         Kept with each checkpoint, beside the learning rate.
     report : path, optional
@@ -57,12 +61,15 @@ class ConfshiftCallback(installed("lightning", *_PACKAGES).Callback):  # type: i
         splits: list[str] | None = None,
         validate: bool = False,
         before_training: bool = False,
+        task: str | None = None,
+        rows: int | None = None,
         metadata: Mapping[str, Any] | None = None,
         report: os.PathLike[str] | str | None = None,
         timeout: float = 600,
     ) -> None:
         self._place = run, metadata, report, timeout
         self._module, self._splits = module, splits
+        self._reading = {"task": task, "rows": rows}
         self._validate, self._before = validate, before_training
         self._doors: dict[int, Door] = {}
         self._outputs: list[Any] = []
@@ -125,7 +132,7 @@ class ConfshiftCallback(installed("lightning", *_PACKAGES).Callback):  # type: i
                 logits, _ = logits_of(output, Source("self(x)", "targets"))
             except ConfshiftError:
                 continue
-            if logits.ndim == 2 and len(logits) == rows:
+            if logits.ndim and len(logits) == rows:
                 return logits
         raise ConfshiftError(
             "no logits were seen in validation_step: return a dict with them, {'loss': loss, 'logits': "
@@ -142,15 +149,10 @@ class ConfshiftCallback(installed("lightning", *_PACKAGES).Callback):  # type: i
             for name, value in trainer.callback_metrics.items()
             if "val" in name and not name.startswith("confshift/")
         }
+        notes: dict[str, Any] = {"rate": rates or None, "logged": logged, **self._reading}
         for number, (name, loader) in enumerate(self._loaders(trainer).items()):
-            checkpoint = self._door(number).save(
-                pl_module,
-                loader,
-                split=name,
-                epoch=_epoch(trainer),
-                rate=rates or None,
-                logged=logged,
-            )
+            place: dict[str, Any] = {"split": name, "epoch": _epoch(trainer)}
+            checkpoint = self._door(number).save(pl_module, loader, **place, **notes)
             if checkpoint is not None:
                 prefix = "confshift/" if name == "val" else f"confshift/{name}/"
                 pl_module.log_dict(metrics_of(checkpoint, prefix), rank_zero_only=False)

@@ -16,8 +16,9 @@ from confshift.storage.run import Run
 class ConfshiftCallback(installed("skorch", "skorch.callbacks").Callback):  # type: ignore[misc]
     """Saves the predictions for the validation set of a `skorch.NeuralNetClassifier` after each epoch.
 
-    With skorch's default criterion, NLLLoss, the module returns probabilities, else logits. The history gains
-    `confshift/refinement_loss` and others, which EarlyStopping and Checkpoint can monitor if they come later.
+    With skorch's default criterion, NLLLoss, and with BCELoss the module returns probabilities, else logits.
+    The history gains `confshift/refinement_loss` and others, which EarlyStopping and Checkpoint can monitor
+    if they come later.
 
     Parameters
     ----------
@@ -25,6 +26,10 @@ class ConfshiftCallback(installed("skorch", "skorch.callbacks").Callback):  # ty
         Where to save. Without it, a new folder `runs/<date>-<time>`.
     split : str
         "val" or any other name.
+    task : str, optional
+        What the rows are, where the shapes leave it open: see :func:`confshift.inspect`.
+    rows : int, optional
+        How many rows to keep of all samples' tokens or pixels.
     metadata : mapping, optional
         Kept with each checkpoint, beside the learning rate.
     report : path, optional
@@ -36,10 +41,13 @@ class ConfshiftCallback(installed("skorch", "skorch.callbacks").Callback):  # ty
         run: Run | os.PathLike[str] | str | None = None,
         *,
         split: str = "val",
+        task: str | None = None,
+        rows: int | None = None,
         metadata: Mapping[str, Any] | None = None,
         report: os.PathLike[str] | str | None = None,
     ) -> None:
         self.run, self.split, self.metadata, self.report = run, split, metadata, report
+        self.task, self.rows = task, rows
 
     def on_train_begin(self, net: Any, **_: Any) -> None:
         """Begin a training, or go on with one (`partial_fit`)."""
@@ -60,7 +68,7 @@ class ConfshiftCallback(installed("skorch", "skorch.callbacks").Callback):  # ty
             raise ConfshiftError(
                 "the net has no validation set: pass train_split=, such as skorch.dataset.ValidSplit(5)"
             )
-        is_nll = isinstance(net.criterion_, torch.nn.NLLLoss)
+        has_shares = isinstance(net.criterion_, torch.nn.NLLLoss | torch.nn.BCELoss)
         checkpoint = self.door_.save(
             net.module_,
             net.get_iterator(dataset_valid, training=False),
@@ -68,7 +76,9 @@ class ConfshiftCallback(installed("skorch", "skorch.callbacks").Callback):  # ty
             epoch=len(net.history),
             rate=[group["lr"] for group in net.optimizer_.param_groups],
             logged={"valid_loss": net.history[-1]["valid_loss"]} if "valid_loss" in net.history[-1] else {},
-            outputs="probabilities" if is_nll else "logits",
+            outputs="probabilities" if has_shares else "logits",
+            task=self.task,
+            rows=self.rows,
         )
         if checkpoint is not None:
             for name, value in metrics_of(checkpoint).items():

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import nn
 
-from confshift.collection.batches import unwrapped
+from confshift.collection.batches import declared_task, kinds_of, unwrapped
 from confshift.collection.outputs import Source, logits_of
 from confshift.errors import ConfshiftError
 from confshift.integrations.door import Door, installed, metrics_of
@@ -17,13 +17,12 @@ from confshift.storage.run import Run
 
 _log = logging.getLogger("confshift")
 
-#: Tasks without one label a sample, by the end of the model's class or by its config's `problem_type`.
-_OTHER_TASKS = dict.fromkeys(("ForCausalLM", "LMHeadModel"), "a causal language model") | {
+#: Tasks without classes, or with other targets at each evaluation, by the end of the model's class or by its
+#: config's `problem_type`.
+_OTHER_TASKS = {
     "ForMaskedLM": "a masked language model",
     "ForConditionalGeneration": "a model that generates text",
-    "ForTokenClassification": "a classifier of tokens",
     "ForQuestionAnswering": "a model of spans",
-    "multi_label_classification": "a multi-label classifier",
     "regression": "a regression",
 }
 
@@ -43,6 +42,11 @@ class ConfshiftCallback(installed("transformers").TrainerCallback):  # type: ign
     splits : mapping of str to str, optional
         The split of each evaluation set, by the prefix of its metrics. By default "eval" is "val", and
         "eval_hard", from `eval_dataset={"hard": ...}`, is "hard"; the first of several is "val".
+    task : str, optional
+        What the rows are, where neither the model's name nor its config says it; see
+        :func:`confshift.inspect`.
+    rows : int, optional
+        How many rows to keep of all samples' tokens or pixels.
     metadata : mapping, optional
         Kept with each checkpoint, beside the learning rate.
     report : path, optional
@@ -53,7 +57,7 @@ class ConfshiftCallback(installed("transformers").TrainerCallback):  # type: ign
     Raises
     ------
     ConfshiftError
-        When the Trainer is made, for a model of a task without one label a sample.
+        When the Trainer is made, for a model of another task.
     """
 
     def __init__(
@@ -61,12 +65,14 @@ class ConfshiftCallback(installed("transformers").TrainerCallback):  # type: ign
         run: Run | os.PathLike[str] | str | None = None,
         *,
         splits: Mapping[str, str] | None = None,
+        task: str | None = None,
+        rows: int | None = None,
         metadata: Mapping[str, Any] | None = None,
         report: os.PathLike[str] | str | None = None,
         timeout: float = 600,
     ) -> None:
         self._door = Door(run, metadata, report, timeout)
-        self._splits = dict(splits or {})
+        self._splits, self._task, self._rows = dict(splits or {}), task, rows
         self._model: Any = None
         self._hook: Any = None
         self._newest: tuple[Any, Any] | None = None
@@ -124,6 +130,7 @@ class ConfshiftCallback(installed("transformers").TrainerCallback):  # type: ign
         prefixes = [name.removesuffix("_runtime") for name in logs if name.endswith("_runtime")]
         if self._is_hidden is None or not prefixes or prefixes == ["train"]:
             return
+        _refuse_other_tasks(self._model)  # a config may say it since the first loss
         scheduler = others["lr_scheduler"]
         hidden = "the model is called without the labels (label smoothing, a loss function of your own)"
         checkpoint = self._door.save(
@@ -136,6 +143,8 @@ class ConfshiftCallback(installed("transformers").TrainerCallback):  # type: ign
             rate=None if scheduler is None else scheduler.get_last_lr(),
             logged={name: value for name, value in logs.items() if name == f"{prefixes[0]}_loss"},
             class_names=_class_names(self._model),
+            task=self._task or declared_task(self._model),
+            rows=self._rows,
         )
         self._forget()
         if checkpoint is not None:
@@ -162,14 +171,11 @@ class ConfshiftCallback(installed("transformers").TrainerCallback):  # type: ign
 
 
 def _refuse_other_tasks(model: Any) -> None:
-    inner: Any = unwrapped(model)
-    inner = inner.get_base_model() if hasattr(inner, "get_base_model") else inner  # peft
-    kinds = type(inner).__name__, str(getattr(getattr(inner, "config", None), "problem_type", None))
+    kinds = kinds_of(model)
     for name, task in _OTHER_TASKS.items():
         if any(kind.endswith(name) for kind in kinds):
             raise ConfshiftError(
-                f"model is a {kinds[0]}, {task}: ConfshiftCallback takes classifiers with one label a "
-                "sample, such as ...ForSequenceClassification"
+                f"model is a {kinds[0]}, {task}: ConfshiftCallback takes classifiers and causal models"
             )
 
 
