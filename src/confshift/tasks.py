@@ -13,17 +13,18 @@ from confshift.input_checks import listed_names
 
 
 class Nouns(NamedTuple):
-    """What a row and a group of rows are called."""
+    """What a row, a group of rows and the true class of a row are called."""
 
-    row: str = "sample"
+    sample: str = "sample"
     group: str = "group"
+    label: str = "label"
 
 
 #: By task: what its rows, and the groups they come in, are called.
 TASKS = MappingProxyType(
     {
         **dict.fromkeys(("multiclass", "binary"), Nouns()),
-        "multilabel": Nouns("label", "sample"),
+        "multilabel": Nouns("label", "sample", "target"),
         **dict.fromkeys(("tokens", "causal_lm"), Nouns("token", "document")),
         "pixels": Nouns("pixel", "image"),
     }

@@ -75,7 +75,7 @@ def test_the_nats_of_the_table_add_up_as_they_are_written(labels):
     assert sum(nats) == pytest.approx(change, abs=0.5 * 10.0 ** -len(rows[0][-1].partition(".")[2]) + 1e-9)
     assert sum(int(row[1].replace(",", "")) for row in rows) == len(comparison.samples)
     if labels > 20:
-        assert rows[-1][0] == "10 other labels"
+        assert rows[-1][0] == "10 other samples"
 
 
 def test_the_terminal_prints_the_labels_where_they_have_names():

@@ -180,8 +180,8 @@ def count(number: float, noun: str = "sample") -> str:
 class Vocabulary:
     """What the rows of a run and their groups are called.
 
-    Sentences are written about samples and groups. Where they leave confshift, to a reader, they are said in
-    these words: once, since a group of labels is a sample.
+    Sentences are written about samples, groups and labels. Where they leave confshift, to a reader, they are
+    said in these words: once, since in a multi-label task samples are labels, and groups are samples.
 
     Attributes
     ----------
@@ -214,7 +214,7 @@ class Vocabulary:
         return re.sub(self.pattern, lambda match: match[1] or self._noun(match[2], match[3]), text)
 
     def _noun(self, word: str, plural: str) -> str:
-        noun = self.nouns.row if word.lower() == "sample" else self.nouns.group
+        noun: str = getattr(self.nouns, word.lower())
         return (noun.capitalize() if word[0].isupper() else noun) + plural
 
     def say_page(self, html: str) -> str:
@@ -231,7 +231,7 @@ class Vocabulary:
         return attribute[1] + self.say(attribute[2])
 
 
-_WORD = r"(?<![\w/.=-])([Ss]ample|[Gg]roup)(s?)(?![\w/=(-]|\.\w)"
+_WORD = r"(?<![\w/.=-])([Ss]ample|[Gg]roup|[Ll]abel)(s?)(?![\w/=(-]|\.\w| smoothing)"
 _HTML = re.compile(r"<(script|style)\b.*?</\1>|<[^>]*>|(?P<text>[^<]+)", re.DOTALL)
 _LABEL = re.compile(r'(\b(?:aria-label|title)=")([^"]*)')
 

@@ -16,7 +16,8 @@ def label_table(comparison: Comparison, sides: tuple[str, str]) -> tuple[list[st
     The nats add up to the change of the loss as they are written; labels beyond 20 have one row together.
     """
     before, after = sides
-    head = ["label", "rows", "yes", f"accuracy {before}", after, f"loss {before}", after, "nats"]
+    # Written about samples, as all texts are: in this task they are called labels.
+    head = ["sample", "rows", "yes", f"accuracy {before}", after, f"loss {before}", after, "nats"]
     labels = comparison.labels
     if labels.empty:
         return head, []
@@ -32,5 +33,5 @@ def label_table(comparison: Comparison, sides: tuple[str, str]) -> tuple[list[st
         rows.append([printable(str(name)), *numbers, *accuracies, *losses, amount])
     if len(others):
         samples = f"{others['samples'].sum():,.0f}"
-        rows.append([count(len(others), "other label"), samples, *[""] * 5, amounts[-1]])
+        rows.append([count(len(others), "other sample"), samples, *[""] * 5, amounts[-1]])
     return head, rows

@@ -11,11 +11,11 @@ let state = {before: data.pair[0], after: data.pair[1], scale: "probability", sp
 // A text in the words for the run's rows, as `Vocabulary.say` writes it: once, where it is shown.
 const words = new RegExp(data.words.pattern, "g");
 function say(text) {
-  const {row, group} = data.words;
-  if (row === "sample" && group === "group") return text;
+  const {pattern, ...nouns} = data.words;
+  if (Object.entries(nouns).every(([word, noun]) => word === noun)) return text;
   return String(text).replace(words, (all, name, word, plural) => {
     if (name) return all;
-    const noun = word.toLowerCase() === "sample" ? row : group;
+    const noun = nouns[word.toLowerCase()];
     return (/[A-Z]/.test(word[0]) ? noun[0].toUpperCase() + noun.slice(1) : noun) + plural;
   });
 }
