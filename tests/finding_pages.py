@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).parent / "findings"))
 from odd_runs import BIAS, NOISE, ODD, SIGNAL, TARGETS
@@ -42,6 +43,7 @@ NEVER = {
     ): "The order counts as right until another one is better beyond doubt.",
     ("stuck_samples", "cannot tell"): "It counts samples, and a count has no error.",
 }
+SITES = list(np.random.default_rng(0).choice(["north", "south"], 1000))
 TITLES = {part: section.title for section in SECTIONS for part in section.parts}
 
 
@@ -127,11 +129,29 @@ RUNS = {
 }
 
 
+#: Which subset each sample of some of these runs is in: at random, but for the last.
+SUBSETS = {
+    "A small network on ten classes that knows its training set; the learning rate drops twice": SITES,
+    "A learning rate that rises until the network collapses": SITES,
+    "Two epochs": SITES,
+    "One class of four gets worse, the others slightly better": [f"book {k}" for k in TARGETS],
+}
+
+
+def subsets_of(description, run):
+    """Return the subsets of the samples of a run; None where it has none."""
+    if description not in SUBSETS:
+        return None
+    ids = next(iter(run)).measurement.sample_ids
+    return pd.Series(SUBSETS[description][: len(ids)], index=ids, name="source")
+
+
 def examples():
     """Return each question with an example of each answer: the run's description, and the finding."""
     found = {}
     for description, make in RUNS.items():
-        for finding in diagnose(make()):
+        run = make()
+        for finding in diagnose(run, slices=subsets_of(description, run)):
             _, answers = found.setdefault(finding.code, (finding.question, {}))
             answers.setdefault(finding.verdict, (description, finding))
     return found

@@ -102,6 +102,48 @@ def test_compare_prints_the_comparison(rising):
     assert call("compare", rising, 1, 7).stdout == comparison_text(confshift.compare(run[1], run[7])) + "\n"
 
 
+def test_slices_are_read_as_a_frame_would_hold_them(rising, tmp_path):
+    run, draw = Run(rising), np.random.default_rng(0)
+    frame = pd.DataFrame(
+        {
+            "site": draw.choice(["NA", "B"], 240),
+            "code": ["007", "12"] * 120,
+            "length": draw.integers(0, 99, 240),
+        },
+        index=run[1].columns.index,
+    )
+    frame.loc[3, "site"] = None
+    path = tmp_path / "slices.csv"
+    frame.to_csv(path)
+    comparison = confshift.compare(run[1], run[7], slices=frame)
+    assert comparison.slices.index.tolist()[:5] == [
+        *(("site", name) for name in ("B", "NA", "unknown")),
+        *(("code", name) for name in ("007", "12")),
+    ]
+    assert call("compare", rising, 1, 7, "--slices", path).stdout == comparison_text(comparison) + "\n"
+    found = json.loads(call("compare", rising, 1, 7, "--slices", path, "--json").stdout)
+    assert found["slices"] == plain(slices=comparison.slices)["slices"]
+    answers = json.loads(call("diagnose", rising, "--slices", path, "--json").stdout)["findings"]
+    expected = confshift.diagnose(run, slices=frame)
+    assert [one["sentence"] for one in answers] == [one.sentence for one in expected]
+    assert "few_subsets" in {one["code"] for one in answers}
+
+
+@pytest.mark.parametrize("text", [b"", b"id,site\n1,a,b,c\n", b"\xff\xfe\x00"])
+def test_slices_that_are_no_table_are_refused(rising, tmp_path, text):
+    path = tmp_path / "slices.csv"
+    path.write_bytes(text)
+    assert "--slices" in call("compare", rising, 1, 7, "--slices", path, code=2).stderr
+
+
+def test_slices_of_other_samples_are_refused(rising, tmp_path):
+    path = tmp_path / "slices.csv"
+    path.write_text("id,site\n1,a\n")
+    assert (
+        "slices has no row for 239 of 240" in call("compare", rising, 1, 7, "--slices", path, code=2).stderr
+    )
+
+
 def test_compare_as_json_holds_the_unrounded_tables(rising):
     run = Run(rising)
     found = json.loads(call("compare", rising, 1, "7.0", "--json").stdout)

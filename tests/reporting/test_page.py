@@ -8,6 +8,7 @@ import hashlib
 import re
 
 import numpy as np
+import pandas as pd
 import pytest
 from hostile_names import HOSTILE_NAMES, HOSTILE_TITLE
 
@@ -46,6 +47,34 @@ def test_no_id_is_used_twice(parsed):
 def test_the_verdict_comes_first(parsed, page, history, comparison):
     assert page.answer == answer_run(history, comparison, page.findings)
     assert parsed.text.index(page.answer.action) < parsed.text.index(page.answer.why) < 400
+
+
+def test_the_subsets_are_a_table_for_each_attribute_and_one_that_stands_out_is_in_the_answer(run, page):
+    site = np.random.default_rng(0).choice([HOSTILE_NAMES[0], "B", "C"], 240)
+    one, factor = run[6].predictions, np.where(site == "B", 9.0, 1.0)[:, None]
+    sides = [
+        Checkpoint.from_predictions(Predictions(logits, one.targets), epoch=epoch)
+        for epoch, logits in enumerate((one.logits, factor * one.logits))
+    ]
+    slices = pd.DataFrame({"site": site, "many": np.arange(240) % 40}).astype({"many": str})
+    sliced = report(sides, slices=slices)
+    parsed, (found,) = Page(sliced.html), (one for one in sliced.findings if one.code == "few_subsets")
+    assert found.verdict == "yes"
+    assert found.sentence in sliced.answer.remarks
+    assert not parsed.misnested
+    for text in (
+        "What the subsets by site add to the change",
+        *map(str, np.unique(site)),
+        "20 other subsets",
+    ):
+        assert text in parsed.text
+    rows = sliced.html.partition("The change by site")[2].partition("</tbody>")[0]
+    amounts = [
+        float(cell.replace("−", "-")) for cell in re.findall(r"<td>([^<]*)</td><td>[^<]*</td></tr>", rows)
+    ]
+    change = compare(*sides).change.loc["loss", "change"]
+    assert round(sum(amounts), 9) == float(f"{change:.3f}")
+    assert "What the subsets" not in page.html
 
 
 def test_every_finding_is_shown_once_and_the_problems_are_listed_on_the_first_screen(parsed, page, run):

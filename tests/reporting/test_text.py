@@ -184,3 +184,26 @@ def test_a_finding_without_a_next_step_has_no_such_line():
 def test_a_number_stays_on_one_line_with_its_unit(text, kept):
     assert unbroken(text) == kept.replace("~", "\N{NO-BREAK SPACE}")
     assert unbroken(kept.replace("~", "\N{NO-BREAK SPACE}")) == kept.replace("~", "\N{NO-BREAK SPACE}")
+
+
+def test_subsets_are_printed_with_contributions_that_add_up(comparison):
+    names = ["evil\x1b[2J", "a", "b", None]
+    frame = pd.DataFrame({"site": np.resize(names, 331), "many": [f"m{at % 40}" for at in range(331)]})
+    by_subset = comparison.by(frame)
+    for name, rows, first in (("site", 4, "a"), ("many", 21, "m0")):
+        (part,) = (part for part in comparison_text(by_subset).split("\n\n") if part.startswith(f"{name} "))
+        lines = [re.split(r" {2,}", line) for line in part.splitlines()[1:]]
+        assert (len(lines), lines[0][0]) == (rows, first)
+        change = comparison.change.loc["loss", "change"]
+        amounts = [number(words[7] if len(words) > 4 else words[3]) for words in lines]
+        assert float(sum(amounts)) == float(f"{change:.3f}")
+        for words in filter(lambda words: len(words) > 4, lines):
+            row = by_subset.slices.loc[name].rename(printable).loc[words[0]]
+            before, after, difference = map(number, words[3:6])
+            assert after - before == difference
+            assert float(difference) == pytest.approx(row["change"], abs=6e-3)
+            assert float(number(words[7])) == pytest.approx(row["contribution"], abs=2e-3)
+            assert words[1] == str(row["samples"])
+            assert words[8] == ("–" if np.isnan(row["p_value"]) else f"{row['p_value']:.3f}")
+    assert lines[-1][0] == "20 other subsets"
+    assert "site" not in comparison_text(comparison)

@@ -12,6 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from confshift.analysis import competitors, decomposition, reliability
+from confshift.analysis.attributes import Attribute, Slices, attributes_in
 from confshift.analysis.calibration import calibration_share
 from confshift.analysis.causes.class_bias import ClassBias, class_bias_test
 from confshift.analysis.change import change_of
@@ -20,6 +21,7 @@ from confshift.analysis.grouping import Groups, codes_at, mean_error, second_hal
 from confshift.analysis.objective import ClassWeight, Smoothing, objective_of
 from confshift.analysis.panel import Panel, stack
 from confshift.analysis.significance import Interval, Switches, mcnemar, paired_interval
+from confshift.analysis.subsets import subsets_of
 from confshift.checkpoint import Checkpoint
 from confshift.errors import ConfshiftError
 from confshift.predictions import Predictions
@@ -40,6 +42,8 @@ class Comparison:
     before, after : Checkpoint
     whole : Panel
         All samples, both sides, the groups that they are in and what their classes weigh.
+    attributes : tuple of Attribute
+        The subsets of these samples, as `slices` gave them.
 
     Notes
     -----
@@ -58,6 +62,7 @@ class Comparison:
     before: Checkpoint
     after: Checkpoint
     whole: Panel
+    attributes: tuple[Attribute, ...] = ()
 
     def __repr__(self) -> str:
         return (
@@ -167,6 +172,17 @@ class Comparison:
     def labels(self) -> pd.DataFrame:
         """The change by label of a multi-label task; see `decomposition.labels_of`."""
         return decomposition.labels_of(self.panel, self.answered, _BEFORE, _AFTER)
+
+    @cached_property
+    def slices(self) -> pd.DataFrame:
+        """The change by subset, as `slices=` named them; see `subsets.subsets_of`."""
+        return subsets_of(self.whole, self.panel, self.answered, self.attributes)
+
+    def by(self, slices: Slices | None, groups: Groups | None = None) -> Comparison:
+        """Return the comparison with the subsets of `slices`; arguments as of :func:`compare`."""
+        if slices is None:
+            return self
+        return replace(self, attributes=attributes_in(self.whole, slices, groups))
 
     @property
     def competitors(self) -> pd.DataFrame:
@@ -353,6 +369,7 @@ def compare(
     groups: Groups | None = None,
     class_weight: ClassWeight = "stored",
     label_smoothing: Smoothing = "stored",
+    slices: Slices | None = None,
 ) -> Comparison:
     """Give the exact account of a change of the mean loss between two sets of predictions.
 
@@ -367,6 +384,10 @@ def compare(
         groups that a side was saved with, if any; "rows" counts each row for itself all the same.
     class_weight, label_smoothing
         As in `summarize`.
+    slices : DataFrame, Series or mapping, optional
+        What is known of the samples, such as their site or length: indexed by sample id or group, with a
+        column for each attribute. `Comparison.slices` then has the change by subset; see
+        `attributes.attributes_of`.
 
     Returns
     -------
@@ -376,7 +397,7 @@ def compare(
     ------
     ConfshiftError
         Where the samples or the class names differ (saying which and how many), no sample can be scored
-        on both sides, or `groups`, `class_weight` or `label_smoothing` can't be used.
+        on both sides, or `groups`, `class_weight`, `label_smoothing` or `slices` can't be used.
 
     Examples
     --------
@@ -391,7 +412,8 @@ def compare(
     sides = [_as_checkpoint(side) for side in (before, after)]
     whole = stack(sides, groups=groups)
     objective = objective_of(sides, whole.class_names, whole.targets, class_weight, label_smoothing)
-    return comparison_of(sides[0], sides[1], replace(whole, objective=objective))
+    comparison = comparison_of(sides[0], sides[1], replace(whole, objective=objective))
+    return comparison.by(slices, groups)
 
 
 def comparison_of(before: Checkpoint, after: Checkpoint, whole: Panel) -> Comparison:

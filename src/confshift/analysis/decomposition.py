@@ -203,39 +203,68 @@ def classes_of(panel: Panel, answered: Panel, before: int, after: int) -> pd.Dat
         balance and refinement, and its 12 cells as `<transition>_<direction>`. NaN where a class has no
         sample.
     """
-    targets, classes = panel.targets, len(panel.class_names)
-    total = len(targets)
+    classes = len(panel.class_names)
+    columns = {"class_name": panel.class_labels}
+    columns |= columns_by(panel, answered, panel.targets, answered.targets, classes, before, after)
+    return pd.DataFrame(columns, index=pd.RangeIndex(classes, name="class"))
 
-    def mean(of: Panel, values: NDArray[Any]) -> NDArray[np.float64]:
-        sums, samples = np.bincount(of.targets, values, classes), count(of)
-        means: NDArray[np.float64] = np.divide(sums, samples, out=np.full(classes, np.nan), where=samples > 0)
+
+def columns_by(
+    panel: Panel,
+    answered: Panel,
+    parts: NDArray[np.integer[Any]],
+    answered_parts: NDArray[np.integer[Any]],
+    number: int,
+    before: int,
+    after: int,
+) -> dict[str, Any]:
+    """Return the columns of `classes_of` for any division into a number of parts.
+
+    Parameters
+    ----------
+    panel, answered, before, after
+        As in `classes_of`.
+    parts, answered_parts : ndarray of int
+        The part of each sample in the two panels.
+    number : int
+    """
+    total = len(parts)
+
+    def count(of: NDArray[Any]) -> NDArray[np.intp]:
+        return np.bincount(of, minlength=number)
+
+    def added(values: NDArray[Any]) -> NDArray[np.float64]:
+        return np.bincount(parts, panel.share(values), number) / max(total, 1)
+
+    def mean(of: NDArray[Any], values: NDArray[Any]) -> NDArray[np.float64]:
+        sums, samples = np.bincount(of, values, number), count(of)
+        means: NDArray[np.float64] = np.divide(sums, samples, out=np.full(number, np.nan), where=samples > 0)
         return means
 
-    def count(of: Panel) -> NDArray[np.intp]:
-        return np.bincount(of.targets, minlength=classes)
-
+    weight = added(np.ones(total))
     columns: dict[str, Any] = {
-        "class_name": panel.class_labels,
-        "samples": count(panel),
-        "answered_samples": count(answered),
-        "weight": np.bincount(targets, panel.share(np.ones(total)), classes) / total,
+        "samples": count(parts),
+        "answered_samples": count(answered_parts),
+        "weight": weight,
     }
     for side, at in (("before", before), ("after", after)):
-        columns[f"accuracy_{side}"] = mean(answered, answered.correct[at])
-        columns[f"loss_{side}"] = mean(panel, panel.loss[at])
-        columns[f"confidence_{side}"] = mean(answered, answered.confidence[at])
-        columns[f"confidence_gap_{side}"] = mean(answered, answered.confidence[at] - answered.correct[at])
+        columns[f"accuracy_{side}"] = mean(answered_parts, answered.correct[at])
+        columns[f"loss_{side}"] = losses = mean(parts, panel.loss[at])
+        if panel.weights is not None:  # where a part has no weight, its plain mean stays
+            np.divide(added(panel.loss[at]), weight, out=losses, where=weight > 0)
+        columns[f"confidence_{side}"] = mean(answered_parts, answered.confidence[at])
+        gap = answered.confidence[at] - answered.correct[at]
+        columns[f"confidence_gap_{side}"] = mean(answered_parts, gap)
     change = panel.loss[after] - panel.loss[before]
-    change = panel.share(change)
-    columns["contribution"] = np.bincount(targets, change, classes) / total
+    columns["contribution"] = added(change)
     for part in ("scale", "balance", "refinement"):
         values = getattr(panel, part)
-        columns[part] = np.bincount(targets, panel.share(values[after] - values[before]), classes) / total
-    codes = cell_codes(panel, before, after)
-    table = np.bincount(targets * len(CELLS) + codes, change, classes * len(CELLS)).reshape(classes, -1)
+        columns[part] = added(values[after] - values[before])
+    codes = parts * len(CELLS) + cell_codes(panel, before, after)
+    table = np.bincount(codes, panel.share(change), number * len(CELLS)).reshape(number, -1)
     for position, (transition, direction) in enumerate(CELLS):
         columns[f"{transition}_{direction}"] = table[:, position] / total
-    return pd.DataFrame(columns, index=pd.RangeIndex(classes, name="class"))
+    return columns
 
 
 def labels_of(panel: Panel, answered: Panel, before: int, after: int) -> pd.DataFrame:

@@ -41,6 +41,11 @@ def group_codes(groups: Groups, sample_ids: NDArray[Any]) -> Codes | None:
                 f"groups={groups!r}: pass a label for each sample, or {ROWS!r} to count rows"
             )
         return None
+    return np.unique(group_labels(groups, sample_ids), return_inverse=True)[1]
+
+
+def group_labels(groups: Groups, sample_ids: NDArray[Any]) -> NDArray[Any]:
+    """Return the label of each sample's group; arguments and errors as of `group_codes`, but for "rows"."""
     if isinstance(groups, (Mapping, pd.Series)):
         missing = [sample_id for sample_id in sample_ids.tolist() if sample_id not in groups]
         if missing:
@@ -55,7 +60,7 @@ def group_codes(groups: Groups, sample_ids: NDArray[Any]) -> Codes | None:
             f"groups has shape {labels.shape}, the run has {len(sample_ids)} samples; give one label for "
             "each, in the order of checkpoint.columns, or a mapping from sample id"
         )
-    return np.unique(labels, return_inverse=True)[1]
+    return labels
 
 
 def codes_at(codes: Codes | None, rows: Any) -> Codes | None:

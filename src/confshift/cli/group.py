@@ -20,6 +20,8 @@ from confshift.cli.output import (
 )
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from confshift.reporting.summary import Summary
     from confshift.storage.run import Run
 
@@ -166,6 +168,35 @@ groups_option = click.option(
     show_default=True,
     callback=lambda context, parameter, value: None if value == "stored" else value,
     help="What errors count: the groups saved with the samples, if any, or each row for itself.",
+)
+
+
+def _read_slices(
+    context: click.Context, parameter: click.Parameter, value: Path | None
+) -> pd.DataFrame | None:
+    """Read a table of attributes: ids stay text, and a column has numbers where no cell is another text."""
+    if value is None:
+        return None
+    import pandas as pd
+
+    try:
+        text = pd.read_csv(value, dtype=str, keep_default_na=False, na_values=[""], index_col=0)
+    except (OSError, ValueError) as error:  # pandas' own errors are ValueErrors
+        raise click.BadParameter(f"{value} can't be read as CSV: {error}") from error
+    for name in text:
+        numbers = pd.to_numeric(text[name], errors="coerce")
+        is_code = text[name].str.match(r"-?0\d").any()  # 007
+        if (numbers.notna() == text[name].notna()).all() and not is_code:
+            text[name] = numbers
+    return text
+
+
+slices_option = click.option(
+    "--slices",
+    type=PathType(exists=True, dir_okay=False, path_type=Path),
+    callback=_read_slices,
+    metavar="FILE.csv",
+    help="Attributes of the samples, such as their site: first column sample id or group, a column for each.",
 )
 
 

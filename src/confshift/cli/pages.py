@@ -22,10 +22,13 @@ from confshift.cli.group import (
     print_summary,
     printing_options,
     run_argument,
+    slices_option,
 )
 from confshift.cli.output import remark
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from confshift.analysis.series import Looks
     from confshift.reporting.thumbnails import Thumbnail
     from confshift.storage.run import Run
@@ -39,6 +42,7 @@ if TYPE_CHECKING:
 @looks_option
 @objective_options
 @groups_option
+@slices_option
 @click.option("--open", "show", is_flag=True, help="Open the page in a browser.")
 @click.option(
     "--watch",
@@ -57,6 +61,7 @@ def report(
     looks: Looks,
     objective: dict[str, Any],
     groups: str | None,
+    slices: pd.DataFrame | None,
     show: bool,
     watching: bool,
     printing: Printing,
@@ -66,17 +71,17 @@ def report(
     With OTHER, a second run on the same samples, the page compares the two: RUN at its best (or at --before)
     with OTHER at its best (or at --after).
     """
+    counting: dict[str, Any] = {"looks": looks, "groups": groups, **objective}
+    options = {"before": before, "after": after, "slices": slices, **counting}
     if watching:
         from confshift.cli.watching import watch
 
-        options = {"before": before, "after": after, "looks": looks, "groups": groups, **objective}
         watch(run, other, out, as_json=printing.as_json, **options)
         return
     first_run = open_run(run)
     second_run = None if other is None else open_run(other)
     names = [shown_run.name for shown_run in (first_run, second_run) if shown_run is not None]
     path = out or Path(f"{'-'.join(names)}.html")
-    options = {"before": before, "after": after, "looks": looks, "groups": groups, **objective}
     _write_page(first_run, path, printing, other=second_run, **options)
     if show:
         click.launch(str(path.absolute()))  # absolute: a name that begins with "-" would be an option

@@ -20,10 +20,13 @@ from confshift.cli.group import (
     print_summary,
     printing_options,
     run_argument,
+    slices_option,
 )
 from confshift.cli.output import answer, answer_text, remark
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from confshift.analysis.series import Looks
 
 
@@ -34,6 +37,7 @@ if TYPE_CHECKING:
 @click.option("--split", default="val", show_default=True)
 @objective_options
 @groups_option
+@slices_option
 @json_option
 def compare(
     run: Path,
@@ -42,6 +46,7 @@ def compare(
     split: str,
     objective: dict[str, Any],
     groups: str | None,
+    slices: pd.DataFrame | None,
     as_json: bool,
 ) -> None:
     """Print what changed from epoch BEFORE to epoch AFTER, and in which samples."""
@@ -50,11 +55,12 @@ def compare(
 
     saved_run = open_run(run)
     sides = [saved_run.checkpoint(epoch, split=split) for epoch in (before, after)]
-    comparison = confshift.compare(*sides, groups=groups, **objective)
+    comparison = confshift.compare(*sides, groups=groups, slices=slices, **objective)
     if not as_json:
         answer_text(comparison_text(comparison))
         return
-    tables = {name: getattr(comparison, name) for name in ("change", "account", "cells", "classes")}
+    names = ("change", "account", "cells", "classes", *(["slices"] if comparison.attributes else []))
+    tables = {name: getattr(comparison, name) for name in names}
     before_infinite, after_infinite = comparison.infinite_samples
     samples = {
         "samples": len(comparison.samples),
@@ -94,6 +100,7 @@ def history(
 @looks_option
 @objective_options
 @groups_option
+@slices_option
 @click.option(
     "--fail-on",
     multiple=True,
@@ -109,6 +116,7 @@ def diagnose(
     looks: Looks,
     objective: dict[str, Any],
     groups: str | None,
+    slices: pd.DataFrame | None,
     fail_on: tuple[str, ...],
     printing: Printing,
 ) -> None:
@@ -124,7 +132,8 @@ def diagnose(
 
     saved_run = open_run(run)
     history = confshift.summarize(saved_run, looks=looks, groups=groups, **objective)
-    story = tell_run(saved_run, history, before=before, after=after, title=None, thumbnail=None)
+    pair = {"before": before, "after": after}
+    story = tell_run(saved_run, history, title=None, thumbnail=None, slices=slices, **pair)
     findings = story.findings
     verdicts = {finding.code: finding.verdict for finding in findings}
     for code in fail_on:

@@ -81,7 +81,7 @@ def answer_run(history: History, comparison: Comparison, findings: Sequence[Find
     findings : sequence of Finding
         Those of `diagnosis.answers`, in its order; the steps quote their next steps.
     """
-    remarks = _remarks(history, comparison)
+    remarks = (*_remarks(history, comparison), *_subset_that_stands_out(findings))
     if len(history.main.checkpoints) == 1:
         return Answer("one_checkpoint", *about_one_checkpoint(history), remarks, steps_of(history, findings))
     if not _is_own_pair(history, comparison):
@@ -93,6 +93,10 @@ def answer_run(history: History, comparison: Comparison, findings: Sequence[Find
     kind = kind_of(history)
     why = reason_of(history, comparison)
     return Answer(kind, action_of(history), why, remarks, steps_of(history, findings))
+
+
+def _subset_that_stands_out(findings: Sequence[Finding]) -> list[str]:
+    return [found.sentence for found in findings if found.code == "few_subsets" and found.verdict == "yes"]
 
 
 def _is_own_pair(history: History, comparison: Comparison) -> bool:

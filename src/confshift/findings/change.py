@@ -16,6 +16,7 @@ from confshift.findings.left_out import over_finite
 from confshift.findings.loss_change import loss_change
 from confshift.findings.question import Finding, Question, Verdict
 from confshift.findings.repair import temperature_repairs
+from confshift.findings.subsets import few_subsets
 from confshift.findings.told import explained, undecided
 from confshift.findings.wording import (
     count,
@@ -77,6 +78,7 @@ def about_change(
         wrong_or_right(comparison),
         temperature_repairs(comparison, names=names, keep=keep, wrong_labels=wrong_labels),
         *about_concentration(comparison),
+        *([few_subsets(comparison)] if comparison.attributes else []),
     ]
     findings = [
         loss_change(comparison, names=names),

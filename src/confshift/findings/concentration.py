@@ -42,7 +42,7 @@ _NEARLY_ALL = 0.8
 _NO_RISE = "The loss did not rise"
 _HALVES = "Chosen on half of the samples, {parts} in the other half: it may be chance."
 _UNCERTAIN = "These samples are too few to say whether that is more than {enough} of the rise."
-_WITHIN_ERROR = "The rise of {rise} nats is within its error, so {parts} may be noise as well."
+WITHIN_ERROR = "The rise of {rise} nats is within its error, so {parts} may be noise as well."
 
 
 def about_concentration(comparison: Comparison) -> list[Finding]:
@@ -111,7 +111,7 @@ def few_classes(comparison: Comparison) -> Finding:
     answer, sentence = _carried_by_classes(top, f"{percent(size)} of the {counted}", total, verdict, reason)
     if significant_rise(comparison) != "yes":
         verdict, answer = "cannot tell", "Rise within its error: no class stands out"
-        sentence = _WITHIN_ERROR.format(rise=signed(total), parts="what its classes add")
+        sentence = WITHIN_ERROR.format(rise=signed(total), parts="what its classes add")
     return _FEW_CLASSES.answer(
         verdict,
         sentence,
@@ -194,7 +194,7 @@ def one_competitor(comparison: Comparison) -> Finding:
     )
     if significant_rise(comparison) != "yes":
         verdict, answer = "cannot tell", "Rise within its error: no confusion stands out"
-        sentence = _WITHIN_ERROR.format(rise=signed(total), parts="what the wrong classes gained")
+        sentence = WITHIN_ERROR.format(rise=signed(total), parts="what the wrong classes gained")
     else:
         answer, sentence = _main_confusion(rising, total, verdict, reason)
     step = ""
@@ -270,7 +270,7 @@ def _handful(comparison: Comparison, cancelling: int, without: str) -> tuple[Ver
         return "yes", heading_of_few, f"{without}: a mean that rests on so few is an anecdote."
     if significant_rise(comparison) != "yes":
         rise = signed(comparison.change.loc["loss", "change"])
-        sentence = _WITHIN_ERROR.format(rise=rise, parts="the samples that carry it")
+        sentence = WITHIN_ERROR.format(rise=rise, parts="the samples that carry it")
         return "cannot tell", "Rise within its error: no samples stand out", f"{sentence} {without}."
     # A few samples cancel any rise that is small beside its scatter, so they must also be most of it.
     change = comparison.samples["change"].to_numpy()

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from numbers import Real
 
+from confshift.analysis.attributes import Slices
 from confshift.analysis.comparison import Comparison
 from confshift.analysis.grouping import Groups
 from confshift.analysis.history import History, summarize
@@ -34,6 +35,7 @@ def diagnose(
     groups: Groups | None = None,
     class_weight: ClassWeight = "stored",
     label_smoothing: Smoothing = "stored",
+    slices: Slices | None = None,
 ) -> list[Finding]:
     """Answer the questions that people ask about a run.
 
@@ -58,6 +60,8 @@ def diagnose(
         counts each row for itself all the same.
     class_weight, label_smoothing
         As in `summarize`; "stored" leaves those of a History.
+    slices : DataFrame, Series or mapping, optional
+        As in `compare`: the subsets of the samples that the finding `few_subsets` asks about.
 
     Returns
     -------
@@ -68,14 +72,15 @@ def diagnose(
     ------
     ConfshiftError
         Where the run is empty or holds no such epoch, its checkpoints can't be paired, or `looks` or
-        `groups`, `class_weight` or `label_smoothing` can't be used.
+        `groups`, `class_weight`, `label_smoothing` or `slices` can't be used.
     """
     if isinstance(run, Comparison):
         words = vocabulary_of(run.whole)
-        return [finding.said_in(words) for finding in about_change(run)]
+        return [finding.said_in(words) for finding in about_change(run.by(slices, groups))]
     history = _history_of(run, looks, groups, class_weight, label_smoothing)
     pair, words = choose_pair(history, before=before, after=after), vocabulary_of(history.main)
-    return [finding.said_in(words) for finding in answers(history, history.compare(*pair))]
+    comparison = history.compare(*pair).by(slices, history.groups)
+    return [finding.said_in(words) for finding in answers(history, comparison)]
 
 
 def answers(history: History, comparison: Comparison) -> list[Finding]:

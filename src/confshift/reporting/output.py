@@ -23,6 +23,7 @@ from confshift.findings.trained import trained_loss
 from confshift.findings.wording import count, epoch, rows_in_words, vocabulary_of
 from confshift.reporting.characters import printable
 from confshift.reporting.label_table import label_table
+from confshift.reporting.subset_tables import subset_tables
 
 #: The version of the documents: a changed or removed field increases it, a new one does not.
 SCHEMA = 1
@@ -127,14 +128,14 @@ def comparison_text(comparison: Comparison) -> str:
     if comparison.samples_unanswered < comparison.samples_left_out:
         heading += f"; accuracy and confidence over {count(len(comparison.answered.targets))} with an answer"
     remark = trained_loss(comparison)
-    labels = label_table(comparison, ("before", "after"))
+    tables = [label_table(comparison, SIDES), *subset_tables(comparison, SIDES).values()]
     parts = [
         heading,
         *([remark] if remark else []),
         _change_lines(comparison.change, decimals),
         _account_lines(comparison, total, decimals),
         _cells_lines(comparison.cells, total, decimals),
-        *([_aligned(*labels, left=1)] if labels[1] else []),
+        *(_aligned(*table, left=1) for table in tables if table[1]),
         "Intervals are for these two epochs as chosen; not corrected for having picked the best.",
     ]
     return vocabulary_of(comparison.whole).say("\n\n".join(parts))

@@ -16,6 +16,7 @@ from typing import Any
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from confshift.analysis.attributes import Slices
 from confshift.analysis.grouping import Groups
 from confshift.analysis.history import summarize
 from confshift.analysis.objective import ClassWeight, Smoothing
@@ -123,6 +124,7 @@ def report(
     groups: Groups | None = None,
     class_weight: ClassWeight = "stored",
     label_smoothing: Smoothing = "stored",
+    slices: Slices | None = None,
     reload: float | None = None,
 ) -> Report:
     """Make the page about a run: the answer first, then the evidence; any two epochs can be compared in it.
@@ -149,6 +151,8 @@ def report(
         As in `diagnose`, for the verdicts on a rise and the intervals of a change.
     class_weight, label_smoothing
         As in `summarize`. Of two runs the "stored" ones count where both are trained alike.
+    slices
+        As in `compare`: the page then has the change by subset.
     reload : float, optional
         Seconds after which the open page reloads itself from its file, for a page that is written anew after
         every epoch. It keeps its place, and waits while the reader is at work on it.
@@ -161,23 +165,23 @@ def report(
     ------
     ConfshiftError
         Where a run is empty or holds no such epoch, two runs hold different samples, `thumbnail` fails,
-        `looks`, `groups`, `class_weight` or `label_smoothing` can't be used, or the file can't be written.
+        `looks`, `groups`, `class_weight`, `label_smoothing` or `slices` can't be used, or the file can't
+        be written.
     """
     if reload is not None and not (isinstance(reload, Real) and 0 < reload < math.inf):
         raise ConfshiftError(f"reload={reload!r}: give seconds, a number above 0, or leave it out")
     check_drawing()
     run, other = as_source(run), None if other is None else as_source(other)
+    options: Any = {"title": title, "thumbnail": thumbnail, "slices": slices}
     counting: Any = {"groups": groups, "class_weight": class_weight, "label_smoothing": label_smoothing}
     if other is None:
         history = summarize(run, looks=looks, **counting)
-        story = tell_run(run, history, before=before, after=after, title=title, thumbnail=thumbnail)
+        story = tell_run(run, history, before=before, after=after, **options)
     elif looks != "once":
         raise ConfshiftError(f"looks={looks!r} is about the rise of one run; with other= leave it out")
     else:
         histories = trained_alike(summarize(run, **counting), summarize(other, **counting))
-        story = tell_two_runs(
-            (run, other), histories, before=before, after=after, title=title, thumbnail=thumbnail
-        )
+        story = tell_two_runs((run, other), histories, before=before, after=after, **options)
     summary = summary_of(story)
     page = Report(_page(story, reload), summary.findings, summary, story.comparison.change, None)
     return page if path is None else page.save(path)

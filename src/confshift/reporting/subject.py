@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Sequence
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from confshift.analysis.attributes import Slices
 from confshift.analysis.comparison import Comparison, comparison_of
 from confshift.analysis.history import History
 from confshift.analysis.objective import Objective
@@ -113,11 +114,12 @@ def tell_run(
     after: float | None,
     title: str | None,
     thumbnail: Thumbnail | None,
+    slices: Slices | None = None,
 ) -> Story:
     """Tell the story of one run."""
     name = _name(run, "Run")
     pair = choose_pair(history, before=before, after=after)
-    comparison = history.compare(*pair)
+    comparison = history.compare(*pair).by(slices, history.groups)
     findings = tuple(answers(history, comparison))
     answer, problems = answer_run(history, comparison, findings), _problems([run])
     return Story(
@@ -143,6 +145,7 @@ def tell_two_runs(
     after: float | None,
     title: str | None,
     thumbnail: Thumbnail | None,
+    slices: Slices | None = None,
 ) -> Story:
     """Tell how another run differs: from the best checkpoint of the first to the best of the other."""
     names = _names(*runs)
@@ -152,7 +155,7 @@ def tell_two_runs(
     )
     # A run against itself still needs two checkpoints.
     other = copy(second) if second is first else second
-    comparison = _compare(first, other, names, histories[0])
+    comparison = _compare(first, other, names, histories[0]).by(slices, histories[0].groups)
     findings = tuple(_about_the_worse(comparison, histories))
     answer, problems = answer_two_runs(comparison, histories, names, findings), _problems(runs)
     start = names[0] if isinstance(runs[0], Run) else names[0].capitalize()
@@ -175,6 +178,7 @@ def _about_the_worse(comparison: Comparison, histories: tuple[History, History])
     falls = comparison.change.loc["loss", "change"] < 0
     if bool(before) > bool(after) or (falls and bool(before) == bool(after)):
         rising = comparison_of(comparison.after, comparison.before, comparison.whole.at([1, 0]))
+        rising = replace(rising, attributes=comparison.attributes)
         letters, histories = letters[::-1], (histories[1], histories[0])
     sides = (rising.before, rising.after)
     lower, higher = (

@@ -36,6 +36,7 @@ from confshift.reporting.page_data import (
 from confshift.reporting.pair_tables import pair_tables, shown_classes
 from confshift.reporting.pair_values import pair_values
 from confshift.reporting.subject import Story
+from confshift.reporting.subset_tables import subset_tables
 from confshift.reporting.vega import compiled, pictures
 
 #: Samples times epochs, and samples, that a page holds one by one.
@@ -141,6 +142,7 @@ def _words(story: Story, values: Mapping[str, Any]) -> dict[str, Any]:
         "key_table": key_table(story.comparison.change, ("A", "B") if story.two_runs else story.side_names),
         "movers": _movers(story.comparison),
         "labels": _labels(story),
+        "subsets": _subsets(story),
         "start": text_table(footer.start_table(story.history)),
         "problems": text_table(story.problems),
     }
@@ -171,6 +173,11 @@ def _movers(comparison: Comparison) -> list[list[str]]:
 def _labels(story: Story) -> TextTable:
     head, rows = label_table(story.comparison, ("A", "B"))
     return {"head": head, "rows": rows, "more": 0}
+
+
+def _subsets(story: Story) -> dict[str, TextTable]:
+    tables = subset_tables(story.comparison, ("A", "B"))
+    return {name: {"head": head, "rows": rows, "more": 0} for name, (head, rows) in tables.items()}
 
 
 def _class_options(history: History) -> list[tuple[int, str]]:
