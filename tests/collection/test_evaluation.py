@@ -75,6 +75,15 @@ def test_the_rows_of_a_sample_find_each_other_whichever_rank_has_it(ids):
     assert (predictions.task, predictions.ignored_samples) == ("tokens", 3)
 
 
+def test_copies_of_tokens_follow_the_lowest_rank():
+    own = shard([7, 7], places=[0, 1], layout=TOKENS)
+    copy = replace(own, logits=own.logits + np.float32([[1, 0]]))
+    joined, replaced = together(received([own, copy]))
+    predictions = joined.predictions("logits", None, None)
+    assert (replaced, predictions.duplicate_samples) == (2, 2)
+    assert np.array_equal(predictions.logits, own.logits)
+
+
 def test_ranks_choose_the_rows_that_one_process_chooses_and_count_padding_once():
     ids, places = np.repeat(np.arange(40), 5), np.tile(np.arange(5), 40)
     one = together([shard(ids, places=places, wanted=30, layout=TOKENS)])[0]

@@ -15,7 +15,7 @@ from confshift.collection.evaluation import Evaluation, Population
 from confshift.collection.layouts import PLAIN, Layout
 from confshift.collection.outputs import Source
 from confshift.collection.reading import Reading
-from confshift.collection.row_checks import Batch, checked_batch
+from confshift.collection.row_checks import Batch, checked_batch, refuse_inputs
 from confshift.collection.row_ids import as_ids
 from confshift.collection.unfolding import Unfolded, unfold
 from confshift.errors import ConfshiftError
@@ -77,6 +77,8 @@ class Intake:
         else:
             batch = checked_batch(logits, targets, source, task)
             layouts = batch.layouts
+            if task is None and self.layout is None:
+                refuse_inputs(batch, source)
         if self.layout is not None:
             layouts = [layout for layout in layouts if layout == self.layout]
         if not layouts:

@@ -87,8 +87,6 @@ def checked_batch(logits: Tensor, targets: Tensor, source: Source, task: str | N
         kind = "real numbers are" if logits.is_complex() else "floating point is"
         raise ConfshiftError(f"the logits are {logits.dtype}, and {kind} expected; {source.advice}")
     targets = _checked_targets(logits, targets, source, layouts[0])
-    if task is None and any(layout.axis == -1 and layout.axes == 1 for layout in layouts):
-        _refuse_inputs(targets, source)
     return Batch(logits, targets.reshape(len(logits)) if PLAIN in layouts else targets, layouts)
 
 
@@ -126,10 +124,11 @@ def _check_answers(targets: Tensor, source: Source) -> None:
         raise ConfshiftError(f"one output for each target, and the targets are -1 and 1; pass {code}")
 
 
-def _refuse_inputs(targets: Tensor, source: Source) -> None:
-    """Ask for a word where the targets are the inputs, apart from negative ones, which are left out."""
-    labels = targets.cpu()
-    if not (labels >= 0).any():
+def refuse_inputs(batch: Batch, source: Source) -> None:
+    """Ask for a word where a batch's targets are its inputs, apart from negative ones, which are left out."""
+    labels = batch.targets.cpu()
+    is_shiftable = any(layout.axis == -1 and layout.axes == 1 for layout in batch.layouts)
+    if not is_shiftable or not (labels >= 0).any():
         return
     alike = (
         isinstance(tensor, Tensor)
