@@ -67,6 +67,9 @@ def test_nothing_that_a_reader_meets_speaks_of_samples_or_groups(tokens):
         assert words_of(text, "sample", "group") == set(), where
     assert "240 tokens of 60 documents, drawn from 5,000" in texts["page"]
     assert "95 % interval by 60 documents" in texts["page"]
+    assert "95 % Wilson intervals by 60 documents." in texts["page"]
+    assert "(McNemar by 60 documents, p = " in texts["findings"]
+    assert re.search(r"all together p = \S+ by 60 documents", texts["findings"])
     assert "240 tokens of 60 documents" in texts["compare"]
 
 

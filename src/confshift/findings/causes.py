@@ -28,6 +28,7 @@ from confshift.findings.question import Finding, Question, Verdict
 from confshift.findings.run_kind import gets_worse, kind_of
 from confshift.findings.told import hidden_harm, undecided, within_choice
 from confshift.findings.wording import (
+    by_groups,
     count,
     epoch,
     fitting,
@@ -201,10 +202,11 @@ def _newly(switches: Switches) -> str:
 
 
 def _between(refinement: pd.Series, switches: Switches) -> str:
+    by = by_groups(refinement)
     return (
         f"The calibrated loss (refinement_loss) went from {nats(refinement['before'])} to "
         f"{nats(refinement['after'])} nats ({interval(refinement)}). Forgotten: "
-        f"{count(switches.forgotten)}; learned: {count(switches.learned)} (McNemar "
+        f"{count(switches.forgotten)}; learned: {count(switches.learned)} (McNemar{f'{by},' if by else ''} "
         f"p = {switches.p_value:.2g}); for these two epochs as chosen."
     )
 

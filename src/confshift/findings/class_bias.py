@@ -11,7 +11,7 @@ from confshift.analysis.causes.class_bias import MAX_CLASSES
 from confshift.analysis.comparison import Comparison
 from confshift.findings import commands
 from confshift.findings.question import Finding, Question, Verdict
-from confshift.findings.wording import count, epoch, fitting, heading, nats, percent, short_name
+from confshift.findings.wording import by_groups, count, epoch, fitting, heading, nats, percent, short_name
 from confshift.recalibration import SAMPLES_A_CLASS, biases_take_part
 
 #: A gain by biases counts from this share of the loss on.
@@ -116,10 +116,10 @@ def _largest(first: pd.Series) -> str:
 
 def _judged(comparison: Comparison, p_value: float) -> str:
     """Say of what the gain is judged, and what it was at the earlier checkpoint."""
-    sides, after = comparison.balance, comparison.after
+    sides, after, by = comparison.balance, comparison.after, by_groups(comparison.change.loc["loss"])
     text = (
         f"Judged at epoch {epoch(after.epoch)}, after temperature scaling, over "
-        f"{len(comparison.panel.class_names)} classes (all together p = {p_value:.2g}). The gain of "
+        f"{len(comparison.panel.class_names)} classes (all together p = {p_value:.2g}{by}). The gain of "
         f"biases is that of samples they were not fitted to, {_with_error(sides.loc['after'])}"
     )
     if comparison.before is not after:
