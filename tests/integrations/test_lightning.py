@@ -73,6 +73,16 @@ def test_each_validation_is_saved_and_the_sanity_check_is_not(task, fit, run, pa
     assert page.exists()
 
 
+def test_classes_have_the_names_of_the_dataset(task, fit, run):
+    _, val = task.loaders()
+    val.dataset.classes = ["cat", "dog", "panda"]
+    try:
+        fit(ConfshiftCallback(run), val=val, max_epochs=1)
+    finally:
+        del val.dataset.classes
+    assert confshift.Run(run).class_names == ("cat", "dog", "panda")
+
+
 def test_no_pass_is_added(task, make_network, fit, run, count_calls):
     calls = []
     fit(ConfshiftCallback(run), num_sanity_val_steps=0, watch=lambda made: calls.append(count_calls(made)))

@@ -85,12 +85,13 @@ class TestSkorch:
             lr=0.1,
             verbose=0,
             train_split=predefined_split(task.val),
+            classes=["cat", "dog", "panda"],
             callbacks=[("confshift", ConfshiftCallback(run, report=page)), ("stop", stop)],
         )
         net.fit(task.train, None)
         net.partial_fit(task.train, None)
         saved = confshift.Run(run)
-        assert saved.epochs == (1, 2, 3, 4)
+        assert (saved.epochs, saved.class_names) == ((1, 2, 3, 4), ("cat", "dog", "panda"))
         task.assert_true(saved[4], network)
         assert net.history[-1]["confshift/loss"] == saved[4].loss
         assert saved[4].provenance.logged["valid_loss"] == pytest.approx(saved[4].loss, rel=1e-5)

@@ -100,6 +100,12 @@ def test_the_lines_that_matter_come_first_then_steps_and_a_line_for_each_problem
     assert last == "--all prints every check."
 
 
+def test_only_of_problems_it_is_said_that_there_are_none():
+    summary = summary_of(story_of("confidence"))
+    fine = [finding for finding in summary.findings if finding.severity == "fine"]
+    assert replace(summary, findings=fine).checks == f"Checks: no problems, {len(fine)} fine."
+
+
 def test_every_check_is_printed_in_full_the_problems_first():
     story = story_of("confidence")
     text = summary_text(summary_of(story), {}, every_check=True)

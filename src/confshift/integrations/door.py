@@ -40,9 +40,10 @@ class Sampled(Collector):
 
     id_source = "sampler"
 
-    def __init__(self, model: nn.Module, *, sharded: bool, **place: Any) -> None:
-        super().__init__(sharded=sharded, **place)
-        if sharded:  # each rank's BatchNorm has running statistics of its own
+    def __init__(self, model: nn.Module, loader: Any, **place: Any) -> None:
+        super().__init__(sharded=is_shard(loader), **place)
+        self._loader = loader  # its dataset may name the classes
+        if is_shard(loader):  # each rank's BatchNorm has running statistics of its own
             self.checks = {"buffers": buffers_of(unwrapped(model))}
 
 
@@ -125,7 +126,7 @@ class Door:
             self._warn(reason)
             checkpoint = confshift.inspect(model, loader, forward=forward, **place, **notes)
         else:
-            collector = Sampled(model, sharded=is_shard(loader), **place)
+            collector = Sampled(model, loader, **place)
             for (logits, targets), own in _paired(batches, ids or []):
                 collector.add(logits, targets, sample_ids=own)
             checkpoint = collector.save(**notes)

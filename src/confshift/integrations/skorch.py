@@ -79,6 +79,7 @@ class ConfshiftCallback(installed("skorch", "skorch.callbacks").Callback):  # ty
             outputs="probabilities" if has_shares else "logits",
             task=self.task,
             rows=self.rows,
+            class_names=None if getattr(net, "classes", None) is None else [str(one) for one in net.classes],
         )
         if checkpoint is not None:
             for name, value in metrics_of(checkpoint).items():

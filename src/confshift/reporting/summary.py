@@ -79,10 +79,11 @@ class Summary:
 
     @property
     def checks(self) -> str:
-        """How many findings are of each severity."""
+        """How many findings are of each severity that there is, and how many problems."""
         counts: Counter[str] = Counter(finding.severity for finding in self.findings)
         words = {"problem": "problem" if counts["problem"] == 1 else "problems"}
-        parts = [f"{counts[name] or 'no'} {words.get(name, name)}" for name in SEVERITIES]
+        said = [name for name in SEVERITIES if counts[name] or name == "problem"]
+        parts = [f"{counts[name] or 'no'} {words.get(name, name)}" for name in said]
         return f"Checks: {', '.join(parts)}."
 
     @property
