@@ -876,7 +876,7 @@ class Dispatched:
     """As accelerate's loader on rank 0 of two: gives the first half of every two batches."""
 
     def __init__(self, loader):
-        self.base_dataloader, self.passes = loader, 0
+        self.base_dataloader, self.passes, self.state = loader, 0, None
 
     def _fetch_batches(self, iterator):
         two = [batch for batch, _ in zip(iterator, range(2), strict=False)]
@@ -890,7 +890,7 @@ class Dispatched:
 
 
 def test_a_loader_that_other_ranks_wait_for_is_gone_over_once_by_content(tmp_path):
-    loader = Dispatched(DataLoader(TensorDataset(INPUTS, TARGETS), 16))
+    loader = Dispatched(DataLoader(TensorDataset(INPUTS, TARGETS), 16, shuffle=True))
     found = inspect(make_model(), loader, run=tmp_path, check=False)
     assert (found.provenance.id_source, loader.passes) == ("content", 1)
 
