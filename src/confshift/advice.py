@@ -71,7 +71,7 @@ def on_columns(targets: NDArray[Any], *, one_hot: str, several: str) -> str:
     return f"not labels of classes (values {low:g}..{high:g}); pass one class index for each sample"
 
 
-def on_arrays_of_columns(targets: NDArray[Any], logits: NDArray[Any]) -> str:
+def on_label_arrays(targets: NDArray[Any], logits: NDArray[Any], task: str) -> str:
     """Say what arrays of targets with a column for each class are, with code for `Predictions`."""
     samples, labels = targets.shape
     logit = "Predictions(np.column_stack([0 * z, z]), ...) with z = np.ravel(logits)"
@@ -81,11 +81,10 @@ def on_arrays_of_columns(targets: NDArray[Any], logits: NDArray[Any]) -> str:
         "and np.ravel(targets).astype(int), task='multilabel', "
         f"groups=np.repeat(np.arange({samples}), {labels})"
     )
-    return on_columns(
-        targets,
-        one_hot="np.asarray(targets).argmax(1)",
-        several=f"each label of each sample is a row: pass {unit if within_unit(logits) else logit} {rest}",
-    )
+    several = f"each label of each sample is a row: pass {unit if within_unit(logits) else logit} {rest}"
+    if task == "multilabel":
+        return several
+    return on_columns(targets, one_hot="np.asarray(targets).argmax(1)", several=several)
 
 
 def on_labels(targets: NDArray[Any], *, code: str) -> str:

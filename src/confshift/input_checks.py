@@ -122,13 +122,13 @@ def _advice_on_places(shape: tuple[int, ...], name: str, targets: tuple[int, ...
     return f"; tokens or pixels go in as rows: pass {either}, and np.ravel(targets), {grouped}{shift}"
 
 
-def check_targets(targets: ArrayLike, logits: NDArray[Any]) -> NDArray[np.int64]:
+def check_targets(targets: ArrayLike, logits: NDArray[Any], task: str = "multiclass") -> NDArray[np.int64]:
     """Return one class index per row of these logits; :func:`check_range` checks their range."""
     array, dtype = _as_array(targets, "targets")
     shape = logits.shape
     if array.ndim == 2 and array.shape == shape:
         raise ConfshiftError(
-            f"targets has the shape of the logits, {shape}: {advice.on_arrays_of_columns(array, logits)}"
+            f"targets has the shape of the logits, {shape}: {advice.on_label_arrays(array, logits, task)}"
         )
     if array.ndim == 2 and array.shape[1] == 1:
         array = array[:, 0]

@@ -123,7 +123,7 @@ class Predictions:
         total_rows: int | None = None,
     ) -> None:
         scores, dtype = check_logits(logits, targets=targets)
-        labels = check_targets(targets, scores)
+        labels = check_targets(targets, scores, task)
         ids = check_ids(sample_ids, len(labels))
         members = None if groups is None else check_ids(groups, len(labels), "groups")
         if id_source is None:

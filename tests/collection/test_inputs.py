@@ -214,6 +214,13 @@ def test_the_code_for_arrays_of_tokens_gives_torchs_loss(axis):
     assert found.groups.tolist() == np.repeat(range(4), 5).tolist()
 
 
+def test_the_word_for_several_labels_is_heard_where_each_sample_has_one():
+    hot = np.eye(3)[np.arange(20) % 3]
+    message = refused(Predictions, RANDOM.normal(size=(20, 3)), hot, task="multilabel")
+    assert "each label of each sample is a row" in message
+    assert "argmax" not in message
+
+
 @pytest.mark.parametrize("share", [False, True])
 def test_the_code_for_arrays_of_several_labels_gives_the_binary_cross_entropy(share):
     targets, z = RANDOM.random((20, 3)) > 0.5, RANDOM.normal(size=(20, 3))
