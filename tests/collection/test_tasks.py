@@ -440,7 +440,7 @@ def test_rows_of_any_shape_are_those_of_a_literal_loop(sizes, axis, classes, sam
     wanted = [place for place in np.ndindex(*targets.shape) if targets[place] >= 0]
     assert rows.targets.tolist() == [int(targets[place]) for place in wanted]
     assert rows.logits.tolist() == [logits[place].tolist() for place in wanted]
-    bits = {1: (24,), 2: (16, 16), 3: (11, 11, 11)}[len(sizes)]
+    bits = {1: (24,), 2: (16, 16), 3: (10, 10, 10)}[len(sizes)]
     assert rows.samples.tolist() == [sample for sample, *_ in wanted]
     for (_, *place), number in zip(wanted, rows.places.tolist(), strict=True):
         for part, width in zip(reversed(place), bits, strict=True):

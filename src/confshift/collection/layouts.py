@@ -8,8 +8,8 @@ from torch import Tensor
 
 from confshift.tasks import places
 
-#: Bits of a row's id that say where in its sample it is, by the number of axes: 16 for each of two.
-_BITS = {1: 24, 2: 32, 3: 33}
+#: Bits of a row's id that say where in its sample it is, by the number of axes, which share them out.
+_BITS = {1: 24, 2: 32, 3: 32}
 
 Shape = tuple[int, ...]
 
