@@ -122,8 +122,8 @@ class Evaluation:
             if self.groups is None and self.layout.axes:
                 options["groups"] = samples
             options["ignore_index"] = None
-        if self.population is not None and self.population.wanted:
-            options["total_rows"] = self.population.rows
+        if self.population is not None and (total := self.population.rows) > len(self):
+            options["total_rows"] = total
         if self.ignored and not len(self):
             raise ConfshiftError(
                 f"no row is left: all {self.ignored} targets equal ignore_index={ignore_index}; check the "
