@@ -129,6 +129,7 @@ PLAIN = pd.DataFrame({"a": range(3)})
         (pd.concat([PLAIN, PLAIN]), "several rows for 3 of the ids, such as 0; give each id one row"),
         (PLAIN.assign(sample_id=[4, 5, 6]), r"pass slices.set_index\('sample_id'\)"),
         (pd.concat([PLAIN, PLAIN], axis=1), "several columns named 'a'"),
+        (pd.DataFrame({1: [1, 2, 3], "1": [1, 2, 3]}), "several columns named '1'"),
         (PLAIN.set_index([[1, 2, 3], [1, 2, 3]]), "several levels"),
     ],
 )

@@ -80,6 +80,7 @@ def test_every_number_is_that_of_a_loop_over_the_samples(sides):
 def test_with_weights_of_classes_every_mean_is_weighted_and_the_sums_add_up(sides):
     logits, targets = sides
     frame, weights = attributes(400), np.array([0, 1, 2, 3, 10.0])
+    frame["counts"] = targets > 0
     comparison = compare(*(Predictions(z, targets) for z in logits), class_weight=weights, slices=frame)
     samples, table = comparison.samples, comparison.slices
     weight = weights[samples["target"]]
@@ -98,6 +99,10 @@ def test_with_weights_of_classes_every_mean_is_weighted_and_the_sums_add_up(side
         assert row["change_elsewhere"] == pytest.approx(rest)
         assert row["weight"] == pytest.approx(weight[inside].sum() / weight.sum())
         assert row["excess"] == pytest.approx(row["weight"] * (1 - row["weight"]) * (row["change"] - rest))
+    nothing = table.loc[("counts", "False")]
+    assert nothing["samples"] == (targets[samples.index] == 0).sum() > 20
+    assert nothing[["weight", "contribution"]].tolist() == [0, 0]
+    assert nothing[["change", "change_low", "p_value"]].isna().all()
     alike = comparison_of(*logits, targets).by(frame).slices
     twice = compare(*(Predictions(z, targets) for z in logits), class_weight=[2] * 5, slices=frame).slices
     np.testing.assert_allclose(twice.astype(float), alike.astype(float))
@@ -153,6 +158,39 @@ def test_of_two_symmetric_samples_the_chance_is_that_of_the_stricter_of_two_test
     pooled = norm.sf(0.3 / math.sqrt(change.var() * (1 / 300 + 1 / 600)))
     assert chance_of_excess(change, member) == pytest.approx(max(welch, pooled), rel=0.02)
     assert chance_of_excess(-change, member) == 1.0
+
+
+def test_a_tail_to_the_right_makes_a_large_mean_likelier_and_one_to_the_left_less_likely():
+    rng = np.random.default_rng(0)
+    member = np.arange(1000) < 200
+    skewed = np.where(member, 3.0, 1.0) * (rng.exponential(size=1000) - 1)
+    for sign in (1, -1):
+        change = sign * skewed + 0.6 * member
+        change[member] += 0.6 - change[member].mean()
+        welch = ttest_ind(change[member], change[~member], equal_var=False, alternative="greater").pvalue
+        chance = chance_of_excess(change, member)
+        assert (chance < 0.8 * welch) if sign > 0 else (chance > 1.2 * welch)
+
+
+def test_the_limit_is_excluded_for_all_subsets_together():
+    draw = np.random.default_rng(0)
+    margins = np.full(400, 2.0), draw.normal(1.5, 0.5, 400)
+    frame = pd.DataFrame({at: draw.integers(0, 2, 400) for at in range(20)})
+    sides = [np.stack([margin, np.zeros(400)], axis=1) for margin in margins]
+    comparison = comparison_of(*sides, np.zeros(400, int)).by(frame)
+    change, excluded = comparison.samples["change"].to_numpy(), []
+    for name in frame:
+        for value in (0, 1):
+            member = (frame[name] == value).to_numpy()
+            limit = 1.5 * member.mean() / (1 + 0.5 * member.mean())
+            levels = (1 - 0.1 / 40, 0.9)
+            excluded.append(
+                [paired_interval(change * (member - limit), level=one).high < 0 for one in levels]
+            )
+    together, alone = np.array(excluded).T.tolist()
+    assert comparison.slices["limit_excluded"].tolist() == together
+    assert any(alone)
+    assert together != alone
 
 
 @given(st.integers(0, 99))

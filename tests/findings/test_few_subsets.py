@@ -87,6 +87,18 @@ def test_enough_samples_say_that_no_subset_stands_out(logits_of):
     assert found.sentence.startswith("In none of 2 subsets does the loss rise 1.5 times as much as elsewhere")
 
 
+def test_what_is_beyond_chance_and_no_half_as_much_again_is_not_named():
+    rng, targets = np.random.default_rng(0), np.zeros(SAMPLES, int)
+    after = 1.5 - 0.1 * (SITE == "B") + rng.normal(0, 0.2, SAMPLES)
+    columns = [np.stack([margin, np.zeros(SAMPLES)], axis=1) for margin in (np.full(SAMPLES, 2.0), after)]
+    found = finding(comparison_of(*columns, targets), site=SITE, half=rng.integers(0, 2, SAMPLES))
+    assert found.evidence.loc[("site", "B"), "p_value"] < 0.001
+    assert found.verdict == "no"
+    found = finding(comparison_of(*(part[:600] for part in columns), targets[:600]), site=SITE[:600])
+    assert found.verdict == "cannot tell"
+    assert found.sentence.endswith("whether its loss rose 1.5 times as much as elsewhere is uncertain.")
+
+
 def test_few_samples_leave_it_open(logits_of):
     found = finding(logits_of(np.ones(SAMPLES, bool)), rare=np.arange(SAMPLES) % 80 == 0)
     assert found.verdict == "cannot tell"

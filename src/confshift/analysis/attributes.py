@@ -99,8 +99,9 @@ def _frame(slices: Slices) -> pd.DataFrame:
         raise ConfshiftError("slices has an index or columns of several levels: index it by sample id alone")
     if not slices.columns.size:
         raise ConfshiftError("slices has no column: give a column for each attribute, such as the site")
-    if not slices.columns.is_unique:
-        twice = slices.columns[slices.columns.duplicated()][0]
+    names = slices.columns.astype(str)
+    if not names.is_unique:
+        twice = names[names.duplicated()][0]
         raise ConfshiftError(f"slices has several columns named {twice!r}: rename all but one of them")
     for name in _ID_NAMES:
         if name in slices and isinstance(slices.index, pd.RangeIndex) and slices.index.name is None:

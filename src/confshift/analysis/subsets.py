@@ -109,8 +109,10 @@ def _row(panel: Panel, member: NDArray[np.bool_]) -> dict[str, float]:
 
 
 def _interval(panel: Panel, part: NDArray[np.bool_]) -> Interval:
-    """Return the mean change of some of the samples, weighted, with its interval."""
-    weights = None if panel.weights is None else panel.weights[part] / max(panel.weights[part].mean(), 1e-300)
+    """Return the mean change of some of the samples, weighted, with its interval; NaN for none."""
+    weights = None
+    if panel.weights is not None and part.any():
+        weights = panel.weights[part] / panel.weights[part].mean()
     change = panel.changes(0, 1)[part]
     codes = None if panel.codes is None else panel.codes[part]
     return paired_interval(unit_terms(change if weights is None else weights * change, codes, weights))
