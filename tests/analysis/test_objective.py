@@ -1,6 +1,7 @@
 """Class weights: losses, accounts, errors and verdicts count what each class weighs; nothing else does."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -18,6 +19,7 @@ from confshift.analysis.significance import paired_interval
 from confshift.checkpoint import Checkpoint
 from confshift.errors import ConfshiftError
 from confshift.predictions import Predictions
+from confshift.reporting.calibration_file import calibrate
 
 WEIGHTS = np.array([1.0, 2.0, 3.0, 2.0])
 PLAIN = ["error_rate", "accuracy", "confidence", "confidence_gap", "temperature"]
@@ -231,6 +233,27 @@ def test_a_recalibration_is_chosen_by_its_weighted_gain_and_fitted_to_the_plain_
     assert one.recalibrator == other.recalibrator
     weights = WEIGHTS[run[-1].predictions.targets]
     assert other.gain == pytest.approx(np.average(run[-1].scores.loss - one.losses, weights=weights))
+
+
+def test_calibrate_chooses_by_the_loss_that_the_run_is_judged_by(run):
+    stored = replace(run[-1], metadata={"class_weights": WEIGHTS.tolist()})
+    found = calibrate(stored).table
+    assert found.equals(calibrate(run[-1], class_weight=WEIGHTS).table)
+    counts = WEIGHTS[stored.predictions.targets]
+    plain = np.average(stored.scores.loss, weights=counts)
+    assert found.loc["none", "expected_loss"] == pytest.approx(plain)
+    scaled = np.average(stored.measurement.left_out.scaled, weights=counts)
+    assert found.loc["temperature", "expected_loss"] == pytest.approx(scaled)
+    temperature = found.loc["temperature", "temperature"]
+    fitted = torch.nn.functional.cross_entropy(
+        torch.tensor(stored.predictions.logits / temperature),
+        torch.tensor(stored.predictions.targets),
+        weight=torch.tensor(WEIGHTS),
+    )
+    assert found.loc["temperature", "fitted_loss"] == pytest.approx(float(fitted))
+    history = summarize([stored])
+    expected = found.loc[history.recommendation.method, "expected_loss"]
+    assert history.recommendation.loss == pytest.approx(expected, abs=0.01)
 
 
 def test_the_kept_epoch_is_the_one_with_the_lowest_weighted_loss():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import shlex
 import threading
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from torch import nn
 
 import confshift
 from confshift.cli import main
@@ -70,6 +72,17 @@ def test_rows_of_an_evaluation_that_was_interrupted_are_dropped_when_a_training_
     for batch in batches:
         entrance.add(*batch)
     task.assert_true(entrance.save(network, loader, split="val", epoch=1), network)
+
+
+def test_the_loss_within_a_module_says_what_is_trained_unless_several_differ():
+    weighted = nn.CrossEntropyLoss(torch.tensor([1.0, 2.0]), label_smoothing=0.1)
+    known = {"class_weights": [1.0, 2.0], "label_smoothing": 0.1}
+    assert door.objective_of(weighted) == known
+    assert door.objective_of(nn.ModuleList([nn.Linear(2, 2), weighted])) == known
+    assert door.objective_of(nn.ModuleList([weighted, copy.deepcopy(weighted)])) == known
+    assert door.objective_of(nn.ModuleList([weighted, nn.CrossEntropyLoss()])) == {}
+    assert door.objective_of(nn.ModuleList([nn.MSELoss()])) == {}
+    assert door.objective_of(nn.NLLLoss(torch.tensor([1.0, 2.0])))["class_weights"] == [1.0, 2.0]
 
 
 def test_what_is_not_installed_is_an_error_with_the_line_that_installs_it():

@@ -21,6 +21,7 @@ class Module(L.LightningModule):
     def __init__(self, network, way="call"):
         super().__init__()
         self.network, self.way = network, way
+        self.loss = nn.CrossEntropyLoss(torch.tensor([1.0, 2.0, 4.0])) if way == "dict" else None
 
     def forward(self, inputs):
         return self.network(inputs)
@@ -30,7 +31,7 @@ class Module(L.LightningModule):
 
     def validation_step(self, batch, number, dataloader_idx=0):
         logits = self(batch[0]) if self.way == "call" else self.network(batch[0])
-        loss = nn.functional.cross_entropy(logits, batch[1])
+        loss = (self.loss or nn.functional.cross_entropy)(logits, batch[1])
         self.log("val_loss", loss)
         return {"loss": loss, "logits": logits} if self.way == "dict" else loss
 
@@ -67,8 +68,12 @@ def test_each_validation_is_saved_and_the_sanity_check_is_not(task, fit, run, pa
     saved = confshift.Run(run)
     assert (saved.splits, saved.epochs) == (("val",), (1, 2))
     task.assert_true(saved[2], module.network)
-    assert saved[2].metadata == {"lr": [0.1], "way": way}
-    assert saved[2].provenance.logged["val_loss"] == pytest.approx(saved[2].loss, rel=1e-5)
+    weights = {"class_weights": [1.0, 2.0, 4.0]} if way == "dict" else {}
+    assert saved[2].metadata == {"lr": [0.1], "way": way, **weights}
+    trained = confshift.summarize(saved).table["loss"].iloc[-1]
+    if way != "dict":  # lightning averages over batches, whatever these weigh
+        assert saved[2].provenance.logged["val_loss"] == pytest.approx(trained, rel=1e-5)
+    assert (trained == pytest.approx(saved[2].loss)) == (way != "dict")
     assert trainer.callback_metrics["confshift/loss"].item() == pytest.approx(saved[2].loss, rel=1e-5)
     assert page.exists()
 

@@ -99,6 +99,28 @@ class TestSkorch:
         with pytest.raises(confshift.ConfshiftError, match=r"from epoch 1 on, .* begins with epoch 1"):
             net.fit(task.train, None)
 
+    def test_the_weights_and_smoothing_of_the_criterion_are_kept(self, task, make_network, run):
+        skorch = needed("skorch")
+        from skorch.helper import predefined_split
+
+        from confshift.integrations.skorch import ConfshiftCallback
+
+        net = skorch.NeuralNetClassifier(
+            make_network(),
+            criterion=nn.CrossEntropyLoss,
+            criterion__weight=torch.tensor([1.0, 2.0, 4.0]),
+            criterion__label_smoothing=0.1,
+            max_epochs=1,
+            verbose=0,
+            train_split=predefined_split(task.val),
+            batch_size=len(task.val),  # it averages over batches
+            callbacks=[("confshift", ConfshiftCallback(run))],
+        )
+        net.fit(task.train, None)
+        history = confshift.summarize(confshift.Run(run))
+        assert history.main.objective.class_weights.tolist() == [1, 2, 4]
+        assert net.history[-1]["valid_loss"] == pytest.approx(history.table["trained_loss"][0], rel=1e-5)
+
     def test_it_leaves_weights_and_forward_passes_alone(
         self, task, make_network, run, count_calls, assert_undisturbed
     ):
@@ -145,7 +167,7 @@ class TestKeras:
         loss = "sparse_categorical_crossentropy"
         (inputs, targets), val = ([part.numpy() for part in data.tensors] for data in (task.train, task.val))
         if form == "one-hot logits":
-            loss = keras.losses.CategoricalCrossentropy(from_logits=True)
+            loss = keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=0.1)
             targets, val[1] = np.eye(3)[targets], np.eye(3)[val[1]]
         model.compile(keras.optimizers.SGD(0.1), loss)
         names = ["a", "b", "c"]
@@ -154,7 +176,9 @@ class TestKeras:
         history = model.fit(inputs, targets, epochs=2, verbose=0, validation_data=val, callbacks=callbacks)
         saved = confshift.Run(run)
         assert (saved.epochs, saved.class_names) == ((1, 2), ("a", "b", "c"))
-        assert saved[2].loss == pytest.approx(history.history["val_loss"][-1], rel=1e-5)
+        table = confshift.summarize(saved).table
+        trained = table["loss" if form == "sparse" else "trained_loss"]
+        assert trained.iloc[-1] == pytest.approx(history.history["val_loss"][-1], rel=1e-5)
         expected = model.predict(val[0], verbose=0)
         predictions = saved[2].predictions
         found = np.exp(predictions.logits) if form == "sparse" else predictions.logits

@@ -252,6 +252,11 @@ def test_labels_hidden_from_the_model_cost_a_pass_that_a_warning_names(task, tra
         trainer = train(**hidden)
     task.assert_true(confshift.Run(run)[2], trainer.model.network)
     assert caplog.text.count("takes a second pass over the data") == 1
+    smoothing = hidden.get("label_smoothing_factor", 0.0)
+    history = confshift.summarize(confshift.Run(run))
+    assert history.main.objective.smoothing == smoothing
+    trained = history.table["trained_loss" if smoothing else "loss"].iloc[-1]
+    assert confshift.Run(run)[2].provenance.logged["eval_loss"] == pytest.approx(trained, rel=1e-5)
 
 
 def test_labels_may_be_called_otherwise(task, make_network, run, tmp_path):

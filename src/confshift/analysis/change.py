@@ -48,6 +48,10 @@ def change_of(
         "balance_loss": (panel.balance, "nats"),
     }
     rows = {name: _change_row(_counting(panel, answered, name), *quantities[name]) for name in quantities}
+    if panel.smoothing is not None:
+        trained = panel.share(panel.loss) + panel.smoothing
+        rows["smoothing_loss"] = _row_of_shares(panel, panel.smoothing, "nats")
+        rows["trained_loss"] = _row_of_shares(panel, trained, "nats")
     low, high = accuracy_interval(answered.correct, answered.codes)
     if np.array_equal(*answered.correct) and panel.same_losses(0, 1):  # no answer can ever switch
         low = high = 0.0
@@ -82,9 +86,16 @@ def _counting(panel: Panel, answered: Panel, name: str) -> Panel:
 
 
 def _change_row(panel: Panel, values: NDArray[Any], unit: str) -> dict[str, Any]:
-    differences = values[1] - values[0]
-    interval: Interval = paired_interval(panel.terms(differences))
-    before, after = panel.mean(values)
+    return _row_of_shares(panel, panel.share(values), unit)
+
+
+def _row_of_shares(panel: Panel, values: NDArray[Any], unit: str) -> dict[str, Any]:
+    with np.errstate(invalid="ignore"):  # a class with probability 0 makes a smoothed loss infinite
+        differences = values[1] - values[0]
+        finite = bool(np.isfinite(differences).all())
+    change = float(differences.mean()) if len(differences) else math.nan
+    interval = paired_interval(panel.terms_of(differences)) if finite else Interval(change, *[math.nan] * 3)
+    before, after = values.mean(axis=1)
     return {
         "before": float(before),
         "after": float(after),

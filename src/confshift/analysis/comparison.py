@@ -109,6 +109,7 @@ class Comparison:
         change_high, unit (nats, fraction, ratio), samples (how many it is over), units (samples, or groups
         where given). The two checkpoints are taken as given: the interval is not corrected for picking the
         best one. Means by Hall's interval; mistake cost and temperature by their influence functions;
+        with label smoothing, smoothing_loss is what it adds and trained_loss the sum with the loss;
         accuracy and error rate by `significance.accuracy_bounds`, from the answers that switched; the
         confidence gap from the intervals of confidence and accuracy. NaN where a
         quantity is not defined: the mistake cost where no sample is wrong, the temperature where no value of
@@ -148,7 +149,9 @@ class Comparison:
     def account(self) -> pd.DataFrame:
         """Hedging, error rate and mistake cost: before, after, contribution in nats; they add up.
 
-        The error rate is that of the samples whose loss is finite on both sides.
+        The error rate is that of the samples whose loss is finite on both sides. With label smoothing a
+        further row, label_smoothing, is what it adds to the mean loss: all rows add up to the change of the
+        trained loss, the first three to that of the cross-entropy.
         """
         return decomposition.account_of(self.panel, _BEFORE, _AFTER)
 

@@ -20,6 +20,8 @@ from confshift.tasks import label_numbers
 TRANSITIONS = ("stayed_right", "forgotten", "learned", "stayed_wrong")
 #: By the sign of the change of a sample's loss.
 DIRECTIONS = ("up", "down", "unchanged")
+#: Of the account of a change of the cross-entropy.
+ACCOUNT = ("hedging", "error_rate", "mistake_cost")
 CELLS = pd.MultiIndex.from_product([TRANSITIONS, DIRECTIONS], names=["transition", "direction"])
 
 
@@ -40,8 +42,8 @@ def account_of(panel: Panel, before: int, after: int) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        Index hedging, error_rate, mistake_cost; columns before, after (of H, e and C) and
-        contribution, in nats.
+        Index hedging, error_rate, mistake_cost, and with label smoothing label_smoothing, what that adds to
+        the mean loss; columns before, after (of H, e and C) and contribution, in nats.
 
     Notes
     -----
@@ -53,14 +55,19 @@ def account_of(panel: Panel, before: int, after: int) -> pd.DataFrame:
     hedge, mistake = panel.mean(panel.hedge[sides]), panel.mean(panel.mistake[sides])
     rate = 1 - panel.mean(panel.correct[sides])
     cost, contribution = kitagawa(hedge, rate, mistake)
-    return pd.DataFrame(
+    account = pd.DataFrame(
         {
             "before": [hedge[0], rate[0], cost[0]],
             "after": [hedge[1], rate[1], cost[1]],
             "contribution": contribution,
         },
-        index=pd.Index(["hedging", "error_rate", "mistake_cost"], name="part"),
+        index=pd.Index(ACCOUNT, name="part"),
     )
+    if panel.smoothing is not None:
+        first, last = panel.smoothing[sides].mean(axis=1)
+        with np.errstate(invalid="ignore"):  # infinite where a class has a probability of 0
+            account.loc["label_smoothing"] = [first, last, last - first]
+    return account
 
 
 def kitagawa(

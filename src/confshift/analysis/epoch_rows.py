@@ -43,6 +43,8 @@ def row_of(panel: Panel, position: int) -> dict[str, Any]:
     row: dict[str, Any] = {"epoch": checkpoint.epoch, **_counts(one.finite[0], one.answered[0])}
     for name in _MEANS:
         row[name], row[f"{name}_se"] = means[name]
+    for name, shares in _of_smoothing(finite).items():
+        row[name], row[f"{name}_se"] = _share_and_se(finite, shares[0])
     wrong = answered.take(~answered.correct[0])
     row["mistake_cost"] = float(wrong.mean(wrong.mistake[0])) if len(wrong.targets) else math.nan
     row["temperature"], row["fit_status"] = checkpoint.temperature, checkpoint.fit_status
@@ -64,9 +66,21 @@ def _counts(finite: NDArray[np.bool_], answered: NDArray[np.bool_]) -> dict[str,
     }
 
 
+def _of_smoothing(panel: Panel) -> dict[str, NDArray[np.float64]]:
+    """Return what label smoothing adds to each share of the loss, and both together, where there is any."""
+    smoothing = panel.smoothing
+    if smoothing is None:
+        return {}
+    return {"smoothing_loss": smoothing, "trained_loss": panel.share(panel.loss) + smoothing}
+
+
 def _mean_and_se(panel: Panel, values: NDArray[np.float64]) -> tuple[float, float]:
-    mean = float(panel.mean(values)) if len(values) else math.nan
-    return mean, math.nan if math.isinf(mean) else mean_error(panel.terms(values))
+    return _share_and_se(panel, panel.share(values))
+
+
+def _share_and_se(panel: Panel, shares: NDArray[np.float64]) -> tuple[float, float]:
+    mean = float(shares.mean()) if len(shares) else math.nan
+    return mean, math.nan if math.isinf(mean) else mean_error(panel.terms_of(shares))
 
 
 def class_columns(panel: Panel, position: int) -> dict[str, Any]:

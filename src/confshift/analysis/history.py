@@ -81,6 +81,10 @@ class History:
         (what one temperature repairs) + balance_loss (what one bias for each class repairs beside it), and
         refinement_loss the rest of the loss.
 
+        Where classes have weights losses and mistake_cost are weighted, nothing else is: see `Comparison`.
+        With label smoothing also smoothing_loss, what it adds, and trained_loss, that and the loss (nats),
+        each with `_se`, over the samples with a finite loss.
+
         Means are over the samples with an answer: all but `unanswered_samples`. Where one of them gives its
         true class a probability of 0, loss, refinement_loss and mistake_cost are infinite. finite_loss,
         calibration_loss and temperature are over the `samples` with a finite loss.

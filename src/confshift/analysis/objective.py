@@ -7,6 +7,7 @@ import reprlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +15,10 @@ from numpy.typing import NDArray
 from confshift.checkpoint import Checkpoint
 from confshift.errors import ConfshiftError
 from confshift.input_checks import as_number
+from confshift.scoring import blocks
 
+#: The uniform losses of checkpoints that are still in use: they take a pass over the logits.
+_uniform: WeakKeyDictionary[Checkpoint, dict[bytes, NDArray[np.float64]]] = WeakKeyDictionary()
 #: How the classes of a loss are weighed, as a caller says it.
 ClassWeight = Literal["stored", "balanced"] | Mapping[Any, float] | Sequence[float] | NDArray[Any] | None
 #: How far labels are smoothed, as a caller says it.
@@ -59,7 +63,7 @@ PLAIN = Objective()
 def objective_of(
     checkpoints: Sequence[Checkpoint],
     names: tuple[str, ...],
-    targets: NDArray[np.int64],
+    targets: NDArray[np.integer[Any]],
     class_weight: ClassWeight,
     label_smoothing: Smoothing,
 ) -> Objective:
@@ -210,3 +214,26 @@ def _smoothing(value: Any) -> float:
     if not 0 <= number <= 1:
         raise ConfshiftError(f"label_smoothing={value!r} is not a number from 0 to 1; pass 0 for none")
     return number
+
+
+def uniform_losses(
+    checkpoint: Checkpoint, class_weights: NDArray[np.float64] | None = None
+) -> NDArray[np.float64]:
+    """Return the mean of the classes' −log p in nats, each times its weight, shape (N,). Reads the logits.
+
+    Infinite where a class with weight has a probability of 0.
+    """
+    known = _uniform.setdefault(checkpoint, {})
+    key = b"" if class_weights is None else class_weights.tobytes()
+    if key not in known:
+        predictions = checkpoint.predictions
+        classes = len(checkpoint.class_names)
+        weights = np.ones(classes) if class_weights is None else class_weights
+        counted, losses = weights > 0, np.empty(len(predictions.targets))
+        for block in blocks(predictions.logits, predictions.targets):
+            log_sum = np.log(np.exp(block.below_top).sum(axis=block.axis))
+            below = block.below_top.compress(counted, axis=block.axis)
+            inner = np.tensordot(below, weights[counted], axes=(block.axis, 0))
+            losses[block.rows] = (weights.sum() * log_sum - inner) / classes
+        known[key] = losses
+    return known[key]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
@@ -12,7 +13,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from confshift.analysis.grouping import ROWS, Codes, Groups, codes_at, group_codes, unit_terms
-from confshift.analysis.objective import PLAIN, Objective
+from confshift.analysis.objective import PLAIN, Objective, uniform_losses
 from confshift.checkpoint import Checkpoint
 from confshift.errors import ConfshiftError
 from confshift.input_checks import are_numbers
@@ -128,13 +129,36 @@ class Panel:
             return values
         return np.where(self.weights != 0, self.weights * values, 0.0)
 
+    @cached_property
+    def smoothing(self) -> NDArray[np.float64] | None:
+        """What label smoothing adds to each sample's share of a mean loss, (T, N), in nats; None without it.
+
+        NaN at a checkpoint whose logits can't be read.
+        """
+        if not self.objective.smoothing:
+            return None
+        of_class, scale = self.objective.class_weights, 1.0
+        if of_class is not None:
+            scale = 1 / float(of_class[self.targets].mean())
+        uniform = np.full(self.loss.shape, np.nan)
+        for row, checkpoint in zip(uniform, self.checkpoints, strict=True):
+            members = np.isin(checkpoint.measurement.sample_ids, self.sample_ids, assume_unique=True)
+            with contextlib.suppress(ConfshiftError):
+                row[:] = scale * uniform_losses(checkpoint, of_class)[members]
+        with np.errstate(invalid="ignore"):
+            return np.asarray(self.objective.smoothing * (uniform - self.share(self.loss)))
+
     def mean(self, values: NDArray[Any]) -> NDArray[np.float64]:
         """Return the weighted mean over the samples, of values of shape (..., N)."""
         return np.asarray(self.share(values).mean(axis=-1))
 
     def terms(self, values: NDArray[Any]) -> NDArray[np.float64]:
         """Return `grouping.unit_terms` of values of shape (N,), whose mean is their weighted mean."""
-        return unit_terms(self.share(values), self.codes, self.weights)
+        return self.terms_of(self.share(values))
+
+    def terms_of(self, shares: NDArray[Any]) -> NDArray[np.float64]:
+        """Return `grouping.unit_terms` of shares of shape (N,)."""
+        return unit_terms(shares, self.codes, self.weights)
 
     @property
     def label_names(self) -> tuple[str, ...]:

@@ -179,14 +179,14 @@ def _richest(checkpoint: Checkpoint, *trials: Trial) -> Choice:
     return choice
 
 
-def table_of(choice: Choice, checkpoint: Checkpoint) -> pd.DataFrame:
+def table_of(
+    choice: Choice, checkpoint: Checkpoint, class_weights: NDArray[np.float64] | None = None
+) -> pd.DataFrame:
     """Return the methods that were tried as a table; see `Calibration.table`."""
     losses, correct = checkpoint.scores.loss, checkpoint.scores.correct
     finite = np.isfinite(losses)
-    plain, share = (
-        _ALIKE.mean_and_error(losses[finite])[0],
-        finite.sum() / max(1, checkpoint.scores.answered.sum()),
-    )
+    plain = choice.trials[0].units.mean_and_error(losses[finite])[0]
+    share = finite.sum() / max(1, checkpoint.scores.answered.sum())
     rows = []
     for trial in choice.trials:
         rival, lead, lead_se = choice.lead(trial)
@@ -198,7 +198,7 @@ def table_of(choice: Choice, checkpoint: Checkpoint) -> pd.DataFrame:
                 "gain_se": trial.gain_se,
                 "expected_loss": plain - trial.gain,
                 "accuracy": checkpoint.accuracy + share * more if trial.fitted else math.nan,
-                "fitted_loss": _fitted_loss(trial, checkpoint),
+                "fitted_loss": _fitted_loss(trial, checkpoint, class_weights),
                 "rival": rival,
                 "lead": lead,
                 "lead_se": lead_se,
@@ -209,11 +209,11 @@ def table_of(choice: Choice, checkpoint: Checkpoint) -> pd.DataFrame:
     return pd.DataFrame(rows, index=pd.Index(METHODS, name="method"))
 
 
-def _fitted_loss(trial: Trial, checkpoint: Checkpoint) -> float:
+def _fitted_loss(trial: Trial, checkpoint: Checkpoint, class_weights: NDArray[np.float64] | None) -> float:
     """Return the mean loss of the samples that a method was fitted to; NaN where their logits are lost."""
     if trial.fitted:
         with contextlib.suppress(ConfshiftError):
-            return trial.recalibrator.mean_loss(*checkpoint.scored_logits)[0]
+            return trial.recalibrator.mean_loss(*checkpoint.scored_logits, class_weights)[0]
     return math.nan
 
 

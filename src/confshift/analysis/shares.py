@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from confshift.analysis.comparison import Comparison
 from confshift.analysis.competitors import pair_changes
+from confshift.analysis.decomposition import ACCOUNT
 from confshift.analysis.panel import Panel
 from confshift.analysis.significance import Interval
 
@@ -119,7 +120,7 @@ def handful_of(
 
 def is_larger(comparison: Comparison, one: str, other: str) -> bool:
     """Tell whether one part of `Comparison.account` is larger than another, beyond the error of both."""
-    terms = dict(zip(comparison.account.index, account_terms(comparison.panel), strict=True))
+    terms = dict(zip(ACCOUNT, account_terms(comparison.panel), strict=True))
     return bool(comparison.interval(terms[one] - terms[other]).low > 0)
 
 

@@ -51,7 +51,8 @@ def compare(
 ) -> None:
     """Print what changed from epoch BEFORE to epoch AFTER, and in which samples."""
     import confshift
-    from confshift.reporting.output import comparison_text, document, objective_document
+    from confshift.findings.trained import objective_document
+    from confshift.reporting.output import comparison_text, document
 
     saved_run = open_run(run)
     sides = [saved_run.checkpoint(epoch, split=split) for epoch in (before, after)]
@@ -83,7 +84,8 @@ def history(
 ) -> None:
     """Print one line per checkpoint, and the best one by each criterion."""
     import confshift
-    from confshift.reporting.output import document, history_text, objective_document
+    from confshift.findings.trained import objective_document
+    from confshift.reporting.output import document, history_text
 
     saved_run = open_run(run)
     result = confshift.summarize(saved_run, looks=looks, groups=groups, **objective)
@@ -195,7 +197,10 @@ def calibrate(run: Path | None, epoch: float | None, out: Path | None, as_json: 
     history = confshift.summarize(saved_run)
     chosen_epoch = history.recommendation.epoch if epoch is None else epoch
     checkpoint = saved_run.checkpoint(chosen_epoch, split=history.split)
-    calibration = confshift.calibrate(checkpoint, wrong_labels=history.labels_look_wrong)
+    weights = history.main.objective.class_weights
+    calibration = confshift.calibrate(
+        checkpoint, wrong_labels=history.labels_look_wrong, class_weight=weights
+    )
     calibration.save(path)
     aside = is_stdout(path)
     if as_json:

@@ -9,6 +9,7 @@ from dataclasses import replace
 import pandas as pd
 
 from confshift.analysis.comparison import Comparison
+from confshift.analysis.decomposition import ACCOUNT
 from confshift.analysis.shares import is_larger
 from confshift.findings import commands
 from confshift.findings.concentration import about_concentration, significant_rise
@@ -104,7 +105,7 @@ def dearer_mistakes(
 ) -> Finding:
     """Hedging, number of mistakes, cost of a mistake: which of them moved the loss?"""
     account = comparison.account
-    part = account["contribution"]
+    part = account.loc[list(ACCOUNT), "contribution"]
     rate, cost = account.loc["error_rate"], account.loc["mistake_cost"]
     hedging = "less" if part["hedging"] < 0 else "more" if part["hedging"] > 0 else "as much as before"
     cost_part, rate_part, hedge_part = (
@@ -139,7 +140,7 @@ def dearer_mistakes(
 def _what_moved_it(comparison: Comparison, verdict: Verdict) -> str:
     """Write the answer about costlier mistakes as a heading."""
     account = comparison.account
-    cost, part = account.loc["mistake_cost"], account["contribution"]
+    cost, part = account.loc["mistake_cost"], account.loc[list(ACCOUNT), "contribution"]
     if verdict == "yes":
         before, after = cost["before"], cost["after"]
         is_ratio = 1.05 * before < after < 20 * before

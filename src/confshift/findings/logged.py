@@ -126,7 +126,12 @@ def logged_loss(history: History) -> Finding:
 
 
 def _weighted(history: History) -> str:
-    return "" if history.main.weights is None else "The mean is weighted by class, as the report's is. "
+    objective = history.main.objective
+    parts = [
+        *(["weighted by class"] if objective.class_weights is not None else []),
+        *([f"of losses with label smoothing of {objective.smoothing:g}"] if objective.smoothing else []),
+    ]
+    return f"The mean is {' and '.join(parts)}. " if parts else ""
 
 
 def _unread_loss(history: History) -> str:

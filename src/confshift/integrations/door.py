@@ -47,6 +47,20 @@ class Sampled(Collector):
             self.checks = {"buffers": buffers_of(unwrapped(model))}
 
 
+def objective_of(module: nn.Module) -> dict[str, Any]:
+    """Return class weights and label smoothing of the torch losses within a module, as metadata.
+
+    Nothing where it has no such loss, or several that differ: which of them is trained is not known.
+    """
+    found = []
+    for part in module.modules():
+        if isinstance(part, nn.CrossEntropyLoss | nn.NLLLoss):
+            weights, smoothing = part.weight, getattr(part, "label_smoothing", 0.0)
+            known = {} if weights is None else {"class_weights": weights.tolist()}
+            found.append({**known, "label_smoothing": smoothing})
+    return found[0] if found and all(one == found[0] for one in found) else {}
+
+
 class Door:
     """Saves a trainer's evaluations, each epoch of a split once.
 
@@ -93,6 +107,7 @@ class Door:
         reason: str = "",
         rate: Any = None,
         logged: Mapping[str, float] | None = None,
+        objective: Mapping[str, Any] | None = None,
         **reading: Any,
     ) -> Checkpoint | None:
         """Save the rows added since the last save; None where this epoch of the split is saved already.
@@ -111,6 +126,9 @@ class Door:
             The learning rate.
         logged : mapping of str to float, optional
             What the trainer reports.
+        objective : mapping, optional
+            The `class_weights` and `label_smoothing` of the loss that is trained, as :func:`objective_of`
+            returns them; what the user's metadata say comes first.
         **reading
             `class_names`, `outputs`, `ignore_index`, `task`, `rows`, as for :func:`confshift.inspect`.
         """
@@ -120,7 +138,9 @@ class Door:
         ids = None if reason else sequential_ids(loader)
         reason = reason or ("" if ids else "the evaluation set is not read in order")
         notes: dict[str, Any] = {"logged": dict(logged or {})}
-        notes["metadata"] = {**({} if rate is None else {"lr": rate}), **self._metadata}
+        known = {} if rate is None else {"lr": rate}
+        known |= {name: value for name, value in (objective or {}).items() if value}
+        notes["metadata"] = {**known, **self._metadata}
         place = {"run": self._run, "split": split, "epoch": epoch, "timeout": self._timeout, **reading}
         if reason:
             self._warn(reason)

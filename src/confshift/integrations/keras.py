@@ -98,9 +98,11 @@ class ConfshiftCallback(installed("keras").callbacks.Callback):  # type: ignore[
         )
         for predictions, targets in self._batches:
             collector.add(predictions, targets if self._is_binary else targets.long())
-        rate = {"lr": float(self.model.optimizer.learning_rate)}
+        known = {"lr": float(self.model.optimizer.learning_rate)}
+        if smoothing := getattr(self.model.loss, "label_smoothing", 0.0):
+            known["label_smoothing"] = float(smoothing)
         logged = {"val_loss": float(logs["val_loss"])} if logs and "val_loss" in logs else {}
-        checkpoint = collector.save(metadata={**rate, **(self._metadata or {})}, logged=logged)
+        checkpoint = collector.save(metadata={**known, **(self._metadata or {})}, logged=logged)
         self._door.note(checkpoint)
         self._batches = []
         if logs is not None:

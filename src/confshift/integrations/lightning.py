@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from confshift.collection.batches import targets_of
 from confshift.collection.outputs import Source, logits_of
 from confshift.errors import ConfshiftError
-from confshift.integrations.door import Door, installed, metrics_of
+from confshift.integrations.door import Door, installed, metrics_of, objective_of
 from confshift.storage.run import Run
 
 #: The one that the program uses comes first; the two are installed apart.
@@ -150,6 +150,7 @@ class ConfshiftCallback(installed("lightning", *_PACKAGES).Callback):  # type: i
             if "val" in name and not name.startswith("confshift/")
         }
         notes: dict[str, Any] = {"rate": rates or None, "logged": logged, **self._reading}
+        notes["objective"] = objective_of(pl_module)
         for number, (name, loader) in enumerate(self._loaders(trainer).items()):
             place: dict[str, Any] = {"split": name, "epoch": _epoch(trainer)}
             checkpoint = self._door(number).save(pl_module, loader, **place, **notes)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from confshift.errors import ConfshiftError
-from confshift.integrations.door import Door, installed, metrics_of
+from confshift.integrations.door import Door, installed, metrics_of, objective_of
 from confshift.storage.run import Run
 
 
@@ -80,6 +80,7 @@ class ConfshiftCallback(installed("skorch", "skorch.callbacks").Callback):  # ty
             task=self.task,
             rows=self.rows,
             class_names=None if getattr(net, "classes", None) is None else [str(one) for one in net.classes],
+            objective=objective_of(net.criterion_),
         )
         if checkpoint is not None:
             for name, value in metrics_of(checkpoint).items():

@@ -142,19 +142,19 @@ class ConfshiftCallback(installed("transformers").TrainerCallback):  # type: ign
             reason=hidden if self._is_hidden else "",
             rate=None if scheduler is None else scheduler.get_last_lr(),
             logged={name: value for name, value in logs.items() if name == f"{prefixes[0]}_loss"},
+            objective={"label_smoothing": args.label_smoothing_factor},
             class_names=_class_names(self._model),
             task=self._task or declared_task(self._model),
             rows=self._rows,
         )
         self._forget()
         if checkpoint is not None:
-            own = metrics_of(checkpoint, f"{prefixes[0]}_confshift/")
-            logs |= own
+            logs |= (own := metrics_of(checkpoint, f"{prefixes[0]}_confshift/"))
             state.log_history[-1] |= own  # a copy of the metrics, made before this event
 
     def _forward(self, model: Any, batch: Any) -> tuple[Any, Any]:
-        fields = {name: value for name, value in batch.items() if name != self._label}
-        return _logits(model(**fields)), batch[self._label]
+        inputs = {name: value for name, value in batch.items() if name != self._label}
+        return _logits(model(**inputs)), batch[self._label]
 
     def _split_of(self, prefix: str) -> str:
         """Return the split of an evaluation set; the first is the main one, "val"."""

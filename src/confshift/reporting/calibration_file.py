@@ -15,6 +15,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from confshift.analysis.grouping import Groups
+from confshift.analysis.objective import ClassWeight, objective_of
 from confshift.analysis.panel import codes_of
 from confshift.analysis.recalibrator import Recalibrator
 from confshift.analysis.recalibrators import METHODS, choose, table_of
@@ -205,6 +206,7 @@ def calibrate(
     method: str | None = None,
     wrong_labels: bool | None = None,
     groups: Groups | None = None,
+    class_weight: ClassWeight = "stored",
 ) -> Calibration:
     """Choose the recalibration of a checkpoint, by the loss of samples that it was not fitted to.
 
@@ -219,6 +221,9 @@ def calibrate(
         left out this one alone is asked, and has to be surer.
     groups : sequence of length N or mapping from sample id, or "rows", optional
         As in `summarize`: errors count groups, and no group is both fitted to and left out.
+    class_weight
+        As in `summarize`: what the classes weigh in the losses of the table, by which it is chosen. Every fit
+        is to the plain loss.
 
     Returns
     -------
@@ -229,7 +234,7 @@ def calibrate(
     Raises
     ------
     ConfshiftError
-        Where `checkpoint` is not one, `method` was not fitted, or `groups` can't be used.
+        Where `checkpoint` is not one, `method` was not fitted, or `groups` or `class_weight` can't be used.
 
     Examples
     --------
@@ -245,7 +250,10 @@ def calibrate(
         raise ConfshiftError(
             f"checkpoint is a {type(checkpoint).__name__}: pass one checkpoint, run[epoch] of a confshift.Run"
         )
-    choice = choose(checkpoint, wrong_labels=wrong_labels, codes=codes_of([checkpoint], groups))
+    names, targets = checkpoint.class_names, checkpoint.scores.target
+    weights = objective_of([checkpoint], names, targets, class_weight, 0.0).class_weights
+    codes = codes_of([checkpoint], groups)
+    choice = choose(checkpoint, wrong_labels=wrong_labels, class_weights=weights, codes=codes)
     trial = choice.recommended
     if method is not None:
         fitted = {trial.method: trial for trial in choice.trials if trial.fitted}
@@ -260,7 +268,7 @@ def calibrate(
         checkpoint.class_names,
         float(checkpoint.epoch),
         checkpoint.split,
-        table_of(choice, checkpoint),
+        table_of(choice, checkpoint, weights),
         trial.recalibrator.matrix,
     )
 

@@ -283,6 +283,7 @@ def chart_context(
         limits=limits(histories),
         runs=run_labels(names) if names else (),
         not_finite=_not_finite_names(histories),
+        unit="nats" if page_history.main.weights is None else "weighted nats",
         **({} if names else _marked(histories[0], page_history)),
         lone=any(len(history.main.checkpoints) == 1 for history in histories),
     )

@@ -15,9 +15,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from confshift.analysis.best_epochs import CRITERIA
 from confshift.analysis.comparison import SIDES, Comparison
+from confshift.analysis.decomposition import ACCOUNT
 from confshift.analysis.final_number import SPLIT
 from confshift.analysis.history import History
-from confshift.analysis.panel import Panel
 from confshift.findings.left_out import zero_samples
 from confshift.findings.trained import trained_loss
 from confshift.findings.wording import count, epoch, rows_in_words, vocabulary_of
@@ -101,22 +101,13 @@ def adding_up(parts: ArrayLike, *, total: float, decimals: int) -> NDArray[np.fl
     )
 
 
-def objective_document(panel: Panel) -> dict[str, Any]:
-    """Return what is trained beside the plain cross-entropy, for JSON: null and 0 where nothing is."""
-    weights = panel.objective.class_weights
-    by_class = None if weights is None else dict(zip(panel.class_labels, weights.tolist(), strict=True))
-    return {"class_weights": by_class, "label_smoothing": panel.objective.smoothing}
-
-
 def comparison_text(comparison: Comparison) -> str:
     """Write what changed between two checkpoints: quantities, the account and the cells.
 
     Contributions add up as printed, each within two units of its last digit.
     """
-    loss = comparison.change.loc["loss"]
-    decimals = _decimals(float(loss["change"]))
-    # The parts must add up to the change of the loss as the table of quantities shows it.
-    total = round(loss["after"], decimals) - round(loss["before"], decimals)
+    decimals = _decimals(float(comparison.change.loc["loss", "change"]))
+    total = _total(comparison, "loss", decimals)
     before, after = comparison.before, comparison.after
     heading = (
         f"{printable(after.split)}, epoch {epoch(before.epoch)} (before) to {epoch(after.epoch)} (after), "
@@ -127,18 +118,23 @@ def comparison_text(comparison: Comparison) -> str:
         heading += _infinite_means(comparison)
     if comparison.samples_unanswered < comparison.samples_left_out:
         heading += f"; accuracy and confidence over {count(len(comparison.answered.targets))} with an answer"
-    remark = trained_loss(comparison)
     tables = [label_table(comparison, SIDES), *subset_tables(comparison, SIDES).values()]
     parts = [
         heading,
-        *([remark] if remark else []),
+        trained_loss(comparison),
         _change_lines(comparison.change, decimals),
-        _account_lines(comparison, total, decimals),
+        _account_lines(comparison, decimals),
         _cells_lines(comparison.cells, total, decimals),
         *(_aligned(*table, left=1) for table in tables if table[1]),
         "Intervals are for these two epochs as chosen; not corrected for having picked the best.",
     ]
-    return vocabulary_of(comparison.whole).say("\n\n".join(parts))
+    return vocabulary_of(comparison.whole).say("\n\n".join(filter(None, parts)))
+
+
+def _total(comparison: Comparison, quantity: str, decimals: int) -> float:
+    """Return the change that parts must add up to: the difference in the table of quantities, as printed."""
+    row = comparison.change.loc[quantity]
+    return float(round(row["after"], decimals) - round(row["before"], decimals))
 
 
 def _infinite_means(comparison: Comparison) -> str:
@@ -173,12 +169,14 @@ def _change_lines(change: pd.DataFrame, decimals: int) -> str:
     return _aligned(("quantity", "unit", "before", "after", "change", "95 % interval"), lines, left=2)
 
 
-def _account_lines(comparison: Comparison, total: float, decimals: int) -> str:
+def _account_lines(comparison: Comparison, decimals: int) -> str:
     account = comparison.account
+    total = _total(comparison, "loss" if len(account) == len(ACCOUNT) else "trained_loss", decimals)
     # Unlike that of the quantities above.
     names = {} if comparison.panel.weights is None else {"error_rate": "weighted_error_rate"}
     contributions = adding_up(account["contribution"], total=total, decimals=decimals)
-    units = {"hedging": (1.0, "nats", decimals), "error_rate": (100.0, "%", _PERCENT)}
+    in_nats = (1.0, "nats", decimals)
+    units = {"hedging": in_nats, "error_rate": (100.0, "%", _PERCENT), "label_smoothing": in_nats}
     lines = []
     for (part, row), contribution in zip(account.iterrows(), contributions, strict=True):
         factor, unit, places = units.get(str(part), (1.0, "nats a mistake", decimals))
@@ -299,6 +297,7 @@ def _history_lines(table: pd.DataFrame) -> str:
         "loss": ("loss", 1.0, _NATS),
         **infinite,
         "loss_se": ("± se", 1.0, _NATS),
+        **({"trained_loss": ("trained loss", 1.0, _NATS)} if "trained_loss" in table else {}),
         "accuracy": ("accuracy %", 100.0, _PERCENT),
         "confidence": ("confidence %", 100.0, _PERCENT),
         "hedge": ("hedge", 1.0, _NATS),

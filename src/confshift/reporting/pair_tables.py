@@ -9,7 +9,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from confshift.analysis.comparison import SIDES, Comparison
-from confshift.analysis.decomposition import DIRECTIONS, TRANSITIONS
+from confshift.analysis.decomposition import ACCOUNT, DIRECTIONS, TRANSITIONS
 from confshift.errors import ConfshiftError
 from confshift.findings.wording import nats, percent, signed
 from confshift.reporting import binning
@@ -49,7 +49,7 @@ def _outwards(start: float, end: float) -> list[str]:
 
 def _account(comparison: Comparison, at: tuple[str, str]) -> pd.DataFrame:
     """Return the bars of the waterfall: the loss before, three steps, the loss after."""
-    loss, part = comparison.change.loc["loss"], comparison.account["contribution"]
+    loss, part = comparison.change.loc["loss"], comparison.account.loc[list(ACCOUNT), "contribution"]
     labels = [f"loss at {at[0]}", "hedging", "number of mistakes", "cost of a mistake", f"loss at {at[1]}"]
     starts = [0.0, *(loss["before"] + np.r_[0.0, part.cumsum()])[:3], 0.0]
     ends = [loss["before"], *(loss["before"] + part.cumsum()), loss["after"]]

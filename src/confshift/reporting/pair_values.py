@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from confshift.analysis.comparison import SIDES, Comparison
-from confshift.analysis.decomposition import TRANSITIONS
+from confshift.analysis.decomposition import ACCOUNT, TRANSITIONS
 from confshift.findings import wording
 from confshift.reporting.captions import CHOICES, fill
 
@@ -34,7 +34,7 @@ def pair_values(
     before, after : mapping
         The rows of `epoch_tables.epoch_table` of the two checkpoints.
     """
-    account, top = comparison.account, comparison.concentration["value"]
+    account, top = comparison.account.loc[list(ACCOUNT)], comparison.concentration["value"]
     values: dict[str, Any] = {
         **key_values(comparison, at),
         **{part: account.loc[part, "contribution"] for part in account.index},

@@ -192,7 +192,9 @@ def _class_options(history: History) -> list[tuple[int, str]]:
 def key_table(change: pd.DataFrame, sides: tuple[str, str] = ("before", "after")) -> TextTable:
     """Return the main quantities on both sides, by their names, and their changes, as text."""
     rows = []
-    for name in ("loss", "calibration_loss", "refinement_loss", "accuracy", "confidence", "temperature"):
+    names = ["loss", *(name for name in ("smoothing_loss", "trained_loss") if name in change.index)]
+    names += ["calibration_loss", "refinement_loss", "accuracy", "confidence", "temperature"]
+    for name in names:
         row = change.loc[name]
         write = wording.shares_and_change if row["unit"] == "fraction" else wording.levels_and_change
         is_known = not math.isnan(row["change"])

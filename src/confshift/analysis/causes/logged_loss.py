@@ -98,7 +98,10 @@ def logged_losses(panel: Panel) -> pd.DataFrame:
         loss = as_number(logged_loss_of(checkpoint))
         scored = panel.at([position]).take(panel.finite[position])
         if math.isfinite(loss) and len(scored.targets):
-            rows.append((checkpoint.epoch, position, loss, float(scored.mean(scored.loss[0]))))
+            mean = float(scored.mean(scored.loss[0]))
+            if scored.smoothing is not None:
+                mean += float(scored.smoothing.mean())
+            rows.append((checkpoint.epoch, position, loss, mean))
     table = pd.DataFrame(rows, columns=["epoch", "position", "logged", "sample_mean"]).set_index("epoch")
     table["relative_difference"] = table["logged"] / table["sample_mean"] - 1
     larger = table[["logged", "sample_mean"]].abs().max(axis=1)  # a float32 sum is as exact as it is large

@@ -22,7 +22,7 @@ from confshift.reporting.charts.parts import (
 from confshift.reporting.theme import CELL_LABELS, colour
 
 
-def account_chart(_: ChartContext, __: str) -> Spec:
+def account_chart(context: ChartContext, _: str) -> Spec:
     """Draw the waterfall from the loss at A to the loss at B."""
     y = alt.Y("label:N", sort=alt.EncodingSortField("order", op="min"), title=None, axis=bare_axis())
     kinds = alt.Scale(
@@ -30,7 +30,7 @@ def account_chart(_: ChartContext, __: str) -> Spec:
     )
     base = table("account").encode(y=y)
     bars = base.mark_bar(orient="horizontal", height={"band": 0.62}).encode(
-        x=alt.X("start:Q", title="nats", axis=alt.Axis(grid=True)),
+        x=alt.X("start:Q", title=context.unit, axis=alt.Axis(grid=True)),
         x2=alt.X2("end:Q"),
         color=alt.Color("kind:N", scale=kinds, legend=None),
         tooltip=[tip("label:N", "step"), tip("value:Q", "nats", SIGNED)],
@@ -40,14 +40,16 @@ def account_chart(_: ChartContext, __: str) -> Spec:
     return layered(joins, bars, texts.encode(x=alt.X("right:Q"), text=alt.Text("text:N")), room_layer(base))
 
 
-def cells_chart(_: ChartContext, __: str) -> Spec:
+def cells_chart(context: ChartContext, _: str) -> Spec:
     """Draw what each of the eight cells adds to the change."""
     base = table("cells").encode(
         y=alt.Y("label:N", sort=list(CELL_LABELS.values()), title=None, axis=bare_axis())
     )
     strength = alt.when("datum.direction == 'up'").then(alt.value(1)).otherwise(alt.value(0.55))
     bars = base.mark_bar(height={"band": 0.66}).encode(
-        x=alt.X("contribution:Q", title="contribution to the change, nats", axis=alt.Axis(grid=True)),
+        x=alt.X(
+            "contribution:Q", title=f"contribution to the change, {context.unit}", axis=alt.Axis(grid=True)
+        ),
         color=transition_colour(None),
         opacity=strength,
         tooltip=[
@@ -60,11 +62,11 @@ def cells_chart(_: ChartContext, __: str) -> Spec:
     return layered(bars, zero_rule(vertical=True), texts, room_layer(base))
 
 
-def concentration_chart(_: ChartContext, __: str) -> Spec:
+def concentration_chart(context: ChartContext, _: str) -> Spec:
     """Draw the change summed up over the samples, largest rise first."""
     title = "share of the samples, those that rose most first"
     x = alt.X("share:Q", title=title, axis=alt.Axis(format=".0%"))
-    y = alt.Y("cumulative:Q", title="nats of change, summed up")
+    y = alt.Y("cumulative:Q", title=f"{context.unit} of change, summed up")
     tooltip = [tip("share:Q", "share of the samples", ".1%"), tip("cumulative:Q", "nats", SIGNED)]
     area = table("concentration").mark_area(
         fill=colour("up"), opacity=0.15, line={"color": colour("up"), "strokeWidth": 2}

@@ -62,9 +62,10 @@ def class_accuracy_chart(context: ChartContext, _: str) -> Spec:
     )
 
 
-def class_contributions_chart(_: ChartContext, __: str) -> Spec:
+def class_contributions_chart(context: ChartContext, _: str) -> Spec:
     """Draw what each class adds to the change, by what became of its samples."""
-    x = alt.X("contribution:Q", title="contribution to the change, nats", axis=alt.Axis(grid=True))
+    title = f"contribution to the change, {context.unit}"
+    x = alt.X("contribution:Q", title=title, axis=alt.Axis(grid=True))
     tooltip = [tip("class_name:N", "class"), tip("transition:N"), tip("contribution:Q", "nats", SIGNED)]
     bars = (
         table("class_cells")

@@ -101,7 +101,7 @@ def loss_chart(context: ChartContext, span: str) -> Spec:
     if context.two_runs:
         return run_loss_chart(context, span)
     key = _key(context)
-    layers = _curves("loss_series", LOSSES, context, key, unit="nats", number=".4~f", span=span)
+    layers = _curves("loss_series", LOSSES, context, key, unit=context.unit, number=".4~f", span=span)
     layers += _other_splits(key) if context.splits else []
     layers += _rise() if context.rise else []
     layers += _marks(context) if context.paired else []
@@ -177,7 +177,7 @@ def parts_chart(context: ChartContext, span: str) -> Spec:
     limits: Any = context.limits[f"part_{span}"]
     scale = alt.Scale(zero=True, nice=False, **limits)
     axis = alt.Axis(format=".4~f", minExtent=LEFT, tickCount=5)
-    end = alt.Y("end:Q", title="nats", scale=scale, axis=axis)
+    end = alt.Y("end:Q", title=context.unit, scale=scale, axis=axis)
     roles, labels = zip(*reversed(PARTS.values()), strict=True)  # the legend reads as the bands lie
     fill = alt.Color(
         "part:N",
@@ -195,7 +195,7 @@ def parts_chart(context: ChartContext, span: str) -> Spec:
     return layered(bands, *(pair_layers() if context.paired else []), loss, _hover())
 
 
-def history_chart(_: ChartContext, __: str) -> Spec:
+def history_chart(context: ChartContext, _: str) -> Spec:
     """Draw the change of every epoch against epoch A, by transition of the samples."""
     x = alt.X(
         "epoch:O",
@@ -203,7 +203,7 @@ def history_chart(_: ChartContext, __: str) -> Spec:
         scale=alt.Scale(paddingInner=0.12),
         axis=alt.Axis(labelAngle=0, labelOverlap="greedy", labelSeparation=24),
     )
-    y = alt.Y("contribution:Q", title="nats", axis=alt.Axis(minExtent=LEFT))
+    y = alt.Y("contribution:Q", title=context.unit, axis=alt.Axis(minExtent=LEFT))
     bars = (
         table("history")
         .mark_bar(tooltip=WHOLE_ROW)

@@ -49,6 +49,7 @@ class ChartContext:
     not_finite: Mapping[str, str] = field(default_factory=dict)  # what is not finite at some epoch: name
     runs: Sequence[str] = ()  # the names of two runs, of which one checkpoint each is compared
     sides: Sequence[str] = ()  # how legends name A and B of one run, where not by these letters
+    unit: str = "nats"  # of means of losses: with how these are weighted
     lone: bool = False  # whether one of the two has no other checkpoint
 
     def ticks(self, scale: str) -> Sequence[float]:

@@ -36,7 +36,7 @@ def run_loss_chart(context: ChartContext, span: str) -> Spec:
     key += [Entry(label, LINE, "var(--text)", SERIES[name][1]) for name, label in LOSSES.items()]
     key += not_finite_entries(context)
     dash = alt.StrokeDash("series:N", scale=alt.Scale(**dash_scale(key)))
-    layers = _curves(context, "run_losses", context.limits[f"loss_{span}"], "nats", ".4~f", LOSS, dash)
+    layers = _curves(context, "run_losses", context.limits[f"loss_{span}"], context.unit, ".4~f", LOSS, dash)
     return with_key([*layers, *not_finite_layers(context.not_finite, tip("run:N"))], key)
 
 
