@@ -191,6 +191,22 @@ def test_a_record_says_in_plain_json_all_that_is_needed_to_check_the_files(tmp_p
         assert list(table.shape) == stored["shape"]
 
 
+@pytest.mark.parametrize("number", [4, -1])
+def test_a_group_that_has_no_name_is_refused(tmp_path, number):
+    run = Run(tmp_path / "run")
+    run.append(predictions(1, groups=[f"group {row % 4}" for row in range(20)]))
+    run.flush()
+    folder = run.path / "val"
+    path = folder / "000001.json"
+    old = read_record(path.read_bytes(), path)
+    rows = read_array(folder, old.shards[0].columns).copy()
+    rows["group"][0] = number
+    stored = write_array(folder / f"000001-{0:032x}.columns.npy", rows)
+    path.write_bytes(replace(old, shards=(replace(old.shards[0], columns=stored),)).to_bytes())
+    (reason,) = another_process(run.path).problems["reason"]
+    assert "the group of 1 of 20 samples is impossible" in reason
+
+
 #: The default alphabet of st.text(), without the table of the utf-8 codec, which takes seconds to make.
 letters = st.characters(exclude_categories=["Cs"])
 notes = st.dictionaries(
