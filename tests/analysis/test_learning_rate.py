@@ -20,6 +20,7 @@ from confshift.analysis.causes.learning_rate import (
     rate_drops,
     unread_rates,
 )
+from confshift.analysis.objective import Objective
 from confshift.analysis.panel import stack
 from confshift.checkpoint import Checkpoint, Provenance
 from confshift.predictions import Predictions
@@ -266,6 +267,11 @@ def test_what_is_lost_since_the_same_phase_is_held_against_what_was_learned():
     assert row["share_of_fall"] == pytest.approx((means[11] - means[3]) / (means[0] - means.min()))
     assert row["share_of_fall"] > 0.1
     assert table["certain"].all()
+    weighted = replace(panel, objective=Objective(np.arange(1.0, 1 + len(panel.class_names))))
+    by_class, means = at_the_last_rate(weighted), weighted.mean(weighted.refinement)
+    best = int(by_class.loc["refinement_loss", "best_epoch"])
+    assert by_class.loc["refinement_loss", "amount"] == pytest.approx(means[11] - means[best])
+    pd.testing.assert_series_equal(by_class.loc["error_rate"], table.loc["error_rate"])
     pair = np.arange(800) // 400
     assert not at_the_last_rate(replace(panel, codes=pair)).loc[
         "refinement_loss", "certain"

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pairs import checkpoints, pairs, rounding
 
@@ -62,6 +62,7 @@ def weighted_pairs(draw):
     return before, after, targets, weights
 
 
+@settings(max_examples=40)
 @given(weighted_pairs())
 def test_everything_that_splits_a_weighted_change_adds_up_to_it(sides):
     before, after, targets, weights = sides
@@ -263,9 +264,24 @@ def test_the_kept_epoch_is_the_one_with_the_lowest_weighted_loss():
     sides = [np.stack([top, np.zeros(200)], axis=1) for top in tops]
     ends = checkpoints(sides, targets)
     assert summarize(ends).recommendation.epoch == 1
-    assert summarize(ends, class_weight="balanced").recommendation.epoch == 0
+    kept = summarize(ends, class_weight="balanced").recommendation.kept
+    assert (kept.epoch, kept.lowest) == (0, 0)
     assert summarize(ends).best.loc["loss", "epoch"] == 1
     assert summarize(ends, class_weight="balanced").best.loc["loss", "epoch"] == 0
+
+
+def test_the_final_number_is_weighted_by_the_same_classes(run, make_logits):
+    logits, targets = make_logits(150, 4, len(run), churn=0.3, seed=1)
+    test = checkpoints(logits, targets, split="test")
+    history = summarize([*run, *test], class_weight=WEIGHTS)
+    row, chosen = history.best.loc["test"], history.recommendation
+    one = test[int(row["epoch"])]
+    logits = one.predictions.logits / chosen.temperature + np.array(chosen.biases)
+    for name, values in (("loss", one.predictions.logits), ("calibrated_loss", logits)):
+        expected = torch.nn.functional.cross_entropy(
+            torch.tensor(values), torch.tensor(targets), weight=torch.tensor(WEIGHTS)
+        )
+        assert row[name] == pytest.approx(float(expected)), name
 
 
 def named(values, metadata=None, names=("cat", "dog", "owl")):
