@@ -124,9 +124,8 @@ def test_slices_are_read_as_a_frame_would_hold_them(rising, tmp_path):
     found = json.loads(call("compare", rising, 1, 7, "--slices", path, "--json").stdout)
     assert found["slices"] == plain(slices=comparison.slices)["slices"]
     answers = json.loads(call("diagnose", rising, "--slices", path, "--json").stdout)["findings"]
-    expected = confshift.diagnose(run, slices=frame)
-    assert [one["sentence"] for one in answers] == [one.sentence for one in expected]
-    assert "few_subsets" in {one["code"] for one in answers}
+    (found,) = (one for one in answers if one["code"] == "few_subsets")
+    assert "by 3 attributes" in found["details"]
 
 
 @pytest.mark.parametrize("text", [b"", b"id,site\n1,a,b,c\n", b"\xff\xfe\x00"])
