@@ -154,6 +154,38 @@ def test_a_shuffled_validation_takes_a_pass_of_its_own(task, fit, run, caplog):
     assert "the evaluation set is not read in order" in caplog.text
 
 
+@pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-true", "64-true"])
+@pytest.mark.parametrize("shuffle", [False, True])
+def test_rows_are_in_the_precision_of_the_trainer(task, fit, run, precision, shuffle):
+    trainer, _ = fit(
+        ConfshiftCallback(run), val=task.loaders(shuffle=shuffle)[1], max_epochs=1, precision=precision
+    )
+    saved = confshift.Run(run)[1]
+    assert saved.provenance.source_dtype == {"6": "float64", "b": "bfloat16"}[precision[0]]
+    # A mean in bfloat16 keeps three digits.
+    assert saved.loss == pytest.approx(trainer.callback_metrics["val_loss"].item(), rel=0.01)
+
+
+def test_a_data_module_is_as_good_as_its_loaders(task, make_network, run, tmp_path):
+    class Data(L.LightningDataModule):
+        def train_dataloader(self):
+            return task.loaders()[0]
+
+        def val_dataloader(self):
+            return task.loaders()[1]
+
+    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+    options = {
+        "accelerator": "cpu",
+        "default_root_dir": str(tmp_path),
+        "enable_model_summary": False,
+        **quiet,
+    }
+    module = Module(make_network())
+    L.Trainer(max_epochs=1, callbacks=[ConfshiftCallback(run)], **options).fit(module, datamodule=Data())
+    task.assert_true(confshift.Run(run)[1], module.network)
+
+
 def test_checkpoints_and_early_stopping_follow_the_metric(fit, run, tmp_path):
     best = L.callbacks.ModelCheckpoint(
         str(tmp_path / "c"),

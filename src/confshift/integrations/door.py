@@ -15,7 +15,7 @@ from torch import nn
 
 import confshift
 from confshift.checkpoint import Checkpoint
-from confshift.collection.batches import unwrapped
+from confshift.collection.batches import Reader, unwrapped
 from confshift.collection.collector import Collector
 from confshift.collection.destination import Destination, open_run
 from confshift.collection.loaders import is_shard
@@ -241,6 +241,16 @@ def installed(extra: str, *modules: str) -> Any:
             if error.name not in (module, module.split(".")[0]):
                 raise ConfshiftError(f"{module} can't be imported: {error}") from error
     raise ConfshiftError(f"{extra} is not installed: pip install 'confshift[{extra}]'") from cause
+
+
+def forward_in(precision: Any) -> Forward:
+    """Return a `forward` for :func:`confshift.inspect` that calls the model in Lightning's precision."""
+
+    def forward(model: nn.Module, batch: Any) -> tuple[Any, Any]:
+        with precision.val_step_context():
+            return Reader(model).read(precision.convert_input(batch))[:2]
+
+    return forward
 
 
 def metrics_of(checkpoint: Checkpoint, prefix: str = "confshift/") -> dict[str, float]:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from confshift.collection.batches import targets_of
 from confshift.collection.outputs import Source, logits_of
 from confshift.errors import ConfshiftError
-from confshift.integrations.door import Door, installed, metrics_of, objective_of
+from confshift.integrations.door import Door, forward_in, installed, metrics_of, objective_of
 from confshift.storage.run import Run
 
 #: The one that the program uses comes first; the two are installed apart.
@@ -69,7 +69,7 @@ class ConfshiftCallback(installed("lightning", *_PACKAGES).Callback):  # type: i
     ) -> None:
         self._place = run, metadata, report, timeout
         self._module, self._splits = module, splits
-        self._reading = {"task": task, "rows": rows}
+        self._reading: dict[str, Any] = {"task": task, "rows": rows}
         self._validate, self._before = validate, before_training
         self._doors: dict[int, Door] = {}
         self._outputs: list[Any] = []
@@ -149,11 +149,10 @@ class ConfshiftCallback(installed("lightning", *_PACKAGES).Callback):  # type: i
             for name, value in trainer.callback_metrics.items()
             if "val" in name and not name.startswith("confshift/")
         }
-        notes: dict[str, Any] = {"rate": rates or None, "logged": logged, **self._reading}
-        notes["objective"] = objective_of(pl_module)
+        notes: dict[str, Any] = {"rate": rates or None, "logged": logged, "epoch": _epoch(trainer)}
+        notes |= {"objective": objective_of(pl_module), "forward": forward_in(trainer.precision_plugin)}
         for number, (name, loader) in enumerate(self._loaders(trainer).items()):
-            place: dict[str, Any] = {"split": name, "epoch": _epoch(trainer)}
-            checkpoint = self._door(number).save(pl_module, loader, **place, **notes)
+            checkpoint = self._door(number).save(pl_module, loader, split=name, **notes, **self._reading)
             if checkpoint is not None:
                 prefix = "confshift/" if name == "val" else f"confshift/{name}/"
                 pl_module.log_dict(metrics_of(checkpoint, prefix), rank_zero_only=False)
