@@ -8,6 +8,7 @@ import resource
 import signal
 import sys
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import pytest
@@ -48,13 +49,13 @@ def nothing_compiled(monkeypatch):
 @pytest.fixture
 def elsewhere(monkeypatch):
     """Count what another process converts."""
-    counted, real = [], vega._convert_elsewhere
+    counted, real = [], vega._called_elsewhere
 
     def count(name, texts, options):
         counted.append(name)
         return real(name, texts, options)
 
-    monkeypatch.setattr(vega, "_convert_elsewhere", count)
+    monkeypatch.setattr(vega, "_called_elsewhere", count)
     return counted
 
 
@@ -70,6 +71,7 @@ def made(tmp_path, monkeypatch):
 
     maker = SimpleNamespace(javascript_bundle=make, __version__="known")
     monkeypatch.setattr(vega, "_vl_convert", lambda: maker)
+    monkeypatch.setattr(vega, "_home", os.getpid())
     monkeypatch.setattr(vega, "_DIGESTS", {"known": hashlib.sha256(script.encode()).hexdigest()})
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     vega.vega_bundle.cache_clear()
@@ -157,6 +159,17 @@ def test_where_other_code_started_it_nobody_knows_whether_its_thread_is_here(mon
     vega._compilations.clear()
     to_vega([SPEC])
     assert elsewhere == ["vegalite_to_vega"]
+
+
+def test_threads_beside_the_main_one_draw_in_processes_of_their_own(elsewhere):
+    """Two threads in V8 at once waited for each other for ever."""
+    others = [{**SPEC, "width": 100 + number} for number in range(2)]
+    with ThreadPoolExecutor(2) as threads:
+        found = list(threads.map(to_vega, [[spec, SPEC] for spec in others]))
+    assert elsewhere == 2 * ["vegalite_to_vega"]
+    assert found == [to_vega([spec, SPEC]) for spec in others]
+    vega._compilations.clear()
+    assert found == [to_vega([spec, SPEC]) for spec in others]
 
 
 def limit_address_space(hard):

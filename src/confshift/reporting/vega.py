@@ -2,7 +2,8 @@
 
 vl-convert runs JavaScript in V8, which can't start in two kinds of process: where the address space is
 limited (`ulimit -v`) it ends the process, and after a fork it waits forever for a thread that only the parent
-has. There a new process converts, without limit or fork.
+has. Two threads that convert at once may wait for each other forever. So only the main thread of a process
+without limit or fork converts in it; for all others a new process does.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import os
 import re
 import subprocess
 import sys
+import threading
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import cache
@@ -73,7 +75,7 @@ def vega_bundle() -> str:
     copy = _cache_folder() / f"vega-{digest}.js" if digest else None
     script = _read_back(copy, digest)
     if script is None:
-        script = str(_vl_convert().javascript_bundle(_EXPOSE, **_VERSION))
+        script = str(_called("javascript_bundle", [_EXPOSE], _VERSION)[0])
         if copy and _digest(script.encode("utf-8")) == digest:
             with suppress(
                 OSError, ValueError, ConfshiftError
@@ -109,12 +111,16 @@ _MOST_COMPILATIONS = 200
 def to_vega(specs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Compile specs of Vega-Lite; the results are shared, so leave them as they are."""
     texts = [json.dumps(spec, sort_keys=True) for spec in specs]
-    new = {text: spec for text, spec in zip(texts, specs, strict=True) if text not in _compilations}
-    if len(_compilations) + len(new) > _MOST_COMPILATIONS:
+    found: dict[str, Any] = {
+        text: _compilations.get(text) for text in texts
+    }  # another thread may clear them meanwhile
+    new = {text: spec for text, spec in zip(texts, specs, strict=True) if found[text] is None}
+    made = dict(zip(new, _convert("vegalite_to_vega", list(new.values()), **_VERSION), strict=True))
+    if len(_compilations) + len(made) > _MOST_COMPILATIONS:
         _compilations.clear()
-        new = dict(zip(texts, specs, strict=True))
-    _compilations.update(zip(new, _convert("vegalite_to_vega", list(new.values()), **_VERSION), strict=True))
-    return [_compilations[text] for text in texts]
+    _compilations.update(made)
+    found |= made
+    return [found[text] for text in texts]
 
 
 def to_svg(specs: Sequence[dict[str, Any]], tables: Mapping[str, pd.DataFrame]) -> list[str]:
@@ -162,9 +168,16 @@ def _convert(name: str, specs: Sequence[dict[str, Any]], **options: str) -> list
     if not specs:
         return []
     texts = [encodable(json.dumps(spec, ensure_ascii=False, allow_nan=False)) for spec in specs]
+    return _called(name, texts, options)
+
+
+def _called(name: str, texts: list[str], options: Mapping[str, str]) -> list[Any]:
+    """Return what a function of vl-convert makes of each text, in this process or in a new one."""
+    if threading.current_thread() is not threading.main_thread() or _address_space() is not None:
+        return _called_elsewhere(name, texts, options)
     module = _vl_convert()
-    if _home != os.getpid() or _address_space() is not None:
-        return _convert_elsewhere(name, texts, options)
+    if _home != os.getpid():
+        return _called_elsewhere(name, texts, options)
     return [getattr(module, name)(text, **options) for text in texts]
 
 
@@ -183,7 +196,7 @@ def _address_space() -> int | None:
     return None if resource is None or limit == resource.RLIM_INFINITY else limit
 
 
-def _convert_elsewhere(name: str, texts: list[str], options: Mapping[str, str]) -> list[Any]:
+def _called_elsewhere(name: str, texts: list[str], options: Mapping[str, str]) -> list[Any]:
     program = _CONVERTER.format(path=ascii([folder for folder in sys.path if isinstance(folder, str)]))
     request, command = json.dumps([name, options, texts]).encode("ascii"), [sys.executable, "-c", program]
     try:
