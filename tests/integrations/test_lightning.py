@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import pytest
 import torch
 from needed import needed
@@ -42,6 +44,7 @@ class Module(L.LightningModule):
 @pytest.fixture
 def fit(task, make_network, tmp_path):
     def fit(callback, *, way="call", val=None, callbacks=(), watch=lambda module: None, **options):
+        prepare = options.pop("prepare", lambda module: module)
         trainer = L.Trainer(
             max_epochs=options.pop("max_epochs", 2),
             callbacks=[callback, *callbacks],
@@ -56,7 +59,7 @@ def fit(task, make_network, tmp_path):
         module = Module(make_network(), way)
         watch(module.network)
         train, default = task.loaders()
-        trainer.fit(module, train, default if val is None else val)
+        trainer.fit(prepare(module), train, default if val is None else val)
         return trainer, module
 
     return fit
@@ -164,6 +167,12 @@ def test_rows_are_in_the_precision_of_the_trainer(task, fit, run, precision, shu
     assert saved.provenance.source_dtype == {"6": "float64", "b": "bfloat16"}[precision[0]]
     # A mean in bfloat16 keeps three digits.
     assert saved.loss == pytest.approx(trainer.callback_metrics["val_loss"].item(), rel=0.01)
+
+
+def test_a_compiled_module_is_seen(task, fit, run):
+    compile_it = functools.partial(torch.compile, backend="eager")
+    _, module = fit(ConfshiftCallback(run), max_epochs=1, prepare=compile_it)
+    task.assert_true(confshift.Run(run)[1], module.network)
 
 
 def test_a_data_module_is_as_good_as_its_loaders(task, make_network, run, tmp_path):

@@ -232,6 +232,11 @@ def test_what_other_callbacks_compute_between_is_not_taken(task, train, run):
     task.assert_true(confshift.Run(run)[2], trainer.model.network)
 
 
+def test_a_model_that_the_trainer_compiles_is_seen(task, train, run):
+    trainer = train(epochs=1, torch_compile=True, torch_compile_backend="eager")
+    task.assert_true(confshift.Run(run)[1], trainer.model.network)
+
+
 def test_early_stopping_follows_the_metric(train, run):
     stop = transformers.EarlyStoppingCallback(early_stopping_patience=1)
     name = "eval_confshift/refinement_loss"
