@@ -18,6 +18,9 @@ PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --no-com
 # The tests start some forty interpreters, whose modules are compiled once, even where the environment says never.
 suite trainers: export PYTHONDONTWRITEBYTECODE =
 
+# Two workers share two cores: with more than one thread each they wait for each other, for a third of the time.
+suite trainers: export OMP_NUM_THREADS = 1
+
 # Here a trainer that is missing is a failure, and elsewhere a skip.
 trainers: export TRAINERS_REQUIRED = 1
 
