@@ -268,7 +268,7 @@ def columns_by(
         values = getattr(panel, part)
         columns[part] = added(values[after] - values[before])
     codes = parts * len(CELLS) + cell_codes(panel, before, after)
-    table = np.bincount(codes, panel.share(change), number * len(CELLS)).reshape(number, -1)
+    table = np.bincount(codes, panel.share(change), number * len(CELLS)).reshape(number, len(CELLS))
     for position, (transition, direction) in enumerate(CELLS):
         columns[f"{transition}_{direction}"] = table[:, position] / total
     return columns
@@ -300,23 +300,19 @@ def labels_of(panel: Panel, answered: Panel, before: int, after: int) -> pd.Data
         label_numbers(part.sample_ids.astype(np.int64), len(names)) for part in (panel, answered)
     )
 
-    def mean(of: NDArray[np.int64], values: NDArray[Any]) -> NDArray[np.float64]:
-        samples = np.bincount(of, minlength=len(names))
-        sums = np.bincount(of, values, len(names))
-        return np.asarray(np.divide(sums, samples, out=np.full(len(names), np.nan), where=samples > 0))
-
+    every = columns_by(panel, answered, labels, of_answered, len(names), before, after)
+    answers = every["answered_samples"]
+    positives = np.bincount(of_answered, answered.targets, len(names))
     columns: dict[str, Any] = {
-        "samples": np.bincount(labels, minlength=len(names)),
-        "answered_samples": np.bincount(of_answered, minlength=len(names)),
-        "positives": mean(of_answered, answered.targets),
+        "samples": every["samples"],
+        "answered_samples": answers,
+        "positives": np.divide(positives, answers, out=np.full(len(names), np.nan), where=answers > 0),
     }
-    weight = mean(labels, panel.share(np.ones(len(labels))))
-    for side, at in (("before", before), ("after", after)):
-        columns[f"accuracy_{side}"] = mean(of_answered, answered.correct[at])
-        with np.errstate(invalid="ignore"):  # no row of a label counts
-            columns[f"loss_{side}"] = mean(labels, panel.share(panel.loss[at])) / weight
+    for side in ("before", "after"):
+        columns[f"accuracy_{side}"] = every[f"accuracy_{side}"]
+        columns[f"loss_{side}"] = np.where(every["weight"] > 0, every[f"loss_{side}"], np.nan)
+    columns["contribution"] = every["contribution"]
     change = panel.loss[after] - panel.loss[before]
-    columns["contribution"] = np.bincount(labels, panel.share(change), len(names)) / max(len(labels), 1)
     columns["contribution_se"] = [
         mean_error(panel.terms(np.where(labels == label, change, 0.0))) for label in range(len(names))
     ]

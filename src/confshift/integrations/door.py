@@ -8,6 +8,7 @@ import os
 import shlex
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -243,12 +244,12 @@ def installed(extra: str, *modules: str) -> Any:
     raise ConfshiftError(f"{extra} is not installed: pip install 'confshift[{extra}]'") from cause
 
 
-def forward_in(precision: Any) -> Forward:
-    """Return a `forward` for :func:`confshift.inspect` that calls the model in Lightning's precision."""
+def forward_in(context: Callable[[], AbstractContextManager[Any]], convert: Callable[[Any], Any]) -> Forward:
+    """Return a `forward` for :func:`confshift.inspect`: the model in a context, on converted batches."""
 
     def forward(model: nn.Module, batch: Any) -> tuple[Any, Any]:
-        with precision.val_step_context():
-            return Reader(model).read(precision.convert_input(batch))[:2]
+        with context():
+            return Reader(model).read(convert(batch))[:2]
 
     return forward
 

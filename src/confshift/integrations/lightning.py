@@ -150,7 +150,9 @@ class ConfshiftCallback(installed("lightning", *_PACKAGES).Callback):  # type: i
             if "val" in name and not name.startswith("confshift/")
         }
         notes: dict[str, Any] = {"rate": rates or None, "logged": logged, "epoch": _epoch(trainer)}
-        notes |= {"objective": objective_of(pl_module), "forward": forward_in(trainer.precision_plugin)}
+        precision = trainer.precision_plugin
+        notes["forward"] = forward_in(precision.val_step_context, precision.convert_input)
+        notes["objective"] = objective_of(pl_module)
         for number, (name, loader) in enumerate(self._loaders(trainer).items()):
             checkpoint = self._door(number).save(pl_module, loader, split=name, **notes, **self._reading)
             if checkpoint is not None:
