@@ -55,8 +55,8 @@ def licences_of(name):
 def declared_here():
     """Return the packages that pyproject.toml declares for users, read without a parser of Python 3.11."""
     (tables,) = re.findall(r"^dependencies = \[\n(.*?)^\]", PYPROJECT, re.DOTALL | re.MULTILINE)
-    (images,) = re.findall(r"^images = \[(.*?)\]", PYPROJECT, re.MULTILINE)
-    return {Requirement(one).name for one in re.findall(r'"([^"]+)"', tables + images)}
+    extras = re.findall(r"^(?:images|parquet) = \[(.*?)\]", PYPROJECT, re.MULTILINE)
+    return {Requirement(one).name for one in re.findall(r'"([^"]+)"', "".join([tables, *extras]))}
 
 
 def test_what_is_declared_is_listed():

@@ -66,11 +66,12 @@ MAY_USE = {
     "jinja2": {"reporting/page.py"},
     "vl_convert": {"reporting"},
     "PIL": {"reporting", "collection"},
+    "pyarrow": {"storage/exporting.py"},
     "click": {"cli"},
     "IPython": {"reporting/page.py"},
 }
 #: Too heavy to be imported before they are needed: only inside functions, but for the rooms named.
-LAZY = {"scipy": {"demo"}, "sklearn": {"demo"}}
+LAZY = {"scipy": {"demo"}, "sklearn": {"demo"}, "pyarrow": set()}
 
 #: What writes, renames or removes files stands in storage/disk.py. The others make these calls and no more.
 MAY_WRITE = {

@@ -202,26 +202,9 @@ class Checkpoint:
         repairs beside it, refinement_loss the rest, each fitted to the other samples: see
         :func:`recalibration.left_out`. Where the predictions have groups, the column group names them.
         """
-        groups = self.measurement.groups
-        scores, parts = Scores(self.measurement.rows), self.measurement.left_out
-        loss, (target, predicted, *others) = scores.loss, COLUMNS
-        return pd.DataFrame(
-            {
-                target: scores.target,
-                predicted: scores.predicted,
-                "correct": scores.correct,
-                "loss": loss,
-                **{name: scores.rows[name] for name in others},
-                "calibration_loss": loss - parts.calibrated,
-                "refinement_loss": parts.calibrated,
-                "answered": scores.answered,
-                "finite": np.isfinite(loss),
-                "scale_loss": loss - parts.scaled,
-                "balance_loss": parts.scaled - parts.calibrated,
-                **({} if groups is None else {"group": groups}),
-            },
-            index=pd.Index(self.measurement.sample_ids, name="sample_id"),
-        )
+        measurement = self.measurement
+        columns = columns_of(measurement)
+        return pd.DataFrame(columns, index=pd.Index(measurement.sample_ids, name="sample_id"))
 
     @property
     def scored_logits(self) -> tuple[NDArray[np.floating[Any]], NDArray[np.int64]]:
@@ -298,6 +281,27 @@ class Checkpoint:
             "nonfinite_samples": float(len(frame) - len(finite)),
             "unanswered_samples": float(len(frame) - len(answered)),
         }
+
+
+def columns_of(measurement: Measurement, rows: slice = slice(None)) -> dict[str, NDArray[Any]]:
+    """Return the columns of some samples, by name, as :attr:`Checkpoint.columns` describes them."""
+    scores, parts = Scores(measurement.rows[rows]), measurement.left_out
+    scaled, calibrated = parts.scaled[rows], parts.calibrated[rows]
+    loss, (target, predicted, *others) = scores.loss, COLUMNS
+    return {
+        target: scores.target,
+        predicted: scores.predicted,
+        "correct": scores.correct,
+        "loss": loss,
+        **{name: scores.rows[name] for name in others},
+        "calibration_loss": loss - calibrated,
+        "refinement_loss": calibrated,
+        "answered": scores.answered,
+        "finite": np.isfinite(loss),
+        "scale_loss": loss - scaled,
+        "balance_loss": scaled - calibrated,
+        **({} if measurement.groups is None else {"group": measurement.groups[rows]}),
+    }
 
 
 def _mean(values: NDArray[Any]) -> float:

@@ -1,4 +1,4 @@
-"""Commands about the folder of a run: add, verify, repair."""
+"""Commands about the folder of a run: add, export, verify, repair."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from confshift.cli.group import PathType, json_option, main, newest_run_folder, run_argument
+from confshift.cli.group import PathType, json_option, main, newest_run_folder, open_run, run_argument
 from confshift.cli.output import answer
 
 
@@ -37,6 +37,34 @@ def add(run: Path, file: Path, epoch: float, split: str, as_json: bool) -> None:
     else:
         said = Vocabulary(TASKS[predictions.task]).say(metrics_text(metrics))
         answer(f"{run}: {split} epoch {epoch:g}, {said}")
+
+
+@main.command()
+@run_argument(required=False)
+@click.option(
+    "--parquet",
+    "folder",
+    type=PathType(path_type=Path),
+    required=True,
+    metavar="DIR",
+    help="Write Parquet files to this folder, which must be new or empty.",
+)
+@click.option("--logits", is_flag=True, help="Add the logits, a list of float32 in each row.")
+@json_option
+def export(run: Path | None, folder: Path, logits: bool, as_json: bool) -> None:
+    """Write the numbers of every sample at every checkpoint, for DuckDB, Polars, Spark or pandas.
+
+    A file for each checkpoint, DIR/split=val/epoch=3/part-0.parquet, with a row for each sample. Needs
+    pip install 'confshift[parquet]'.
+    """
+    from confshift.reporting.output import document
+
+    saved_run = open_run(run)
+    parts = saved_run.export_parquet(folder, logits=logits)
+    if as_json:
+        answer(document(run=str(saved_run.path), folder=str(folder), files=parts))
+    else:
+        answer(f"wrote {len(parts):,} files with {parts['rows'].sum():,} rows to {folder}")
 
 
 @main.command()

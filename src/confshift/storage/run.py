@@ -17,6 +17,7 @@ from confshift.predictions import Predictions
 from confshift.storage import arrays
 from confshift.storage.appending import append, check_epoch, expected_epoch, holds
 from confshift.storage.cleaning import delete
+from confshift.storage.exporting import Part, export_checkpoints
 from confshift.storage.files import make_new_folder
 from confshift.storage.loading import checkpoint_from, columns_damage
 from confshift.storage.record import FailedSave, Record
@@ -274,6 +275,39 @@ class Run:
         Columns: split, epoch, file, sound, reason.
         """
         return check_files(self._split_folders(), self._writer.run_folder.damaged_names())
+
+    def export_parquet(self, folder: str | os.PathLike[str], *, logits: bool = False) -> pd.DataFrame:
+        """Write every checkpoint as a Parquet file for other programs: `split=val/epoch=3/part-0.parquet`.
+
+        Needs `pip install 'confshift[parquet]'`. Each file has a row for each sample, in the order of their
+        ids: `sample_id` and the columns of :attr:`Checkpoint.columns`, and where classes have names
+        `target_name` and `predicted_name` (null where there is no answer). Row groups have at most 131,072
+        rows and 64 MiB of logits: memory holds the columns of one checkpoint and one row group. The key
+        "confshift" in the metadata of the schema holds, as JSON, the class names, the units, the task, the
+        epoch and the version that wrote the file.
+
+        Parameters
+        ----------
+        folder : str or path-like
+            New or empty, outside the run; folders above it are made.
+        logits : bool
+            Add the column `logits`, a list of K numbers in single precision (those that are saved in double
+            precision are rounded).
+
+        Returns
+        -------
+        DataFrame
+            One row per file: split, epoch, file (below the folder), rows. Damaged checkpoints are left out;
+            `problems` lists them.
+
+        Raises
+        ------
+        ConfshiftError
+            Where pyarrow is missing, the folder holds something or can't be written, or the run has no
+            checkpoint or its logits can't be read; nothing that was written stays.
+        """
+        parts = export_checkpoints(self, Path(folder), logits=logits, source=Path(self._home))
+        return pd.DataFrame(parts, columns=list(Part._fields))
 
     def delete(self) -> None:
         """Remove the run from the disk: the run's own files and nothing else.
