@@ -79,7 +79,7 @@ def blocks(
 ) -> Iterator[Block]:
     """Walk over the logits in blocks that fit a cache; rows keep their order."""
     samples, classes = logits.shape
-    size = max(16, _BLOCK_BYTES // (np.dtype(dtype).itemsize * classes))
+    size = max(1, _BLOCK_BYTES // (np.dtype(dtype).itemsize * classes))
     for start in range(0, samples, size):
         rows = slice(start, min(samples, start + size))
         part = logits[rows]

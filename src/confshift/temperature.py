@@ -55,19 +55,18 @@ def curve_at(logits: NDArray[np.floating[Any]], targets: NDArray[np.int64], beta
 
 def derivatives(
     logits: NDArray[np.floating[Any]], targets: NDArray[np.int64], beta: float | NDArray[np.float64]
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Return loss, slope and curvature of :func:`curve_at`, whose beta may be one for each sample here."""
-    loss, slope, curvature = (np.empty(len(targets)) for _ in range(3))
+) -> NDArray[np.float64]:
+    """Return loss, slope and curvature of :func:`curve_at`, (3, N); here beta may be one for each sample."""
+    columns = np.empty((3, len(targets)))
     work = np.float64 if logits.dtype == np.float64 else np.float32
     for block in blocks(logits, targets, work):
         rows = block.rows
         own = beta[rows] if isinstance(beta, np.ndarray) else beta
-        loss[rows], slope[rows], curvature[rows] = _block_curve(block, own)
+        for column, values in zip(columns, _block_curve(block, own), strict=True):
+            column[rows] = values
     # A masked true class has an infinite loss at every temperature: it can't be fitted.
-    unusable = ~np.isfinite(loss) | ~np.isfinite(curvature)
-    for column in (loss, slope, curvature):
-        column[unusable] = np.nan
-    return loss, slope, curvature
+    columns[:, ~np.isfinite(columns[0]) | ~np.isfinite(columns[2])] = np.nan
+    return columns
 
 
 def _block_curve(block: Block, beta: Any) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:

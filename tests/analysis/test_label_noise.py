@@ -6,12 +6,13 @@ import math
 
 import numpy as np
 import pytest
-from scipy.optimize import minimize
+from scipy.optimize import minimize, minimize_scalar
 from scipy.special import log_softmax
 from sklearn.metrics import roc_auc_score
 
+from confshift.analysis import loss_curves
 from confshift.analysis.causes import label_noise
-from confshift.analysis.causes.label_noise import label_noise_floor, label_suspects
+from confshift.analysis.causes.label_noise import label_noise_floor, label_noise_of, label_suspects
 from confshift.analysis.panel import stack
 from confshift.checkpoint import Checkpoint
 from confshift.predictions import Predictions
@@ -68,6 +69,64 @@ def test_the_error_of_the_floor_is_the_spread_over_samples_of_samples():
     found = [label_noise_floor(*noisy(800, 6, 0.08, seed=seed)[:2]) for seed in range(30)]
     spread = np.std([one.floor for one in found], ddof=1)
     assert np.mean([one.floor_se for one in found]) == pytest.approx(spread, rel=0.35)
+
+
+def computed_in_full(logits, targets, fold):
+    """Floor, 1/T, and each sample's gain by the fits to the other folds: scipy, all logits each time."""
+    rows, classes = np.arange(len(targets)), logits.shape[1]
+
+    def log_p(some, beta, eps):
+        p = np.exp(log_softmax(beta * logits[some], axis=1))[np.arange(len(some)), targets[some]]
+        return np.log((1 - eps) * p + eps / classes)
+
+    def fitted(some):
+        def objective(parameters):
+            return -log_p(some, np.exp(parameters[0]), 1 / (1 + np.exp(-parameters[1]))).mean()
+
+        start, options = [math.log(1 / 3), -3.0], {"xatol": 1e-7, "fatol": 1e-13, "maxiter": 4000}
+        at = minimize(objective, start, method="Nelder-Mead", options=options).x
+        return math.exp(at[0]), 1 / (1 + math.exp(-at[1]))
+
+    gains = np.empty(len(targets))
+    for left_out in range(5):
+        test, others = rows[fold == left_out], rows[fold != left_out]
+        alone = minimize_scalar(lambda beta, of: -log_p(of, beta, 0).mean(), (0.2, 0.4), args=(others,))
+        gains[test] = log_p(test, *fitted(others)) - log_p(test, alone.x, 0)
+    return *fitted(rows), gains
+
+
+@pytest.mark.parametrize("part_first", [False, True])
+@pytest.mark.parametrize("classes", [2, 30])
+def test_the_shortcuts_are_off_by_far_less_than_the_standard_errors(classes, part_first, monkeypatch):
+    """Passes between which losses are interpolated, and a part fitted first, against no shortcut."""
+    monkeypatch.setattr(label_noise, "_FIRST", 0 if part_first else 10**9)
+    logits, targets, _ = noisy(700, classes, 0.08)
+    found = label_noise_floor(logits, targets)
+    fold = label_noise.folds_of(np.random.default_rng(0), 700, 5)
+    beta, eps, gains = computed_in_full(logits, targets, fold)
+    assert found.floor == pytest.approx(eps, abs=0.005 * found.floor_se)
+    assert found.gain == pytest.approx(gains.mean(), abs=0.005 * found.gain_se)
+    assert found.gain_se == pytest.approx(gains.std(ddof=1) / math.sqrt(700), rel=1e-3)
+    assert 1 / found.temperature == pytest.approx(beta, rel=5e-4)
+
+
+def test_what_a_checkpoint_knows_saves_passes_and_changes_nothing(monkeypatch):
+    logits, targets, _ = noisy(600, 10, 0.08)
+    checkpoint = Checkpoint.from_predictions(Predictions(logits, targets), epoch=0)
+    made, derivatives = [], loss_curves.derivatives
+    monkeypatch.setattr(loss_curves, "derivatives", lambda *of: made.append(of) or derivatives(*of))
+    found = label_noise_of(checkpoint)
+    assert 1 <= len(made) <= 8  # for twelve fits
+    np.testing.assert_allclose(found, label_noise_floor(logits, targets), rtol=1e-6)
+
+
+def test_a_checkpoint_with_infinite_losses_is_fitted_without_them():
+    logits, targets, _ = noisy(600, 10, 0.08)
+    logits[::7, 0] = -np.inf
+    found = label_noise_of(Checkpoint.from_predictions(Predictions(logits, targets), epoch=0))
+    finite = np.isfinite(logits[np.arange(600), targets])
+    assert found.samples == finite.sum() < 600
+    np.testing.assert_allclose(found, label_noise_floor(logits[finite], targets[finite]), rtol=1e-5)
 
 
 @pytest.mark.parametrize("right", [True, False])

@@ -14,17 +14,23 @@ from numpy.typing import NDArray
 from confshift import temperature
 from confshift.analysis.dynamics import dynamics_of
 from confshift.analysis.grouping import Codes, codes_at, folds_of, group_terms, mean_error
+from confshift.analysis.loss_curves import LossCurves, curve_of
 from confshift.analysis.panel import Panel
 from confshift.checkpoint import Checkpoint
+from confshift.temperature import Curve
 
 _FOLDS = 5
-#: Logits read by one fit; the floor needs some forty passes over them.
-_READ = 4_000_000
-_FEWEST = 2_000
+#: Logits read by one fit, and in the part of them that is fitted first; samples at least.
+_READ, _FIRST = 4_000_000, 100_000
+_FEWEST, _FEWEST_FIRST = 2_000, 200
 #: Bounds of log beta and of logit eps: eps from 6e-6 (nothing) to 0.95.
 _BOUNDS = ((-10.0, 10.0), (-12.0, 3.0))
 _NO_FLOOR = 1e-5
+#: Steps of a fit in log beta and logit eps, and where it ends: the last one lowers the mean loss by less.
+_LONGEST, _SHORTEST, _MAX_STEPS, _SETTLED = np.array([0.5, 2.0]), 1e-6, 60, 1e-9
 _SURE = 0.99
+#: Where the scores of both parameters are as alike as this the samples do not tell them apart.
+_SINGULAR = 1e-9
 #: A gain or a floor above this many standard errors is significant.
 BEYOND_ERROR = 2.0
 #: In standard errors, where one checkpoint alone is asked.
@@ -73,9 +79,13 @@ def label_noise_of(checkpoint: Checkpoint, codes: Codes | None = None) -> LabelN
     fits = _fits.setdefault(checkpoint, {})
     key = b"" if codes is None else codes.tobytes()
     if key not in fits:
-        if codes is not None:
-            codes = codes[np.isfinite(checkpoint.scores.loss)]
-        fits[key] = label_noise_floor(*checkpoint.scored_logits, codes=codes)
+        finite, curve = np.isfinite(checkpoint.scores.loss), checkpoint.measurement.curve
+        fits[key] = label_noise_floor(
+            *checkpoint.scored_logits,
+            codes=codes_at(codes, finite),
+            curve=curve_of(curve, finite),
+            losses=checkpoint.scores.loss[finite],
+        )
     return fits[key]
 
 
@@ -113,6 +123,8 @@ def label_noise_floor(
     *,
     seed: int = 0,
     codes: Codes | None = None,
+    curve: Curve | None = None,
+    losses: NDArray[np.float64] | None = None,
 ) -> LabelNoise:
     """Fit p = (1 - eps) softmax(beta z) + eps/K, and test it against the temperature alone.
 
@@ -130,6 +142,11 @@ def label_noise_floor(
         Of the subset and of the five folds in which `gain` is cross-validated.
     codes : ndarray of int, shape (N,), optional
         Of groups that err together: the standard errors count them, and none is in two folds.
+    curve : Curve, optional
+        The fit of one temperature to these samples, and their losses in nats as they are, (N,), where they
+        are known: each saves a pass over the logits.
+    losses : ndarray, shape (N,), optional
+        See `curve`.
 
     Returns
     -------
@@ -141,26 +158,33 @@ def label_noise_floor(
     -----
     The lapse rate of psychometric functions: F. A. Wichmann, N. J. Hill, "The psychometric function: I",
     Perception & Psychophysics 63 (2001), 1293-1313. The standard error is from the outer product of scores.
+
+    The likelihood knows the logits of a sample by its loss as a function of beta only, which `LossCurves`
+    interpolates: all fits together take some five passes over the logits. That moves floor, temperature and
+    gain by less than a hundredth of their standard errors.
     """
-    rng = np.random.default_rng(seed)
-    limit = max(_FEWEST, _READ // logits.shape[1])
+    rng, classes = np.random.default_rng(seed), logits.shape[1]
+    limit = max(_FEWEST, _READ // classes)
     if len(targets) > limit:
         rows = np.sort(rng.choice(len(targets), limit, replace=False))
-        logits, targets = logits[rows], targets[rows]
-        codes = codes_at(codes, rows)
-    beta, status = temperature.optimum(temperature.fit(logits, targets))
-    if status != "ok" or len(targets) < _FOLDS:
+        logits, targets, codes = logits[rows], targets[rows], codes_at(codes, rows)
+        curve = None if curve is None else curve_of(curve, rows)
+        losses = None if losses is None else losses[rows]
+    if curve is None or temperature.optimum(curve)[1] != "ok":
+        curve = temperature.fit(logits, targets)
+    if temperature.optimum(curve)[1] != "ok" or len(targets) < _FOLDS:
         return LabelNoise(0.0, math.nan, 0.0, math.nan, math.nan, 0.0, math.nan, len(targets))
-    best, eps = _fit(logits, targets, beta, 0.02)
+    curves, everyone = LossCurves(logits, targets, curve), np.ones(len(targets))
+    beta, status = curves.best(curve.beta, everyone)
+    if status != "ok":
+        return LabelNoise(0.0, math.nan, 0.0, math.nan, math.nan, 0.0, math.nan, len(targets))
+    best, eps = _fit(curves, everyone, _start(np.random.default_rng(seed), curves, beta))
     fold = folds_of(rng, len(targets), _FOLDS, codes)
-    plain, gains, scaled = np.empty((3, len(targets)))
-    for held_out in range(_FOLDS):
-        test = fold == held_out
-        plain[test], gains[test], scaled[test] = _held_out(
-            logits[~test], targets[~test], logits[test], targets[test], (best, eps)
-        )
-    error, wrong = _floor_se(logits, targets, best, eps, codes), 1 - 1 / logits.shape[1]
+    plain, gains, scaled = _held_out(curves, fold, beta, (best, eps))
+    error, wrong = _floor_se(curves, best, eps, codes), 1 - 1 / classes
     floor = eps if eps > _NO_FLOOR else 0.0
+    if losses is None:
+        losses = temperature.curve_at(logits, targets, 1.0).loss
     return LabelNoise(
         floor,
         error,
@@ -170,8 +194,18 @@ def label_noise_floor(
         *_mean_and_error(gains, codes),
         len(targets),
         float(plain.mean()),
-        *_mean_and_error(temperature.curve_at(logits, targets, 1.0).loss - scaled, codes),
+        *_mean_and_error(losses - scaled, codes),
     )
+
+
+def _start(rng: np.random.Generator, curves: LossCurves, beta: float) -> tuple[float, float]:
+    """Return where the fit begins: of many samples at that of a part of them."""
+    start, (samples, classes) = (beta, 0.02), curves.logits.shape
+    size = max(_FEWEST_FIRST, _FIRST // classes)
+    if samples <= 2 * size:
+        return start
+    part = curves.only(np.sort(rng.choice(samples, size, replace=False)))
+    return _fit(part, np.ones(size), start)
 
 
 def _mean_and_error(values: NDArray[np.float64], codes: Codes | None) -> tuple[float, float]:
@@ -179,61 +213,112 @@ def _mean_and_error(values: NDArray[np.float64], codes: Codes | None) -> tuple[f
 
 
 def _held_out(
-    logits: NDArray[Any],
-    targets: NDArray[np.int64],
-    test_logits: NDArray[Any],
-    test_targets: NDArray[np.int64],
-    start: tuple[float, float],
+    curves: LossCurves, fold: NDArray[np.intp], beta: float, start: tuple[float, float]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Return three numbers of each test sample, all fitted to the others.
+    """Return three numbers of each sample, all fitted to the other folds; searches begin at the whole's fits.
 
     The loss at one temperature, by how much the floor lowers it, and the loss at the temperature of that fit,
     without its floor.
     """
-    beta, status = temperature.optimum(temperature.fit(logits, targets))
-    plain = temperature.curve_at(test_logits, test_targets, beta).loss
-    if status != "ok":
-        return plain, np.zeros(len(test_targets)), plain
-    best, eps = _fit(logits, targets, *start)
-    log_p, _, _ = _mixture(test_logits, test_targets, best, eps)
-    scaled = temperature.curve_at(test_logits, test_targets, best).loss
-    return plain, np.asarray(plain + log_p), scaled
+    plain, gains, scaled = np.empty((3, len(fold)))
+    for left_out in range(_FOLDS):
+        test, share = np.flatnonzero(fold == left_out), (fold != left_out).astype(np.float64)
+        own, status = curves.best(beta, share)
+        if status != "ok":
+            far = temperature.curve_at(curves.logits[test], curves.targets[test], own)
+            plain[test], gains[test], scaled[test] = far.loss, 0.0, far.loss
+            continue
+        plain[test] = curves.at(own, test)[0]
+        best, eps = _fit(curves, share, start)
+        gains[test] = plain[test] + _mixture(curves, best, eps, test).log_p
+        scaled[test] = curves.at(best, test)[0]
+    return plain, gains, scaled
 
 
-def _mixture(
-    logits: NDArray[Any], targets: NDArray[np.int64], beta: float, eps: float
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Return log p_y of the mixture and its derivatives in beta and in eps."""
-    curve = temperature.curve_at(logits, targets, beta)
-    uniform = -math.log(logits.shape[1])
-    log_p = np.logaddexp(math.log1p(-eps) - curve.loss, math.log(eps) + uniform)
-    share = np.exp(-curve.loss - log_p)
-    return log_p, -(1 - eps) * share * curve.slope, np.exp(uniform - log_p) - share
+class _Mixture(NamedTuple):
+    """The logarithm of the mixture's p_y of each sample, and its derivatives, (N,) each."""
+
+    log_p: NDArray[np.float64]
+    by_beta: NDArray[np.float64]
+    by_eps: NDArray[np.float64]
+    twice_by_beta: NDArray[np.float64]
+    by_both: NDArray[np.float64]  # twice by eps is -by_eps squared
 
 
-def _fit(logits: NDArray[Any], targets: NDArray[np.int64], beta: float, eps: float) -> tuple[float, float]:
-    """Return the beta and eps with the highest likelihood."""
-    from scipy.optimize import minimize
-
-    def objective(parameters: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
-        at, share = math.exp(parameters[0]), 1 / (1 + math.exp(-parameters[1]))
-        log_p, by_beta, by_share = _mixture(logits, targets, at, share)
-        gradient = [at * by_beta.mean(), share * (1 - share) * by_share.mean()]
-        return -float(log_p.mean()), -np.array(gradient)
-
-    start = np.clip([math.log(beta), math.log(eps / (1 - eps))], *np.transpose(_BOUNDS))
-    optimum = minimize(objective, start, jac=True, method="L-BFGS-B", bounds=_BOUNDS)
-    return math.exp(optimum.x[0]), 1 / (1 + math.exp(-optimum.x[1]))
+def _mixture(curves: LossCurves, beta: float, eps: float, rows: Any = slice(None)) -> _Mixture:
+    loss, slope, curvature = curves.at(beta, rows)
+    uniform = 1 / curves.logits.shape[1]
+    p = np.exp(-loss)
+    mixed = (1 - eps) * p + eps * uniform
+    share = p / mixed
+    by_beta, by_eps = (eps - 1) * share * slope, uniform / mixed - share
+    twice = (1 - eps) * share * (slope**2 - curvature) - by_beta**2
+    return _Mixture(np.log(mixed), by_beta, by_eps, twice, share * slope - by_beta * by_eps)
 
 
-def _floor_se(
-    logits: NDArray[Any], targets: NDArray[np.int64], beta: float, eps: float, codes: Codes | None
-) -> float:
+def _fit(curves: LossCurves, share: NDArray[np.float64], start: tuple[float, float]) -> tuple[float, float]:
+    """Return the beta and eps with the highest likelihood of the samples whose share is 1, not 0.
+
+    By Newton steps in log beta and logit eps, no longer than the curves are sure to have a pass for.
+    """
+    at = np.clip([math.log(start[0]), _logit(start[1])], *np.transpose(_BOUNDS))
+    value, slope, bend = _objective(curves, share, at)
+    for _ in range(_MAX_STEPS if math.isfinite(value) else 0):
+        step = _newton(at, slope, bend)
+        following = np.clip(at + step, *np.transpose(_BOUNDS))
+        if -float(slope @ step) <= 2 * _SETTLED:
+            at = following
+            break
+        found = _objective(curves, share, following)
+        while found[0] > value + _SETTLED and np.abs(step).max() > _SHORTEST:
+            step = step / 4
+            following = np.clip(at + step, *np.transpose(_BOUNDS))
+            found = _objective(curves, share, following)
+        at, (value, slope, bend) = following, found
+    return math.exp(at[0]), 1 / (1 + math.exp(-at[1]))
+
+
+def _logit(share: float) -> float:
+    return math.log(share / (1 - share))
+
+
+def _objective(
+    curves: LossCurves, share: NDArray[np.float64], at: NDArray[np.float64]
+) -> tuple[float, NDArray[np.float64], NDArray[np.float64]]:
+    """Return minus the mean log likelihood, its gradient (2,) and its Hessian (2, 2)."""
+    beta, eps, sums = math.exp(at[0]), 1 / (1 + math.exp(-at[1])), np.zeros(6)
+    for rows in curves.blocks():
+        found = _mixture(curves, beta, eps, rows)
+        sums += [column @ share[rows] for column in (*found, -(found.by_eps**2))]
+    value, by_beta, by_eps, twice, both, twice_eps = (-sums / share.sum()).tolist()
+    rate = eps * (1 - eps)
+    slope = np.array([beta * by_beta, rate * by_eps])
+    cross = beta * rate * both
+    bend = [beta**2 * twice + slope[0], rate**2 * twice_eps + (1 - 2 * eps) * slope[1]]
+    return value, slope, np.array([[bend[0], cross], [cross, bend[1]]])
+
+
+def _newton(
+    at: NDArray[np.float64], slope: NDArray[np.float64], bend: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Return a step downwards: Newton's where the Hessian is positive, none beyond a bound."""
+    low, high = np.transpose(_BOUNDS)
+    free = ~((at <= low) & (slope > 0) | (at >= high) & (slope < 0))
+    step = np.zeros(2)
+    if free.any():
+        values, vectors = np.linalg.eigh(bend[np.ix_(free, free)])
+        values = np.maximum(np.abs(values), 1e-12)
+        step[free] = -vectors @ (vectors.T @ slope[free] / values)
+    shorter = np.minimum(1.0, _LONGEST / np.maximum(np.abs(step), 1e-12)).min()
+    return np.asarray(shorter * step)
+
+
+def _floor_se(curves: LossCurves, beta: float, eps: float, codes: Codes | None) -> float:
     """Return the error of eps, by the outer product of scores; with groups by a sandwich of totals."""
-    _, by_beta, by_eps = _mixture(logits, targets, beta, eps)
-    scores = np.stack([beta * by_beta, by_eps])
+    found = _mixture(curves, beta, eps)
+    scores = np.stack([beta * found.by_beta, found.by_eps])
     information = scores @ scores.T
-    if not np.linalg.det(information) > 0:
+    if not np.linalg.det(information) > _SINGULAR * information.diagonal().prod():
         return math.nan
     inverse = np.linalg.inv(information)
     if codes is None:
