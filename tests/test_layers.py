@@ -51,9 +51,6 @@ MAY_IMPORT = {
     FACADE: TOWERS,
 }
 
-#: The room of the charts is the one that knows altair.
-CHART_FILES = ("__init__", "change", "classes", "confidence", "epochs", "key", "parts", "runs", "samples")
-
 #: A third-party package and the rooms or files that may import it; `integrations` may import anything.
 MAY_USE = {
     "numpy": {*TOWERS, "demo", "cli"},
@@ -62,7 +59,7 @@ MAY_USE = {
     "sklearn": {"demo"},
     "torch": {"collection", "demo", "reporting/calibration_file.py"},
     "tqdm": {"collection", "demo"},
-    "altair": {f"reporting/charts/{name}.py" for name in CHART_FILES},
+    "altair": {"reporting/charts/lazy.py"},
     "jinja2": {"reporting/page.py"},
     "vl_convert": {"reporting"},
     "PIL": {"reporting", "collection"},
@@ -77,7 +74,7 @@ LAZY = {"scipy": {"demo"}, "sklearn": {"demo"}, "pyarrow": set()}
 MAY_WRITE = {
     "storage/disk.py": None,  # anything
     "storage/files.py": {"fcntl", "open", "os.open", "os.close", "os.dup", "os.O_RDWR", "unlink"},  # locks
-    "reporting/vega.py": {"mkdir"},  # the cache folder
+    "reporting/user_cache.py": {"mkdir"},
     "cli/pages.py": {"mkdir"},  # the folder of the demo's page
     "demo.py": {"tempfile"},
 }
@@ -88,7 +85,7 @@ WRITING_METHODS = {
     *("open_memmap", "to_csv", "to_parquet", "to_pickle", "to_feather", "to_excel", "dump"),
 }
 HARMLESS_OS = {
-    *("environ", "fsencode", "fspath", "getpid", "path", "PathLike", "cpu_count", "sep"),
+    *("environ", "fsencode", "fspath", "getpid", "getuid", "name", "path", "PathLike", "cpu_count", "sep"),
     *("fstat", "listdir", "stat", "stat_result", "strerror", "register_at_fork"),
 }
 
@@ -385,7 +382,7 @@ def test_reading_and_judging_a_run_load_nothing_heavy(rooms):
     assert heavy_after(*(f"import confshift.{module}" for module in modules)) == []
 
 
-def test_reporting_and_the_command_line_load_no_torch_and_no_scikit_learn():
+def test_reporting_and_the_command_line_load_no_torch_no_scikit_learn_and_no_altair():
     modules = [module_of_file(name) for name in FILES if room_of_file(name) in ("reporting", "cli")]
     assert len(modules) > 25
     # One interpreter imports them in turn: the first line printed is the module to blame.
@@ -393,7 +390,7 @@ def test_reporting_and_the_command_line_load_no_torch_and_no_scikit_learn():
         "import importlib, sys\n"
         f"for module in {modules}:\n"
         "    importlib.import_module(f'confshift.{module}')\n"
-        "    print(*(module for name in ('torch', 'sklearn') if name in sys.modules))\n"
+        "    print(*(module for name in ('torch', 'sklearn', 'altair') if name in sys.modules))\n"
     )
     assert offenders == []
 

@@ -23,6 +23,12 @@ def by_run(history):
     return epoch_tables.run_tables(history, history)
 
 
+def test_a_part_of_the_epochs_is_marked_as_the_whole_run_is_and_judged_no_second_time(history, by_run):
+    part = history.only({0, history.main.epochs[-1], *by_run["marks"]["epoch"]})
+    pd.testing.assert_frame_equal(epoch_tables.run_tables(part, history)["marks"], by_run["marks"])
+    assert not {"best", "recommendation", "judgement", "divergence"} & set(vars(part))
+
+
 @pytest.fixture(scope="module")
 def by_pair(comparison):
     return pair_tables.pair_tables(comparison, classes=[2, 0, 1, 3], at=AT)

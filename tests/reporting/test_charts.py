@@ -203,10 +203,11 @@ def test_pictures_are_drawn_in_the_colours_of_the_style_sheet(specs, history, co
         **run_tables(history, history),
         **pair_tables(comparison, classes=[0, 1, 2, 3], at=("A", "B")),
     }
-    drawn = pictures(specs, made, paired=True)
+    charts = compiled(specs)
+    drawn = pictures(charts, made, paired=True)
     assert set(drawn) == {"loss", "accuracy", "parts", "account", "cells"}
     for svg in drawn.values():
         assert svg.startswith("<svg")
         assert "var(--" in svg
         assert len(svg) < 60_000
-    assert set(pictures(specs, made, paired=False)) == {"loss", "accuracy", "parts"}
+    assert set(pictures(charts, made, paired=False)) == {"loss", "accuracy", "parts"}

@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 
 #: Between a number and its unit or name. format.js has the same pattern.
+#: It begins with the space, which is found at once where most places have to be passed over.
 _INSIDE_NUMBERS = re.compile(
-    r"(?<=\d) (?=(?:nats|%|points)(?!\w))|(?<=\b[Ee]poch) (?=\d)|(?<=\b[Ee]pochs) (?=\d)|(?<=\bT) (?== )"
-    r"|(?<=\bT[ \xa0]=) (?=\S)"
+    r" (?:(?<=\d )(?=(?:nats|%|points)(?!\w))|(?<=\b[Ee]poch )(?=\d)|(?<=\b[Ee]pochs )(?=\d)|(?<=\bT )(?== )"
+    r"|(?<=\bT[ \xa0]= )(?=\S))"
 )
 _SURROGATES = re.compile("[\ud800-\udfff]")
 

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from confshift.analysis.history import History
 from confshift.analysis.panel import Panel
-from confshift.analysis.recommendation import Recommendation
 from confshift.findings.wording import count, percent, short_name
 from confshift.findings.wording import epoch as epoch_text
 from confshift.reporting import binning
@@ -89,7 +88,7 @@ def _not_finite_names(histories: Sequence[History]) -> dict[str, str]:
 
 def _marked(history: History, page_history: History) -> dict[str, Any]:
     """Name in the chart's key the lines of other splits, the best checkpoints, and the start of a rise."""
-    marks, splits = _marks(page_history, history.recommendation), _other_splits(page_history)["other_splits"]
+    marks, splits = _marks(page_history, history), _other_splits(page_history)["other_splits"]
     starts = rise_starts(history.rise)
     return {
         "splits": tuple(splits["label"].unique()),
@@ -122,7 +121,7 @@ def run_tables(history: History, whole: History) -> dict[str, pd.DataFrame]:
         "accuracy_series": _series(table, {"accuracy": "accuracy"}),
         "part_series": _stacked_parts(table),
         **_other_splits(history),
-        "marks": _marks(history, whole.recommendation),
+        "marks": _marks(history, whole),
         "rise": _rise(whole.rise),
         "zero": pd.DataFrame({"zero": [0]}),
         "uniform": pd.DataFrame(
@@ -193,11 +192,11 @@ def _other_splits(history: History) -> dict[str, pd.DataFrame]:
     return {"other_splits": lines.assign(label="loss on " + lines["split"].astype(str))}
 
 
-def _marks(history: History, choice: Recommendation) -> pd.DataFrame:
-    """Return the best checkpoints and the one to keep: label, epoch and the height of the mark."""
-    rows = []
+def _marks(history: History, whole: History) -> pd.DataFrame:
+    """Return the best checkpoints and the one to keep, of the whole run: label, epoch, height of the mark."""
+    rows, choice = [], whole.recommendation
     for key, (label, _) in MARKS.items():
-        best = history.best.loc[key]
+        best = whole.best.loc[key]
         if np.isfinite(best[key]):
             rows.append({"label": label, "epoch": best["epoch"], "mean": best[key]})
     table = epoch_table(history).set_index("epoch")

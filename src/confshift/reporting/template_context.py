@@ -17,13 +17,13 @@ from confshift.findings.question import SEVERITIES
 from confshift.findings.two_runs import course
 from confshift.reporting import footer
 from confshift.reporting.captions import READINGS, fill
-from confshift.reporting.charts import chart_specs, said_in
 from confshift.reporting.charts.parts import ChartContext
 from confshift.reporting.epoch_tables import chart_context, epoch_table, run_tables, two_run_tables
 from confshift.reporting.first_screen import differences, first_screen, verdicts
 from confshift.reporting.glossary import Glossary
 from confshift.reporting.label_table import label_table
 from confshift.reporting.layout import TextTable, card_of, charts_of, lay_out, text_table
+from confshift.reporting.outlines import vega_charts
 from confshift.reporting.output import document
 from confshift.reporting.page_data import (
     PageData,
@@ -37,7 +37,7 @@ from confshift.reporting.pair_tables import pair_tables, shown_classes
 from confshift.reporting.pair_values import pair_values
 from confshift.reporting.subject import Story
 from confshift.reporting.subset_tables import subset_tables
-from confshift.reporting.vega import compiled, pictures
+from confshift.reporting.vega import pictures
 
 #: Samples times epochs, and samples, that a page holds one by one.
 _MAX_CELLS, _MAX_SAMPLES = 2_000_000, 20_000
@@ -65,12 +65,12 @@ def contents(story: Story) -> dict[str, Any]:
     context = chart_context(
         story.histories, history, classes=len(classes), names=story.names if story.two_runs else ()
     )
-    specs = said_in(story.words, chart_specs(context))
+    specs = vega_charts(context, story.words)
     data, arrays = page_data(
         history,
         comparison,
         tables=tables,
-        specs=compiled(specs),
+        specs=specs,
         classes=classes,
         values=values,
         ticks=context.odds_ticks,

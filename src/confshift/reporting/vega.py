@@ -16,9 +16,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from functools import cache
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -28,7 +26,7 @@ from confshift.errors import ConfshiftError
 from confshift.reporting.characters import encodable
 from confshift.reporting.charts import CHARTS
 from confshift.reporting.output import plain
-from confshift.reporting.saving import save_file
+from confshift.reporting.user_cache import cached_file, keep_file, read_file
 
 try:
     import resource
@@ -72,31 +70,14 @@ def vega_bundle() -> str:
     digest is the one in this file.
     """
     digest = _DIGESTS.get(_vl_convert().__version__)
-    copy = _cache_folder() / f"vega-{digest}.js" if digest else None
-    script = _read_back(copy, digest)
-    if script is None:
-        script = str(_called("javascript_bundle", [_EXPOSE], _VERSION)[0])
-        if copy and _digest(script.encode("utf-8")) == digest:
-            with suppress(
-                OSError, ValueError, ConfshiftError
-            ):  # without a copy the next process makes the script anew
-                copy.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-                save_file(copy, script.encode("utf-8"))
+    copy = cached_file(f"vega-{digest}.js")
+    content = read_file(copy) if digest else None
+    if content is not None and _digest(content) == digest:
+        return content.decode("utf-8")
+    script = str(_called("javascript_bundle", [_EXPOSE], _VERSION)[0])
+    if _digest(script.encode("utf-8")) == digest:
+        keep_file(copy, script.encode("utf-8"))
     return script
-
-
-def _cache_folder() -> Path:
-    home = os.path.expanduser("~")  # noqa: PTH111 - Path.expanduser fails where there is no home
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path(home, ".cache"), "confshift")
-
-
-def _read_back(copy: Path | None, digest: str | None) -> str | None:
-    """Return the copy of the script, if it is what vl-convert would make."""
-    with suppress(OSError, ValueError):
-        if copy and copy.is_file():  # not a pipe, which would be waited for
-            content = copy.read_bytes()
-            return content.decode("utf-8") if _digest(content) == digest else None
-    return None
 
 
 def _digest(content: bytes) -> str:
@@ -233,8 +214,8 @@ def compiled(specs: Specs) -> dict[str, dict[str, Any]]:
     return dict(zip(specs, to_vega(list(specs.values())), strict=True))
 
 
-def pictures(specs: Specs, tables: Mapping[str, pd.DataFrame], *, paired: bool) -> dict[str, str]:
-    """Draw the main charts as SVG, with the colours of the style sheet.
+def pictures(charts: Specs, tables: Mapping[str, pd.DataFrame], *, paired: bool) -> dict[str, str]:
+    """Draw the main charts of a page, which are in Vega, as SVG with the colours of the style sheet.
 
     Returns
     -------
@@ -243,10 +224,17 @@ def pictures(specs: Specs, tables: Mapping[str, pd.DataFrame], *, paired: bool) 
     """
     specs_with_data = {}
     for chart in CHARTS.values():
-        spec = specs.get(chart.variants()[0][0])
+        spec = charts.get(chart.variants()[0][0])
         if spec and chart.still and (paired or not chart.pair_only):
-            specs_with_data[chart.name] = {**spec, "width": chart.still}
-    svgs = to_svg(list(specs_with_data.values()), tables)
+            specs_with_data[chart.name] = _with_data(_of_width(spec, chart.still), tables)
+    svgs = _convert("vega_to_svg", list(specs_with_data.values()))
     return {
         name: _FONT.sub("", svg[svg.index("<svg") :]) for name, svg in zip(specs_with_data, svgs, strict=True)
     }
+
+
+def _of_width(spec: dict[str, Any], width: int) -> dict[str, Any]:
+    """Return a spec of Vega, which fills the width of its place, in a width of its own."""
+    signals = [signal for signal in spec["signals"] if signal["name"] != "width"]
+    own = {name: value for name, value in spec.items() if name not in ("autosize", "signals")}
+    return {**own, "width": width, **({"signals": signals} if signals else {})}

@@ -97,7 +97,7 @@ const FORMATS = {
 };
 
 // Keeps a number on one line with its unit, or with what it is the number of; characters.py has the same pattern.
-const unbroken = text => text.replace(/(?<=\d) (?=(?:nats|%|points)(?!\w))|(?<=\b[Ee]poch) (?=\d)|(?<=\b[Ee]pochs) (?=\d)|(?<=\bT) (?== )|(?<=\bT[ \xa0]=) (?=\S)/g, "\xa0");
+const unbroken = text => text.replace(/ (?:(?<=\d )(?=(?:nats|%|points)(?!\w))|(?<=\b[Ee]poch )(?=\d)|(?<=\b[Ee]pochs )(?=\d)|(?<=\bT )(?== )|(?<=\bT[ \xa0]= )(?=\S))/g, "\xa0");
 
 function fill(template, values) {
   return template.replace(/\{(\w+):(\w+)\}/g, (_, name, format) => {

@@ -8,10 +8,9 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
-import altair as alt
-
 from confshift.findings.wording import Vocabulary
 from confshift.reporting.charts import change, classes, confidence, epochs, samples
+from confshift.reporting.charts.lazy import alt
 from confshift.reporting.charts.parts import Chart, ChartContext, Spec
 from confshift.reporting.theme import CONFIG
 
@@ -49,7 +48,5 @@ def said_in(words: Vocabulary, spec: Any) -> Any:
 
 
 def _spec(chart: Chart, context: ChartContext, variant: str) -> Spec:
-    size = chart.height if isinstance(chart.height, int) else chart.height(context)
-    height = size if isinstance(size, int) else {"step": size.step}
-    frame = {"$schema": alt.SCHEMA_URL, "width": "container", "height": height}
+    frame = {"$schema": alt.SCHEMA_URL, "width": "container", "height": chart.height_in(context)}
     return {**frame, **chart.draw(context, variant), "config": CONFIG}

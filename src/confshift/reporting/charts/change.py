@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import altair as alt
-
+from confshift.reporting.charts.lazy import alt
 from confshift.reporting.charts.parts import (
     COUNT,
     SIGNED,

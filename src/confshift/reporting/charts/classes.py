@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import altair as alt
-
+from confshift.reporting.charts.lazy import alt
 from confshift.reporting.charts.parts import (
     COUNT,
     SHARE,
@@ -26,8 +25,8 @@ from confshift.reporting.charts.parts import (
 )
 from confshift.reporting.theme import SIDES, colour
 
-#: Up to this many columns there is room for amounts, and for horizontal names.
-_LABELLED, _FEW = 12, 5
+#: Up to so many columns there is room for horizontal names, and for amounts.
+SIZES = _FEW, _LABELLED = 5, 12
 
 
 def _class_axis() -> alt.Y:

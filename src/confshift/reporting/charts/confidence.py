@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 
-import altair as alt
-
+from confshift.reporting.charts.lazy import alt
 from confshift.reporting.charts.parts import (
     COUNT,
     SHARE,

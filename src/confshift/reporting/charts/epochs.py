@@ -6,8 +6,6 @@ from collections.abc import Mapping, Sequence
 from itertools import cycle
 from typing import Any
 
-import altair as alt
-
 from confshift.reporting.charts.key import (
     RULE,
     SHAPES,
@@ -17,8 +15,10 @@ from confshift.reporting.charts.key import (
     not_finite_entries,
     with_key,
 )
+from confshift.reporting.charts.lazy import alt
 from confshift.reporting.charts.parts import (
     LOSS,
+    MOST_DOTS,
     SHARE,
     SIGNED,
     STEP,
@@ -36,7 +36,7 @@ from confshift.reporting.charts.parts import (
     transition_colour,
     zero_rule,
 )
-from confshift.reporting.charts.runs import run_accuracy_chart, run_loss_chart
+from confshift.reporting.charts.runs import run_accuracy_chart, run_key, run_loss_chart
 from confshift.reporting.theme import KEPT, LEFT, LOSSES, MARKS, PARTS, SERIES, colour
 
 #: The accuracy is drawn as high as the classes beside it, but no lower than this.
@@ -74,7 +74,7 @@ def _curves(
     layers: list[alt.Chart | Spec] = [*(pair_layers() if context.paired else []), band, line]
     if not context.paired:
         layers.append(base.mark_rule(strokeWidth=1.5, opacity=1).encode(y=low, y2=alt.Y2("high:Q")))
-    if len(context.epochs) <= 40:
+    if len(context.epochs) <= MOST_DOTS:
         layers.append(base.mark_point(filled=True, size=20, opacity=1, clip=True).encode(y=y))
     return [*layers, _hover()]
 
@@ -106,6 +106,11 @@ def loss_chart(context: ChartContext, span: str) -> Spec:
     layers += _rise() if context.rise else []
     layers += _marks(context) if context.paired else []
     return with_key([*layers, *not_finite_layers(context.not_finite)], key)
+
+
+def key_labels(context: ChartContext) -> list[str]:
+    """Return the names in the key of the losses, of one run or of two."""
+    return [entry.label for entry in (run_key(context) if context.two_runs else _key(context))]
 
 
 def _key(context: ChartContext) -> list[Entry]:

@@ -8,8 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import altair as alt
-
+from confshift.reporting.charts.lazy import alt
 from confshift.reporting.charts.parts import STRIPS, ChartContext, Spec, layered
 from confshift.reporting.theme import LEFT, colour
 
@@ -67,7 +66,7 @@ def _key_layer(entries: Sequence[Entry]) -> Spec:
     """Return a layer that draws nothing and has the legend of all entries, in as many columns as fit."""
     labels = [entry.label for entry in entries]
     legend = {
-        "columns": {"expr": _columns(labels)},
+        "columns": {"expr": columns_for(labels)},
         "symbolSize": 260,
         "labelFontSize": _FONT,
         "labelLimit": 0,
@@ -89,7 +88,7 @@ def _key_layer(entries: Sequence[Entry]) -> Spec:
     return {**no_rows, "mark": {"type": "point"}, "encoding": encoding}
 
 
-def _columns(labels: Sequence[str]) -> str:
+def columns_for(labels: Sequence[str]) -> str:
     """Return the number of columns, as an expression of the chart's width.
 
     On a page that is the width of its place without the labels of the axis: Vega changes `width` itself while

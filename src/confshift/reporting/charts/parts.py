@@ -8,8 +8,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, TypeAlias, cast
 
-import altair as alt
-
+from confshift.reporting.charts.lazy import alt
 from confshift.reporting.theme import SIDES, TRANSITION_LABELS, colour
 
 #: A Vega-Lite spec, or a part of one.
@@ -19,10 +18,12 @@ Spec: TypeAlias = dict[str, Any]
 LOSS, SIGNED, COUNT, SHARE = ".4f", "+.4f", ",", ".2%"
 #: The height of a row of classes, in pixels.
 STEP = 20
+#: A curve has dots at its epochs where there are at most this many.
+MOST_DOTS = 40
 
 #: The tooltip of marks that come by the hundreds: the page's script writes it on demand. Making one for each
 #: mark in advance would take a third of the drawing time.
-WHOLE_ROW = alt.TooltipContent("data")
+WHOLE_ROW = {"content": "data"}
 
 #: Above a chart over epochs: the tops of the strips with their colours, and the bottom of the names A and B.
 STRIPS = {"unanswered": (-4, "not_finite"), "infinite": (-9, "infinite")}
@@ -83,7 +84,7 @@ class Chart:
     title: str
     section: str  # the anchor of its place on the page; "top" is the first screen
     draw: Callable[[ChartContext, str], Spec]  # in a variant
-    height: int | Callable[[ChartContext], int | alt.Step]
+    height: int | Spec | Callable[[ChartContext], int]  # in pixels; or of `steps`
     source: str = ""  # the table behind it, if it has another name
     note: str = ""  # how to read it
     follows: str = "exact"  # for another pair: "exact", "samples" (from the page's samples), "fixed"
@@ -100,14 +101,18 @@ class Chart:
         """The table behind it."""
         return self.source or self.name
 
+    def height_in(self, context: ChartContext) -> int | Spec:
+        """Return its height in a context."""
+        return self.height(context) if callable(self.height) else self.height
+
     def variants(self) -> list[tuple[str, str]]:
         """Return the id and the variant of each spec."""
         return [("_".join(filter(None, (self.name, variant))), variant) for variant in VARIANTS[self.variant]]
 
 
-def steps(size: int) -> Callable[[ChartContext], alt.Step]:
+def steps(size: int) -> Spec:
     """Return a height of this many pixels for each row."""
-    return lambda context: alt.Step(size)
+    return {"step": size}
 
 
 def table(name: str) -> alt.Chart:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import altair as alt
-
 from confshift.reporting.charts.key import (
     LINE,
     Entry,
@@ -14,6 +12,7 @@ from confshift.reporting.charts.key import (
     not_finite_entries,
     with_key,
 )
+from confshift.reporting.charts.lazy import alt
 from confshift.reporting.charts.parts import (
     LOSS,
     SHARE,
@@ -32,12 +31,17 @@ from confshift.reporting.theme import LEFT, LOSSES, SERIES, SIDES, colour
 
 def run_loss_chart(context: ChartContext, span: str) -> Spec:
     """Draw the losses of both runs, as they are and once calibrated."""
-    key = [line_entry(run, side) for run, side in zip(context.runs, SIDES, strict=True)]
-    key += [Entry(label, LINE, "var(--text)", SERIES[name][1]) for name, label in LOSSES.items()]
-    key += not_finite_entries(context)
+    key = run_key(context)
     dash = alt.StrokeDash("series:N", scale=alt.Scale(**dash_scale(key)))
     layers = _curves(context, "run_losses", context.limits[f"loss_{span}"], context.unit, ".4~f", LOSS, dash)
     return with_key([*layers, *not_finite_layers(context.not_finite, tip("run:N"))], key)
+
+
+def run_key(context: ChartContext) -> list[Entry]:
+    """Name everything that the chart of the losses of two runs draws."""
+    runs = [line_entry(run, side) for run, side in zip(context.runs, SIDES, strict=True)]
+    losses = [Entry(label, LINE, "var(--text)", SERIES[name][1]) for name, label in LOSSES.items()]
+    return [*runs, *losses, *not_finite_entries(context)]
 
 
 def run_accuracy_chart(context: ChartContext, span: str) -> Spec:
