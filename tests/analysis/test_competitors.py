@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from pairs import EPS, checkpoints, comparison_of, pairs
 from scipy.special import logsumexp, softmax
 
+from confshift.analysis import competitors
 from confshift.analysis.comparison import compare
 from confshift.analysis.competitors import competitor_contributions, scale_parts
 
@@ -110,6 +111,49 @@ def test_a_masked_class_is_the_limit_of_ever_lower_logits():
     both = before.copy()
     both[:, 2] = -np.inf
     assert (competitor_contributions(both, masked, targets)[:, 2] == 0).all()
+
+
+@given(pairs(masked=False, broken=False, scales=(1e-3, 1.0, 30.0)))
+def test_where_no_class_is_masked_the_short_way_is_the_long_one(data):
+    before, after, targets = data
+    rows = np.arange(len(targets))
+    odds = [side - side[rows, targets][:, None] for side in (before, after)]
+    of_sides = np.stack([losses(side, targets) for side in (before, after)])
+    logs = [side - loss[:, None] for side, loss in zip(odds, of_sides, strict=True)]
+    short, long = (
+        among(*(side.copy() for side in logs), of_sides)
+        for among in (competitors._among_all, competitors._among_some)
+    )
+    np.testing.assert_allclose(short, long, rtol=1e-9, atol=1e-12 * span(before, after))
+
+
+@given(pairs(broken=False))
+def test_losses_that_are_known_save_a_pass_and_change_nothing(data):
+    before, after, targets = data
+    known = np.stack([losses(side, targets) for side in (before, after)])
+    parts = competitor_contributions(before, after, targets, known)
+    np.testing.assert_allclose(parts, competitor_contributions(before, after, targets), atol=1e-10, rtol=0)
+
+
+@given(st.lists(st.integers(-9, 9), min_size=1, max_size=80), st.integers(1, 12))
+def test_the_largest_are_the_first_of_a_stable_sort(values, count):
+    values = np.array(values, float)
+    expected = np.argsort(-np.abs(values), kind="stable")[:count]
+    np.testing.assert_array_equal(competitors._largest(values, count), expected)
+
+
+@pytest.mark.parametrize("size", [1, 7, 1 << 20])
+def test_the_table_does_not_depend_on_how_many_samples_are_split_at_a_time(size, make_logits, monkeypatch):
+    sides, targets = make_logits(90, 5, 2, churn=0.3)
+    whole, _ = table_of(*sides, targets)
+    monkeypatch.setattr(competitors, "_BLOCK", size * 5)
+    parts, comparison = table_of(*sides, targets)
+    assert parts.drop(columns="contribution").equals(whole.drop(columns="contribution"))
+    np.testing.assert_allclose(parts["contribution"], whole["contribution"], rtol=1e-12)
+    literal = competitor_contributions(*sides, targets)
+    halves = [literal[(targets == 3) & (comparison.second_half == half)].sum(axis=0) for half in (0, 1)]
+    of_class = parts[parts["class"] == 3].set_index("competitor")["contribution"]
+    np.testing.assert_allclose(of_class, (sum(halves) / 90)[of_class.index], rtol=1e-12)
 
 
 def table_of(before, after, targets, **given):

@@ -205,6 +205,7 @@ class Comparison:
             class_labels=self.panel.class_labels,
             second_half=self.second_half,
             weights=self.panel.weights,
+            losses=self.panel.loss,
         )
 
     @cached_property
@@ -237,7 +238,7 @@ class Comparison:
 
     @cached_property
     def _scale_parts(self) -> tuple[float, NDArray[np.float64]]:
-        return competitors.scale_parts(*self.logits, self.panel.targets)
+        return competitors.scale_parts(*self.logits, self.panel.targets, self.panel.loss)
 
     @property
     def scale_changes(self) -> NDArray[np.float64]:
@@ -336,15 +337,9 @@ class Comparison:
     @cached_property
     def class_bias(self) -> ClassBias:
         """Whether the later side gives classes too much probability; reads its logits. See `class_bias`."""
-        after = self.after
+        after, codes = self.after, codes_at(self.whole.codes, self.whole.finite[_AFTER])
         fitted = after.fit_status == "ok"
-        codes, finite = self.whole.codes, self.whole.finite[_AFTER]
-        return class_bias_test(
-            *after.scored_logits,
-            beta=1 / after.temperature,
-            fitted=fitted,
-            codes=codes_at(codes, finite),
-        )
+        return class_bias_test(*after.scored_logits, beta=1 / after.temperature, fitted=fitted, codes=codes)
 
     @cached_property
     def balance(self) -> pd.DataFrame:

@@ -86,9 +86,9 @@ def largest_classes(
 
 def part_of_pair(comparison: Comparison) -> Part:
     """Return the part of the true class and the wrong class that add most to the change. Reads the logits."""
-    second, pairs = comparison.second_half, comparison.largest_pairs
+    second, pairs, panel = comparison.second_half, comparison.largest_pairs, comparison.panel
     whole, first_half, second_half = (
-        pair_changes(*comparison.logits, comparison.panel.targets, *pair) for pair in pairs
+        pair_changes(*comparison.logits, panel.targets, *pair, panel.loss) for pair in pairs
     )
     return Part(whole, np.where(second, first_half, second_half))
 
