@@ -6,7 +6,7 @@ from decimal import Decimal, localcontext
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.special import log_softmax, logsumexp, softmax
@@ -14,6 +14,8 @@ from sklearn.metrics import accuracy_score, log_loss
 
 from confshift.scoring import blocks, score
 
+#: Each kernel by a width and a type: few classes, many, and two for single precision.
+KERNELS = [(3, "float64"), (40, "float64"), (40, "float32"), (130, "float32")]
 COLUMNS = ("predicted", "hedge", "mistake", "confidence", "margin", "tied")
 
 
@@ -112,17 +114,69 @@ def test_losses_from_1e_300_to_700_keep_fourteen_digits(classes, gap):
     np.testing.assert_allclose(score(logits, targets).loss, exact, rtol=3e-14)
 
 
-@given(samples(dtype=np.float32), st.sampled_from(["float16", "float32"]))
+@given(samples(dtype=np.float32), st.sampled_from(["float16", "float32", "float64"]))
 def test_narrow_and_wide_kernels_agree(data, dtype):
     # The same row as a wide one: padded with masked classes, which weigh nothing.
     logits, targets = data
     narrow = (logits / 40)[:, :31].astype(dtype)
     targets = targets % narrow.shape[1]
-    wide = np.full((len(narrow), 50), -np.inf, dtype)
-    wide[:, : narrow.shape[1]] = narrow
-    first, second = score(narrow, targets), score(wide, targets)
-    for name in COLUMNS:
-        np.testing.assert_allclose(getattr(second, name), getattr(first, name), rtol=1e-14, err_msg=name)
+    first = score(narrow, targets)
+    for width in (50, 130):
+        wide = np.full((len(narrow), width), -np.inf, dtype)
+        wide[:, : narrow.shape[1]] = narrow
+        second = score(wide, targets)
+        for name in COLUMNS:
+            single = dtype == "float32" and name in ("hedge", "confidence")
+            np.testing.assert_allclose(
+                getattr(second, name), getattr(first, name), rtol=5e-7 if single else 1e-14, err_msg=name
+            )
+
+
+def extended(logits, targets):
+    """Return hedge and mistake in extended precision, where the machine has it."""
+    below, rows = logits.astype(np.longdouble), np.arange(len(targets))
+    top = below.argmax(axis=1)
+    below -= below[rows, top][:, None]
+    mistake = -below[rows, targets]
+    below[rows, top] = -np.inf
+    return np.log1p(np.exp(below).sum(axis=1)), mistake
+
+
+@given(
+    st.sampled_from([2, 31, 32, 33, 63, 95, 96, 97, 128, 193, 1000, 5000]),
+    st.sampled_from([1e-3, 0.1, 1.0, 10.0, 100.0]),
+    st.sampled_from([0.0, 3.0, 12.0, 35.0, 69.0, 80.0, 600.0]),
+    st.sampled_from([0.0, 1e4, -1e4]),
+    st.integers(0, 2**32 - 1),
+)
+@settings(max_examples=60)
+def test_single_precision_leaves_a_loss_within_a_millionth_of_itself(classes, scale, lead, shift, seed):
+    # A lead of 69 nats is a loss of 1e-30. The numbers from which the losses are made are those rounded to
+    # single precision, after the shift.
+    random = np.random.default_rng(seed)
+    logits = random.normal(size=(8, classes)) * scale
+    logits[np.arange(8), random.integers(0, classes, 8)] += lead
+    logits = (logits + shift).astype(np.float32)
+    targets = np.where(np.arange(8) % 2, logits.argmax(axis=1), random.integers(0, classes, 8))
+    hedge, mistake = extended(logits, targets)
+    scores, double = score(logits, targets), score(logits.astype(np.float64), targets)
+    tight = 1e-13 if classes < 32 else 1e-6
+    np.testing.assert_allclose(scores.hedge, hedge.astype(float), rtol=tight, atol=1e-300)
+    np.testing.assert_allclose(scores.loss, (hedge + mistake).astype(float), rtol=tight, atol=1e-300)
+    np.testing.assert_allclose(scores.confidence, np.exp(-hedge).astype(float), rtol=tight, atol=1e-300)
+    assert (scores.hedge <= np.log(classes) * (1 + 1e-15)).all()
+    for name in ("predicted", "mistake", "margin", "tied"):  # single precision has no part in these
+        np.testing.assert_array_equal(getattr(scores, name), getattr(double, name), err_msg=name)
+
+
+@pytest.mark.parametrize("gap", [35.0, 69.0, 120.0, 700.0])
+@pytest.mark.parametrize("classes", [32, 96])
+def test_tiny_losses_of_single_precision_logits_have_six_digits(classes, gap):
+    logits = np.random.default_rng(classes).normal(size=(2, classes)).astype(np.float32)
+    logits[:, 1] = logits.max(axis=1) + np.float32(gap)
+    exact = [float(exact_loss(row, target)) for row, target in zip(logits, (1, 0), strict=True)]
+    assert exact[0] < np.exp(-gap) * classes
+    np.testing.assert_allclose(score(logits, np.array([1, 0])).loss, exact, rtol=5e-7)
 
 
 @pytest.mark.parametrize("classes", [2, 10, 31, 32, 300])
@@ -147,11 +201,11 @@ def test_means_are_those_of_scikit_learn(make_logits, classes, dtype):
     logits = logits[0].astype(dtype)
     scores = score(logits, targets)
     probabilities = softmax(logits.astype(np.float64), axis=1)
-    assert scores.loss.mean() == pytest.approx(
-        log_loss(targets, probabilities, labels=range(classes)), rel=1e-12
-    )
+    digits = 5e-7 if (classes, dtype) == (40, "float32") else 1e-12
+    loss = log_loss(targets, probabilities, labels=range(classes))
+    assert scores.loss.mean() == pytest.approx(loss, rel=digits)
     assert (scores.predicted == targets).mean() == accuracy_score(targets, probabilities.argmax(axis=1))
-    np.testing.assert_allclose(scores.confidence, probabilities.max(axis=1), rtol=1e-13)
+    np.testing.assert_allclose(scores.confidence, probabilities.max(axis=1), rtol=digits)
 
 
 @given(samples())
@@ -175,9 +229,9 @@ def test_the_nearest_float_below_the_maximum_is_no_tie():
     assert score(logits, np.array([0, 0])).tied.tolist() == [True, False]
 
 
-@pytest.mark.parametrize("classes", [3, 40])
-def test_a_tie_goes_to_the_first_class_and_is_marked(classes):
-    logits = np.zeros((3, classes))
+@pytest.mark.parametrize(("classes", "dtype"), KERNELS)
+def test_a_tie_goes_to_the_first_class_and_is_marked(classes, dtype):
+    logits = np.zeros((3, classes), dtype)
     logits[0, 0] = 1.0
     logits[1, [1, 2]] = 2.0
     scores = score(logits, np.array([0, 2, 2]))
@@ -185,16 +239,16 @@ def test_a_tie_goes_to_the_first_class_and_is_marked(classes):
     assert scores.predicted.tolist() == [0, 1, 0]
     assert scores.mistake.tolist() == [0, 0, 0]  # the true class attains the maximum, though not predicted
     assert scores.margin.tolist() == [1, 0, 0]
-    assert scores.hedge[2] == pytest.approx(np.log(classes), rel=1e-15)
+    assert scores.hedge[2] == pytest.approx(np.log(classes), rel=1e-15)  # exp(0) is 1
 
 
-@pytest.mark.parametrize("classes", [3, 40])
+@pytest.mark.parametrize(("classes", "dtype"), KERNELS)
 @pytest.mark.parametrize(
     "filling", [[np.nan], [np.inf], [np.inf, np.inf], [np.inf, -np.inf], [np.nan, np.inf]]
 )
 @pytest.mark.parametrize("place", [0, 1])
-def test_a_row_with_nan_or_plus_infinity_is_nan_and_spoils_no_other(classes, filling, place):
-    logits = np.random.default_rng(1).normal(size=(3, classes))
+def test_a_row_with_nan_or_plus_infinity_is_nan_and_spoils_no_other(classes, dtype, filling, place):
+    logits = np.random.default_rng(1).normal(size=(3, classes)).astype(dtype)
     alone = score(logits[[0, 2]], np.array([0, 1]))
     logits[1, place : place + len(filling)] = filling
     for target in (0, 1, classes - 1):
@@ -208,33 +262,35 @@ def test_a_row_with_nan_or_plus_infinity_is_nan_and_spoils_no_other(classes, fil
                 assert np.isnan(column[1])
 
 
-@pytest.mark.parametrize("classes", [3, 40])
-def test_a_masked_class_weighs_nothing_and_a_masked_true_class_has_an_infinite_loss(classes):
-    logits = np.random.default_rng(2).normal(size=(2, classes))
+@pytest.mark.parametrize(("classes", "dtype"), KERNELS)
+def test_a_masked_class_weighs_nothing_and_a_masked_true_class_has_an_infinite_loss(classes, dtype):
+    logits = np.random.default_rng(2).normal(size=(2, classes)).astype(dtype)
     logits[:, 1] = -np.inf
     scores = score(logits, np.array([0, 1]))
     rest = np.delete(logits, 1, axis=1)
-    assert scores.loss[0] == pytest.approx(score(rest, np.array([0, 0])).loss[0], rel=1e-14)
+    digits = 5e-7 if dtype == "float32" else 1e-14
+    assert scores.loss[0] == pytest.approx(score(rest, np.array([0, 0])).loss[0], rel=digits)
     assert scores.loss[1] == np.inf
     assert scores.predicted[1] == logits[1].argmax()
     assert np.isfinite(scores.hedge).all()
     assert scores.margin[1] == -np.inf
 
 
-@pytest.mark.parametrize("classes", [3, 40])
-def test_a_row_of_masks_alone_can_not_be_scored(classes):
-    scores = score(np.full((1, classes), -np.inf), np.array([0]))
+@pytest.mark.parametrize(("classes", "dtype"), KERNELS)
+def test_a_row_of_masks_alone_can_not_be_scored(classes, dtype):
+    scores = score(np.full((1, classes), -np.inf, dtype), np.array([0]))
     assert np.isnan(scores.loss[0])
     assert scores.predicted[0] == -1
 
 
 @pytest.mark.parametrize("order", ["C", "F"])
 @pytest.mark.parametrize("count", [1, 5])
-@pytest.mark.parametrize("classes", [3, 40])
-def test_the_input_is_left_as_it_was(classes, count, order):
-    logits = np.asarray(np.random.default_rng(3).normal(size=(count, classes)), order=order)
+@pytest.mark.parametrize(("classes", "dtype"), KERNELS)
+def test_the_input_is_left_as_it_was(classes, dtype, count, order):
+    logits = np.asarray(np.random.default_rng(3).normal(size=(count, classes)), dtype, order=order)
     before = logits.copy()
     logits.flags.writeable = False  # as a memory map is
     scores = score(logits, np.zeros(count, np.int64))
     np.testing.assert_array_equal(logits, before)
-    np.testing.assert_allclose(scores.loss, -log_softmax(before, axis=1)[:, 0], rtol=1e-12)
+    expected = -log_softmax(before.astype(np.float64), axis=1)[:, 0]
+    np.testing.assert_allclose(scores.loss, expected, rtol=5e-7 if dtype == "float32" else 1e-12)

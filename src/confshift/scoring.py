@@ -13,6 +13,10 @@ from numpy.typing import DTypeLike, NDArray
 _BLOCK_BYTES = 1 << 20
 #: Below this width a row is too short to reduce well: the block is transposed, classes first.
 _NARROW = 32
+#: The same where a row is of single precision.
+_NARROW_SINGLE = 96
+#: Exponentials are added up in single precision in runs of so many, and the runs' sums in double.
+_RUN = 64
 
 
 #: What the pass over the logits measures of each sample. This is a stored format: see `checkpoint.MEASURED`.
@@ -79,14 +83,18 @@ def blocks(
 ) -> Iterator[Block]:
     """Walk over the logits in blocks that fit a cache; rows keep their order."""
     samples, classes = logits.shape
-    size = max(1, _BLOCK_BYTES // (np.dtype(dtype).itemsize * classes))
-    for start in range(0, samples, size):
-        rows = slice(start, min(samples, start + size))
+    for rows in _slices(samples, classes * np.dtype(dtype).itemsize):
         part = logits[rows]
         if classes < _NARROW:
             yield _narrow_block(rows, part, targets[rows], dtype)
         else:
             yield _wide_block(rows, part, targets[rows], dtype)
+
+
+def _slices(samples: int, row_bytes: int) -> Iterator[slice]:
+    size = max(1, _BLOCK_BYTES // row_bytes)
+    for start in range(0, samples, size):
+        yield slice(start, min(samples, start + size))
 
 
 def _wide_block(rows: slice, part: NDArray[Any], targets: NDArray[np.int64], dtype: DTypeLike) -> Block:
@@ -100,23 +108,37 @@ def _wide_block(rows: slice, part: NDArray[Any], targets: NDArray[np.int64], dty
 
 
 def _narrow_block(rows: slice, part: NDArray[Any], targets: NDArray[np.int64], dtype: DTypeLike) -> Block:
-    # A copy always: the transpose of one row is contiguous.
-    by_class = np.array(part.T, dtype=dtype, order="C")
-    best = by_class[0].copy()
-    top = np.zeros(len(part), np.intp)
-    for k in range(1, len(by_class)):  # a handful of classes; argmax along axis 0 is several times slower
-        top[by_class[k] > best] = k
-        np.maximum(best, by_class[k], out=best)  # a NaN stays, and marks the row
+    by_class = _classes_first(part, dtype)
+    best, top = _largest(by_class)
     with np.errstate(invalid="ignore", over="ignore"):
         by_class -= best
     return Block(rows, by_class, 0, top, by_class[targets, np.arange(len(part))])
+
+
+def _classes_first(part: NDArray[Any], dtype: DTypeLike) -> NDArray[Any]:
+    """Return a transposed copy; a copy always, as the transpose of one row is contiguous."""
+    return np.array(part.T, dtype=dtype, order="C")
+
+
+def _largest(by_class: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.intp]]:
+    """Return the maximum of each column, a NaN where there is one, and the first class that attains it.
+
+    Several times as fast as argmax along the first axis. There are no more than 255 classes.
+    """
+    classes, best = len(by_class), by_class.max(axis=0)
+    place = (by_class == best).view(np.uint8)
+    place *= np.arange(classes, 0, -1, dtype=np.uint8)[:, None]
+    top = classes - place.max(axis=0).astype(np.intp)
+    return best, np.minimum(top, classes - 1)  # no class attains a NaN
 
 
 def score(logits: NDArray[np.floating[Any]], targets: NDArray[np.int64]) -> Scores:
     """Score every sample by the stable formulas; loss = hedge + mistake, both at least 0.
 
     With c = argmax z: hedge = log1p(sum of exp(z_j - z_c) over j != c), mistake = z_c - z_y. Neither
-    cancels, so losses far below 1e-15 and far above 100 keep their digits.
+    cancels, so losses far below 1e-15 and far above 100 keep their digits. All is in double precision, but
+    for the exponentials of single-precision logits with 32 classes or more: these are in single precision,
+    relative to the second largest logit, and leave the hedge within 1e-6 of itself, however small it is.
 
     Parameters
     ----------
@@ -138,21 +160,85 @@ def score(logits: NDArray[np.floating[Any]], targets: NDArray[np.int64]) -> Scor
     rows = np.empty(len(targets), SCORED)
     rows["target"] = targets
     unanswered = np.empty(len(targets), bool)
-    for block in blocks(logits, targets):
-        part, below = rows[block.rows], block.below_top
-        part["predicted"] = block.top
-        part["mistake"] = np.abs(block.at_target)  # abs: -(-0.0) would print as a negative zero
-        at_top = block.at(block.top)
-        unanswered[block.rows] = np.isnan(below[at_top])  # 0 in any row without NaN or plus infinity
-        below[at_top] = -np.inf
-        runner_up = below.max(axis=block.axis)
-        part["tied"] = runner_up == 0
-        part["margin"] = np.where(block.top == part["target"], -runner_up, block.at_target)
-        others = np.exp(below, out=below).sum(axis=block.axis)
-        part["hedge"] = np.log1p(others)
-        part["confidence"] = 1 / (1 + others)
+    if logits.dtype == np.float32 and logits.shape[1] >= _NARROW:
+        for some in _slices(len(logits), 4 * logits.shape[1]):
+            unanswered[some] = _score_single(logits[some], targets[some], rows[some])
+    else:
+        for block in blocks(logits, targets):
+            unanswered[block.rows] = _score_block(block, rows[block.rows])
     _blank(rows, unanswered)
     return Scores(rows)
+
+
+def _score_block(block: Block, part: NDArray[Any]) -> NDArray[np.bool_]:
+    """Fill in the rows of a block; return which have no answer."""
+    below = block.below_top
+    part["predicted"] = block.top
+    part["mistake"] = np.abs(block.at_target)  # abs: -(-0.0) would print as a negative zero
+    at_top = block.at(block.top)
+    unanswered = np.asarray(np.isnan(below[at_top]))  # 0 in any row without NaN or plus infinity
+    below[at_top] = -np.inf
+    runner_up = below.max(axis=block.axis)
+    part["tied"] = runner_up == 0
+    part["margin"] = np.where(block.top == part["target"], -runner_up, block.at_target)
+    _set_hedge(part, np.exp(below, out=below).sum(axis=block.axis))
+    return unanswered
+
+
+def _score_single(
+    logits: NDArray[np.float32], targets: NDArray[np.int64], part: NDArray[Any]
+) -> NDArray[np.bool_]:
+    """Fill in the rows of a block of single-precision logits; return which have no answer.
+
+    The sum of the exponentials is exp(s - c) times that of exp(z_j - s), s the second largest logit. The
+    second sum is at least 1, so that what rounding does to its terms, relative to each, is all there is: no
+    more than 6e-8 |z_j - s|, whose mean over the terms is below log K. The factor is in double precision.
+    """
+    each, narrow = np.arange(len(logits)), logits.shape[1] < _NARROW_SINGLE
+    if narrow:
+        by_class = _classes_first(logits, np.float32)
+        z, (best, top) = by_class.T, _largest(by_class)
+    else:
+        z = logits.astype(np.float32, order="C")
+        top = z.argmax(axis=1)
+        best = z[each, top]
+    largest, at_target = best.astype(np.float64), z[each, targets].astype(np.float64)
+    z[each, top] = -np.inf
+    second = z.max(axis=1) if narrow else z[each, z.argmax(axis=1)]
+    # NaN and infinities make more of them; exponentials far below the largest are 0.
+    with np.errstate(invalid="ignore", over="ignore", under="ignore"):
+        wrong, runner_up = at_target - largest, second - largest
+        z -= np.maximum(second, np.finfo(np.float32).min)[:, None]  # -inf if there are masked classes alone
+        terms = np.exp(z, out=z)
+        _set_hedge(part, np.exp(runner_up) * (_column_sums(terms.T) if narrow else _row_sums(terms)))
+    part["predicted"] = top
+    part["mistake"] = np.abs(wrong)
+    part["tied"] = runner_up == 0
+    part["margin"] = np.where(top == targets, -runner_up, wrong)
+    return np.asarray(~np.isfinite(largest))
+
+
+def _row_sums(terms: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Add up each row, in single precision for `_RUN` terms at a time, as einsum is then fast."""
+    samples, classes = terms.shape
+    runs, whole = classes // _RUN, classes - classes % _RUN
+    sums = np.einsum("ijk->ij", terms[:, :whole].reshape(samples, runs, _RUN)).sum(axis=1, dtype=np.float64)
+    return np.asarray(sums + np.einsum("ij->i", terms[:, whole:]))
+
+
+def _column_sums(terms: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Add up each column by halves: each term is rounded a few times. The terms are overwritten."""
+    while (classes := len(terms)) > 1:
+        half = classes // 2
+        terms[:half] += terms[classes - half :]
+        terms = terms[: classes - half]
+    return np.asarray(terms[0], np.float64)
+
+
+def _set_hedge(part: NDArray[Any], others: NDArray[np.float64]) -> None:
+    """Fill in what follows from the sum of the other classes' probabilities, divided by the top one."""
+    part["hedge"] = np.log1p(others)
+    part["confidence"] = 1 / (1 + others)
 
 
 def _blank(rows: NDArray[Any], unanswered: NDArray[np.bool_]) -> None:
