@@ -88,29 +88,48 @@ def left_out(
         return LeftOut(scaled, scaled, math.nan, np.empty(0))
     if not usable.all():
         logits, targets, few = logits[usable], targets[usable], few[usable]
-    problem, joint, beta = _joint(logits, targets, curve)
+    problem, joint, unit = _joint(logits, targets, curve)
     calibrated = np.full(len(usable), np.nan)
     calibrated[usable] = _calibrated(problem, joint, few)
-    return LeftOut(scaled, calibrated, beta, joint.theta[1:])
+    return LeftOut(scaled, calibrated, float(joint.theta[0] * unit), joint.theta[1:])
+
+
+@dataclass(frozen=True, eq=False)
+class JointFit:
+    """A temperature and biases as :func:`left_out` fits them."""
+
+    beta: float  # 1/T
+    biases: NDArray[np.float64]  # (K,) in nats
+    optimum: Optimum
+    unit: float  # the 1/T that a 1 means in `optimum`
+    samples: int
 
 
 def joint_fit(
-    logits: NDArray[np.floating[Any]], targets: NDArray[np.int64]
-) -> tuple[float, NDArray[np.float64]]:
-    """Return 1/T and the biases (K,) that :func:`left_out` fits, of samples (N, K) with finite losses."""
-    _, joint, beta = _joint(logits, targets, fit(logits, targets))
-    return beta, joint.theta[1:]
+    logits: NDArray[np.floating[Any]], targets: NDArray[np.int64], *, start: JointFit | None = None
+) -> JointFit:
+    """Fit a temperature and biases to samples (N, K) with finite losses.
+
+    `start`, the fit to most of these samples or to some more, saves most passes over the logits: there is
+    one optimum, and this ends as near to it.
+    """
+    if start is None:
+        curve = fit(logits, targets)
+        _, joint, unit = _joint(logits, targets, curve)
+    else:
+        unit, share = start.unit, len(targets) / start.samples
+        joint = Problem(logits, targets, unit).minimised(start.optimum.theta, share * start.optimum.hessian)
+    return JointFit(float(joint.theta[0] * unit), joint.theta[1:], joint, unit, len(targets))
 
 
 def _joint(logits: NDArray[Any], targets: NDArray[np.int64], curve: Curve) -> tuple[Problem, Optimum, float]:
-    """Return the problem, its optimum, and the 1/T of that in the unit of these logits."""
+    """Return the problem, its optimum, and the 1/T that a 1 means in it."""
     beta, _ = optimum(curve)
     unit = beta or 1 / (math.sqrt(float(np.nanmean(curve.curvature))) or 1.0)
     start = np.zeros(logits.shape[1] + 1)
     start[0] = beta / unit
     problem = Problem(logits, targets, unit)
-    joint = problem.minimised(start)
-    return problem, joint, float(joint.theta[0] * unit)
+    return problem, problem.minimised(start), unit
 
 
 def _scaled(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
@@ -216,6 +217,10 @@ class CalibratedAccuracy(NamedTuple):
     p_value: float = 1.0
 
 
+#: Of checkpoints that are still in use: a report asks for those of the best and of the one to keep.
+_accuracies: WeakKeyDictionary[Checkpoint, dict[bytes, CalibratedAccuracy]] = WeakKeyDictionary()
+
+
 def calibrated_accuracy(checkpoint: Checkpoint, codes: Codes | None = None) -> CalibratedAccuracy:
     """Return the accuracy with temperature and biases, each fold predicted by the fit to the other four.
 
@@ -231,6 +236,13 @@ def calibrated_accuracy(checkpoint: Checkpoint, codes: Codes | None = None) -> C
         The accuracy as it is where biases take no part: a temperature changes no answer. NaN where the logits
         can't be read, and where there are too many classes for a quick fit.
     """
+    known, key = _accuracies.setdefault(checkpoint, {}), b"" if codes is None else codes.tobytes()
+    if key not in known:
+        known[key] = _with_biases(checkpoint, codes)
+    return known[key]
+
+
+def _with_biases(checkpoint: Checkpoint, codes: Codes | None) -> CalibratedAccuracy:
     if not math.isfinite(checkpoint.joint_temperature):
         return CalibratedAccuracy(checkpoint.accuracy)
     classes = len(checkpoint.class_names)

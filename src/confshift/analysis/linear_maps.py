@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from confshift import temperature
 from confshift.analysis.grouping import Codes, codes_at, folds_of
 from confshift.recalibration import SAMPLES_A_CLASS as FEWEST_A_CLASS
-from confshift.recalibration import joint_fit
+from confshift.recalibration import JointFit, joint_fit
 
 #: Biases alone; a scale for each class beside them; a weight for each pair of classes beside them.
 Kind = Literal["biases", "vector", "matrix"]
@@ -67,6 +67,8 @@ def centred(logits: NDArray[Any]) -> NDArray[np.float64]:
 
 def mapped(logits: NDArray[Any], weights: NDArray[np.float64], biases: Any) -> NDArray[np.float64]:
     """Return weights * centred logits + biases; a masked class stays so, and is the row's mean to others."""
+    if weights.ndim == 1 and weights[0] > 0 and (weights == weights[0]).all():  # the mean moves all alike
+        return np.asarray(weights[0] * np.asarray(logits, np.float64) + biases)
     values = centred(logits)
     masked = np.isneginf(values)
     with np.errstate(invalid="ignore"):  # 0 * inf
@@ -130,27 +132,38 @@ def cross_fit(
         logits, targets = logits[rows], targets[rows]
     fold = folds_of(random, len(rows), _FOLDS, codes_at(codes, rows))
     losses, hits = np.empty(len(rows)), np.empty(len(rows), bool)
-    whole = _fitted(logits, targets, kind)
+    joint = None if kind == "matrix" else joint_fit(logits, targets)
+    whole = _fitted(logits, targets, kind, joint)
     for left_out in range(_FOLDS):
-        test = fold == left_out
-        fit = _fitted(logits[~test], targets[~test], kind, start=whole)
+        test, others = np.flatnonzero(fold == left_out), np.flatnonzero(fold != left_out)
+        some = logits[others], targets[others]
+        fit = _fitted(*some, kind, None if joint is None else joint_fit(*some, start=joint), start=whole)
         scores = mapped(logits[test], fit.beta * fit.weights, fit.biases)
         losses[test], hits[test] = losses_and_hits(scores, targets[test])
     return CrossFit(whole, rows, losses, hits)
 
 
-def _fitted(logits: NDArray[Any], targets: NDArray[np.int64], kind: Kind, *, start: Fit | None = None) -> Fit:
-    """Return the best map of a kind; `start` is near it, which saves steps: there is one optimum."""
+def _fitted(
+    logits: NDArray[Any],
+    targets: NDArray[np.int64],
+    kind: Kind,
+    joint: JointFit | None,
+    *,
+    start: Fit | None = None,
+) -> Fit:
+    """Return the best map of a kind; `start` is near it, which saves steps: there is one optimum.
+
+    `joint`: temperature and biases fitted to these samples; a matrix does without.
+    """
     classes = logits.shape[1]
-    if kind == "matrix":
+    if joint is None:
         beta, _ = temperature.optimum(temperature.fit(logits, targets))
         of_pairs = np.full((classes, classes), 2.0 * classes * (classes - 1))
         np.fill_diagonal(of_pairs, 2.0 * classes)
         ridge = np.r_[of_pairs.ravel(), np.full(classes, 2.0 * classes)]
         return _minimised(logits, targets, Fit(beta, np.eye(classes), np.zeros(classes)), ridge, start)
-    beta, biases = joint_fit(logits, targets)
-    joint = Fit(beta, np.ones(classes), biases)
-    return joint if kind == "biases" else _minimised(logits, targets, joint, np.ones(2 * classes), start)
+    centre = Fit(joint.beta, np.ones(classes), joint.biases)
+    return centre if kind == "biases" else _minimised(logits, targets, centre, np.ones(2 * classes), start)
 
 
 def _minimised(
