@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -90,6 +91,22 @@ def class_bias_test(
     return ClassBias(statistic, degrees, p_value, table)
 
 
+class _Moments(NamedTuple):
+    """Of each unit, a sample or a group, the sum over its m samples of (d, s), K + 1 numbers e."""
+
+    total: NDArray[np.float64]  # (K + 1,) the sum of e
+    counted: NDArray[np.float64]  # (K + 1,) the sum of m e
+    products: NDArray[np.float64]  # (K + 1, K + 1) the sum of e e'
+    squares: float  # the sum of m squared
+    units: int
+    drift: NDArray[np.float64]  # (K,) how the sum of the p changes with beta
+    curvature: float  # of the sum of the losses in beta
+
+    def plus(self, other: tuple[Any, ...]) -> _Moments:
+        """Return the moments of these units and others."""
+        return _Moments(*(one + more for one, more in zip(self, other, strict=True)))
+
+
 def _residual_moments(
     logits: NDArray[Any], targets: NDArray[np.int64], beta: float, *, fitted: bool, codes: Codes | None
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], int]:
@@ -97,50 +114,62 @@ def _residual_moments(
 
     Units are the samples, or groups of them: see `grouping.group_terms`.
 
-    A residual is onehot(y) - p, plus what the sample does to every p through beta: its slope over the
-    curvature, times the derivative of the mean p. The extra term adds up to 0 where beta is optimal.
+    A residual is d = onehot(y) - p, plus s v, what the sample does to every p through beta: its slope s, and
+    the change v of the mean p over the curvature. The extra term adds up to 0 where beta is optimal. The
+    moments of d + s v follow from those of d and s, so that one pass over the logits finds v as well.
     """
     samples, classes = logits.shape
-    drift, curvature = np.zeros(classes), 0.0
-    parts = [
-        slice(start, start + max(1, _ROWS // classes))
-        for start in range(0, samples, max(1, _ROWS // classes))
-    ]
-    for rows in parts if fitted else ():
-        p, centred, slope = _probabilities(logits[rows], targets[rows], beta)
-        drift += (p * centred).sum(axis=0)
-        curvature += float((p * centred**2).sum())
-    influence = drift / curvature if curvature > 0 else drift
-    sums, products, total = np.zeros(classes), np.zeros((classes, classes)), np.zeros(classes)
-    members = None if codes is None else np.bincount(codes)
-    by_group = np.zeros((0 if members is None else len(members), classes))
-    for rows in parts:
-        p, _, slope = _probabilities(logits[rows], targets[rows], beta)
-        residual = slope[:, None] * influence - p
-        residual[np.arange(len(p)), targets[rows]] += 1
-        sums += residual.sum(axis=0)
-        total += p.sum(axis=0)
-        if codes is None:
-            products += residual.T @ residual
-        else:
-            np.add.at(by_group, codes[rows], residual)
-    mean, units = sums / samples, samples
-    if members is None:
-        products -= samples * np.outer(mean, mean)
-    else:
-        by_group = (by_group - members[:, None] * mean)[members > 0]
-        units = len(by_group)
-        products = by_group.T @ by_group * (units / samples) ** 2
-    return mean, products / max(units - 1, 1), total / samples, units
+    moments = _Moments(0.0, 0.0, 0.0, 0, 0, 0.0, 0.0)  # type: ignore[arg-type]
+    for rows, begins in _units_in_blocks(samples, max(1, _ROWS // classes), codes):
+        moments = moments.plus(_moments(logits[rows], targets[rows], beta, begins))
+    units, mean = moments.units, moments.total / samples
+    products = moments.products + moments.squares * np.outer(mean, mean)
+    products -= np.outer(moments.counted, mean) + np.outer(mean, moments.counted)
+    probability = np.bincount(targets, minlength=classes) / samples - mean[:-1]
+    v = moments.drift / moments.curvature if fitted and moments.curvature > 0 else np.zeros(classes)
+    covariance = products[:-1, :-1] + products[-1, -1] * np.outer(v, v)
+    covariance += np.outer(products[:-1, -1], v) + np.outer(v, products[-1, :-1])
+    covariance *= (units / samples) ** 2 / max(units - 1, 1)
+    return mean[:-1] + mean[-1] * v, covariance, probability, units
 
 
-def _probabilities(
-    logits: NDArray[Any], targets: NDArray[np.int64], beta: float
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Return softmax(beta z), z about its mean under it, and that mean minus the true class's z."""
-    z = np.asarray(logits, np.float64)
-    z = np.maximum(z - z.max(axis=1, keepdims=True), -1e15)  # a masked class has weight 0, and gives no NaN
-    p = np.exp(beta * z)
+def _units_in_blocks(
+    samples: int, size: int, codes: Codes | None
+) -> Iterator[tuple[Any, NDArray[np.intp] | None]]:
+    """Yield rows, about `size` of them; with groups whole ones, and where each begins among the rows."""
+    if codes is None:
+        yield from ((slice(start, start + size), None) for start in range(0, samples, size))
+        return
+    order = np.argsort(codes, kind="stable")
+    begins = np.flatnonzero(np.diff(codes[order], prepend=-1))
+    ends, first = np.append(begins[1:], samples), 0
+    while first < len(begins):
+        last = max(first + 1, int(np.searchsorted(ends, begins[first] + size, side="right")))
+        yield order[begins[first] : ends[last - 1]], begins[first:last] - begins[first]
+        first = last
+
+
+def _moments(
+    logits: NDArray[Any], targets: NDArray[np.int64], beta: float, begins: NDArray[np.intp] | None
+) -> tuple[Any, ...]:
+    """Return the fields of `_Moments` for some samples."""
+    each = np.arange(len(targets))
+    z = np.array(logits, np.float64)
+    z -= z.max(axis=1, keepdims=True)
+    np.maximum(z, -1e15, out=z)  # a masked class has weight 0, and gives no NaN
+    values = np.empty((len(z), z.shape[1] + 1))
+    p = np.exp(np.multiply(z, beta, out=values[:, :-1]), out=values[:, :-1])
     p /= p.sum(axis=1, keepdims=True)
-    mean = (p * z).sum(axis=1)
-    return p, z - mean[:, None], mean - z[np.arange(len(z)), targets]
+    mean = np.einsum("ij,ij->i", p, z)
+    values[:, -1] = mean - z[each, targets]
+    z -= mean[:, None]
+    weighted = p * z
+    drift, curvature = weighted.sum(axis=0), float(np.einsum("ij,ij->", weighted, z))
+    np.negative(p, out=p)
+    p[each, targets] += 1
+    if begins is None:
+        total = values.sum(axis=0)
+        return total, total, values.T @ values, len(z), len(z), drift, curvature
+    members, values = np.diff(begins, append=len(z)), np.add.reduceat(values, begins, axis=0)
+    sums = values.sum(axis=0), members @ values, values.T @ values
+    return *sums, int((members**2).sum()), len(members), drift, curvature
