@@ -17,6 +17,7 @@ from sklearn.metrics import accuracy_score, log_loss
 
 from confshift.analysis.causes import baseline
 from confshift.analysis.causes.baseline import column_permutation_test, references, untrained_loss
+from confshift.scoring import score
 
 LEVEL = 0.05
 
@@ -125,6 +126,16 @@ def test_with_few_classes_all_permutations_are_tried():
     assert test.accuracy == pytest.approx(accuracies[0])
     assert test.loss_p == pytest.approx(np.mean(np.array(losses) <= losses[0] + 1e-12))
     assert test.accuracy_p == pytest.approx(np.mean(np.array(accuracies) >= accuracies[0]))
+
+
+def test_what_is_known_of_the_samples_is_not_computed_again_and_blocks_do_not_matter(monkeypatch):
+    logits, targets = random_head(4, 9)
+    plain = column_permutation_test(logits, targets, permutations=200)
+    monkeypatch.setattr(baseline, "_BLOCK", 7 * 9)
+    scores = score(logits, targets)
+    monkeypatch.delattr(baseline, "score")
+    known = {"losses": scores.loss, "predicted": scores.predicted}
+    assert column_permutation_test(logits, targets, permutations=200, **known) == pytest.approx(plain)
 
 
 def test_drawn_permutations_agree_with_all_of_them(monkeypatch):

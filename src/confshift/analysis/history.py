@@ -302,7 +302,7 @@ class History:
         Indexed by quantity (loss, accuracy); columns value, p_value, permutations, samples. See
         `baseline.column_permutation_test`.
         """
-        return baseline.start_test(*self.main.checkpoints[0].scored_logits)
+        return baseline.start_test(self.main.checkpoints[0])
 
     @cached_property
     def label_order(self) -> LabelOrder:

@@ -12,12 +12,16 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from confshift.analysis.grouping import Codes, mean_error
+from confshift.checkpoint import Checkpoint
+from confshift.scoring import score
 
 #: Beyond 7 classes the permutations are drawn, not all tried.
 _ALL_PERMUTATIONS = math.factorial(7)
 _AT_ONCE = 512
 #: Logits read by the permutation test; any subset of the samples makes a valid test.
 _READ = 10_000_000
+#: Of these so many are added up at a time.
+_BLOCK = 1 << 17
 #: Standard deviations of a logit that the quadrature covers.
 _REACH = 9.0
 
@@ -123,6 +127,8 @@ def column_permutation_test(
     *,
     permutations: int = 5000,
     seed: int = 0,
+    losses: NDArray[np.float64] | None = None,
+    predicted: NDArray[np.integer[Any]] | None = None,
 ) -> PermutationTest:
     """Test whether a head is too good to be untrained.
 
@@ -138,42 +144,56 @@ def column_permutation_test(
     permutations : int
         Drawn where K! is more than 5040; else all are tried.
     seed : int
+    losses, predicted : ndarray, shape (N,), optional
+        In nats, and the first class with the largest logit, where they are known; else they are computed.
 
     Returns
     -------
     PermutationTest
         The smallest p-value possible is 1/K!, so the test decides nothing for three classes or fewer. It is
         not valid for a head initialised with another model's class weights, or with zeros.
+
+    Notes
+    -----
+    The mean loss of permuted outputs is that of the normaliser, which no permutation changes, minus the mean
+    of the logits that they make those of the true classes: the sums of the logits by true class are enough.
     """
     rng = np.random.default_rng(seed)
     classes = logits.shape[1]
-    rows = np.arange(len(targets))
+    rows: Any = slice(None)
     if logits.size > _READ:
-        rows = np.sort(rng.choice(rows, max(1, _READ // classes), replace=False))
-    z, labels = np.asarray(logits[rows], np.float64), targets[rows]
-    counts, sums = _class_sums(z, labels)
-    present, rows_of_classes = np.unique(labels), np.arange(len(counts))
+        rows = np.sort(rng.choice(len(targets), max(1, _READ // classes), replace=False))
+    z, labels = logits[rows], targets[rows]
+    losses = score(z, labels).loss if losses is None else losses[rows]
+    predicted = z.argmax(axis=1) if predicted is None else predicted[rows]
+    present, codes = np.unique(labels, return_inverse=True)
+    counts, sums = _class_counts(codes, predicted, classes), _class_sums(z, codes)
+    own = np.arange(len(present)) * classes
     exchanges = _permutations(classes, present, permutations, rng)
-    hits, fits = np.empty(0), np.empty(0)
+    hits, fits = list[NDArray[Any]](), list[NDArray[Any]]()
     while chunk := list(itertools.islice(exchanges, _AT_ONCE)):
-        columns = np.array(chunk)
-        hits = np.append(hits, counts[rows_of_classes, columns].sum(axis=1))
-        fits = np.append(fits, sums[rows_of_classes, columns].sum(axis=1))
-    own_hits, own_fit = hits[0], fits[0]
-    rounding = 1e-9 * max(1.0, abs(own_fit))
+        places = own + np.array(chunk)
+        hits.append(counts.take(places).sum(axis=1))
+        fits.append(sums.take(places).sum(axis=1))
+    all_hits, all_fits = np.concatenate(hits), np.concatenate(fits)
+    rounding = 1e-9 * max(1.0, abs(all_fits[0]))
     return PermutationTest(
-        float(_log_sum_exp(z).mean() - own_fit / len(rows)),
-        float(own_hits / len(rows)),
-        float(np.mean(fits >= own_fit - rounding)),
-        float(np.mean(hits >= own_hits)),
-        len(fits),
-        len(rows),
+        float(losses.mean()),
+        float(all_hits[0] / len(labels)),
+        float(np.mean(all_fits >= all_fits[0] - rounding)),
+        float(np.mean(all_hits >= all_hits[0])),
+        len(all_fits),
+        len(labels),
     )
 
 
-def start_test(logits: NDArray[np.floating[Any]], targets: NDArray[np.int64]) -> pd.DataFrame:
-    """Return the table of `History.start_test`."""
-    test = column_permutation_test(logits, targets)
+def start_test(checkpoint: Checkpoint) -> pd.DataFrame:
+    """Return the table of `History.start_test` for the first checkpoint."""
+    scores = checkpoint.scores
+    finite = np.isfinite(scores.loss)
+    test = column_permutation_test(
+        *checkpoint.scored_logits, losses=scores.loss[finite], predicted=scores.predicted[finite]
+    )
     return pd.DataFrame(
         {
             "value": [test.loss, test.accuracy],
@@ -185,19 +205,26 @@ def start_test(logits: NDArray[np.floating[Any]], targets: NDArray[np.int64]) ->
     )
 
 
-def _class_sums(
-    logits: NDArray[np.float64], targets: NDArray[np.int64]
-) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Return, for each class present, how often each output is the largest, and the sums of the logits.
+def _class_counts(
+    codes: NDArray[np.intp], predicted: NDArray[np.integer[Any]], classes: int
+) -> NDArray[np.int32]:
+    """Return how often each output is the largest, for each class present, (P * K,)."""
+    pairs, samples = np.unique(codes * classes + predicted, return_counts=True)
+    counts = np.zeros((int(codes.max()) + 1) * classes, np.int32)
+    counts[pairs] = samples
+    return counts
 
-    The accuracy and the loss of a head with permuted outputs follow from these.
-    """
-    present, codes = np.unique(targets, return_inverse=True)
-    classes = logits.shape[1]
-    counts = np.bincount(codes * classes + logits.argmax(axis=1), minlength=len(present) * classes)
-    order = np.argsort(codes, kind="stable")
-    starts = np.searchsorted(codes[order], np.arange(len(present)))
-    return counts.reshape(len(present), classes), np.add.reduceat(logits[order], starts, axis=0)
+
+def _class_sums(logits: NDArray[np.floating[Any]], codes: NDArray[np.intp]) -> NDArray[np.float64]:
+    """Return the sums of the logits over the samples of each class present, (P, K), block by block."""
+    order, classes = np.argsort(codes, kind="stable"), logits.shape[1]
+    sums, size = np.zeros((int(codes.max()) + 1, classes)), max(1, _BLOCK // classes)
+    for start in range(0, len(order), size):
+        rows = order[start : start + size]
+        block, begins = logits[rows].astype(np.float64), np.flatnonzero(np.diff(codes[rows], prepend=-1))
+        for begin, end in itertools.pairwise([*begins, len(rows)]):
+            sums[codes[rows[begin]]] += block[begin:end].sum(axis=0)
+    return sums
 
 
 def _permutations(
@@ -211,11 +238,6 @@ def _permutations(
     yield present
     for _ in range(count):
         yield rng.choice(classes, len(present), replace=False)
-
-
-def _log_sum_exp(logits: NDArray[np.float64]) -> NDArray[np.float64]:
-    top = logits.max(axis=1)
-    return np.asarray(top + np.log(np.exp(logits - top[:, None]).sum(axis=1)))
 
 
 class LabelOrder(NamedTuple):
