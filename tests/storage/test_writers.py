@@ -328,7 +328,7 @@ def test_a_run_made_anew_by_others_under_the_same_name_is_not_taken_for_the_old_
     for epoch in range(1, 1 + records):
         other.append(predictions(9, samples=7), epoch=epoch)
     another_process(run.path)
-    split_folder = writer.run_folder.growing_split_folder("val", 3)
+    split_folder = writer.run_folder.memory("val", 3).look()
     assert {one.shards[0].columns.shape for one in split_folder.records.values()} == {(7,)}
 
 

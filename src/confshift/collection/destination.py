@@ -188,7 +188,7 @@ class Destination:
         if run is None:
             return ""
         self._attempt(run.flush)
-        return run.home if epoch in (self._attempt(lambda: run.epochs_of(self._split)) or ()) else ""
+        return run.home if self._attempt(lambda: run.is_stored(epoch, split=self._split)) else ""
 
     def _attempt(self, action: Callable[[], _T]) -> _T | None:
         """Do it; a failure that is not the caller's mistake is a warning, unless strict."""

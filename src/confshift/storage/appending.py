@@ -57,7 +57,7 @@ def append(
         drafts = _on_their_way(writer)
         check_split(split, tuple(writer.splits))  # their folders may not exist yet
         names = _class_names(writer.run_folder, drafts, predictions)
-        split_folder = _split_folder(writer.run_folder, split, len(names))
+        split_folder = _split_folder(writer, split, len(names))
         _check_samples(split_folder, drafts, predictions, fingerprint)
         epoch = _choose_epoch(writer, epoch, split)
         _refuse_living(writer, split_folder, epoch)
@@ -100,7 +100,7 @@ def check_epoch(writer: Writer, *, epoch: float | None, split: str) -> float:
         if writer.started:
             return _choose_epoch(writer, epoch, split)
         # Refuses a path that can't be a run folder.
-        split_folder = _split_folder_as_is(writer.run_folder, split)
+        split_folder = _split_folder_as_is(writer, split)
         epoch = _choose_epoch(writer, epoch, split)
         _refuse_living(writer, split_folder, epoch)
         return epoch
@@ -151,17 +151,20 @@ def _check_group_names(predictions: Predictions) -> None:
         )
 
 
-def _split_folder(run_folder: RunFolder, split: str, classes: int) -> SplitFolder:
+def _split_folder(writer: Writer, split: str, classes: int) -> SplitFolder:
+    run_folder = writer.run_folder
     if not run_folder.exists():
         if run_folder.path.exists() and not run_folder.path.is_dir():
             raise Refusal(f"run={str(run_folder.path)!r} is a file; pass a folder")
         return SplitFolder(run_folder.path / split)
-    check_split(split, tuple(folder.name for folder in run_folder.folders()))
-    return run_folder.growing_split_folder(split, classes)
+    if split not in writer.splits:  # no other split had such a name when it was added
+        check_split(split, tuple(folder.name for folder in run_folder.folders()))
+    return run_folder.memory(split, classes).look()
 
 
-def _split_folder_as_is(run_folder: RunFolder, split: str) -> SplitFolder:
-    return _split_folder(run_folder, split, len(run_folder.class_names()) if run_folder.exists() else 0)
+def _split_folder_as_is(writer: Writer, split: str) -> SplitFolder:
+    run_folder = writer.run_folder
+    return _split_folder(writer, split, len(run_folder.class_names()) if run_folder.exists() else 0)
 
 
 def _class_names(
@@ -194,14 +197,14 @@ def _check_samples(
 ) -> None:
     """Refuse samples or targets that differ from the split's, saying how."""
     on_way = [draft for draft in drafts if draft.record.split == split_folder.folder.name]
-    records = [draft.record for draft in on_way] or list(split_folder.records.values())
-    if not records or records[-1].fingerprint == fingerprint:
+    newest = on_way[-1].record if on_way else next(reversed(split_folder.records.values()), None)
+    if newest is None or newest.fingerprint == fingerprint:
         return
     if on_way:
         first = on_way[-1].predictions
         known = first.sample_ids, first.targets, first.groups
     else:
-        measurement = read_measurement(split_folder.folder, records[-1])
+        measurement = read_measurement(split_folder.folder, newest)
         known = measurement.sample_ids, measurement.rows["target"], measurement.groups
     changed = describe_difference(known, (predictions.sample_ids, predictions.targets, predictions.groups))
     raise Refusal(
@@ -219,7 +222,7 @@ def _choose_epoch(writer: Writer, epoch: float | None, split: str) -> float:
         return epoch
     newest = writer.highest if split == "val" else writer.latest
     if newest is None:
-        newest = max(_split_folder_as_is(writer.run_folder, "val").records, default=0.0)
+        newest = max(_split_folder_as_is(writer, "val").records, default=0.0)
     return _next(newest, split)
 
 

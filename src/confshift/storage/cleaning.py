@@ -41,6 +41,8 @@ def tidy(run_folder: RunFolder) -> None:
             classes = len(run_folder.class_names())
             for folder in run_folder.folders():
                 with contextlib.suppress(ConfshiftError):  # it can't be read: its files stay
+                    if run_folder.memory(folder.name, classes).is_tidy():
+                        continue
                     split_folder = run_folder.split_folder(folder.name, classes)
                     _remove(split_folder, split_folder.replaced, split_folder.other_files)
 

@@ -20,6 +20,7 @@ from confshift.storage.record import FailedSave, Record, Shard
 from confshift.storage.run_folder import NAMES_FILE, RunFolder
 from confshift.storage.signed_json import encode
 from confshift.storage.split_folder import SplitFolder
+from confshift.storage.split_memory import SplitMemory
 
 
 @dataclass(frozen=True)
@@ -49,29 +50,45 @@ def commit(
     """
     if not run_folder.exists():
         files.make_folders(run_folder.path)
+    with files.lock(run_folder.path, exclusive=False) as lock:
+        _put_run_file(run_folder, draft)
+        memory = run_folder.memory(draft.record.split, len(draft.class_names))
+        with memory.saving(lock):
+            return _commit(run_folder, memory, lock, draft, measurement, gaps)
+
+
+def _commit(
+    run_folder: RunFolder,
+    memory: SplitMemory,
+    lock: files.Lock | None,
+    draft: PendingSave,
+    measurement: Measurement,
+    gaps: tuple[FailedSave, ...],
+) -> Record:
     unneeded: list[Record] = []
     complete = None
-    with files.lock(run_folder.path, exclusive=False):
-        _put_run_file(run_folder, draft)
-        try:
-            while True:
-                split_folder, existing = _look(run_folder, draft)
-                if existing is not None and _holds_same(split_folder.folder, existing, draft):
-                    files.DISK.sync_folder(split_folder.folder)  # an earlier save may have failed here
-                    return existing
-                _refuse_stranger(run_folder, split_folder, existing, draft)
-                if complete is None:
-                    shard = _write_files(split_folder, draft.predictions, measurement)
-                    complete = replace(_measured(draft.record, measurement), gaps=gaps, shards=(shard,))
-                    unneeded = [complete]  # until its record is there
-                numbered = _number(complete, split_folder, existing)
-                with contextlib.suppress(FileExistsError):  # another writer took the number: look again
-                    files.put(split_folder.folder / numbered.name, numbered.to_bytes())
-                    unneeded = [existing] if existing else []
-                    return numbered
-        finally:
-            if unneeded:
-                _clean(run_folder, draft, unneeded)
+    try:
+        while True:
+            split_folder, existing = _look(memory, draft)
+            if existing is not None and _holds_same(split_folder.folder, existing, draft):
+                files.DISK.sync_folder(split_folder.folder)  # an earlier save may have failed here
+                return existing
+            _refuse_stranger(run_folder, split_folder, existing, draft)
+            if complete is None:
+                shard = _write_files(split_folder, draft.predictions, measurement)
+                complete = replace(_measured(draft.record, measurement), gaps=gaps, shards=(shard,))
+                unneeded = [complete]  # until its record is there
+            numbered = _number(complete, split_folder, existing)
+            try:
+                memory.put(numbered, lock)
+            except FileExistsError:  # another writer took the number
+                memory.look_anew()
+                continue
+            unneeded = [existing] if existing is not None and not memory.remove(existing) else []
+            return numbered
+    finally:
+        if unneeded:
+            _clean(run_folder, draft, unneeded)
 
 
 def _measured(record: Record, measurement: Measurement) -> Record:
@@ -103,15 +120,16 @@ def _put_run_file(run_folder: RunFolder, draft: PendingSave) -> None:
         )
 
 
-def _look(run_folder: RunFolder, draft: PendingSave) -> tuple[SplitFolder, Record | None]:
+def _look(memory: SplitMemory, draft: PendingSave) -> tuple[SplitFolder, Record | None]:
     """Return the split as it is now, and its record of this epoch."""
-    split_folder = run_folder.growing_split_folder(draft.record.split, len(draft.class_names))
-    if any(record.fingerprint != draft.record.fingerprint for record in split_folder.records.values()):
+    existing = memory.find(draft.record.epoch)
+    split_folder = memory.look()
+    if memory.differs(draft.record.fingerprint):
         raise ConfshiftError(
             f"{split_folder.folder}: another process saved other samples or targets meanwhile; use another "
             "run folder"
         )
-    return split_folder, split_folder.records.get(draft.record.epoch)
+    return split_folder, existing
 
 
 def _refuse_stranger(

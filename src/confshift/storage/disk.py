@@ -81,8 +81,12 @@ class Disk:
         path.rmdir()
 
     def open_lock(self, path: Path) -> int:
-        """Open the lock file; make it if there is none."""
-        return os.open(path, os.O_RDWR | os.O_CREAT | PLAIN, 0o666)
+        """Open the lock file, to add bytes at its end; make it if there is none."""
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | PLAIN, 0o666)
+
+    def lengthen(self, descriptor: int) -> None:
+        """Add one byte to a lock file; it need not survive a power loss."""
+        os.write(descriptor, b"\n")
 
     def status(self, path: Path, *, follow: bool = False) -> os.stat_result:
         """Return the status of a name; of a link its own, unless it is followed."""

@@ -9,6 +9,7 @@ import os
 import re
 import uuid
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from confshift.storage.disk import PLAIN, Bytes, Disk
@@ -21,7 +22,7 @@ except ImportError:  # not a POSIX system: without locks, litter stays
 #: Whether this system has locks at all.
 HAS_LOCKS = fcntl is not None
 
-#: The lock file of a run; it is empty and stays.
+#: The lock file of a run. It stays, and has a byte for each change that was announced.
 LOCK = ".lock"
 
 #: The lock files of the processes that save in a run, each locked as long as its process runs.
@@ -145,17 +146,28 @@ def _put_by_claim(draft: Path, path: Path) -> None:
         remove([claim])
 
 
+@dataclass(frozen=True)
+class Lock:
+    """A run's lock, which this process has."""
+
+    _descriptor: int
+
+    def lengthen(self) -> None:
+        """Add a byte to the lock file, so that others see that something changes."""
+        DISK.lengthen(self._descriptor)
+
+
 @contextlib.contextmanager
-def lock(folder: Path, *, exclusive: bool) -> Iterator[bool]:
+def lock(folder: Path, *, exclusive: bool) -> Iterator[Lock | None]:
     """Hold a run's lock: shared while saving, exclusive while removing files that no record names.
 
-    Gives whether this process has the lock. It waits for a shared lock, not for an exclusive one. The system
-    releases the locks of a process that dies. Without locks the answer is always False: saving needs none
-    (it only adds files), and nothing is tidied up.
+    Gives None if this process does not get it. It waits for a shared lock, not for an exclusive one. The
+    system releases the locks of a process that dies. Without locks the answer is always None: saving needs
+    none (it only adds files), and nothing is tidied up.
     """
     descriptor = _locked(folder / LOCK, exclusive) if HAS_LOCKS else None
     try:
-        yield descriptor is not None
+        yield None if descriptor is None else Lock(descriptor)
     finally:
         if descriptor is not None:
             fcntl.flock(descriptor, fcntl.LOCK_UN)  # a forked process may have inherited it

@@ -120,8 +120,8 @@ def _unreadable(path: Path, error: OSError | ValueError) -> ConfshiftError:
 
 def read_bytes(path: Path, *, limit: int) -> bytes:
     """Read a small ordinary file; one over `limit` bytes is refused unread."""
-    size = size_of(path)
-    if size > limit:
-        raise ConfshiftError(f"{path} has {size} bytes, more than the {limit} that are allowed")
     with open_plain(path) as stream:
+        size = os.fstat(stream.fileno()).st_size
+        if size > limit:
+            raise ConfshiftError(f"{path} has {size} bytes, more than the {limit} that are allowed")
         return stream.read(limit + 1)

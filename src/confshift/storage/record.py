@@ -8,6 +8,7 @@ import re
 import reprlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
+from functools import lru_cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -259,9 +260,8 @@ def _contradiction(record: Record, path: Path, classes: int | None, schema: int)
     if len(record.biases) not in (0, columns) or not all(map(math.isfinite, record.biases)):
         return f"it has {len(record.biases)} biases for {columns} classes"
     id_format, later = shard.columns.dtype[0][1], shard.columns.dtype[-len(_LATER) :]
-    known = columns_dtype(id_format, schema=schema) if _ID_FORMAT.fullmatch(id_format) else None
     extra = [list(column) for column in _LATER if schema > 1 and list(column) in later]
-    if known is None or shard.columns.dtype != _described(known) + extra:
+    if not _ID_FORMAT.fullmatch(id_format) or shard.columns.dtype != _described(id_format, schema) + extra:
         return "its columns are not those of this schema"
     return _contradiction_of_rows(record, samples, columns)
 
@@ -287,5 +287,6 @@ def columns_dtype(id_format: str, *, schema: int = SCHEMA, groups: bool = False)
     return np.dtype([("sample_id", id_format), *measured, *(_LATER[1:] if groups else ())])
 
 
-def _described(dtype: np.dtype[Any]) -> list[list[Any]]:
-    return [[*entry] for entry in dtype.descr]
+@lru_cache(maxsize=64)
+def _described(id_format: str, schema: int) -> list[list[Any]]:
+    return [[*entry] for entry in columns_dtype(id_format, schema=schema).descr]

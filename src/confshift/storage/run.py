@@ -163,11 +163,14 @@ class Run:
             raise ConfshiftError(f"epoch={epoch!r} is not a number: pass {advice}")
         check_split(split)
         names = self.class_names
-        split_folder = self._writer.run_folder.split_folder(split, len(names), only=epoch)
-        if epoch not in split_folder.records:
-            gaps = open_gaps(self._split_folders(), self._writer.gaps)
-            raise ConfshiftError(explain_missing(epoch, self._split_folder(split), gaps))
-        return self._checkpoint_from(split_folder.folder, split_folder.records[epoch], names)
+        record = self._writer.run_folder.memory(split, len(names)).find(epoch)
+        if record is None:
+            split_folder = self._split_folder(split)
+            if epoch not in split_folder.records:
+                gaps = open_gaps(self._split_folders(), self._writer.gaps)
+                raise ConfshiftError(explain_missing(epoch, split_folder, gaps))
+            record = split_folder.records[epoch]
+        return self._checkpoint_from(Path(self._home) / split, record, names)
 
     def checkpoints(self, split: str = "val") -> list[Checkpoint]:
         """Return a split's checkpoints, ascending by epoch; damaged ones are left out and in `problems`."""
@@ -254,6 +257,12 @@ class Run:
     def miss(self, epoch: float, *, split: str, reason: str) -> None:
         """Note a checkpoint that could not be appended: it is a gap, and the count of epochs goes on."""
         self._writer.miss(split, epoch, reason)
+
+    def is_stored(self, epoch: float, *, split: str = "val") -> bool:
+        """Tell whether a checkpoint is on the disk; waits for this process's saves."""
+        check_split(split)
+        classes = len(self.class_names)
+        return self._writer.run_folder.memory(split, classes).find(epoch) is not None
 
     def holds(self, split: str) -> bool:
         """Tell whether a split has a checkpoint, saved or pending; does not wait."""

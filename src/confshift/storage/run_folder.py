@@ -6,7 +6,6 @@ import contextlib
 import stat
 import threading
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,10 +15,11 @@ from confshift.input_checks import are_numbers, check_names
 from confshift.storage import arrays
 from confshift.storage.finding_runs import RUN_FILE, did_you_mean
 from confshift.storage.loading import columns_damage
-from confshift.storage.reading import entries_of, is_folder, names_in, read_bytes, status_of
+from confshift.storage.reading import entries_of, is_folder, read_bytes, status_of
 from confshift.storage.record import Record, read_record
 from confshift.storage.signed_json import MAX_JSON, check_schema, decode, is_ours, readable
-from confshift.storage.split_folder import RECORD, SPLIT, Problem, SplitFolder, is_data, look_into
+from confshift.storage.split_folder import SPLIT, Problem, SplitFolder, is_data, look_into
+from confshift.storage.split_memory import Announcements, SplitMemory, SplitReader
 
 #: Class names other than the default numbers: names that came after the first checkpoint, since run.json,
 #: like every file, is never changed; and a copy of those in run.json, in case that is damaged.
@@ -37,8 +37,8 @@ class RunFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._parsed: dict[tuple[Path, object], tuple[tuple[int, ...], Any]] = {}
-        #: What a writer last read of a split, with the names of the files then.
-        self._growing: dict[tuple[str, int], tuple[set[str], SplitFolder]] = {}
+        self._memories: dict[tuple[str, int], SplitMemory] = {}
+        self._announcements = Announcements(path)
         self._turn = threading.Lock()
         self._damage: dict[str, str] = {}  # of each columns file read so far; "" if it is sound
         self._logits_damage: dict[str, str] = {}  # of each damaged logits file read so far
@@ -165,51 +165,25 @@ class RunFolder:
         """Tell whether a split has a record, readable or not."""
         return is_folder(self.path / split) and self._is_split(self.path / split)
 
-    def growing_split_folder(self, split: str, classes: int) -> SplitFolder:
-        """Return the records of a split for a writer, which reads only files that are new.
-
-        So a save costs the same beside 2,000 checkpoints as beside two, except for listing their names. Files
-        that were sound before are not read again: they never change under their name.
-
-        Raises
-        ------
-        ConfshiftError
-            As :meth:`split_folder`.
-        """
+    def memory(self, split: str, classes: int) -> SplitMemory:
+        """Return what this process remembers of a split, for saves and for looking up one epoch."""
         with self._turn:  # called in the training's thread and in the writer's
-            names = names_in(self.path / split)
-            entry = self._growing.get((split, classes))
-            if entry is not None and self._grow(entry[1], classes, entry[0], names):
-                split_folder = entry[1]
-            else:
-                split_folder = self.split_folder(split, classes)
-            self._growing[split, classes] = names, split_folder
-            return replace(split_folder, records=dict(split_folder.records))
+            memory = self._memories.get((split, classes))
+            if memory is None:
+                folder = self.path / split
+                parse = partial(read_record, classes=classes)
+                read = SplitReader(
+                    whole=lambda: self.split_folder(split, classes),
+                    record=lambda path: self._parse(path, classes, parse),
+                    parse=parse,
+                    wrong=lambda record: self._wrong(folder, record),
+                )
+                memory = SplitMemory(folder, read, self._announcements)
+                self._memories[split, classes] = memory
+            return memory
 
-    def _grow(self, split_folder: SplitFolder, classes: int, before: set[str], names: set[str]) -> bool:
-        """Add the new records to a split folder; False if it has to be read anew.
-
-        That is so if a record was replaced or its data removed: it may be another run of the same name.
-        """
-        if any(RECORD.fullmatch(name) or name.endswith(".npy") for name in before - names):
-            return False
-        added = look_into(split_folder.folder, names - before)
-        for path in added.record_files:
-            try:
-                record = self._parse(path, classes, partial(read_record, classes=classes))
-            except ConfshiftError:
-                return False
-            if record.epoch in split_folder.records or self._wrong(split_folder.folder, record):
-                return False
-            split_folder.records[record.epoch] = record
-            split_folder.readable.append(record)
-        split_folder.last = max(split_folder.last, added.last)
-        return True
-
-    def split_folder(self, split: str, classes: int, *, only: float | None = None) -> SplitFolder:
+    def split_folder(self, split: str, classes: int) -> SplitFolder:
         """Return the records of a split: the newest of each epoch, with files of the right size.
-
-        With `only`, only the files of this epoch are checked, and only this epoch is returned.
 
         Raises
         ------
@@ -218,12 +192,12 @@ class RunFolder:
             or written.
         """
         for _ in range(_LOOKS):
-            split_folder = self._split_folder(split, classes, only)
+            split_folder = self._split_folder(split, classes)
             if split_folder is not None:
                 return split_folder
         raise ConfshiftError(f"{self.path / split} changed each time it was read; try again")
 
-    def _split_folder(self, split: str, classes: int, only: float | None) -> SplitFolder | None:
+    def _split_folder(self, split: str, classes: int) -> SplitFolder | None:
         """Return the split folder; None if a record was replaced while this read it."""
         split_folder = look_into(self.path / split)
         versions: dict[float, list[Record]] = {}
@@ -237,8 +211,6 @@ class RunFolder:
                 continue
             split_folder.readable.append(record)
             versions.setdefault(record.epoch, []).append(record)
-        if only is not None:
-            versions = {only: versions[only]} if only in versions else {}
         for epoch, (*older, newest) in sorted(versions.items()):
             wrong = self._wrong(split_folder.folder, newest)
             if wrong and status_of(split_folder.folder / newest.name) is None:
