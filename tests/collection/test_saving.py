@@ -186,9 +186,14 @@ def breaking_the_folder(monkeypatch, run):
     monkeypatch.setattr(files.Disk, "create", lambda *_: os.open(run / "no" / "such" / "folder", os.O_WRONLY))
 
 
+def breaking_listings(monkeypatch, run):
+    os.utime(run / "val")  # somebody changed it, or else it is not listed
+    breaking("names", errno.EIO)(monkeypatch, run)
+
+
 BREAKING = {
     "stat": breaking("status", errno.ESTALE),
-    "listdir": breaking("names", errno.EIO),
+    "listdir": breaking_listings,
     "threads": breaking_threads,
     "memory": breaking_memory,
     "the folder": breaking_the_folder,
