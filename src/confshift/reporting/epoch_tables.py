@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import pandas as pd
@@ -39,12 +40,24 @@ SURE = 0.9
 _NARROWEST = 1e-9
 
 
+#: The tables of histories that are in use: a page asks for them eight times.
+_tables: WeakKeyDictionary[History, pd.DataFrame] = WeakKeyDictionary()
+
+
 def epoch_table(history: History) -> pd.DataFrame:
     """Return the main split's rows of `history.table`, with the shares of confident answers.
 
     `sure_right` and `sure_wrong` are the shares of the right and of the wrong answers with a confidence
     above SURE. An axis can't show an infinite mean, so it is NaN here, and `infinite_samples` is above 0.
+    The table is shared, so leave it as it is.
     """
+    table = _tables.get(history)
+    if table is None:
+        _tables[history] = table = _epoch_table(history)
+    return table
+
+
+def _epoch_table(history: History) -> pd.DataFrame:
     table = history.table
     table = table[table["split"] == history.split].reset_index(drop=True)
     panel = history.main
