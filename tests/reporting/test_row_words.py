@@ -6,6 +6,7 @@ import re
 from html import unescape
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from confshift import compare, diagnose, report, summarize
@@ -113,6 +114,23 @@ def test_names_and_what_is_code_stay_as_they_are():
         '<script>samples</script><p class="samples" aria-label="pixels">pixels</p>'
     )
     assert Vocabulary(TASKS["multiclass"]).say_page(page) is page
+
+
+def test_subsets_are_called_what_their_table_calls_them(make_logits):
+    run = run_of(make_logits, "tokens", epochs=3)
+    values = ["sample", "A & B's group", "<Labels>"]
+    slices = pd.DataFrame({"group": np.resize(values, ROWS)}, index=range(ROWS))
+    compared = comparison_text(compare(run[0], run[2], slices=slices))
+    (start,) = (line for line in compared.splitlines() if line.startswith("group  "))
+    assert "tokens  of all" in start
+    page = report(run, before=0, after=2, slices=slices).html
+    for value in ("group", *values):
+        assert f"\n{value}  " in compared
+        assert f"\n{value}\n" in seen(page)
+    (finding,) = (one for one in diagnose(run, before=0, after=2, slices=slices) if one.code == "few_subsets")
+    said = f"{finding} {seen(page)}"
+    assert re.search("group = (sample|A & B's group|<Labels>)", said)
+    assert not re.search("document =|= (token|A & B's document)", said)
 
 
 def test_titles_of_charts_are_in_these_words_and_fields_are_not_renamed():

@@ -75,11 +75,13 @@ def diagnose(
         `groups`, `class_weight`, `label_smoothing` or `slices` can't be used.
     """
     if isinstance(run, Comparison):
-        words = vocabulary_of(run.whole)
-        return [finding.said_in(words) for finding in about_change(run.by(slices, groups))]
+        run = run.by(slices, groups)
+        words = vocabulary_of(run.whole, attributes=run.attributes)
+        return [finding.said_in(words) for finding in about_change(run)]
     history = _history_of(run, looks, groups, class_weight, label_smoothing)
-    pair, words = choose_pair(history, before=before, after=after), vocabulary_of(history.main)
+    pair = choose_pair(history, before=before, after=after)
     comparison = history.compare(*pair).by(slices, history.groups)
+    words = vocabulary_of(history.main, attributes=comparison.attributes)
     return [finding.said_in(words) for finding in answers(history, comparison)]
 
 

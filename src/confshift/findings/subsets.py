@@ -15,8 +15,8 @@ from confshift.findings.wording import (
     nats,
     percent,
     rose_or_fell,
-    short_name,
     signed,
+    subset_name,
 )
 
 _FEW_SUBSETS = Question(
@@ -65,9 +65,8 @@ def few_subsets(comparison: Comparison) -> Finding:
 
 
 def name_of(row: pd.Series) -> str:
-    """Name a subset: "site = B"."""
-    attribute, value = (short_name(part) for part in row.name)
-    return f"{attribute} = {value}"
+    """Name the subset of a row."""
+    return subset_name(*row.name)
 
 
 def _part(row: pd.Series, total: float) -> str:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from html import escape
 
 import pandas as pd
 
+from confshift.analysis.attributes import Attribute
 from confshift.analysis.panel import Panel
 from confshift.tasks import TASKS, Nouns
 
@@ -187,11 +189,14 @@ class Vocabulary:
     ----------
     nouns : Nouns
     names : tuple of str
-        Of classes and runs: they stay as they are.
+        Of classes and runs, and phrases: they stay as they are.
+    alone : tuple of str
+        Names that stay as they are where they fill a cell of a table, or are the first in a line of one.
     """
 
     nouns: Nouns
     names: tuple[str, ...] = ()
+    alone: tuple[str, ...] = ()
 
     @property
     def are_usual(self) -> bool:
@@ -204,8 +209,8 @@ class Vocabulary:
 
         It passes over paths, code and the names of files, columns and options.
         """
-        names = sorted({name for name in self.names if re.search(_WORD, name)}, key=len, reverse=True)
-        return f"({'|'.join(map(re.escape, names)) or '(?!)'})|{_WORD}"
+        whole = [_ALONE.format(name) for name in _with_words(self.alone)]
+        return f"({'|'.join([*_with_words(self.names), *whole]) or '(?!)'})|{_WORD}"
 
     def say(self, text: str) -> str:
         """Return a text in these words."""
@@ -222,24 +227,42 @@ class Vocabulary:
         if self.are_usual:
             return html
 
+        escaped = replace(self, names=_escaped(self.names), alone=_escaped(self.alone))
+
+        def label(attribute: re.Match[str]) -> str:
+            return attribute[1] + escaped.say(attribute[2])
+
         def write(part: re.Match[str]) -> str:
-            return self.say(part["text"]) if part["text"] else _LABEL.sub(self._label, part[0])
+            return escaped.say(part["text"]) if part["text"] else _LABEL.sub(label, part[0])
 
         return _HTML.sub(write, html)
 
-    def _label(self, attribute: re.Match[str]) -> str:
-        return attribute[1] + self.say(attribute[2])
-
 
 _WORD = r"(?<![\w/.=-])([Ss]ample|[Gg]roup|[Ll]abel)(s?)(?![\w/=(-]|\.\w| smoothing)"
+#: A name that fills a text, or the first column of a table whose columns are two spaces apart.
+_ALONE = r"(?<![^\n]){}(?= {{2}}|\n|$)"
 _HTML = re.compile(r"<(script|style)\b.*?</\1>|<[^>]*>|(?P<text>[^<]+)", re.DOTALL)
 _LABEL = re.compile(r'(\b(?:aria-label|title)=")([^"]*)')
 
 
-def vocabulary_of(panel: Panel, *names: str) -> Vocabulary:
-    """Return what the rows of a panel are called; `names` are those of runs."""
+def _with_words(names: Iterable[str]) -> list[str]:
+    """Return patterns of the names that hold a word to replace, the longest first."""
+    found = {name for name in names if re.search(_WORD, name)}
+    return list(map(re.escape, sorted(found, key=lambda name: (-len(name), name))))
+
+
+def _escaped(names: Iterable[str]) -> tuple[str, ...]:
+    """Return names as they stand in a page."""
+    return tuple(escape(name, quote=False).replace("'", "&#39;").replace('"', "&#34;") for name in names)
+
+
+def vocabulary_of(panel: Panel, *names: str, attributes: Sequence[Attribute] = ()) -> Vocabulary:
+    """Return what the rows of a panel are called; `names` are those of runs, `attributes` name subsets."""
     about = panel.checkpoints[-1].provenance
-    return Vocabulary(TASKS[about.task], (*names, *panel.class_names, *about.label_names))
+    subsets = [subset_name(one.name, value) for one in attributes for value in one.values]
+    alone = [name for one in attributes for name in (one.name, *one.values)]
+    names = (*names, *panel.class_names, *about.label_names, *subsets)
+    return Vocabulary(TASKS[about.task], names, tuple(alone))
 
 
 def rows_in_words(panel: Panel) -> str:
@@ -309,6 +332,11 @@ def fitting(sentences: Iterable[str], most: int = MOST_WORDS) -> tuple[str, str]
         words = len(" ".join([*kept, sentence]).split())
         (others if kept and words > most else kept).append(sentence)
     return " ".join(kept), " ".join(others)
+
+
+def subset_name(attribute: object, value: object) -> str:
+    """Name a subset: "site = B"."""
+    return f"{short_name(attribute)} = {short_name(value)}"
 
 
 def short_name(name: object) -> str:

@@ -128,7 +128,8 @@ def comparison_text(comparison: Comparison) -> str:
         *(_aligned(*table, left=1) for table in tables if table[1]),
         "Intervals are for these two epochs as chosen; not corrected for having picked the best.",
     ]
-    return vocabulary_of(comparison.whole).say("\n\n".join(filter(None, parts)))
+    words = vocabulary_of(comparison.whole, attributes=comparison.attributes)
+    return words.say("\n\n".join(filter(None, parts)))
 
 
 def _total(comparison: Comparison, quantity: str, decimals: int) -> float:

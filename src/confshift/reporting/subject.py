@@ -65,7 +65,8 @@ class Story:
     @property
     def words(self) -> Vocabulary:
         """What the rows are called on the page."""
-        return vocabulary_of(self.history.main, self.title, *self.names)
+        attributes = self.comparison.attributes
+        return vocabulary_of(self.history.main, self.title, *self.names, attributes=attributes)
 
     @property
     def history(self) -> History:
