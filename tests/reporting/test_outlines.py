@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -154,4 +155,8 @@ def test_the_command_report_imports_only_what_it_needs(make_run, tmp_path):
     loaded = {name.partition(".")[0] for name in done.stderr.split()} | set(done.stderr.split())
     assert {"numpy", "pandas", "jinja2", "vl_convert"} <= loaded
     assert not {"torch", "sklearn", "altair", "jsonschema", "PIL", "tqdm", "scipy.stats"} & loaded
-    assert (tmp_path / "second.html").read_text() == expected.html
+    # Vega numbers the clippings of all that a process draws.
+    pages = [
+        re.sub(r"clip\d+", "clip", page) for page in ((tmp_path / "second.html").read_text(), expected.html)
+    ]
+    assert pages[0] == pages[1]
