@@ -107,7 +107,6 @@ def comparison_text(comparison: Comparison) -> str:
     Contributions add up as printed, each within two units of its last digit.
     """
     decimals = _decimals(float(comparison.change.loc["loss", "change"]))
-    total = _total(comparison, "loss", decimals)
     before, after = comparison.before, comparison.after
     heading = (
         f"{printable(after.split)}, epoch {epoch(before.epoch)} (before) to {epoch(after.epoch)} (after), "
@@ -124,7 +123,7 @@ def comparison_text(comparison: Comparison) -> str:
         trained_loss(comparison),
         _change_lines(comparison.change, decimals),
         _account_lines(comparison, decimals),
-        _cells_lines(comparison.cells, total, decimals),
+        _cells_lines(comparison.cells, _total(comparison, "loss", decimals), decimals),
         *(_aligned(*table, left=1) for table in tables if table[1]),
         "Intervals are for these two epochs as chosen; not corrected for having picked the best.",
     ]
