@@ -29,6 +29,8 @@ TASKS = MappingProxyType(
         "pixels": Nouns("pixel", "image"),
     }
 )
+#: Bits of a row's id that say where in its sample it is, by the number of axes, which share them out.
+PLACE_BITS = MappingProxyType({1: 24, 2: 32, 3: 32})
 #: The classes of tasks that ask of each row whether something is so.
 ANSWERS = ("no", "yes")
 

@@ -6,10 +6,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from confshift.tasks import places
-
-#: Bits of a row's id that say where in its sample it is, by the number of axes, which share them out.
-_BITS = {1: 24, 2: 32, 3: 32}
+from confshift.tasks import PLACE_BITS, places
 
 Shape = tuple[int, ...]
 
@@ -27,7 +24,7 @@ class Layout(NamedTuple):
         """How many bits of a row's id say where in its sample it is."""
         if self.task == "multilabel":
             return places(self.labels).bit_length() - 1
-        return _BITS[self.axes] if self.axes else 0
+        return PLACE_BITS[self.axes] if self.axes else 0
 
     @property
     def named(self) -> str:

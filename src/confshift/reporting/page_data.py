@@ -21,6 +21,7 @@ from confshift.findings.wording import Vocabulary
 from confshift.reporting import binning
 from confshift.reporting.captions import CHOICES, READINGS
 from confshift.reporting.epoch_tables import epoch_table, rise_starts
+from confshift.reporting.row_texts import row_texts
 from confshift.reporting.theme import CELL_LABELS, TRANSITION_LABELS
 from confshift.reporting.thumbnails import Thumbnails
 
@@ -71,7 +72,7 @@ class SampleData:
 
     all: int  # how many samples the run has
     carried: int  # how many of them the page holds
-    ids: list[str]  # as text
+    ids: list[str]  # of `row_texts`
     targets: list[int]  # the true classes
     weights: list[float]  # how many samples each stands for; empty where the page holds all
     class_weights: list[float]  # what each class weighs in a mean of losses; empty where all weigh the same
@@ -195,7 +196,7 @@ def sample_data(
     data = SampleData(
         all=len(panel.targets),
         carried=len(positions),
-        ids=[str(sample_id) for sample_id in panel.sample_ids[positions]],
+        ids=row_texts(panel, positions),
         targets=panel.targets[positions].tolist(),
         weights=selection.weights.tolist() if len(positions) < len(panel.targets) else [],
         class_weights=[] if of_class is None else (of_class / of_class[panel.targets].mean()).tolist(),

@@ -35,6 +35,7 @@ from confshift.reporting.page_data import (
 )
 from confshift.reporting.pair_tables import pair_tables, shown_classes
 from confshift.reporting.pair_values import pair_values
+from confshift.reporting.row_texts import row_texts
 from confshift.reporting.subject import Story
 from confshift.reporting.subset_tables import subset_tables
 from confshift.reporting.vega import pictures
@@ -156,17 +157,19 @@ def _packed(data: PageData | SampleData) -> str:
 
 def _movers(comparison: Comparison) -> list[list[str]]:
     """Return the samples whose loss rose most, as text."""
-    names = comparison.panel.class_labels
+    names, whole = comparison.panel.class_labels, comparison.whole
     top = comparison.samples.nlargest(_MOVERS, "change")
+    rows = np.searchsorted(whole.sample_ids, top.index.to_numpy().astype(whole.sample_ids.dtype))
+    texts = row_texts(whole, rows)
     return [
         [
-            str(sample),
+            text,
             names[row["target"]],
             names[row["predicted_before"]],
             names[row["predicted_after"]],
             *wording.levels_and_change(row["loss_before"], row["loss_after"]),
         ]
-        for sample, row in top.iterrows()
+        for text, (_, row) in zip(texts, top.iterrows(), strict=True)
     ]
 
 
