@@ -63,7 +63,7 @@ MAY_USE = {
     "jinja2": {"reporting/page.py"},
     "vl_convert": {"reporting"},
     "PIL": {"reporting", "collection"},
-    "pyarrow": {"storage/exporting.py"},
+    "pyarrow": {"storage/exporting.py", "storage/parquet.py"},
     "click": {"cli"},
     "IPython": {"reporting/page.py"},
 }

@@ -3,40 +3,70 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from confshift.cli.group import PathType, json_option, main, newest_run_folder, open_run, run_argument
 from confshift.cli.output import answer
 
+if TYPE_CHECKING:
+    from confshift.storage.run import Run
+    from confshift.storage.saved_files import SavedFile
+
 
 @main.command()
 @run_argument(required=True)
-@click.argument("file", type=PathType(exists=True, dir_okay=False, path_type=Path))
-@click.option("--epoch", type=float, required=True, help="May be fractional; 0 is before training.")
-@click.option("--split", default="val", show_default=True)
+@click.argument("path", type=PathType(exists=True, path_type=Path))
+@click.option("--epoch", type=float, help="Of one file: may be fractional; 0 is before training.")
+@click.option("--split", help="[default: val, or what an exported folder says]")
 @json_option
-def add(run: Path, file: Path, epoch: float, split: str, as_json: bool) -> None:
-    """Add a checkpoint from a .npz FILE that any other program wrote; makes the run where there is none.
+def add(run: Path, path: Path, epoch: float | None, split: str | None, as_json: bool) -> None:
+    """Add checkpoints from a file or folder that another program wrote; makes the run where there is none.
 
-    FILE holds `logits` or `probabilities` (N, K) and `targets` (N,); it may hold `sample_ids` (N,),
-    `class_names` (K,), `groups` (N,) and a `task`.
+    PATH is a .npz or .parquet file, or a folder with one for each checkpoint. Without --epoch a file's name
+    has its epoch: epoch_003.npz, val-12.5.npz, 3.npz.
+
+    A .npz file holds `logits` or `probabilities` (N, K) and `targets` (N,), or the `predictions` and
+    `label_ids` of Hugging Face; it may hold `sample_ids` (N,), `class_names` (K,), `groups` (N,), a `task`.
+
+    A Parquet file has a list column `logits`, or logit_0, logit_1, ..., and `target`; it may have `sample_id`
+    and `group`. Needs pip install 'confshift[parquet]'.
     """
     from confshift import Run
+    from confshift.reporting.output import document
+    from confshift.storage.saved_files import saved_files
+
+    files, target_run = saved_files(path, epoch=epoch, split=split), Run(run)
+    rows = []
+    for file in files:
+        metrics, text = _added(target_run, file)
+        rows.append({"file": file.path.name, "split": file.split, "epoch": file.epoch, "metrics": metrics})
+        if not as_json:
+            answer(f"{run}: {file.split} epoch {file.epoch:g}, {text}")
+    if as_json and path.is_dir():
+        answer(document(run=str(target_run.path), checkpoints=rows))
+    elif as_json:
+        del rows[0]["file"]
+        answer(document(run=str(target_run.path), **rows[0]))
+
+
+def _added(run: Run, file: SavedFile) -> tuple[dict[str, Any], str]:
+    """Add a file's checkpoint; return its metrics, as numbers and in words."""
+    from confshift.errors import ConfshiftError
     from confshift.findings.wording import Vocabulary
-    from confshift.reporting.output import document, metrics_text
-    from confshift.storage.npz import read_npz
+    from confshift.reporting.output import metrics_text
     from confshift.tasks import TASKS
 
-    target_run, predictions = Run(run), read_npz(file)
-    checkpoint = target_run.append(predictions, epoch=epoch, split=split)
-    target_run.flush()
+    try:
+        predictions = file.read()
+        checkpoint = run.append(predictions, epoch=file.epoch, split=file.split)
+        run.flush()
+    except ConfshiftError as error:
+        named = str(error) if str(file.path) in str(error) else f"{file.path}: {error}"
+        raise type(error)(named) from error
     metrics = checkpoint.metrics()
-    if as_json:
-        answer(document(run=str(target_run.path), split=split, epoch=epoch, metrics=metrics))
-    else:
-        said = Vocabulary(TASKS[predictions.task]).say(metrics_text(metrics))
-        answer(f"{run}: {split} epoch {epoch:g}, {said}")
+    return metrics, Vocabulary(TASKS[predictions.task]).say(metrics_text(metrics))
 
 
 @main.command()
