@@ -1,11 +1,14 @@
 """Whether a run gets worse, in words: every status, what kind of run, which checkpoint."""
 
 import re
+from types import SimpleNamespace
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy.special import log_softmax
 
 from confshift.analysis.comparison import compare
@@ -15,6 +18,7 @@ from confshift.analysis.rise import judge
 from confshift.analysis.series import STATUSES
 from confshift.checkpoint import Checkpoint
 from confshift.errors import ConfshiftError
+from confshift.findings import rise
 from confshift.findings.answer import answer_run
 from confshift.findings.best_checkpoint import best_checkpoint
 from confshift.findings.diagnosis import diagnose
@@ -565,6 +569,20 @@ def odd_runs(make_logits):
         "diverged at the end": (ended, targets, "1 checkpoint where most samples"),
         "nothing finite": (np.full((8, 50, 4), np.nan), targets[:50], "No checkpoint can be judged"),
     }
+
+
+@given(st.integers(0, 10_000), st.integers(1, 4), st.integers(0, 40))
+def test_copies_are_the_rows_that_equal_another_in_every_column(seed, epochs, samples):
+    random = np.random.default_rng(seed)
+    loss = random.choice([0.5, 1.0, 2.0, np.inf, np.nan], (epochs, samples), p=[0.3, 0.3, 0.3, 0.05, 0.05])
+    margin = random.choice([-1.0, 0.0, 1.0, np.nan], (epochs, samples))
+    targets, finite = random.integers(0, 2, samples), np.isfinite(loss)
+    at = np.flatnonzero(finite.any(axis=1))
+    at = at[[0, len(at) // 2, -1]] if len(at) else at
+    counted = ((np.abs(margin[at]) > 0) & np.isfinite(margin[at])).any(axis=0)
+    rows = pd.DataFrame(np.vstack([targets, loss[at], margin[at]]).T)[counted]
+    panel = SimpleNamespace(loss=loss, margin=margin, targets=targets, finite=finite)
+    assert rise._copies(panel) == rows.duplicated().sum()
 
 
 @pytest.mark.parametrize(

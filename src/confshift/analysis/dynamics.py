@@ -32,9 +32,7 @@ def dynamics_of(panel: Panel) -> pd.DataFrame:
     Forgetting during Deep Neural Network Learning", ICLR 2019.
     """
     answered, correct = panel.answered, panel.correct
-    with np.errstate(invalid="ignore"):
-        probability = np.exp(-panel.loss)
-    mean, deviation = _moments(probability, answered)
+    mean, deviation = _moments(_target_probability(panel), answered)
     margin, _ = _moments(panel.margin, answered)
     right, _ = _moments(correct, answered)
     switches = _switches(correct, answered)
@@ -52,6 +50,18 @@ def dynamics_of(panel: Panel) -> pd.DataFrame:
         },
         index=pd.Index(panel.sample_ids, name="sample_id"),
     )
+
+
+def plausibility_of(panel: Panel) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return each sample's target_probability and correctness, (N,) each; see :func:`dynamics_of`."""
+    probability, _ = _moments(_target_probability(panel), panel.answered)
+    correctness, _ = _moments(panel.correct, panel.answered)
+    return probability, correctness
+
+
+def _target_probability(panel: Panel) -> NDArray[np.float64]:
+    with np.errstate(invalid="ignore"):
+        return np.exp(-panel.loss)
 
 
 def _moments(values: NDArray[Any], usable: NDArray[np.bool_]) -> tuple[NDArray[Any], NDArray[Any]]:

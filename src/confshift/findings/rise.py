@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from confshift.analysis.history import History
 from confshift.analysis.panel import Panel
@@ -94,14 +95,21 @@ def _are(number: float) -> str:
 def _copies(panel: Panel) -> int:
     """Count the samples that equal another one in target, loss and margin at up to three epochs."""
     positions = np.flatnonzero(panel.finite.any(axis=1))
-    columns = {"target": panel.targets}
-    for position in positions[[0, len(positions) // 2, -1]] if len(positions) else ():
-        columns[f"loss {position}"], columns[f"margin {position}"] = (
-            panel.loss[position],
-            panel.margin[position],
-        )
-    table = pd.DataFrame(columns)
+    positions = positions[[0, len(positions) // 2, -1]] if len(positions) else positions
     # Samples of one class with a margin of 0, or without one, are all alike: they count as no copies.
-    margins = table.filter(like="margin").abs()
-    has_answer = ((margins > 0) & np.isfinite(margins)).any(axis=1)
-    return int(table[has_answer].duplicated().sum())
+    margins = np.abs(panel.margin[positions])
+    rows = np.flatnonzero(((margins > 0) & np.isfinite(margins)).any(axis=0))
+    for position in positions:
+        rows = rows[_occur_twice(panel.loss[position, rows])]
+    columns = [panel.targets[rows], *panel.loss[positions][:, rows], *panel.margin[positions][:, rows]]
+    return int(pd.DataFrame(dict(enumerate(columns))).duplicated().sum())
+
+
+def _occur_twice(values: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Return which values equal another one; NaN is taken to. Sorting is cheap beside comparing rows."""
+    order = np.argsort(values)
+    equal = values[order][1:] == values[order][:-1]
+    same = np.append(equal, False) | np.append(False, equal) if len(values) else equal
+    twice = np.isnan(values)
+    twice[order[same]] = True
+    return twice

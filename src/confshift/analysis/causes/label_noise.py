@@ -12,7 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from confshift import temperature
-from confshift.analysis.dynamics import dynamics_of
+from confshift.analysis.dynamics import plausibility_of
 from confshift.analysis.grouping import Codes, codes_at, folds_of, group_terms, mean_error
 from confshift.analysis.loss_curves import LossCurves, curve_of
 from confshift.analysis.panel import Panel
@@ -22,12 +22,14 @@ from confshift.temperature import Curve
 _FOLDS = 5
 #: Logits read by one fit, and in the part of them that is fitted first; samples at least.
 _READ, _FIRST = 4_000_000, 100_000
-_FEWEST, _FEWEST_FIRST = 2_000, 200
+_FEWEST, _FEWEST_FIRST = 2_000, 100
 #: Bounds of log beta and of logit eps: eps from 6e-6 (nothing) to 0.95.
 _BOUNDS = ((-10.0, 10.0), (-12.0, 3.0))
 _NO_FLOOR = 1e-5
 #: Steps of a fit in log beta and logit eps, and where it ends: the last one lowers the mean loss by less.
 _LONGEST, _SHORTEST, _MAX_STEPS, _SETTLED = np.array([0.5, 2.0]), 1e-6, 60, 1e-9
+#: The same for the part that is fitted first.
+_ROUGHLY = 1e-4
 _SURE = 0.99
 #: Where the scores of both parameters are as alike as this the samples do not tell them apart.
 _SINGULAR = 1e-9
@@ -205,7 +207,7 @@ def _start(rng: np.random.Generator, curves: LossCurves, beta: float) -> tuple[f
     if samples <= 2 * size:
         return start
     part = curves.only(np.sort(rng.choice(samples, size, replace=False)))
-    return _fit(part, np.ones(size), start)
+    return _fit(part, np.ones(size), start, settled=_ROUGHLY)
 
 
 def _mean_and_error(values: NDArray[np.float64], codes: Codes | None) -> tuple[float, float]:
@@ -256,7 +258,13 @@ def _mixture(curves: LossCurves, beta: float, eps: float, rows: Any = slice(None
     return _Mixture(np.log(mixed), by_beta, by_eps, twice, share * slope - by_beta * by_eps)
 
 
-def _fit(curves: LossCurves, share: NDArray[np.float64], start: tuple[float, float]) -> tuple[float, float]:
+def _fit(
+    curves: LossCurves,
+    share: NDArray[np.float64],
+    start: tuple[float, float],
+    *,
+    settled: float = _SETTLED,
+) -> tuple[float, float]:
     """Return the beta and eps with the highest likelihood of the samples whose share is 1, not 0.
 
     By Newton steps in log beta and logit eps, no longer than the curves are sure to have a pass for.
@@ -266,7 +274,7 @@ def _fit(curves: LossCurves, share: NDArray[np.float64], start: tuple[float, flo
     for _ in range(_MAX_STEPS if math.isfinite(value) else 0):
         step = _newton(at, slope, bend)
         following = np.clip(at + step, *np.transpose(_BOUNDS))
-        if -float(slope @ step) <= 2 * _SETTLED:
+        if -float(slope @ step) <= 2 * settled:
             at = following
             break
         found = _objective(curves, share, following)
@@ -352,26 +360,26 @@ def label_suspects(panel: Panel, *, limit: int | None = 100) -> pd.DataFrame:
     S. Swayamdipta et al., "Dataset Cartography", EMNLP 2020, section 5; defined on training samples, used
     here on the inspected split.
     """
-    dynamics = dynamics_of(panel)
+    probability, correctness = plausibility_of(panel)
+    order = np.argsort(probability, kind="stable")[:limit]
+    last, targets = panel.predicted[-1, order], panel.targets[order]
+    names = pd.array([*panel.class_labels, ""], dtype=panel.class_labels.dtype)
     wrong = (panel.predicted == panel.predicted[-1]) & ~panel.correct & panel.answered
-    names = panel.class_labels.to_numpy()
-    last = panel.predicted[-1]
-    table = pd.DataFrame(
+    same, sure = (_run_at_end(holds)[order] for holds in (wrong, wrong & (panel.confidence > _SURE)))
+    return pd.DataFrame(
         {
-            "target": panel.targets,
-            "target_name": names[panel.targets],
+            "target": targets,
+            "target_name": names.take(targets),
             "predicted": last,
-            "predicted_name": np.where(last < 0, "", names[last]),
-            "confidence": panel.confidence[-1],
-            "target_probability": dynamics["target_probability"],
-            "correctness": dynamics["correctness"],
-            "same_wrong_checkpoints": _run_at_end(wrong),
-            "sure_checkpoints": _run_at_end(wrong & (panel.confidence > _SURE)),
+            "predicted_name": names.take(last),  # that at -1, without an answer, is ""
+            "confidence": panel.confidence[-1, order],
+            "target_probability": probability[order],
+            "correctness": correctness[order],
+            "same_wrong_checkpoints": same,
+            "sure_checkpoints": sure,
         },
-        index=dynamics.index,
+        index=pd.Index(panel.sample_ids[order], name="sample_id"),
     )
-    ranking = table.sort_values("target_probability", kind="stable")
-    return ranking if limit is None else ranking.head(limit)
 
 
 def _run_at_end(holds: NDArray[np.bool_]) -> NDArray[np.int64]:
