@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import base64
+import gzip
+import json
 import re
 
 import numpy as np
@@ -87,9 +90,5 @@ def test_the_page_names_tokens_where_it_lists_them(make_logits):
 
 def ids_of(html):
     """Return the ids that the page's script lists."""
-    import base64
-    import gzip
-    import json
-
     packed = re.search(r'id="sample-data">([^<]*)<', html)[1]
     return json.loads(gzip.decompress(base64.b64decode(packed)))["ids"]

@@ -54,6 +54,17 @@ def test_infinite_losses_and_a_run_without_any_answer_are_warned_about_as_well(a
     assert "at epoch 3 (val), 20 of 20 samples give no answer" in message
 
 
+@pytest.mark.parametrize(
+    ("task", "rows"), [("tokens", "tokens"), ("multilabel", "labels"), ("pixels", "pixels")]
+)
+def test_rows_are_called_what_they_are(tmp_path, caplog, task, rows):
+    run = Run(tmp_path / "run")
+    logits = logits_with(np.nan, [1, 4])[:, :2]
+    run.append(Predictions(logits, np.zeros(20, int), task=task))
+    run.flush()
+    assert f"2 of 20 {rows} give no answer" in caplog.text
+
+
 def test_each_split_is_warned_about(appended):
     for split in ("val", "train"):
         (message,) = appended(logits_with(np.nan, [1]), split=split)

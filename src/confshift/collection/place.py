@@ -18,6 +18,7 @@ from confshift.collection.ranks import Ranks, described, rank_and_size
 from confshift.errors import ConfshiftError
 from confshift.predictions import ARRAYS, FACTS, Predictions
 from confshift.storage.run import Run
+from confshift.tasks import TASKS
 
 _log = logging.getLogger("confshift")
 #: What was already warned about, by kind, run and split.
@@ -179,9 +180,9 @@ class _Shared:
         evaluation, replaced = together(shards)
         checks = {**evaluation.checks, **self._compared(shards)}
         if replaced:
-            self._warn(
-                "copies", f"{replaced} copies of samples differ between ranks; the lowest rank's count"
-            )
+            noun = TASKS[evaluation.layout.task].sample
+            text = f"{replaced} copies of {noun}s differ between ranks; the lowest rank's count"
+            self._warn("copies", text)
         predictions = read(evaluation)
         assert self._destination is not None  # rank 0
         checkpoint = self._destination.save(predictions, **notes, checks=checks, release=lambda: None)

@@ -22,6 +22,7 @@ from confshift.storage.cleaning import tidy
 from confshift.storage.commit import PendingSave, commit
 from confshift.storage.record import FailedSave, Record
 from confshift.storage.run_folder import RunFolder
+from confshift.tasks import TASKS
 
 _log = logging.getLogger("confshift")
 
@@ -206,7 +207,9 @@ class Writer:
         try:
             predictions = draft.predictions
             scores = score(predictions.logits, predictions.targets)
-            self._warn_of_unscored(scores, save)  # before the loss can be read
+            self._warn_of_unscored(
+                scores, save, TASKS[predictions.task].sample
+            )  # before the loss can be read
             save.scored.set_result(scores)  # loss and accuracy need nothing else
             save.measured.set_result(measure(predictions, scores))
             if not self._tidied:
@@ -232,7 +235,7 @@ class Writer:
         save.committed.set_result(record)
         return None
 
-    def _warn_of_unscored(self, scores: Scores, save: Save) -> None:
+    def _warn_of_unscored(self, scores: Scores, save: Save, noun: str) -> None:
         """Log a warning for each kind of unscored samples, once for each run and split.
 
         That a model gives no answer at all is a warning of its own.
@@ -248,8 +251,8 @@ class Writer:
                 continue
             self._unscored.add(about)
             _log.warning(
-                "%s: at epoch %g (%s), %d of %d samples %s. Later epochs are not warned about",
-                *(self.run_folder.path, save.epoch, save.split, number, samples, text),
+                "%s: at epoch %g (%s), %d of %d %ss %s. Later epochs are not warned about",
+                *(self.run_folder.path, save.epoch, save.split, number, samples, noun, text),
             )
 
     def _warn_of_replacing(self, replaced: Record | None, record: Record) -> None:
