@@ -153,10 +153,10 @@ class SplitMemory:
             raise
         finally:
             with self._turn:
-                self._saving = False
+                self._saving, before, self._mark = False, self._mark, None
                 with contextlib.suppress(ConfshiftError):
                     now = None if lock is None else self._mark_now()
-                    self._mark = now if now is not None and now.follows(self._mark) else None
+                    self._mark = now if now is not None and now.follows(before) else None
 
     def put(self, record: Record, lock: files.Lock | None) -> None:
         """Put a record if its name is free, else raise FileExistsError; announce it before and after."""
@@ -194,7 +194,7 @@ class SplitMemory:
 
         File systems that count whole seconds (FAT two, ext3 one) don't tell one change from the next.
         """
-        others = self._announcements.of_others()
+        others = self._announcements.of_others()  # first: what is announced after this is noticed later
         status = status_of(self._folder)
         if status is None or not stat.S_ISDIR(status.st_mode) or status.st_mtime_ns % _SECOND == 0:
             return None
