@@ -62,10 +62,12 @@ def derivatives(
     for block in blocks(logits, targets, work):
         rows = block.rows
         own = beta[rows] if isinstance(beta, np.ndarray) else beta
-        for column, values in zip(columns, _block_curve(block, own), strict=True):
-            column[rows] = values
-    # A masked true class has an infinite loss at every temperature: it can't be fitted.
-    columns[:, ~np.isfinite(columns[0]) | ~np.isfinite(columns[2])] = np.nan
+        loss, slope, curvature = columns[:, rows]
+        loss[:], slope[:], curvature[:] = _block_curve(block, own)
+        # A masked true class has an infinite loss at every temperature: it can't be fitted.
+        unusable = ~np.isfinite(loss) | ~np.isfinite(curvature)
+        if unusable.any():
+            columns[:, rows][:, unusable] = np.nan
     return columns
 
 

@@ -55,10 +55,11 @@ class LossCurves:
 
     def __init__(self, logits: NDArray[np.floating[Any]], targets: NDArray[np.int64], first: Curve) -> None:
         self.logits, self.targets, self.first = logits, targets, first
-        self.step = min(_STEP, 1 / math.log(logits.shape[1]))
+        self.classes = logits.shape[1]
+        self.step = min(_STEP, 1 / math.log(self.classes))
         self._places = [math.log(first.beta)]
         self._passes = [np.stack([first.loss, first.slope, first.curvature])]
-        self._latest: tuple[float, int, NDArray[np.float64]] = (math.nan, 0, np.empty((3, 6)))
+        self._known = dict[float, tuple[int, NDArray[np.float64]]]()  # until there is another pass
 
     def only(self, rows: NDArray[np.intp]) -> LossCurves:
         """Return the curves of some of the samples."""
@@ -70,9 +71,9 @@ class LossCurves:
 
     def at(self, beta: float, rows: Any) -> NDArray[np.float64]:
         """Return losses, slopes and curvatures of some samples at 1/T = `beta`, (3, n)."""
-        if self._latest[0] != beta:
-            self._latest = beta, *self._between(math.log(beta))
-        _, before, shares = self._latest
+        if beta not in self._known:
+            self._known[beta] = self._between(math.log(beta))
+        before, shares = self._known[beta]
         values: NDArray[np.float64] = shares[:, :3] @ self._passes[before][:, rows]
         if shares[:, 3:].any():
             values += shares[:, 3:] @ self._passes[before + 1][:, rows]
@@ -101,6 +102,7 @@ class LossCurves:
 
     def _add(self, place: float) -> None:
         at = bisect_right(self._places, place)
+        self._known.clear()
         self._places.insert(at, place)
         self._passes.insert(at, derivatives(self.logits, self.targets, math.exp(place)))
 

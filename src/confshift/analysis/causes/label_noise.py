@@ -202,8 +202,8 @@ def label_noise_floor(
 
 def _start(rng: np.random.Generator, curves: LossCurves, beta: float) -> tuple[float, float]:
     """Return where the fit begins: of many samples at that of a part of them."""
-    start, (samples, classes) = (beta, 0.02), curves.logits.shape
-    size = max(_FEWEST_FIRST, _FIRST // classes)
+    start, samples = (beta, 0.02), len(curves.targets)
+    size = max(_FEWEST_FIRST, _FIRST // curves.classes)
     if samples <= 2 * size:
         return start
     part = curves.only(np.sort(rng.choice(samples, size, replace=False)))
@@ -223,18 +223,26 @@ def _held_out(
     without its floor.
     """
     plain, gains, scaled = np.empty((3, len(fold)))
+    fits = dict[int, tuple[float, float, float]]()
     for left_out in range(_FOLDS):
-        test, share = np.flatnonzero(fold == left_out), (fold != left_out).astype(np.float64)
+        share = (fold != left_out).astype(np.float64)
         own, status = curves.best(beta, share)
-        if status != "ok":
-            far = temperature.curve_at(curves.logits[test], curves.targets[test], own)
-            plain[test], gains[test], scaled[test] = far.loss, 0.0, far.loss
+        if status == "ok":
+            fits[left_out] = own, *_fit(curves, share, start)
             continue
-        plain[test] = curves.at(own, test)[0]
-        best, eps = _fit(curves, share, start)
-        gains[test] = plain[test] + _mixture(curves, best, eps, test).log_p
-        scaled[test] = curves.at(best, test)[0]
+        test = np.flatnonzero(fold == left_out)
+        far = temperature.curve_at(curves.logits[test], curves.targets[test], own)
+        plain[test], gains[test], scaled[test] = far.loss, 0.0, far.loss
+    for rows in curves.blocks():
+        for left_out, (own, best, eps) in fits.items():
+            test = rows.start + np.flatnonzero(fold[rows] == left_out)
+            plain[test], scaled[test] = curves.at(own, test)[0], curves.at(best, test)[0]
+            gains[test] = plain[test] + _log_mixed(scaled[test], eps, curves.classes)
     return plain, gains, scaled
+
+
+def _log_mixed(losses: NDArray[np.float64], eps: float, classes: int) -> NDArray[np.float64]:
+    return np.asarray(np.log((1 - eps) * np.exp(-losses) + eps / classes))
 
 
 class _Mixture(NamedTuple):
@@ -249,7 +257,7 @@ class _Mixture(NamedTuple):
 
 def _mixture(curves: LossCurves, beta: float, eps: float, rows: Any = slice(None)) -> _Mixture:
     loss, slope, curvature = curves.at(beta, rows)
-    uniform = 1 / curves.logits.shape[1]
+    uniform = 1 / curves.classes
     p = np.exp(-loss)
     mixed = (1 - eps) * p + eps * uniform
     share = p / mixed
@@ -323,16 +331,20 @@ def _newton(
 
 def _floor_se(curves: LossCurves, beta: float, eps: float, codes: Codes | None) -> float:
     """Return the error of eps, by the outer product of scores; with groups by a sandwich of totals."""
-    found = _mixture(curves, beta, eps)
-    scores = np.stack([beta * found.by_beta, found.by_eps])
-    information = scores @ scores.T
+    information, scores = np.zeros((2, 2)), list[NDArray[np.float64]]()
+    for rows in curves.blocks():
+        found = _mixture(curves, beta, eps, rows)
+        score = np.stack([beta * found.by_beta, found.by_eps])
+        information += score @ score.T
+        if codes is not None:
+            scores.append(score)
     if not np.linalg.det(information) > _SINGULAR * information.diagonal().prod():
         return math.nan
     inverse = np.linalg.inv(information)
     if codes is None:
         return math.sqrt(inverse[1, 1])
-    terms = np.stack([group_terms(of_parameter, codes) for of_parameter in scores])
-    totals = terms * scores.shape[1] / terms.shape[1]
+    terms = np.stack([group_terms(of_parameter, codes) for of_parameter in np.hstack(scores)])
+    totals = terms * len(codes) / terms.shape[1]
     return math.sqrt((inverse @ (totals @ totals.T) @ inverse)[1, 1])
 
 
