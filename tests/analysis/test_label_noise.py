@@ -11,7 +11,7 @@ from scipy.special import log_softmax
 from sklearn.metrics import roc_auc_score
 
 from confshift.analysis import loss_curves
-from confshift.analysis.causes import label_noise
+from confshift.analysis.causes import label_noise, mixture
 from confshift.analysis.causes.label_noise import label_noise_floor, label_noise_of, label_suspects
 from confshift.analysis.panel import stack
 from confshift.checkpoint import Checkpoint
@@ -99,7 +99,7 @@ def computed_in_full(logits, targets, fold):
 @pytest.mark.parametrize("classes", [2, 30])
 def test_the_shortcuts_are_off_by_far_less_than_the_standard_errors(classes, part_first, monkeypatch):
     """Passes between which losses are interpolated, and a part fitted first, against no shortcut."""
-    monkeypatch.setattr(label_noise, "_FIRST", 0 if part_first else 10**9)
+    monkeypatch.setattr(mixture, "_FIRST", 0 if part_first else 10**9)
     logits, targets, _ = noisy(700, classes, 0.08)
     found = label_noise_floor(logits, targets)
     fold = label_noise.folds_of(np.random.default_rng(0), 700, 5)

@@ -12,27 +12,19 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from confshift import temperature
+from confshift.analysis.causes.mixture import fit_mixture, floor_error, log_mixed, start_of
 from confshift.analysis.dynamics import plausibility_of
-from confshift.analysis.grouping import Codes, codes_at, folds_of, group_terms, mean_error
+from confshift.analysis.grouping import Codes, codes_at, folds_of, mean_error
 from confshift.analysis.loss_curves import LossCurves, curve_of
 from confshift.analysis.panel import Panel
 from confshift.checkpoint import Checkpoint
 from confshift.temperature import Curve
 
 _FOLDS = 5
-#: Logits read by one fit, and in the part of them that is fitted first; samples at least.
-_READ, _FIRST = 4_000_000, 100_000
-_FEWEST, _FEWEST_FIRST = 2_000, 100
-#: Bounds of log beta and of logit eps: eps from 6e-6 (nothing) to 0.95.
-_BOUNDS = ((-10.0, 10.0), (-12.0, 3.0))
+#: Logits read by one fit, and samples at least.
+_READ, _FEWEST = 4_000_000, 2_000
 _NO_FLOOR = 1e-5
-#: Steps of a fit in log beta and logit eps, and where it ends: the last one lowers the mean loss by less.
-_LONGEST, _SHORTEST, _MAX_STEPS, _SETTLED = np.array([0.5, 2.0]), 1e-6, 60, 1e-9
-#: The same for the part that is fitted first.
-_ROUGHLY = 1e-4
 _SURE = 0.99
-#: Where the scores of both parameters are as alike as this the samples do not tell them apart.
-_SINGULAR = 1e-9
 #: A gain or a floor above this many standard errors is significant.
 BEYOND_ERROR = 2.0
 #: In standard errors, where one checkpoint alone is asked.
@@ -180,10 +172,10 @@ def label_noise_floor(
     beta, status = curves.best(curve.beta, everyone)
     if status != "ok":
         return LabelNoise(0.0, math.nan, 0.0, math.nan, math.nan, 0.0, math.nan, len(targets))
-    best, eps = _fit(curves, everyone, _start(np.random.default_rng(seed), curves, beta))
+    best, eps = fit_mixture(curves, everyone, start_of(np.random.default_rng(seed), curves, beta))
     fold = folds_of(rng, len(targets), _FOLDS, codes)
     plain, gains, scaled = _held_out(curves, fold, beta, (best, eps))
-    error, wrong = _floor_se(curves, best, eps, codes), 1 - 1 / classes
+    error, wrong = floor_error(curves, best, eps, codes), 1 - 1 / classes
     floor = eps if eps > _NO_FLOOR else 0.0
     if losses is None:
         losses = temperature.curve_at(logits, targets, 1.0).loss
@@ -198,16 +190,6 @@ def label_noise_floor(
         float(plain.mean()),
         *_mean_and_error(losses - scaled, codes),
     )
-
-
-def _start(rng: np.random.Generator, curves: LossCurves, beta: float) -> tuple[float, float]:
-    """Return where the fit begins: of many samples at that of a part of them."""
-    start, samples = (beta, 0.02), len(curves.targets)
-    size = max(_FEWEST_FIRST, _FIRST // curves.classes)
-    if samples <= 2 * size:
-        return start
-    part = curves.only(np.sort(rng.choice(samples, size, replace=False)))
-    return _fit(part, np.ones(size), start, settled=_ROUGHLY)
 
 
 def _mean_and_error(values: NDArray[np.float64], codes: Codes | None) -> tuple[float, float]:
@@ -228,7 +210,7 @@ def _held_out(
         share = (fold != left_out).astype(np.float64)
         own, status = curves.best(beta, share)
         if status == "ok":
-            fits[left_out] = own, *_fit(curves, share, start)
+            fits[left_out] = own, *fit_mixture(curves, share, start)
             continue
         test = np.flatnonzero(fold == left_out)
         far = temperature.curve_at(curves.logits[test], curves.targets[test], own)
@@ -237,115 +219,8 @@ def _held_out(
         for left_out, (own, best, eps) in fits.items():
             test = rows.start + np.flatnonzero(fold[rows] == left_out)
             plain[test], scaled[test] = curves.at(own, test)[0], curves.at(best, test)[0]
-            gains[test] = plain[test] + _log_mixed(scaled[test], eps, curves.classes)
+            gains[test] = plain[test] + log_mixed(scaled[test], eps, curves.classes)
     return plain, gains, scaled
-
-
-def _log_mixed(losses: NDArray[np.float64], eps: float, classes: int) -> NDArray[np.float64]:
-    return np.asarray(np.log((1 - eps) * np.exp(-losses) + eps / classes))
-
-
-class _Mixture(NamedTuple):
-    """The logarithm of the mixture's p_y of each sample, and its derivatives, (N,) each."""
-
-    log_p: NDArray[np.float64]
-    by_beta: NDArray[np.float64]
-    by_eps: NDArray[np.float64]
-    twice_by_beta: NDArray[np.float64]
-    by_both: NDArray[np.float64]  # twice by eps is -by_eps squared
-
-
-def _mixture(curves: LossCurves, beta: float, eps: float, rows: Any = slice(None)) -> _Mixture:
-    loss, slope, curvature = curves.at(beta, rows)
-    uniform = 1 / curves.classes
-    p = np.exp(-loss)
-    mixed = (1 - eps) * p + eps * uniform
-    share = p / mixed
-    by_beta, by_eps = (eps - 1) * share * slope, uniform / mixed - share
-    twice = (1 - eps) * share * (slope**2 - curvature) - by_beta**2
-    return _Mixture(np.log(mixed), by_beta, by_eps, twice, share * slope - by_beta * by_eps)
-
-
-def _fit(
-    curves: LossCurves,
-    share: NDArray[np.float64],
-    start: tuple[float, float],
-    *,
-    settled: float = _SETTLED,
-) -> tuple[float, float]:
-    """Return the beta and eps with the highest likelihood of the samples whose share is 1, not 0.
-
-    By Newton steps in log beta and logit eps, no longer than the curves are sure to have a pass for.
-    """
-    at = np.clip([math.log(start[0]), _logit(start[1])], *np.transpose(_BOUNDS))
-    value, slope, bend = _objective(curves, share, at)
-    for _ in range(_MAX_STEPS if math.isfinite(value) else 0):
-        step = _newton(at, slope, bend)
-        following = np.clip(at + step, *np.transpose(_BOUNDS))
-        if -float(slope @ step) <= 2 * settled:
-            at = following
-            break
-        found = _objective(curves, share, following)
-        while found[0] > value + _SETTLED and np.abs(step).max() > _SHORTEST:
-            step = step / 4
-            following = np.clip(at + step, *np.transpose(_BOUNDS))
-            found = _objective(curves, share, following)
-        at, (value, slope, bend) = following, found
-    return math.exp(at[0]), 1 / (1 + math.exp(-at[1]))
-
-
-def _logit(share: float) -> float:
-    return math.log(share / (1 - share))
-
-
-def _objective(
-    curves: LossCurves, share: NDArray[np.float64], at: NDArray[np.float64]
-) -> tuple[float, NDArray[np.float64], NDArray[np.float64]]:
-    """Return minus the mean log likelihood, its gradient (2,) and its Hessian (2, 2)."""
-    beta, eps, sums = math.exp(at[0]), 1 / (1 + math.exp(-at[1])), np.zeros(6)
-    for rows in curves.blocks():
-        found = _mixture(curves, beta, eps, rows)
-        sums += [column @ share[rows] for column in (*found, -(found.by_eps**2))]
-    value, by_beta, by_eps, twice, both, twice_eps = (-sums / share.sum()).tolist()
-    rate = eps * (1 - eps)
-    slope = np.array([beta * by_beta, rate * by_eps])
-    cross = beta * rate * both
-    bend = [beta**2 * twice + slope[0], rate**2 * twice_eps + (1 - 2 * eps) * slope[1]]
-    return value, slope, np.array([[bend[0], cross], [cross, bend[1]]])
-
-
-def _newton(
-    at: NDArray[np.float64], slope: NDArray[np.float64], bend: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    """Return a step downwards: Newton's where the Hessian is positive, none beyond a bound."""
-    low, high = np.transpose(_BOUNDS)
-    free = ~((at <= low) & (slope > 0) | (at >= high) & (slope < 0))
-    step = np.zeros(2)
-    if free.any():
-        values, vectors = np.linalg.eigh(bend[np.ix_(free, free)])
-        values = np.maximum(np.abs(values), 1e-12)
-        step[free] = -vectors @ (vectors.T @ slope[free] / values)
-    shorter = np.minimum(1.0, _LONGEST / np.maximum(np.abs(step), 1e-12)).min()
-    return np.asarray(shorter * step)
-
-
-def _floor_se(curves: LossCurves, beta: float, eps: float, codes: Codes | None) -> float:
-    """Return the error of eps, by the outer product of scores; with groups by a sandwich of totals."""
-    information, scores = np.zeros((2, 2)), list[NDArray[np.float64]]()
-    for rows in curves.blocks():
-        found = _mixture(curves, beta, eps, rows)
-        score = np.stack([beta * found.by_beta, found.by_eps])
-        information += score @ score.T
-        if codes is not None:
-            scores.append(score)
-    if not np.linalg.det(information) > _SINGULAR * information.diagonal().prod():
-        return math.nan
-    inverse = np.linalg.inv(information)
-    if codes is None:
-        return math.sqrt(inverse[1, 1])
-    terms = np.stack([group_terms(of_parameter, codes) for of_parameter in np.hstack(scores)])
-    totals = terms * len(codes) / terms.shape[1]
-    return math.sqrt((inverse @ (totals @ totals.T) @ inverse)[1, 1])
 
 
 def label_suspects(panel: Panel, *, limit: int | None = 100) -> pd.DataFrame:
