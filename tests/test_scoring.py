@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from decimal import Decimal, localcontext
 
 import numpy as np
@@ -12,7 +13,7 @@ from hypothesis.extra.numpy import arrays
 from scipy.special import log_softmax, logsumexp, softmax
 from sklearn.metrics import accuracy_score, log_loss
 
-from confshift.scoring import blocks, score
+from confshift.scoring import Scoring, blocks, score
 
 #: Each kernel by a width and a type: few classes, many, and two for single precision.
 KERNELS = [(3, "float64"), (40, "float64"), (40, "float32"), (130, "float32")]
@@ -294,3 +295,64 @@ def test_the_input_is_left_as_it_was(classes, dtype, count, order):
     np.testing.assert_array_equal(logits, before)
     expected = -log_softmax(before.astype(np.float64), axis=1)[:, 0]
     np.testing.assert_allclose(scores.loss, expected, rtol=5e-7 if dtype == "float32" else 1e-12)
+
+
+def many_blocks(dtype="float32"):
+    random = np.random.default_rng(5)
+    logits = random.normal(size=(2000, 1000)).astype(dtype)
+    logits[[3, 1500], 7] = np.nan
+    return logits, random.integers(0, 1000, 2000)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_thread_that_helps_changes_nothing(dtype):
+    logits, targets = many_blocks(dtype)
+    alone = score(logits, targets).rows
+    for helpers in (1, 3):
+        scoring = Scoring(logits, targets)
+        threads = [threading.Thread(target=scoring.help) for _ in range(helpers)]
+        for thread in threads:
+            thread.start()
+        scoring.work()
+        done = scoring.scores.rows.tobytes()
+        for thread in threads:
+            thread.join()
+        assert done == scoring.scores.rows.tobytes() == alone.tobytes()
+
+
+def test_what_a_helper_has_scored_is_not_scored_again(monkeypatch):
+    logits, targets = many_blocks()
+    scoring, seen = Scoring(logits, targets), []
+    monkeypatch.setattr(scoring, "_score", lambda rows, part: seen.append(rows) or part.fill(0))
+    scoring.help()
+    assert len(seen) > 5
+    assert seen == sorted(seen, key=lambda rows: -rows.start)
+    scoring.work()
+    assert sum(rows.stop - rows.start for rows in seen) == len(targets)  # each row once
+
+
+def test_a_helper_that_comes_late_changes_nothing():
+    # Once a pass is over the logits may be those of the next one.
+    logits, targets = many_blocks()
+    scoring = Scoring(logits, targets)
+    scoring.work()
+    before = scoring.scores.rows.tobytes()
+    logits[:] = 7
+    scoring.help()
+    assert scoring.scores.rows.tobytes() == before
+
+
+def test_a_block_that_is_finished_while_a_helper_scores_it_stays_as_it_is(monkeypatch):
+    logits, targets = many_blocks()
+    alone = score(logits, targets).rows
+    scoring, true_score = Scoring(logits, targets), Scoring._score
+
+    def overtaken(rows, part):  # the helper reads what the next pass has written
+        monkeypatch.setattr(scoring, "_score", lambda rows, part: true_score(scoring, rows, part))
+        scoring.work()
+        logits[:] = 7
+        true_score(scoring, rows, part)
+
+    monkeypatch.setattr(scoring, "_score", overtaken)
+    scoring.help()
+    assert scoring.scores.rows.tobytes() == alone.tobytes()

@@ -84,11 +84,12 @@ def blocks(
     """Walk over the logits in blocks that fit a cache; rows keep their order."""
     samples, classes = logits.shape
     for rows in _slices(samples, classes * np.dtype(dtype).itemsize):
-        part = logits[rows]
-        if classes < _NARROW:
-            yield _narrow_block(rows, part, targets[rows], dtype)
-        else:
-            yield _wide_block(rows, part, targets[rows], dtype)
+        yield _block(rows, logits[rows], targets[rows], dtype)
+
+
+def _block(rows: slice, part: NDArray[Any], targets: NDArray[np.int64], dtype: DTypeLike) -> Block:
+    make = _narrow_block if part.shape[1] < _NARROW else _wide_block
+    return make(rows, part, targets, dtype)
 
 
 def _slices(samples: int, row_bytes: int) -> Iterator[slice]:
@@ -157,17 +158,55 @@ def score(logits: NDArray[np.floating[Any]], targets: NDArray[np.int64]) -> Scor
     >>> scores.hedge.round(3).tolist(), scores.mistake.tolist()
     ([0.127, 0.127], [0.0, 2.0])
     """
-    rows = np.empty(len(targets), SCORED)
-    rows["target"] = targets
-    unanswered = np.empty(len(targets), bool)
-    if logits.dtype == np.float32 and logits.shape[1] >= _NARROW:
-        for some in _slices(len(logits), 4 * logits.shape[1]):
-            unanswered[some] = _score_single(logits[some], targets[some], rows[some])
-    else:
-        for block in blocks(logits, targets):
-            unanswered[block.rows] = _score_block(block, rows[block.rows])
-    _blank(rows, unanswered)
-    return Scores(rows)
+    scoring = Scoring(logits, targets)
+    scoring.work()
+    return scoring.scores
+
+
+class Scoring:
+    """One pass of :func:`score`, which another thread may shorten."""
+
+    def __init__(self, logits: NDArray[np.floating[Any]], targets: NDArray[np.int64]) -> None:
+        self._logits, self._targets = logits, targets
+        self._is_single = logits.dtype == np.float32 and logits.shape[1] >= _NARROW
+        row_bytes = logits.shape[1] * (4 if self._is_single else 8)
+        self._blocks = list(_slices(len(logits), row_bytes))
+        self._done = [False] * len(self._blocks)
+        #: Those of every row once :meth:`work` has returned.
+        self.scores = Scores(np.empty(len(targets), SCORED))
+
+    def work(self) -> None:
+        """Score all blocks that :meth:`help` has not."""
+        for number, rows in enumerate(self._blocks):
+            if not self._done[number]:
+                self._score(rows, self.scores.rows[rows])
+                self._done[number] = True
+
+    def help(self) -> None:
+        """Score blocks from the last one on, in another thread, until this meets the one that works.
+
+        Neither waits for the other, and an interrupt costs nothing but a block that is scored again. A block
+        that both score has the same scores; here they are put in their place only while the other has not
+        finished it, after which the logits may change.
+        """
+        for number, rows in reversed([*enumerate(self._blocks)]):
+            if self._done[number]:
+                return
+            part = np.empty(rows.stop - rows.start, SCORED)
+            self._score(rows, part)
+            if self._done[number]:
+                return
+            self.scores.rows[rows] = part
+            self._done[number] = True
+
+    def _score(self, rows: slice, part: NDArray[Any]) -> None:
+        logits, targets = self._logits[rows], self._targets[rows]
+        part["target"] = targets
+        if self._is_single:
+            unanswered = _score_single(logits, targets, part)
+        else:
+            unanswered = _score_block(_block(slice(0, len(part)), logits, targets, np.float64), part)
+        _blank(part, unanswered)
 
 
 def _score_block(block: Block, part: NDArray[Any]) -> NDArray[np.bool_]:

@@ -1,13 +1,16 @@
 """What `inspect` costs, beside the evaluation loop that it replaces.
 
 Run as a script; nothing here is a test. Rounds are paired and interleaved in random order, each ratio is
-that of two passes of one round, and what is printed is their median [lower, upper quartile].
+that of two passes of one round, and what is printed is their median, with the median difference in ms.
 
-    python tests/benchmarks/collector.py [--rounds 15] [--kinds mlp cnn] [--classes 3 10 128 1000] [--cpu]
+    python tests/benchmarks/collector.py [--rounds 15] [--kinds mlp cnn] [--classes 3 10 1000] [--all]
 
 The bare loop, as people write it: eval mode, `torch.no_grad()`, cross-entropy and accuracy of each batch,
-`.item()` each time. Beside it, for information, the same in inference mode. With `--cpu` the CPU time of the
-training's thread is taken, for a machine that others use: what it waits for is not in it.
+`.item()` each time. `inspect` is called as it is at every epoch but the first, whose checks are for once
+(`--all` adds the first); "read" is the same with the loss and the accuracy read, which waits until the
+background writer has scored. Three clocks: wall; the CPU time of the training's thread, for a machine that
+others use (what it waits for is not in it); and that of the whole process until the checkpoint is on the
+disk.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ from __future__ import annotations
 import argparse
 import gc
 import os
+import sys
 import tempfile
 import time
 
@@ -75,8 +79,15 @@ def forward_only(model, loader):
     model.train()
 
 
-def measure_rounds(ways, rounds, settle, clock):
-    """Return the seconds of each way in each round; `settle` runs untimed between two of them."""
+def clocks():
+    return np.array([time.perf_counter(), time.thread_time(), time.process_time()])
+
+
+def measure_rounds(ways, rounds, settle):
+    """Return the seconds of each way in each round, by each clock; `settle` runs untimed between two of them.
+
+    The last clock goes on until that is over.
+    """
     for way in ways.values():
         way()
         settle()
@@ -86,15 +97,18 @@ def measure_rounds(ways, rounds, settle, clock):
         for name in order.permutation(list(ways)):
             gc.collect()
             gc.disable()
-            start = clock()
+            start = clocks()
             ways[name]()
-            seconds[name].append(clock() - start)
-            gc.enable()
+            passed = clocks() - start
             settle()
+            passed[2] = clocks()[2] - start[2]
+            seconds[name].append(passed)
+            gc.enable()
     return {name: np.array(times) for name, times in seconds.items()}
 
 
-def compare(make, classes, *, samples, rounds, loaded, clock):
+def compare(make, classes, *, samples, rounds, loaded, thorough):
+    """Return the seconds of each way: the bare loop, `inspect`, and with `thorough` some for comparison."""
     torch.manual_seed(0)
     model, inputs, batch_size = make(classes, samples)
     targets = overconfident(model, inputs)
@@ -106,37 +120,55 @@ def compare(make, classes, *, samples, rounds, loaded, clock):
         run = confshift.Run(folder)
 
         def evaluated():
-            checkpoint = confshift.inspect(model, loader, run=run, check=False)
+            checkpoint = confshift.inspect(model, loader, run=run)
             return checkpoint.loss, checkpoint.accuracy
 
         def flushed():
-            confshift.inspect(model, loader, run=run, epoch=1, check=False)
+            confshift.inspect(model, loader, run=run, epoch=1)
             run.flush()
 
         ways = {
             "bare loop": lambda: bare_loop(model, loader),
-            "bare loop again": lambda: bare_loop(model, loader),
-            "bare loop, inference": lambda: bare_loop(model, loader, torch.inference_mode),
-            "forward only": lambda: forward_only(model, loader),
-            "inspect": lambda: confshift.inspect(model, loader, run=run, check=False),
-            "inspect, loss, accuracy": evaluated,
-            "inspect and metrics()": lambda: confshift.inspect(model, loader, run=run, check=False).metrics(),
-            "inspect and flush()": flushed,
+            "inspect": lambda: confshift.inspect(model, loader, run=run),
+            "inspect, read": evaluated,
         }
-        seconds = measure_rounds(ways, rounds, run.flush, clock)
-    return seconds
+        if thorough:
+            ways |= {
+                "bare loop again": lambda: bare_loop(model, loader),
+                "bare loop, inference mode": lambda: bare_loop(model, loader, torch.inference_mode),
+                "forward only": lambda: forward_only(model, loader),
+                "inspect with its checks": lambda: confshift.inspect(model, loader, run=run, check=True),
+                "inspect and metrics()": lambda: confshift.inspect(model, loader, run=run).metrics(),
+                "inspect and flush()": flushed,
+            }
+        return measure_rounds(ways, rounds, run.flush)
+
+
+def write(title, seconds):
+    bare = seconds["bare loop"]
+    milliseconds = ", ".join(f"{1e3 * value:.1f}" for value in np.median(bare, axis=0))
+    sys.stdout.write(f"{title}: bare loop {milliseconds} ms (wall, its thread, all CPU)\n")
+    for name, times in seconds.items():
+        if name != "bare loop":
+            ratios, more = np.median(times / bare, axis=0), 1e3 * np.median(times - bare, axis=0)
+            cells = "  ".join(
+                f"{ratio:5.2f} {extra:+7.1f} ms" for ratio, extra in zip(ratios, more, strict=True)
+            )
+            sys.stdout.write(f"    {name:26s} {cells}\n")
+    sys.stdout.flush()
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--samples", type=int, default=10_000)
-    parser.add_argument("--kinds", nargs="+", default=["mlp", "cnn"], choices=["mlp", "cnn"])
-    parser.add_argument("--classes", nargs="+", type=int, default=[3, 10, 128, 1000])
-    parser.add_argument(
-        "--loaders", nargs="+", default=["list", "DataLoader"], choices=["list", "DataLoader"]
-    )
-    parser.add_argument("--cpu", action="store_true")
+    parser.add_argument("--kinds", nargs="+", default=["mlp"], choices=["mlp", "cnn"])
+    parser.add_argument("--classes", nargs="+", type=int, default=[3, 10, 1000])
+    loaders = ["DataLoader", "list"]
+    parser.add_argument("--loaders", nargs="+", default=loaders, choices=loaders)
+    parser.add_argument("--all", action="store_true")
     chosen = parser.parse_args()
     torch.set_num_threads(1)
     for kind in chosen.kinds:
@@ -148,13 +180,9 @@ def main():
                     samples=chosen.samples,
                     rounds=chosen.rounds,
                     loaded=loader == "DataLoader",
-                    clock=time.thread_time if chosen.cpu else time.perf_counter,
+                    thorough=chosen.all,
                 )
-                bare = seconds["bare loop"]
-                print(f"{kind} {loader} K={classes}: bare loop {1e3 * np.median(bare):.1f} ms")  # noqa: T201
-                for name, times in seconds.items():
-                    low, middle, high = np.percentile(times / bare, [25, 50, 75])
-                    print(f"    {name:24s} {middle:.2f} [{low:.2f}, {high:.2f}]", flush=True)  # noqa: T201
+                write(f"{kind} {loader} K={classes}", seconds)
 
 
 if __name__ == "__main__":

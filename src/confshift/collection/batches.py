@@ -115,9 +115,10 @@ class Reader:
                 f"a batch has {len(batch)} parts, and the model takes {', '.join(required)}: which parts are "
                 f"inputs, and which the targets? {FORWARD_ADVICE}"
             )
-        names = list(getattr(batch, "_fields", ()))
-        label = names.index(_label_among(names)) if _label_among(names) else 1
-        if not names and sum(map(_could_be_targets, batch[1:])) > 1:
+        names, label = getattr(batch, "_fields", ()), 1
+        if names and (field := _label_among(names)):
+            label = names.index(field)
+        if len(batch) > 2 and not names and sum(map(_could_be_targets, batch[1:])) > 1:
             _warn_of_choice(len(batch))
         place = 1 if label == 0 else 0
         inputs = (batch[place],)

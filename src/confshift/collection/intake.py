@@ -15,7 +15,7 @@ from confshift.collection.evaluation import Evaluation, Population
 from confshift.collection.layouts import PLAIN, Layout
 from confshift.collection.outputs import Source
 from confshift.collection.reading import Reading
-from confshift.collection.row_checks import Batch, checked_batch, refuse_inputs
+from confshift.collection.row_checks import Batch, checked_batch, is_plain, refuse_inputs
 from confshift.collection.row_ids import as_ids
 from confshift.collection.unfolding import Unfolded, unfold
 from confshift.errors import ConfshiftError
@@ -69,6 +69,8 @@ class Intake:
     def read(self, logits: Tensor, targets: Tensor, source: Source) -> Batch:
         """Return a batch whose shapes are understood, and fit those before; see :func:`checked_batch`."""
         self._source, task, declared = source, self.reading.task, self._declared
+        if self.layout == PLAIN and is_plain(logits, targets):  # what the checks below would end with
+            return Batch(logits, targets, [PLAIN])
         if task is None and declared and source.logits:
             batch = checked_batch(logits, targets, source, declared)
             layouts = [layout for layout in batch.layouts if layout.axis != 1]  # transformers' are the last

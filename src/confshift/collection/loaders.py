@@ -121,8 +121,8 @@ def warn_of_missing(loader: Any, ids: ArrayLike | None, *, run: str, split: str)
     if ids is None or inner is None or isinstance(inner.dataset, IterableDataset) or warned:
         return
     indices = inner.dataset.indices if isinstance(inner.dataset, Subset) else None
-    total = length_of(inner.dataset) if indices is None else len(np.unique(np.asarray(indices)))
-    different = len(np.unique(ids))
+    total = length_of(inner.dataset) if indices is None else _different(indices)
+    different = _different(ids)
     if total is not None and different < total:
         _warned.add((run, f"{split} missing"))
         _log.warning(
@@ -132,6 +132,13 @@ def warn_of_missing(loader: Any, ids: ArrayLike | None, *, run: str, split: str)
             "DataLoader(loader.dataset, batch_size=...)",
             *(run, different, total, split, type(inner.sampler).__name__),
         )
+
+
+def _different(ids: ArrayLike) -> int:
+    """Return how many different ids there are; those of a loader that reads in order ascend."""
+    array = np.asarray(ids)
+    ascending = array.ndim == 1 and bool((array[1:] > array[:-1]).all())
+    return len(array) if ascending else len(np.unique(array))
 
 
 def _ranks_of(part: Any) -> int:

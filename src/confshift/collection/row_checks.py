@@ -58,6 +58,22 @@ def checked_tensors(logits: Any, targets: Any, source: Source) -> tuple[Tensor, 
     return logits, targets
 
 
+def is_plain(logits: Tensor, targets: Tensor) -> bool:
+    """Tell whether these can only be a row of K logits and a class index for each sample."""
+    return (
+        logits.ndim == 2
+        and targets.ndim == 1
+        and len(logits) == len(targets)
+        and logits.shape[1] > 1
+        and logits.dtype in _FLOATS
+        and _are_integers(targets)
+    )
+
+
+def _are_integers(targets: Tensor) -> bool:
+    return not (targets.is_floating_point() or targets.is_complex() or targets.dtype is torch.bool)
+
+
 def checked_batch(logits: Tensor, targets: Tensor, source: Source, task: str | None = None) -> Batch:
     """Return a batch with its layouts, as far as it can be checked without the whole set.
 
@@ -105,7 +121,7 @@ def _checked_targets(logits: Tensor, targets: Tensor, source: Source, layout: La
     if layout.axis is None:
         _check_answers(targets, source)
         return targets
-    if not (targets.is_floating_point() or targets.is_complex() or targets.dtype is torch.bool):
+    if _are_integers(targets):
         return targets
     if logits.shape[layout.axis] == 2 and not targets.is_complex() and advice.are_whole(_numbers(targets)):
         return targets.long()

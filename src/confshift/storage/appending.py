@@ -71,7 +71,7 @@ def append(
         names,
         save.measured.result,
         lambda: read_predictions(split_folder.folder, save.committed.result(), names),
-        save.scored.result,
+        save.scores,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import logging
 import os
 import threading
@@ -16,7 +17,7 @@ import numpy as np
 
 from confshift.checkpoint import Measurement, measure
 from confshift.errors import ConfshiftError
-from confshift.scoring import Scores, score
+from confshift.scoring import Scores, Scoring
 from confshift.storage import files
 from confshift.storage.cleaning import tidy
 from confshift.storage.commit import PendingSave, commit
@@ -51,6 +52,19 @@ class Save:
     measured: Future[Measurement] = field(default_factory=Future)
     committed: Future[Record] = field(default_factory=Future)
     _unfinished: threading.Lock = field(default_factory=_locked_lock)
+
+    def __post_init__(self) -> None:
+        draft = self.draft
+        #: None once it is over, as `draft` is.
+        self.scoring = None if draft is None else Scoring(draft.predictions.logits, draft.predictions.targets)
+
+    def scores(self) -> Scores:
+        """Return the scores; the thread that waits for them helps."""
+        scoring = self.scoring
+        if scoring is not None:
+            with contextlib.suppress(Exception):  # such as too little memory: the writer will say so
+                scoring.help()
+        return self.scored.result()
 
     def wait(self) -> None:
         """Wait until the writer has finished it."""
@@ -187,7 +201,7 @@ class Writer:
                     return
                 save = self._saves[0]
             failure = self._save(save)
-            save.draft = None
+            save.draft = save.scoring = None
             if save.release is not None:
                 try:
                     save.release()
@@ -202,11 +216,13 @@ class Writer:
 
     def _save(self, save: Save) -> ConfshiftError | None:
         """Measure and commit; return the error to raise later, if any."""
-        draft = save.draft
+        draft, scoring = save.draft, save.scoring
         assert draft is not None
+        assert scoring is not None
         try:
             predictions = draft.predictions
-            scores = score(predictions.logits, predictions.targets)
+            scoring.work()
+            scores = scoring.scores
             self._warn_of_unscored(
                 scores, save, TASKS[predictions.task].sample
             )  # before the loss can be read
