@@ -259,7 +259,7 @@ def to_device(value: Any, device: torch.device | None) -> Any:
     if device is None:
         return value
     if isinstance(value, Tensor):
-        return value.to(device, non_blocking=True)
+        return value if value.device == device else value.to(device, non_blocking=True)
     if isinstance(value, dict | list | tuple):
         return _move_builtin(value, device)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
