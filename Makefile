@@ -7,7 +7,7 @@
 #   make reports   run the examples; each writes its page to reports/
 #   make screens   small pictures of the page in every state, to reports/screens/; needs chromium
 #   make docs      the site, to build/site; strict: every link inside it is checked
-#   make bench     measure; prints ratios, asserts nothing
+#   make bench     measure; prints ratios, asserts nothing; other packages are measured where .[bench] is installed
 #   make clean     remove what the others made
 
 PYTHON ?= python3
