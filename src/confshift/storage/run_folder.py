@@ -175,7 +175,6 @@ class RunFolder:
                 read = SplitReader(
                     whole=lambda: self.split_folder(split, classes),
                     record=lambda path: self._parse(path, classes, parse),
-                    parse=parse,
                     wrong=lambda record: self._wrong(folder, record),
                 )
                 memory = SplitMemory(folder, read, self._announcements)

@@ -65,7 +65,6 @@ class SplitReader:
 
     whole: Callable[[], SplitFolder]
     record: Callable[[Path], Record]
-    parse: Callable[[bytes, Path], Record]  # the content of such a file
     wrong: Callable[[Record], str]  # what is wrong with its data, as far as is known; "" if nothing is
 
 
@@ -109,8 +108,10 @@ class SplitMemory:
                 self._refresh()
             for _ in range(2):
                 record = self._known.records.get(epoch)
-                if record is None or self._is_there(record):
-                    return record
+                if record is None:
+                    return None
+                if (found := self._read_again(record)) is not None:
+                    return found
                 self.look_anew()
             return None
 
@@ -160,14 +161,13 @@ class SplitMemory:
 
     def put(self, record: Record, lock: files.Lock | None) -> None:
         """Put a record if its name is free, else raise FileExistsError; announce it before and after."""
-        raw, path = record.to_bytes(), self._folder / record.name
         if lock is not None:
             self._announcements.announce(lock)
-        files.put(path, raw)
+        files.put(self._folder / record.name, record.to_bytes())
         if lock is not None:
             with contextlib.suppress(OSError):  # the checkpoint is saved
                 self._announcements.announce(lock)
-        self._note(raw, path)
+        self._note(record)
 
     def remove(self, replaced: Record) -> bool:
         """Remove a record that was replaced, and its files; False if only the whole folder says which."""
@@ -239,22 +239,23 @@ class SplitMemory:
         self._fingerprints.add(record.fingerprint)
         self._uses.update(stored.name for stored in record.files)
 
-    def _note(self, raw: bytes, path: Path) -> None:
-        """Remember a record that this process has put, as it will be read."""
+    def _note(self, record: Record) -> None:
+        """Remember a record that this process has put."""
         with self._turn:
-            try:
-                record = self._read.parse(raw, path)
-            except ConfshiftError:
-                self._mark = None
-                return
             self._add(record)
             if self._names is not None:
-                self._names.update((record.name, *(stored.name for stored in record.files)))
+                self._names.update((record.name, *_names_of(record)))
 
-    def _is_there(self, record: Record) -> bool:
-        """Tell whether a record and its data are still what is remembered."""
+    def _read_again(self, record: Record) -> Record | None:
+        """Read a record, unless it was read before; None if it or its data are not what is remembered."""
         try:
             found = self._read.record(self._folder / record.name)
         except ConfshiftError:
-            return False
-        return found.to_bytes() == record.to_bytes() and not self._read.wrong(found)
+            return None
+        is_same = found.epoch == record.epoch and _names_of(found) == _names_of(record)
+        return found if is_same and not self._read.wrong(found) else None
+
+
+def _names_of(record: Record) -> list[str]:
+    """Return the names of a record's data files, which no other save has."""
+    return [stored.name for stored in record.files]
