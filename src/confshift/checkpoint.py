@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
@@ -27,33 +27,122 @@ _CURVE = ("loss", "slope", "curvature")
 LEFT_OUT = np.dtype([("scaled_loss", "<f8"), ("calibrated_loss", "<f8")])
 
 
+#: The columns that every analysis reads, by the names under which they are stored.
+KEPT = ("predicted", "hedge", "mistake", "confidence", "margin", *(LEFT_OUT.names or ()))
+_PARTS = dict(zip(("scaled", "refinement"), LEFT_OUT.names or (), strict=True))
+_ALL = slice(None)
+
+
+class Table(Protocol):
+    """The columns of MEASURED, and maybe those of LEFT_OUT, in memory or in a file."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the columns."""
+        ...
+
+    def __len__(self) -> int:
+        """Return the number of rows."""
+        ...
+
+    def part(self, name: str, span: slice) -> NDArray[Any]:
+        """Return a column of consecutive rows."""
+        ...
+
+    def columns(self, names: Sequence[str]) -> list[NDArray[Any]]:
+        """Return some columns, read together."""
+        ...
+
+
+class RowsInMemory:
+    """A structured array as a `Table`."""
+
+    def __init__(self, rows: NDArray[Any]) -> None:
+        self.rows = rows
+        self.names: tuple[str, ...] = rows.dtype.names or ()
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def part(self, name: str, span: slice) -> NDArray[Any]:
+        """Return a column of consecutive rows."""
+        column: NDArray[Any] = self.rows[name][span]
+        return column
+
+    def columns(self, names: Sequence[str]) -> list[NDArray[Any]]:
+        """Return some columns."""
+        return [self.part(name, _ALL) for name in names]
+
+
 @dataclass(frozen=True, eq=False)
 class Measurement:
     """What is stored of a checkpoint beside its logits: a row per sample, in the order of the ids."""
 
     sample_ids: NDArray[Any]  # (N,) int64 or text, ascending
-    rows: NDArray[Any]  # (N,) of dtype MEASURED
+    table: Table  # N rows
     beta: float  # where the curve_* columns were evaluated
     read_left_out: Callable[[], recalibration.LeftOut]  # stored, or made from the logits when it is asked for
     groups: NDArray[Any] | None = None  # (N,) int64 or text: which rows err together
+    stored_fit: tuple[float, NDArray[np.float64]] | None = None  # `fit`, where no row need be read for it
+    known_ties: int | None = None  # `tied_samples`, likewise
 
-    @cached_property
+    @property
+    def rows(self) -> NDArray[Any]:
+        """All rows (N,), of dtype MEASURED."""
+        rows, names = np.empty(len(self.table), MEASURED), MEASURED.names or ()
+        for name, column in zip(names, self.table.columns(names), strict=True):
+            rows[name] = column
+        return rows
+
+    @property
     def curve(self) -> temperature.Curve:
         """Each sample's loss as a function of 1/T."""
-        columns = (self.rows[f"curve_{name}"] for name in _CURVE)
+        columns = self.table.columns([f"curve_{name}" for name in _CURVE])
         return temperature.Curve(self.beta, *map(np.ascontiguousarray, columns))
 
-    def column(self, name: str) -> NDArray[Any]:
-        """Return a column (N,): one of `rows`, `scaled` or `refinement`."""
-        if name == "scaled":
-            return self.left_out.scaled
-        column: NDArray[Any] = self.left_out.calibrated if name == "refinement" else self.rows[name]
+    @cached_property
+    def optimum(self) -> tuple[float, str]:
+        """The best 1/T and its status; see `temperature.optimum`."""
+        return temperature.optimum(self.curve)
+
+    def __getitem__(self, name: str) -> NDArray[Any]:
+        """Return a column, (N,)."""
+        return self.column(name)
+
+    def column(self, name: str, span: slice = _ALL) -> NDArray[Any]:
+        """Return a column of consecutive rows: one of MEASURED, `scaled` or `refinement`."""
+        stored = _PARTS.get(name, name)
+        if stored in self.table.names:
+            return self.table.part(stored, span)
+        column: NDArray[Any] = getattr(self.left_out, "scaled" if name == "scaled" else "calibrated")[span]
         return column
 
-    @cached_property
+    @property
     def left_out(self) -> recalibration.LeftOut:
         """The fit of temperature and biases, and each sample's loss at the fits to all others."""
         return self.read_left_out()
+
+    @property
+    def fit(self) -> tuple[float, NDArray[np.float64]]:
+        """1/T and the biases of the joint fit, as in `recalibration.LeftOut`."""
+        return self.stored_fit or (self.left_out.beta, self.left_out.biases)
+
+    @property
+    def tied_samples(self) -> int:
+        """How many rows have more than one class at the top."""
+        return int(self.table.part("tied", _ALL).sum()) if self.known_ties is None else self.known_ties
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """The columns of consecutive rows of a measurement."""
+
+    measurement: Measurement
+    span: slice
+
+    def __getitem__(self, name: str) -> NDArray[Any]:
+        """Return a column."""
+        return self.measurement.column(name, self.span)
 
 
 @dataclass(frozen=True)
@@ -133,17 +222,22 @@ class Checkpoint:
         return f"Checkpoint(epoch={self.epoch:g}, split={self.split!r}, {len(self.class_names)} classes)"
 
     def __len__(self) -> int:
-        return len(self.measurement.rows)
+        return len(self.measurement.table)
 
     @cached_property
     def measurement(self) -> Measurement:
         """The columns, as they are stored."""
         return self.read_measurement()
 
-    @cached_property
+    @property
     def scores(self) -> Scores:
         """Each sample's hedge, mistake and so on, known before the temperature is."""
-        return self.read_scores() if self.read_scores else Scores(self.measurement.rows)
+        return self.read_scores() if self.read_scores else Scores(self.measurement)
+
+    @property
+    def finite(self) -> NDArray[np.bool_]:
+        """Whether each sample's loss is finite, (N,), in the order of the ids."""
+        return np.isfinite(self.scores.loss)
 
     @property
     def loss(self) -> float:
@@ -209,7 +303,7 @@ class Checkpoint:
     @property
     def scored_logits(self) -> tuple[NDArray[np.floating[Any]], NDArray[np.int64]]:
         """Logits (n, K) and targets (n,) of the samples with a finite loss; as stored where that is all."""
-        predictions, finite = self.predictions, self.columns["finite"].to_numpy()
+        predictions, finite = self.predictions, self.finite
         if finite.all():
             return predictions.logits, predictions.targets
         return predictions.logits[finite], predictions.targets[finite]
@@ -220,13 +314,13 @@ class Checkpoint:
 
         inf where no finite temperature beats the uniform prediction; NaN where no sample has a finite loss.
         """
-        beta, status = temperature.optimum(self.measurement.curve)
+        beta, status = self.measurement.optimum
         return math.nan if status == "unscored" else 1 / beta if beta else math.inf
 
     @property
     def joint_temperature(self) -> float:
         """The temperature that is fitted together with `biases`; NaN where biases take no part."""
-        beta = self.measurement.left_out.beta
+        beta, _ = self.measurement.fit
         return 1 / beta if beta else math.inf
 
     @property
@@ -236,7 +330,7 @@ class Checkpoint:
         All are 0 where they take no part: with fewer than 50 samples a class or 100 in all, and where every
         sample is right or none can be scored.
         """
-        biases = self.measurement.left_out.biases
+        _, biases = self.measurement.fit
         return tuple(biases.tolist()) if len(biases) else (0.0,) * len(self.class_names)
 
     @property
@@ -246,7 +340,7 @@ class Checkpoint:
         "uniform": no temperature beats the uniform prediction; "separable": the lower the temperature, the
         lower the loss, without end; "unscored": no sample has a finite loss.
         """
-        return temperature.optimum(self.measurement.curve)[1]
+        return self.measurement.optimum[1]
 
     def metrics(self) -> dict[str, float]:
         """Return a flat dict of means over the samples, ready for any logger.
@@ -285,15 +379,15 @@ class Checkpoint:
 
 def columns_of(measurement: Measurement, rows: slice = slice(None)) -> dict[str, NDArray[Any]]:
     """Return the columns of some samples, by name, as :attr:`Checkpoint.columns` describes them."""
-    scores, parts = Scores(measurement.rows[rows]), measurement.left_out
-    scaled, calibrated = parts.scaled[rows], parts.calibrated[rows]
+    scores = Scores(Part(measurement, rows))
+    scaled, calibrated = (measurement.column(name, rows) for name in _PARTS)
     loss, (target, predicted, *others) = scores.loss, COLUMNS
     return {
         target: scores.target,
         predicted: scores.predicted,
         "correct": scores.correct,
         "loss": loss,
-        **{name: scores.rows[name] for name in others},
+        **{name: getattr(scores, name) for name in others},
         "calibration_loss": loss - calibrated,
         "refinement_loss": calibrated,
         "answered": scores.answered,
@@ -319,4 +413,6 @@ def measure(predictions: Predictions, scores: Scores | None = None) -> Measureme
         rows[name] = scores.rows[name]
     for name in _CURVE:
         rows[f"curve_{name}"] = getattr(curve, name)
-    return Measurement(predictions.sample_ids, rows, curve.beta, lambda: left_out, predictions.groups)
+    return Measurement(
+        predictions.sample_ids, RowsInMemory(rows), curve.beta, lambda: left_out, predictions.groups
+    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -50,17 +50,24 @@ class Block(NamedTuple):
         return (classes, rows) if self.axis == 0 else (rows, classes)
 
 
+class HasColumns(Protocol):
+    """A structured array, or what has its columns by name."""
+
+    def __getitem__(self, name: str, /) -> NDArray[Any]:
+        """Return a column, (N,)."""
+        ...
+
+
 @dataclass(frozen=True, eq=False)
 class Scores:
     """N samples by column: `scores.hedge`. A row without an answer holds NaN, and its `predicted` is -1."""
 
-    rows: NDArray[Any]  # (N,) with the fields of SCORED, and perhaps others
+    rows: HasColumns  # (N,) with the columns of SCORED, and perhaps others
 
     def __getattr__(self, name: str) -> NDArray[Any]:
         if name not in COLUMNS:
             raise AttributeError(f"Scores has no column {name!r}")
-        column: NDArray[Any] = self.rows[name]
-        return column
+        return self.rows[name]
 
     @property
     def correct(self) -> NDArray[np.bool_]:

@@ -18,7 +18,7 @@ from confshift.analysis.decomposition import (
     concentration_of,
     pairwise_cells,
 )
-from confshift.analysis.panel import stack
+from confshift.analysis.stacking import stack
 
 #: Each example fits two temperatures.
 few = settings(max_examples=25)

@@ -13,7 +13,7 @@ from pairs import checkpoints
 from scipy.special import softmax
 
 from confshift.analysis.dynamics import dynamics_of
-from confshift.analysis.panel import stack
+from confshift.analysis.stacking import stack
 
 
 @st.composite

@@ -8,10 +8,10 @@ import pytest
 from pairs import checkpoints
 
 from confshift.analysis.history import summarize
-from confshift.analysis.panel import stack
 from confshift.analysis.rise import judge, leading
 from confshift.analysis.series import STATUSES, judge_series, series_of
 from confshift.analysis.significance import paired_interval
+from confshift.analysis.stacking import stack
 from confshift.checkpoint import Checkpoint
 from confshift.errors import ConfshiftError
 from confshift.predictions import Predictions

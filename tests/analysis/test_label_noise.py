@@ -12,8 +12,9 @@ from sklearn.metrics import roc_auc_score
 
 from confshift.analysis import loss_curves
 from confshift.analysis.causes import label_noise, mixture
-from confshift.analysis.causes.label_noise import label_noise_floor, label_noise_of, label_suspects
-from confshift.analysis.panel import stack
+from confshift.analysis.causes.label_noise import label_noise_floor, label_noise_of
+from confshift.analysis.dynamics import label_suspects
+from confshift.analysis.stacking import stack
 from confshift.checkpoint import Checkpoint
 from confshift.predictions import Predictions
 

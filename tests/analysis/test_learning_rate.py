@@ -21,7 +21,7 @@ from confshift.analysis.causes.learning_rate import (
     unread_rates,
 )
 from confshift.analysis.objective import Objective
-from confshift.analysis.panel import stack
+from confshift.analysis.stacking import stack
 from confshift.checkpoint import Checkpoint, Provenance
 from confshift.predictions import Predictions
 

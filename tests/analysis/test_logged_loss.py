@@ -19,7 +19,7 @@ from torch.nn.functional import (
 from torch.nn.functional import one_hot as one_hot_of
 
 from confshift.analysis.causes.logged_loss import logged_accuracies, logged_losses, possible_causes
-from confshift.analysis.panel import stack
+from confshift.analysis.stacking import stack
 from confshift.checkpoint import Checkpoint, Provenance
 from confshift.predictions import Predictions
 

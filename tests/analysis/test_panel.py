@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from pairs import checkpoints, pairs, scored
 
-from confshift.analysis.panel import stack
+from confshift.analysis.stacking import stack
 from confshift.checkpoint import Checkpoint
 from confshift.errors import ConfshiftError
 from confshift.predictions import Predictions

@@ -14,11 +14,12 @@ from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
 from sklearn.metrics import roc_auc_score
 
-from confshift.analysis.causes.label_noise import label_noise_floor, label_suspects
+from confshift.analysis.causes.label_noise import label_noise_floor
 from confshift.analysis.comparison import Comparison, compare
+from confshift.analysis.dynamics import label_suspects
 from confshift.analysis.history import History, summarize
-from confshift.analysis.panel import stack
 from confshift.analysis.significance import paired_interval
+from confshift.analysis.stacking import stack
 from confshift.checkpoint import Checkpoint
 from confshift.findings.causes import learning_rate_drop
 from confshift.findings.diagnosis import diagnose

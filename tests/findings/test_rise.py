@@ -13,9 +13,9 @@ from scipy.special import log_softmax
 
 from confshift.analysis.comparison import compare
 from confshift.analysis.history import summarize
-from confshift.analysis.panel import stack
 from confshift.analysis.rise import judge
 from confshift.analysis.series import STATUSES
+from confshift.analysis.stacking import stack
 from confshift.checkpoint import Checkpoint
 from confshift.errors import ConfshiftError
 from confshift.findings import rise

@@ -19,7 +19,7 @@ ASKED_ONCE = {
     "scale": (competitors, "scale_parts"),
     "references": (baseline, "references"),
     "judgement": (history, "judge"),
-    "suspects": (history, "label_suspects"),
+    "suspects": (history, "suspects_of"),
     "class bias": (comparison, "class_bias_test"),
 }
 

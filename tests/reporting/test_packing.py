@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from confshift.analysis.comparison import compare
 from confshift.analysis.history import summarize
-from confshift.analysis.panel import stack
+from confshift.analysis.stacking import stack
 from confshift.checkpoint import Checkpoint
 from confshift.predictions import Predictions
 from confshift.reporting import page_data
@@ -37,7 +37,7 @@ def test_the_same_array_is_packed_the_same_way():
 def test_losses_keep_three_digits_and_small_ones_their_size(make_run, scale):
     logits = make_run(200, 5, 1)[0].predictions.logits * scale
     panel = stack([Checkpoint.from_predictions(Predictions(logits, np.arange(200) % 5), epoch=0)])
-    text, span = page_data.pack_losses(panel, np.arange(200))
+    text, span = page_data.pack_losses(panel.loss)
     codes = unpack(text, "<u2")
     losses = page_data.LOSS_FLOOR * np.expm1(codes / 65534 * span)
     np.testing.assert_allclose(losses, panel.loss[0], rtol=3e-4, atol=2e-7)
@@ -45,7 +45,7 @@ def test_losses_keep_three_digits_and_small_ones_their_size(make_run, scale):
 
 def test_losses_of_zero_are_packed_without_a_division_by_zero():
     panel = stack([Checkpoint.from_predictions(Predictions([[800.0, 0.0], [0.0, 800.0]], [0, 1]), epoch=0)])
-    text, span = page_data.pack_losses(panel, np.arange(2))
+    text, span = page_data.pack_losses(panel.loss)
     assert span == 1
     assert unpack(text, "<u2").tolist() == [0, 0]
 
@@ -54,9 +54,9 @@ def test_a_loss_that_is_no_number_has_the_largest_code(make_run):
     logits = make_run(20, 3, 1)[0].predictions.logits.copy()
     logits[4] = np.nan
     panel = stack([Checkpoint.from_predictions(Predictions(logits, np.zeros(20, int)), epoch=0)])
-    text, _ = page_data.pack_losses(panel, np.arange(20))
+    text, _ = page_data.pack_losses(panel.loss)
     assert np.flatnonzero(unpack(text, "<u2") == 65535).tolist() == [4]
-    text, bits = page_data.pack_predicted(panel, np.arange(20))
+    text, bits = page_data.pack_predicted(panel.predicted, len(panel.class_names))
     assert bits == 8
     assert np.flatnonzero(unpack(text, "<u1") == 255).tolist() == [4]
 
@@ -64,7 +64,7 @@ def test_a_loss_that_is_no_number_has_the_largest_code(make_run):
 @pytest.mark.parametrize(("classes", "bits"), [(2, 8), (255, 8), (256, 16), (300, 16)])
 def test_predicted_classes_take_as_many_bits_as_they_need(make_run, classes, bits):
     panel = stack(make_run(30, classes, 2))
-    text, given_bits = page_data.pack_predicted(panel, np.arange(30))
+    text, given_bits = page_data.pack_predicted(panel.predicted, len(panel.class_names))
     assert given_bits == bits
     assert unpack(text, f"<u{bits // 8}").reshape(2, 30).tolist() == panel.predicted.tolist()
 

@@ -10,8 +10,8 @@ import pytest
 
 from confshift.analysis.comparison import compare
 from confshift.analysis.history import summarize
-from confshift.analysis.panel import stack
 from confshift.analysis.reliability import isotonic_curve
+from confshift.analysis.stacking import stack
 from confshift.findings.diagnosis import diagnose
 from confshift.findings.wording import vocabulary_of
 from confshift.reporting import binning, footer, layout, page_data

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 
+from confshift.analysis.matrices import Matrix
 from confshift.analysis.panel import Panel
 from confshift.analysis.unscored import enough_answers
 from confshift.checkpoint import Checkpoint
 
 #: What a checkpoint can be best by, and whether more is better.
 CRITERIA = {"loss": False, "refinement_loss": False, "accuracy": True}
+_MATRICES: dict[str, Matrix[Any]] = {
+    "loss": Panel.loss,
+    "refinement_loss": Panel.refinement,
+    "accuracy": Panel.correct,
+}
 
 
 def best_rows(panel: Panel, table: pd.DataFrame) -> pd.DataFrame:
@@ -28,7 +36,7 @@ def pair_by_loss(panel: Panel) -> tuple[Checkpoint, Checkpoint]:
     other, are passed over, unless all are like that.
     """
     last = len(panel.checkpoints) - 1
-    scored, answering = panel.finite.any(axis=1), enough_answers(panel)
+    scored, answering = panel.counts.finite > 0, enough_answers(panel)
     for ends in (scored & answering, scored & ~answering):
         for end in np.flatnonzero(ends)[::-1].tolist():
             pair = panel.checkpoints[start_of(panel, end)], panel.checkpoints[end]
@@ -39,12 +47,12 @@ def pair_by_loss(panel: Panel) -> tuple[Checkpoint, Checkpoint]:
 
 def share_finite(first: Checkpoint, last: Checkpoint) -> bool:
     """Tell whether some sample has a finite loss at both checkpoints."""
-    return bool((first.columns["finite"] & last.columns["finite"]).any())
+    return bool((first.finite & last.finite).any())
 
 
 def start_of(panel: Panel, last: int) -> int:
     """Return the best position by loss up to the last one, or the first if that is the last one."""
-    scored = panel.finite[: last + 1].any(axis=1)
+    scored = panel.counts.finite[: last + 1] > 0
     answering = scored & enough_answers(panel)[: last + 1]
     first = int(np.argmax(answering if answering.any() else scored))
     best = best_position(panel, "loss", end=last + 1)
@@ -53,15 +61,19 @@ def start_of(panel: Panel, last: int) -> int:
 
 def best_position(panel: Panel, criterion: str, *, end: int | None = None) -> int:
     """Return the first position with the best mean, of those at which the fewest samples are left out."""
-    values = {"loss": panel.loss, "refinement_loss": panel.refinement, "accuracy": panel.correct}[criterion]
-    usable = (panel.answered if criterion == "accuracy" else panel.finite)[:end]
-    counts = usable.sum(axis=1)
+    of_answers = criterion == "accuracy"
+    usable = Panel.answered if of_answers else Panel.finite
+    counts = (panel.counts.answered if of_answers else panel.counts.finite)[:end]
     places = np.flatnonzero(counts == counts.max())
-    shared = usable[places].all(axis=0)
-    # A checkpoint must not win by the samples that it leaves out.
-    members = shared if shared.any() else usable[places]
-    sums = np.where(members, values[places], 0.0)
-    if panel.weights is not None and criterion != "accuracy":
-        sums = sums * panel.weights / (members * panel.weights).sum(axis=-1, keepdims=True)
-    sums = sums.sum(axis=1)
+    shared = panel.at(places.tolist()).at_all(usable)
+    weights = None if of_answers else panel.weights
+    sums = []
+    for place in places.tolist():
+        one = panel.one(place)
+        # A checkpoint must not win by the samples that it leaves out.
+        members = shared if shared.any() else usable.of(one)[0]
+        values = np.where(members, _MATRICES[criterion].of(one)[0], 0.0)
+        if weights is not None:
+            values = values * weights / (members * weights).sum()
+        sums.append(values.sum())
     return int(places[np.argmax(sums) if CRITERIA[criterion] else np.argmin(sums)])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -33,27 +34,31 @@ def change_of(
     panel, answered : Panel
         Both sides in this order, over the samples with a finite loss on both, and with an answer on both.
     """
-    quantities: dict[str, tuple[NDArray[Any], str]] = {
-        "loss": (panel.loss, "nats"),
-        "calibration_loss": (panel.calibration, "nats"),
-        "refinement_loss": (panel.refinement, "nats"),
-        "hedge": (panel.hedge, "nats"),
-        "error_rate": (1.0 - answered.correct, "fraction"),
-        "mistake_cost": (_mistake_cost_terms(panel), "nats"),
-        "accuracy": (answered.correct.astype(np.float64), "fraction"),
-        "confidence": (answered.confidence, "fraction"),
-        "confidence_gap": (answered.confidence - answered.correct, "fraction"),
-        "temperature": (_temperature_terms((before, after), panel), "ratio"),
-        "scale_loss": (panel.scale, "nats"),
-        "balance_loss": (panel.balance, "nats"),
+    # Each is made when its row is: of millions of samples all at once would fill the memory.
+    quantities: dict[str, tuple[Callable[[], NDArray[Any]], str]] = {
+        "loss": (lambda: panel.loss, "nats"),
+        "calibration_loss": (lambda: panel.calibration, "nats"),
+        "refinement_loss": (lambda: panel.refinement, "nats"),
+        "hedge": (lambda: panel.hedge, "nats"),
+        "error_rate": (lambda: 1.0 - answered.correct, "fraction"),
+        "mistake_cost": (lambda: _mistake_cost_terms(panel), "nats"),
+        "accuracy": (lambda: answered.correct.astype(np.float64), "fraction"),
+        "confidence": (lambda: answered.confidence, "fraction"),
+        "confidence_gap": (lambda: answered.confidence - answered.correct, "fraction"),
+        "temperature": (lambda: _temperature_terms((before, after), panel), "ratio"),
+        "scale_loss": (lambda: panel.scale, "nats"),
+        "balance_loss": (lambda: panel.balance, "nats"),
     }
-    rows = {name: _change_row(_counting(panel, answered, name), *quantities[name]) for name in quantities}
-    if panel.smoothing is not None:
-        trained = panel.share(panel.loss) + panel.smoothing
-        rows["smoothing_loss"] = _row_of_shares(panel, panel.smoothing, "nats")
-        rows["trained_loss"] = _row_of_shares(panel, trained, "nats")
-    low, high = accuracy_interval(answered.correct, answered.codes)
-    if np.array_equal(*answered.correct) and panel.same_losses(0, 1):  # no answer can ever switch
+    rows = {
+        name: _change_row(_counting(panel, answered, name), make(), unit)
+        for name, (make, unit) in quantities.items()
+    }
+    if (smoothing := panel.smoothing) is not None:
+        rows["smoothing_loss"] = _row_of_shares(panel, smoothing, "nats")
+        rows["trained_loss"] = _row_of_shares(panel, panel.share(panel.loss) + smoothing, "nats")
+    correct = answered.correct
+    low, high = accuracy_interval(correct, answered.codes)
+    if np.array_equal(*correct) and panel.same_losses(0, 1):  # no answer can ever switch
         low = high = 0.0
     rows["accuracy"] |= {"change_low": low, "change_high": high}
     rows["error_rate"] |= {"change_low": 0.0 - high, "change_high": 0.0 - low}
@@ -67,11 +72,10 @@ def _temperature_terms(sides: tuple[Checkpoint, Checkpoint], panel: Panel) -> ND
     The estimate solves sum of slopes = 0, so a sample moves 1/beta by slope / (beta^2 mean curvature).
     """
     terms = []
-    usable = np.isin(sides[0].measurement.sample_ids, panel.sample_ids, assume_unique=True)
     for side in sides:
         curve, temperature = side.measurement.curve, side.temperature
-        curvature = curve.curvature[usable].mean()
-        slope = curve.slope[usable] - curve.slope[usable].mean()
+        slope, curvature = panel.of_members(curve.slope), panel.of_members(curve.curvature).mean()
+        slope = slope - slope.mean()
         if side.fit_status == "ok" and curvature > 0:
             terms.append(temperature + slope * temperature**2 / curvature)
         else:
@@ -126,8 +130,8 @@ def _gap_bounds(confidence: dict[str, Any], accuracy: dict[str, Any]) -> dict[st
 
 def _mistake_cost_terms(panel: Panel) -> NDArray[np.float64]:
     """Return C + (m - C wrong) / e: numbers whose mean is C and whose spread is that of its estimate."""
-    wrong = (~panel.correct).astype(np.float64)
+    wrong, mistake = panel.wrong.astype(np.float64), panel.mistake
     rate = panel.mean(wrong)[:, None]
     with np.errstate(divide="ignore", invalid="ignore"):
-        cost = panel.mean(panel.mistake)[:, None] / rate
-        return np.asarray(cost + (panel.mistake - cost * wrong) / rate)
+        cost = panel.mean(mistake)[:, None] / rate
+        return np.asarray(cost + (mistake - cost * wrong) / rate)

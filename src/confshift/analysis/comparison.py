@@ -19,14 +19,15 @@ from confshift.analysis.change import change_of
 from confshift.analysis.competitors import Pairs
 from confshift.analysis.grouping import Groups, codes_at, mean_error, second_half
 from confshift.analysis.objective import ClassWeight, Smoothing, objective_of
-from confshift.analysis.panel import Panel, stack
+from confshift.analysis.panel import Panel
+from confshift.analysis.sample_rows import SIDES, sample_rows, side_by_side, top_rows
 from confshift.analysis.significance import Interval, Switches, mcnemar, paired_interval
+from confshift.analysis.stacking import stack
 from confshift.analysis.subsets import subsets_of
 from confshift.checkpoint import Checkpoint
 from confshift.errors import ConfshiftError
 from confshift.predictions import Predictions
 
-SIDES = ("before", "after")
 _BEFORE, _AFTER = 0, 1
 
 
@@ -73,12 +74,12 @@ class Comparison:
     @cached_property
     def panel(self) -> Panel:
         """The samples whose loss is finite on both sides."""
-        return self.whole.take(np.asarray(self.whole.finite.all(axis=0)))
+        return self.whole.take(self.whole.at_all(Panel.finite))
 
     @cached_property
     def answered(self) -> Panel:
         """The samples with an answer on both sides."""
-        return self.whole.take(np.asarray(self.whole.answered.all(axis=0)))
+        return self.whole.take(self.whole.at_all(Panel.answered))
 
     @property
     def samples_left_out(self) -> int:
@@ -93,12 +94,12 @@ class Comparison:
     @cached_property
     def left_out(self) -> pd.DataFrame:
         """As `samples`, but for its last three columns: the samples without a finite loss on some side."""
-        return self._side_by_side(self.whole.take(~np.asarray(self.whole.finite.all(axis=0))))
+        return side_by_side(self.whole.take(~self.whole.at_all(Panel.finite)))
 
     @property
     def infinite_samples(self) -> tuple[int, int]:
         """How many samples have an infinite loss before, and after: such a side's whole mean is infinite."""
-        before, after = self.whole.infinite.sum(axis=1)
+        before, after = self.whole.counts.infinite
         return int(before), int(after)
 
     @cached_property
@@ -221,7 +222,7 @@ class Comparison:
         contribution) and kappa, how many times larger the logits became. Reads the logits.
         """
         kappa, scale = self._scale_parts
-        codes = decomposition.cell_codes(self.panel, _BEFORE, _AFTER) // len(decomposition.DIRECTIONS)
+        codes = self.cell_codes // len(decomposition.DIRECTIONS)
         total, count = len(codes), len(decomposition.TRANSITIONS)
         contribution = np.bincount(codes, self.added, count) / total
         part = np.bincount(codes, self.panel.share(scale), count) / total
@@ -251,8 +252,7 @@ class Comparison:
         sides = (self.before.predictions, self.after.predictions)
         if not self.samples_left_out:
             return sides[0].logits, sides[1].logits
-        usable = np.isin(sides[0].sample_ids, self.panel.sample_ids, assume_unique=True)
-        return sides[0].logits[usable], sides[1].logits[usable]
+        return self.panel.of_members(sides[0].logits), self.panel.of_members(sides[1].logits)
 
     @cached_property
     def samples(self) -> pd.DataFrame:
@@ -261,33 +261,26 @@ class Comparison:
         Columns target, predicted_before/after, loss_before/after, confidence_before/after,
         margin_before/after, change (nats), transition, direction.
         """
-        panel = self.panel
-        transition, direction = np.divmod(
-            decomposition.cell_codes(panel, _BEFORE, _AFTER), len(decomposition.DIRECTIONS)
-        )
-        return self._side_by_side(panel).assign(
-            change=panel.loss[_AFTER] - panel.loss[_BEFORE],
-            transition=pd.Categorical.from_codes(transition, pd.Index(decomposition.TRANSITIONS)),
-            direction=pd.Categorical.from_codes(direction, pd.Index(decomposition.DIRECTIONS)),
-        )
+        return sample_rows(self.panel)
 
-    @staticmethod
-    def _side_by_side(panel: Panel) -> pd.DataFrame:
-        columns: dict[str, Any] = {"target": panel.targets}
-        for name in ("predicted", "loss", "confidence", "margin"):
-            for at, side in enumerate(SIDES):
-                columns[f"{name}_{side}"] = getattr(panel, name)[at]
-        return pd.DataFrame(columns, index=pd.Index(panel.sample_ids, name="sample_id"))
+    def top_samples(self, number: int) -> pd.DataFrame:
+        """Return the rows of `samples` whose loss rose most, the largest rise first."""
+        return top_rows(self.panel, number)
+
+    @property
+    def cell_codes(self) -> NDArray[np.intp]:
+        """The cell of each sample in `panel`, as a position in `decomposition.CELLS`."""
+        return decomposition.cell_codes(self.panel, _BEFORE, _AFTER)
 
     @cached_property
     def reliability(self) -> pd.DataFrame:
         """Confidence against accuracy in bins: side, binning, and the columns of `reliability_bins`."""
         parts = []
-        for at, side in enumerate(SIDES):
+        for side, one in zip(SIDES, self.answered.ones(), strict=True):
             for binning in reliability.BINNINGS:
                 part = reliability.reliability_bins(
-                    self.answered.confidence[at],
-                    self.answered.correct[at],
+                    one.confidence[0],
+                    one.correct[0],
                     binning=binning,
                     codes=self.answered.codes,
                 )
@@ -299,21 +292,21 @@ class Comparison:
     @cached_property
     def reliability_curve(self) -> pd.DataFrame:
         """The isotonic curve of both sides: side, confidence, accuracy."""
-        return self._by_side(
-            lambda at: reliability.isotonic_curve(self.answered.confidence[at], self.answered.correct[at])
-        )
+        return self._by_side(lambda one: reliability.isotonic_curve(one.confidence[0], one.correct[0]))
 
     @cached_property
     def reliability_band(self) -> pd.DataFrame:
         """The 90 % consistency band of both sides: side, confidence, low, high."""
-        part = self.answered
-        shares = [
-            calibration_share(*sides, part.codes) for sides in zip(part.confidence, part.correct, strict=True)
-        ]
-        return self._by_side(lambda at: reliability.consistency_band(part.confidence[at], share=shares[at]))
 
-    def _by_side(self, make: Callable[[int], pd.DataFrame]) -> pd.DataFrame:
-        parts = [make(at).assign(side=side) for at, side in enumerate(SIDES)]
+        def band(one: Panel) -> pd.DataFrame:
+            confidence = one.confidence[0]
+            share = calibration_share(confidence, one.correct[0], one.codes)
+            return reliability.consistency_band(confidence, share=share)
+
+        return self._by_side(band)
+
+    def _by_side(self, make: Callable[[Panel], pd.DataFrame]) -> pd.DataFrame:
+        parts = [make(one).assign(side=side) for side, one in zip(SIDES, self.answered.ones(), strict=True)]
         table = pd.concat(parts, ignore_index=True)
         return table[["side", *table.columns.drop("side")]]
 
@@ -321,8 +314,8 @@ class Comparison:
     def confusion(self) -> pd.DataFrame:
         """Samples by side, true class and predicted class; only combinations that occur."""
         frames = []
-        for at, side in enumerate(SIDES):
-            answers = pd.DataFrame({"class": self.answered.targets, "predicted": self.answered.predicted[at]})
+        for side, one in zip(SIDES, self.answered.ones(), strict=True):
+            answers = pd.DataFrame({"class": one.targets, "predicted": one.predicted[0]})
             counts = answers.value_counts(sort=False).rename("samples").reset_index()
             counts.insert(0, "side", side)
             frames.append(counts)
@@ -337,7 +330,7 @@ class Comparison:
     @cached_property
     def class_bias(self) -> ClassBias:
         """Whether the later side gives classes too much probability; reads its logits. See `class_bias`."""
-        after, codes = self.after, codes_at(self.whole.codes, self.whole.finite[_AFTER])
+        after, codes = self.after, codes_at(self.whole.codes, self.whole.one(_AFTER).finite[0])
         fitted = after.fit_status == "ok"
         return class_bias_test(*after.scored_logits, beta=1 / after.temperature, fitted=fitted, codes=codes)
 
@@ -410,7 +403,7 @@ def compare(
     sides = [_as_checkpoint(side) for side in (before, after)]
     whole = stack(sides, groups=groups)
     objective = objective_of(sides, whole.class_names, whole.targets, class_weight, label_smoothing)
-    comparison = comparison_of(sides[0], sides[1], replace(whole, objective=objective))
+    comparison = comparison_of(sides[0], sides[1], whole.trained_by(objective))
     return comparison.by(slices, groups)
 
 

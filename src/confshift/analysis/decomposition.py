@@ -6,6 +6,7 @@ Every split adds up to the change of the mean loss, to the rounding of the sums.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from confshift.analysis.grouping import mean_error
+from confshift.analysis.matrices import Matrix
 from confshift.analysis.panel import Panel
 from confshift.tasks import label_numbers
 
@@ -22,6 +24,7 @@ TRANSITIONS = ("stayed_right", "forgotten", "learned", "stayed_wrong")
 DIRECTIONS = ("up", "down", "unchanged")
 #: Of the account of a change of the cross-entropy.
 ACCOUNT = ("hedging", "error_rate", "mistake_cost")
+_PARTS = {"scale": Panel.scale, "balance": Panel.balance, "refinement": Panel.refinement}
 CELLS = pd.MultiIndex.from_product([TRANSITIONS, DIRECTIONS], names=["transition", "direction"])
 
 
@@ -51,9 +54,8 @@ def account_of(panel: Panel, before: int, after: int) -> pd.DataFrame:
     no sample is wrong on one side, C is undefined there, and the other side's is used for both: the whole
     product's change then counts as a change of the rate.
     """
-    sides = [before, after]
-    hedge, mistake = panel.mean(panel.hedge[sides]), panel.mean(panel.mistake[sides])
-    rate = 1 - panel.mean(panel.correct[sides])
+    pair = panel.at([before, after])
+    hedge, mistake, rate = pair.mean(pair.hedge), pair.mean(pair.mistake), 1 - pair.mean(pair.correct)
     cost, contribution = kitagawa(hedge, rate, mistake)
     account = pd.DataFrame(
         {
@@ -63,8 +65,8 @@ def account_of(panel: Panel, before: int, after: int) -> pd.DataFrame:
         },
         index=pd.Index(ACCOUNT, name="part"),
     )
-    if panel.smoothing is not None:
-        first, last = panel.smoothing[sides].mean(axis=1)
+    if (smoothing := pair.smoothing) is not None:
+        first, last = smoothing.mean(axis=1)
         with np.errstate(invalid="ignore"):  # infinite where a class has a probability of 0
             account.loc["label_smoothing"] = [first, last, last - first]
     return account
@@ -94,11 +96,13 @@ def kitagawa(
 
 def cell_codes(panel: Panel, before: int, after: int) -> NDArray[np.intp]:
     """Return each sample's cell as a position in CELLS; meaningless where a side's loss is not finite."""
-    return _codes(panel, before, after, panel.changes(before, after))
+    wrong = panel.at([before, after]).wrong
+    return _codes(wrong[0], wrong[1], panel.changes(before, after))
 
 
-def _codes(panel: Panel, before: int, after: int, change: NDArray[np.float64]) -> NDArray[np.intp]:
-    wrong_before, wrong_after = ~panel.correct[before], ~panel.correct[after]
+def _codes(
+    wrong_before: NDArray[np.bool_], wrong_after: NDArray[np.bool_], change: NDArray[np.float64]
+) -> NDArray[np.intp]:
     # Bytes, for speed: 3 * transition + direction, by what each condition adds to the position.
     codes = np.int8(6) * wrong_before + np.int8(3) * wrong_after + (change <= 0) + (change == 0)
     return np.asarray(codes, np.intp)
@@ -122,9 +126,12 @@ def cells_of(panel: Panel, before: int, after: int) -> pd.DataFrame:
 
 def cell_columns(panel: Panel, before: int, after: int) -> dict[str, NDArray[Any]]:
     """Return the columns of `cells_of` as arrays, each of 12 numbers in the order of CELLS."""
-    codes = cell_codes(panel, before, after)
+    codes, pair = cell_codes(panel, before, after), panel.at([before, after])
     samples = len(codes)
-    change = panel.loss[after] - panel.loss[before]
+
+    def difference(of: Matrix[np.float64]) -> NDArray[np.float64]:
+        sides = of.of(pair)
+        return np.asarray(sides[1] - sides[0])
 
     def mean(values: NDArray[Any]) -> NDArray[np.float64]:
         return np.bincount(codes, panel.share(values), len(CELLS)) / max(samples, 1)
@@ -132,22 +139,23 @@ def cell_columns(panel: Panel, before: int, after: int) -> dict[str, NDArray[Any
     def count(members: NDArray[np.bool_]) -> NDArray[np.int64]:
         return np.bincount(codes, members, len(CELLS)).astype(np.int64)
 
+    change, hedging = difference(Panel.loss), difference(Panel.hedge)
     contribution = mean(change)
     # By the logarithm of the top probability, which still differs where both are 1.0 in float64.
-    more_confident = panel.hedge[after] < panel.hedge[before]
+    more_confident = hedging < 0
     return {
         "samples": np.bincount(codes, minlength=len(CELLS)),
         "contribution": contribution,
         "contribution_se": _contribution_errors(panel, codes, panel.share(change)),
-        "hedge": mean(panel.hedge[after] - panel.hedge[before]),
-        "mistake": mean(panel.mistake[after] - panel.mistake[before]),
-        "calibration": mean(panel.calibration[after] - panel.calibration[before]),
-        "refinement": mean(panel.refinement[after] - panel.refinement[before]),
+        "hedge": mean(hedging),
+        "mistake": mean(difference(Panel.mistake)),
+        "calibration": mean(difference(Panel.calibration)),
+        "refinement": mean(difference(Panel.refinement)),
         "confidence_up_samples": count(more_confident),
         "confidence_up_contribution": mean(np.where(more_confident, change, 0.0)),
-        "same_label_samples": count(panel.predicted[after] == panel.predicted[before]),
-        "scale": mean(panel.scale[after] - panel.scale[before]),
-        "balance": mean(panel.balance[after] - panel.balance[before]),
+        "same_label_samples": count(np.equal(*pair.predicted)),
+        "scale": mean(difference(Panel.scale)),
+        "balance": mean(difference(Panel.balance)),
     }
 
 
@@ -178,16 +186,20 @@ def pairwise_cells(panel: Panel) -> Iterator[tuple[int, int, NDArray[np.float64]
 
     Samples without a finite loss on either side are left out of that pair.
     """
-    count = len(panel.checkpoints)
-    for before in range(count):
-        for after in range(before + 1, count):
-            usable = panel.finite[before] & panel.finite[after]
-            change = panel.changes(before, after)
-            codes = _codes(panel, before, after, change)[usable]
-            shares = change if panel.weights is None else panel.share(change)
-            total = len(codes) if panel.weights is None else panel.weights[usable].sum()
-            sums = np.bincount(codes, shares[usable], len(CELLS)) / (total or 1)
-            yield before, after, sums, np.bincount(codes, minlength=len(CELLS))
+    pairs = list(combinations(range(len(panel.checkpoints)), 2))
+    sums, numbers = np.zeros((len(pairs), len(CELLS))), np.zeros((len(pairs), len(CELLS)), np.int64)
+    totals = np.zeros(len(pairs))
+    for block in panel.blocks():
+        loss, finite, wrong, weights = block.loss, block.finite, block.wrong, block.weights
+        loss = np.where(finite, loss, np.nan)
+        for place, (before, after) in enumerate(pairs):
+            usable, change = finite[before] & finite[after], loss[after] - loss[before]
+            codes = _codes(wrong[before], wrong[after], change)[usable]
+            sums[place] += np.bincount(codes, block.share(change)[usable], len(CELLS))
+            numbers[place] += np.bincount(codes, minlength=len(CELLS))
+            totals[place] += len(codes) if weights is None else weights[usable].sum()
+    for place, (before, after) in enumerate(pairs):
+        yield before, after, sums[place] / (totals[place] or 1), numbers[place]
 
 
 def classes_of(panel: Panel, answered: Panel, before: int, after: int) -> pd.DataFrame:
@@ -255,18 +267,19 @@ def columns_by(
         "weight": weight,
     }
     for side, at in (("before", before), ("after", after)):
-        columns[f"accuracy_{side}"] = mean(answered_parts, answered.correct[at])
-        columns[f"loss_{side}"] = losses = mean(parts, panel.loss[at])
+        one, with_answer = panel.one(at), answered.one(at)
+        correct, confidence = with_answer.correct[0], with_answer.confidence[0]
+        columns[f"accuracy_{side}"] = mean(answered_parts, correct)
+        columns[f"loss_{side}"] = losses = mean(parts, one.loss[0])
         if panel.weights is not None:  # where a part has no weight, its plain mean stays
-            np.divide(added(panel.loss[at]), weight, out=losses, where=weight > 0)
-        columns[f"confidence_{side}"] = mean(answered_parts, answered.confidence[at])
-        gap = answered.confidence[at] - answered.correct[at]
-        columns[f"confidence_gap_{side}"] = mean(answered_parts, gap)
-    change = panel.loss[after] - panel.loss[before]
+            np.divide(added(one.loss[0]), weight, out=losses, where=weight > 0)
+        columns[f"confidence_{side}"] = mean(answered_parts, confidence)
+        columns[f"confidence_gap_{side}"] = mean(answered_parts, confidence - correct)
+    change, pair = panel.changes(before, after), panel.at([before, after])
     columns["contribution"] = added(change)
-    for part in ("scale", "balance", "refinement"):
-        values = getattr(panel, part)
-        columns[part] = added(values[after] - values[before])
+    for part, matrix in _PARTS.items():
+        values = matrix.of(pair)
+        columns[part] = added(values[1] - values[0])
     codes = parts * len(CELLS) + cell_codes(panel, before, after)
     table = np.bincount(codes, panel.share(change), number * len(CELLS)).reshape(number, len(CELLS))
     for position, (transition, direction) in enumerate(CELLS):
@@ -312,7 +325,7 @@ def labels_of(panel: Panel, answered: Panel, before: int, after: int) -> pd.Data
         columns[f"accuracy_{side}"] = every[f"accuracy_{side}"]
         columns[f"loss_{side}"] = np.where(every["weight"] > 0, every[f"loss_{side}"], np.nan)
     columns["contribution"] = every["contribution"]
-    change = panel.loss[after] - panel.loss[before]
+    change = panel.changes(before, after)
     columns["contribution_se"] = [
         mean_error(panel.terms(np.where(labels == label, change, 0.0))) for label in range(len(names))
     ]

@@ -1,7 +1,8 @@
-"""Single samples over the epochs: what was learned when, forgotten how often, never learned."""
+"""Single samples over the epochs: what was learned, forgotten, never learned, and is suspect."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from confshift.analysis.panel import Panel
+
+#: A sample stuck at a wrong label is one that has it at a higher confidence than this.
+_SURE = 0.99
 
 
 def dynamics_of(panel: Panel) -> pd.DataFrame:
@@ -31,25 +35,29 @@ def dynamics_of(panel: Panel) -> pd.DataFrame:
     the Area Under the Margin Ranking", NeurIPS 2020; M. Toneva et al., "An Empirical Study of Example
     Forgetting during Deep Neural Network Learning", ICLR 2019.
     """
+    parts = [_columns(block) for block in panel.blocks()]
+    columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    return pd.DataFrame(
+        {"target": panel.targets, **columns}, index=pd.Index(panel.sample_ids, name="sample_id")
+    )
+
+
+def _columns(panel: Panel) -> dict[str, NDArray[Any]]:
     answered, correct = panel.answered, panel.correct
     mean, deviation = _moments(_target_probability(panel), answered)
     margin, _ = _moments(panel.margin, answered)
     right, _ = _moments(correct, answered)
     switches = _switches(correct, answered)
-    return pd.DataFrame(
-        {
-            "target": panel.targets,
-            "target_probability": mean,
-            "variability": deviation,
-            "aum": margin,
-            "correctness": right,
-            "first_learned": _first_learned(correct, answered, panel.epochs),
-            "forgetting_events": (switches < 0).sum(axis=0),
-            "learning_events": (switches > 0).sum(axis=0),
-            "last_loss": panel.loss[-1],
-        },
-        index=pd.Index(panel.sample_ids, name="sample_id"),
-    )
+    return {
+        "target_probability": mean,
+        "variability": deviation,
+        "aum": margin,
+        "correctness": right,
+        "first_learned": _first_learned(correct, answered, panel.epochs),
+        "forgetting_events": (switches < 0).sum(axis=0),
+        "learning_events": (switches > 0).sum(axis=0),
+        "last_loss": panel.loss[-1],
+    }
 
 
 def plausibility_of(panel: Panel) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -90,3 +98,80 @@ def _first_learned(
     last_wrong = np.where(answered & ~correct, place, -1).max(axis=0)
     stays = correct & (place > last_wrong)
     return np.where(stays.any(axis=0), epochs[stays.argmax(axis=0)], np.nan)
+
+
+def label_suspects(panel: Panel, *, limit: int | None = 100) -> pd.DataFrame:
+    """Rank the samples by how little probability their label ever had.
+
+    Parameters
+    ----------
+    panel : Panel
+        The checkpoints of a run.
+    limit : int or None
+        The rows to return.
+
+    Returns
+    -------
+    DataFrame
+        Indexed by sample_id, the most suspect first: target, target_name; predicted, predicted_name and
+        confidence at the last checkpoint; target_probability (mean over the checkpoints);
+        correctness (share of checkpoints at which it is right); same_wrong_checkpoints (how many of the
+        last ones in a row give the same wrong label); sure_checkpoints (how many of those, counted from
+        the end, at a confidence above 0.99). The true label may of course be right and the sample hard.
+
+    Notes
+    -----
+    S. Swayamdipta et al., "Dataset Cartography", EMNLP 2020, section 5; defined on training samples, used
+    here on the inspected split.
+    """
+    return suspects_of(panel).table(limit)
+
+
+@dataclass(frozen=True, eq=False)
+class Suspects:
+    """The samples of a panel, by how little probability their label ever had; columns of `label_suspects`."""
+
+    panel: Panel
+    order: NDArray[np.intp]  # positions, the most suspect first
+    target_probability: NDArray[np.float64]  # this and the others in the order of the panel
+    correctness: NDArray[np.float64]
+    same_wrong_checkpoints: NDArray[np.int32]
+    sure_checkpoints: NDArray[np.int32]
+
+    def table(self, limit: int | None) -> pd.DataFrame:
+        """Return the table of `label_suspects`."""
+        rows, panel = self.order[:limit], self.panel
+        last, names = panel.one(len(panel.checkpoints) - 1), panel.class_labels.to_numpy()
+        targets, predicted = panel.targets[rows], last.predicted[0][rows]
+        return pd.DataFrame(
+            {
+                "target": targets,
+                "target_name": names[targets],
+                "predicted": predicted,
+                "predicted_name": np.where(predicted < 0, "", names[predicted]),
+                "confidence": last.confidence[0][rows],
+                "target_probability": self.target_probability[rows],
+                "correctness": self.correctness[rows],
+                "same_wrong_checkpoints": self.same_wrong_checkpoints[rows].astype(np.int64),
+                "sure_checkpoints": self.sure_checkpoints[rows].astype(np.int64),
+            },
+            index=pd.Index(panel.sample_ids[rows], name="sample_id"),
+        )
+
+
+def suspects_of(panel: Panel) -> Suspects:
+    """Rank the samples of a panel; see `label_suspects`."""
+    parts = []
+    for block in panel.blocks():
+        wrong = (block.predicted == block.predicted[-1]) & block.wrong & block.answered
+        at_end = (_run_at_end(held).astype(np.int32) for held in (wrong, wrong & (block.confidence > _SURE)))
+        parts.append((*plausibility_of(block), *at_end))
+    probability, correctness, same, sure = (np.concatenate(column) for column in zip(*parts, strict=True))
+    order = np.argsort(probability, kind="stable")
+    return Suspects(panel, order, probability, correctness, same, sure)
+
+
+def _run_at_end(holds: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Return for each column how many rows in a row hold at the end."""
+    breaks = ~holds[::-1]
+    return np.where(breaks.any(axis=0), breaks.argmax(axis=0), len(holds))

@@ -28,7 +28,7 @@ _MEANS = (
 
 def row_of(panel: Panel, position: int) -> dict[str, Any]:
     """Return one checkpoint's row of `History.table`, without its split; errors by groups where given."""
-    one, checkpoint = panel.at([position]), panel.checkpoints[position]
+    one, checkpoint = panel.one(position), panel.checkpoints[position]
     answered, finite = one.take(one.answered[0]), one.take(one.finite[0])
     correct, confidence = answered.correct[0].astype(np.float64), answered.confidence[0]
     # An infinite loss is infinite at any temperature.
@@ -51,7 +51,7 @@ def row_of(panel: Panel, position: int) -> dict[str, Any]:
     row["joint_temperature"] = checkpoint.joint_temperature
     row.update(calibration_errors(confidence, correct, answered.codes)._asdict())
     row["units"] = panel.units
-    row["tied_samples"] = int(checkpoint.measurement.rows["tied"].sum())
+    row["tied_samples"] = checkpoint.measurement.tied_samples
     provenance = checkpoint.provenance
     for name in ("ignored_samples", "duplicate_samples", "id_source", "writer"):
         row[name] = getattr(provenance, name)
@@ -94,17 +94,18 @@ def class_columns(panel: Panel, position: int) -> dict[str, Any]:
         sums, samples = np.bincount(panel.targets[members], values[members], classes), count(members)
         return np.asarray(np.divide(sums, samples, out=np.full(classes, np.nan), where=samples > 0))
 
-    finite, answered = panel.finite[position], panel.answered[position]
+    one = panel.one(position)
+    finite, answered = one.finite[0], one.answered[0]
     return {
         "class": np.arange(classes),
         "class_name": panel.class_labels,
         "samples": count(finite),
         "nonfinite_samples": count(~finite),
         "unanswered_samples": count(~answered),
-        "accuracy": mean(panel.correct[position], answered),
-        "loss": mean(panel.loss[position], answered),
-        "finite_loss": mean(panel.loss[position], finite),
-        "confidence": mean(panel.confidence[position], answered),
+        "accuracy": mean(one.correct[0], answered),
+        "loss": mean(one.loss[0], answered),
+        "finite_loss": mean(one.loss[0], finite),
+        "confidence": mean(one.confidence[0], answered),
     }
 
 
@@ -126,17 +127,17 @@ def cells_table(
             parts.append(_cells_part("", "", panel, 0, 0))
         for position in range(len(panel.checkpoints)):
             for against, reference in (("previous", position - 1), ("best", best)):
-                both = panel.finite[reference] & panel.finite[position]
-                if reference >= 0 and reference != position and both.any():
-                    parts.append(_cells_part(split, against, panel, reference, position))
+                if reference >= 0 and reference != position:
+                    part = _cells_part(split, against, panel, reference, position)
+                    parts += [part] if part[1]["samples"].any() else []
     table = assemble(parts).iloc[len(decomposition.CELLS) :]
     return table.set_index(["split", "against", "epoch", *decomposition.CELLS.names])
 
 
 def _cells_part(split: str, against: str, panel: Panel, reference: int, position: int) -> Part:
     """Return the part of `History.cells` that holds one checkpoint against another."""
-    usable = panel.finite[reference] & panel.finite[position]
+    pair = panel.at([reference, position])
     keys = {"split": split, "against": against, "epoch": panel.epochs[position]}
     cells = {name: decomposition.CELLS.get_level_values(name) for name in decomposition.CELLS.names}
-    columns = decomposition.cell_columns(panel.take(usable), reference, position)
+    columns = decomposition.cell_columns(pair.take(pair.at_all(Panel.finite)), 0, 1)
     return {**keys, "against_epoch": panel.epochs[reference]}, {**cells, **columns}

@@ -11,9 +11,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from confshift.analysis.panel import Panel, shared_names
+from confshift.analysis.panel import Panel
 from confshift.analysis.recalibrator import Recalibrator
 from confshift.analysis.recommendation import Recommendation
+from confshift.analysis.stacking import shared_names
 from confshift.checkpoint import Checkpoint
 from confshift.errors import ConfshiftError
 
@@ -133,7 +134,7 @@ def _compare(test: Panel, other: Panel, name: str) -> None:
     if not len(both):
         return
     chosen = both[np.unique(np.linspace(0, len(both) - 1, _MOST_EPOCHS).round().astype(int))]
-    margins = np.abs(other.margin[np.isin(other.epochs, chosen)])
+    margins = np.abs(other.at(np.flatnonzero(np.isin(other.epochs, chosen)).tolist()).margin)
     margins = margins[(margins > 0) & np.isfinite(margins)]
     scale = float(np.median(margins)) if len(margins) else 1.0
     rows, known = (_rows(panel, chosen, _ROUNDING * scale) for panel in (test, other))
@@ -141,7 +142,8 @@ def _compare(test: Panel, other: Panel, name: str) -> None:
         return
     distinct, counts = np.unique(known, return_counts=True)
     by_chance = counts[counts > 1].sum() / len(known)
-    share = float(np.isin(rows, distinct).mean())
+    again = np.isin(rows, distinct)
+    share = float(again.mean())
     if share == 1 and by_chance < 1 / 2 and by_chance ** len(rows) < _LEVEL:
         raise ConfshiftError(
             f"split 'test' is split {name!r} again: each of its {len(rows):,} samples has the target and the "
@@ -149,7 +151,14 @@ def _compare(test: Panel, other: Panel, name: str) -> None:
             "folder test of the run, or pass [checkpoint for checkpoint in run if checkpoint.split != 'test']"
         )
     error = math.sqrt(by_chance * (1 - by_chance) * (1 / len(rows) + 1 / len(known)))
-    if share - by_chance > _WORTHWHILE + _ERRORS * error:
+    # As many pairs of other samples agree between the splits as, for each pair, within them; and one more.
+    pairs = sum(len(split) * (len(split) - 1) / 2 for split in (rows, known)) or 1
+    alike = sum(
+        (number * (number - 1) / 2).sum() for number in (counts, np.unique(rows, return_counts=True)[1])
+    )
+    expected = (alike + 1) * len(rows) * len(known) / pairs
+    is_more = again.sum() > expected + _ERRORS * math.sqrt(expected)
+    if is_more and share - by_chance > _WORTHWHILE + _ERRORS * error:
         warnings.warn(
             f"{share:.1%} of the samples of split 'test' have the target and the logits of a sample of split "
             f"{name!r}: a number measured on them is too good; leave them out",
@@ -159,10 +168,9 @@ def _compare(test: Panel, other: Panel, name: str) -> None:
 
 def _rows(panel: Panel, epochs: NDArray[np.float64], unit: float) -> NDArray[np.void]:
     """Return one value for each sample with an answer at these epochs, alike for the same sample."""
-    places = np.searchsorted(panel.epochs, epochs)
-    answered = panel.answered[places].all(axis=0)
-    parts = (part[places][:, answered] for part in (panel.mistake, panel.margin))
-    values = np.concatenate([panel.targets[None, answered] * unit, *parts])
+    chosen = panel.at(np.searchsorted(panel.epochs, epochs).tolist())
+    part = chosen.take(chosen.at_all(Panel.answered))
+    values = np.concatenate([part.targets[None] * unit, part.mistake, part.margin])
     # Infinite distances (masked classes) stay; a negative zero would differ from zero.
     table = np.ascontiguousarray((np.round(values / unit) + 0.0).T)
     return table.view(np.dtype((np.void, table.itemsize * table.shape[1])))[:, 0]

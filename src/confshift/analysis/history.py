@@ -15,9 +15,10 @@ from confshift.analysis.calibration import CalibratedAccuracy, calibrated_accura
 from confshift.analysis.causes import baseline
 from confshift.analysis.causes.baseline import LabelOrder, label_order
 from confshift.analysis.causes.divergence import Divergence, divergence_of
-from confshift.analysis.causes.label_noise import fits_at, judge_labels, label_suspects
+from confshift.analysis.causes.label_noise import fits_at, judge_labels
 from confshift.analysis.causes.learning_rate import at_the_last_rate, learning_rates, rate_drops
 from confshift.analysis.comparison import Comparison, comparison_of
+from confshift.analysis.dynamics import Suspects, suspects_of
 from confshift.analysis.epoch_rows import assemble, cells_table, class_columns, row_of
 from confshift.analysis.grouping import Groups, mean_error
 from confshift.analysis.objective import ClassWeight, Objective, Smoothing
@@ -118,10 +119,9 @@ class History:
         """By split, epoch and binning: the columns of `reliability.reliability_bins`."""
         parts = []
         for split, panel in self.panels:
-            for position, epoch in enumerate(panel.epochs):
-                usable = panel.answered[position]
-                part = panel.take(usable)
-                confidence, correct = part.confidence[position], part.correct[position]
+            for epoch, one in zip(panel.epochs, panel.ones(), strict=True):
+                part = one.take(one.answered[0])
+                confidence, correct = part.confidence[0], part.correct[0]
                 for binning in reliability.BINNINGS:
                     keys = {"split": split, "epoch": epoch, "binning": binning}
                     parts.append(
@@ -307,8 +307,9 @@ class History:
     @cached_property
     def label_order(self) -> LabelOrder:
         """Whether the last checkpoint's outputs would fit better under other names; see `label_order`."""
-        panel = self.main.take(self.main.answered[-1])
-        return label_order(panel.predicted[-1], panel.targets, len(panel.class_names), panel.codes)
+        last = self.main.one(len(self.main.checkpoints) - 1)
+        panel = last.take(last.answered[0])
+        return label_order(panel.predicted[0], panel.targets, len(panel.class_names), panel.codes)
 
     @cached_property
     def label_noise(self) -> pd.DataFrame:
@@ -323,10 +324,15 @@ class History:
         except ConfshiftError:  # logits that can't be read
             return False
 
-    @cached_property
+    @property
     def label_suspects(self) -> pd.DataFrame:
-        """The samples of the main split, least plausible label first; see `label_noise.label_suspects`."""
-        return label_suspects(self.main, limit=None)
+        """The samples of the main split, least plausible label first; see `dynamics.label_suspects`."""
+        return self.suspects.table(None)
+
+    @cached_property
+    def suspects(self) -> Suspects:
+        """What `label_suspects` is made of."""
+        return suspects_of(self.main)
 
     @cached_property
     def rate_drops(self) -> pd.DataFrame:

@@ -17,7 +17,9 @@ from confshift.errors import ConfshiftError
 from confshift.input_checks import as_number
 from confshift.scoring import blocks
 
-#: The uniform losses of checkpoints that are still in use: they take a pass over the logits.
+#: Uniform losses of up to so many samples are kept: those of all checkpoints of a larger run fill the memory.
+_KEPT = 1 << 20
+#: Those of checkpoints that are still in use: they take a pass over the logits.
 _uniform: WeakKeyDictionary[Checkpoint, dict[bytes, NDArray[np.float64]]] = WeakKeyDictionary()
 #: How the classes of a loss are weighed, as a caller says it.
 ClassWeight = Literal["stored", "balanced"] | Mapping[Any, float] | Sequence[float] | NDArray[Any] | None
@@ -235,5 +237,7 @@ def uniform_losses(
             below = block.below_top.compress(counted, axis=block.axis)
             inner = np.tensordot(below, weights[counted], axes=(block.axis, 0))
             losses[block.rows] = (weights.sum() * log_sum - inner) / classes
+        if len(losses) > _KEPT:
+            return losses
         known[key] = losses
     return known[key]

@@ -10,12 +10,14 @@ from numpy.typing import NDArray
 
 from confshift.analysis.decomposition import kitagawa
 from confshift.analysis.grouping import share_of
+from confshift.analysis.matrices import KEPT_NUMBERS
 from confshift.analysis.panel import Panel
 from confshift.analysis.significance import accuracy_bounds, skewed_bounds
 
 #: Samples in a block of the products: more would not be faster, and take memory.
 _BLOCK = 8192
-#: The columns of intervals of losses.
+#: The series whose changes have intervals, by the names of their matrices; and the columns of these.
+_SERIES = ("loss", "refinement")
 _BOUNDS = ("loss_low", "loss_high", "refinement_low", "refinement_high")
 #: The relative rounding of a sum of so many products.
 _EPS = 1e-13
@@ -52,18 +54,15 @@ def pairs_of(panel: Panel) -> pd.DataFrame:
         """Return (2, pairs) of (T, T), whose row is the checkpoint and whose column is the other one."""
         return np.stack([values[first, second], values[second, first]])
 
-    over_finite = _SharedMeans(panel.finite, panel.weights)
-    over_answered = _SharedMeans(panel.answered)
-    loss, scaled, refinement = (
-        sides(over_finite.mean(values)) for values in (panel.loss, panel.scaled, panel.refinement)
+    sums = _Sums(panel)
+    loss, scaled, refinement, hedge, mistake = (
+        sides(sums.finite.mean(name)) for name in ("loss", "scaled", "refinement", "hedge", "mistake")
     )
-    rate = 1 - sides(over_finite.mean(panel.correct))
-    hedge, mistake = sides(over_finite.mean(panel.hedge)), sides(over_finite.mean(panel.mistake))
-    cost, account = kitagawa(hedge, rate, mistake)
-    forgotten, learned = sides(_sums(panel.correct, panel.answered & ~panel.correct))
-    answers, accuracy = sides(over_answered.counts)[0], sides(over_answered.mean(panel.correct))
+    cost, account = kitagawa(hedge, 1 - sides(sums.finite.mean("correct")), mistake)
+    forgotten, learned = sides(sums.switched)
+    answers, accuracy = sides(sums.answered.counts)[0], sides(sums.answered.mean("correct"))
     columns: dict[str, NDArray[Any]] = {
-        "scored": sides(over_finite.counts)[0].astype(int),
+        "scored": sides(sums.finite.counts)[0].astype(int),
         "answered": answers.astype(int),
         "learned_answers": learned.astype(int),
         "forgotten_answers": forgotten.astype(int),
@@ -73,48 +72,119 @@ def pairs_of(panel: Panel) -> pd.DataFrame:
     for name, values in {**quantities, **parts}.items():
         columns[f"{name}_before"], columns[f"{name}_after"] = values
     share: NDArray[np.float64] | float = 1.0
-    if panel.codes is None and panel.weights is None:
-        samples = sides(over_finite.counts)[0]
-        for name, values, (before, after) in (
-            ("loss", panel.loss, loss),
-            ("refinement", panel.refinement, refinement),
-        ):
-            bounds = _mean_bounds(values, panel.finite, after - before, samples, first, second)
-            columns[f"{name}_low"], columns[f"{name}_high"] = bounds
+    if panel.codes is None:
+        for name, powers in sums.powers.items():
+            before, after = quantities[name]
+            columns[f"{name}_low"], columns[f"{name}_high"] = powers.bounds(after - before, first, second)
     else:
-        *bounds_by_units, by_groups = _by_units(panel)
-        columns |= dict(zip(_BOUNDS, bounds_by_units, strict=True))
-        share = 1.0 if panel.codes is None else by_groups
+        *bounds_by_groups, share = _by_groups(panel, learned, forgotten)
+        columns |= dict(zip(_BOUNDS, bounds_by_groups, strict=True))
     bounds = accuracy_bounds(share * learned, share * forgotten, share * answers)
     columns["accuracy_low"], columns["accuracy_high"] = bounds
     for at in np.flatnonzero(learned + forgotten == 0):
-        if panel.same_losses(first[at], second[at]):
+        if panel.same_losses(int(first[at]), int(second[at])):
             columns["accuracy_low"][at] = columns["accuracy_high"][at] = 0.0
     columns |= dict(zip(("hedging", "error_rate", "mistake_cost"), account, strict=True))
     return pd.DataFrame(columns, index=pd.MultiIndex.from_arrays([first, second], names=["before", "after"]))
 
 
-def _by_units(panel: Panel) -> NDArray[np.float64]:
+class _Sums:
+    """What adds up over the samples, of each checkpoint with each other one: in one pass over blocks."""
+
+    def __init__(self, panel: Panel) -> None:
+        count = len(panel.checkpoints)
+        self.finite = _SharedMeans(count, whole=panel.all_finite)
+        self.answered = _SharedMeans(count, whole=panel.all_answered)
+        self.switched = np.zeros((count, count))  # right at the checkpoint in the row, wrong at the other
+        self.powers = {name: _Powers(count, weighted=panel.weights is not None) for name in _SERIES}
+        for block in panel.blocks():
+            self._add(block)
+
+    def _add(self, block: Panel) -> None:
+        self.finite.add(block.finite, block.weights)
+        self.answered.add(block.answered)
+        for name in ("loss", "scaled", "refinement", "hedge", "mistake", "correct"):
+            self.finite.add_values(name, block.finite, block.share(getattr(block, name)))
+        self.answered.add_values("correct", block.answered, block.correct)
+        self.switched += _products(block.correct, block.answered & block.wrong)
+        if block.codes is None:
+            for name, powers in self.powers.items():
+                powers.add(getattr(block, name), block.finite, block.weights)
+
+
+def _by_groups(
+    panel: Panel, learned: NDArray[np.float64], forgotten: NDArray[np.float64]
+) -> NDArray[np.float64]:
     """Return the bounds of the changes, by _BOUNDS, and what an answer counts for, shape (5, pairs)."""
-    codes = np.arange(len(panel.targets)) if panel.codes is None else panel.codes
-    order = np.argsort(codes, kind="stable")
-    starts = np.flatnonzero(np.diff(codes[order], prepend=-1))
-    finite, answered = panel.finite[:, order], panel.answered[:, order]
-    losses = [np.where(finite, values[:, order], 0.0) for values in (panel.loss, panel.refinement)]
-    correct = panel.correct[:, order].astype(np.float64)
-    weights = np.ones(len(order)) if panel.weights is None else panel.weights[order]
-    ones, columns = np.ones(len(order)), []
-    for place in range(len(correct) - 1):
-        later = slice(place + 1, None)
-        bounds: list[NDArray[np.float64]] = []
-        for values in losses:
-            members = finite[later] & finite[place] & (weights > 0)
-            change = _moments(values[later] - values[place], members, starts, weights)
-            bounds += skewed_bounds(change.mean, change.spread, change.skewness, change.groups)
-        answers = _moments(correct[later] - correct[place], answered[later] & answered[place], starts, ones)
-        share = share_of(answers.spread**2, answers.variance, answers.groups, answers.samples)
-        columns.append([*bounds, share])
+    if panel.all_finite:
+        return _of_totals(panel, learned, forgotten)
+    assert panel.codes is not None
+    order = np.argsort(panel.codes, kind="stable")
+    starts = np.flatnonzero(np.diff(panel.codes[order], prepend=-1))
+    weights, ones = (
+        np.ones(len(order)) if panel.weights is None else panel.weights[order],
+        np.ones(len(order)),
+    )
+    # So many checkpoints at a time as a matrix may have; of a large panel one by one.
+    step = max(1, KEPT_NUMBERS // max(1, len(order)) - 1)
+    count, columns = len(panel.checkpoints), []
+    for place in range(count - 1):
+        for start in range(place + 1, count, step):
+            part = panel.at([place, *range(start, min(start + step, count))])
+            bounds: list[NDArray[np.float64]] = []
+            finite = part.finite[1:, order] & part.finite[0, order]
+            for name in _SERIES:
+                values = np.where(part.finite, getattr(part, name), 0.0)[:, order]
+                change = _moments(values[1:] - values[0], finite & (weights > 0), starts, weights)
+                bounds += skewed_bounds(change.mean, change.spread, change.skewness, change.groups)
+            correct, answered = part.correct[:, order].astype(np.float64), part.answered[:, order]
+            answers = _moments(correct[1:] - correct[0], answered[1:] & answered[0], starts, ones)
+            share = share_of(answers.spread**2, answers.variance, answers.groups, answers.samples)
+            columns.append([*bounds, share])
     return np.concatenate(columns, axis=1) if columns else np.empty((len(_BOUNDS) + 1, 0))
+
+
+def _of_totals(
+    panel: Panel, learned: NDArray[np.float64], forgotten: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Return `_by_groups` where every loss is finite: all that it takes is each group's sum at each epoch."""
+    assert panel.codes is not None
+    codes = np.unique(panel.codes, return_inverse=True)[1]
+    samples = np.bincount(codes).astype(np.float64)
+    weights = samples if panel.weights is None else np.bincount(codes, panel.weights).astype(np.float64)
+    count, rows = len(panel.checkpoints), []
+    totals = {
+        name: np.stack([np.bincount(codes, one.share(getattr(one, name)[0])) for one in panel.ones()])
+        for name in _SERIES
+    }
+    right = np.stack([np.bincount(codes, one.correct[0]) for one in panel.ones()])
+    switched, moved = learned + forgotten, learned - forgotten
+    pairs = zip(*np.triu_indices(count, 1), strict=True)
+    for at, (before, after) in enumerate(pairs):
+        bounds: list[NDArray[np.float64]] = []
+        for of_groups in totals.values():
+            mean, spread, skewness, groups = _of_groups(of_groups[after] - of_groups[before], weights)
+            bounds += skewed_bounds(mean, spread, skewness, groups)
+        number = samples.sum()
+        _, spread, _, groups = _of_groups(right[after] - right[before], samples)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            within = (switched[at] - moved[at] ** 2 / number) / (number - 1)
+        rows.append([*bounds, share_of(spread**2, within, groups, number)])
+    return np.array(rows, np.float64).reshape(-1, len(_BOUNDS) + 1).T
+
+
+def _of_groups(
+    totals: NDArray[np.float64], weights: NDArray[np.float64]
+) -> tuple[float, float, float, float]:
+    """Return mean, spread and skewness of changes whose sums by group are (G,), and how many groups count."""
+    counts = weights > 0
+    groups, total = float(counts.sum()), weights.sum()
+    with np.errstate(invalid="ignore", divide="ignore"):
+        mean = totals[counts].sum() / total
+        terms = (totals - mean * weights)[counts] * (groups / total)
+        spread = np.sqrt((terms**2).sum() / (groups - 1))
+        skewness = (terms**3).sum() / groups / spread**3 if spread > 0 else 0.0
+    return float(mean), float(spread), float(skewness), groups
 
 
 class _Moments(NamedTuple):
@@ -152,27 +222,33 @@ def _moments(
 class _SharedMeans:
     """Means of each checkpoint over the samples that it shares with each other one."""
 
-    def __init__(self, members: NDArray[np.bool_], weights: NDArray[np.float64] | None = None) -> None:
-        self.members, self.weights, self.whole = members, weights, bool(members.all())
-        count = len(members)
-        samples = float(members.shape[1])
-        self.counts = np.full((count, count), samples) if self.whole else _sums(members, members)
-        self.totals = self.counts if weights is None or self.whole else _sums(weights * members, members)
+    def __init__(self, count: int, *, whole: bool) -> None:
+        self.whole, self.counts, self.totals = whole, np.zeros((count, count)), np.zeros((count, count))
+        self._sums: dict[str, NDArray[np.float64]] = {}
 
-    def mean(self, values: NDArray[Any]) -> NDArray[np.float64]:
-        """Return (T, T): of the checkpoint in the row, over what it shares with the one in the column."""
-        if self.weights is not None:
-            values = np.where(self.weights != 0, self.weights * values, 0.0)
+    def add(self, members: NDArray[np.bool_], weights: NDArray[np.float64] | None = None) -> None:
+        """Count the samples of a block, (T, n), and what they weigh."""
+        counts = members.shape[1] if self.whole else _products(members, members)
+        self.counts += counts
+        self.totals += counts if weights is None or self.whole else _products(weights * members, members)
+
+    def add_values(self, name: str, members: NDArray[np.bool_], shares: NDArray[Any]) -> None:
+        """Add what the samples of a block add to a mean, (T, n)."""
         if self.whole:
-            return np.broadcast_to(values.mean(axis=1)[:, None], self.counts.shape)
-        terms = np.where(self.members, values, 0.0)
+            sums = np.broadcast_to(shares.sum(axis=1)[:, None], self.counts.shape)
+        else:
+            sums = _products(np.where(members, shares, 0.0), members)
+        self._sums[name] = self._sums.get(name, 0.0) + sums
+
+    def mean(self, name: str) -> NDArray[np.float64]:
+        """Return (T, T): of the checkpoint in the row, over what it shares with the one in the column."""
         with np.errstate(invalid="ignore", divide="ignore"):
-            means: NDArray[np.float64] = _sums(terms, self.members) / self.totals
+            means: NDArray[np.float64] = self._sums[name] / self.totals
         return means
 
 
-def _sums(rows: NDArray[Any], columns: NDArray[Any]) -> NDArray[np.float64]:
-    """Return the products (T, T) of two arrays (T, N), summed over the samples block by block."""
+def _products(rows: NDArray[Any], columns: NDArray[Any]) -> NDArray[np.float64]:
+    """Return the products (T, T) of two arrays (T, n), summed over the samples."""
     total = np.zeros((len(rows), len(columns)))
     for start in range(0, rows.shape[1], _BLOCK):
         block = slice(start, start + _BLOCK)
@@ -180,31 +256,66 @@ def _sums(rows: NDArray[Any], columns: NDArray[Any]) -> NDArray[np.float64]:
     return total
 
 
-def _mean_bounds(
-    values: NDArray[np.float64],
-    finite: NDArray[np.bool_],
-    change: NDArray[np.float64],
-    samples: NDArray[np.float64],
-    first: NDArray[np.intp],
-    second: NDArray[np.intp],
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the interval of the mean change of every pair, of values (T, N) where they are finite."""
-    count, total = values.shape
-    sums, squares, cubes, sizes = (np.zeros((count, count)) for _ in range(4))
-    for start in range(0, total, _BLOCK):
-        block = slice(start, start + _BLOCK)
-        members = finite[:, block]
-        losses = np.where(members, values[:, block], np.nan)
-        # A sample's level, the same at most epochs, cancels in every change and would only cost digits.
-        a = np.where(members, losses - _typical(losses), 0.0)
-        m = members.astype(np.float64)
-        a2 = a * a
-        sums += m @ a.T - a @ m.T
-        sizes += a2 @ m.T + m @ a2.T
-        squares += a2 @ m.T + m @ a2.T - 2 * a @ a.T
-        cubes += m @ (a2 * a).T - (a2 * a) @ m.T + 3 * (a2 @ a.T - a @ a2.T)
-    parts = (total[first, second] for total in (sums, squares, cubes))
-    return _bounds(change, samples, *parts, rounding=_EPS * sizes[first, second])
+class _Powers:
+    """Sums of the changes of every pair and of their squares and cubes: what the moments follow from.
+
+    A weighted mean errs by the sum of w (change - mean): its square and cube weigh by those of w.
+    """
+
+    def __init__(self, count: int, *, weighted: bool) -> None:
+        self._weighted = weighted
+        self._samples, self._sizes = np.zeros((2, count, count))
+        # By exponent of the weight, then of the change; without weights all exponents are one.
+        self._sums = np.zeros((3 if weighted else 1, 4, count, count))
+
+    def add(
+        self, values: NDArray[np.float64], finite: NDArray[np.bool_], weights: NDArray[np.float64] | None
+    ) -> None:
+        """Add the samples of a block, values (T, n) where they are finite."""
+        for start in range(0, values.shape[1], _BLOCK):
+            part = slice(start, start + _BLOCK)
+            members = finite[:, part]
+            losses = np.where(members, values[:, part], np.nan)
+            # A sample's level, the same at most epochs, cancels in every change and would only cost digits.
+            a, m = np.where(members, losses - _typical(losses), 0.0), members.astype(np.float64)
+            if weights is None:
+                self._samples += m @ m.T
+                self._add(a, m, np.ones(a.shape[1]), 0)
+                continue
+            w = weights[part]
+            self._samples += (m * (w > 0)) @ m.T
+            for exponent in range(3):
+                self._add(a, m, w ** (exponent + 1), exponent)
+
+    def _add(
+        self, a: NDArray[np.float64], m: NDArray[np.float64], p: NDArray[np.float64], exponent: int
+    ) -> None:
+        sums, a2 = self._sums[exponent], a * a
+        pm, pa, pa2 = p * m, p * a, p * a2
+        sizes = pm @ a2.T + pa2 @ m.T
+        sums[0] += pm @ m.T
+        sums[1] += pm @ a.T - pa @ m.T
+        sums[2] += sizes - 2 * pa @ a.T
+        sums[3] += pm @ (a2 * a).T - (pa2 * a) @ m.T + 3 * (pa2 @ a.T - pa @ a2.T)
+        if exponent == min(1, len(self._sums) - 1):
+            self._sizes += sizes
+
+    def bounds(
+        self, change: NDArray[np.float64], first: NDArray[np.intp], second: NDArray[np.intp]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return Hall's interval of the mean change of pairs of positions."""
+        samples = self._samples[first, second]
+        sums = np.broadcast_to(self._sums, (3, *self._sums.shape[1:]))[:, :, first, second]
+        (weight, shares, *_), of_squares, of_cubes = sums
+        with np.errstate(invalid="ignore", divide="ignore"):
+            mean, scale = shares / weight, samples / weight
+            square = of_squares[2] - 2 * mean * of_squares[1] + mean**2 * of_squares[0]
+            cube = of_cubes[3] - 3 * mean * of_cubes[2] + 3 * mean**2 * of_cubes[1] - mean**3 * of_cubes[0]
+            # A sum of squares about the mean that is within its rounding is that of equal changes.
+            square = np.where(square > _EPS * self._sizes[first, second], square, 0.0)
+            spread = scale * np.sqrt(square / (samples - 1))
+            skewness = np.where(spread > 0, scale**3 * cube / samples / spread**3, 0.0)
+        return skewed_bounds(change, spread, skewness, samples)
 
 
 def _typical(losses: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -212,25 +323,3 @@ def _typical(losses: NDArray[np.float64]) -> NDArray[np.float64]:
     sorted_losses = np.sort(losses, axis=0)  # NaN last
     middle = np.maximum((np.isfinite(losses).sum(axis=0) - 1) // 2, 0)
     return np.asarray(np.nan_to_num(sorted_losses[middle, np.arange(losses.shape[1])]))
-
-
-def _bounds(
-    change: NDArray[np.float64],
-    samples: NDArray[np.float64],
-    sums: NDArray[np.float64],
-    squares: NDArray[np.float64],
-    cubes: NDArray[np.float64],
-    *,
-    rounding: NDArray[np.float64] | float = 0.0,
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return Hall's interval of a mean change, from sums of the changes, of their squares and cubes.
-
-    A sum of squares about the mean that is within `rounding` is that of equal changes.
-    """
-    with np.errstate(invalid="ignore", divide="ignore"):
-        mean = sums / samples
-        central = squares - samples * mean**2
-        spread = np.sqrt(np.where(central > rounding, central, 0.0) / (samples - 1))
-        third = cubes / samples - 3 * mean * squares / samples + 2 * mean**3
-        skewness = np.where(spread > 0, third / spread**3, 0.0)
-    return skewed_bounds(change, spread, skewness, samples)

@@ -3,100 +3,135 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from confshift.analysis.grouping import ROWS, Codes, Groups, codes_at, group_codes, unit_terms
+from confshift.analysis.grouping import Codes, codes_at, unit_terms
+from confshift.analysis.matrices import KEPT_NUMBERS, Counts, Matrix, Number, PartOf
 from confshift.analysis.objective import PLAIN, Objective, uniform_losses
 from confshift.checkpoint import Checkpoint
 from confshift.errors import ConfshiftError
-from confshift.input_checks import are_numbers
-from confshift.predictions import describe_difference
+
+
+def _column(name: str, doc: str) -> Matrix[Any]:
+    def make(panel: Panel) -> NDArray[Any]:
+        return panel._stacked(name)
+
+    make.__doc__ = doc
+    return Matrix(make)
 
 
 @dataclass(frozen=True, eq=False)
 class Panel:
-    """T checkpoints of N samples. Arrays are (T, N), rows in the order of the checkpoints.
+    """T checkpoints of N samples. Matrices are (T, N), rows in the order of the checkpoints.
 
     `codes` holds the group of each sample, where those of a group err together: every error and every verdict
     on the panel then counts groups. `objective` says what each class weighs in a mean of losses: `share`,
     `mean` and `terms` weigh; an accuracy is a plain mean.
+
+    A run may be larger than the memory: where T is not 1 or 2, take the matrices of `one`, `ones`, `blocks`.
     """
 
     checkpoints: tuple[Checkpoint, ...]
     sample_ids: NDArray[Any]  # (N,)
     targets: NDArray[np.int64]  # (N,)
     class_names: tuple[str, ...]
-    predicted: NDArray[np.int32]
-    hedge: NDArray[np.float64]
-    mistake: NDArray[np.float64]
-    confidence: NDArray[np.float64]
-    margin: NDArray[np.float64]
-    scaled: NDArray[np.float64]
-    refinement: NDArray[np.float64]
     codes: Codes | None = None  # (N,); also with gaps
     objective: Objective = PLAIN
+    span: slice = field(
+        default_factory=lambda: slice(None)
+    )  # the rows of the checkpoints that the samples are among
+    members: NDArray[np.bool_] | None = None  # and which of those they are; None: all
+    weights_in_whole: NDArray[np.float64] | None = None  # (N,) of a block: `weights` of the panel it is from
+    part_of: PartOf | None = None
+    _matrices: dict[str, Any] = field(default_factory=dict, init=False, repr=False)
 
-    @cached_property
+    predicted: ClassVar[Matrix[np.int32]] = _column("predicted", "The predicted class; -1 without an answer.")
+    hedge: ClassVar[Matrix[np.float64]] = _column("hedge", "-log of the top probability, in nats.")
+    mistake: ClassVar[Matrix[np.float64]] = _column("mistake", "Log-odds of a wrong top label, in nats.")
+    confidence: ClassVar[Matrix[np.float64]] = _column("confidence", "The top label's probability.")
+    margin: ClassVar[Matrix[np.float64]] = _column("margin", "The true class's logit above all others'.")
+    scaled: ClassVar[Matrix[np.float64]] = _column("scaled", "The loss at a temperature, in nats.")
+    refinement: ClassVar[Matrix[np.float64]] = _column("refinement", "The loss once recalibrated, in nats.")
+
+    @property
+    def is_small(self) -> bool:
+        """Whether its matrices stay in memory."""
+        return len(self.checkpoints) * len(self.targets) <= KEPT_NUMBERS
+
+    def of_members(self, column: NDArray[Number]) -> NDArray[Number]:
+        """Return, of a checkpoint's column, the rows of the panel's samples."""
+        part = column[self.span]
+        return part if self.members is None else part[self.members]
+
+    def _stacked(self, name: str) -> NDArray[Any]:
+        members = self.members
+        columns = (checkpoint.measurement.column(name, self.span) for checkpoint in self.checkpoints)
+        return np.stack([column if members is None else column[members] for column in columns])
+
+    @Matrix
     def loss(self) -> NDArray[np.float64]:
         """Cross-entropy in nats; NaN without an answer, infinite where the true class has probability 0."""
         return self.hedge + self.mistake
 
-    @cached_property
+    @Matrix
     def correct(self) -> NDArray[np.bool_]:
         """Whether the first class that attains the maximum is the true one."""
         return np.asarray(self.predicted == self.targets)
 
-    @cached_property
+    @Matrix
+    def wrong(self) -> NDArray[np.bool_]:
+        """Whether it is another one, or there is no answer."""
+        return np.asarray(~self.correct)
+
+    @Matrix
     def answered(self) -> NDArray[np.bool_]:
         """Whether a sample has an answer at a checkpoint; without one it is left out of everything."""
         return np.asarray(self.predicted >= 0)
 
-    @cached_property
+    @Matrix
     def finite(self) -> NDArray[np.bool_]:
         """Whether a sample's loss at a checkpoint is finite: what every sum of losses is over."""
         return np.isfinite(self.loss)
 
-    @cached_property
+    @Matrix
     def infinite(self) -> NDArray[np.bool_]:
         """Whether a sample's answer gives its true class a probability of 0: wrong, at an infinite loss."""
         return np.asarray(self.answered & ~self.finite)
 
-    def changes(self, before: int, after: int) -> NDArray[np.float64]:
-        """Return each sample's change of loss; NaN where one side's loss is not finite."""
-        change: NDArray[np.float64] = self._scored_loss[after] - self._scored_loss[before]
-        return change
-
-    @cached_property
-    def _scored_loss(self) -> NDArray[np.float64]:
-        # NaN rather than infinity, because numpy warns of inf - inf.
-        return np.where(self.finite, self.loss, np.nan)
-
-    def same_losses(self, one: int, other: int) -> bool:
-        """Tell whether two checkpoints agree on every finite loss that they share: one model, seen twice."""
-        shared = self.finite[one] & self.finite[other]
-        return np.array_equal(self.loss[one][shared], self.loss[other][shared])
-
-    @cached_property
+    @Matrix
     def calibration(self) -> NDArray[np.float64]:
         """The part of each loss that the checkpoint's own recalibration would remove, in nats."""
         return self.loss - self.refinement
 
-    @cached_property
+    @Matrix
     def scale(self) -> NDArray[np.float64]:
         """The part of `calibration` that one temperature would remove."""
         return self.loss - self.scaled
 
-    @cached_property
+    @Matrix
     def balance(self) -> NDArray[np.float64]:
         """The part of `calibration` that one bias for each class would remove beside the temperature."""
         return self.scaled - self.refinement
+
+    def changes(self, before: int, after: int) -> NDArray[np.float64]:
+        """Return each sample's change of loss; NaN where one side's loss is not finite."""
+        # NaN rather than infinity, because numpy warns of inf - inf.
+        first, last = (np.where(np.isfinite(loss), loss, np.nan) for loss in self.at([before, after]).loss)
+        change: NDArray[np.float64] = last - first
+        return change
+
+    def same_losses(self, one: int, other: int) -> bool:
+        """Tell whether two checkpoints agree on every finite loss that they share: one model, seen twice."""
+        pair = self.at([one, other])
+        shared = pair.finite.all(axis=0)
+        return np.array_equal(*pair.loss[:, shared])
 
     @property
     def epochs(self) -> NDArray[np.float64]:
@@ -115,8 +150,29 @@ class Panel:
         return pd.Index(names.where(~twice, names + " #" + names.index.astype(str)))
 
     @cached_property
+    def counts(self) -> Counts:
+        """How many samples each checkpoint can be judged by."""
+        whole = self.part_of
+        if whole is not None and whole.samples == slice(None):
+            return Counts(*(counts[whole.places] for counts in whole.panel.counts))
+        rows = [(one.answered.sum(), one.finite.sum(), one.infinite.sum()) for one in self.ones()]
+        return Counts(*np.array(rows, np.int64).reshape(-1, 3).T)
+
+    @property
+    def all_finite(self) -> bool:
+        """Whether every loss is finite."""
+        return bool((self.counts.finite == len(self.targets)).all())
+
+    @property
+    def all_answered(self) -> bool:
+        """Whether every sample has an answer at every checkpoint."""
+        return bool((self.counts.answered == len(self.targets)).all())
+
+    @cached_property
     def weights(self) -> NDArray[np.float64] | None:
         """What each sample counts for in a mean of losses, (N,): 1 on average; None where all count alike."""
+        if self.weights_in_whole is not None:
+            return self.weights_in_whole
         if self.objective.class_weights is None:
             return None
         weights = self.objective.class_weights[self.targets]
@@ -127,24 +183,31 @@ class Panel:
         """Return what each sample adds, of values (..., N): the mean of that is the weighted mean."""
         if self.weights is None:
             return values
-        return np.where(self.weights != 0, self.weights * values, 0.0)
+        with np.errstate(invalid="ignore"):  # an infinite loss that counts for nothing
+            return np.where(self.weights != 0, self.weights * values, 0.0)
 
     @cached_property
+    def _smoothing(self) -> NDArray[np.float64] | None:
+        return self._make_smoothing()
+
+    @property
     def smoothing(self) -> NDArray[np.float64] | None:
         """What label smoothing adds to each sample's share of a mean loss, (T, N), in nats; None without it.
 
         NaN at a checkpoint whose logits can't be read.
         """
+        return self._smoothing if self.is_small else self._make_smoothing()
+
+    def _make_smoothing(self) -> NDArray[np.float64] | None:
         if not self.objective.smoothing:
             return None
         of_class, scale = self.objective.class_weights, 1.0
         if of_class is not None:
             scale = 1 / float(of_class[self.targets].mean())
-        uniform = np.full(self.loss.shape, np.nan)
+        uniform = np.full((len(self.checkpoints), len(self.targets)), np.nan)
         for row, checkpoint in zip(uniform, self.checkpoints, strict=True):
-            members = np.isin(checkpoint.measurement.sample_ids, self.sample_ids, assume_unique=True)
             with contextlib.suppress(ConfshiftError):
-                row[:] = scale * uniform_losses(checkpoint, of_class)[members]
+                row[:] = scale * self.of_members(uniform_losses(checkpoint, of_class))
         with np.errstate(invalid="ignore"):
             return np.asarray(self.objective.smoothing * (uniform - self.share(self.loss)))
 
@@ -173,115 +236,90 @@ class Panel:
     @property
     def plain(self) -> Panel:
         """The panel whose means are plain ones, whatever is trained."""
-        return replace(self, objective=PLAIN) if self.objective else self
+        return self.trained_by(PLAIN) if self.objective else self
+
+    def trained_by(self, objective: Objective) -> Panel:
+        """Return the panel with the means of another objective."""
+        return replace(
+            self,
+            objective=objective,
+            weights_in_whole=None,
+            part_of=PartOf(self, slice(None), slice(None)),
+        )
 
     def at(self, places: Sequence[int]) -> Panel:
         """Return the panel of the checkpoints at some positions."""
-        return replace(
-            self,
-            checkpoints=tuple(self.checkpoints[place] for place in places),
-            **{name: getattr(self, name)[list(places)] for name in _STACKED},
-        )
+        places = list(places)
+        checkpoints = tuple(self.checkpoints[place] for place in places)
+        return replace(self, checkpoints=checkpoints, part_of=PartOf(self, places, slice(None)))
+
+    def one(self, place: int) -> Panel:
+        """Return the panel of one checkpoint."""
+        part = PartOf(self, slice(place, place + 1), slice(None))
+        return replace(self, checkpoints=(self.checkpoints[place],), part_of=part)
+
+    def ones(self) -> Iterator[Panel]:
+        """Yield the panel of each checkpoint."""
+        return map(self.one, range(len(self.checkpoints)))
+
+    def at_all(self, usable: Matrix[np.bool_]) -> NDArray[np.bool_]:
+        """Return for which samples a matrix of truth values is true at every checkpoint."""
+        samples = np.ones(len(self.targets), bool)
+        if (usable is Panel.finite and self.all_finite) or (usable is Panel.answered and self.all_answered):
+            return samples
+        for one in self.ones():
+            samples &= usable.of(one)[0]
+        return samples
 
     def take(self, samples: NDArray[np.bool_]) -> Panel:
         """Return the panel of some of the samples."""
         if samples.all():
             return self
+        return self._part(samples, self._members_of(samples), weights=self.weights_in_whole)
+
+    def _members_of(self, samples: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        if self.members is None:
+            return samples
+        members = self.members.copy()
+        members[members] = samples
+        return members
+
+    def _part(
+        self,
+        samples: NDArray[np.bool_] | slice,
+        members: NDArray[np.bool_] | None,
+        *,
+        span: slice | None = None,
+        weights: NDArray[np.float64] | None = None,
+    ) -> Panel:
         return replace(
             self,
             sample_ids=self.sample_ids[samples],
             targets=self.targets[samples],
             codes=codes_at(self.codes, samples),
-            **{name: getattr(self, name)[:, samples] for name in _STACKED},
+            span=span or self.span,
+            members=members,
+            weights_in_whole=None if weights is None else weights[samples],
+            part_of=PartOf(self, slice(None), samples),
         )
 
+    def blocks(self) -> Iterator[Panel]:
+        """Yield small panels of all checkpoints and consecutive samples, which weigh what they do here."""
+        return (block for _, block in self.blocks_with_samples())
 
-#: The columns that a panel stacks, by their names in a measurement.
-_STACKED = [field.name for field in fields(Panel)][4:-2]
-
-
-def stack(
-    checkpoints: Sequence[Checkpoint], *, groups: Groups | None = None, objective: Objective = PLAIN
-) -> Panel:
-    """Stack checkpoints over the same samples, with the groups that these are in.
-
-    Those passed, see `group_codes`; else those that the checkpoints were saved with.
-
-    Raises
-    ------
-    ConfshiftError
-        Where the samples, the targets, the classes or their names differ: without the same samples no
-        paired statement is valid. Checkpoints whose names are the default numbers take those of the others.
-        Where a sample has no group, or the checkpoints were saved with different ones.
-    """
-    if not checkpoints:
-        raise ConfshiftError("checkpoints is empty; inspect a model first")
-    first = checkpoints[0]
-    ids, targets = first.measurement.sample_ids, first.measurement.rows["target"].astype(np.int64)
-    names = shared_names(checkpoints)
-    for other in checkpoints[1:]:
-        _check_same_samples(first, other)
-
-    measurements = [checkpoint.measurement for checkpoint in checkpoints]
-    columns = {
-        name: np.stack([measurement.column(name) for measurement in measurements]) for name in _STACKED
-    }
-    codes = codes_of(checkpoints, groups)
-    return Panel(tuple(checkpoints), ids, targets, names, **columns, codes=codes, objective=objective)
-
-
-def codes_of(checkpoints: Sequence[Checkpoint], groups: Groups | None = None) -> Codes | None:
-    """Return the codes of groups, else of those that checkpoints over the same samples were saved with."""
-    labels = _stored_groups(checkpoints) if groups is None else groups
-    return None if labels is None else group_codes(labels, checkpoints[0].measurement.sample_ids)
-
-
-def _stored_groups(checkpoints: Sequence[Checkpoint]) -> NDArray[Any] | None:
-    source, known = checkpoints[0], None
-    for other in checkpoints:
-        groups = other.measurement.groups
-        if known is None and groups is not None:
-            source, known = other, groups
-        elif known is not None and groups is not None and not np.array_equal(known, groups):
-            raise ConfshiftError(
-                f"{source!r} and {other!r} were saved with other groups of the same samples; pass those "
-                f"that err together, groups=..., or groups={ROWS!r} to count rows"
-            )
-    return known
-
-
-def shared_names(checkpoints: Sequence[Checkpoint]) -> tuple[str, ...]:
-    """Return the class names that all checkpoints share; another order would mislabel every class."""
-    source = checkpoints[0]
-    for other in checkpoints[1:]:
-        if len(source.class_names) != len(other.class_names):
-            raise ConfshiftError(
-                f"{other!r} has {len(other.class_names)} classes and {source!r} has "
-                f"{len(source.class_names)}: they can't be paired"
-            )
-        if are_numbers(source.class_names):
-            source = other
-        differing = [k for k, name in enumerate(other.class_names) if name != source.class_names[k]]
-        if differing and not are_numbers(other.class_names):
-            at = differing[0]
-            raise ConfshiftError(
-                f"class_names: {len(differing)} of {len(source.class_names)} differ; class {at} is "
-                f"{source.class_names[at]!r} in {source!r} and {other.class_names[at]!r} in {other!r}. "
-                "Bring the logits and targets of one side into the other's order of classes; where only "
-                "the spelling differs, pass the same class_names for both"
-            )
-    return source.class_names
-
-
-def _check_same_samples(first: Checkpoint, other: Checkpoint) -> None:
-    a, b = first.measurement, other.measurement
-    same_ids = len(a.sample_ids) == len(b.sample_ids) and np.array_equal(a.sample_ids, b.sample_ids)
-    if same_ids and np.array_equal(a.rows["target"], b.rows["target"]):
-        return
-    difference = describe_difference(
-        (a.sample_ids, a.rows["target"], None), (b.sample_ids, b.rows["target"], None)
-    )
-    raise ConfshiftError(
-        f"{first!r} and {other!r} do not hold the same samples: {difference}. "
-        "Inspect both on one validation set"
-    )
+    def blocks_with_samples(self) -> Iterator[tuple[slice, Panel]]:
+        """Yield `blocks`, each with the place of its samples in the panel."""
+        if self.is_small:
+            yield slice(0, len(self.targets)), self
+            return
+        step = max(1, KEPT_NUMBERS // len(self.checkpoints))
+        rows = len(self.targets) if self.members is None else len(self.members)
+        offset, done = self.span.start or 0, 0
+        for start in range(0, rows, step):
+            stop = min(start + step, rows)
+            members = None if self.members is None else self.members[start:stop]
+            samples = slice(done, done + (stop - start if members is None else int(members.sum())))
+            if samples.stop > done:
+                span = slice(offset + start, offset + stop)
+                yield samples, self._part(samples, members, span=span, weights=self.weights)
+            done = samples.stop

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from confshift.analysis.causes.divergence import Divergence
-from confshift.analysis.grouping import mean_error
+from confshift.analysis.grouping import Units, mean_error
 from confshift.analysis.panel import Panel
 from confshift.analysis.recalibrators import Trial, by_gain, choose, gain_over
 
@@ -117,36 +117,47 @@ def keep(panel: Panel, table: pd.DataFrame, most_accurate: float) -> Kept:
     The rule of one standard error: L. Breiman, J. Friedman, R. Olshen and C. Stone, "Classification and
     Regression Trees", 1984, section 3.4.3. Here the error is that of the paired difference.
     """
-    counts, means = panel.finite.sum(axis=1), table["loss"].to_numpy()
+    counts, means = panel.counts.finite, table["loss"].to_numpy()
     places = np.flatnonzero((counts == counts.max()) & np.isfinite(means)).tolist()
     if not places:
         return Kept(most_accurate, "the best by accuracy, as no loss is finite", most_accurate)
     weights = panel.objective.class_weights
-    trials = [by_gain(panel.checkpoints[at], weights, panel.codes).recommended for at in places]
-    members = np.asarray(panel.finite[places].all(axis=0))
+    # Their losses are columns of the panel: those of all checkpoints would fill the memory.
+    trials = [
+        replace(by_gain(panel.checkpoints[at], weights, panel.codes).recommended, losses=None, units=Units())
+        for at in places
+    ]
+    compared = panel.at(places)
+    members = compared.at_all(Panel.finite)
     if not members.any():  # no sample is common to all, so none can be told from the lowest
         best = int(np.argmin([means[at] - trial.gain for at, trial in zip(places, trials, strict=True)]))
         epoch = float(panel.epochs[places[best]])
         return Kept(epoch, _reason(trials[best], trials[best], epoch), epoch)
-    expected = np.stack([_losses(panel, *one)[members] for one in zip(places, trials, strict=True)])
-    shared = panel.take(members)
-    lowest = int(np.argmin(shared.mean(expected)))
-    differences = expected - expected[lowest]
-    errors = np.array([mean_error(shared.terms(row)) for row in differences])
-    behind = shared.mean(differences)
+    shared = compared.take(members)
+
+    def expected(at: int) -> NDArray[np.float64]:
+        losses: NDArray[np.float64] = _LOSSES[trials[at].method].of(shared.one(at))[0]
+        return losses
+
+    every = range(len(places))
+    means = np.array([(shared.mean(expected(at)), shared.mean(shared.one(at).loss[0])) for at in every])
+    plain, lowest = means[:, 1], int(np.argmin(means[:, 0]))
+    least = expected(lowest)
+    differences = (expected(at) - least for at in every)
+    behind, errors = np.array([(shared.mean(row), mean_error(shared.terms(row))) for row in differences]).T
     as_good = (behind <= np.minimum(_ERRORS_BEHIND * errors, _NATS_BEHIND)) | (behind <= 0)
-    plain = shared.mean(shared.loss[places])
     chosen = int(np.argmin(np.where(as_good, plain, np.inf)))
     epoch, of_lowest = (float(panel.epochs[places[at]]) for at in (chosen, lowest))
     numbers = (plain[chosen], plain[lowest], behind[chosen], errors[chosen])
     return Kept(epoch, _reason(trials[chosen], trials[lowest], of_lowest), of_lowest, *map(float, numbers))
 
 
-def _losses(panel: Panel, at: int, trial: Trial) -> NDArray[np.float64]:
-    """Return the losses of a trial on the samples of the panel; NaN where one has no finite loss."""
-    losses = np.full(len(panel.targets), np.nan)
-    losses[panel.finite[at]] = trial.losses
-    return losses
+#: What the losses are once recalibrated by a method that `by_gain` chooses from.
+_LOSSES = {
+    "none": Panel.loss,
+    "temperature": Panel.scaled,
+    "temperature_and_biases": Panel.refinement,
+}
 
 
 def _reason(chosen: Trial, lowest: Trial, rival: float) -> str:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 
 from confshift.analysis.causes.learning_rate import lasting_drops
 from confshift.analysis.grouping import mean_error
+from confshift.analysis.matrices import Matrix
 from confshift.analysis.panel import Panel
 from confshift.analysis.series import ALPHA, STATUSES, Looks, Series, hump_of, judge_series, series_of
 from confshift.analysis.significance import mcnemar
@@ -59,19 +61,18 @@ def judge(panel: Panel, *, looks: Looks = "once") -> Judgement:
         Where `looks` can't be used.
     """
     check_looks(looks)
-    rows, candidates = {}, {}
-    quantities = {
-        "loss": (panel.loss, select(panel)),
-        "refinement_loss": (panel.refinement, select(panel)),
-        "error_rate": ((~panel.correct).astype(np.float64), select(panel, losses=False)),
+    rows, candidates, of_losses = {}, {}, select(panel)
+    quantities: dict[str, tuple[Matrix[Any], Selection]] = {
+        "loss": (Panel.loss, of_losses),
+        "refinement_loss": (Panel.refinement, of_losses),
+        "error_rate": (Panel.wrong, select(panel, losses=False)),
     }
     for name, (values, selection) in quantities.items():
-        part = panel.take(selection.samples)
+        part = panel.at(selection.positions.tolist()).take(selection.samples)
         weights = None if name == "error_rate" else part.weights
-        numbers = values[selection.positions][:, selection.samples]
-        drops = lasting_drops([panel.checkpoints[at] for at in selection.positions])
-        epochs = panel.epochs[selection.positions]
-        series = series_of(numbers, epochs, groups=part.codes, weights=weights, drops=drops)
+        drops = lasting_drops(part.checkpoints)
+        blocks = partial(_blocks, part, values)
+        series = series_of(blocks, part.epochs, groups=part.codes, weights=weights, drops=drops)
         rows[name] = _row(panel, values, series, selection, looks)
         rows[name]["unit"] = "fraction" if name == "error_rate" else "nats"
         candidates[name] = series.candidates
@@ -81,8 +82,13 @@ def judge(panel: Panel, *, looks: Looks = "once") -> Judgement:
     return Judgement(rise[_first(rise)], pd.concat(candidates, names=["criterion"]))
 
 
+def _blocks(panel: Panel, values: Matrix[Any]) -> Iterator[tuple[slice, NDArray[np.float64]]]:
+    for samples, block in panel.blocks_with_samples():
+        yield samples, values.of(block).astype(np.float64, copy=False)
+
+
 def _row(
-    panel: Panel, values: NDArray[np.float64], series: Series, selection: Selection, looks: Looks
+    panel: Panel, values: Matrix[Any], series: Series, selection: Selection, looks: Looks
 ) -> dict[str, Any]:
     """Return a row of `rise`, without what depends on the other rows."""
     row, samples = judge_series(series, looks=looks), int(selection.samples.sum())
@@ -137,10 +143,10 @@ def _nats_for_errors(row: Mapping[str, Any], panel: Panel) -> float:
         return math.nan
     costs = []
     for epoch in (row["best_epoch"], row["last_epoch"]):
-        at = int(np.argmax(panel.epochs == epoch))
-        wrong = panel.take(panel.finite[at] & ~panel.correct[at])
+        one = panel.one(int(np.argmax(panel.epochs == epoch)))
+        wrong = one.take(one.finite[0] & one.wrong[0])
         if len(wrong.targets):
-            costs.append(float(wrong.mean(wrong.mistake[at])))
+            costs.append(float(wrong.mean(wrong.mistake[0])))
     return float(np.mean(costs)) if costs else 0.0
 
 
@@ -164,12 +170,12 @@ def balance_share(panel: Panel, row: pd.Series) -> float:
     """Return the share of the rise in this row of `rise` that is class balance; 0 where that may be noise."""
     if not math.isfinite(row["amount"]):
         return 0.0
-    before, after = (
-        int(np.flatnonzero(panel.epochs == row[name])[0]) for name in ("best_epoch", "last_epoch")
+    pair = panel.at(
+        [int(np.flatnonzero(panel.epochs == row[name])[0]) for name in ("best_epoch", "last_epoch")]
     )
-    usable = panel.finite[before] & panel.finite[after]
-    part = panel.take(usable)
-    changes = part.balance[after] - part.balance[before]
+    part = pair.take(pair.at_all(Panel.finite))
+    before, after = part.balance
+    changes = after - before
     change = part.mean(changes)
     return float(change / row["amount"]) if change > 2 * mean_error(part.terms(changes)) else 0.0
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from confshift.analysis.jitter import ENOUGH, FEWEST
 from confshift.analysis.persistence import TAIL, Persistence, persistence_of
 from confshift.analysis.simultaneous import (
+    Blocks,
     EpochMeans,
     Maxima,
     critical_value,
@@ -123,14 +124,14 @@ class Series:
 
 
 def series_of(
-    values: NDArray[np.float64],
+    values: NDArray[np.float64] | Blocks,
     epochs: NDArray[np.float64],
     *,
     groups: NDArray[np.intp] | None = None,
     weights: NDArray[np.float64] | None = None,
     drops: tuple[int, ...] = (),
 ) -> Series:
-    """Average each checkpoint, values of shape (T, N), with the joint error of the means."""
+    """Average each checkpoint, values as of `mean_errors`, with the joint error of the means."""
     errors = mean_errors(values, groups=groups, weights=weights)
     return Series(epochs, errors, maxima(errors), drops)
 

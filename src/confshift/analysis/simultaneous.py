@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
+
+#: Goes through numbers (T, N) in blocks (T, n), each with its place among the samples.
+Blocks = Callable[[], Iterable[tuple[slice, NDArray[np.float64]]]]
 
 #: Two checkpoints whose difference varies less than this, relative to their own variance, are identical:
 #: what is left is rounding.
@@ -58,7 +62,7 @@ class EpochMeans:
 
 
 def mean_errors(
-    values: NDArray[np.float64],
+    values: NDArray[np.float64] | Blocks,
     *,
     groups: NDArray[np.intp] | None = None,
     weights: NDArray[np.float64] | None = None,
@@ -67,33 +71,57 @@ def mean_errors(
 
     Parameters
     ----------
-    values : ndarray, shape (T, N)
-        One number for each checkpoint and sample; finite.
+    values : ndarray, shape (T, N), or function
+        One number for each checkpoint and sample; finite. A function goes through them in blocks, anew at
+        each of two calls.
     groups : ndarray of int, shape (N,), optional
         Samples of one group (patient, document) err together; codes may have gaps. Groups of one sample give
         the same as no groups.
     weights : ndarray, shape (N,), optional
         What each sample counts for, 1 on average.
     """
-    if weights is not None:
-        counts = weights > 0
-        values, weights, groups = (
-            values[:, counts],
-            weights[counts],
-            groups if groups is None else groups[counts],
-        )
-        weights = weights / weights.mean() if len(weights) else weights
-    samples = values.shape[1]
-    means = (values if weights is None else weights * values).sum(axis=1) / max(samples, 1)
-    sums = values - values[:, :1]  # exactly 0 for copies of one sample
-    sums -= (sums if weights is None else weights * sums).sum(axis=1, keepdims=True) / max(samples, 1)
-    sums *= 1.0 if weights is None else weights
-    if groups is not None:
-        codes = np.unique(groups, return_inverse=True)[1]
-        sums = np.stack([np.bincount(codes, row) for row in sums])
-    units = sums.shape[1]
+    blocks: Blocks = values if callable(values) else lambda: [(slice(None), values)]
+    counted = None if weights is None else weights > 0
+    if weights is not None and counted is not None and counted.any():
+        weights = weights / weights[counted].mean()
+
+    def share(place: slice) -> NDArray[np.float64] | float:
+        return 1.0 if weights is None else weights[place]
+
+    first, seen = np.zeros((0, 1)), 0
+    total, changes = np.zeros(1), np.zeros((1, 1))
+    for place, numbers in blocks():
+        first = first if len(first) else numbers[:, :1]
+        total = total + (share(place) * numbers).sum(axis=1)
+        # From the first sample: exactly 0 for copies of one.
+        changes = changes + (share(place) * (numbers - first)).sum(axis=1, keepdims=True)
+        seen += numbers.shape[1]
+    samples = seen if counted is None else int(counted.sum())
+    shift = changes / max(samples, 1)
+    terms = ((place, share(place) * (numbers - first - shift)) for place, numbers in blocks())
+    if groups is None:
+        products, units = sum(block @ block.T for _, block in terms), samples
+    else:
+        of_groups = _totals(terms, len(total), groups, counted)
+        products, units = of_groups @ of_groups.T, of_groups.shape[1]
     scale = units / max(units - 1, 1) / max(samples, 1) ** 2
-    return EpochMeans(means, scale * (sums @ sums.T), units)
+    return EpochMeans(total / max(samples, 1), scale * np.asarray(products), units)
+
+
+def _totals(
+    terms: Iterable[tuple[slice, NDArray[np.float64]]],
+    epochs: int,
+    groups: NDArray[np.intp],
+    counted: NDArray[np.bool_] | None,
+) -> NDArray[np.float64]:
+    """Return the sums of terms by group, of the groups in which a sample counts, shape (T, G)."""
+    codes = np.unique(groups, return_inverse=True)[1]
+    members = np.bincount(codes, counted) > 0
+    totals = np.zeros((epochs, len(members)))
+    for place, block in terms:
+        for of_epoch, row in zip(totals, block, strict=True):
+            of_epoch += np.bincount(codes[place], row, len(members))
+    return totals[:, members]
 
 
 @dataclass(frozen=True, eq=False)

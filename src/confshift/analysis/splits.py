@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
 
 import numpy as np
 
 from confshift.analysis import final_number
 from confshift.analysis.grouping import Groups, where_named
 from confshift.analysis.objective import ClassWeight, Objective, Smoothing, objective_of
-from confshift.analysis.panel import Panel, stack
+from confshift.analysis.panel import Panel
+from confshift.analysis.stacking import stack
 from confshift.checkpoint import Checkpoint
 from confshift.errors import ConfshiftError
 
@@ -54,7 +54,7 @@ def panels_of(
 
 def trained_by(panels: Panels, objective: Objective) -> Panels:
     """Return the panels with the means of another objective."""
-    return tuple((name, replace(panel, objective=objective)) for name, panel in panels)
+    return tuple((name, panel.trained_by(objective)) for name, panel in panels)
 
 
 def _stacked(checkpoints: list[Checkpoint], groups: Groups | None, *, main: bool) -> Panel:

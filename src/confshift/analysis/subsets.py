@@ -59,7 +59,7 @@ def subsets_of(whole: Panel, panel: Panel, answered: Panel, attributes: Sequence
     """
     if not attributes:
         raise ConfshiftError("slices: this comparison has no subsets; pass slices= to confshift.compare")
-    finite, with_answer = (np.asarray(part.all(axis=0)) for part in (whole.finite, whole.answered))
+    finite, with_answer = whole.at_all(Panel.finite), whole.at_all(Panel.answered)
     tables = []
     for attribute in attributes:
         codes, number = attribute.codes[finite], len(attribute.values)

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from confshift.analysis.matrices import Matrix
 from confshift.analysis.panel import Panel
 from confshift.analysis.persistence import TAIL, Persistence
 from confshift.analysis.series import STATUSES, Series
@@ -24,8 +25,12 @@ class Selection(NamedTuple):
     eligible: NDArray[np.intp]  # where enough samples have an answer
     infinite: NDArray[np.intp]  # of these, where the mean is infinite
     positions: NDArray[np.intp]  # whose means are compared
-    usable: NDArray[np.bool_]  # (T, N): where a sample has a number
     samples: NDArray[np.bool_]  # (N,): those with a number at all the positions
+    losses: bool  # whether it is losses that are judged
+
+    def usable(self, panel: Panel) -> NDArray[np.bool_]:
+        """Return whether a sample of a panel has a number, (T, N)."""
+        return panel.finite if self.losses else panel.answered
 
     @property
     def _infinite_at_end(self) -> bool:
@@ -33,7 +38,7 @@ class Selection(NamedTuple):
 
     def infinite_samples(self, panel: Panel) -> int:
         """Count the samples that make the last mean infinite."""
-        return int(panel.infinite[self.eligible[-1]].sum()) if self._infinite_at_end else 0
+        return int(panel.counts.infinite[self.eligible[-1]]) if self._infinite_at_end else 0
 
     @property
     def ends_infinite(self) -> bool:
@@ -43,7 +48,7 @@ class Selection(NamedTuple):
 
 def enough_answers(panel: Panel) -> NDArray[np.bool_]:
     """Return at which checkpoints enough samples have an answer to judge the checkpoint."""
-    return np.asarray(panel.answered.mean(axis=1) >= _ENOUGH)
+    return np.asarray(panel.counts.answered >= _ENOUGH * len(panel.targets))
 
 
 def select(panel: Panel, *, losses: bool = True) -> Selection:
@@ -54,15 +59,16 @@ def select(panel: Panel, *, losses: bool = True) -> Selection:
     at least half of the samples have a finite loss, over the samples whose loss is finite at all of those.
     """
     eligible = np.flatnonzero(enough_answers(panel))
-    usable = panel.finite if losses else panel.answered
-    infinite = eligible[panel.infinite[eligible].any(axis=1)] if losses else eligible[:0]
+    usable = Panel.finite if losses else Panel.answered
+    infinite = eligible[panel.counts.infinite[eligible] > 0] if losses else eligible[:0]
     positions = np.setdiff1d(eligible, infinite)
     if not len(positions):
-        positions = eligible[usable[eligible].mean(axis=1) >= _ENOUGH]
-    samples = np.asarray(usable[positions].all(axis=0))
+        numbers = panel.counts.finite if losses else panel.counts.answered
+        positions = eligible[numbers[eligible] >= _ENOUGH * len(panel.targets)]
+    samples = panel.at(positions.tolist()).at_all(usable)
     if not len(positions) or not samples.any():
         positions, samples = positions[:0], np.zeros(len(panel.targets), dtype=bool)
-    return Selection(eligible, infinite, positions, usable, samples)
+    return Selection(eligible, infinite, positions, samples, losses)
 
 
 def judged_flat(panel: Panel, selection: Selection) -> bool:
@@ -75,13 +81,12 @@ def judged_flat(panel: Panel, selection: Selection) -> bool:
         return False
     if selection.positions[-1] in selection.infinite:
         return False
-    partly_judged = selection.usable[selection.positions].any(axis=0) & ~selection.samples
-    return not partly_judged.any() and bool((~selection.samples).mean() <= _FEW)
+    judged = panel.at(selection.positions.tolist())
+    partly = any((selection.usable(one)[0] & ~selection.samples).any() for one in judged.ones())
+    return not partly and bool((~selection.samples).mean() <= _FEW)
 
 
-def infinite_end(
-    panel: Panel, values: NDArray[np.float64], series: Series, selection: Selection
-) -> dict[str, Any]:
+def infinite_end(panel: Panel, values: Matrix[Any], series: Series, selection: Selection) -> dict[str, Any]:
     """Return the row for a series whose last mean is infinite and others are not.
 
     `judge_series` can't judge it. It is a rise beyond any sampling error, and a lasting one where as many
@@ -90,7 +95,7 @@ def infinite_end(
     Parameters
     ----------
     panel : Panel
-    values : ndarray, shape (T, N)
+    values : Matrix
         The numbers that the series averages.
     series : Series
         The finite means.
@@ -100,8 +105,10 @@ def infinite_end(
     tail = len(selection.eligible) - 1 - int(np.searchsorted(selection.eligible, selection.positions[best]))
     infinite_tail = int((selection.eligible > selection.positions[-1]).sum())
     status = "too_few_epochs" if tail < TAIL else "systematic" if infinite_tail >= TAIL else "within_jitter"
-    last = selection.eligible[-1]
-    shared = panel.finite[selection.positions[best]] & panel.finite[last]
+    last = int(selection.eligible[-1])
+    pair = panel.at([int(selection.positions[best]), last])
+    shared = pair.take(pair.at_all(Panel.finite))
+    before, after = shared.mean(values.of(shared)) if len(shared.targets) else (math.nan, math.nan)
     not_estimated = [name for name in Persistence._fields if name != "settled"]
     return {
         **dict.fromkeys(("resolution", "critical_value", *not_estimated), math.nan),
@@ -112,15 +119,11 @@ def infinite_end(
         "best_epoch": float(series.epochs[best]),
         "best_value": float(series.errors.means[best]),
         "last_epoch": float(panel.epochs[last]),
-        "finite_best_value": _mean(panel, values[selection.positions[best]], shared),
-        "finite_last_value": _mean(panel, values[last], shared),
-        "finite_samples": int(shared.sum()),
+        "finite_best_value": float(before),
+        "finite_last_value": float(after),
+        "finite_samples": len(shared.targets),
         "fall": float(series.errors.means[0] - series.errors.means[best]),
         "rising": infinite_tail >= TAIL,
         "tail": tail,
         "epochs": len(selection.eligible),
     }
-
-
-def _mean(panel: Panel, values: NDArray[np.float64], members: NDArray[np.bool_]) -> float:
-    return float(panel.take(members).mean(values[members])) if members.any() else math.nan

@@ -64,7 +64,7 @@ def compare(
     tables = {name: getattr(comparison, name) for name in names}
     before_infinite, after_infinite = comparison.infinite_samples
     samples = {
-        "samples": len(comparison.samples),
+        "samples": len(comparison.panel.targets),
         "samples_left_out": comparison.samples_left_out,
         "samples_unanswered": comparison.samples_unanswered,
         "infinite_samples": {"before": before_infinite, "after": after_infinite},

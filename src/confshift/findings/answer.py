@@ -147,7 +147,7 @@ def _few_wrong(history: History) -> str:
     kept = history.recommendation.epoch
     checkpoint = history.main.checkpoint_at(kept)
     wrong = wrong_samples(checkpoint)
-    if not checkpoint.columns["finite"].any() or wrong >= FEW_WRONG:
+    if not checkpoint.finite.any() or wrong >= FEW_WRONG:
         return ""
     number = count(wrong, "wrong sample") if wrong else "no wrong sample"
     only = f"{'is' if wrong < 2 else 'are'} {'only ' if wrong else ''}{number}"
@@ -156,7 +156,7 @@ def _few_wrong(history: History) -> str:
 
 def _never_learned(history: History) -> str:
     divergence = history.divergence
-    if divergence.learned or len(divergence.table) < 2 or not history.main.answered.any():
+    if divergence.learned or len(divergence.table) < 2 or not history.main.counts.answered.any():
         return ""
     return "No epoch's answers are better than a guess."
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
 import pandas as pd
 
 from confshift.analysis.best_epochs import CRITERIA
@@ -255,7 +254,7 @@ def _at_temperature(row: pd.Series) -> str:
 
 def _unscored(history: History) -> str:
     """Name the checkpoints that can't be the best, because no sample has a finite loss there."""
-    without_loss = ~np.asarray(history.main.finite.any(axis=1))
+    without_loss = history.main.counts.finite == 0
     if not without_loss.any():
         return ""
     names = epochs_in_words(history.main, without_loss)

@@ -6,10 +6,11 @@ import math
 from collections.abc import Collection
 from dataclasses import replace
 
+import numpy as np
 import pandas as pd
 
 from confshift.analysis.comparison import Comparison
-from confshift.analysis.decomposition import ACCOUNT
+from confshift.analysis.decomposition import ACCOUNT, DIRECTIONS, TRANSITIONS
 from confshift.analysis.shares import is_larger
 from confshift.findings import commands
 from confshift.findings.concentration import about_concentration, significant_rise
@@ -29,6 +30,9 @@ from confshift.findings.wording import (
 
 ALONE = "There is only one checkpoint: nothing to compare it with."
 ALONE_IN_SHORT = "Only one checkpoint: nothing to compare"
+
+#: By transition: what the losses of still wrong samples rose by counts up, that of still right ones down.
+_SIGNS = np.array([{"stayed_wrong": 1.0, "stayed_right": -1.0}.get(name, 0.0) for name in TRANSITIONS])
 
 _DEARER_MISTAKES = Question(
     "dearer_mistakes",
@@ -237,12 +241,11 @@ def wrong_or_right(comparison: Comparison) -> Finding:
 
 def _worse_side(comparison: Comparison) -> Verdict:
     """Whether the losses of still wrong samples rose by more than those of still right ones."""
-    samples = comparison.samples
     if not comparison.change.loc["loss", "change"] > 0:
         return "not applicable"
     if significant_rise(comparison) != "yes":
         return "cannot tell"
-    rises = samples["change"].clip(lower=0)
-    sign = samples["transition"].map({"stayed_wrong": 1.0, "stayed_right": -1.0}).astype(float).fillna(0.0)
-    gap = comparison.interval((rises * sign).to_numpy())
+    rises = np.maximum(comparison.panel.changes(0, 1), 0.0)
+    sign = _SIGNS[comparison.cell_codes // len(DIRECTIONS)]
+    gap = comparison.interval(rises * sign)
     return "yes" if gap.low > 0 else "no" if gap.high < 0 else "cannot tell"

@@ -75,7 +75,7 @@ def class_bias(comparison: Comparison, *, keep: float | None = None) -> Finding:
 
 def _untested(comparison: Comparison) -> tuple[str, str] | None:
     """Say why no biases were fitted, in short and in full; None where they were."""
-    samples, classes = int(comparison.after.columns["finite"].sum()), len(comparison.panel.class_names)
+    samples, classes = int(comparison.after.finite.sum()), len(comparison.panel.class_names)
     if classes > MAX_CLASSES:
         return "Too many classes to fit biases", f"{classes:,} classes are too many for this test."
     if biases_take_part(samples, classes):

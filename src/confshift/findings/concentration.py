@@ -273,7 +273,7 @@ def _handful(comparison: Comparison, cancelling: int, without: str) -> tuple[Ver
         sentence = WITHIN_ERROR.format(rise=rise, parts="the samples that carry it")
         return "cannot tell", "Rise within its error: no samples stand out", f"{sentence} {without}."
     # A few samples cancel any rise that is small beside its scatter, so they must also be most of it.
-    change = comparison.samples["change"].to_numpy()
+    change = comparison.panel.changes(0, 1)
     handful = handful_of(change, comparison.panel.weights)
     rest = comparison.interval(change - handful)
     if rest.low > 0:

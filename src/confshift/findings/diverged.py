@@ -135,7 +135,7 @@ def _end(history: History) -> tuple[str, str]:
     if silent.any():
         members = divergence.table.index.isin(divergence.end.index[silent])
         have = "have" if silent.sum() > 1 else "has"
-        every = not panel.answered[members].any()
+        every = not panel.counts.answered[members].any()
         what = "no finite output" if every else "no finite output for most samples"
         parts.append(f"{epochs_in_words(panel, members)} {have} {what}")
     text = ", and ".join(parts)

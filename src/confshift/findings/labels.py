@@ -125,26 +125,26 @@ def _gain_in_words(table: pd.DataFrame) -> str:
 
 def _part_of_rise(history: History, comparison: Comparison, share: float) -> str:
     """Say how much of a rise comes from the most suspect samples, as many as labels look wrong."""
-    change = pd.Series(comparison.added, comparison.panel.sample_ids)
-    number = max(1, round(share * len(change)))
+    number = max(1, round(share * len(comparison.panel.targets)))
     if not (comparison.change.loc["loss", "change_low"] > 0 and is_told(history, comparison, "loss")):
         return ""
-    part = float(change.reindex(history.label_suspects.index[:number]).sum()) / len(change)
-    rise = signed(float(change.mean()))
+    ids, added = comparison.panel.sample_ids, comparison.added
+    suspects = history.main.sample_ids[history.suspects.order[:number]]
+    part, rise = float(added[np.isin(ids, suspects)].sum()) / len(ids), signed(float(added.mean()))
     return f" The {count(number, 'most suspect sample')} add {signed(part)} of the rise of {rise} nats."
 
 
 def stuck_samples(history: History) -> Finding:
     """Which samples keep the same wrong label for many checkpoints?"""
-    suspects, checkpoints = history.label_suspects, len(history.main.checkpoints)
-    table = suspects.head(_SHOWN)
+    suspects, checkpoints = history.suspects, len(history.main.checkpoints)
+    table = suspects.table(_SHOWN)
     if checkpoints < _FEWEST_CHECKPOINTS:
         sentence = f"It takes {_FEWEST_CHECKPOINTS} checkpoints to say; there are {checkpoints}."
         answer = "Too few checkpoints to find stuck samples"
         return _STUCK_SAMPLES.not_applicable(sentence, table, answer=answer)
     long = max(_FEWEST_CHECKPOINTS, math.ceil(checkpoints / 4))
-    is_stuck = suspects["sure_checkpoints"].to_numpy() >= long
-    stuck, never = int(is_stuck.sum()), int(np.sum(is_stuck & (suspects["correctness"].to_numpy() == 0)))
+    is_stuck = suspects.sure_checkpoints >= long
+    stuck, never = int(is_stuck.sum()), int(np.sum(is_stuck & (suspects.correctness == 0)))
     details = (
         "Counted are samples with the same wrong answer at a confidence above 99 % in each of the last "
         f"{long} of {checkpoints} checkpoints. The evidence lists the most suspect samples."
@@ -156,7 +156,7 @@ def stuck_samples(history: History) -> Finding:
     are, have = ("is", "has") if stuck == 1 else ("are", "have")
     return _STUCK_SAMPLES.answer(
         "yes",
-        f"{count(stuck)} of {len(suspects):,} {have} had the same confident wrong answer in the last {long} "
+        f"{count(stuck)} of {len(is_stuck):,} {have} had the same confident wrong answer in the last {long} "
         f"checkpoints{_never_right(stuck, never)} Such a sample is mislabelled or hard; the logits can't say "
         "which.",
         table,

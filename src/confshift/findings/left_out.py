@@ -36,7 +36,8 @@ def opening(panel: Panel, name: str = "") -> str:
     name : str
         Of the run, where there are two.
     """
-    unanswered, infinite = (~panel.answered).mean(axis=1), panel.infinite.mean(axis=1)
+    total = max(1, len(panel.targets))
+    unanswered, infinite = 1 - panel.counts.answered / total, panel.counts.infinite / total
     silent = unanswered == 1
     sentences = []
     if silent.any():
@@ -82,7 +83,7 @@ def epochs_in_words(panel: Panel, members: NDArray[np.bool_]) -> str:
 
 def few_infinite(panel: Panel) -> str:
     """Name the epochs whose loss is infinite because of samples too few for `opening`; "" for none."""
-    counts = panel.infinite.sum(axis=1)
+    counts = panel.counts.infinite
     few = (counts > 0) & (counts <= _NOTEWORTHY * len(panel.targets))
     if not few.any():
         return ""

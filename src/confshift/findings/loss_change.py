@@ -6,7 +6,8 @@ import math
 
 import pandas as pd
 
-from confshift.analysis.comparison import SIDES, Comparison
+from confshift.analysis.comparison import Comparison
+from confshift.analysis.sample_rows import SIDES
 from confshift.findings.left_out import zero_samples
 from confshift.findings.question import Finding, Question, Verdict
 from confshift.findings.told import excludes_0
@@ -50,7 +51,7 @@ def loss_change(comparison: Comparison, *, names: tuple[str, str] | None = None)
     by = f" by {nats(abs(loss['change']))} nats" if abs(loss["change"]) > NOTHING else ""
     before, after = comparison.infinite_samples
     significant = excludes_0(loss) or bool(before) != bool(after)
-    same = bool((comparison.samples["direction"] == "unchanged").all())
+    same = bool((comparison.panel.changes(0, 1) == 0).all())
     verdict: Verdict = "no" if same else "yes" if significant else "cannot tell"
     moved = f"{rose_or_fell(loss['change'])}{by}"
     course = f"{_between(comparison, names)} the loss{_of_finite(comparison)} {moved}"

@@ -74,10 +74,10 @@ def cautions(panel: Panel, row: pd.Series) -> list[str]:
         remarks.append(f"With only {in_units(row)} the errors themselves are rough.")
     if len(np.unique(panel.targets)) == 1:
         remarks.append(f"All samples are of class {short_name(panel.class_labels[panel.targets[0]])}.")
-    if panel.answered.any() and panel.correct[panel.answered].all():
+    if panel.counts.answered.any() and not any((one.wrong & one.answered).any() for one in panel.ones()):
         remarks.append("No sample is wrong at any epoch: the whole loss is hedging.")
-    first = np.broadcast_to(panel.loss[:1], panel.loss.shape)
-    if row["epochs"] > 1 and np.array_equal(panel.loss, first, equal_nan=True):
+    first = panel.one(0).loss[0]
+    if row["epochs"] > 1 and all(np.array_equal(one.loss[0], first, equal_nan=True) for one in panel.ones()):
         remarks.append("All checkpoints hold the same numbers, as those of one model would.")
     copies = _copies(panel)
     if copies:
@@ -94,14 +94,19 @@ def _are(number: float) -> str:
 
 def _copies(panel: Panel) -> int:
     """Count the samples that equal another one in target, loss and margin at up to three epochs."""
-    positions = np.flatnonzero(panel.finite.any(axis=1))
-    positions = positions[[0, len(positions) // 2, -1]] if len(positions) else positions
+    positions = np.flatnonzero(panel.counts.finite)
+    chosen = panel.at(positions[[0, len(positions) // 2, -1]].tolist() if len(positions) else [])
     # Samples of one class with a margin of 0, or without one, are all alike: they count as no copies.
-    margins = np.abs(panel.margin[positions])
-    rows = np.flatnonzero(((margins > 0) & np.isfinite(margins)).any(axis=0))
-    for position in positions:
-        rows = rows[_occur_twice(panel.loss[position, rows])]
-    columns = [panel.targets[rows], *panel.loss[positions][:, rows], *panel.margin[positions][:, rows]]
+    some = np.zeros(len(panel.targets), bool)
+    for one in chosen.ones():
+        margins = np.abs(one.margin[0])
+        some |= (margins > 0) & np.isfinite(margins)
+    rows = np.flatnonzero(some)
+    for one in chosen.ones():
+        rows = rows[_occur_twice(one.loss[0][rows])]
+    columns = [panel.targets[rows]]
+    for one in chosen.ones():
+        columns += [one.loss[0][rows], one.margin[0][rows]]
     return int(pd.DataFrame(dict(enumerate(columns))).duplicated().sum())
 
 

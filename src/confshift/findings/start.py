@@ -198,11 +198,11 @@ def too_good(history: History) -> Finding:
 
 def _untestable(first: Checkpoint, history: History) -> tuple[str, str]:
     """Return why this start can't be tested, and details; "" where it can."""
-    if not first.columns["finite"].any():
+    if not first.finite.any():
         return "No sample can be scored.", ""
     if _orders(history) < _FEWEST_ORDERS:
         return _among_few_orders(first, history)
-    if check_of(first, "head").get("zero_weights") or first.measurement.rows["tied"].all():
+    if check_of(first, "head").get("zero_weights") or first.measurement.tied_samples == len(first):
         return "All outputs are equal, as of a head that starts at zero: it has no random start to test.", ""
     return "", ""
 
@@ -237,7 +237,7 @@ def _among_few_orders(first: Checkpoint, history: History) -> tuple[str, str]:
 def outputs_in_order(history: History) -> Finding:
     """Are the outputs in the order of the labels?"""
     panel = history.main
-    usable, classes = panel.answered[-1], len(panel.class_names)
+    usable, classes = panel.one(len(panel.checkpoints) - 1).answered[0], len(panel.class_names)
     last = panel.checkpoints[-1].epoch
     if last <= 0 or not usable.any() or classes > _MOST_CLASSES:
         answer, reason = (

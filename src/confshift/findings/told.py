@@ -105,7 +105,7 @@ def is_told(history: History, comparison: Comparison, quantity: str) -> bool:
 
 def wrong_samples(checkpoint: Checkpoint) -> int:
     """Return how many samples with a finite loss are wrong."""
-    return int((~checkpoint.columns["correct"] & checkpoint.columns["finite"]).sum())
+    return int((~checkpoint.scores.correct & checkpoint.finite).sum())
 
 
 def rests_on(checkpoint: Checkpoint) -> str:

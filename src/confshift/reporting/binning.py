@@ -24,13 +24,15 @@ def odds_ticks(panel: Panel) -> NDArray[np.float64]:
     At most 1 % of the confidences lie below the axis, and at most 10 % of any one checkpoint's above it,
     unless those are above 99.9999 %.
     """
-    with np.errstate(invalid="ignore"):
-        confidence = np.where(panel.answered, panel.confidence, np.nan)
-    confidences = confidence[panel.answered.any(axis=1)]
-    if not len(confidences):
-        confidences = np.array([[0.5]])
-    low = int(np.searchsorted(_PLACES, np.nanquantile(confidences, 0.01), side="right")) - 1
-    high = int(np.searchsorted(_PLACES, np.nanquantile(confidences, 0.9, axis=1).max()))
+    below, answers, highest = np.zeros(len(_PLACES)), 0, [0.5]
+    for one in panel.ones():
+        confidences = np.sort(one.confidence[one.answered])
+        if len(confidences):
+            below += np.searchsorted(confidences, _PLACES, side="left")
+            answers += len(confidences)
+            highest.append(float(np.quantile(confidences, 0.9)))
+    low = int((below <= 0.01 * answers).sum()) - 1 if answers else _LOWEST
+    high = int(np.searchsorted(_PLACES, max(highest)))
     places = _PLACES[max(0, min(low, _LOWEST)) : max(high, _HIGHEST) + 1]
     return np.asarray(np.log(places / (1 - places)))
 
@@ -38,10 +40,10 @@ def odds_ticks(panel: Panel) -> NDArray[np.float64]:
 def confidence_bins(panel: Panel, edges: NDArray[np.float64]) -> dict[str, list[list[int]]]:
     """Count right and wrong answers (T lists) by confidence; the end bins include what lies outside."""
     counts: dict[str, list[list[int]]] = {"right": [], "wrong": []}
-    for at in range(len(panel.checkpoints)):
-        usable = panel.answered[at]
-        bins = np.clip(np.searchsorted(edges, panel.confidence[at], side="left") - 1, 0, len(edges) - 2)
-        for kind, members in (("right", panel.correct[at]), ("wrong", ~panel.correct[at])):
+    for one in panel.ones():
+        usable = one.answered[0]
+        bins = np.clip(np.searchsorted(edges, one.confidence[0], side="left") - 1, 0, len(edges) - 2)
+        for kind, members in (("right", one.correct[0]), ("wrong", one.wrong[0])):
             numbers = np.bincount(bins[usable & members], minlength=len(edges) - 1)
             counts[kind].append([int(number) for number in numbers])
     return counts
@@ -57,11 +59,11 @@ def reliability_dots(panel: Panel) -> list[list[list[float]]]:
     """Return for each epoch the equal-mass bins: confidence, accuracy, low, high, samples."""
     columns = ["confidence", "accuracy", "accuracy_low", "accuracy_high", "samples"]
     dots = []
-    for at in range(len(panel.checkpoints)):
-        usable = panel.answered[at]
+    for one in panel.ones():
+        usable = one.answered[0]
         codes = codes_at(panel.codes, usable)
         bins = reliability_bins(
-            panel.confidence[at][usable], panel.correct[at][usable], binning="equal_mass", codes=codes
+            one.confidence[0][usable], one.correct[0][usable], binning="equal_mass", codes=codes
         )
         dots.append(_rounded(bins[columns].to_numpy()))
     return dots
@@ -70,11 +72,11 @@ def reliability_dots(panel: Panel) -> list[list[list[float]]]:
 def isotonic_curves(panel: Panel) -> list[list[list[float]]]:
     """Return for each epoch the corners of the isotonic curve: confidence, accuracy."""
     curves = []
-    for at in range(len(panel.checkpoints)):
-        usable = panel.answered[at]
+    for one in panel.ones():
+        usable = one.answered[0]
         corners = pd.DataFrame({"confidence": [], "accuracy": []})
         if usable.any():
-            corners = isotonic_curve(panel.confidence[at][usable], panel.correct[at][usable])
+            corners = isotonic_curve(one.confidence[0][usable], one.correct[0][usable])
         curves.append(_rounded(corners.to_numpy()))
     return curves
 

@@ -16,9 +16,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from confshift.analysis.grouping import Groups
 from confshift.analysis.objective import ClassWeight, objective_of
-from confshift.analysis.panel import codes_of
 from confshift.analysis.recalibrator import Recalibrator
 from confshift.analysis.recalibrators import METHODS, choose, table_of
+from confshift.analysis.stacking import codes_of
 from confshift.checkpoint import Checkpoint
 from confshift.errors import ConfshiftError
 from confshift.reporting.output import plain, rows

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -65,8 +66,8 @@ def _epoch_table(history: History) -> pd.DataFrame:
     return table.assign(
         **{name: table[name].where(np.isfinite(table[name])) for name in means},
         infinite_samples=table["nonfinite_samples"] - table["unanswered_samples"],
-        sure_right=_sure(panel, panel.correct & panel.answered),
-        sure_wrong=_sure(panel, ~panel.correct & panel.answered),
+        sure_right=[_sure(one, one.correct & one.answered) for one in panel.ones()],
+        sure_wrong=[_sure(one, one.wrong & one.answered) for one in panel.ones()],
     )
 
 
@@ -110,10 +111,8 @@ def _marked(history: History, page_history: History) -> dict[str, Any]:
     }
 
 
-def _sure(panel: Panel, members: NDArray[np.bool_]) -> NDArray[np.float64]:
-    sure, count = (members & (panel.confidence > SURE)).sum(axis=1), members.sum(axis=1)
-    shares: NDArray[np.float64] = np.divide(sure, count, out=np.full(len(count), np.nan), where=count > 0)
-    return shares
+def _sure(one: Panel, members: NDArray[np.bool_]) -> float:
+    return float((one.confidence[members] > SURE).mean()) if members.any() else math.nan
 
 
 def run_tables(history: History, whole: History) -> dict[str, pd.DataFrame]:

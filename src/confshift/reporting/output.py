@@ -14,10 +14,11 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from confshift.analysis.best_epochs import CRITERIA
-from confshift.analysis.comparison import SIDES, Comparison
+from confshift.analysis.comparison import Comparison
 from confshift.analysis.decomposition import ACCOUNT
 from confshift.analysis.final_number import SPLIT
 from confshift.analysis.history import History
+from confshift.analysis.sample_rows import SIDES
 from confshift.findings.left_out import zero_samples
 from confshift.findings.trained import trained_loss
 from confshift.findings.wording import count, epoch, rows_in_words, vocabulary_of

@@ -13,10 +13,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from confshift.analysis.comparison import SIDES, Comparison
+from confshift.analysis.comparison import Comparison
 from confshift.analysis.decomposition import CELLS, pairwise_cells
 from confshift.analysis.history import History
 from confshift.analysis.panel import Panel
+from confshift.analysis.sample_rows import SIDES
 from confshift.findings.wording import Vocabulary
 from confshift.reporting import binning
 from confshift.reporting.captions import CHOICES, READINGS
@@ -139,7 +140,7 @@ def page_data(
     words : Vocabulary
     """
     panel, pair = history.main, places_of(history, comparison)
-    gaps = not panel.finite.all()
+    gaps = not panel.all_finite
     columns = list(history.pairs) if gaps else _PAIR_COLUMNS
     numbers = epoch_table(history).select_dtypes("number")
     data = PageData(
@@ -190,9 +191,10 @@ def sample_data(
     panel, (before, after) = history.main, places_of(history, comparison)
     selection = select_samples(panel.changes(before, after), limit=limit)
     positions, names, of_class = selection.positions, panel.class_labels, panel.objective.class_weights
-    labels = np.unique(np.r_[panel.targets[positions], panel.predicted[:, positions].ravel()])
-    losses, span = pack_losses(panel, positions)
-    predicted, bits = pack_predicted(panel, positions)
+    predicted, losses = rows_of(panel, positions)
+    labels = np.unique(np.r_[panel.targets[positions], predicted.ravel()])
+    packed_losses, span = pack_losses(losses)
+    packed_predicted, bits = pack_predicted(predicted, len(panel.class_names))
     data = SampleData(
         all=len(panel.targets),
         carried=len(positions),
@@ -206,7 +208,7 @@ def sample_data(
         bits=bits,
         inputs=_inputs(positions, pictured, thumbnails),
     )
-    return data, {"losses": losses, "predicted": predicted}
+    return data, {"losses": packed_losses, "predicted": packed_predicted}
 
 
 def _inputs(
@@ -324,12 +326,20 @@ def pack_bytes(content: bytes) -> str:
     return base64.b64encode(gzip.compress(content, 6, mtime=0)).decode("ascii")
 
 
-def pack_losses(panel: Panel, positions: NDArray[np.intp]) -> tuple[str, float]:
-    """Pack the losses (T, n), 16 bits each, and the largest code's logarithm.
+def rows_of(panel: Panel, positions: NDArray[np.intp]) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
+    """Return predicted classes and losses (T, n) of the samples at some positions, ascending."""
+    members = np.zeros(len(panel.targets), bool)
+    members[positions] = True
+    parts = [(block.predicted, block.loss) for block in panel.take(members).blocks()]
+    predicted, losses = (np.concatenate(part, axis=1) for part in zip(*parts, strict=True))
+    return predicted, losses
+
+
+def pack_losses(losses: NDArray[np.float64]) -> tuple[str, float]:
+    """Pack losses (T, n), 16 bits each, and the largest code's logarithm.
 
     65535 stands for a loss that is not finite: infinite where there is a prediction, else missing.
     """
-    losses = panel.loss[:, positions]
     finite = np.isfinite(losses)
     largest = float(losses[finite].max()) if finite.any() else 0.0
     span = float(np.log1p(largest / LOSS_FLOOR)) or 1.0
@@ -338,11 +348,10 @@ def pack_losses(panel: Panel, positions: NDArray[np.intp]) -> tuple[str, float]:
     return pack(codes), span
 
 
-def pack_predicted(panel: Panel, positions: NDArray[np.intp]) -> tuple[str, int]:
-    """Pack the predicted classes (T, n), and return the bits of each; the largest code means no answer."""
-    classes = len(panel.class_names)
+def pack_predicted(predicted: NDArray[np.int32], classes: int) -> tuple[str, int]:
+    """Pack predicted classes (T, n), and return the bits of each; the largest code means no answer."""
     bits = 8 if classes < 2**8 else 16 if classes < 2**16 else 32
-    return pack(panel.predicted[:, positions].astype(f"u{bits // 8}")), bits
+    return pack(predicted.astype(f"u{bits // 8}")), bits
 
 
 def pack_pairs(panel: Panel) -> tuple[str, str]:

@@ -8,8 +8,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from confshift.analysis.comparison import SIDES, Comparison
+from confshift.analysis.comparison import Comparison
 from confshift.analysis.decomposition import ACCOUNT, DIRECTIONS, TRANSITIONS
+from confshift.analysis.sample_rows import SIDES
 from confshift.errors import ConfshiftError
 from confshift.findings.wording import nats, percent, signed
 from confshift.reporting import binning

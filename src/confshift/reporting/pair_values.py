@@ -8,8 +8,9 @@ from typing import Any
 
 import pandas as pd
 
-from confshift.analysis.comparison import SIDES, Comparison
+from confshift.analysis.comparison import Comparison
 from confshift.analysis.decomposition import ACCOUNT, TRANSITIONS
+from confshift.analysis.sample_rows import SIDES
 from confshift.findings import wording
 from confshift.reporting.captions import CHOICES, fill
 
@@ -217,7 +218,10 @@ _OF_EPOCH = {
 
 def _of_samples(comparison: Comparison) -> dict[str, Any]:
     """Count the samples that the numbers include, and those that they leave out."""
-    nonfinite, infinite = (~comparison.whole.finite).sum(axis=1), comparison.infinite_samples
+    nonfinite, infinite = (
+        len(comparison.whole.targets) - comparison.whole.counts.finite,
+        comparison.infinite_samples,
+    )
     before, after = comparison.answered.correct
     return {
         "scored": len(comparison.panel.targets),

@@ -16,7 +16,7 @@ from confshift.analysis.attributes import Slices
 from confshift.analysis.comparison import Comparison, comparison_of
 from confshift.analysis.history import History
 from confshift.analysis.objective import Objective
-from confshift.analysis.panel import stack
+from confshift.analysis.stacking import stack
 from confshift.checkpoint import Checkpoint
 from confshift.errors import ConfshiftError
 from confshift.findings.answer import Answer, answer_run
@@ -101,7 +101,7 @@ class Story:
             return np.empty(0, np.intp), Thumbnails("", [], [])
         panel = self.page_history.main
         before, after = places_of(self.page_history, self.comparison)
-        change = panel.changes(before, after) if before != after else panel.loss[after]
+        change = panel.changes(before, after) if before != after else panel.one(after).loss[0]
         size = np.abs(np.nan_to_num(change, posinf=0.0, neginf=0.0))
         shown = np.argsort(-size, kind="stable")[:_MAX_THUMBNAILS]
         return shown, show_inputs(self.thumbnail, list(panel.sample_ids[shown]))

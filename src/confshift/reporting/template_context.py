@@ -158,7 +158,7 @@ def _packed(data: PageData | SampleData) -> str:
 def _movers(comparison: Comparison) -> list[list[str]]:
     """Return the samples whose loss rose most, as text."""
     names, whole = comparison.panel.class_labels, comparison.whole
-    top = comparison.samples.nlargest(_MOVERS, "change")
+    top = comparison.top_samples(_MOVERS)
     rows = np.searchsorted(whole.sample_ids, top.index.to_numpy().astype(whole.sample_ids.dtype))
     texts = row_texts(whole, rows)
     return [

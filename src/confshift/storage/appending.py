@@ -21,7 +21,8 @@ from confshift.input_checks import are_numbers
 from confshift.predictions import FACTS, Predictions, describe_difference
 from confshift.storage.commit import PendingSave
 from confshift.storage.files import shows_sign
-from confshift.storage.loading import group_names, make_checkpoint, read_measurement, read_predictions
+from confshift.storage.loading import group_names, make_checkpoint, read_predictions
+from confshift.storage.measuring import read_measurement
 from confshift.storage.record import Record
 from confshift.storage.run_folder import RunFolder
 from confshift.storage.signed_json import plain
@@ -205,7 +206,7 @@ def _check_samples(
         known = first.sample_ids, first.targets, first.groups
     else:
         measurement = read_measurement(split_folder.folder, newest)
-        known = measurement.sample_ids, measurement.rows["target"], measurement.groups
+        known = measurement.sample_ids, measurement["target"], measurement.groups
     changed = describe_difference(known, (predictions.sample_ids, predictions.targets, predictions.groups))
     raise Refusal(
         f"{split_folder.folder}: these are not the samples that the split started with: {changed}. "

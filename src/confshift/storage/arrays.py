@@ -164,6 +164,30 @@ def read_array(folder: Path, stored: StoredFile) -> NDArray[Any]:
     return data.view(stored.layout).reshape(stored.shape)
 
 
+def read_bytes(folder: Path, stored: StoredFile, start: int, stop: int) -> NDArray[np.uint8]:
+    """Return some of an array's bytes, after comparing the pieces that they are in with their checksums.
+
+    Parameters
+    ----------
+    start, stop : int
+        Offsets from the first byte after the header.
+
+    Raises
+    ------
+    ConfshiftError
+        As :func:`read_array`.
+    """
+    check_size(folder, stored)
+    path, first = folder / stored.name, start // PIECE_BYTES
+    numbers = range(first, -(-stop // PIECE_BYTES))
+    end = min(numbers.stop * PIECE_BYTES, stored.size - stored.offset)
+    data = np.empty(max(0, end - first * PIECE_BYTES), np.uint8)
+    with reading.open_plain(path) as stream:
+        stream.seek(stored.offset + first * PIECE_BYTES)
+        _check_pieces(stream, path, stored, numbers, data.data)
+    return data[start - first * PIECE_BYTES : stop - first * PIECE_BYTES]
+
+
 def _mapped(stream: BinaryIO, path: Path, stored: StoredFile) -> NDArray[Any]:
     try:
         mapped = files.DISK.map(stream, stored.size)
@@ -176,13 +200,21 @@ def _check(stream: BinaryIO, path: Path, stored: StoredFile, into: memoryview | 
     """Read all of a file and compare it with its checksums; its data goes `into` memory, if passed."""
     if zlib.crc32(stream.read(stored.offset)) != stored.header_crc:
         raise ConfshiftError(f"{path} is damaged: its header does not match its checksum")
+    _check_pieces(stream, path, stored, range(len(stored.crcs)), into)
+
+
+def _check_pieces(
+    stream: BinaryIO, path: Path, stored: StoredFile, numbers: range, into: memoryview | None = None
+) -> None:
+    """Read consecutive pieces, from where the stream is, and compare them with their checksums."""
     size = stored.size - stored.offset
     piece_room = memoryview(bytearray(min(size, PIECE_BYTES))) if into is None else into
-    for number, crc in enumerate(stored.crcs):
+    for number in numbers:
         start = number * PIECE_BYTES
         length = min(PIECE_BYTES, size - start)
-        piece = piece_room[:length] if into is None else piece_room[start : start + length]
-        if stream.readinto(piece) != length or zlib.crc32(piece) != crc:  # type: ignore[attr-defined]
+        place = 0 if into is None else start - numbers.start * PIECE_BYTES
+        piece = piece_room[place : place + length]
+        if stream.readinto(piece) != length or zlib.crc32(piece) != stored.crcs[number]:  # type: ignore[attr-defined]
             raise ConfshiftError(
                 f"{path} is damaged: piece {number + 1} of {len(stored.crcs)} (bytes {stored.offset + start} "
                 f"to {stored.offset + start + length}) does not match its checksum"

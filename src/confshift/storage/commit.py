@@ -93,9 +93,9 @@ def _commit(
 
 def _measured(record: Record, measurement: Measurement) -> Record:
     """Return the record with what was fitted."""
-    fit = measurement.left_out
-    biases = tuple(fit.biases.tolist())
-    return replace(record, beta=measurement.beta, joint_beta=fit.beta if biases else 0.0, biases=biases)
+    joint_beta, fitted = measurement.fit
+    biases = tuple(fitted.tolist())
+    return replace(record, beta=measurement.beta, joint_beta=joint_beta if biases else 0.0, biases=biases)
 
 
 def _put_run_file(run_folder: RunFolder, draft: PendingSave) -> None:

@@ -10,11 +10,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
+from confshift.checkpoint import Measurement
 from confshift.errors import ConfshiftError
 from confshift.input_checks import are_numbers, check_names
 from confshift.storage import arrays
 from confshift.storage.finding_runs import RUN_FILE, did_you_mean
-from confshift.storage.loading import columns_damage
+from confshift.storage.measuring import read_measurement
 from confshift.storage.reading import entries_of, is_folder, read_bytes, status_of
 from confshift.storage.record import Record, read_record
 from confshift.storage.signed_json import MAX_JSON, check_schema, decode, is_ours, readable
@@ -41,6 +42,7 @@ class RunFolder:
         self._announcements = Announcements(path)
         self._turn = threading.Lock()
         self._damage: dict[str, str] = {}  # of each columns file read so far; "" if it is sound
+        self._measured: dict[str, Measurement] = {}  # of sound columns, until a checkpoint takes them
         self._logits_damage: dict[str, str] = {}  # of each damaged logits file read so far
 
     def exists(self) -> bool:
@@ -249,7 +251,11 @@ class RunFolder:
         for record in split_folder.records.values():
             name = _columns_file(record)
             if name not in self._damage:
-                self._damage[name] = columns_damage(split_folder.folder, record)
+                try:
+                    self._measured[name] = read_measurement(split_folder.folder, record)
+                    self._damage[name] = ""
+                except ConfshiftError as error:
+                    self._damage[name] = str(error)
         split_folder = self.split_folder(split, classes)
         for epoch, record in split_folder.records.items():
             name = _logits_file(record)
@@ -257,6 +263,10 @@ class RunFolder:
                 problem = Problem(split, epoch, name, self._logits_damage[name], "in part")
                 split_folder.problems.append(problem)
         return split_folder
+
+    def handed_over(self, record: Record) -> Measurement | None:
+        """Return, once, what was read to check a record's columns."""
+        return self._measured.pop(_columns_file(record), None)
 
     def note_logits(self, record: Record, damage: str) -> None:
         """Remember the result of reading a record's logits: "" if nothing is wrong with them."""

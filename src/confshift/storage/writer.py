@@ -256,7 +256,8 @@ class Writer:
 
         That a model gives no answer at all is a warning of its own.
         """
-        answered, samples = scores.answered, len(scores.rows)
+        answered = scores.answered
+        samples = len(answered)
         unanswered = samples - int(answered.sum())
         for kind, number, text in (
             ("silent" if unanswered == samples else "unanswered", unanswered, _UNANSWERED),

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from confshift.analysis.causes.learning_rate import learning_rates
 from confshift.analysis.grouping import codes_at, counted_share, mean_error
@@ -137,8 +136,9 @@ def _guess(panel: Panel, at: int, errors: float) -> tuple[bool, float]:
     The accuracy alone would not do: where a class is common, a model that finds the rare ones may be as
     accurate as one that always says the common one, and one that always says a rare one is less so.
     """
-    answered = panel.answered[at]
-    targets, predicted = panel.targets[answered], panel.predicted[at][answered]
+    one = panel.one(at)
+    answered = one.answered[0]
+    targets, predicted = panel.targets[answered], one.predicted[0][answered]
     counts = np.bincount(targets, minlength=len(panel.class_names))
     right = np.bincount(targets[predicted == targets], minlength=len(counts))[counts > 0]
     present = counts[counts > 0]
@@ -156,18 +156,20 @@ def _guess(panel: Panel, at: int, errors: float) -> tuple[bool, float]:
 
 def _least_loss(panel: Panel, at: int) -> tuple[float, float]:
     """Return the mean loss, infinite ones at the least that they may be, and its standard error."""
-    answered = panel.answered[at]
-    losses = np.where(panel.infinite[at], _LEAST_INFINITE_LOSS, panel.loss[at])[answered]
+    one = panel.one(at)
+    answered = one.answered[0]
+    losses = np.where(one.infinite[0], _LEAST_INFINITE_LOSS, one.loss[0])[answered]
     codes = codes_at(panel.codes, answered)
     return float(losses.mean()), mean_error(losses, codes)
 
 
 def _holds_nothing(panel: Panel, at: int) -> bool:
     """Tell whether the rest of the loss is no lower than that of the class frequencies, beyond error."""
-    finite: NDArray[np.bool_] = panel.finite[at]
+    one = panel.one(at)
+    finite = one.finite[0]
     if not finite.any():
         return True
     targets = panel.targets[finite]
     share = np.bincount(targets) / len(targets)
-    gain = -np.log(share[targets]) - panel.refinement[at][finite]
+    gain = -np.log(share[targets]) - one.refinement[0][finite]
     return bool(gain.mean() <= 2 * gain.std() / math.sqrt(len(gain)))

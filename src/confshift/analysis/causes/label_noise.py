@@ -13,10 +13,8 @@ from numpy.typing import NDArray
 
 from confshift import temperature
 from confshift.analysis.causes.mixture import fit_mixture, floor_error, log_mixed, start_of
-from confshift.analysis.dynamics import plausibility_of
 from confshift.analysis.grouping import Codes, codes_at, folds_of, mean_error
 from confshift.analysis.loss_curves import LossCurves, curve_of
-from confshift.analysis.panel import Panel
 from confshift.checkpoint import Checkpoint
 from confshift.temperature import Curve
 
@@ -24,7 +22,6 @@ _FOLDS = 5
 #: Logits read by one fit, and samples at least.
 _READ, _FEWEST = 4_000_000, 2_000
 _NO_FLOOR = 1e-5
-_SURE = 0.99
 #: A gain or a floor above this many standard errors is significant.
 BEYOND_ERROR = 2.0
 #: In standard errors, where one checkpoint alone is asked.
@@ -221,55 +218,3 @@ def _held_out(
             plain[test], scaled[test] = curves.at(own, test)[0], curves.at(best, test)[0]
             gains[test] = plain[test] + log_mixed(scaled[test], eps, curves.classes)
     return plain, gains, scaled
-
-
-def label_suspects(panel: Panel, *, limit: int | None = 100) -> pd.DataFrame:
-    """Rank the samples by how little probability their label ever had.
-
-    Parameters
-    ----------
-    panel : Panel
-        The checkpoints of a run.
-    limit : int or None
-        The rows to return.
-
-    Returns
-    -------
-    DataFrame
-        Indexed by sample_id, the most suspect first: target, target_name; predicted, predicted_name and
-        confidence at the last checkpoint; target_probability (mean over the checkpoints);
-        correctness (share of checkpoints at which it is right); same_wrong_checkpoints (how many of the
-        last ones in a row give the same wrong label); sure_checkpoints (how many of those, counted from
-        the end, at a confidence above 0.99). The true label may of course be right and the sample hard.
-
-    Notes
-    -----
-    S. Swayamdipta et al., "Dataset Cartography", EMNLP 2020, section 5; defined on training samples, used
-    here on the inspected split.
-    """
-    probability, correctness = plausibility_of(panel)
-    order = np.argsort(probability, kind="stable")[:limit]
-    last, targets = panel.predicted[-1, order], panel.targets[order]
-    names = pd.array([*panel.class_labels, ""], dtype=panel.class_labels.dtype)
-    wrong = (panel.predicted == panel.predicted[-1]) & ~panel.correct & panel.answered
-    same, sure = (_run_at_end(holds)[order] for holds in (wrong, wrong & (panel.confidence > _SURE)))
-    return pd.DataFrame(
-        {
-            "target": targets,
-            "target_name": names.take(targets),
-            "predicted": last,
-            "predicted_name": names.take(last),  # that at -1, without an answer, is ""
-            "confidence": panel.confidence[-1, order],
-            "target_probability": probability[order],
-            "correctness": correctness[order],
-            "same_wrong_checkpoints": same,
-            "sure_checkpoints": sure,
-        },
-        index=pd.Index(panel.sample_ids[order], name="sample_id"),
-    )
-
-
-def _run_at_end(holds: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """Return for each column how many rows in a row hold at the end."""
-    breaks = ~holds[::-1]
-    return np.where(breaks.any(axis=0), breaks.argmax(axis=0), len(holds))

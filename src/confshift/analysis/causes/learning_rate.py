@@ -11,6 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from confshift.analysis.causes.schedule import same_phase, schedule_of
+from confshift.analysis.matrices import Matrix
 from confshift.analysis.panel import Panel
 from confshift.analysis.significance import mcnemar, paired_interval
 from confshift.analysis.unscored import enough_answers
@@ -118,13 +119,13 @@ def at_the_last_rate(panel: Panel) -> pd.DataFrame:
         return empty
     rates = filled(rates)[judged]
     phase = judged[same_phase(panel.epochs[judged], rates)]
-    usable = np.asarray(panel.finite[judged].all(axis=0))
+    usable = panel.at(judged.tolist()).at_all(Panel.finite)
     if not len(phase) or usable.sum() < 2:
         return empty
     part = panel.take(usable)
     rows = {
-        name: _since_phase(part, values, phase, judged)
-        for name, values in (("refinement_loss", part.refinement), ("error_rate", ~part.correct))
+        "refinement_loss": _since_phase(part, Panel.refinement, phase, judged),
+        "error_rate": _since_phase(part, Panel.wrong, phase, judged),
     }
     table = pd.DataFrame.from_dict(rows, orient="index").rename_axis("series")
     for end in ("best", "last"):
@@ -135,18 +136,19 @@ def at_the_last_rate(panel: Panel) -> pd.DataFrame:
 
 
 def _since_phase(
-    panel: Panel, values: NDArray[Any], phase: NDArray[np.intp], judged: NDArray[np.intp]
+    panel: Panel, values: Matrix[Any], phase: NDArray[np.intp], judged: NDArray[np.intp]
 ) -> dict[str, Any]:
-    """Return the row of a series, values of shape (T, N): of losses, or of whether a sample is wrong."""
-    panel = panel.plain if values.dtype == bool else panel
-    means, last = panel.mean(values), judged[-1]
+    """Return the row of a series, of losses, or of whether a sample is wrong."""
+    of_errors = values is Panel.wrong
+    panel = panel.plain if of_errors else panel
+    means, last = np.array([float(one.mean(values.of(one)[0])) for one in panel.ones()]), judged[-1]
     best = int(phase[np.argmin(means[phase])])
     amount, fall = float(means[last] - means[best]), float(means[judged[0]] - means[judged].min())
-    alpha = _ALPHA / len(phase)
-    if values.dtype == bool:
-        certain = amount > 0 and mcnemar(~values[best], ~values[last], codes=panel.codes).p_value < alpha
+    alpha, (at_best, at_last) = _ALPHA / len(phase), values.of(panel.at([best, int(last)]))
+    if of_errors:
+        certain = amount > 0 and mcnemar(~at_best, ~at_last, codes=panel.codes).p_value < alpha
     else:
-        certain = paired_interval(panel.terms(values[last] - values[best]), level=1 - alpha).low > 0
+        certain = paired_interval(panel.terms(at_last - at_best), level=1 - alpha).low > 0
     return {
         "best_position": best,
         "last_position": last,

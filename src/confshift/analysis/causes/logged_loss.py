@@ -96,7 +96,8 @@ def logged_losses(panel: Panel) -> pd.DataFrame:
     rows = []
     for position, checkpoint in enumerate(panel.checkpoints):
         loss = as_number(logged_loss_of(checkpoint))
-        scored = panel.at([position]).take(panel.finite[position])
+        one = panel.one(position)
+        scored = one.take(one.finite[0])
         if math.isfinite(loss) and len(scored.targets):
             mean = float(scored.mean(scored.loss[0]))
             if scored.smoothing is not None:
@@ -139,10 +140,10 @@ def logged_accuracies(panel: Panel) -> pd.DataFrame:
         equal (to the precision it was logged with).
     """
     rows = []
-    for position, checkpoint in enumerate(panel.checkpoints):
-        accuracy, answered = as_number(_logged_value(checkpoint, _ACCURACIES)), panel.answered[position]
-        if math.isfinite(accuracy) and answered.any():
-            rows.append((checkpoint.epoch, accuracy, float(panel.correct[position][answered].mean())))
+    for checkpoint in panel.checkpoints:
+        accuracy = as_number(_logged_value(checkpoint, _ACCURACIES))
+        if math.isfinite(accuracy) and checkpoint.unanswered_samples < len(checkpoint):
+            rows.append((checkpoint.epoch, accuracy, checkpoint.accuracy))
     table = pd.DataFrame(rows, columns=["epoch", "logged", "saved"]).set_index("epoch")
     unit = 100.0 if (table["logged"] > 1).any() else 1.0
     tolerance = np.maximum(_TOLERANCE, _rounding(table["logged"]) / unit)
@@ -180,7 +181,7 @@ def possible_causes(panel: Panel, table: pd.DataFrame) -> pd.DataFrame:
     """
     probes, unreadable = _readable(panel, _probes(panel, table))
     results: dict[tuple[str, str], NDArray[np.float64]] = {}
-    means = panel.loss.mean(axis=1)
+    means = np.array([one.loss.mean() for one in panel.ones()])
     for row, position in enumerate(probes["position"]):
         for cause, detail, value in recomputed_losses(panel, int(position), means):
             results.setdefault((cause, detail), np.full(len(probes), math.nan))[row] = value

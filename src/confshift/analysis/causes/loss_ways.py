@@ -41,8 +41,9 @@ def recomputed_losses(panel: Panel, position: int, means: NDArray[np.float64]) -
 
     `means` are the mean losses of all checkpoints, not finite where some sample's loss is not.
     """
-    checkpoint, usable = panel.checkpoints[position], panel.finite[position]
-    losses, targets = panel.loss[position][usable], panel.targets[usable]
+    checkpoint, one = panel.checkpoints[position], panel.one(position)
+    usable = one.finite[0]
+    losses, targets = one.loss[0][usable], panel.targets[usable]
     all_logits = checkpoint.predictions.logits
     logits = all_logits if usable.all() else all_logits[usable]
     sums = _sums(logits, targets, losses)
@@ -54,7 +55,7 @@ def recomputed_losses(panel: Panel, position: int, means: NDArray[np.float64]) -
         yield "a plain cross-entropy", "without class weights and label smoothing", float(losses.mean())
     yield from _of_losses(losses)
     yield from _of_sums(sums, losses, logits.shape[1])
-    yield from _of_answers(float(panel.correct[position][panel.answered[position]].mean()))
+    yield from _of_answers(float(one.correct[0][one.answered[0]].mean()))
     for name, weight in sample_weights.items():
         yield "class weights", name, float((weight * losses).sum() / weight.sum())
         yield "class weights, divided by the samples", name, float((weight * losses).mean())
