@@ -571,6 +571,20 @@ def odd_runs(make_logits):
     }
 
 
+class Numbers:
+    """A panel of any losses and margins."""
+
+    def __init__(self, loss, margin, targets):
+        self.loss, self.margin, self.targets = loss, margin, targets
+        self.counts = SimpleNamespace(finite=np.isfinite(loss).sum(axis=1))
+
+    def at(self, places):
+        return Numbers(self.loss[places], self.margin[places], self.targets)
+
+    def ones(self):
+        return (self.at([place]) for place in range(len(self.loss)))
+
+
 @given(st.integers(0, 10_000), st.integers(1, 4), st.integers(0, 40))
 def test_copies_are_the_rows_that_equal_another_in_every_column(seed, epochs, samples):
     random = np.random.default_rng(seed)
@@ -581,8 +595,7 @@ def test_copies_are_the_rows_that_equal_another_in_every_column(seed, epochs, sa
     at = at[[0, len(at) // 2, -1]] if len(at) else at
     counted = ((np.abs(margin[at]) > 0) & np.isfinite(margin[at])).any(axis=0)
     rows = pd.DataFrame(np.vstack([targets, loss[at], margin[at]]).T)[counted]
-    panel = SimpleNamespace(loss=loss, margin=margin, targets=targets, finite=finite)
-    assert rise._copies(panel) == rows.duplicated().sum()
+    assert rise._copies(Numbers(loss, margin, targets)) == rows.duplicated().sum()
 
 
 @pytest.mark.parametrize(
