@@ -179,14 +179,15 @@ class Scoring:
         row_bytes = logits.shape[1] * (4 if self._is_single else 8)
         self._blocks = list(_slices(len(logits), row_bytes))
         self._done = [False] * len(self._blocks)
+        self._rows = np.empty(len(targets), SCORED)
         #: Those of every row once :meth:`work` has returned.
-        self.scores = Scores(np.empty(len(targets), SCORED))
+        self.scores = Scores(self._rows)
 
     def work(self) -> None:
         """Score all blocks that :meth:`help` has not."""
         for number, rows in enumerate(self._blocks):
             if not self._done[number]:
-                self._score(rows, self.scores.rows[rows])
+                self._score(rows, self._rows[rows])
                 self._done[number] = True
 
     def help(self) -> None:
@@ -203,7 +204,7 @@ class Scoring:
             self._score(rows, part)
             if self._done[number]:
                 return
-            self.scores.rows[rows] = part
+            self._rows[rows] = part
             self._done[number] = True
 
     def _score(self, rows: slice, part: NDArray[Any]) -> None:
