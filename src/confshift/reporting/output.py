@@ -97,9 +97,8 @@ def adding_up(parts: ArrayLike, *, total: float, decimals: int) -> NDArray[np.fl
     if not size:
         return np.zeros(len(values))
     adjusted_values = values + (total - values.sum()) * np.abs(values) / size
-    return np.asarray(
-        np.diff(np.rint(np.cumsum(adjusted_values) * 10.0**decimals), prepend=0.0) / 10.0**decimals
-    )
+    sums = np.rint(np.cumsum(adjusted_values) * 10.0**decimals)
+    return np.asarray(np.diff(sums, prepend=0.0) / 10.0**decimals)
 
 
 def comparison_text(comparison: Comparison) -> str:
