@@ -134,3 +134,26 @@ def test_the_columns_that_were_dropped_are_checked_again_when_they_are_read(tmp_
     file.write_bytes(content)
     with pytest.raises(confshift.ConfshiftError, match="does not match its checksum"):
         checkpoint.measurement.column("hedge")
+
+
+def test_a_part_in_memory_is_no_larger_than_its_rows(tmp_path, in_parts):
+    saved(tmp_path)
+    in_parts()
+    table = Run(tmp_path)[0].measurement.table
+    table._kept = {}
+    table.part("hedge", slice(10, 20))
+    rows = table._part[2]
+    assert rows.base is None or rows.base.nbytes == rows.nbytes == 10 * table.layout.itemsize
+
+
+def test_a_run_without_answers_is_as_undecided_in_parts_as_in_memory(tmp_path, in_parts):
+    run, targets = Run(tmp_path), np.arange(SAMPLES) % CLASSES
+    for epoch in range(EPOCHS):
+        logits = np.full((SAMPLES, CLASSES), np.nan)
+        logits[epoch::9] = np.random.default_rng(epoch).normal(size=(len(logits[epoch::9]), CLASSES))
+        run.append(confshift.Predictions(logits, targets), epoch=epoch)
+    run.flush()
+    whole = confshift.summarize(Run(tmp_path)).judgement
+    in_parts()
+    for part, table in zip(confshift.summarize(Run(tmp_path)).judgement, whole, strict=True):
+        pd.testing.assert_frame_equal(part, table)

@@ -264,3 +264,36 @@ def test_a_checkpoint_of_one_sample_has_means_but_no_standard_errors():
     history = summarize(checkpoints([np.array([[0.0, -2.0]])], [0]))
     assert history.table["loss"].notna().all()
     assert history.table["loss_se"].isna().all()
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"class_weight": [0.0, 1.0, 3.0]}, {"class_weight": [1, 2, 1], "label_smoothing": 0.1}]
+)
+def test_an_epoch_without_answers_leaves_groups_and_weights_without_a_warning(make_logits, options):
+    logits, targets = make_logits(60, 3, 4)
+    logits[1] = np.nan
+    groups = np.arange(60) // 3
+    run = [
+        Checkpoint.from_predictions(Predictions(side, targets, groups=groups), epoch=epoch)
+        for epoch, side in enumerate(logits)
+    ]
+    history = summarize(run, **options)
+    assert history.table["samples"].tolist() == [60, 0, 60, 60]
+    previous = history.cells.xs("previous", level="against")
+    assert set(previous.index.get_level_values("epoch")) == {3}
+    assert set(history.reliability["epoch"]) == {0, 2, 3}
+
+
+def test_a_checkpoint_whose_samples_weigh_nothing_is_not_best():
+    targets = np.array([0, 1, 1, 1])
+    first, last = np.full((2, 4, 2), np.nan)
+    first[0], last[1] = [9.0, 0.0], [0.0, 0.5]
+    history = summarize(checkpoints([first, last], targets), class_weight=[0.0, 1.0])
+    assert history.best.loc["loss", "epoch"] == 1
+
+
+def test_one_group_decides_nothing(make_logits):
+    logits, targets = make_logits(80, 3, 14)
+    history = summarize(checkpoints(logits, targets), groups=np.zeros(80))
+    assert history.rise.loc["loss", "amount"] > 0.1
+    assert history.rise.loc["loss", "verdict"] == "cannot tell"

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from pairs import checkpoints, pairs, scored
 
+from confshift.analysis.panel import Panel
 from confshift.analysis.stacking import stack
 from confshift.checkpoint import Checkpoint
 from confshift.errors import ConfshiftError
@@ -118,3 +119,14 @@ def test_the_order_in_which_samples_came_does_not_matter(make_logits):
     shuffled = Predictions(logits[0][order], targets[order], sample_ids=order)
     panel = stack([Checkpoint.from_predictions(side, epoch=e) for e, side in enumerate((straight, shuffled))])
     np.testing.assert_array_equal(panel.loss[0], panel.loss[1])
+
+
+def test_some_of_the_samples_have_counts_of_their_own(panel):
+    silent = np.zeros((40, 4))
+    silent[:10, 0] = np.nan
+    panel = stack([*panel.checkpoints, *checkpoints([silent], panel.targets)])
+    part = panel.take(np.arange(40) % 4 > 0)
+    np.testing.assert_array_equal(part.counts.answered, part.answered.sum(axis=1))
+    np.testing.assert_array_equal(part.at([3, 1]).counts.finite, part.finite[[3, 1]].sum(axis=1))
+    np.testing.assert_array_equal(part.at_all(Panel.answered), part.answered.all(axis=0))
+    assert not part.all_finite

@@ -54,6 +54,14 @@ def test_groups_give_the_cluster_formula(losses):
     assert errors.units == 37
 
 
+@pytest.mark.parametrize("weights", [None, np.tile([0.5, 1.5], 200)])
+def test_one_group_shows_no_error_as_one_sample_does(losses, weights):
+    errors = mean_errors(losses, groups=np.zeros(400, int), weights=weights)
+    assert errors.units == 1
+    assert not errors.covariance.any()  # not the rounding of a sum that is 0
+    assert not errors.t_values.any()
+
+
 def test_copies_put_into_groups_count_once(losses):
     twice = mean_errors(np.repeat(losses, 2, axis=1), groups=np.repeat(np.arange(400), 2))
     np.testing.assert_allclose(twice.covariance, mean_errors(losses).covariance, rtol=1e-12)

@@ -74,6 +74,7 @@ def best_position(panel: Panel, criterion: str, *, end: int | None = None) -> in
         members = shared if shared.any() else usable.of(one)[0]
         values = np.where(members, _MATRICES[criterion].of(one)[0], 0.0)
         if weights is not None:
-            values = values * weights / (members * weights).sum()
+            total = (members * weights).sum()
+            values = values * weights / total if total > 0 else np.full(1, np.inf)
         sums.append(values.sum())
     return int(places[np.argmax(sums) if CRITERIA[criterion] else np.argmin(sums)])

@@ -164,11 +164,13 @@ def _contribution_errors(
 ) -> NDArray[np.float64]:
     """Return the standard error of each cell's sum of shares / N, over groups where given."""
     samples, number, groups, weights = len(cells), len(CELLS), panel.codes, panel.weights
+    if not samples:
+        return np.full(number, np.nan)
     if groups is None:
-        total, beside = max(samples, 1), change if weights is None else weights * change
+        beside = change if weights is None else weights * change
         heavy = 1.0 if weights is None else float((weights**2).mean())
         mean, square, product = (
-            np.bincount(cells, values, number) / total for values in (change, change * change, beside)
+            np.bincount(cells, values, number) / samples for values in (change, change * change, beside)
         )
         terms, spread = samples, np.maximum(square - mean * (2 * product - heavy * mean), 0)
     else:

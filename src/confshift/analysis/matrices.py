@@ -68,6 +68,11 @@ class PartOf(NamedTuple):
     places: list[int] | slice
     samples: NDArray[np.bool_] | slice
 
+    @property
+    def all_samples(self) -> bool:
+        """Whether it has all samples of the panel."""
+        return isinstance(self.samples, slice) and self.samples == slice(None)
+
     def cut(self, matrix: NDArray[Number]) -> NDArray[Number]:
         """Return the part of a matrix of the panel; a view, where it has no gaps."""
         return matrix[self.places][:, self.samples]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -72,6 +73,8 @@ class Panel:
 
     def _stacked(self, name: str) -> NDArray[Any]:
         members = self.members
+        if not self.checkpoints:  # a selection of a large panel; nothing to read says what the dtype is
+            return np.empty((0, len(self.targets)), np.int32 if name == "predicted" else np.float64)
         columns = (checkpoint.measurement.column(name, self.span) for checkpoint in self.checkpoints)
         return np.stack([column if members is None else column[members] for column in columns])
 
@@ -153,7 +156,7 @@ class Panel:
     def counts(self) -> Counts:
         """How many samples each checkpoint can be judged by."""
         whole = self.part_of
-        if whole is not None and whole.samples == slice(None):
+        if whole is not None and whole.all_samples:
             return Counts(*(counts[whole.places] for counts in whole.panel.counts))
         rows = [(one.answered.sum(), one.finite.sum(), one.infinite.sum()) for one in self.ones()]
         return Counts(*np.array(rows, np.int64).reshape(-1, 3).T)
@@ -203,7 +206,7 @@ class Panel:
             return None
         of_class, scale = self.objective.class_weights, 1.0
         if of_class is not None:
-            scale = 1 / float(of_class[self.targets].mean())
+            scale = 1 / float(of_class[self.targets].mean()) if len(self.targets) else math.nan
         uniform = np.full((len(self.checkpoints), len(self.targets)), np.nan)
         for row, checkpoint in zip(uniform, self.checkpoints, strict=True):
             with contextlib.suppress(ConfshiftError):

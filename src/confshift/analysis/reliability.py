@@ -113,7 +113,7 @@ def _shares(
     residuals: NDArray[np.float64], places: NDArray[np.intp], codes: Codes, bins: int
 ) -> NDArray[np.float64]:
     """Return `grouping.counted_share` of the samples in each bin; residuals are about the bin's mean."""
-    units = int(codes.max()) + 1
+    units = int(codes.max(initial=0)) + 1
     members, totals = (
         np.bincount(places * units + codes, weights, bins * units).reshape(bins, units)
         for weights in (None, residuals)

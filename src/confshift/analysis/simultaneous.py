@@ -104,6 +104,8 @@ def mean_errors(
     else:
         of_groups = _totals(terms, len(total), groups, counted)
         products, units = of_groups @ of_groups.T, of_groups.shape[1]
+    if units < 2:  # one group's sum of terms is 0 but for rounding, which must not pass for a sampling error
+        products = np.zeros((len(total), len(total)))
     scale = units / max(units - 1, 1) / max(samples, 1) ** 2
     return EpochMeans(total / max(samples, 1), scale * np.asarray(products), units)
 

@@ -101,7 +101,8 @@ class StoredColumns:
         # Whoever goes through a run in parts asks for several columns of one part.
         part = self._part
         if part is None or part[:2] != (start, stop):
-            self._part = part = start, stop, self._read(start, stop)
+            # A copy: whole pieces of the file were read, and would stay in memory for each checkpoint.
+            self._part = part = start, stop, self._read(start, stop).copy()
         return part[2]
 
     @property
