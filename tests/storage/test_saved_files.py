@@ -69,10 +69,10 @@ class TestNames:
     @pytest.mark.parametrize(
         ("name", "words"),
         [
-            ("last.npz", "has no number in its name"),
+            ("last.npz", "has a name without a number"),
             ("resnet18-3.npz", "has 2 numbers in its name (18, 3)"),
             ("epoch3_epoch4.npz", "has 2 numbers"),
-            ("v1.2.3.npz", "has no number"),
+            ("v1.2.3.npz", "has a name without a number"),
             ("epoch_-1.npz", "a negative number"),
             ("-1.npz", "a negative number"),
             ("part-0.parquet", "a part of a table"),

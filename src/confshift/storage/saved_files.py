@@ -112,7 +112,7 @@ def _epoch_of(path: Path) -> float:
     elif _PART.match(stem):
         problem = "is called a part of a table"
     elif not epochs:
-        problem = "has no number in its name"
+        problem = "has a name without a number"
     elif len(epochs) > 1:
         problem = f"has {len(epochs)} numbers in its name ({', '.join(numbers)})"
     else:
