@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from confshift import report
-from confshift.analysis.panel import stack
+from confshift.analysis.stacking import stack
 from confshift.checkpoint import Checkpoint
 from confshift.predictions import Predictions
 from confshift.reporting.row_texts import row_texts
