@@ -246,3 +246,8 @@ def test_a_checkpoint_in_memory_carries_what_its_predictions_knew():
         checkpoint.epoch = 2
     with pytest.raises(TypeError):
         checkpoint.metadata["lr"] = 1
+
+
+def test_metrics_leave_no_columns_in_memory(checkpoint):
+    checkpoint.metrics()
+    assert "columns" not in vars(checkpoint)

@@ -353,27 +353,29 @@ class Checkpoint:
         no temperature repairs that. `finite_loss`, `calibration_loss` and its parts `scale_loss` and
         `balance_loss` are over the `samples` whose loss is finite; `nonfinite_samples` counts all others.
         """
-        frame = self.columns
-        answered, finite = frame[frame["answered"]], frame[frame["finite"]]
-        wrong = answered["mistake"][~answered["correct"]]
-        refinement = float(finite["refinement_loss"].mean())
+        # Not from `columns`: those of millions of samples would stay in memory for each checkpoint.
+        measurement, scores = self.measurement, Scores(self.measurement)
+        answered, finite = scores.answered, np.isfinite(scores.loss)
+        loss = scores.loss[finite]
+        scaled, calibrated = (measurement.column(name)[finite] for name in _PARTS)
+        refinement, samples = _mean(calibrated), int(answered.sum())
         return {
             "loss": self.loss,
             "finite_loss": self.finite_loss,
             "accuracy": self.accuracy,
-            "confidence": float(answered["confidence"].mean()),
-            "hedge": float(answered["hedge"].mean()),
+            "confidence": _mean(scores.confidence[answered]),
+            "hedge": _mean(scores.hedge[answered]),
             "error_rate": 1 - self.accuracy,
-            "mistake_cost": float(wrong.mean()) if len(wrong) else math.nan,
+            "mistake_cost": _mean(scores.mistake[answered & ~scores.correct]),
             "temperature": self.temperature,
             "joint_temperature": self.joint_temperature,
-            "calibration_loss": float(finite["calibration_loss"].mean()),
-            "scale_loss": float(finite["scale_loss"].mean()),
-            "balance_loss": float(finite["balance_loss"].mean()),
-            "refinement_loss": math.inf if len(answered) > len(finite) else refinement,
-            "samples": float(len(finite)),
-            "nonfinite_samples": float(len(frame) - len(finite)),
-            "unanswered_samples": float(len(frame) - len(answered)),
+            "calibration_loss": _mean(loss - calibrated),
+            "scale_loss": _mean(loss - scaled),
+            "balance_loss": _mean(scaled - calibrated),
+            "refinement_loss": math.inf if samples > len(loss) else refinement,
+            "samples": float(len(loss)),
+            "nonfinite_samples": float(len(self) - len(loss)),
+            "unanswered_samples": float(len(self) - samples),
         }
 
 

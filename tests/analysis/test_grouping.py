@@ -12,7 +12,7 @@ from confshift.analysis.calibration import calibrated_accuracy
 from confshift.analysis.causes.baseline import label_order
 from confshift.analysis.causes.label_noise import label_noise_floor
 from confshift.analysis.comparison import compare
-from confshift.analysis.grouping import folds_of, mean_error
+from confshift.analysis.grouping import folds_of, key_of, mean_error
 from confshift.analysis.history import summarize
 from confshift.analysis.recalibrators import choose, table_of
 from confshift.analysis.significance import paired_interval
@@ -308,3 +308,10 @@ def test_sides_saved_with_other_groups_are_refused_unless_groups_are_passed(stor
     assert "groups='rows'" in str(refusal.value)
     assert set(compare(stored.pair[0], other, groups="rows").change["units"]) == {len(GROUPS)}
     assert set(compare(stored.pair[0], other, groups=GROUPS).change["units"]) == {400}
+
+
+def test_the_key_of_codes_tells_them_apart_and_stays_short():
+    codes = np.arange(3000) // 2
+    assert key_of(codes) == key_of(np.repeat(codes, 2)[::2])
+    assert len({key_of(None), key_of(codes), key_of(codes[1:]), key_of(codes[::-1])}) == 4
+    assert len(key_of(codes)) < 100

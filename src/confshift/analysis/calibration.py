@@ -9,7 +9,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from numpy.typing import NDArray
 
-from confshift.analysis.grouping import Codes, codes_at, counted_share, mean_error
+from confshift.analysis.grouping import Codes, codes_at, counted_share, key_of, mean_error
 from confshift.analysis.linear_maps import READ, cross_fit
 from confshift.analysis.significance import mcnemar
 from confshift.checkpoint import Checkpoint
@@ -236,7 +236,7 @@ def calibrated_accuracy(checkpoint: Checkpoint, codes: Codes | None = None) -> C
         The accuracy as it is where biases take no part: a temperature changes no answer. NaN where the logits
         can't be read, and where there are too many classes for a quick fit.
     """
-    known, key = _accuracies.setdefault(checkpoint, {}), b"" if codes is None else codes.tobytes()
+    known, key = _accuracies.setdefault(checkpoint, {}), key_of(codes)
     if key not in known:
         known[key] = _with_biases(checkpoint, codes)
     return known[key]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -66,6 +67,11 @@ def group_labels(groups: Groups, sample_ids: NDArray[Any]) -> NDArray[Any]:
 def codes_at(codes: Codes | None, rows: Any) -> Codes | None:
     """Return the codes of some of the samples; None where there are none."""
     return None if codes is None else codes[rows]
+
+
+def key_of(codes: Codes | None) -> bytes:
+    """Return a short key under which what depends on codes is kept; that of none is empty."""
+    return b"" if codes is None else hashlib.sha256(np.ascontiguousarray(codes).data).digest()
 
 
 def where_named(groups: Groups | None, sample_ids: NDArray[Any]) -> Groups | None:

@@ -17,8 +17,8 @@ from confshift.errors import ConfshiftError
 from confshift.input_checks import as_number
 from confshift.scoring import blocks
 
-#: Uniform losses of up to so many samples are kept: those of all checkpoints of a larger run fill the memory.
-_KEPT = 1 << 20
+#: Uniform losses of up to so many samples are kept, half a MiB a checkpoint; more would fill the memory.
+_KEPT = 1 << 16
 #: Those of checkpoints that are still in use: they take a pass over the logits.
 _uniform: WeakKeyDictionary[Checkpoint, dict[bytes, NDArray[np.float64]]] = WeakKeyDictionary()
 #: How the classes of a loss are weighed, as a caller says it.

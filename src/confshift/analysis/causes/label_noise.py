@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from confshift import temperature
 from confshift.analysis.causes.mixture import fit_mixture, floor_error, log_mixed, start_of
-from confshift.analysis.grouping import Codes, codes_at, folds_of, mean_error
+from confshift.analysis.grouping import Codes, codes_at, folds_of, key_of, mean_error
 from confshift.analysis.loss_curves import LossCurves, curve_of
 from confshift.checkpoint import Checkpoint
 from confshift.temperature import Curve
@@ -68,7 +68,7 @@ def label_noise_of(checkpoint: Checkpoint, codes: Codes | None = None) -> LabelN
     `codes`, (N,), are the groups of all its samples.
     """
     fits = _fits.setdefault(checkpoint, {})
-    key = b"" if codes is None else codes.tobytes()
+    key = key_of(codes)
     if key not in fits:
         finite, curve = np.isfinite(checkpoint.scores.loss), checkpoint.measurement.curve
         fits[key] = label_noise_floor(
