@@ -96,9 +96,11 @@ def logged_losses(panel: Panel) -> pd.DataFrame:
     rows = []
     for position, checkpoint in enumerate(panel.checkpoints):
         loss = as_number(logged_loss_of(checkpoint))
+        if not math.isfinite(loss):
+            continue
         one = panel.one(position)
         scored = one.take(one.finite[0])
-        if math.isfinite(loss) and len(scored.targets):
+        if len(scored.targets):
             mean = float(scored.mean(scored.loss[0]))
             if scored.smoothing is not None:
                 mean += float(scored.smoothing.mean())
