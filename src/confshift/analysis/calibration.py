@@ -95,10 +95,12 @@ def expected_calibration_error(
     error = np.abs(np.bincount(index, confidence - correct, bins)).sum() / len(confidence)
     variance = np.bincount(index, confidence * (1 - confidence), bins)
     if codes is not None:
-        residuals, groups = _residuals(confidence, correct, index), int(codes.max()) + 1
-        totals = np.bincount(index * groups + codes, residuals, bins * groups).reshape(bins, groups)
+        residuals, squares = _residuals(confidence, correct, index), np.zeros(bins)
+        for place in range(bins):  # one by one: of millions of groups, all bins at once would fill the memory
+            inside = index == place
+            squares[place] = (np.bincount(codes[inside], residuals[inside]) ** 2).sum()
         each = np.bincount(index, residuals**2, bins)
-        variance *= np.divide((totals**2).sum(axis=1), each, out=np.ones(bins), where=each > 0)
+        variance *= np.divide(squares, each, out=np.ones(bins), where=each > 0)
     null = math.sqrt(2 / math.pi) * np.sqrt(np.maximum(variance, 0)).sum() / len(confidence)
     return float(error), float(null)
 

@@ -113,14 +113,14 @@ def _shares(
     residuals: NDArray[np.float64], places: NDArray[np.intp], codes: Codes, bins: int
 ) -> NDArray[np.float64]:
     """Return `grouping.counted_share` of the samples in each bin; residuals are about the bin's mean."""
-    units = int(codes.max(initial=0)) + 1
-    members, totals = (
-        np.bincount(places * units + codes, weights, bins * units).reshape(bins, units)
-        for weights in (None, residuals)
-    )
-    samples, groups = members.sum(axis=1), (members > 0).sum(axis=1)
+    ends = np.searchsorted(places, np.arange(bins + 1))
+    samples, groups, squares = np.diff(ends), np.zeros(bins, np.intp), np.zeros(bins)
+    for place in range(bins):  # one by one: of millions of groups, all bins at once would fill the memory
+        inside = slice(ends[place], ends[place + 1])
+        groups[place] = np.count_nonzero(np.bincount(codes[inside]))
+        squares[place] = (np.bincount(codes[inside], residuals[inside]) ** 2).sum()
     within = np.bincount(places, residuals**2, bins) / np.maximum(samples - 1, 1)
-    between = (totals**2).sum(axis=1) * (groups / samples) ** 2 / np.maximum(groups - 1, 1)
+    between = squares * (groups / samples) ** 2 / np.maximum(groups - 1, 1)
     return share_of(between, within, groups, samples)
 
 
