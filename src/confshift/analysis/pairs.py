@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -152,25 +153,30 @@ def _of_totals(
     codes = np.unique(panel.codes, return_inverse=True)[1]
     samples = np.bincount(codes).astype(np.float64)
     weights = samples if panel.weights is None else np.bincount(codes, panel.weights).astype(np.float64)
-    count, rows = len(panel.checkpoints), []
-    totals = {
-        name: np.stack([np.bincount(codes, one.share(getattr(one, name)[0])) for one in panel.ones()])
-        for name in _SERIES
-    }
-    right = np.stack([np.bincount(codes, one.correct[0]) for one in panel.ones()])
-    switched, moved = learned + forgotten, learned - forgotten
-    pairs = zip(*np.triu_indices(count, 1), strict=True)
-    for at, (before, after) in enumerate(pairs):
-        bounds: list[NDArray[np.float64]] = []
-        for of_groups in totals.values():
-            mean, spread, skewness, groups = _of_groups(of_groups[after] - of_groups[before], weights)
-            bounds += skewed_bounds(mean, spread, skewness, groups)
-        number = samples.sum()
-        _, spread, _, groups = _of_groups(right[after] - right[before], samples)
+    pairs = list(zip(*np.triu_indices(len(panel.checkpoints), 1), strict=True))
+
+    def changes(name: str) -> Iterator[NDArray[np.float64]]:
+        # Of one series at a time: with millions of groups those of all would fill the memory.
+        totals = np.empty((len(panel.checkpoints), len(samples)))
+        for of_one, one in zip(totals, panel.ones(), strict=True):
+            values = getattr(one, name)[0]
+            of_one[:] = np.bincount(codes, values if name == "correct" else one.share(values), len(samples))
+        return (totals[after] - totals[before] for before, after in pairs)
+
+    columns: list[Any] = []
+    for name in _SERIES:
+        columns += zip(
+            *(skewed_bounds(*_of_groups(change, weights)) for change in changes(name)), strict=True
+        )
+    shares, number = [], samples.sum()
+    for change, switched, moved in zip(
+        changes("correct"), learned + forgotten, learned - forgotten, strict=True
+    ):
+        _, spread, _, groups = _of_groups(change, samples)
         with np.errstate(invalid="ignore", divide="ignore"):
-            within = (switched[at] - moved[at] ** 2 / number) / (number - 1)
-        rows.append([*bounds, share_of(spread**2, within, groups, number)])
-    return np.array(rows, np.float64).reshape(-1, len(_BOUNDS) + 1).T
+            within = (switched - moved**2 / number) / (number - 1)
+        shares.append(share_of(spread**2, within, groups, number))
+    return np.array([*columns, shares], np.float64) if pairs else np.empty((len(_BOUNDS) + 1, 0))
 
 
 def _of_groups(
