@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -30,17 +30,8 @@ def row_of(panel: Panel, position: int) -> dict[str, Any]:
     """Return one checkpoint's row of `History.table`, without its split; errors by groups where given."""
     one, checkpoint = panel.one(position), panel.checkpoints[position]
     answered, finite = one.take(one.answered[0]), one.take(one.finite[0])
-    correct, confidence = answered.correct[0].astype(np.float64), answered.confidence[0]
-    # An infinite loss is infinite at any temperature.
-    refinement = np.where(answered.infinite[0], math.inf, answered.refinement[0])
-    parts: tuple[tuple[Panel, dict[str, NDArray[Any]]], ...] = (
-        (answered, {"loss": answered.loss[0], "hedge": answered.hedge[0], "refinement_loss": refinement}),
-        (answered.plain, {"accuracy": correct, "confidence": confidence, "error_rate": 1 - correct}),
-        (finite, {"finite_loss": finite.loss[0], "calibration_loss": finite.calibration[0]}),
-        (finite, {"scale_loss": finite.scale[0], "balance_loss": finite.balance[0]}),
-    )
-    means = {name: _mean_and_se(of, values) for of, part in parts for name, values in part.items()}
     row: dict[str, Any] = {"epoch": checkpoint.epoch, **_counts(one.finite[0], one.answered[0])}
+    means = {name: _mean_and_se(of, values) for name, of, values in _series(answered, finite)}
     for name in _MEANS:
         row[name], row[f"{name}_se"] = means[name]
     for name, shares in _of_smoothing(finite).items():
@@ -49,13 +40,31 @@ def row_of(panel: Panel, position: int) -> dict[str, Any]:
     row["mistake_cost"] = float(wrong.mean(wrong.mistake[0])) if len(wrong.targets) else math.nan
     row["temperature"], row["fit_status"] = checkpoint.temperature, checkpoint.fit_status
     row["joint_temperature"] = checkpoint.joint_temperature
-    row.update(calibration_errors(confidence, correct, answered.codes)._asdict())
+    errors = calibration_errors(
+        answered.confidence[0], answered.correct[0].astype(np.float64), answered.codes
+    )
+    row.update(errors._asdict())
     row["units"] = panel.units
     row["tied_samples"] = checkpoint.measurement.tied_samples
     provenance = checkpoint.provenance
     for name in ("ignored_samples", "duplicate_samples", "id_source", "writer"):
         row[name] = getattr(provenance, name)
     return row
+
+
+def _series(answered: Panel, finite: Panel) -> Iterator[tuple[str, Panel, NDArray[np.float64]]]:
+    """Yield what each mean is of, one at a time: of millions of samples all at once would fill the memory."""
+    yield "loss", answered, answered.loss[0]
+    yield "hedge", answered, answered.hedge[0]
+    # An infinite loss is infinite at any temperature.
+    yield "refinement_loss", answered, np.where(answered.infinite[0], math.inf, answered.refinement[0])
+    yield "accuracy", answered.plain, answered.correct[0].astype(np.float64)
+    yield "confidence", answered.plain, answered.confidence[0]
+    yield "error_rate", answered.plain, 1.0 - answered.correct[0]
+    yield "finite_loss", finite, finite.loss[0]
+    yield "calibration_loss", finite, finite.calibration[0]
+    yield "scale_loss", finite, finite.scale[0]
+    yield "balance_loss", finite, finite.balance[0]
 
 
 def _counts(finite: NDArray[np.bool_], answered: NDArray[np.bool_]) -> dict[str, int]:

@@ -231,7 +231,7 @@ class Panel:
         """The labels of a multi-label task whose rows these are; () where they have no names."""
         return self.checkpoints[-1].provenance.label_names
 
-    @property
+    @cached_property
     def units(self) -> int:
         """How many samples, or groups of them, an error of the panel is estimated from."""
         return len(self.targets) if self.codes is None else len(np.unique(self.codes))

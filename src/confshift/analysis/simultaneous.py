@@ -123,7 +123,7 @@ def _totals(
     for place, block in terms:
         for of_epoch, row in zip(totals, block, strict=True):
             of_epoch += np.bincount(codes[place], row, len(members))
-    return totals[:, members]
+    return totals if members.all() else totals[:, members]
 
 
 @dataclass(frozen=True, eq=False)
