@@ -27,8 +27,8 @@ _CURVE = ("loss", "slope", "curvature")
 LEFT_OUT = np.dtype([("scaled_loss", "<f8"), ("calibrated_loss", "<f8")])
 
 
-#: The columns that every analysis reads, by the names under which they are stored.
-KEPT = ("predicted", "hedge", "mistake", "confidence", "margin", *(LEFT_OUT.names or ()))
+#: The columns that most of an analysis reads, by the names under which they are stored.
+KEPT = ("predicted", "hedge", "mistake", "confidence", *(LEFT_OUT.names or ()))
 _PARTS = dict(zip(("scaled", "refinement"), LEFT_OUT.names or (), strict=True))
 _ALL = slice(None)
 

@@ -137,12 +137,14 @@ def account_terms(panel: Panel) -> NDArray[np.float64]:
     ndarray, shape (3, N)
         Of hedging, error rate and mistake cost.
     """
-    wrong = (~panel.correct).astype(np.float64)
-    rate, mistake = panel.mean(wrong)[:, None], panel.mistake
-    some = rate > 0
-    divisor = np.where(some, rate, 1.0)
-    cost = panel.mean(mistake)[:, None] / divisor
-    influence = np.where(some, (mistake - cost * wrong) / divisor, 0.0)
-    sides = max(int(some.sum()), 1)  # the cost of one side counts for both where the other has none
-    errors = (cost.sum() * (wrong[1] - wrong[0]) + (rate[1] - rate[0]) * influence.sum(axis=0)) / sides
-    return np.stack([panel.hedge[1] - panel.hedge[0], errors, mistake[1] - mistake[0] - errors])
+    wrong, mistake = panel.wrong, panel.mistake
+    rate, mean_mistake = panel.mean(wrong), panel.mean(mistake)
+    sides = [side for side in (0, 1) if rate[side] > 0]
+    cost = [float(mean_mistake[side] / rate[side]) for side in sides]
+    errors = np.zeros(len(panel.targets))
+    for side, own in zip(sides, cost, strict=True):  # one at a time, as they may have millions of samples
+        errors += (rate[1] - rate[0]) * (mistake[side] - own * wrong[side]) / rate[side]
+    errors += sum(cost) * (wrong[1].astype(np.float64) - wrong[0])
+    errors /= max(len(sides), 1)  # the cost of one side counts for both where the other has none
+    hedge = panel.hedge
+    return np.stack([hedge[1] - hedge[0], errors, mistake[1] - mistake[0] - errors])

@@ -23,7 +23,7 @@ from confshift.storage.memory import check_room
 from confshift.storage.record import Record, columns_dtype
 
 #: At most this many bytes of logits stay in memory, but always those of the last two checkpoints read.
-_MAX_BYTES = 1 << 28
+_MAX_BYTES = 1 << 27
 #: Relative to the logits: whatever precision they were subtracted in.
 _ROUNDING = 1e-5
 _BLOCK = 1 << 18
