@@ -267,7 +267,7 @@ class Checkpoint:
     @property
     def nonfinite_samples(self) -> int:
         """How many samples have no finite loss: those without an answer, and the infinite losses."""
-        return int((~np.isfinite(self.scores.loss)).sum())
+        return int((~self.finite).sum())
 
     @property
     def unanswered_samples(self) -> int:

@@ -66,12 +66,13 @@ def best_position(panel: Panel, criterion: str, *, end: int | None = None) -> in
     counts = (panel.counts.answered if of_answers else panel.counts.finite)[:end]
     places = np.flatnonzero(counts == counts.max())
     shared = panel.at(places.tolist()).at_all(usable)
+    has_shared = bool(shared.any())
     weights = None if of_answers else panel.weights
     sums = []
     for place in places.tolist():
         one = panel.one(place)
         # A checkpoint must not win by the samples that it leaves out.
-        members = shared if shared.any() else usable.of(one)[0]
+        members = shared if has_shared else usable.of(one)[0]
         values = np.where(members, _MATRICES[criterion].of(one)[0], 0.0)
         if weights is not None:
             total = (members * weights).sum()

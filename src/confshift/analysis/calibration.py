@@ -254,7 +254,7 @@ def _with_biases(checkpoint: Checkpoint, codes: Codes | None) -> CalibratedAccur
         logits, targets = checkpoint.scored_logits
     except ConfshiftError:
         return CalibratedAccuracy(math.nan, math.nan)
-    finite = np.isfinite(checkpoint.scores.loss)
+    finite = checkpoint.finite
     folds = cross_fit(logits, targets, "biases", codes=codes_at(codes, finite))
     rows = np.flatnonzero(finite)[folds.rows]
     before = checkpoint.scores.correct[rows]

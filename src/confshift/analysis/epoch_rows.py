@@ -36,7 +36,7 @@ def row_of(panel: Panel, position: int) -> dict[str, Any]:
         row[name], row[f"{name}_se"] = means[name]
     for name, shares in _of_smoothing(finite).items():
         row[name], row[f"{name}_se"] = _share_and_se(finite, shares[0])
-    wrong = answered.take(~answered.correct[0])
+    wrong = answered.take(answered.wrong[0])
     row["mistake_cost"] = float(wrong.mean(wrong.mistake[0])) if len(wrong.targets) else math.nan
     row["temperature"], row["fit_status"] = checkpoint.temperature, checkpoint.fit_status
     row["joint_temperature"] = checkpoint.joint_temperature

@@ -122,10 +122,8 @@ def _by_groups(
     assert panel.codes is not None
     order = np.argsort(panel.codes, kind="stable")
     starts = np.flatnonzero(np.diff(panel.codes[order], prepend=-1))
-    weights, ones = (
-        np.ones(len(order)) if panel.weights is None else panel.weights[order],
-        np.ones(len(order)),
-    )
+    ones = np.ones(len(order))
+    weights = ones if panel.weights is None else panel.weights[order]
     # So many checkpoints at a time as a matrix may have; of a large panel one by one.
     step = max(1, KEPT_NUMBERS // max(1, len(order)) - 1)
     count, columns = len(panel.checkpoints), []

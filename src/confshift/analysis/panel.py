@@ -45,9 +45,8 @@ class Panel:
     class_names: tuple[str, ...]
     codes: Codes | None = None  # (N,); also with gaps
     objective: Objective = PLAIN
-    span: slice = field(
-        default_factory=lambda: slice(None)
-    )  # the rows of the checkpoints that the samples are among
+    #: The rows of the checkpoints that the samples are among.
+    span: slice = field(default_factory=lambda: slice(None))
     members: NDArray[np.bool_] | None = None  # and which of those they are; None: all
     weights_in_whole: NDArray[np.float64] | None = None  # (N,) of a block: `weights` of the panel it is from
     part_of: PartOf | None = None

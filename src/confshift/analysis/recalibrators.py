@@ -162,7 +162,7 @@ def by_gain(
 
 def _units(checkpoint: Checkpoint, class_weights: NDArray[np.float64] | None, codes: Codes | None) -> Units:
     """Return what each sample with a finite loss counts for, and the groups that it is in."""
-    finite = np.isfinite(checkpoint.scores.loss)
+    finite = checkpoint.finite
     weights = None if class_weights is None else class_weights[checkpoint.scores.target]
     return Units(codes, weights if weights is not None and weights[finite].any() else None).at(finite)
 
@@ -170,7 +170,7 @@ def _units(checkpoint: Checkpoint, class_weights: NDArray[np.float64] | None, co
 def _richest(checkpoint: Checkpoint, *trials: Trial) -> Choice:
     """Choose the richest method that beats each simpler one; none where few samples are wrong."""
     choice = Choice(trials, trials[0])
-    wrong = int((np.isfinite(checkpoint.scores.loss) & ~checkpoint.scores.correct).sum())
+    wrong = int((checkpoint.finite & ~checkpoint.scores.correct).sum())
     if wrong < FEW_WRONG:
         return replace(choice, caution=f"{wrong} wrong samples are too few to fit a temperature to")
     for trial in trials[1:]:
@@ -252,7 +252,7 @@ def _cross_fitted(checkpoint: Checkpoint, biases: Trial) -> tuple[Trial, Trial, 
         return biases, *_without_richer(_unread(error))
     folds = linear_maps.cross_fit(logits, targets, "biases", codes=biases.units.codes)
     biases = replace(biases, hits=folds.hits, hit_rows=folds.rows, folds=folds.losses)
-    plain = checkpoint.scores.loss[np.isfinite(checkpoint.scores.loss)]
+    plain = checkpoint.scores.loss[checkpoint.finite]
     vector, matrix = (_richer(kind, logits, targets, plain, biases.units) for kind in _RICHER)
     return biases, vector, matrix
 

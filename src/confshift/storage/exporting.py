@@ -19,6 +19,7 @@ from confshift.errors import ConfshiftError, Refusal
 from confshift.input_checks import are_numbers
 from confshift.storage import files
 from confshift.storage.disk import Bytes
+from confshift.storage.parquet import import_pyarrow
 from confshift.storage.reading import entries_of, is_folder, status_of
 
 #: Of the document under the key "confshift" in the metadata of a file's schema.
@@ -58,7 +59,7 @@ def export_checkpoints(
     ConfshiftError
         As :meth:`Run.export_parquet`; whatever was written is then removed.
     """
-    _import_pyarrow()
+    import_pyarrow("written")
     _check_folder(folder, source)
     with contextlib.ExitStack() as undo:
         try:
@@ -75,16 +76,6 @@ def export_checkpoints(
             )
         undo.pop_all()
     return parts
-
-
-def _import_pyarrow() -> Any:
-    try:
-        import pyarrow.parquet
-    except ImportError as error:
-        raise ConfshiftError(
-            "Parquet is written by pyarrow, which is not installed: pip install 'confshift[parquet]'"
-        ) from error
-    return pyarrow
 
 
 def _check_folder(folder: Path, source: Path) -> None:
@@ -157,7 +148,7 @@ class _Sink(io.RawIOBase):
 
 def _fill(sink: _Sink, checkpoint: Checkpoint, logits: bool) -> int:
     """Write a checkpoint's rows, one row group after another; return their number."""
-    pyarrow = _import_pyarrow()
+    pyarrow = import_pyarrow("written")
     count = len(checkpoint)
     empty = _table(checkpoint, slice(0, 0), logits)
     about = {"confshift": json.dumps(_about(checkpoint, empty.column_names), allow_nan=False)}
@@ -177,7 +168,7 @@ def _row_groups(count: int, width: int) -> Iterator[slice]:
 
 def _table(checkpoint: Checkpoint, rows: slice, logits: bool) -> Any:
     """Return some rows of a checkpoint as an Arrow table."""
-    pyarrow = _import_pyarrow()
+    pyarrow = import_pyarrow("written")
     measurement = checkpoint.measurement
     columns: dict[str, Any] = {
         "sample_id": measurement.sample_ids[rows],

@@ -38,7 +38,7 @@ def read_parquet(path: Path) -> Predictions:
         Where pyarrow is missing, or the file can't be read, would take more memory than is free, lacks a
         column, has nulls in one or the rows of several epochs, or its columns can't be used.
     """
-    pyarrow = _import_pyarrow()
+    pyarrow = import_pyarrow()
     with open_plain(path, follow=True) as stream:
         try:
             file = pyarrow.parquet.ParquetFile(stream)
@@ -64,12 +64,13 @@ def read_parquet(path: Path) -> Predictions:
     return make(outputs, _column(path, table, target), **options)
 
 
-def _import_pyarrow() -> Any:
+def import_pyarrow(use: str = "read") -> Any:
+    """Return pyarrow, or say which extra it comes with; `use` is what it does with Parquet."""
     try:
         import pyarrow.parquet
     except ImportError as error:
         raise ConfshiftError(
-            "Parquet is read by pyarrow, which is not installed: pip install 'confshift[parquet]'"
+            f"Parquet is {use} by pyarrow, which is not installed: pip install 'confshift[parquet]'"
         ) from error
     return pyarrow
 
@@ -89,7 +90,7 @@ def _refuse_epochs(path: Path, table: Any) -> None:
 
 
 def _column(path: Path, table: Any, name: str) -> NDArray[Any]:
-    types = _import_pyarrow().types
+    types = import_pyarrow().types
     column = table[name]
     if column.null_count:
         raise ConfshiftError(

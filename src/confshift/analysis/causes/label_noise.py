@@ -70,7 +70,7 @@ def label_noise_of(checkpoint: Checkpoint, codes: Codes | None = None) -> LabelN
     fits = _fits.setdefault(checkpoint, {})
     key = key_of(codes)
     if key not in fits:
-        finite, curve = np.isfinite(checkpoint.scores.loss), checkpoint.measurement.curve
+        finite, curve = checkpoint.finite, checkpoint.measurement.curve
         fits[key] = label_noise_floor(
             *checkpoint.scored_logits,
             codes=codes_at(codes, finite),
