@@ -1,7 +1,7 @@
 """What a save costs beside 2, 200, 2,000 and 10,000 checkpoints: CPU time of the process, by their number.
 
-    python tests/benchmarks/saves.py [--against OTHER/src] [--checkpoints 2 200 2000 10000] [--samples 10000]
-                                     [--classes 10] [--splits val train] [--rounds 10]
+    python tests/benchmarks/saves.py [--against REVISION|CHECKOUT] [--checkpoints 2 200 2000 10000]
+                                     [--samples 10000] [--classes 10] [--splits val train] [--rounds 10]
 
 The columns: what `inspect` asks before the pass (is this epoch there?), the save of a new epoch, of one that
 is there, and a process's first save, which reads every record once. Medians in milliseconds, of all threads,
@@ -13,6 +13,7 @@ are copies of one, made without any confshift. Nothing here is a test.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import hashlib
 import json
 import os
@@ -23,6 +24,9 @@ import time
 from pathlib import Path
 
 import numpy as np
+
+sys.path.insert(0, str(Path(__file__).parent))
+from checkouts import HERE, environment, sources
 
 COLUMNS = ("look", "new epoch", "replaced", "first save")
 
@@ -106,9 +110,6 @@ def work(chosen):
 
 def started(source):
     """Start this script as a worker on a checkout."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    if source is not None:
-        environment["PYTHONPATH"] = str(source)
     argv = [sys.executable, __file__, *sys.argv[1:], "--worker"]
     return subprocess.Popen(
         argv,
@@ -116,7 +117,7 @@ def started(source):
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
-        env=environment,
+        env=environment(source),
     )
 
 
@@ -147,19 +148,20 @@ def main():
     parser.add_argument("--classes", type=int, default=10)
     parser.add_argument("--splits", nargs="+", default=["val"])
     parser.add_argument("--rounds", type=int, default=10)
-    parser.add_argument("--against", type=Path)
+    parser.add_argument("--against", metavar="REVISION|CHECKOUT")
     parser.add_argument("--folder", type=Path)
     parser.add_argument("--worker", action="store_true")
     chosen = parser.parse_args()
     if chosen.worker:
         return work(chosen)
-    workers = {"this": started(None)}
-    if chosen.against is not None:
-        workers["other"] = started(chosen.against)
-    found = measure(workers, chosen.checkpoints, chosen.rounds)
-    for worker in workers.values():
-        worker.stdin.close()
-        worker.wait()
+    with contextlib.ExitStack() as stack:
+        workers = {"this": started(HERE)}
+        if chosen.against is not None:
+            workers["other"] = started(stack.enter_context(sources(chosen.against)))
+        found = measure(workers, chosen.checkpoints, chosen.rounds)
+        for worker in workers.values():
+            worker.stdin.close()
+            worker.wait()
     show(found, chosen.checkpoints)
     return None
 
