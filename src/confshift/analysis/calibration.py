@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from confshift.analysis.grouping import Codes, codes_at, counted_share, key_of, mean_error
 from confshift.analysis.linear_maps import READ, cross_fit
 from confshift.analysis.significance import mcnemar
+from confshift.analysis.sorting import by_confidence
 from confshift.checkpoint import Checkpoint
 from confshift.errors import ConfshiftError
 from confshift.recalibration import SAMPLES_A_CLASS
@@ -174,10 +175,9 @@ def cumulative_differences(
     spread = math.sqrt(float((confidence * (1 - confidence)).sum()))
     if spread == 0:
         return math.nan, math.nan
-    order = np.argsort(confidence)
-    sorted_confidence = confidence[order]
-    last_of_ties = np.append(sorted_confidence[1:] != sorted_confidence[:-1], True)
-    running = np.cumsum((correct - confidence)[order])[last_of_ties]
+    ordered, right = by_confidence(confidence, correct)
+    last_of_ties = np.append(ordered[1:] != ordered[:-1], True)
+    running = np.cumsum(right - ordered)[last_of_ties]
     statistic = (
         float(np.abs(running).max()) / spread * math.sqrt(calibration_share(confidence, correct, codes))
     )

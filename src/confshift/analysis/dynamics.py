@@ -10,6 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from confshift.analysis.panel import Panel
+from confshift.analysis.sorting import largest
 
 #: A sample stuck at a wrong label is one that has it at a higher confidence than this.
 _SURE = 0.99
@@ -132,15 +133,18 @@ class Suspects:
     """The samples of a panel, by how little probability their label ever had; columns of `label_suspects`."""
 
     panel: Panel
-    order: NDArray[np.intp]  # positions, the most suspect first
     target_probability: NDArray[np.float64]  # this and the others in the order of the panel
     correctness: NDArray[np.float64]
     same_wrong_checkpoints: NDArray[np.int32]
     sure_checkpoints: NDArray[np.int32]
 
+    def first(self, number: int | None) -> NDArray[np.intp]:
+        """Return the positions of so many samples, or all, the most suspect first."""
+        return largest(-self.target_probability, len(self.panel.targets) if number is None else number)
+
     def table(self, limit: int | None) -> pd.DataFrame:
         """Return the table of `label_suspects`."""
-        rows, panel = self.order[:limit], self.panel
+        rows, panel = self.first(limit), self.panel
         last, names = panel.one(len(panel.checkpoints) - 1), panel.class_labels.to_numpy()
         targets, predicted = panel.targets[rows], last.predicted[0][rows]
         return pd.DataFrame(
@@ -167,8 +171,7 @@ def suspects_of(panel: Panel) -> Suspects:
         at_end = (_run_at_end(held).astype(np.int32) for held in (wrong, wrong & (block.confidence > _SURE)))
         parts.append((*plausibility_of(block), *at_end))
     probability, correctness, same, sure = (np.concatenate(column) for column in zip(*parts, strict=True))
-    order = np.argsort(probability, kind="stable")
-    return Suspects(panel, order, probability, correctness, same, sure)
+    return Suspects(panel, probability, correctness, same, sure)
 
 
 def _run_at_end(holds: NDArray[np.bool_]) -> NDArray[np.int64]:

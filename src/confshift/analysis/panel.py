@@ -75,6 +75,8 @@ class Panel:
         if not self.checkpoints:  # a selection of a large panel; nothing to read says what the dtype is
             return np.empty((0, len(self.targets)), np.int32 if name == "predicted" else np.float64)
         columns = (checkpoint.measurement.column(name, self.span) for checkpoint in self.checkpoints)
+        if len(self.checkpoints) == 1 and members is None:  # nothing to copy
+            return next(columns)[None]
         return np.stack([column if members is None else column[members] for column in columns])
 
     @Matrix

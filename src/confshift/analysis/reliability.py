@@ -10,6 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from confshift.analysis.grouping import Codes, share_of
+from confshift.analysis.sorting import by_confidence
 
 BINNINGS = ("equal_mass", "equal_width")
 
@@ -78,8 +79,7 @@ def bin_columns(
     codes: Codes | None = None,
 ) -> dict[str, NDArray[Any]]:
     """Return the columns of `reliability_bins` as arrays; empty where there are no samples."""
-    order = np.argsort(confidence)
-    sorted_confidence = confidence[order]
+    sorted_confidence, right = by_confidence(confidence, correct)
     if binning == "equal_width" or not len(sorted_confidence):
         edges = np.linspace(0, 1, bins + 1)
     else:
@@ -91,18 +91,18 @@ def bin_columns(
     samples = np.diff(upto)
     bin_numbers = np.flatnonzero(samples)
     samples = samples[bin_numbers]
-    right = np.add.reduceat(correct[order].astype(np.float64), upto[bin_numbers])
+    hits = np.add.reduceat(right.astype(np.float64), upto[bin_numbers])
     share: NDArray[np.float64] | float = 1.0
     if codes is not None:
-        places = np.repeat(np.arange(len(samples)), samples)
-        share = _shares(correct[order] - (right / samples)[places], places, codes[order], len(samples))
-    low, high = wilson_interval(share * right, share * samples)
+        order, places = np.argsort(confidence), np.repeat(np.arange(len(samples)), samples)
+        share = _shares(correct[order] - (hits / samples)[places], places, codes[order], len(samples))
+    low, high = wilson_interval(share * hits, share * samples)
     return {
         "bin": bin_numbers,
         "edge_low": edges[bin_numbers],
         "edge_high": edges[bin_numbers + 1],
         "confidence": np.add.reduceat(sorted_confidence, upto[bin_numbers]) / samples,
-        "accuracy": right / samples,
+        "accuracy": hits / samples,
         "accuracy_low": low,
         "accuracy_high": high,
         "samples": samples,
@@ -138,9 +138,8 @@ def isotonic_curve(confidence: NDArray[np.float64], correct: NDArray[np.bool_]) 
     T. Dimitriadis, T. Gneiting, A. Jordan, "Stable reliability diagrams for probabilistic classifiers",
     PNAS 118 (2021).
     """
-    order = np.argsort(confidence, kind="stable")
-    sorted_confidence = confidence[order]
-    levels = _pool(sorted_confidence, correct[order])
+    sorted_confidence, right = by_confidence(confidence, correct)
+    levels = _pool(sorted_confidence, right)
     first = np.flatnonzero(np.r_[True, levels[1:] != levels[:-1]])
     last = np.r_[first[1:] - 1, len(levels) - 1]
     ends = np.unique(np.concatenate([first, last]))

@@ -9,6 +9,7 @@ import pandas as pd
 
 from confshift.analysis.decomposition import DIRECTIONS, TRANSITIONS, cell_codes
 from confshift.analysis.panel import Panel
+from confshift.analysis.sorting import largest
 
 SIDES = ("before", "after")
 
@@ -38,5 +39,5 @@ def sample_rows(panel: Panel) -> pd.DataFrame:
 def top_rows(panel: Panel, number: int) -> pd.DataFrame:
     """Return the rows of `sample_rows` whose loss rose most, the largest rise first."""
     members = np.zeros(len(panel.targets), bool)
-    members[np.argsort(-panel.changes(0, 1), kind="stable")[:number]] = True
+    members[largest(panel.changes(0, 1), number)] = True
     return sample_rows(panel.take(members)).nlargest(number, "change")

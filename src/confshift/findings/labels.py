@@ -129,7 +129,7 @@ def _part_of_rise(history: History, comparison: Comparison, share: float) -> str
     if not (comparison.change.loc["loss", "change_low"] > 0 and is_told(history, comparison, "loss")):
         return ""
     ids, added = comparison.panel.sample_ids, comparison.added
-    suspects = history.main.sample_ids[history.suspects.order[:number]]
+    suspects = history.main.sample_ids[history.suspects.first(number)]
     part, rise = float(added[np.isin(ids, suspects)].sum()) / len(ids), signed(float(added.mean()))
     return f" The {count(number, 'most suspect sample')} add {signed(part)} of the rise of {rise} nats."
 

@@ -18,6 +18,7 @@ from confshift.analysis.decomposition import CELLS, pairwise_cells
 from confshift.analysis.history import History
 from confshift.analysis.panel import Panel
 from confshift.analysis.sample_rows import SIDES
+from confshift.analysis.sorting import largest
 from confshift.findings.wording import Vocabulary
 from confshift.reporting import binning
 from confshift.reporting.captions import CHOICES, READINGS
@@ -308,9 +309,9 @@ def select_samples(changes: NDArray[np.float64], *, limit: int, seed: int = 0) -
     samples = len(changes)
     if samples <= limit:
         return PageSamples(np.arange(samples), np.ones(samples))
-    order = np.argsort(-np.abs(np.nan_to_num(changes)), kind="stable")
-    movers = order[: min(_MOVERS, limit // 2)]
-    random_part = np.random.default_rng(seed).choice(order[len(movers) :], limit - len(movers), replace=False)
+    movers = largest(np.abs(np.nan_to_num(changes)), min(_MOVERS, limit // 2))
+    others = np.delete(np.arange(samples), movers)
+    random_part = np.random.default_rng(seed).choice(others, limit - len(movers), replace=False)
     positions = np.sort(np.concatenate([movers, random_part]))
     weight = (samples - len(movers)) / len(random_part)
     return PageSamples(positions, np.where(np.isin(positions, movers), 1.0, weight))
