@@ -111,6 +111,25 @@ def test_the_shortcuts_are_off_by_far_less_than_the_standard_errors(classes, par
     assert 1 / found.temperature == pytest.approx(beta, rel=5e-4)
 
 
+@pytest.mark.parametrize(("classes", "rate"), [(2, 0.08), (10, 0.08), (10, 0.3), (10, 0.0)])
+def test_the_shortcuts_of_many_samples_are_off_by_less_than_a_tenth_of_the_standard_errors(
+    classes, rate, monkeypatch
+):
+    logits, targets, _ = noisy(30_000, classes, rate)
+    full, asked = label_noise_floor(logits, targets), []
+    monkeypatch.setattr(loss_curves, "MANY", 20_000)
+    objective = mixture._objective
+    monkeypatch.setattr(mixture, "_objective", lambda *of: asked.append(len(of[1])) or objective(*of))
+    found = label_noise_floor(logits, targets)
+    # Without the shortcut more than 20; without a floor there is no curvature to step by.
+    assert asked.count(30_000) <= 12 or not rate
+    for name in ("floor", "gain", "temperature_gain"):
+        error = getattr(full, f"{name}_se")
+        assert getattr(found, name) == pytest.approx(getattr(full, name), abs=0.1 * error)
+        assert getattr(found, f"{name}_se") == pytest.approx(error, rel=0.05)
+    assert found.temperature == pytest.approx(full.temperature, rel=2e-3)
+
+
 def test_what_a_checkpoint_knows_saves_passes_and_changes_nothing(monkeypatch):
     logits, targets, _ = noisy(600, 10, 0.08)
     checkpoint = Checkpoint.from_predictions(Predictions(logits, targets), epoch=0)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from confshift.analysis import loss_curves
 from confshift.analysis.loss_curves import LossCurves
 from confshift.temperature import curve_at, fit, optimum
 
@@ -42,6 +45,27 @@ def test_the_order_in_which_temperatures_are_asked_matters_only_within_that_erro
         np.testing.assert_array_equal(
             curves.at(np.exp(place), some)[0], curves.at(np.exp(place), slice(None))[0, some]
         )
+
+
+def test_of_many_samples_losses_near_a_pass_are_expanded(monkeypatch):
+    logits, targets = drawn(500, 10)
+    monkeypatch.setattr(loss_curves, "MANY", 100)
+    curves, beta = LossCurves(logits, targets, curve_at(logits, targets, 1.0)), math.exp(1.9e-3)
+    monkeypatch.setattr(loss_curves, "derivatives", None)  # no pass is made
+    exact, found = curve_at(logits, targets, beta), curves.at(beta, slice(None))
+    np.testing.assert_allclose(found[0], exact.loss, atol=1e-7)
+    assert found[0].mean() == pytest.approx(exact.loss.mean(), abs=1e-8)
+    assert found[1].mean() == pytest.approx(exact.slope.mean(), abs=1e-5 * exact.slope.std())
+
+
+@pytest.mark.parametrize("classes", [2, 10])
+def test_the_best_temperatures_without_a_fold_are_those_of_fits_to_the_others(classes):
+    logits, targets = drawn(600, classes)
+    curves, fold = LossCurves(logits, targets, fit(logits, targets)), np.arange(600) % 4
+    start, _ = curves.best(curves.first.beta, np.ones(600))
+    for left_out, (found, status) in enumerate(curves.best_without(fold, 4, start)):
+        expected, _ = optimum(fit(logits[fold != left_out], targets[fold != left_out]))
+        assert (found, status) == (pytest.approx(expected, rel=1e-5), "ok")
 
 
 @pytest.mark.parametrize("start", [0.5, 1.0, 1.3])

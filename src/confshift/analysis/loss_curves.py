@@ -23,6 +23,9 @@ _BLOCK = 1 << 13
 _SHORT = 1e-3
 #: One that leaves the start by this factor is left to `temperature.fit`: there may be no best one.
 _FAR = 2.0
+#: Of more samples than this the fits end where their error is far below the standard error: a step from
+#: one pass that moves log 1/T by no more than `_CLOSE` takes the parabolas of that pass, and needs no other.
+MANY, _CLOSE = 200_000, 2e-3
 #: The quintic in t from 0 to 1 with given values, slopes and curvatures at 0 and at 1: a row for each of
 #: these six, a column for each power of t.
 _QUINTIC = np.array(
@@ -43,7 +46,9 @@ class LossCurves:
     A fit asks for the losses at many temperatures near each other, and a pass over the logits costs K
     exponentials a sample. But a sample's loss is a smooth function of 1/T alone, whose value, slope and
     curvature a pass gives. Between two passes at temperatures a fifth apart, made where they are needed, the
-    quintic with these values is off by some 1e-5 nats for a single sample and 2e-6 in a mean.
+    quintic with these values is off by some 1e-5 nats for a single sample and 2e-6 in a mean. Of more than
+    200,000 samples, losses at a 1/T within 0.2 % of that of a pass are expanded to second order: they are off
+    by some 1e-9 nats, and slopes, relative to their spread, by some 1e-6, where a standard error is 1e-3.
 
     Parameters
     ----------
@@ -57,6 +62,7 @@ class LossCurves:
         self.logits, self.targets, self.first = logits, targets, first
         self.classes = logits.shape[1]
         self.step = min(_STEP, 1 / math.log(self.classes))
+        self.many = len(targets) > MANY
         self._places = [math.log(first.beta)]
         self._passes = [np.stack([first.loss, first.slope, first.curvature])]
         self._known = dict[float, tuple[int, NDArray[np.float64]]]()  # until there is another pass
@@ -93,12 +99,21 @@ class LossCurves:
         to_last = place - places[after - 1] if after else math.inf
         to_next = places[after] - place if after < len(places) else math.inf
         if to_last and to_last + to_next > self.step * (1 + 1e-9):
-            # One pass more: at the place itself, or so near to another that the next ones fall in between.
             near = to_last if to_last <= to_next else -to_next
+            if self.many:
+                return self._nearest(place, after - (near > 0), near)
+            # One pass more: at the place itself, or so near to another that the next ones fall in between.
             self._add(place - near + math.copysign(self.step, near) if abs(near) <= self.step else place)
             return self._between(place)
         start, following = np.exp(places[after - 1]), np.exp(places[min(after, len(places) - 1)])
         return after - 1, _quintic(float(np.exp(place) - start), float(following - start))
+
+    def _nearest(self, place: float, known: int, distance: float) -> tuple[int, NDArray[np.float64]]:
+        """Return the expansion about a known pass, where it is close; else there is a pass at the place."""
+        if abs(distance) > _CLOSE:
+            self._add(place)
+            return self._between(place)
+        return known, _parabola(math.exp(place) - math.exp(self._places[known]))
 
     def _add(self, place: float) -> None:
         at = bisect_right(self._places, place)
@@ -130,6 +145,20 @@ class LossCurves:
         some = share > 0
         return optimum(fit(self.logits[some], self.targets[some]))
 
+    def best_without(self, fold: NDArray[np.intp], folds: int, start: float) -> list[tuple[float, str]]:
+        """Return `best` of the samples of all folds but one, for each fold; the first pass is one for all."""
+        sums = np.zeros((3, folds))
+        for rows in self.blocks():
+            sums += [np.bincount(fold[rows], column, folds) for column in self.at(start, rows)]
+        found = []
+        for left_out, (_, slope, curvature) in enumerate((sums.sum(axis=1, keepdims=True) - sums).T.tolist()):
+            step = -slope / curvature if curvature > 0 else math.inf
+            if abs(step) <= _SHORT * start:
+                found.append((start + step, "ok"))
+            else:
+                found.append(self.best(start, (fold != left_out).astype(np.float64)))
+        return found
+
 
 def _quintic(t: float, width: float) -> NDArray[np.float64]:
     """Return what value, slope and curvature at 0 and at `width` add to those at `t`, (3, 6)."""
@@ -140,6 +169,13 @@ def _quintic(t: float, width: float) -> NDArray[np.float64]:
     curvatures = np.arange(6) * np.append(0.0, slopes[:-1])
     shares = np.stack([powers, slopes / width, curvatures / width**2]) @ _QUINTIC.T
     return np.asarray(shares * np.tile(width ** np.arange(3.0), 2))
+
+
+def _parabola(t: float) -> NDArray[np.float64]:
+    """Return what value, slope and curvature at 0 add to those at `t`, (3, 6): nothing of another pass."""
+    shares = np.zeros((3, 6))
+    shares[:, :3] = [[1.0, t, t * t / 2], [0.0, 1.0, t], [0.0, 0.0, 1.0]]
+    return shares
 
 
 def curve_of(curve: Curve, rows: NDArray[Any]) -> Curve:

@@ -12,7 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from confshift import temperature
-from confshift.analysis.causes.mixture import fit_mixture, floor_error, log_mixed, start_of
+from confshift.analysis.causes.mixture import fit_mixture, fits_without, floor_error, log_mixed, start_of
 from confshift.analysis.grouping import Codes, codes_at, folds_of, key_of, mean_error
 from confshift.analysis.loss_curves import LossCurves, curve_of
 from confshift.checkpoint import Checkpoint
@@ -153,6 +153,11 @@ def label_noise_floor(
     The likelihood knows the logits of a sample by its loss as a function of beta only, which `LossCurves`
     interpolates: all fits together take some five passes over the logits. That moves floor, temperature and
     gain by less than a hundredth of their standard errors.
+
+    Beyond 200,000 samples the fit begins at that of a part of them, ends with a step of a fifth of a standard
+    error or less, of which only the square is then missing, and one step leads from it to the fit without
+    each fold: all together take two to four passes. That moves floor, temperature and gains by less than a
+    tenth of their standard errors.
     """
     rng, classes = np.random.default_rng(seed), logits.shape[1]
     limit = max(_FEWEST, _READ // classes)
@@ -203,11 +208,12 @@ def _held_out(
     """
     plain, gains, scaled = np.empty((3, len(fold)))
     fits = dict[int, tuple[float, float, float]]()
-    for left_out in range(_FOLDS):
-        share = (fold != left_out).astype(np.float64)
-        own, status = curves.best(beta, share)
+    alone = curves.best_without(fold, _FOLDS, beta)
+    fitted = [left_out for left_out, (_, status) in enumerate(alone) if status == "ok"]
+    mixtures = fits_without(curves, fold, fitted, start)
+    for left_out, (own, status) in enumerate(alone):
         if status == "ok":
-            fits[left_out] = own, *fit_mixture(curves, share, start)
+            fits[left_out] = own, *mixtures[left_out]
             continue
         test = np.flatnonzero(fold == left_out)
         far = temperature.curve_at(curves.logits[test], curves.targets[test], own)
