@@ -398,8 +398,9 @@ QUESTIONS = (
     Question(
         "loss at the best temperature, of samples it was not fitted to",
         {"confshift": our_refinement, "probmetrics": probmetrics_refinement},
-        2e-4,  # each sample is left out for itself, or a fifth of them
+        2e-4,
         "the same with a bias for each class beside the temperature; both sample by sample, each left out "
-        "for itself, where probmetrics leaves out fifths",
+        "for itself",
+        {"probmetrics": "it leaves out fifths, drawn at random, and confshift each sample for itself"},
     ),
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 sys.path.append(str(Path(__file__).parent / "benchmarks"))
 import pages
 import reports
+import reports_page
 from checkouts import HERE, Cost, cost_of, environment, sources
 from reports import Size
 
@@ -97,16 +99,16 @@ def test_a_size_that_is_none_is_refused(text):
 # ----------------------------------------------------------------------------------------------- the table
 def test_a_row_says_how_many_times_as_much_each_way_takes():
     costs = {
-        "other": Cost(10, 11, 2),
-        "same": Cost(5, 6, 1.5),
-        "own": Cost(2.5, 2.6, 1),
+        **{"other": Cost(10, 11, 2), "same": Cost(5, 6, 1.5), "own": Cost(2.5, 2.6, 1)},
         "again": Cost(1, 1, 1),
     }
-    row = reports.row_of(Size(2, 1000, 10), "report", costs)
-    assert "| 10.0 s (11.0), 2.00 GB | 5.0 s (6.0), 1.50 GB: **0.50**, 0.75 |" in row
-    assert "2.5 s (2.6), 1.00 GB: **0.25**, 0.50 | 1.0 s |" in row
-    costs["other"] = Cost(480, 480, 2, "over 480 s")
-    assert "| over 480 s | 5.0 s (6.0), 1.50 GB: – |" in reports.row_of(Size(2, 1000, 10), "report", costs)
+    one = {"size": (2, 1000, 10), "command": "report", "costs": {key: asdict(costs[key]) for key in costs}}
+    row = reports_page.row(one)
+    assert row.startswith("| T = 2, N = 1,000, K = 10 | `report` | 10.0 s (11.0), 2.00 GB |")
+    assert "| 5.0 s (6.0), 1.50 GB: **0.50**, 0.75 |" in row
+    assert "| 2.5 s (2.6), 1.00 GB: **0.25**, 0.50 | 1.0 s |" in row
+    one["costs"]["other"] = asdict(Cost(480, 480, 2, "over 480 s"))
+    assert "| over 480 s | 5.0 s (6.0), 1.50 GB | 2.5 s" in reports_page.row(one)
 
 
 def test_the_script_measures_two_checkouts_and_writes_a_table(tmp_path):
@@ -137,3 +139,9 @@ def test_what_is_put_between_marks_is_what_stands_there(tmp_path):
     assert text.endswith("end\n")
     with pytest.raises(SystemExit, match="no place for three"):
         pages.put(page, "three", "")
+
+
+@pytest.mark.skipif("reports" not in pages.kept(), reason="not measured yet")
+def test_the_page_is_what_the_script_writes_of_the_results_beside_it():
+    text = pages.BENCHMARKS.read_text(encoding="utf-8")
+    assert pages.between(text, "reports") == reports_page.page(pages.kept()["reports"])

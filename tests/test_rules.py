@@ -16,6 +16,7 @@ from scipy.optimize import minimize_scalar
 sys.path.append(str(Path(__file__).parent / "benchmarks"))
 import rules_page
 from curve_rules import fixed_gap, patience, two_curves
+from pages import between
 from rules import Judged, by_rule, judge, one_run_a_line, since_when, thread
 from truth import best_map, change_of, finite, losses_of, repaired
 
@@ -273,17 +274,6 @@ def test_halves_of_a_run_share_no_sample_and_are_drawn_from_all_of_it(tmp_path):
 
 
 # ---------------------------------------------------------------------------------- what the documents say
-def test_what_a_file_says_between_the_marks_is_replaced_and_nothing_else_is(tmp_path):
-    path = tmp_path / "page.md"
-    path.write_text(f"before\n{rules_page.BEGIN}{rules_page.END}after\n", encoding="utf-8")
-    for text in ("first\n", "second\n"):
-        rules_page.put(path, text)
-        assert rules_page.between(path.read_text(encoding="utf-8")) == text
-    assert path.read_text(encoding="utf-8").replace("second\n", "") == (
-        f"before\n{rules_page.BEGIN}{rules_page.END}after\n"
-    )
-
-
 @pytest.fixture(scope="module")
 def stored():
     return json.loads(rules_page.RESULTS.read_text(encoding="utf-8"))
@@ -294,7 +284,7 @@ def test_the_page_and_the_readme_say_what_the_stored_results_say(stored):
         (rules_page.PAGE, rules_page.page(stored)),
         (rules_page.README, rules_page.readme(stored)),
     ):
-        assert rules_page.between(path.read_text(encoding="utf-8")) == text, path.name
+        assert between(path.read_text(encoding="utf-8"), "rules") == text, path.name
     assert one_run_a_line(stored) == rules_page.RESULTS.read_text(encoding="utf-8")
 
 

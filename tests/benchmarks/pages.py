@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import importlib.metadata
+import json
 import os
 import platform
 from pathlib import Path
+from typing import Any
 
 DOCS = Path(__file__).parents[2] / "docs"
 BENCHMARKS = DOCS / "benchmarks.md"
+#: What scripts measured, from which they write the page.
+RESULTS = DOCS / "benchmarks.json"
 END = "<!-- end of what it wrote -->\n"
 
 
@@ -29,6 +33,17 @@ def put(path: Path, script: str, text: str) -> None:
 def between(whole: str, script: str) -> str:
     """Return what stands between the marks of a script."""
     return whole.split(begin(script))[1].split(END)[0]
+
+
+def kept() -> dict[str, Any]:
+    """Return by script what it measured last."""
+    found: dict[str, Any] = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
+    return found
+
+
+def keep(script: str, results: Any) -> None:
+    """Keep what a script measured, each number on a line, so that differences can be read."""
+    RESULTS.write_text(json.dumps({**kept(), script: results}, indent=1) + "\n", encoding="utf-8")
 
 
 def machine(*packages: str) -> str:

@@ -2,7 +2,8 @@
 
     python tests/benchmarks/reports.py [--against REVISION|CHECKOUT] [--rows 200x10000x10 ...]
                                        [--anew 9x50000x1000 ...] [--commands report diagnose] [--rounds 1]
-                                       [--seconds 480] [--gigabytes 12] [--folder DIR] [--write] [--small]
+                                       [--seconds 480] [--gigabytes 12] [--folder DIR]
+                                       [--write] [--kept] [--small]
 
 A row is a run of epochs x samples x classes. Each checkout saves one, from the same logits; an older one
 can't read what a newer one saved, so this checkout is measured on the other's files and on its own. Every
@@ -24,17 +25,19 @@ import os
 import shutil
 import sys
 import tempfile
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent))
+import reports_page
 from checkouts import HERE, Cost, cost_of, environment, sources
-from pages import BENCHMARKS, machine, put
+from pages import BENCHMARKS, keep, kept, machine, put
+from timing import say
 
 ROWS = (
     *("200x10000x10", "30x50000x100", "8x50000x1000", "20x500000x10"),
@@ -74,11 +77,7 @@ class Size(NamedTuple):
         return size
 
     def __str__(self) -> str:
-        return f"T = {self.epochs:,}, N = {self.samples:,}, K = {self.classes:,}"
-
-    @property
-    def gigabytes(self) -> float:
-        return 4e-9 * self.epochs * self.samples * self.classes
+        return reports_page.title(self)
 
 
 def targets_of(size: Size, seed: int) -> np.ndarray:
@@ -183,7 +182,7 @@ def least(costs: list[Cost]) -> Cost:
     return Cost(*(min(getattr(cost, name) for cost in costs) for name in ("cpu", "wall", "peak")))
 
 
-# ------------------------------------------------------------------------------------------------ the tables
+# ------------------------------------------------------------------------------------------------ the rows
 def measure_row(bench: Bench, size: Size, other: Path | None, commands, rounds) -> dict[str, dict[str, Cost]]:
     """Return by command what it costs the checkouts: "other", "same" on the other's files, "own", "again"."""
     own = bench.save(HERE, size, "own")
@@ -201,7 +200,7 @@ def measure_row(bench: Bench, size: Size, other: Path | None, commands, rounds) 
                 cache = bench.warm_cache(source, size.classes)
                 cost = bench.confshift(source, command, run, cache)
                 found[command].setdefault(side, []).append(cost)
-                remark(f"{size}: {command}, {side}: {written(cost)}")
+                remark(f"{size}: {command}, {side}: {reports_page.written(asdict(cost))}")
                 if side == "own" and not cost.over:
                     found[command].setdefault("again", []).append(bench.confshift(HERE, command, run, cache))
     for _, run in sides.values():
@@ -211,61 +210,16 @@ def measure_row(bench: Bench, size: Size, other: Path | None, commands, rounds) 
     }
 
 
-def row_of(size: Size, command: str, costs: dict[str, Cost]) -> str:
-    """Write a row: the other checkout, this one on the same files, on its own, and once more."""
-    cells = [str(size), f"`{command}`"]
-    if "other" in costs:
-        cells.append(written(costs["other"]))
-        cells += [f"{written(costs[side])}: {ratio(costs[side], costs['other'])}" for side in ("same", "own")]
-    else:
-        cells.append(written(costs["own"]))
-    cells.append(f"{costs['again'].cpu:.1f} s" if "again" in costs else "–")
-    return f"| {' | '.join(cells)} |"
-
-
-def head(against: str | None) -> str:
-    """Write the first two lines of the table."""
-    names = ["run", "command"]
-    if against is None:
-        names.append("CPU (wall), peak memory")
-    else:
-        names += [f"{against}: CPU (wall), peak memory", "now, on the same files: times as much"]
-        names.append("now, on a run that it saved itself: times as much")
-    names.append("again, CPU")
-    return f"| {' | '.join(names)} |\n|{'--|' * len(names)}"
-
-
-def written(cost: Cost) -> str:
-    return cost.over or f"{cost.cpu:.1f} s ({cost.wall:.1f}), {cost.peak:.2f} GB"
-
-
-def ratio(cost: Cost, other: Cost) -> str:
-    """Write CPU time and memory as multiples of the other's."""
-    if cost.over or other.over:
-        return "–"
-    return f"**{cost.cpu / other.cpu:.2f}**, {cost.peak / other.peak:.2f}"
-
-
-def measure_anew(bench: Bench, size: Size, other: Path) -> str:
-    """Write a row about a run of the other checkout, whose schema lacks columns, read from the disk."""
+def measure_anew(bench: Bench, size: Size, other: Path) -> dict[str, Any]:
+    """Return what it costs to read a run of the other checkout from the disk, and to make columns anew."""
     run = bench.save(other, size, "theirs")
     cold = drop(run)
     reading = bench.read(run)
     cache = bench.warm_cache(HERE, size.classes)
     drop(run)
-    cost = bench.confshift(HERE, "history", run, cache)
+    history = bench.confshift(HERE, "history", run, cache)
     shutil.rmtree(run)
-    times = "–" if cost.over else f"**{cost.wall / reading.wall:.2f}**"
-    place = "the disk" if cold else "memory, as this system can't drop it"
-    amount = f"{size}: {size.gigabytes:.1f} GB of logits, from {place}"
-    return f"| {amount} | {reading.wall:.1f} s (CPU {reading.cpu:.1f}) | {written(cost)} | {times} |"
-
-
-ANEW_HEAD = (
-    "| run of the other checkout | reading its bytes, wall | `history`: CPU (wall), peak memory "
-    "| wall, times as long |\n"
-    "|--|--|--|--|"
-)
+    return {"size": size, "cold": cold, "reading": asdict(reading), "history": asdict(history)}
 
 
 def drop(run: Path) -> bool:
@@ -281,33 +235,29 @@ def drop(run: Path) -> bool:
     return True
 
 
-def say(line: str) -> None:
-    sys.stdout.write(f"{line}\n")
-    sys.stdout.flush()
-
-
 def remark(line: str) -> None:
     sys.stderr.write(f"{line}\n")
     sys.stderr.flush()
 
 
-def tables(bench: Bench, chosen: argparse.Namespace, other: Path | None) -> str:
-    """Measure everything; print each row when it is there, and return all of them."""
-    lines = [f"Measured on {machine('numpy', 'scipy', 'torch')}.", "", *head(chosen.against).split("\n")]
-    say("\n".join(lines))
+def measure(bench: Bench, chosen: argparse.Namespace, other: Path | None) -> dict[str, Any]:
+    """Measure everything; print each row when it is there."""
+    found: dict[str, Any] = {
+        "machine": machine("numpy", "scipy", "torch"),
+        **{"against": chosen.against, "rounds": chosen.rounds, "rows": [], "anew": []},
+    }
+    say(f"Measured on {found['machine']}.\n\n{reports_page.head(chosen.against)}")
     for size in chosen.rows:
         for command, costs in measure_row(bench, size, other, chosen.commands, chosen.rounds).items():
-            lines.append(row_of(size, command, costs))
-            say(lines[-1])
+            costs = {side: asdict(cost) for side, cost in costs.items()}
+            found["rows"].append({"size": size, "command": command, "costs": costs})
+            say(reports_page.row(found["rows"][-1]))
     if chosen.anew and other is None:
-        say("\nNo run of schema 1: name a checkout that writes it (--against 1e10a55).")
+        remark("No columns are made anew: name a checkout whose runs lack some (--against 1e10a55).")
     elif chosen.anew:
-        lines += ["", *ANEW_HEAD.split("\n")]
-        say(f"\n{ANEW_HEAD}")
-        for size in chosen.anew:
-            lines.append(measure_anew(bench, size, other))
-            say(lines[-1])
-    return "\n".join(lines)
+        found["anew"] = [measure_anew(bench, size, other) for size in chosen.anew]
+        say("\n" + reports_page.anew(found["anew"]))
+    return found
 
 
 def options() -> argparse.Namespace:
@@ -323,6 +273,7 @@ def options() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--small", action="store_true")
     parser.add_argument("--write", action="store_true", help="put the tables into docs/benchmarks.md")
+    parser.add_argument("--kept", action="store_true", help="write the page of what was measured last")
     parser.add_argument("--save", type=Path, help=argparse.SUPPRESS)  # a child: save a run and end
     chosen = parser.parse_args()
     chosen.commands = chosen.commands or (COMMANDS[1:] if chosen.small else COMMANDS)
@@ -336,13 +287,16 @@ def main() -> None:
     chosen = options()
     if chosen.save is not None:
         return save_run(chosen.save, chosen.rows[0], chosen.seed)
+    if chosen.kept:
+        return put(BENCHMARKS, "reports", reports_page.page(kept()["reports"]))
     with contextlib.ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory(dir=chosen.folder))
         other = stack.enter_context(sources(chosen.against)) if chosen.against else None
         bench = Bench(Path(folder), chosen.seconds, chosen.gigabytes, chosen.seed)
-        found = tables(bench, chosen, other)
+        found = measure(bench, chosen, other)
     if chosen.write:
-        put(BENCHMARKS, "reports", f"\n{found}\n\n")
+        keep("reports", found)
+        put(BENCHMARKS, "reports", reports_page.page(kept()["reports"]))
     return None
 
 

@@ -26,7 +26,8 @@ from unittest import mock
 import numpy as np
 from curve_rules import Said, fixed_gap, patience, two_curves
 from numpy.typing import NDArray
-from rules_page import PAGE, README, RESULTS, ROOT, page, put, readme, section, summary
+from pages import put
+from rules_page import PAGE, README, RESULTS, ROOT, page, readme, section, summary
 from trainings import RUNS, accuracy_of, trained
 from truth import best_map, change_of, finite, losses_of, repaired
 
@@ -316,8 +317,8 @@ def write(found: dict[str, Any], every: list[Any]) -> None:
     results = {"runs": {name: known[name] for name in (*THREADS, *RUNS) if name in known}}
     results["all"] = every or old
     RESULTS.write_text(one_run_a_line(results), encoding="utf-8")
-    put(PAGE, page(results))
-    put(README, readme(results))
+    put(PAGE, "rules", page(results))
+    put(README, "rules", readme(results))
 
 
 def one_run_a_line(results: Mapping[str, Any]) -> str:

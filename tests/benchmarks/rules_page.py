@@ -12,24 +12,12 @@ import numpy as np
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "docs" / "what_others_say.json"
 PAGE, README = ROOT / "docs" / "what_others_say.md", ROOT / "README.md"
-BEGIN, END = "<!-- by tests/benchmarks/rules.py -->\n", "<!-- end of what it wrote -->\n"
 
 RULES = ("patience 10", "a fixed gap", "the two curves", "confshift")
 #: Another rule's checkpoint is clearly better from this difference of the test loss on.
 CLEARLY = 0.005
 
 Run = Mapping[str, Any]
-
-
-def put(path: Path, text: str) -> None:
-    """Replace what stands between the two marks of a file."""
-    before, _, rest = path.read_text(encoding="utf-8").partition(BEGIN)
-    path.write_text(f"{before}{BEGIN}{text}{END}{rest.partition(END)[2]}", encoding="utf-8")
-
-
-def between(whole: str) -> str:
-    """Return what stands between the two marks."""
-    return whole.split(BEGIN)[1].split(END)[0]
 
 
 # ------------------------------------------------------------------------------------------------- one run
