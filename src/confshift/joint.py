@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 #: Stop where the next step would lower the mean loss by less, in nats, and take it: what is then missing is
 #: about the square of that. The first fit, to a part of the samples, is no better than its samples are.
 _TOLERANCE, _TOLERANCE_OF_FEW, _FEW_SAMPLES = 3e-6, 1e-11, 10_000
+#: Fits to more samples than this end where their error is far below the standard error.
+MANY_SAMPLES = 200_000
 #: What the mean loss may seem to rise by rounding.
 _ROUNDING = 1e-7
 _MAX_STEPS = 60

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -9,6 +11,8 @@ from hypothesis import strategies as st
 from scipy.optimize import minimize, minimize_scalar
 from scipy.special import log_softmax, logsumexp
 
+from confshift import recalibration
+from confshift.analysis import linear_maps
 from confshift.analysis.causes.label_noise import LabelNoise, looks_wrong
 from confshift.analysis.history import summarize
 from confshift.analysis.linear_maps import cross_fit, why_not
@@ -273,6 +277,33 @@ def test_an_absent_class_has_finite_numbers():
 )
 def test_scales_and_a_matrix_are_tried_where_a_class_has_a_hundred_samples(kind, samples, classes, reason):
     assert why_not(kind, samples, classes) == reason
+
+
+@pytest.mark.parametrize("classes", [2, 6])
+def test_the_fits_of_many_samples_are_off_by_far_less_than_the_standard_error(classes, monkeypatch):
+    rng = np.random.default_rng(classes)
+    targets = rng.choice(classes, 20_000, p=np.arange(1, classes + 1) / sum(range(classes + 1)))
+    logits = (
+        2 * rng.normal(size=(20_000, classes)) + np.linspace(-1, 1, classes) + 3 * np.eye(classes)[targets]
+    )
+    logits[::3, 0][targets[::3] != 0] = -np.inf
+    full, fits = cross_fit(logits, targets, "biases"), []
+    joint_fit, whole = recalibration.joint_fit, linear_maps.joint_fit(logits, targets)
+    for module in (recalibration, linear_maps):
+        monkeypatch.setattr(module, "MANY_SAMPLES", 10_000)
+        monkeypatch.setattr(
+            module, "joint_fit", lambda *of, **start: fits.append(of) or joint_fit(*of, **start)
+        )
+    monkeypatch.setattr(recalibration, "_FIRST_OF_MANY", 5000)
+    found = cross_fit(logits, targets, "biases")
+    assert [len(targets) for _, targets in fits] == [20_000, 5000]  # and none to each fold
+    error = full.losses.std() / math.sqrt(20_000)
+    assert found.losses.mean() == pytest.approx(full.losses.mean(), abs=0.01 * error)
+    np.testing.assert_allclose(found.losses, full.losses, atol=0.01)
+    assert (found.hits != full.hits).sum() < 10
+    errors = np.sqrt(whole.optimum.inverse.diagonal())
+    assert found.whole.beta == pytest.approx(full.whole.beta, abs=0.05 * errors[0] * whole.unit)
+    assert np.abs(found.whole.biases - full.whole.biases).max() < 0.05 * errors[1:].max()
 
 
 def test_scales_are_held_against_biases_fitted_to_the_same_folds():

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from confshift import temperature
 from confshift.analysis.grouping import Codes, codes_at, folds_of
+from confshift.joint import MANY_SAMPLES, Problem
 from confshift.recalibration import SAMPLES_A_CLASS as FEWEST_A_CLASS
 from confshift.recalibration import JointFit, joint_fit
 
@@ -124,6 +125,9 @@ def cross_fit(
     M. I. Jordan and F. Bach, "Structured Matrix Scaling for Multi-Class Calibration", arXiv 2511.03685, with
     the ridge and the strengths that their package probmetrics 1.3 has by default; they fit to logarithms of
     probabilities mixed with a little of equal ones, here logits are centred: the map stays linear in them.
+
+    Biases of more than 200,000 samples: each fit without a fold is one Newton step away from that to all. The
+    losses so left out are off by less than a hundredth of their standard error, in the mean.
     """
     random, rows, classes = np.random.default_rng(0), np.arange(len(targets)), logits.shape[1]
     limit = max(READ // classes, FEWEST_A_CLASS * classes)
@@ -131,6 +135,8 @@ def cross_fit(
         rows = np.sort(random.choice(rows, limit, replace=False))
         logits, targets = logits[rows], targets[rows]
     fold = folds_of(random, len(rows), _FOLDS, codes_at(codes, rows))
+    if kind == "biases" and len(rows) > MANY_SAMPLES:
+        return _biases_of_many(logits, targets, fold, rows)
     losses, hits = np.empty(len(rows)), np.empty(len(rows), bool)
     joint = None if kind == "matrix" else joint_fit(logits, targets)
     whole = _fitted(logits, targets, kind, joint)
@@ -141,6 +147,33 @@ def cross_fit(
         scores = mapped(logits[test], fit.beta * fit.weights, fit.biases)
         losses[test], hits[test] = losses_and_hits(scores, targets[test])
     return CrossFit(whole, rows, losses, hits)
+
+
+def _biases_of_many(
+    logits: NDArray[Any], targets: NDArray[np.int64], fold: NDArray[np.intp], rows: NDArray[np.intp]
+) -> CrossFit:
+    """Return `cross_fit` of biases: one step from the fit to all samples leads to that without a fold.
+
+    A fold moves the fit by a standard error, and what is then missing is the square of that.
+    """
+    joint = joint_fit(logits, targets)
+    problem, whole, classes = Problem(logits, targets, joint.unit), joint.optimum, logits.shape[1]
+    sums, folds = np.zeros((_FOLDS, classes + 1)), np.arange(_FOLDS)[:, None]
+    for block in problem.blocks():
+        gradients, _ = problem.gradients(block, whole.theta)
+        sums += (fold[block.rows] == folds).astype(gradients.dtype) @ gradients
+    slopes = sums.sum(axis=0) - sums
+    slopes[:, 1:] += problem.ridge * whole.theta[1:] - slopes[:, 1:].mean(axis=1, keepdims=True)
+    share = 1 - np.bincount(fold, minlength=_FOLDS) / len(fold)
+    without = (whole.theta - slopes @ whole.inverse / share[:, None]).astype(problem.work)
+    np.maximum(without[:, 0], 0, out=without[:, 0])
+    losses, hits = np.empty(len(rows)), np.empty(len(rows), bool)
+    for block in problem.blocks():
+        own = without[fold[block.rows]]
+        found = problem.at(block, own[:, :1], own[:, 1:])
+        losses[block.rows] = found.loss
+        hits[block.rows] = found.weights.argmax(axis=1) == block.targets
+    return CrossFit(Fit(joint.beta, np.ones(classes), joint.biases), rows, losses, hits)
 
 
 def _fitted(

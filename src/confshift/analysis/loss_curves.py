@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from confshift.joint import MANY_SAMPLES as MANY
 from confshift.temperature import Curve, derivatives, fit, optimum
 
 #: Losses are interpolated between passes at inverse temperatures whose logarithms differ by this, or by
@@ -23,9 +24,9 @@ _BLOCK = 1 << 13
 _SHORT = 1e-3
 #: One that leaves the start by this factor is left to `temperature.fit`: there may be no best one.
 _FAR = 2.0
-#: Of more samples than this the fits end where their error is far below the standard error: a step from
-#: one pass that moves log 1/T by no more than `_CLOSE` takes the parabolas of that pass, and needs no other.
-MANY, _CLOSE = 200_000, 2e-3
+#: Of more than `MANY` samples, losses where log 1/T differs by no more than this from that of a pass are
+#: taken from its parabolas, and need no other.
+_CLOSE = 2e-3
 #: The quintic in t from 0 to 1 with given values, slopes and curvatures at 0 and at 1: a row for each of
 #: these six, a column for each power of t.
 _QUINTIC = np.array(

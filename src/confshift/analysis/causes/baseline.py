@@ -272,11 +272,7 @@ def label_order(
     H. W. Kuhn, "The Hungarian method for the assignment problem", Naval Research Logistics Quarterly 2
     (1955), 83-97; solved by `scipy.optimize.linear_sum_assignment`.
     """
-    members = np.arange(len(targets)) if codes is None else codes
-    _, leaders, units = np.unique(members, return_index=True, return_inverse=True)
-    halves = np.empty(len(leaders), np.intp)
-    halves[np.argsort(targets[leaders], kind="stable")] = np.arange(len(leaders)) % 2
-    half = halves[units]
+    half = _halves(targets, codes)
     right = np.empty(len(targets))
     for side in (0, 1):
         names = _matching(predicted[half != side], targets[half != side], classes)
@@ -290,6 +286,16 @@ def label_order(
         mean_error(difference, codes),
         _matching(predicted, targets, classes),
     )
+
+
+def _halves(targets: NDArray[np.int64], codes: Codes | None) -> NDArray[np.intp]:
+    """Return 0 or 1 for each sample, alike in their classes; a group is in one half."""
+    if codes is None:
+        half = np.empty(len(targets), np.intp)
+        half[np.argsort(targets, kind="stable")] = np.arange(len(targets)) % 2
+        return half
+    _, leaders, units = np.unique(codes, return_index=True, return_inverse=True)
+    return _halves(targets[leaders], None)[units]
 
 
 def _matching(
