@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from scipy.special import softmax
 from sklearn.metrics import accuracy_score, log_loss
 
-from confshift.checkpoint import MEASURED, Checkpoint, Measurement, Provenance, measure
+from confshift.checkpoint import Checkpoint, Provenance
+from confshift.measurement import MEASURED, Measurement, measure
 from confshift.predictions import Predictions
 from confshift.scoring import score
 

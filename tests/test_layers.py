@@ -22,7 +22,7 @@ TREES = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in FIL
 
 FOUNDATION = {
     *("errors", "advice", "input_checks", "predictions", "scoring", "temperature", "joint"),
-    *("refits", "recalibration", "checkpoint", "tasks"),
+    *("refits", "recalibration", "measurement", "checkpoint", "tasks", "workers"),
 }
 TOWERS = FOUNDATION | {"analysis", "findings", "storage", "reporting", "collection"}
 FACADE = "confshift"  # the public names, lazily imported
@@ -39,7 +39,9 @@ MAY_IMPORT = {
     "joint": set(),
     "refits": {"joint"},
     "recalibration": {"errors", "predictions", "scoring", "temperature", "joint", "refits"},
-    "checkpoint": FOUNDATION,
+    "measurement": {"errors", "predictions", "scoring", "temperature", "joint", "refits", "recalibration"},
+    "checkpoint": FOUNDATION - {"workers"},
+    "workers": {"errors"},
     "analysis": FOUNDATION,
     "findings": FOUNDATION | {"analysis"},
     "storage": FOUNDATION,
@@ -63,18 +65,20 @@ MAY_USE = {
     "jinja2": {"reporting/page.py"},
     "vl_convert": {"reporting"},
     "PIL": {"reporting", "collection"},
+    "joblib": {"workers.py"},
+    "threadpoolctl": {"workers.py"},
     "pyarrow": {"storage/exporting.py", "storage/parquet.py"},
     "click": {"cli"},
     "IPython": {"reporting/page.py"},
 }
 #: Too heavy to be imported before they are needed: only inside functions, but for the rooms named.
-LAZY = {"scipy": {"demo"}, "sklearn": {"demo"}, "pyarrow": set()}
+LAZY = {"scipy": {"demo"}, "sklearn": {"demo"}, "pyarrow": set(), "joblib": set(), "threadpoolctl": set()}
 
 #: What writes, renames or removes files stands in storage/disk.py. The others make these calls and no more.
 MAY_WRITE = {
     "storage/disk.py": None,  # anything
     "storage/files.py": {"fcntl", "open", "os.open", "os.close", "os.dup", "os.O_RDWR", "unlink"},  # locks
-    "reporting/user_cache.py": {"mkdir"},
+    "storage/user_cache.py": {"mkdir"},
     "cli/pages.py": {"mkdir"},  # the folder of the demo's page
     "demo.py": {"tempfile"},
 }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from types import MappingProxyType
@@ -13,136 +13,30 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from confshift import recalibration, temperature
+from confshift.measurement import PARTS, Measurement, columns_of, measure
 from confshift.predictions import FACTS, Predictions
-from confshift.scoring import COLUMNS, SCORED, Scores, score
-
-#: The columns kept for each sample beside its id. Everything but a new temperature fit and the
-#: competitors follows from them, whatever K is. This is a stored format: add at the end, never change.
-MEASURED = np.dtype(
-    [*SCORED.descr, ("curve_loss", "<f8"), ("curve_slope", "<f8"), ("curve_curvature", "<f8")]
-)
-_CURVE = ("loss", "slope", "curvature")
-#: What is kept beside them since schema 2 of the run folder. A stored format, too.
-LEFT_OUT = np.dtype([("scaled_loss", "<f8"), ("calibrated_loss", "<f8")])
+from confshift.scoring import Scores
 
 
-#: The columns that most of an analysis reads, by the names under which they are stored.
-KEPT = ("predicted", "hedge", "mistake", "confidence", *(LEFT_OUT.names or ()))
-_PARTS = dict(zip(("scaled", "refinement"), LEFT_OUT.names or (), strict=True))
-_ALL = slice(None)
-
-
-class Table(Protocol):
-    """The columns of MEASURED, and maybe those of LEFT_OUT, in memory or in a file."""
+class Source(Protocol):
+    """The files of a stored checkpoint. It can be pickled: another process reads them anew."""
 
     @property
-    def names(self) -> tuple[str, ...]:
-        """The names of the columns."""
+    def digest(self) -> str:
+        """A digest of all that a record says, with the checksums of its files."""
         ...
 
-    def __len__(self) -> int:
-        """Return the number of rows."""
+    def checkpoint(self) -> Checkpoint:
+        """Return the checkpoint."""
         ...
 
-    def part(self, name: str, span: slice) -> NDArray[Any]:
-        """Return a column of consecutive rows."""
+    def kept(self, key: str) -> bytes | None:
+        """Return what was kept of an analysis; None where nothing was."""
         ...
 
-    def columns(self, names: Sequence[str]) -> list[NDArray[Any]]:
-        """Return some columns, read together."""
+    def keep(self, key: str, content: bytes) -> None:
+        """Keep something of an analysis for other processes of this user."""
         ...
-
-
-class RowsInMemory:
-    """A structured array as a `Table`."""
-
-    def __init__(self, rows: NDArray[Any]) -> None:
-        self.rows = rows
-        self.names: tuple[str, ...] = rows.dtype.names or ()
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def part(self, name: str, span: slice) -> NDArray[Any]:
-        """Return a column of consecutive rows."""
-        column: NDArray[Any] = self.rows[name][span]
-        return column
-
-    def columns(self, names: Sequence[str]) -> list[NDArray[Any]]:
-        """Return some columns."""
-        return [self.part(name, _ALL) for name in names]
-
-
-@dataclass(frozen=True, eq=False)
-class Measurement:
-    """What is stored of a checkpoint beside its logits: a row per sample, in the order of the ids."""
-
-    sample_ids: NDArray[Any]  # (N,) int64 or text, ascending
-    table: Table  # N rows
-    beta: float  # where the curve_* columns were evaluated
-    read_left_out: Callable[[], recalibration.LeftOut]  # stored, or made from the logits when it is asked for
-    groups: NDArray[Any] | None = None  # (N,) int64 or text: which rows err together
-    stored_fit: tuple[float, NDArray[np.float64]] | None = None  # `fit`, where no row need be read for it
-    known_ties: int | None = None  # `tied_samples`, likewise
-
-    @property
-    def rows(self) -> NDArray[Any]:
-        """All rows (N,), of dtype MEASURED."""
-        rows, names = np.empty(len(self.table), MEASURED), MEASURED.names or ()
-        for name, column in zip(names, self.table.columns(names), strict=True):
-            rows[name] = column
-        return rows
-
-    @property
-    def curve(self) -> temperature.Curve:
-        """Each sample's loss as a function of 1/T."""
-        columns = self.table.columns([f"curve_{name}" for name in _CURVE])
-        return temperature.Curve(self.beta, *map(np.ascontiguousarray, columns))
-
-    @cached_property
-    def optimum(self) -> tuple[float, str]:
-        """The best 1/T and its status; see `temperature.optimum`."""
-        return temperature.optimum(self.curve)
-
-    def __getitem__(self, name: str) -> NDArray[Any]:
-        """Return a column, (N,)."""
-        return self.column(name)
-
-    def column(self, name: str, span: slice = _ALL) -> NDArray[Any]:
-        """Return a column of consecutive rows: one of MEASURED, `scaled` or `refinement`."""
-        stored = _PARTS.get(name, name)
-        if stored in self.table.names:
-            return self.table.part(stored, span)
-        column: NDArray[Any] = getattr(self.left_out, "scaled" if name == "scaled" else "calibrated")[span]
-        return column
-
-    @property
-    def left_out(self) -> recalibration.LeftOut:
-        """The fit of temperature and biases, and each sample's loss at the fits to all others."""
-        return self.read_left_out()
-
-    @property
-    def fit(self) -> tuple[float, NDArray[np.float64]]:
-        """1/T and the biases of the joint fit, as in `recalibration.LeftOut`."""
-        return self.stored_fit or (self.left_out.beta, self.left_out.biases)
-
-    @property
-    def tied_samples(self) -> int:
-        """How many rows have more than one class at the top."""
-        return int(self.table.part("tied", _ALL).sum()) if self.known_ties is None else self.known_ties
-
-
-@dataclass(frozen=True, eq=False)
-class Part:
-    """The columns of consecutive rows of a measurement."""
-
-    measurement: Measurement
-    span: slice
-
-    def __getitem__(self, name: str) -> NDArray[Any]:
-        """Return a column."""
-        return self.measurement.column(name, self.span)
 
 
 @dataclass(frozen=True)
@@ -181,6 +75,8 @@ class Checkpoint:
     provenance : Provenance
     read_scores : callable, optional
         Reads the scores, where they are known before the rest of the measurement.
+    source : Source, optional
+        The files that it is read from; None for one in memory.
 
     Examples
     --------
@@ -197,6 +93,7 @@ class Checkpoint:
     metadata: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
     provenance: Provenance = field(default_factory=Provenance)
     read_scores: Callable[[], Scores] | None = None
+    source: Source | None = None
 
     @classmethod
     def from_predictions(
@@ -357,7 +254,7 @@ class Checkpoint:
         measurement, scores = self.measurement, Scores(self.measurement)
         answered, finite = scores.answered, np.isfinite(scores.loss)
         loss = scores.loss[finite]
-        scaled, calibrated = (measurement.column(name)[finite] for name in _PARTS)
+        scaled, calibrated = (measurement.column(name)[finite] for name in PARTS)
         refinement, samples = _mean(calibrated), int(answered.sum())
         return {
             "loss": self.loss,
@@ -379,42 +276,5 @@ class Checkpoint:
         }
 
 
-def columns_of(measurement: Measurement, rows: slice = slice(None)) -> dict[str, NDArray[Any]]:
-    """Return the columns of some samples, by name, as :attr:`Checkpoint.columns` describes them."""
-    scores = Scores(Part(measurement, rows))
-    scaled, calibrated = (measurement.column(name, rows) for name in _PARTS)
-    loss, (target, predicted, *others) = scores.loss, COLUMNS
-    return {
-        target: scores.target,
-        predicted: scores.predicted,
-        "correct": scores.correct,
-        "loss": loss,
-        **{name: getattr(scores, name) for name in others},
-        "calibration_loss": loss - calibrated,
-        "refinement_loss": calibrated,
-        "answered": scores.answered,
-        "finite": np.isfinite(loss),
-        "scale_loss": loss - scaled,
-        "balance_loss": scaled - calibrated,
-        **({} if measurement.groups is None else {"group": measurement.groups[rows]}),
-    }
-
-
 def _mean(values: NDArray[Any]) -> float:
     return float(values.mean()) if len(values) else math.nan
-
-
-def measure(predictions: Predictions, scores: Scores | None = None) -> Measurement:
-    """Score every sample and fit what recalibrates; `scores`, where they are known, save the first pass."""
-    logits, targets = predictions.logits, predictions.targets
-    scores = scores or score(logits, targets)
-    curve = temperature.fit(logits, targets)
-    left_out = recalibration.left_out(logits, targets, curve, ~scores.correct)
-    rows = np.empty(len(predictions), MEASURED)
-    for name in COLUMNS:
-        rows[name] = scores.rows[name]
-    for name in _CURVE:
-        rows[f"curve_{name}"] = getattr(curve, name)
-    return Measurement(
-        predictions.sample_ids, RowsInMemory(rows), curve.beta, lambda: left_out, predictions.groups
-    )

@@ -19,7 +19,7 @@ _NARROW_SINGLE = 96
 _RUN = 64
 
 
-#: What the pass over the logits measures of each sample. This is a stored format: see `checkpoint.MEASURED`.
+#: What the pass over the logits measures of each sample. This is a stored format: see `measurement.MEASURED`.
 SCORED = np.dtype(
     [
         ("target", "<i4"),

@@ -21,7 +21,7 @@ from confshift import Predictions, Run
 from confshift.cli import main
 from confshift.cli.output import clear_endings, remarks_of_the_library
 from confshift.errors import ConfshiftError
-from confshift.reporting import saving
+from confshift.storage import saving
 
 ODD = {"escapes": "a\x1b[2J\nb\u202e", "bytes": os.fsdecode(b"s\xff\xfe")}
 COMMANDS = {

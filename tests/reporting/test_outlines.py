@@ -12,12 +12,13 @@ import pytest
 from test_charts import LIMITS, frame
 
 from confshift.findings.wording import Vocabulary
-from confshift.reporting import outlines, user_cache
+from confshift.reporting import outlines
 from confshift.reporting.charts import chart_specs, said_in
 from confshift.reporting.outlines import outline_of, vega_charts
-from confshift.reporting.user_cache import cached_file, read_own, write_own
 from confshift.reporting.vega import compiled
+from confshift.storage import user_cache
 from confshift.storage.run import Run
+from confshift.storage.user_cache import cached_file, read_own, write_own
 from confshift.tasks import TASKS
 
 USUAL = Vocabulary(TASKS["multiclass"])

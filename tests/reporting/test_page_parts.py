@@ -78,6 +78,7 @@ def test_the_bins_count_every_answer_once(make_run, scale):
     panel = stack(make_run(300, 4, 3))
     edges = binning.bin_edges(binning.odds_ticks(panel))[scale]
     counts = binning.confidence_bins(panel, edges)
+    assert binning.confidences(panel, {scale: edges})["bins"] == {scale: {"edges": edges.tolist(), **counts}}
     for at in range(3):
         assert sum(counts["right"][at]) == panel.correct[at].sum()
         assert sum(counts["wrong"][at]) == (~panel.correct[at]).sum()
@@ -86,7 +87,8 @@ def test_the_bins_count_every_answer_once(make_run, scale):
 
 
 def test_dots_and_curves_are_those_of_the_history(history):
-    dots, curves = binning.reliability_dots(history.main), binning.isotonic_curves(history.main)
+    found = binning.confidences(history.main, binning.bin_edges(binning.odds_ticks(history.main)))
+    dots, curves = found["reliability"]["dots"], found["reliability"]["isotonic"]
     assert len(dots) == len(curves) == len(history.main.epochs)
     assert sum(row[4] for row in dots[2]) == len(history.main.targets)
     expected = isotonic_curve(history.main.confidence[2], history.main.correct[2])

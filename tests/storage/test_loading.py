@@ -13,7 +13,7 @@ from stored_runs import another_process, failure, predictions
 
 import confshift
 from confshift import Run
-from confshift.checkpoint import MEASURED, measure
+from confshift.measurement import MEASURED, measure
 from confshift.storage import arrays, loading, memory, record
 from confshift.storage.measuring import possible_numbers
 from confshift.storage.signed_json import decode

@@ -15,7 +15,8 @@ from hypothesis import given
 from stored_runs import another_process, failure, predictions
 
 from confshift import Predictions, Run
-from confshift.checkpoint import MEASURED, Checkpoint, Provenance, measure
+from confshift.checkpoint import Checkpoint, Provenance
+from confshift.measurement import MEASURED, measure
 from confshift.storage import arrays
 from confshift.storage.arrays import read_array, write_array
 from confshift.storage.record import FailedSave, Record, read_record

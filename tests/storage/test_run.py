@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from stored_runs import CLASSES, SAMPLES, another_process, failure, names, predictions
 
 from confshift import Predictions, Run
-from confshift.checkpoint import LEFT_OUT, MEASURED, measure
+from confshift.measurement import LEFT_OUT, MEASURED, measure
 from confshift.scoring import score
 from confshift.storage import appending, run_folder
 from confshift.storage.writer import Writer

@@ -26,9 +26,9 @@ _MEANS = (
 )
 
 
-def row_of(panel: Panel, position: int) -> dict[str, Any]:
-    """Return one checkpoint's row of `History.table`, without its split; errors by groups where given."""
-    one, checkpoint = panel.one(position), panel.checkpoints[position]
+def row_of(one: Panel) -> dict[str, Any]:
+    """Return the row in `History.table` of the only checkpoint, without its split; errors by groups."""
+    checkpoint = one.checkpoints[0]
     answered, finite = one.take(one.answered[0]), one.take(one.finite[0])
     row: dict[str, Any] = {"epoch": checkpoint.epoch, **_counts(one.finite[0], one.answered[0])}
     means = {name: _mean_and_se(of, values) for name, of, values in _series(answered, finite)}
@@ -44,7 +44,7 @@ def row_of(panel: Panel, position: int) -> dict[str, Any]:
         answered.confidence[0], answered.correct[0].astype(np.float64), answered.codes
     )
     row.update(errors._asdict())
-    row["units"] = panel.units
+    row["units"] = one.units
     row["tied_samples"] = checkpoint.measurement.tied_samples
     provenance = checkpoint.provenance
     for name in ("ignored_samples", "duplicate_samples", "id_source", "writer"):
@@ -92,22 +92,21 @@ def _share_and_se(panel: Panel, shares: NDArray[np.float64]) -> tuple[float, flo
     return mean, math.nan if math.isinf(mean) else mean_error(panel.terms_of(shares))
 
 
-def class_columns(panel: Panel, position: int) -> dict[str, Any]:
-    """Return the columns of `History.classes` for one checkpoint."""
-    classes = len(panel.class_names)
+def class_columns(one: Panel) -> dict[str, Any]:
+    """Return the columns of `History.classes` for the only checkpoint of a panel."""
+    classes = len(one.class_names)
 
     def count(members: NDArray[np.bool_]) -> NDArray[np.intp]:
-        return np.bincount(panel.targets[members], minlength=classes)
+        return np.bincount(one.targets[members], minlength=classes)
 
     def mean(values: NDArray[Any], members: NDArray[np.bool_]) -> NDArray[np.float64]:
-        sums, samples = np.bincount(panel.targets[members], values[members], classes), count(members)
+        sums, samples = np.bincount(one.targets[members], values[members], classes), count(members)
         return np.asarray(np.divide(sums, samples, out=np.full(classes, np.nan), where=samples > 0))
 
-    one = panel.one(position)
     finite, answered = one.finite[0], one.answered[0]
     return {
         "class": np.arange(classes),
-        "class_name": panel.class_labels,
+        "class_name": one.class_labels,
         "samples": count(finite),
         "nonfinite_samples": count(~finite),
         "unanswered_samples": count(~answered),

@@ -21,6 +21,7 @@ from confshift.analysis.comparison import Comparison, comparison_of
 from confshift.analysis.dynamics import Suspects, suspects_of
 from confshift.analysis.epoch_rows import assemble, cells_table, class_columns, row_of
 from confshift.analysis.grouping import Groups, mean_error
+from confshift.analysis.mapping import of_each
 from confshift.analysis.objective import ClassWeight, Objective, Smoothing
 from confshift.analysis.pairs import pairs_of
 from confshift.analysis.panel import Panel
@@ -94,11 +95,7 @@ class History:
         `groups`, for the main split, and for another where it is a mapping that names all of its samples;
         without any the samples.
         """
-        rows = [
-            {"split": split, **row_of(panel, position)}
-            for split, panel in self.panels
-            for position in range(len(panel.checkpoints))
-        ]
+        rows = [{"split": split, **row} for split, panel in self.panels for row in of_each(row_of, panel)]
         return pd.DataFrame(rows)
 
     @cached_property
@@ -108,9 +105,9 @@ class History:
         samples, nonfinite_samples, unanswered_samples; accuracy, loss, finite_loss, confidence.
         """
         parts = [
-            ({"split": split, "epoch": epoch}, class_columns(panel, position))
+            ({"split": split, "epoch": epoch}, class_columns(one))
             for split, panel in self.panels
-            for position, epoch in enumerate(panel.epochs)
+            for epoch, one in zip(panel.epochs, panel.ones(), strict=True)
         ]
         return assemble(parts).set_index(["split", "epoch", "class"])
 
@@ -348,13 +345,24 @@ class History:
             (name, panel.at(np.flatnonzero(np.isin(panel.epochs, list(epochs))).tolist()))
             for name, panel in self.panels
         )
-        return History(tuple(part for part in parts if part[1].checkpoints), groups=self.groups)
+        panels = tuple(part for part in parts if part[1].checkpoints)
+        return self._with_rows(History(panels, groups=self.groups), self.table["epoch"].isin(epochs))
+
+    def _with_rows(self, part: History, rows: pd.Series[bool]) -> History:
+        """Return the history of some of the checkpoints, with their rows of `table`: they are its own."""
+        vars(part)["table"] = self.table[rows].reset_index(drop=True)
+        return part
 
     @cached_property
     def until(self) -> Callable[[int], History]:
         """Return the history of the first so many of the main checkpoints, as judged then; made once each."""
         name, panel = self.panels[0]
-        return cache(lambda number: replace(self, panels=((name, panel.at(range(number))),)))
+
+        def first(number: int) -> History:
+            part = replace(self, panels=((name, panel.at(range(number))),))
+            return self._with_rows(part, self.table.index < number)
+
+        return cache(first)
 
     def compare(self, before: Checkpoint, after: Checkpoint) -> Comparison:
         """Compare two of the main checkpoints, as this history counts their samples."""

@@ -9,6 +9,7 @@ import numpy as np
 
 from confshift.analysis import final_number
 from confshift.analysis.grouping import Groups, where_named
+from confshift.analysis.mapping import fit_each
 from confshift.analysis.objective import ClassWeight, Objective, Smoothing, objective_of
 from confshift.analysis.panel import Panel
 from confshift.analysis.stacking import stack
@@ -48,6 +49,7 @@ def panels_of(
     )
     final_number.check_test_split(panels)
     checkpoints, main = [one for _, panel in panels for one in panel.checkpoints], panels[0][1]
+    fit_each(checkpoints)
     objective = objective_of(checkpoints, main.class_names, main.targets, class_weight, label_smoothing)
     return trained_by(panels, objective)
 

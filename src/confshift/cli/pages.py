@@ -98,7 +98,7 @@ def _write_page(
 ) -> None:
     """Write the page and print what it says first; `options` are those of `report`."""
     import confshift
-    from confshift.reporting.saving import is_stdout
+    from confshift.storage.saving import is_stdout
 
     page = confshift.report(run, path, other=other, thumbnail=thumbnail, **options)
     runs = {"RUN": run} if other is None else {"RUN": run, "OTHER": other}

@@ -191,7 +191,7 @@ def calibrate(run: Path | None, epoch: float | None, out: Path | None, as_json: 
     import confshift
     from confshift.findings.wording import vocabulary_of
     from confshift.reporting.output import calibration_text, document
-    from confshift.reporting.saving import is_stdout
+    from confshift.storage.saving import is_stdout
 
     saved_run, path = open_run(run), out or Path("calibration.json")
     history = confshift.summarize(saved_run)

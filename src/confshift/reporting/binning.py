@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
-from confshift.analysis.grouping import codes_at
+from confshift.analysis.mapping import of_each
 from confshift.analysis.panel import Panel
 from confshift.analysis.reliability import isotonic_curve, reliability_bins
 
@@ -16,6 +16,7 @@ _PLACES = np.array([0.001, 0.01, 0.1, 0.5, 0.9, 0.99, 0.999, 0.9999, 0.99999, 0.
 #: The axis of log-odds reaches at least from 10 % to 99 %.
 _LOWEST, _HIGHEST = 2, 5
 _BINS = {"probability": 20, "odds": 24}
+_DOTS = ["confidence", "accuracy", "accuracy_low", "accuracy_high", "samples"]
 
 
 def odds_ticks(panel: Panel) -> NDArray[np.float64]:
@@ -24,29 +25,18 @@ def odds_ticks(panel: Panel) -> NDArray[np.float64]:
     At most 1 % of the confidences lie below the axis, and at most 10 % of any one checkpoint's above it,
     unless those are above 99.9999 %.
     """
-    below, answers, highest = np.zeros(len(_PLACES)), 0, [0.5]
-    for one in panel.ones():
-        confidences = np.sort(one.confidence[one.answered])
-        if len(confidences):
-            below += np.searchsorted(confidences, _PLACES, side="left")
-            answers += len(confidences)
-            highest.append(float(np.quantile(confidences, 0.9)))
-    low = int((below <= 0.01 * answers).sum()) - 1 if answers else _LOWEST
-    high = int(np.searchsorted(_PLACES, max(highest)))
+    below, answers, highest = zip(*of_each(_extent_of, panel), strict=True)
+    low = int((np.sum(below, axis=0) <= 0.01 * sum(answers)).sum()) - 1 if sum(answers) else _LOWEST
+    high = int(np.searchsorted(_PLACES, max(0.5, *highest)))
     places = _PLACES[max(0, min(low, _LOWEST)) : max(high, _HIGHEST) + 1]
     return np.asarray(np.log(places / (1 - places)))
 
 
-def confidence_bins(panel: Panel, edges: NDArray[np.float64]) -> dict[str, list[list[int]]]:
-    """Count right and wrong answers (T lists) by confidence; the end bins include what lies outside."""
-    counts: dict[str, list[list[int]]] = {"right": [], "wrong": []}
-    for one in panel.ones():
-        usable = one.answered[0]
-        bins = np.clip(np.searchsorted(edges, one.confidence[0], side="left") - 1, 0, len(edges) - 2)
-        for kind, members in (("right", one.correct[0]), ("wrong", one.wrong[0])):
-            numbers = np.bincount(bins[usable & members], minlength=len(edges) - 1)
-            counts[kind].append([int(number) for number in numbers])
-    return counts
+def _extent_of(one: Panel) -> tuple[NDArray[np.intp], int, float]:
+    """Return how many confidences are below each place, how many there are, and their 90 % quantile."""
+    confidences = np.sort(one.confidence[one.answered])
+    highest = float(np.quantile(confidences, 0.9)) if len(confidences) else 0.0
+    return np.searchsorted(confidences, _PLACES, side="left"), len(confidences), highest
 
 
 def bin_edges(ticks: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
@@ -55,30 +45,50 @@ def bin_edges(ticks: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
     return {"probability": np.linspace(0, 1, _BINS["probability"] + 1), "odds": 1 / (1 + np.exp(-odds))}
 
 
-def reliability_dots(panel: Panel) -> list[list[list[float]]]:
-    """Return for each epoch the equal-mass bins: confidence, accuracy, low, high, samples."""
-    columns = ["confidence", "accuracy", "accuracy_low", "accuracy_high", "samples"]
-    dots = []
-    for one in panel.ones():
-        usable = one.answered[0]
-        codes = codes_at(panel.codes, usable)
-        bins = reliability_bins(
-            one.confidence[0][usable], one.correct[0][usable], binning="equal_mass", codes=codes
-        )
-        dots.append(_rounded(bins[columns].to_numpy()))
-    return dots
+def confidences(panel: Panel, edges: dict[str, NDArray[np.float64]]) -> dict[str, Any]:
+    """Return what the charts show of the confidences of each of T checkpoints.
+
+    Returns
+    -------
+    dict
+        "reliability": "dots" (T lists of equal-mass bins: confidence, accuracy, low, high, samples) and
+        "isotonic" (T lists of the corners of the isotonic curve: confidence, accuracy). "bins": for each
+        scale of `edges` the edges, and the numbers of right and of wrong answers between them (T lists each);
+        the end bins include what lies outside.
+    """
+    found = of_each(_confidences_of, panel, *(tuple(ends.tolist()) for ends in edges.values()))
+    dots, curves, counts = (list(values) for values in zip(*found, strict=True))
+    bins = {
+        scale: {"edges": ends.tolist(), **_by_kind([of_one[place] for of_one in counts])}
+        for place, (scale, ends) in enumerate(edges.items())
+    }
+    return {"reliability": {"dots": dots, "isotonic": curves}, "bins": bins}
 
 
-def isotonic_curves(panel: Panel) -> list[list[list[float]]]:
-    """Return for each epoch the corners of the isotonic curve: confidence, accuracy."""
-    curves = []
-    for one in panel.ones():
-        usable = one.answered[0]
-        corners = pd.DataFrame({"confidence": [], "accuracy": []})
-        if usable.any():
-            corners = isotonic_curve(one.confidence[0][usable], one.correct[0][usable])
-        curves.append(_rounded(corners.to_numpy()))
-    return curves
+def confidence_bins(panel: Panel, edges: NDArray[np.float64]) -> dict[str, list[list[int]]]:
+    """Count right and wrong answers (T lists) by confidence; the end bins include what lies outside."""
+    return _by_kind([_counts_of(one.take(one.answered[0]), edges) for one in panel.ones()])
+
+
+def _by_kind(counts: list[list[list[int]]]) -> dict[str, list[list[int]]]:
+    return {"right": [right for right, _ in counts], "wrong": [wrong for _, wrong in counts]}
+
+
+def _confidences_of(one: Panel, *edges: tuple[float, ...]) -> tuple[Any, Any, Any]:
+    """Return dots, curve, and for each scale the counts of right and of wrong answers."""
+    part = one.take(one.answered[0])
+    confidence, correct = part.confidence[0], part.correct[0]
+    bins = reliability_bins(confidence, correct, binning="equal_mass", codes=part.codes)
+    corners = isotonic_curve(confidence, correct).to_numpy() if len(correct) else np.empty((0, 2))
+    counts = [_counts_of(part, ends) for ends in edges]
+    return _rounded(bins[_DOTS].to_numpy()), _rounded(corners), counts
+
+
+def _counts_of(part: Panel, edges: Sequence[float] | NDArray[np.float64]) -> list[list[int]]:
+    """Return the numbers of right and of wrong answers of a checkpoint between edges."""
+    places = np.searchsorted(edges, part.confidence[0], side="left")
+    bins, correct = np.clip(places - 1, 0, len(edges) - 2), part.correct[0]
+    return [np.bincount(bins[kind], minlength=len(edges) - 1).tolist() for kind in (correct, ~correct)]
 
 
 def _rounded(rows: NDArray[Any]) -> list[list[float]]:

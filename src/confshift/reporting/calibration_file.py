@@ -22,8 +22,8 @@ from confshift.analysis.stacking import codes_of
 from confshift.checkpoint import Checkpoint
 from confshift.errors import ConfshiftError
 from confshift.reporting.output import plain, rows
-from confshift.reporting.saving import save_file
 from confshift.storage.reading import open_plain
+from confshift.storage.saving import save_file
 
 if TYPE_CHECKING:
     import torch

@@ -9,9 +9,9 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from confshift.analysis.history import History
+from confshift.analysis.mapping import of_each
 from confshift.analysis.panel import Panel
 from confshift.findings.wording import count, percent, short_name
 from confshift.findings.wording import epoch as epoch_text
@@ -66,8 +66,7 @@ def _epoch_table(history: History) -> pd.DataFrame:
     return table.assign(
         **{name: table[name].where(np.isfinite(table[name])) for name in means},
         infinite_samples=table["nonfinite_samples"] - table["unanswered_samples"],
-        sure_right=[_sure(one, one.correct & one.answered) for one in panel.ones()],
-        sure_wrong=[_sure(one, one.wrong & one.answered) for one in panel.ones()],
+        **dict(zip(("sure_right", "sure_wrong"), zip(*of_each(_sure_of, panel), strict=True), strict=True)),
     )
 
 
@@ -111,8 +110,11 @@ def _marked(history: History, page_history: History) -> dict[str, Any]:
     }
 
 
-def _sure(one: Panel, members: NDArray[np.bool_]) -> float:
-    return float((one.confidence[members] > SURE).mean()) if members.any() else math.nan
+def _sure_of(one: Panel) -> list[float]:
+    """Return the shares of the right and of the wrong answers with a confidence above SURE."""
+    right, answered, confidence = one.correct[0], one.answered[0], one.confidence[0]
+    answers = [confidence[members & answered] for members in (right, ~right)]
+    return [float((some > SURE).mean()) if len(some) else math.nan for some in answers]
 
 
 def run_tables(history: History, whole: History) -> dict[str, pd.DataFrame]:

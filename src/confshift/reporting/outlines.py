@@ -25,8 +25,8 @@ from confshift.reporting.charts.classes import SIZES
 from confshift.reporting.charts.epochs import key_labels
 from confshift.reporting.charts.key import columns_for
 from confshift.reporting.charts.parts import MOST_DOTS, ChartContext
-from confshift.reporting.user_cache import read_own, write_own
 from confshift.reporting.vega import compiled
+from confshift.storage.user_cache import read_own, write_own
 
 #: What a placeholder of a name begins with.
 _NAME = "placeholder_"

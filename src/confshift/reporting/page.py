@@ -25,7 +25,6 @@ from confshift.errors import ConfshiftError
 from confshift.findings.answer import Answer
 from confshift.findings.question import Finding
 from confshift.reporting.characters import encodable, unbroken
-from confshift.reporting.saving import save_file
 from confshift.reporting.subject import (
     Source,
     Story,
@@ -38,6 +37,7 @@ from confshift.reporting.summary import Summary, summary_of
 from confshift.reporting.template_context import contents, key_table, sample_contents, sample_limit
 from confshift.reporting.thumbnails import Thumbnail
 from confshift.reporting.vega import check_drawing, vega_bundle
+from confshift.storage.saving import save_file
 
 #: The size limit of a page.
 MAX_BYTES = 8_000_000

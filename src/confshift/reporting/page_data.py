@@ -232,17 +232,8 @@ def places_of(history: History, comparison: Comparison) -> list[int]:
 
 
 def _confidences(history: History, comparison: Comparison, ticks: NDArray[np.float64]) -> dict[str, Any]:
-    panel = history.main
-    curves = binning.isotonic_curves(panel)
-    return {
-        "reliability": {"dots": binning.reliability_dots(panel), "isotonic": curves},
-        "bands": _bands(comparison),
-        "bins": {
-            scale: {"edges": edges.tolist(), **binning.confidence_bins(panel, edges)}
-            for scale, edges in binning.bin_edges(ticks).items()
-        },
-        "odds_ticks": ticks.tolist(),
-    }
+    found = binning.confidences(history.main, binning.bin_edges(ticks))
+    return {**found, "bands": _bands(comparison), "odds_ticks": ticks.tolist()}
 
 
 def _short(table: pd.DataFrame) -> pd.DataFrame:

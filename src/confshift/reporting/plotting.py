@@ -22,9 +22,9 @@ from confshift.reporting.charts import CHARTS, chart_specs, said_in
 from confshift.reporting.charts.parts import Chart
 from confshift.reporting.epoch_tables import chart_context, run_tables
 from confshift.reporting.pair_tables import pair_tables, paper_tables, shown_classes
-from confshift.reporting.saving import save_file
 from confshift.reporting.subject import Source, as_source
 from confshift.reporting.vega import check_drawing, to_pdf, to_png, to_svg
+from confshift.storage.saving import save_file
 
 FORMATS = ("svg", "png", "pdf")
 

@@ -26,7 +26,7 @@ from confshift.errors import ConfshiftError
 from confshift.reporting.characters import encodable
 from confshift.reporting.charts import CHARTS
 from confshift.reporting.output import plain
-from confshift.reporting.user_cache import cached_file, keep_file, read_file
+from confshift.storage.user_cache import cached_file, keep_file, read_file
 
 try:
     import resource

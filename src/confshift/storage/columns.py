@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import weakref
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -11,7 +12,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from confshift.checkpoint import KEPT
+from confshift.measurement import KEPT
 from confshift.storage import arrays
 from confshift.storage.memory import check_room
 from confshift.storage.record import Record
@@ -32,6 +33,7 @@ class StoredColumns:
     """
 
     _recent: ClassVar[deque[weakref.ref[StoredColumns]]] = deque()
+    _turn: ClassVar[threading.Lock] = threading.Lock()
 
     def __init__(self, folder: Path, record: Record) -> None:
         self._folder, self._file = folder, record.shards[0].columns
@@ -132,7 +134,8 @@ class StoredColumns:
         for column in kept.values():
             column.flags.writeable = False
         self._kept, self._part = kept, None
-        self._drop_others()
+        with self._turn:  # several threads may read, each another file
+            self._drop_others()
 
     def _drop_others(self) -> None:
         others = self._others()

@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from confshift.checkpoint import Measurement
 from confshift.errors import ConfshiftError
 from confshift.input_checks import are_numbers
+from confshift.measurement import Measurement
 from confshift.predictions import Predictions
 from confshift.storage import arrays, files
 from confshift.storage.cleaning import remove_unneeded

@@ -14,9 +14,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from confshift import __version__
-from confshift.checkpoint import Checkpoint, columns_of
+from confshift.checkpoint import Checkpoint
 from confshift.errors import ConfshiftError, Refusal
 from confshift.input_checks import are_numbers
+from confshift.measurement import columns_of
 from confshift.storage import files
 from confshift.storage.disk import Bytes
 from confshift.storage.parquet import import_pyarrow

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 import weakref
 from collections import deque
 from collections.abc import Callable
-from functools import cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, ClassVar
@@ -13,14 +13,16 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from confshift.checkpoint import MEASURED, Checkpoint, Measurement
+from confshift.checkpoint import Checkpoint
 from confshift.errors import ConfshiftError
+from confshift.measurement import MEASURED, Measurement
 from confshift.predictions import FACTS, Predictions
 from confshift.scoring import Scores
 from confshift.storage import arrays
 from confshift.storage.measuring import read_measurement
 from confshift.storage.memory import check_room
 from confshift.storage.record import Record, columns_dtype
+from confshift.storage.user_cache import read_derived, write_derived
 
 #: At most this many bytes of logits stay in memory, but always those of the last two checkpoints read.
 _MAX_BYTES = 1 << 27
@@ -29,35 +31,71 @@ _ROUNDING = 1e-5
 _BLOCK = 1 << 18
 
 
-def checkpoint_from(
-    folder: Path,
-    record: Record,
-    class_names: tuple[str, ...],
-    note_logits: Callable[[Record, str], None],
-    known: Measurement | None = None,
-) -> Checkpoint:
-    """Return the checkpoint of a record; `folder` is its split's.
+class StoredCheckpoint:
+    """The files of a checkpoint: what its arrays are read from, when they are needed.
 
-    `note_logits` receives the result of reading its logits: "", or what is wrong with them. `known` is its
-    measurement, where that has been read.
+    Parameters
+    ----------
+    folder : Path
+        Its split's.
+    record : Record
+    class_names : tuple of str
+    note_logits : callable, optional
+        Receives the result of reading its logits: "", or what is wrong with them.
+    known : Measurement, optional
+        Its measurement, where that has been read.
     """
 
-    @cache
-    def measurement() -> Measurement:
-        if known is not None and record.holds_left_out:
-            return known
-        return read_measurement(folder, record, predictions)
+    def __init__(
+        self,
+        folder: Path,
+        record: Record,
+        class_names: tuple[str, ...],
+        note_logits: Callable[[Record, str], None] | None = None,
+        known: Measurement | None = None,
+    ) -> None:
+        self._folder, self._record, self._class_names = folder, record, class_names
+        self._note = note_logits or (lambda record, damage: None)
+        self._measurement = known if record.holds_left_out else None
 
-    def predictions() -> Predictions:
+    def __reduce__(self) -> tuple[type, tuple[Any, ...]]:
+        # Another process may have another working folder, and has no use for what is in this one's memory.
+        return StoredCheckpoint, (self._folder.absolute(), self._record, self._class_names)
+
+    @property
+    def digest(self) -> str:
+        """A digest of all that the record says, with the checksums of its files."""
+        return self._record.digest
+
+    def kept(self, key: str) -> bytes | None:
+        """Return what was kept of an analysis; None where nothing was."""
+        return read_derived(key)
+
+    def keep(self, key: str, content: bytes) -> None:
+        """Keep something of an analysis for other processes of this user: the run folder is only read."""
+        write_derived(key, content)
+
+    def checkpoint(self) -> Checkpoint:
+        """Return the checkpoint."""
+        return make_checkpoint(
+            self._record, self._class_names, self.measurement, self.predictions, source=self
+        )
+
+    def measurement(self) -> Measurement:
+        """Read the columns, once."""
+        if self._measurement is None:
+            self._measurement = read_measurement(self._folder, self._record, self.predictions)
+        return self._measurement
+
+    def predictions(self) -> Predictions:
+        """Read the logits."""
         try:
-            result = read_predictions(folder, record, class_names, measurement)
+            result = read_predictions(self._folder, self._record, self._class_names, self.measurement)
         except ConfshiftError as error:
-            note_logits(record, str(error))
+            self._note(self._record, str(error))
             raise
-        note_logits(record, "")
+        self._note(self._record, "")
         return result
-
-    return make_checkpoint(record, class_names, measurement, predictions)
 
 
 def make_checkpoint(
@@ -66,6 +104,7 @@ def make_checkpoint(
     measurement: Callable[[], Measurement],
     predictions: Callable[[], Predictions],
     scores: Callable[[], Scores] | None = None,
+    source: StoredCheckpoint | None = None,
 ) -> Checkpoint:
     """Return a checkpoint with a record's fields and these functions that read its arrays."""
     return Checkpoint(
@@ -77,6 +116,7 @@ def make_checkpoint(
         metadata=MappingProxyType(dict(record.metadata)),
         provenance=record.provenance,
         read_scores=scores,
+        source=source,
     )
 
 
@@ -108,6 +148,7 @@ class _Cached:
     """Reads predictions on first use, and keeps them until too many others have been read since."""
 
     _recent: ClassVar[deque[weakref.ref[_Cached]]] = deque()
+    _turn: ClassVar[threading.Lock] = threading.Lock()
 
     def __init__(self, read: Callable[[], Predictions]) -> None:
         self._read = read
@@ -117,8 +158,9 @@ class _Cached:
         predictions = self._predictions
         if predictions is None:
             self._predictions = predictions = self._read()
-            self._recent.append(weakref.ref(self))
-            self._drop_others()
+            with self._turn:  # several threads may read, each another checkpoint
+                self._recent.append(weakref.ref(self))
+                self._drop_others()
         return predictions
 
     def _drop_others(self) -> None:

@@ -6,7 +6,6 @@ import math
 import weakref
 from collections import Counter
 from collections.abc import Callable
-from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,12 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from confshift import recalibration
-from confshift.checkpoint import LEFT_OUT, Measurement
 from confshift.errors import ConfshiftError
+from confshift.measurement import LEFT_OUT, MadeLeftOut, Measurement
 from confshift.predictions import Predictions
 from confshift.storage.columns import StoredColumns
 from confshift.storage.memory import check_room
 from confshift.storage.record import Record
+from confshift.storage.user_cache import read_derived, write_derived
 from confshift.tasks import check_labels
 
 
@@ -38,14 +38,6 @@ def read_measurement(
     table = StoredColumns(folder, record)
     known = _checked(table, folder / record.shards[0].columns.name, record)
 
-    @cache
-    def from_logits() -> recalibration.LeftOut:
-        assert predictions is not None
-        read, rows = predictions(), measurement.rows
-        return recalibration.left_out(
-            read.logits, read.targets, measurement.curve, rows["predicted"] != rows["target"]
-        )
-
     def as_stored() -> recalibration.LeftOut:
         scaled, calibrated = (measurement.column(name) for name in ("scaled", "refinement"))
         return recalibration.LeftOut(scaled, calibrated, *fit)
@@ -56,12 +48,45 @@ def read_measurement(
         known.sample_ids,
         table,
         record.beta,
-        as_stored if stored else from_logits,
+        as_stored if stored else MadeLeftOut(_FromLogits(record, lambda: measurement, predictions)),
         known.groups,
         fit if stored else None,
         known.tied,
     )
     return measurement
+
+
+class _FromLogits:
+    """Makes what records of schema 1 lack, once for all processes of this user."""
+
+    def __init__(
+        self,
+        record: Record,
+        measurement: Callable[[], Measurement],
+        predictions: Callable[[], Predictions] | None,
+    ) -> None:
+        self._record, self._measurement, self._predictions = record, measurement, predictions
+
+    def __call__(self) -> recalibration.LeftOut:
+        key = f"left out {self._record.digest}"
+        if (kept := read_derived(key)) is not None:
+            return self._unpacked(kept)
+        assert self._predictions is not None
+        measurement, read = self._measurement(), self._predictions()
+        rows = measurement.rows
+        wrong = rows["predicted"] != rows["target"]
+        made = recalibration.left_out(read.logits, read.targets, measurement.curve, wrong)
+        write_derived(key, np.concatenate(_numbers(made)).tobytes())
+        return made
+
+    def _unpacked(self, kept: bytes) -> recalibration.LeftOut:
+        numbers, samples = np.frombuffer(kept, np.float64), self._record.shards[0].columns.shape[0]
+        scaled, calibrated, beta, biases = np.split(numbers, [samples, 2 * samples, 2 * samples + 1])
+        return recalibration.LeftOut(scaled, calibrated, float(beta[0]), biases)
+
+
+def _numbers(left_out: recalibration.LeftOut) -> list[NDArray[np.float64]]:
+    return [left_out.scaled, left_out.calibrated, np.array([left_out.beta]), left_out.biases]
 
 
 def columns_damage(folder: Path, record: Record) -> str:

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import operator
 import re
 import reprlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
-from confshift.checkpoint import LEFT_OUT, MEASURED, Provenance
+from confshift.checkpoint import Provenance
 from confshift.errors import ConfshiftError
+from confshift.measurement import LEFT_OUT, MEASURED
 from confshift.predictions import ID_SOURCES
 from confshift.storage.arrays import StoredFile
 from confshift.storage.signed_json import SCHEMA, check_schema, decode, encode, readable
@@ -107,6 +109,11 @@ class Record:
     def name(self) -> str:
         """The record's file name."""
         return f"{self.sequence:06d}.json"
+
+    @cached_property
+    def digest(self) -> str:
+        """A digest of the whole record, with the checksums of its files."""
+        return hashlib.blake2b(self.to_bytes(), digest_size=16).hexdigest()
 
     @property
     def holds_left_out(self) -> bool:

@@ -19,7 +19,7 @@ from confshift.storage.appending import append, check_epoch, expected_epoch, hol
 from confshift.storage.cleaning import delete
 from confshift.storage.exporting import Part, export_checkpoints
 from confshift.storage.files import make_new_folder
-from confshift.storage.loading import checkpoint_from
+from confshift.storage.loading import StoredCheckpoint
 from confshift.storage.measuring import columns_damage
 from confshift.storage.record import FailedSave, Record
 from confshift.storage.split_folder import Problem, SplitFolder, check_split
@@ -336,7 +336,8 @@ class Run:
 
     def _checkpoint_from(self, folder: Path, record: Record, names: tuple[str, ...]) -> Checkpoint:
         run_folder = self._writer.run_folder
-        return checkpoint_from(folder, record, names, run_folder.note_logits, run_folder.handed_over(record))
+        known = run_folder.handed_over(record)
+        return StoredCheckpoint(folder, record, names, run_folder.note_logits, known).checkpoint()
 
     def _split_folder(self, split: str) -> SplitFolder:
         classes = len(self.class_names)

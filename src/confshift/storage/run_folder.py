@@ -10,9 +10,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from confshift.checkpoint import Measurement
 from confshift.errors import ConfshiftError
 from confshift.input_checks import are_numbers, check_names
+from confshift.measurement import Measurement
 from confshift.storage import arrays
 from confshift.storage.finding_runs import RUN_FILE, did_you_mean
 from confshift.storage.measuring import read_measurement
@@ -21,6 +21,7 @@ from confshift.storage.record import Record, read_record
 from confshift.storage.signed_json import MAX_JSON, check_schema, decode, is_ours, readable
 from confshift.storage.split_folder import SPLIT, Problem, SplitFolder, is_data, look_into
 from confshift.storage.split_memory import Announcements, SplitMemory, SplitReader
+from confshift.workers import map_in_order
 
 #: Class names other than the default numbers: names that came after the first checkpoint, since run.json,
 #: like every file, is never changed; and a copy of those in run.json, in case that is damaged.
@@ -248,14 +249,8 @@ class RunFolder:
     def sound_split_folder(self, split: str, classes: int) -> SplitFolder:
         """Return a split's folder after checking all its columns, once; logits are not checked."""
         split_folder = self.split_folder(split, classes)
-        for record in split_folder.records.values():
-            name = _columns_file(record)
-            if name not in self._damage:
-                try:
-                    self._measured[name] = read_measurement(split_folder.folder, record)
-                    self._damage[name] = ""
-                except ConfshiftError as error:
-                    self._damage[name] = str(error)
+        records = [one for one in split_folder.records.values() if _columns_file(one) not in self._damage]
+        map_in_order(partial(self._check, split_folder.folder), records, share_memory=True)
         split_folder = self.split_folder(split, classes)
         for epoch, record in split_folder.records.items():
             name = _logits_file(record)
@@ -263,6 +258,14 @@ class RunFolder:
                 problem = Problem(split, epoch, name, self._logits_damage[name], "in part")
                 split_folder.problems.append(problem)
         return split_folder
+
+    def _check(self, folder: Path, record: Record) -> None:
+        name = _columns_file(record)
+        try:
+            self._measured[name] = read_measurement(folder, record)
+            self._damage[name] = ""
+        except ConfshiftError as error:
+            self._damage[name] = str(error)
 
     def handed_over(self, record: Record) -> Measurement | None:
         """Return, once, what was read to check a record's columns."""

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
-from confshift.checkpoint import Measurement, measure
 from confshift.errors import ConfshiftError
+from confshift.measurement import Measurement, measure
 from confshift.scoring import Scores, Scoring
 from confshift.storage import files
 from confshift.storage.cleaning import tidy

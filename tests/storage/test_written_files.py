@@ -13,10 +13,9 @@ from pathlib import Path
 import pytest
 
 from confshift.errors import ConfshiftError
-from confshift.reporting import saving
-from confshift.reporting.saving import is_stdout, save_file
-from confshift.storage import files
+from confshift.storage import files, saving
 from confshift.storage.files import DISK
+from confshift.storage.saving import is_stdout, save_file
 
 STEPS = ("create", "write", "make_like", "sync", "close", "rename")
 

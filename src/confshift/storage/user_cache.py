@@ -1,14 +1,22 @@
-"""The user's cache folder: what pages share and is slow to make."""
+"""The user's cache folder: what is slow to make, and needed again by the next page."""
 
 from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Iterator
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 
+import numpy as np
+
 from confshift.errors import ConfshiftError
-from confshift.reporting.saving import save_file
+from confshift.storage import files
+from confshift.storage.saving import save_file
+
+#: Values that were derived from runs take at most so many bytes of the folder.
+MOST_DERIVED = 1 << 29
 
 
 def cached_file(name: str) -> Path:
@@ -44,6 +52,40 @@ def write_own(name: str, body: bytes) -> None:
     """Keep something for `read_own`, with its digest."""
     file = cached_file(name)
     keep_file(file, _digest(body) + b"\n" + body)
+
+
+def read_derived(key: str) -> bytes | None:
+    """Return what `write_derived` kept by a key, by this code."""
+    return read_own(_name_of(key))
+
+
+def write_derived(key: str, body: bytes) -> None:
+    """Keep what was derived from a run; the values that nobody wrote for longest make room for it."""
+    write_own(_name_of(key), body)
+    with suppress(OSError, ValueError):
+        kept = [(file.stat(), file) for file in cached_file("").glob("derived-*")]
+        kept.sort(key=lambda entry: entry[0].st_mtime, reverse=True)
+        files.remove(_beyond(kept))
+
+
+def _beyond(kept: list[tuple[os.stat_result, Path]]) -> Iterator[Path]:
+    total = 0
+    for place, (status, file) in enumerate(kept):
+        total += status.st_size
+        if total > MOST_DERIVED and place:
+            yield file
+
+
+def _name_of(key: str) -> str:
+    return f"derived-{hashlib.sha256(f'{_code()} {key}'.encode()).hexdigest()}"
+
+
+@cache
+def _code() -> str:
+    """Return what tells this code from another version: the package's files, and numpy's version."""
+    sources = sorted(Path(__file__).parent.parent.rglob("*.py"))
+    known = [(file.name, (status := file.stat()).st_size, status.st_mtime_ns) for file in sources]
+    return f"{known} {np.__version__}"
 
 
 def _digest(body: bytes) -> bytes:

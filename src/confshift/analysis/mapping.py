@@ -1,0 +1,143 @@
+"""A function of each checkpoint of a panel: by the caller's workers, and kept for the next process.
+
+Of a run that takes the time, a report makes each checkpoint's values once: they are kept in the cache folder
+of the user, by the digest of the checkpoint's record (with its files' checksums), of the samples, groups and
+weights, and of this code. A new checkpoint costs its own work.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from confshift.analysis.grouping import Codes
+from confshift.analysis.objective import Objective
+from confshift.analysis.panel import Panel
+from confshift.checkpoint import Checkpoint, Source
+from confshift.errors import ConfshiftError
+from confshift.measurement import MadeLeftOut
+from confshift.recalibration import LeftOut
+from confshift.workers import count_workers, map_in_order
+
+
+def of_each(function: Callable[..., Any], panel: Panel, *args: Any) -> list[Any]:
+    """Return `function(one, *args)` for the panel of each checkpoint, in order.
+
+    Parameters
+    ----------
+    function : callable
+        Of a module of this package. It returns what JSON can hold, and numpy's numbers and arrays, which
+        become Python's.
+    panel : Panel
+    args
+        Numbers and text.
+    """
+    sources = [checkpoint.source for checkpoint in panel.checkpoints]
+    if panel.is_small or None in sources:
+        return [function(one, *args) for one in panel.ones()]
+    first = sources[0]
+    assert first is not None
+    digests = [source.digest for source in sources if source is not None]
+    key = _key(panel, function, args, digests[0])
+    kept = _read(first, key)
+    missing = [place for place, digest in enumerate(digests) if digest not in kept]
+    if missing:
+        made = _made(function, panel, missing, args)
+        kept |= zip([digests[place] for place in missing], made, strict=True)
+        first.keep(key, gzip.compress(json.dumps(kept).encode("ascii"), 1))
+    return [kept[digest] for digest in digests]
+
+
+def fit_each(checkpoints: list[Checkpoint]) -> None:
+    """Have workers, where there are any, make the left-out losses of checkpoints that were stored without."""
+    if count_workers() == 1:
+        return  # each is made when it is asked for
+    lacking: list[tuple[Source, MadeLeftOut]] = []
+    for checkpoint in checkpoints:
+        read = checkpoint.measurement.read_left_out
+        if checkpoint.source is not None and isinstance(read, MadeLeftOut) and read.made is None:
+            lacking.append((checkpoint.source, read))
+    made = map_in_order(_left_out, [source for source, _ in lacking])
+    for (_, read), left_out in zip(lacking, made, strict=True):
+        read.made = left_out
+
+
+def _left_out(source: Source) -> LeftOut | None:
+    try:
+        return source.checkpoint().measurement.left_out
+    except ConfshiftError:  # for whoever asks for it
+        return None
+
+
+def _made(function: Callable[..., Any], panel: Panel, places: list[int], args: tuple[Any, ...]) -> list[Any]:
+    """Return the values as JSON gives them back, so that it does not matter whether they were kept."""
+    if len(places) > 1 and count_workers() > 1:
+        recipes = [_Recipe.of(panel, place) for place in places]
+        texts = map_in_order(partial(_of_recipe, function, args), recipes)
+    else:
+        texts = [_text(function(panel.one(place), *args)) for place in places]
+    return [json.loads(text) for text in texts]
+
+
+class _Recipe(NamedTuple):
+    """What a worker makes the panel of one checkpoint of: it reads the samples from the files."""
+
+    source: Source
+    class_names: tuple[str, ...]
+    codes: Codes | None
+    objective: Objective
+    members: NDArray[np.bool_] | None
+    weights: NDArray[np.float64] | None
+
+    @classmethod
+    def of(cls, panel: Panel, place: int) -> _Recipe:
+        source = panel.checkpoints[place].source
+        assert source is not None
+        return cls(
+            source, panel.class_names, panel.codes, panel.objective, panel.members, panel.weights_in_whole
+        )
+
+    def panel(self) -> Panel:
+        checkpoint = self.source.checkpoint()
+        measurement, members = checkpoint.measurement, self.members
+        ids, targets = measurement.sample_ids, measurement["target"].astype(np.int64)
+        return Panel(
+            (checkpoint,),
+            ids if members is None else ids[members],
+            targets if members is None else targets[members],
+            self.class_names,
+            self.codes,
+            self.objective,
+            members=members,
+            weights_in_whole=self.weights,
+        )
+
+
+def _of_recipe(function: Callable[..., Any], args: tuple[Any, ...], recipe: _Recipe) -> str:
+    return _text(function(recipe.panel(), *args))
+
+
+def _text(value: Any) -> str:
+    return json.dumps(value, default=lambda numbers: numbers.tolist())
+
+
+def _read(source: Source, key: str) -> dict[str, Any]:
+    content = source.kept(key)
+    kept: dict[str, Any] = json.loads(gzip.decompress(content)) if content else {}
+    return kept
+
+
+def _key(panel: Panel, function: Callable[..., Any], args: tuple[Any, ...], first: str) -> str:
+    """Return what the values depend on beside the checkpoint, and the run by its first checkpoint."""
+    objective = panel.objective
+    arrays = (panel.codes, panel.members, panel.weights_in_whole, objective.class_weights)
+    parts = [None if array is None else hashlib.blake2b(array.tobytes()).hexdigest() for array in arrays]
+    named = (f"{function.__module__}.{function.__qualname__}", args, panel.class_names, panel.span)
+    return f"{first} {named} {parts} {objective.smoothing}"

@@ -1,0 +1,85 @@
+"""One function of many items: in this process, or by the workers that the caller set up with joblib."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures.process import BrokenProcessPool
+from typing import Any, TypeVar
+
+from confshift.errors import ConfshiftError
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def count_workers() -> int:
+    """Return how many workers `joblib.parallel_config` gives at present; 1 where nobody called it."""
+    joblib = sys.modules.get("joblib")  # who has not imported it has not set up anything
+    return 1 if joblib is None else int(joblib.effective_n_jobs(None))
+
+
+def map_in_order(
+    function: Callable[[Item], Result], items: Sequence[Item], *, share_memory: bool = False
+) -> list[Result]:
+    """Return the function of each item, in order.
+
+    Parameters
+    ----------
+    function : callable
+        Of this package, so that another process can import it; its arguments and results can be pickled.
+    items : sequence
+    share_memory : bool
+        The work is reading into memory that all share: threads of this process do it, whatever was set up.
+
+    Raises
+    ------
+    ConfshiftError
+        Where a worker process ended before its work was done.
+    """
+    if len(items) < 2 or count_workers() == 1:
+        return [function(item) for item in items]
+    import joblib
+
+    parallel = joblib.Parallel(require="sharedmem" if share_memory else None)
+    try:
+        return list(parallel(joblib.delayed(_alone)(function, item) for item in items))
+    except BrokenProcessPool as error:
+        raise ConfshiftError(
+            "a worker process ended before its work was done: it was killed, or the memory was full; "
+            f"use fewer than {count_workers()} workers, joblib.parallel_config(n_jobs=...), or none"
+        ) from error
+
+
+def _alone(function: Callable[[Item], Result], item: Item) -> Result:
+    with _ONE_THREAD:
+        return function(item)
+
+
+class _OneThread:
+    """Has numpy's matrix products made by one thread while any worker of this process is at work.
+
+    Workers would wait for each other's threads, and the last bits of a product depend on their number.
+    """
+
+    def __init__(self) -> None:
+        self._lock, self._entered = threading.Lock(), 0
+        self._limits: Any = None
+
+    def __enter__(self) -> None:
+        import threadpoolctl  # which joblib's users have, as scikit-learn does
+
+        with self._lock:
+            if not self._entered:
+                self._limits = threadpoolctl.threadpool_limits(1, user_api="blas")
+            self._entered += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._entered -= 1
+            if not self._entered:
+                self._limits.restore_original_limits()
+
+
+_ONE_THREAD = _OneThread()
