@@ -13,9 +13,12 @@ from confshift.findings.question import VERDICTS, explanations
 from test_readme import README, parts, run
 
 DOCS = Path(__file__).parents[1] / "docs"
-#: docs/trainers.md wants the trainers: tests/integrations runs it.
+#: These want the trainers, or dask: tests/integrations runs them.
+ELSEWHERE = {"trainers", "workers"}
 PAGES = sorted(
-    path for path in DOCS.rglob("*.md") if parts(path.read_text(encoding="utf-8")) and path.stem != "trainers"
+    path
+    for path in DOCS.rglob("*.md")
+    if parts(path.read_text(encoding="utf-8")) and path.stem not in ELSEWHERE
 )
 
 

@@ -65,7 +65,7 @@ MAY_USE = {
     "jinja2": {"reporting/page.py"},
     "vl_convert": {"reporting"},
     "PIL": {"reporting", "collection"},
-    "joblib": {"workers.py"},
+    "joblib": {"workers.py", "cli"},
     "threadpoolctl": {"workers.py"},
     "pyarrow": {"storage/exporting.py", "storage/parquet.py"},
     "click": {"cli"},

@@ -6,6 +6,7 @@ import sys
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures.process import BrokenProcessPool
+from functools import partial
 from typing import Any, TypeVar
 
 from confshift.errors import ConfshiftError
@@ -15,9 +16,12 @@ Result = TypeVar("Result")
 
 
 def count_workers() -> int:
-    """Return how many workers `joblib.parallel_config` gives at present; 1 where nobody called it."""
+    """Return how many workers `joblib.parallel_config` gives at present; 0 where nobody called it."""
     joblib = sys.modules.get("joblib")  # who has not imported it has not set up anything
-    return 1 if joblib is None else int(joblib.effective_n_jobs(None))
+    if joblib is None:
+        return 0
+    count = int(joblib.effective_n_jobs(None))
+    return count if count > 1 or _cluster() is not None else 0
 
 
 def map_in_order(
@@ -38,18 +42,36 @@ def map_in_order(
     ConfshiftError
         Where a worker process ended before its work was done.
     """
-    if len(items) < 2 or count_workers() == 1:
+    if len(items) < 2 or not count_workers():
         return [function(item) for item in items]
     import joblib
 
-    parallel = joblib.Parallel(require="sharedmem" if share_memory else None)
+    cluster = None if share_memory else _cluster()
     try:
+        if cluster is not None:
+            # joblib's own way to a cluster waits forever for the result of a worker that was lost.
+            return list(cluster.gather(cluster.map(partial(_alone, function), items, pure=False)))
+        parallel = joblib.Parallel(require="sharedmem" if share_memory else None)
         return list(parallel(joblib.delayed(_alone)(function, item) for item in items))
-    except BrokenProcessPool as error:
+    except _losses() as error:
         raise ConfshiftError(
-            "a worker process ended before its work was done: it was killed, or the memory was full; "
-            f"use fewer than {count_workers()} workers, joblib.parallel_config(n_jobs=...), or none"
+            "a worker process ended before its work was done: it was killed, or the memory was full "
+            f"({type(error).__name__}); use fewer workers at a time, joblib.parallel_config(n_jobs=...), "
+            "or none"
         ) from error
+
+
+def _cluster() -> Any:
+    """Return dask's client, where the caller set up joblib for its workers; else None."""
+    from joblib.parallel import get_active_backend
+
+    return getattr(get_active_backend()[0], "client", None)
+
+
+def _losses() -> tuple[type[Exception], ...]:
+    """Return what is raised where a worker is lost."""
+    distributed = sys.modules.get("distributed")
+    return (BrokenProcessPool,) if distributed is None else (BrokenProcessPool, distributed.KilledWorker)
 
 
 def _alone(function: Callable[[Item], Result], item: Item) -> Result:

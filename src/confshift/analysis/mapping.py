@@ -12,13 +12,8 @@ import hashlib
 import json
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from confshift.analysis.grouping import Codes
-from confshift.analysis.objective import Objective
 from confshift.analysis.panel import Panel
 from confshift.checkpoint import Checkpoint, Source
 from confshift.errors import ConfshiftError
@@ -57,7 +52,7 @@ def of_each(function: Callable[..., Any], panel: Panel, *args: Any) -> list[Any]
 
 def fit_each(checkpoints: list[Checkpoint]) -> None:
     """Have workers, where there are any, make the left-out losses of checkpoints that were stored without."""
-    if count_workers() == 1:
+    if not count_workers():
         return  # each is made when it is asked for
     lacking: list[tuple[Source, MadeLeftOut]] = []
     for checkpoint in checkpoints:
@@ -78,54 +73,13 @@ def _left_out(source: Source) -> LeftOut | None:
 
 def _made(function: Callable[..., Any], panel: Panel, places: list[int], args: tuple[Any, ...]) -> list[Any]:
     """Return the values as JSON gives them back, so that it does not matter whether they were kept."""
-    if len(places) > 1 and count_workers() > 1:
-        recipes = [_Recipe.of(panel, place) for place in places]
-        texts = map_in_order(partial(_of_recipe, function, args), recipes)
-    else:
-        texts = [_text(function(panel.one(place), *args)) for place in places]
+    # By threads: the columns are in the memory of this process, and numpy's loops do not wait for each other.
+    texts = map_in_order(partial(_text, function, args), [panel.one(at) for at in places], share_memory=True)
     return [json.loads(text) for text in texts]
 
 
-class _Recipe(NamedTuple):
-    """What a worker makes the panel of one checkpoint of: it reads the samples from the files."""
-
-    source: Source
-    class_names: tuple[str, ...]
-    codes: Codes | None
-    objective: Objective
-    members: NDArray[np.bool_] | None
-    weights: NDArray[np.float64] | None
-
-    @classmethod
-    def of(cls, panel: Panel, place: int) -> _Recipe:
-        source = panel.checkpoints[place].source
-        assert source is not None
-        return cls(
-            source, panel.class_names, panel.codes, panel.objective, panel.members, panel.weights_in_whole
-        )
-
-    def panel(self) -> Panel:
-        checkpoint = self.source.checkpoint()
-        measurement, members = checkpoint.measurement, self.members
-        ids, targets = measurement.sample_ids, measurement["target"].astype(np.int64)
-        return Panel(
-            (checkpoint,),
-            ids if members is None else ids[members],
-            targets if members is None else targets[members],
-            self.class_names,
-            self.codes,
-            self.objective,
-            members=members,
-            weights_in_whole=self.weights,
-        )
-
-
-def _of_recipe(function: Callable[..., Any], args: tuple[Any, ...], recipe: _Recipe) -> str:
-    return _text(function(recipe.panel(), *args))
-
-
-def _text(value: Any) -> str:
-    return json.dumps(value, default=lambda numbers: numbers.tolist())
+def _text(function: Callable[..., Any], args: tuple[Any, ...], one: Panel) -> str:
+    return json.dumps(function(one, *args), default=lambda numbers: numbers.tolist())
 
 
 def _read(source: Source, key: str) -> dict[str, Any]:

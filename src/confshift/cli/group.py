@@ -171,6 +171,28 @@ groups_option = click.option(
 )
 
 
+def jobs_option(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the option --jobs, whose workers joblib starts and ends."""
+
+    @wraps(command)
+    def with_jobs(*, jobs: int, **others: Any) -> None:
+        if jobs == 1:
+            return command(**others)
+        import joblib
+
+        with joblib.parallel_config(n_jobs=jobs):
+            return command(**others)
+
+    return click.option(
+        "--jobs",
+        type=click.IntRange(min=1),
+        default=1,
+        show_default=True,
+        metavar="N",
+        help="How many workers share the work on large runs.",
+    )(with_jobs)
+
+
 def _read_slices(
     context: click.Context, parameter: click.Parameter, value: Path | None
 ) -> pd.DataFrame | None:

@@ -13,6 +13,7 @@ from confshift.cli.group import (
     PathType,
     Printing,
     groups_option,
+    jobs_option,
     looks_option,
     main,
     objective_options,
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
 @objective_options
 @groups_option
 @slices_option
+@jobs_option
 @click.option("--open", "show", is_flag=True, help="Open the page in a browser.")
 @click.option(
     "--watch",

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import click
 
-from confshift.cli.group import PathType, json_option, main, newest_run_folder, open_run, run_argument
+from confshift.cli.group import (
+    PathType,
+    jobs_option,
+    json_option,
+    main,
+    newest_run_folder,
+    open_run,
+    run_argument,
+)
 from confshift.cli.output import answer
-
-if TYPE_CHECKING:
-    from confshift.storage.run import Run
-    from confshift.storage.saved_files import SavedFile
 
 
 @main.command()
@@ -20,6 +23,7 @@ if TYPE_CHECKING:
 @click.argument("path", type=PathType(exists=True, path_type=Path))
 @click.option("--epoch", type=float, help="Of one file: may be fractional; 0 is before training.")
 @click.option("--split", help="[default: val, or what an exported folder says]")
+@jobs_option
 @json_option
 def add(run: Path, path: Path, epoch: float | None, split: str | None, as_json: bool) -> None:
     """Add checkpoints from a file or folder that another program wrote; makes the run where there is none.
@@ -35,38 +39,27 @@ def add(run: Path, path: Path, epoch: float | None, split: str | None, as_json: 
     """
     from confshift import Run
     from confshift.reporting.output import document
-    from confshift.storage.saved_files import saved_files
+    from confshift.storage.saved_files import add_files, saved_files
 
-    files, target_run = saved_files(path, epoch=epoch, split=split), Run(run)
-    rows = []
-    for file in files:
-        metrics, text = _added(target_run, file)
-        rows.append({"file": file.path.name, "split": file.split, "epoch": file.epoch, "metrics": metrics})
+    files, rows = saved_files(path, epoch=epoch, split=split), []
+    for added in add_files(Run(run), files):
+        row = {"file": added.file, "split": added.split, "epoch": added.epoch, "metrics": added.metrics}
+        rows.append(row)
         if not as_json:
-            answer(f"{run}: {file.split} epoch {file.epoch:g}, {text}")
+            answer(f"{run}: {added.split} epoch {added.epoch:g}, {_in_words(added.metrics, added.task)}")
     if as_json and path.is_dir():
-        answer(document(run=str(target_run.path), checkpoints=rows))
+        answer(document(run=str(run), checkpoints=rows))
     elif as_json:
         del rows[0]["file"]
-        answer(document(run=str(target_run.path), **rows[0]))
+        answer(document(run=str(run), **rows[0]))
 
 
-def _added(run: Run, file: SavedFile) -> tuple[dict[str, Any], str]:
-    """Add a file's checkpoint; return its metrics, as numbers and in words."""
-    from confshift.errors import ConfshiftError
+def _in_words(metrics: dict[str, float], task: str) -> str:
     from confshift.findings.wording import Vocabulary
     from confshift.reporting.output import metrics_text
     from confshift.tasks import TASKS
 
-    try:
-        predictions = file.read()
-        checkpoint = run.append(predictions, epoch=file.epoch, split=file.split)
-        run.flush()
-    except ConfshiftError as error:
-        named = str(error) if str(file.path) in str(error) else f"{file.path}: {error}"
-        raise type(error)(named) from error
-    metrics = checkpoint.metrics()
-    return metrics, Vocabulary(TASKS[predictions.task]).say(metrics_text(metrics))
+    return Vocabulary(TASKS[task]).say(metrics_text(metrics))
 
 
 @main.command()

@@ -56,36 +56,35 @@ def confidences(panel: Panel, edges: dict[str, NDArray[np.float64]]) -> dict[str
         scale of `edges` the edges, and the numbers of right and of wrong answers between them (T lists each);
         the end bins include what lies outside.
     """
-    found = of_each(_confidences_of, panel, *(tuple(ends.tolist()) for ends in edges.values()))
-    dots, curves, counts = (list(values) for values in zip(*found, strict=True))
+    dots, curves = (list(values) for values in zip(*of_each(_curves_of, panel), strict=True))
     bins = {
-        scale: {"edges": ends.tolist(), **_by_kind([of_one[place] for of_one in counts])}
-        for place, (scale, ends) in enumerate(edges.items())
+        scale: {"edges": ends.tolist(), **_by_kind(of_each(_counts_of, panel, tuple(ends.tolist())))}
+        for scale, ends in edges.items()
     }
     return {"reliability": {"dots": dots, "isotonic": curves}, "bins": bins}
 
 
 def confidence_bins(panel: Panel, edges: NDArray[np.float64]) -> dict[str, list[list[int]]]:
     """Count right and wrong answers (T lists) by confidence; the end bins include what lies outside."""
-    return _by_kind([_counts_of(one.take(one.answered[0]), edges) for one in panel.ones()])
+    return _by_kind([_counts_of(one, edges) for one in panel.ones()])
 
 
 def _by_kind(counts: list[list[list[int]]]) -> dict[str, list[list[int]]]:
     return {"right": [right for right, _ in counts], "wrong": [wrong for _, wrong in counts]}
 
 
-def _confidences_of(one: Panel, *edges: tuple[float, ...]) -> tuple[Any, Any, Any]:
-    """Return dots, curve, and for each scale the counts of right and of wrong answers."""
+def _curves_of(one: Panel) -> tuple[list[list[float]], list[list[float]]]:
+    """Return the dots and the isotonic curve of a checkpoint."""
     part = one.take(one.answered[0])
     confidence, correct = part.confidence[0], part.correct[0]
     bins = reliability_bins(confidence, correct, binning="equal_mass", codes=part.codes)
     corners = isotonic_curve(confidence, correct).to_numpy() if len(correct) else np.empty((0, 2))
-    counts = [_counts_of(part, ends) for ends in edges]
-    return _rounded(bins[_DOTS].to_numpy()), _rounded(corners), counts
+    return _rounded(bins[_DOTS].to_numpy()), _rounded(corners)
 
 
-def _counts_of(part: Panel, edges: Sequence[float] | NDArray[np.float64]) -> list[list[int]]:
+def _counts_of(one: Panel, edges: Sequence[float] | NDArray[np.float64]) -> list[list[int]]:
     """Return the numbers of right and of wrong answers of a checkpoint between edges."""
+    part = one.take(one.answered[0])
     places = np.searchsorted(edges, part.confidence[0], side="left")
     bins, correct = np.clip(places - 1, 0, len(edges) - 2), part.correct[0]
     return [np.bincount(bins[kind], minlength=len(edges) - 1).tolist() for kind in (correct, ~correct)]

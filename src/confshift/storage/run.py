@@ -22,6 +22,7 @@ from confshift.storage.files import make_new_folder
 from confshift.storage.loading import StoredCheckpoint
 from confshift.storage.measuring import columns_damage
 from confshift.storage.record import FailedSave, Record
+from confshift.storage.saved_files import Added, add_files, saved_files
 from confshift.storage.split_folder import Problem, SplitFolder, check_split
 from confshift.storage.writer import Writer, writer_of
 
@@ -78,6 +79,9 @@ class Run:
             raise ConfshiftError(
                 f"can't make a folder in {parent}: {error.strerror}; choose another place"
             ) from error
+
+    def __reduce__(self) -> tuple[type[Run], tuple[Path]]:
+        return Run, (Path(self._home),)  # absolute: a worker may have another working folder
 
     def __repr__(self) -> str:
         return f"Run({str(self.path)!r})"
@@ -278,6 +282,14 @@ class Run:
         self._writer.wait()
         self._writer.raise_failure()
 
+    def release(self) -> None:
+        """Let other processes replace what this one saved, which they may as soon as it ends in any case.
+
+        Until the next save of this process: that takes the run again.
+        """
+        self.flush()
+        self._writer.give_up_sign()
+
     def verify(self) -> pd.DataFrame:
         """Read every byte of every file and compare it with its checksum.
 
@@ -285,6 +297,39 @@ class Run:
         Columns: split, epoch, file, sound, reason.
         """
         return check_files(self._split_folders(), self._writer.run_folder.damaged_names())
+
+    def add(
+        self, path: str | os.PathLike[str], *, epoch: float | None = None, split: str | None = None
+    ) -> pd.DataFrame:
+        """Add checkpoints from files that another program wrote; makes the run where there is none.
+
+        Inside `joblib.parallel_config(n_jobs=...)` the workers each measure and save another checkpoint, also
+        those of a cluster that shares the disk.
+
+        Parameters
+        ----------
+        path : str or path-like
+            A .npz or .parquet file, or a folder with one for each checkpoint; `confshift add --help` says
+            what they hold.
+        epoch : float, optional
+            Of a single file. Default: the number in the file's name.
+        split : str, optional
+            Of all files. Default: "val", or what an exported folder says.
+
+        Returns
+        -------
+        DataFrame
+            One row per file: file (its name), split, epoch, task, metrics (those of `Checkpoint.metrics`).
+
+        Raises
+        ------
+        ConfshiftError
+            Where a file can't be read or does not belong to the run, naming it: those before it were added,
+            and with workers maybe others. Where a worker was lost.
+        """
+        files = saved_files(Path(path), epoch=epoch, split=split)
+        added = list(add_files(self, files))
+        return pd.DataFrame(added, columns=list(Added._fields))
 
     def export_parquet(self, folder: str | os.PathLike[str], *, logits: bool = False) -> pd.DataFrame:
         """Write every checkpoint as a Parquet file for other programs: `split=val/epoch=3/part-0.parquet`.

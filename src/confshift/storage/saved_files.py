@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import itertools
 import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple, Protocol
 
+from confshift.checkpoint import Checkpoint
 from confshift.errors import ConfshiftError
 from confshift.predictions import Predictions
 from confshift.storage.npz import read_npz
 from confshift.storage.parquet import read_parquet
 from confshift.storage.reading import entries_of, is_folder
 from confshift.storage.split_folder import check_split
+from confshift.workers import count_workers, map_in_order
 
 _READ = {".npz": read_npz, ".parquet": read_parquet}
 #: A number that is no part of a longer one, of a version or of a date written with points.
@@ -46,6 +51,61 @@ class SavedFile:
             Where the file can't be read, or holds something else.
         """
         return _READ.get(self.path.suffix, read_npz)(self.path)
+
+
+class Added(NamedTuple):
+    """A checkpoint that was added, and what it says."""
+
+    file: str  # its name
+    split: str
+    epoch: float
+    task: str
+    metrics: dict[str, float]  # of `Checkpoint.metrics`
+
+
+class Target(Protocol):
+    """The run that files are added to; it can be pickled."""
+
+    def append(self, predictions: Predictions, *, epoch: float, split: str) -> Checkpoint:
+        """Save a checkpoint."""
+        ...
+
+    def flush(self) -> None:
+        """Wait until it is on the disk."""
+        ...
+
+    def release(self) -> None:
+        """Let other processes replace what this one saved."""
+        ...
+
+
+def add_files(run: Target, files: Sequence[SavedFile]) -> Iterator[Added]:
+    """Add checkpoints to a run; joblib's workers, where the caller set up any, each add another one.
+
+    The first is added before the others begin: with it there is a run, whose samples the others must have.
+    """
+    if count_workers():
+        yield _added(run, files[0])
+        yield from map_in_order(partial(_added_apart, run), files[1:])
+    else:
+        yield from (_added(run, file) for file in files)
+
+
+def _added_apart(run: Target, file: SavedFile) -> Added:
+    added = _added(run, file)
+    run.release()  # the worker may live on, and is no training that others must not disturb
+    return added
+
+
+def _added(run: Target, file: SavedFile) -> Added:
+    try:
+        predictions = file.read()
+        checkpoint = run.append(predictions, epoch=file.epoch, split=file.split)
+        run.flush()
+    except ConfshiftError as error:
+        named = str(error) if str(file.path) in str(error) else f"{file.path}: {error}"
+        raise type(error)(named) from error
+    return Added(file.path.name, file.split, file.epoch, predictions.task, checkpoint.metrics())
 
 
 def saved_files(path: Path, *, epoch: float | None, split: str | None) -> list[SavedFile]:
