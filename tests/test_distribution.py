@@ -33,7 +33,7 @@ def listed(title):
 
 
 DECLARED, BROUGHT = listed("Declared by confshift"), listed("Installed with them")
-TRAINERS = listed("Trainers")
+TRAINERS = listed("Trainers, and workers of a cluster")
 
 
 def required(name):
@@ -76,7 +76,7 @@ def test_what_is_installed_with_it_is_listed_with_who_wants_it():
 
 def test_each_trainer_is_an_extra_that_is_listed():
     extras = {}
-    for extra in ("transformers", "lightning", "ignite", "skorch", "keras"):
+    for extra in ("dask", "transformers", "lightning", "ignite", "skorch", "keras"):
         (packages,) = re.findall(rf"^{extra} = \[(.*?)\]", PYPROJECT, re.MULTILINE)
         extras |= {Requirement(one).name: extra for one in re.findall(r'"([^"]+)"', packages)}
     assert {name: extra for name, (_, extra) in TRAINERS.items()} == extras
