@@ -29,9 +29,9 @@ def head(against: str | None) -> str:
     """Write the first two lines of the table."""
     names = ["run", "command"]
     if against is None:
-        names.append("CPU (wall), peak memory")
+        names.append("CPU, peak memory")
     else:
-        names += [f"{against}: CPU (wall), peak memory", "now, on the same files: times as much"]
+        names += [f"{against}: CPU, peak memory", "now, on the same files: times as much"]
         names.append("now, on a run that it saved itself: times as much")
     names.append("again, CPU")
     return f"| {' | '.join(names)} |\n|{'--|' * len(names)}"
@@ -51,7 +51,7 @@ def row(one: Results) -> str:
 
 def written(cost: Results) -> str:
     """Write what a process took, or which limit ended it."""
-    return cost["over"] or f"{cost['cpu']:.1f} s ({cost['wall']:.1f}), {cost['peak']:.2f} GB"
+    return cost["over"] or f"{cost['cpu']:.1f} s, {cost['peak']:.2f} GB"
 
 
 def ratio(cost: Results, other: Results) -> str:
@@ -64,7 +64,7 @@ def ratio(cost: Results, other: Results) -> str:
 def anew(rows: Sequence[Results]) -> str:
     """Write the table of runs whose columns are made anew."""
     lines = [
-        "| run that lacks columns | reading its bytes: wall (CPU) | `history`: CPU (wall), peak memory "
+        "| run that lacks columns | reading its bytes: CPU, wall | `history`: CPU, peak memory, wall "
         "| wall, times as long |",
         "|--|--|--|--|",
     ]
@@ -74,6 +74,6 @@ def anew(rows: Sequence[Results]) -> str:
         amount = f"{title(one['size'])}: {4e-9 * epochs * samples * classes:.1f} GB of logits, from {place}"
         reading, history = one["reading"], one["history"]
         times = "–" if history["over"] else f"**{history['wall'] / reading['wall']:.2f}**"
-        read = f"{reading['wall']:.1f} s ({reading['cpu']:.1f})"
-        lines.append(f"| {amount} | {read} | {written(history)} | {times} |")
+        read = f"{reading['cpu']:.1f} s, {reading['wall']:.1f} s"
+        lines.append(f"| {amount} | {read} | {written(history)}, {history['wall']:.1f} s | {times} |")
     return "\n".join(lines)
