@@ -97,6 +97,7 @@ class Measurement:
     groups: NDArray[Any] | None = None  # (N,) int64 or text: which rows err together
     stored_fit: tuple[float, NDArray[np.float64]] | None = None  # `fit`, where no row need be read for it
     known_ties: int | None = None  # `tied_samples`, likewise
+    known_optimum: tuple[float, str] | None = None  # `optimum`, likewise
 
     @property
     def rows(self) -> NDArray[Any]:
@@ -115,7 +116,7 @@ class Measurement:
     @cached_property
     def optimum(self) -> tuple[float, str]:
         """The best 1/T and its status; see `temperature.optimum`."""
-        return temperature.optimum(self.curve)
+        return self.known_optimum or temperature.optimum(self.curve)
 
     def __getitem__(self, name: str) -> NDArray[Any]:
         """Return a column, (N,)."""

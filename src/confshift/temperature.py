@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -189,15 +189,35 @@ def optimum(curve: Curve) -> tuple[float, str]:
 
     A curve is "unscored" if none of its samples can be scored; its beta then means nothing.
     """
-    if np.isnan(curve.slope).all():
-        return curve.beta, "unscored"
-    if curve.beta == 0.0:
+    return optimum_of(curve.beta, sums_of(curve.slope, curve.curvature))
+
+
+class Sums(NamedTuple):
+    """What `optimum` depends on beside beta: sums over the samples that can be scored."""
+
+    slope: float = 0.0
+    curvature: float = 0.0
+    scored: int = 0
+    rising: int = 0  # how many slopes are above 0
+
+
+def sums_of(slope: NDArray[np.float64], curvature: NDArray[np.float64]) -> Sums:
+    """Return the sums over some samples, of the columns of a curve; those of other samples may be added."""
+    usable = ~np.isnan(slope)
+    slopes, curvatures = slope[usable], curvature[usable]
+    return Sums(float(slopes.sum()), float(curvatures.sum()), len(slopes), int((slopes > 0).sum()))
+
+
+def optimum_of(beta: float, sums: Sums) -> tuple[float, str]:
+    """Return :func:`optimum` of a curve at `beta` whose samples have these sums."""
+    if not sums.scored:
+        return beta, "unscored"
+    if beta == 0.0:
         return 0.0, "uniform"
-    if curve.beta == MAX_BETA and not (curve.slope > 0).any():
+    if beta == MAX_BETA and not sums.rising:
         return MAX_BETA, "separable"
-    slope, curvature = _totals(curve)
-    step = -slope / curvature if curvature > 0 else 0.0
-    return max(curve.beta + step, 0.0), "ok"
+    step = -sums.slope / sums.curvature if sums.curvature > 0 else 0.0
+    return max(beta + step, 0.0), "ok"
 
 
 def left_out_betas(curve: Curve) -> NDArray[np.float64]:

@@ -12,9 +12,9 @@ import pytest
 from stored_runs import another_process, failure, predictions
 
 import confshift
-from confshift import Run
+from confshift import Run, temperature
 from confshift.measurement import MEASURED, measure
-from confshift.storage import arrays, loading, memory, record
+from confshift.storage import arrays, columns, loading, memory, record
 from confshift.storage.measuring import possible_numbers
 from confshift.storage.signed_json import decode
 
@@ -61,6 +61,16 @@ def put(name, value, row=0):
         rows[name][row] = value
 
     return change
+
+
+@pytest.mark.parametrize("part_bytes", [1000, 1 << 24])
+def test_the_best_temperature_is_known_once_a_checkpoint_is_checked(run, part_bytes, monkeypatch):
+    monkeypatch.setattr(columns, "_PART_BYTES", part_bytes)
+    for checkpoint in another_process(run.path):
+        measured, expected = checkpoint.measurement, temperature.optimum(checkpoint.measurement.curve)
+        with monkeypatch.context() as patch:
+            patch.setattr(type(measured), "curve", None)  # nothing more is read
+            assert measured.optimum == (pytest.approx(expected[0], rel=1e-12), expected[1])
 
 
 class TestLogits:

@@ -14,7 +14,7 @@ _LEAST_DOUBT, _SHIFT = 2.0**-63, 13
 def by_confidence(
     confidence: NDArray[np.float64], correct: NDArray[Any]
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """Return confidences in ascending order, and beside each whether it was right; wrong ones first in ties.
+    """Return confidences in ascending order, and beside each whether it was right; ties in any order.
 
     Parameters
     ----------
@@ -31,6 +31,8 @@ def by_confidence(
     bits; then only neighbours change places.
     """
     values = np.ascontiguousarray(confidence, np.float64)
+    if (values[1:] >= values[:-1]).all():  # what this returned for one statistic is passed to another
+        return values, np.asarray(correct, bool)
     keys = values.view(np.uint64) << np.uint64(1)
     keys |= np.asarray(correct, bool)
     doubt = np.maximum(1 - values, _LEAST_DOUBT).astype(np.float32)

@@ -96,25 +96,23 @@ def _copies(panel: Panel) -> int:
     """Count the samples that equal another one in target, loss and margin at up to three epochs."""
     positions = np.flatnonzero(panel.counts.finite)
     chosen = panel.at(positions[[0, len(positions) // 2, -1]].tolist() if len(positions) else [])
-    # Samples of one class with a margin of 0, or without one, are all alike: they count as no copies.
-    some = np.zeros(len(panel.targets), bool)
-    for one in chosen.ones():
-        margins = np.abs(one.margin[0])
-        some |= (margins > 0) & np.isfinite(margins)
-    rows = np.flatnonzero(some)
+    rows = np.arange(len(panel.targets))
     for one in chosen.ones():
         rows = rows[_occur_twice(one.loss[0][rows])]
-    columns = [panel.targets[rows]]
+    if not len(rows):  # margins may have to be read
+        return 0
+    # Samples of one class with a margin of 0, or without one, are all alike: they count as no copies.
+    some, columns = np.zeros(len(rows), bool), [panel.targets[rows]]
     for one in chosen.ones():
-        columns += [one.loss[0][rows], one.margin[0][rows]]
-    return int(pd.DataFrame(dict(enumerate(columns))).duplicated().sum())
+        margin = one.margin[0][rows]
+        some |= (margin != 0) & np.isfinite(margin)
+        columns += [one.loss[0][rows], margin]
+    return int(pd.DataFrame(dict(enumerate(columns)))[some].duplicated().sum())
 
 
 def _occur_twice(values: NDArray[np.float64]) -> NDArray[np.bool_]:
     """Return which values equal another one; NaN is taken to. Sorting is cheap beside comparing rows."""
-    order = np.argsort(values)
-    equal = values[order][1:] == values[order][:-1]
-    same = np.append(equal, False) | np.append(False, equal) if len(values) else equal
     twice = np.isnan(values)
-    twice[order[same]] = True
-    return twice
+    ordered = np.sort(values)
+    repeated = ordered[1:][ordered[1:] == ordered[:-1]]
+    return twice | np.isin(values, repeated) if len(repeated) else twice

@@ -6,6 +6,7 @@ import math
 import weakref
 from collections import Counter
 from collections.abc import Callable
+from operator import add
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,6 +22,7 @@ from confshift.storage.memory import check_room
 from confshift.storage.record import Record
 from confshift.storage.user_cache import read_derived, write_derived
 from confshift.tasks import check_labels
+from confshift.temperature import Sums, optimum_of, sums_of
 
 
 def read_measurement(
@@ -52,6 +54,7 @@ def read_measurement(
         known.groups,
         fit if stored else None,
         known.tied,
+        optimum_of(record.beta, known.sums),
     )
     return measurement
 
@@ -104,12 +107,13 @@ class _Known(NamedTuple):
     sample_ids: NDArray[Any]
     groups: NDArray[Any] | None
     tied: int
+    sums: Sums
 
 
 def _checked(table: StoredColumns, path: Path, record: Record) -> _Known:
     """Read all rows once, in parts; refuse what no logits can have given."""
     check_room(path, len(table) * table.layout["sample_id"].itemsize)
-    ids, codes, targets, tied = [], [], [], 0
+    ids, codes, targets, tied, sums = [], [], [], 0, Sums()
     wrong: Counter[str] = Counter()
     for rows in table.all_rows():
         ids.append(_ids(path, rows["sample_id"]))
@@ -118,6 +122,7 @@ def _checked(table: StoredColumns, path: Path, record: Record) -> _Known:
         wrong.update(_impossible(rows, record))
         targets.append(rows["target"].copy())
         tied += int(rows["tied"].sum())
+        sums = Sums(*map(add, sums, sums_of(rows["curve_slope"], rows["curve_curvature"])))
         if record.holds_groups:
             codes.append(rows["group"].astype(np.int64))
     sample_ids = _shared("ids", np.concatenate(ids)) if ids else np.empty(0, np.int64)
@@ -127,7 +132,7 @@ def _checked(table: StoredColumns, path: Path, record: Record) -> _Known:
     reason = f"the {name} of {wrong[name]:,} of {len(table):,} samples is impossible" if name else ""
     if reason := reason or unknown or _wrong_labels(sample_ids, record):
         raise ConfshiftError(f"{path} is refused: {reason}")
-    return _Known(sample_ids, groups, tied)
+    return _Known(sample_ids, groups, tied, sums)
 
 
 def _ids(path: Path, stored: NDArray[Any]) -> NDArray[Any]:
