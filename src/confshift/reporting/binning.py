@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from confshift.analysis.mapping import of_each
 from confshift.analysis.panel import Panel
 from confshift.analysis.reliability import isotonic_curve, reliability_bins
+from confshift.analysis.sorting import by_confidence
 
 _PLACES = np.array([0.001, 0.01, 0.1, 0.5, 0.9, 0.99, 0.999, 0.9999, 0.99999, 0.999999])
 #: The axis of log-odds reaches at least from 10 % to 99 %.
@@ -34,9 +35,10 @@ def odds_ticks(panel: Panel) -> NDArray[np.float64]:
 
 def _extent_of(one: Panel) -> tuple[NDArray[np.intp], int, float]:
     """Return how many confidences are below each place, how many there are, and their 90 % quantile."""
-    confidences = np.sort(one.confidence[one.answered])
+    confidences = one.take(one.answered[0]).confidence[0]
     highest = float(np.quantile(confidences, 0.9)) if len(confidences) else 0.0
-    return np.searchsorted(confidences, _PLACES, side="left"), len(confidences), highest
+    below = [np.count_nonzero(confidences < place) for place in _PLACES]  # sooner than all are sorted
+    return np.array(below), len(confidences), highest
 
 
 def bin_edges(ticks: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
@@ -76,7 +78,9 @@ def _by_kind(counts: list[list[list[int]]]) -> dict[str, list[list[int]]]:
 def _curves_of(one: Panel) -> tuple[list[list[float]], list[list[float]]]:
     """Return the dots and the isotonic curve of a checkpoint."""
     part = one.take(one.answered[0])
-    confidence, correct = part.confidence[0], part.correct[0]
+    # In order for both; with groups, the bins need each sample's group beside it.
+    columns = part.confidence[0], part.correct[0]
+    confidence, correct = by_confidence(*columns) if part.codes is None else columns
     bins = reliability_bins(confidence, correct, binning="equal_mass", codes=part.codes)
     corners = isotonic_curve(confidence, correct).to_numpy() if len(correct) else np.empty((0, 2))
     return _rounded(bins[_DOTS].to_numpy()), _rounded(corners)
