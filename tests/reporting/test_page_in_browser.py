@@ -45,7 +45,7 @@ EXACT = [
 
 
 def test_every_chart_is_drawn_in_silence_and_without_a_network(visit, record_property):
-    visit.open()  # any request would come while it opens
+    visit.reopen(anew=True)  # any request would come while it opens
     figures = visit.run("return document.querySelectorAll('.figure').length")
     drawn = visit.run("return document.querySelectorAll('.figure .live svg').length")
     record_property("drawn after, ms", visit.run("return document.body.dataset.ready"))
@@ -55,7 +55,7 @@ def test_every_chart_is_drawn_in_silence_and_without_a_network(visit, record_pro
 
 
 def test_the_script_writes_the_sentences_that_python_wrote(visit, page):
-    visit.open()  # as it is before anything was chosen
+    visit.reopen(anew=True)  # as it is before anything was chosen
     before = visit.readings()
     visit.choose(0, 3)
     visit.run("document.querySelector('#back').click()")
@@ -215,7 +215,7 @@ def test_dragging_on_the_loss_chooses_two_epochs(visit):
     from selenium.webdriver import ActionChains
     from selenium.webdriver.common.by import By
 
-    visit.open()  # one that was put back may still be scrolling to where a link led
+    visit.reopen(anew=True)  # one that was put back may still be scrolling to where a link led
     chart = visit.browser.find_element(By.CSS_SELECTOR, "#figure-loss .live")
     width = chart.size["width"]
     drag = ActionChains(visit.browser).move_to_element_with_offset(chart, -width // 4, 10).click_and_hold()
@@ -437,7 +437,7 @@ def test_accessibility_rules_find_nothing(browser, path, scheme, options, passes
     feature = {"name": "prefers-color-scheme", "value": scheme}
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [feature]})
     try:
-        visit = Visit(browser, path).open()
+        visit = Visit(browser, path).reopen()
         background = visit.run("return getComputedStyle(document.body).backgroundColor")
         assert (sum(int(one) for one in background[4:-1].split(",")) < 150) == (scheme == "dark")
         visit.run((files("axe_core_python") / "axe.min.js").read_text(encoding="utf-8"))

@@ -57,10 +57,12 @@ class Visit:
         self.wait("return document.body.dataset.shown && document.body.dataset.ready")
         return self
 
-    def reopen(self):
+    def reopen(self, *, anew=False):
         """Show the page as it opens: put back what was chosen on it, or open it where that is not enough."""
-        if self.browser.current_url.partition("#")[0] == f"file://{self.path}" and self.run(
-            "return Boolean(window.looksAtFirst)"
+        if (
+            not anew
+            and self.browser.current_url.partition("#")[0] == f"file://{self.path}"
+            and self.run("return Boolean(window.looksAtFirst)")
         ):
             self.browser.execute_async_script(PUT_BACK)
             for kind in ("browser", "performance"):
