@@ -8,9 +8,10 @@ import pytest
 
 import confshift
 from confshift import Run
+from confshift.analysis.decomposition import pairwise_cells
 from confshift.analysis.panel import Panel
 from confshift.findings.diagnosis import diagnose
-from confshift.reporting.page_data import pack_pairs, rows_of
+from confshift.reporting.page_data import rows_of
 from confshift.storage import columns as columns_module
 from confshift.storage.columns import StoredColumns
 
@@ -58,7 +59,8 @@ def tables(path, **options):
         name: getattr(comparison, name)
         for name in ("change", "account", "cells", "classes", "samples", "concentration", "balance")
     }
-    found["page"] = pd.DataFrame({"packed": pack_pairs(history.main)})
+    cells = [np.r_[sums, counts] for _, _, sums, counts in pairwise_cells(history.main)]
+    found["cells of every pair"] = pd.DataFrame(cells)
     found["rows"] = pd.DataFrame(rows_of(history.main, np.arange(3, SAMPLES, 7))[1])
     return {f"{place} {name}": frame for place, (name, frame) in enumerate(found.items())}
 

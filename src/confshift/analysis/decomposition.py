@@ -6,7 +6,7 @@ Every split adds up to the change of the mean loss, to the rounding of the sums.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import combinations
+from itertools import combinations, product
 from typing import Any
 
 import numpy as np
@@ -188,20 +188,78 @@ def pairwise_cells(panel: Panel) -> Iterator[tuple[int, int, NDArray[np.float64]
 
     Samples without a finite loss on either side are left out of that pair.
     """
-    pairs = list(combinations(range(len(panel.checkpoints)), 2))
-    sums, numbers = np.zeros((len(pairs), len(CELLS))), np.zeros((len(pairs), len(CELLS)), np.int64)
-    totals = np.zeros(len(pairs))
+    sums = _PairSums(len(panel.checkpoints))
     for block in panel.blocks():
-        loss, finite, wrong, weights = block.loss, block.finite, block.wrong, block.weights
-        loss = np.where(finite, loss, np.nan)
-        for place, (before, after) in enumerate(pairs):
-            usable, change = finite[before] & finite[after], loss[after] - loss[before]
-            codes = _codes(wrong[before], wrong[after], change)[usable]
-            sums[place] += np.bincount(codes, block.share(change)[usable], len(CELLS))
-            numbers[place] += np.bincount(codes, minlength=len(CELLS))
-            totals[place] += len(codes) if weights is None else weights[usable].sum()
-    for place, (before, after) in enumerate(pairs):
-        yield before, after, sums[place] / (totals[place] or 1), numbers[place]
+        for start in range(0, len(block.targets), _TOGETHER):
+            sums.add(block, slice(start, start + _TOGETHER))
+    for before, after in combinations(range(len(panel.checkpoints)), 2):
+        cells, counts = sums.cells[before, after], sums.counts[before, after]
+        cells[counts == 0] = 0.0  # but for rounding
+        yield before, after, cells / (sums.totals[before, after] or 1), counts.astype(np.int64)
+
+
+#: Samples whose changes from one checkpoint to all later ones are in the processor's cache together.
+_TOGETHER = 512
+
+
+class _PairSums:
+    """Sums over samples of every pair (T, T, 12), by cell, filled above the diagonal.
+
+    What is a product of two checkpoints' numbers is added up by products of matrices: the samples of each
+    transition and their whole change. So pair by pair there is only what rose; what fell is the difference.
+    """
+
+    def __init__(self, count: int) -> None:
+        self.cells, self.counts = np.zeros((2, count, count, len(CELLS)))
+        self.totals = np.zeros((count, count))
+
+    def add(self, block: Panel, some: slice) -> None:
+        """Add some samples of a block."""
+        finite, wrong = block.finite[:, some], block.wrong[:, some]
+        loss = np.where(finite, block.loss[:, some], 0.0)
+        weights = 1.0 if block.weights is None else block.weights[some]
+        states = np.stack([finite & ~wrong, finite & wrong]).astype(np.float64)  # right, wrong
+        for transition, (start, end) in enumerate(product(states, states)):
+            down = len(DIRECTIONS) * transition + DIRECTIONS.index("down")
+            shares, counts = weights * start, start @ end.T
+            self.counts[:, :, down] += counts
+            self.totals += counts if block.weights is None else shares @ end.T
+            self.cells[:, :, down] += shares @ (end * loss).T - (shares * loss) @ end.T
+        usable, single = None if finite.all() else finite, states.astype(np.float32)
+        for before in range(len(loss) - 1):
+            later = slice(before + 1, None)
+            change = loss[later] - loss[before]
+            rises, stays = change > 0, change == 0
+            if usable is not None:
+                both = usable[later] & usable[before]
+                rises, stays, change = rises & both, stays & both, np.where(both, change, 0.0)
+            rise = _by_transition(np.maximum(change, 0.0), states[:, before], states[1, later], weights)
+            counts = _by_transition(rises.astype(np.float32), single[:, before], single[1, later])
+            self._move(before, DIRECTIONS.index("up"), counts, rise)
+            if stays.any():
+                counts = _by_transition(stays.astype(np.float32), single[:, before], single[1, later])
+                self._move(before, DIRECTIONS.index("unchanged"), counts, 0.0)
+
+    def _move(
+        self, before: int, direction: int, counts: NDArray[Any], cells: NDArray[np.float64] | float
+    ) -> None:
+        """Move what rose, or stayed, out of what fell: of the pairs that begin at a checkpoint."""
+        later, down = slice(before + 1, None), DIRECTIONS.index("down")
+        for sums, numbers in ((self.counts, counts), (self.cells, cells)):
+            sums[before, later, direction :: len(DIRECTIONS)] += numbers
+            sums[before, later, down :: len(DIRECTIONS)] -= numbers
+
+
+def _by_transition(
+    values: NDArray[Any], starts: NDArray[Any], ends: NDArray[Any], weights: NDArray[np.float64] | float = 1.0
+) -> NDArray[Any]:
+    """Return the sums by transition, (A, 4), of values (A, n), whose samples start (2, n) right or wrong.
+
+    `ends` (A, n) says which are wrong after. Single precision counts exactly.
+    """
+    shares = starts if isinstance(weights, float) else weights * starts
+    total, wrong_after = values @ shares.T, (values * ends) @ shares.T
+    return np.stack([total - wrong_after, wrong_after], axis=2).reshape(len(values), 4)
 
 
 def classes_of(panel: Panel, answered: Panel, before: int, after: int) -> pd.DataFrame:

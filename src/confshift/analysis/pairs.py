@@ -82,7 +82,9 @@ def pairs_of(panel: Panel) -> pd.DataFrame:
         columns |= dict(zip(_BOUNDS, bounds_by_groups, strict=True))
     bounds = accuracy_bounds(share * learned, share * forgotten, share * answers)
     columns["accuracy_low"], columns["accuracy_high"] = bounds
-    for at in np.flatnonzero(learned + forgotten == 0):
+    # Where all losses are the same, the means are, but for the rounding of sums over different samples.
+    alike = (learned + forgotten == 0) & np.isclose(loss[0], loss[1], rtol=1e-9, atol=0, equal_nan=True)
+    for at in np.flatnonzero(alike):
         if panel.same_losses(int(first[at]), int(second[at])):
             columns["accuracy_low"][at] = columns["accuracy_high"][at] = 0.0
     columns |= dict(zip(("hedging", "error_rate", "mistake_cost"), account, strict=True))

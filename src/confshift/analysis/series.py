@@ -19,6 +19,7 @@ from confshift.analysis.simultaneous import (
     EpochMeans,
     Maxima,
     critical_value,
+    critical_values,
     maxima,
     mean_errors,
     sequential_values,
@@ -109,9 +110,7 @@ class Series:
         epoch; 0 for the lowest), critical_value and in_set.
         """
         statistic = self.errors.t_values.max(axis=1, initial=0)
-        critical = np.array(
-            [critical_value(row, alpha=ALPHA, units=self.errors.units) for row in self.null.others]
-        )
+        critical = critical_values(self.null.others, alpha=ALPHA, units=self.errors.units)
         table = {"value": self.errors.means, "statistic": statistic, "critical_value": critical}
         frame = pd.DataFrame(table, index=pd.Index(self.epochs, name="epoch"))
         return frame.assign(in_set=statistic <= critical)

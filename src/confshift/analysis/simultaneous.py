@@ -188,13 +188,18 @@ def critical_value(null: NDArray[np.float64], *, alpha: float, units: int) -> fl
     The errors are estimated from `units` samples or groups, so the normal quantile becomes the quantile of
     Student's t with units - 1 degrees of freedom; from a few hundred units on they hardly differ.
     """
-    return _widened(float(np.quantile(null, 1 - alpha)), units)
+    return float(critical_values(null[None], alpha=alpha, units=units)[0])
 
 
-def _widened(quantile: float, units: int) -> float:
+def critical_values(null: NDArray[np.float64], *, alpha: float, units: int) -> NDArray[np.float64]:
+    """Return `critical_value` of each row of draws (n, draws)."""
+    return _widened(np.quantile(null, 1 - alpha, axis=1), units)
+
+
+def _widened(quantiles: NDArray[np.float64], units: int) -> NDArray[np.float64]:
     from scipy.special import ndtr, stdtrit
 
-    return float(stdtrit(max(units - 1, 1), ndtr(quantile)))
+    return np.asarray(stdtrit(max(units - 1, 1), ndtr(quantiles)))
 
 
 def spending(look: int, *, planned: int | None) -> float:
@@ -245,4 +250,4 @@ def sequential_values(
         place = len(values) - max(crossings, 0) - 1
         limits[look] = np.partition(values, place)[place]
         alive &= earlier[look] <= limits[look]
-    return np.array([_widened(limit, units) for limit in limits])
+    return _widened(np.array(limits), units)

@@ -40,6 +40,7 @@ class StoredColumns:
         self.layout = self._file.layout
         kept = KEPT if self._file.size > _SMALL else set(self.names) - {"sample_id", "group", "target"}
         self._names = [name for name in self.names if name in kept]
+        self._bytes = len(self) * sum(self.layout[name].itemsize for name in self._names)
         self._kept: dict[str, NDArray[Any]] = {}
         self._part: tuple[int, int, NDArray[Any]] | None = None
         #: Columns that other checkpoints have as well, held once for all of them.
@@ -106,10 +107,6 @@ class StoredColumns:
             # A copy: whole pieces of the file were read, and would stay in memory for each checkpoint.
             self._part = part = start, stop, self._read(start, stop).copy()
         return part[2]
-
-    @property
-    def _bytes(self) -> int:
-        return len(self) * sum(self.layout[name].itemsize for name in self._names)
 
     def _has_room(self) -> bool:
         return self._bytes + sum(columns._bytes for columns in self._others()) <= _MAX_BYTES
