@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, ClassVar
 
 import numpy as np
@@ -26,6 +26,14 @@ def _column(name: str, doc: str) -> Matrix[Any]:
 
     make.__doc__ = doc
     return Matrix(make)
+
+
+#: Returns a column of a checkpoint, of the samples of a panel.
+Column = Callable[[str], NDArray[Any]]
+
+
+def _loss(column: Column) -> NDArray[np.float64]:
+    return np.asarray(column("hedge") + column("mistake"))
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,38 +79,46 @@ class Panel:
         return part if self.members is None else part[self.members]
 
     def _stacked(self, name: str) -> NDArray[Any]:
-        members = self.members
-        if not self.checkpoints:  # a selection of a large panel; nothing to read says what the dtype is
-            return np.empty((0, len(self.targets)), np.int32 if name == "predicted" else np.float64)
-        columns = (checkpoint.measurement.column(name, self.span) for checkpoint in self.checkpoints)
-        if len(self.checkpoints) == 1 and members is None:  # nothing to copy
-            return next(columns)[None]
-        return np.stack([column if members is None else column[members] for column in columns])
+        return self._made(lambda column: column(name), np.int32 if name == "predicted" else np.float64)
+
+    def _made(self, make: Callable[[Column], NDArray[Any]], dtype: type[np.generic]) -> NDArray[Any]:
+        """Return a matrix made row by row, of a checkpoint's columns: no others are in memory meanwhile."""
+        rows = (make(partial(self._column, checkpoint)) for checkpoint in self.checkpoints)
+        if len(self.checkpoints) == 1:  # nothing to copy
+            return next(rows)[None]
+        matrix = np.empty((len(self.checkpoints), len(self.targets)), dtype)
+        for place, row in zip(matrix, rows, strict=True):
+            place[:] = row
+        return matrix
+
+    def _column(self, checkpoint: Checkpoint, name: str) -> NDArray[Any]:
+        column = checkpoint.measurement.column(name, self.span)
+        return column if self.members is None else column[self.members]
 
     @Matrix
     def loss(self) -> NDArray[np.float64]:
         """Cross-entropy in nats; NaN without an answer, infinite where the true class has probability 0."""
-        return self.hedge + self.mistake
+        return self._made(_loss, np.float64)
 
     @Matrix
     def correct(self) -> NDArray[np.bool_]:
         """Whether the first class that attains the maximum is the true one."""
-        return np.asarray(self.predicted == self.targets)
+        return self._made(lambda column: column("predicted") == self.targets, np.bool_)
 
     @Matrix
     def wrong(self) -> NDArray[np.bool_]:
         """Whether it is another one, or there is no answer."""
-        return np.asarray(~self.correct)
+        return self._made(lambda column: column("predicted") != self.targets, np.bool_)
 
     @Matrix
     def answered(self) -> NDArray[np.bool_]:
         """Whether a sample has an answer at a checkpoint; without one it is left out of everything."""
-        return np.asarray(self.predicted >= 0)
+        return self._made(lambda column: column("predicted") >= 0, np.bool_)
 
     @Matrix
     def finite(self) -> NDArray[np.bool_]:
         """Whether a sample's loss at a checkpoint is finite: what every sum of losses is over."""
-        return np.isfinite(self.loss)
+        return self._made(lambda column: np.isfinite(_loss(column)), np.bool_)
 
     @Matrix
     def infinite(self) -> NDArray[np.bool_]:
@@ -112,17 +128,17 @@ class Panel:
     @Matrix
     def calibration(self) -> NDArray[np.float64]:
         """The part of each loss that the checkpoint's own recalibration would remove, in nats."""
-        return self.loss - self.refinement
+        return self._made(lambda column: _loss(column) - column("refinement"), np.float64)
 
     @Matrix
     def scale(self) -> NDArray[np.float64]:
         """The part of `calibration` that one temperature would remove."""
-        return self.loss - self.scaled
+        return self._made(lambda column: _loss(column) - column("scaled"), np.float64)
 
     @Matrix
     def balance(self) -> NDArray[np.float64]:
         """The part of `calibration` that one bias for each class would remove beside the temperature."""
-        return self.scaled - self.refinement
+        return self._made(lambda column: column("scaled") - column("refinement"), np.float64)
 
     def changes(self, before: int, after: int) -> NDArray[np.float64]:
         """Return each sample's change of loss; NaN where one side's loss is not finite."""
