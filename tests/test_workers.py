@@ -191,21 +191,42 @@ def test_a_new_checkpoint_costs_its_own_work(calls, tmp_path):
     assert_same(numbers(tmp_path / "run"), grown)
 
 
-def test_what_is_kept_belongs_to_the_files_groups_and_weights(calls, tmp_path):
-    save(tmp_path / "run", range(EPOCHS))
-    for options in ({}, {"groups": "rows"}, {"class_weight": [1.0, 2.0, 3.0]}, {"label_smoothing": 0.1}):
-        calls.clear()
-        table = confshift.summarize(Run(tmp_path / "run"), **options).table
+def table_of(path, **options):
+    return confshift.summarize(Run(path), **options).table
+
+
+def test_what_is_kept_belongs_to_the_files_groups_and_weights(calls, tmp_path, monkeypatch):
+    path, tables = tmp_path / "run", []
+    save(path, range(EPOCHS))
+    every = ({}, {"groups": "rows"}, {"class_weight": [1.0, 2.0, 3.0]})
+    for options in every:
+        tables.append(table_of(path, **options))
         assert calls == [("row_of", EPOCHS)], options
-        shutil.rmtree(tmp_path / "cache")
-        pd.testing.assert_frame_equal(confshift.summarize(Run(tmp_path / "run"), **options).table, table)
+        calls.clear()
+    for options, table in zip(every, tables, strict=True):
+        pd.testing.assert_frame_equal(table_of(path, **options), table, check_exact=True)
+        assert calls == [], options
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "another"))
+    for options, table in zip(every, tables, strict=True):
+        pd.testing.assert_frame_equal(table_of(path, **options), table, check_exact=True)
     calls.clear()
-    confshift.summarize(Run(tmp_path / "run"), label_smoothing=0.1).table  # noqa: B018
-    assert calls == []
-    Run(tmp_path / "run").delete()
-    save(tmp_path / "run", range(EPOCHS))  # other files with the same content
-    confshift.summarize(Run(tmp_path / "run"), label_smoothing=0.1).table  # noqa: B018
+    Run(path).delete()
+    save(path, range(EPOCHS))  # other files with the same content
+    table_of(path)
     assert calls == [("row_of", EPOCHS)]
+
+
+def test_what_the_logits_add_is_not_kept(large, tmp_path):
+    save(tmp_path / "run", range(EPOCHS))
+    table = table_of(tmp_path / "run", label_smoothing=0.1)
+    assert np.isfinite(table["smoothing_loss"]).all()
+    file, *_ = sorted((tmp_path / "run" / "val").glob("*.logits.npy"))
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-1] + b"x")
+    assert np.isnan(table_of(tmp_path / "run", label_smoothing=0.1)["smoothing_loss"]).sum() == 1
+    file.write_bytes(whole)
+    restored = table_of(tmp_path / "run", label_smoothing=0.1)
+    pd.testing.assert_frame_equal(restored, table, check_exact=True)
 
 
 def test_other_code_makes_everything_anew(calls, tmp_path, monkeypatch):

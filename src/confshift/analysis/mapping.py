@@ -35,7 +35,8 @@ def of_each(function: Callable[..., Any], panel: Panel, *args: Any) -> list[Any]
         Numbers and text.
     """
     sources = [checkpoint.source for checkpoint in panel.checkpoints]
-    if panel.is_small or None in sources:
+    # What label smoothing adds is read from the logits, and missing while they can't be read: not to be kept.
+    if panel.is_small or None in sources or panel.objective.smoothing:
         return [function(one, *args) for one in panel.ones()]
     first = sources[0]
     assert first is not None
@@ -94,4 +95,4 @@ def _key(panel: Panel, function: Callable[..., Any], args: tuple[Any, ...], firs
     arrays = (panel.codes, panel.members, panel.weights_in_whole, objective.class_weights)
     parts = [None if array is None else hashlib.blake2b(array.tobytes()).hexdigest() for array in arrays]
     named = (f"{function.__module__}.{function.__qualname__}", args, panel.class_names, panel.span)
-    return f"{first} {named} {parts} {objective.smoothing}"
+    return f"{first} {named} {parts}"
