@@ -32,7 +32,8 @@ def page(results: Results, picture: str) -> str:
         "`calibrate` fits a temperature, biases, a scale for each class and a matrix, measures each on what "
         "is left out of its fit, and takes the richest that is surely better; the others are one fit.",
         "### How the cost grows",
-        "Loss, ECE in 15 bins and temperature together, least CPU seconds:",
+        "Loss, ECE in 15 bins and temperature together, least CPU seconds; the dashed line is `summarize` of "
+        "a saved run, whose losses and temperatures were computed when it was saved.",
         f"![CPU seconds by the number of samples, classes and checkpoints]({picture})",
     ]
     return "\n" + "\n\n".join(parts) + "\n\n"
