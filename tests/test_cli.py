@@ -178,7 +178,6 @@ def test_history_as_json_holds_the_unrounded_tables(rising):
         ((), {}),
         (("--before", 1, "--after", 6), {"before": 1, "after": 6}),
         (("--looks", "every-epoch"), {"looks": "every epoch"}),
-        (("--looks", "12"), {"looks": 12}),
     ],
 )
 def test_diagnose_prints_what_a_report_says_first_and_all_of_it_where_asked(rising, options, arguments):

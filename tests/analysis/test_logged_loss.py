@@ -283,9 +283,8 @@ def run_of(classes, log, *, epochs=3, names=("loss",), digits=None):
     return stack(checkpoints)
 
 
-@pytest.mark.parametrize("classes", [2, 3, 10])
+@pytest.mark.parametrize(("classes", "digits"), [(2, 4), (2, None), (3, None), (10, 4)])
 @pytest.mark.parametrize("name", WAYS)
-@pytest.mark.parametrize("digits", [None, 4])
 def test_each_way_is_named_where_a_loop_went_it_and_no_other_unless_it_gives_the_same(name, classes, digits):
     panel = run_of(classes, WAYS[name], digits=digits)
     table = logged_losses(panel)
@@ -308,15 +307,15 @@ def test_the_binary_cross_entropy_of_probabilities_is_named_too():
 
 def test_numbers_that_have_nothing_to_do_with_a_run_are_hardly_ever_explained():
     named, random = [], np.random.default_rng(0)
-    for digits, epochs in 25 * list(product([3, 4, None], [1, 2, 3])):
+    for digits, epochs in 12 * list(product([3, 4, None], [1, 2, 3])):
         panel = run_of(
             3, lambda z, y: cross_entropy(z, y) * random.uniform(0.7, 1.3), epochs=epochs, digits=digits
         )
         table = logged_losses(panel)
         if possible_causes(panel, table)["fits"].any() and not table["equal"].all():
             named.append((digits, epochs))
-    assert len(named) <= 9  # of 225
-    assert max(Counter(named).values(), default=0) <= 3  # of 25
+    assert len(named) <= 4  # of 108
+    assert max(Counter(named).values(), default=0) <= 2  # of 12
 
 
 @pytest.mark.parametrize(

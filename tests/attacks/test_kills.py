@@ -1,16 +1,16 @@
-"""Thirty processes killed while they save, short form of tests/benchmarks/attacks.py."""
+"""Fifteen processes killed while they save, short form of tests/benchmarks/attacks.py."""
 
 from kills import kills
 
 from confshift import Run
 
 
-def test_thirty_kills_during_saves_lose_and_tear_nothing(tmp_path):
-    figures = kills(tmp_path, 30, seed=0)
+def test_fifteen_kills_during_saves_lose_and_tear_nothing(tmp_path):
+    figures = kills(tmp_path, 15, seed=0)
     assert figures["failures"] == []
-    assert figures["tried"] == 30
-    assert figures["in a save"] >= 15
-    assert figures["acknowledged"] >= 5
+    assert figures["tried"] == 15
+    assert figures["in a save"] >= 7
+    assert figures["acknowledged"] >= 3
 
 
 def test_a_save_that_is_acknowledged_too_early_would_be_found_out(tmp_path, monkeypatch):

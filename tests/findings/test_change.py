@@ -475,7 +475,7 @@ SIDES = {
 }
 
 
-@pytest.mark.parametrize("samples", [2, 3, 40])
+@pytest.mark.parametrize("samples", [2, 40])
 @pytest.mark.parametrize("after", SIDES)
 @pytest.mark.parametrize("before", SIDES)
 def test_no_sentence_holds_an_unknown_number_whatever_the_sides(before, after, samples):

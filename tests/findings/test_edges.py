@@ -41,7 +41,7 @@ def run_of(name, samples, checkpoints):
 
 
 @pytest.mark.parametrize("checkpoints", [1, 2])
-@pytest.mark.parametrize("samples", [1, 2, 3, 4, 5])
+@pytest.mark.parametrize("samples", [1, 2, 4])
 @pytest.mark.parametrize("name", RUNS)
 def test_a_run_at_the_edge_is_told_in_words(name, samples, checkpoints):
     findings = diagnose(run_of(name, samples, checkpoints))
