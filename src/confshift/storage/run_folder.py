@@ -105,11 +105,11 @@ class RunFolder:
         if status_of(path) is None:
             return None
         try:
-            content = self._parse(path, "names", decode)
+            content, names = self._parse(path, "names", _with_class_names)
         except ConfshiftError as error:
             return str(error)
         check_schema(content, path)
-        return _class_names(content) or f"{path} is damaged: it has no class names"
+        return names or f"{path} is damaged: it has no class names"
 
     def _numbers(self, damage: str | None) -> tuple[str, ...]:
         """Return as many numbers as there are classes, according to a record."""
@@ -298,11 +298,13 @@ class RunFolder:
         return content
 
 
-def _class_names(content: dict[str, Any]) -> tuple[str, ...] | None:
+def _with_class_names(raw: bytes, path: Path) -> tuple[dict[str, Any], tuple[str, ...] | None]:
+    """Return a file's content and the class names in it, None where they can't be used."""
+    content = decode(raw, path)
     names = content.get("class_names")
     if not isinstance(names, list) or len(names) < 2 or not all(type(name) is str for name in names):
-        return None
-    return tuple(names) if all(readable(name) == name for name in names) else None
+        return content, None
+    return content, tuple(names) if all(readable(name) == name for name in names) else None
 
 
 def _columns_file(record: Record) -> str:
