@@ -3,7 +3,7 @@
     python tests/benchmarks/reports.py [--against REVISION|CHECKOUT] [--rows 200x10000x10 ...]
                                        [--anew 9x50000x1000 ...] [--commands report diagnose] [--rounds 1]
                                        [--seconds 480] [--gigabytes 12] [--folder DIR]
-                                       [--write] [--kept] [--small]
+                                       [--runs DIR] [--write] [--kept] [--small]
 
 A row is a run of epochs x samples x classes. Each checkout saves one, from the same logits; an older one
 can't read what a newer one saved, so this checkout is measured on the other's files and on its own. Every
@@ -136,14 +136,25 @@ class Bench:
     seconds: float
     gigabytes: float
     seed: int
+    runs: Path | None = None  # where runs are kept
     caches: dict[tuple[Path, int], Path] = field(default_factory=dict)
 
     def save(self, source: Path, size: Size, name: str) -> Path:
-        """Let a checkout save a run."""
-        folder = self.folder / name
-        arguments = [__file__, "--save", folder, "--rows", "x".join(map(str, size)), "--seed", str(self.seed)]
+        """Let a checkout save a run, where it is not kept from an earlier time."""
+        text = "x".join(map(str, size))
+        folder = (self.runs or self.folder) / f"{name}-{text}-{self.seed}"
+        if folder.exists():
+            return folder
+        draft = folder.with_suffix(".part")
+        shutil.rmtree(draft, ignore_errors=True)
+        arguments = [__file__, "--save", draft, "--rows", text, "--seed", str(self.seed)]
         cost_of(arguments, environment(source), seconds=np.inf, gigabytes=np.inf)
-        return folder
+        return draft.rename(folder)
+
+    def forget(self, run: Path) -> None:
+        """Remove a run that is not to be kept."""
+        if self.runs is None:
+            shutil.rmtree(run)
 
     def confshift(self, source: Path, command: str, run: Path, cache: Path) -> Cost:
         """Run a command of a checkout."""
@@ -164,11 +175,11 @@ class Bench:
         key = source, min(classes, _FEW_CLASSES)
         if key not in self.caches:
             number = len(self.caches)
-            run = self.save(source, Size(4, 150, key[1]), f"small-{number}")
+            run = self.save(source, Size(4, 150, key[1]), "own-small" if source == HERE else "theirs-small")
             cache = self.folder / f"cache-{number}"
             cache.mkdir()
             self.confshift(source, "report", run, cache)
-            shutil.rmtree(run)
+            self.forget(run)
             self.caches[key] = cache
         copy = self.folder / "cache"
         shutil.rmtree(copy, ignore_errors=True)
@@ -207,8 +218,8 @@ def measure_row(bench: Bench, size: Size, other: Path | None, commands, rounds) 
                 )
                 if side == "own" and not cost.over:
                     found[command].setdefault("again", []).append(bench.confshift(HERE, command, run, cache))
-    for _, run in sides.values():
-        shutil.rmtree(run, ignore_errors=True)
+    for run in {run for _, run in sides.values()}:
+        bench.forget(run)
     return {
         command: {side: least(costs) for side, costs in every.items()} for command, every in found.items()
     }
@@ -222,7 +233,7 @@ def measure_anew(bench: Bench, size: Size, other: Path) -> dict[str, Any]:
     cache = bench.warm_cache(HERE, size.classes)
     drop(run)
     history = bench.confshift(HERE, "history", run, cache)
-    shutil.rmtree(run)
+    bench.forget(run)
     return {"size": size, "cold": cold, "reading": asdict(reading), "history": asdict(history)}
 
 
@@ -274,6 +285,11 @@ def options() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=480)
     parser.add_argument("--gigabytes", type=float, default=12)
     parser.add_argument("--folder", type=Path, help="for the runs; default: the system's for temporary files")
+    parser.add_argument(
+        "--runs",
+        type=Path,
+        help="an existing folder, where the runs of these two checkouts are kept for the next time",
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--small", action="store_true")
     parser.add_argument("--write", action="store_true", help="put the tables into docs/benchmarks.md")
@@ -296,7 +312,7 @@ def main() -> None:
     with contextlib.ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory(dir=chosen.folder))
         other = stack.enter_context(sources(chosen.against)) if chosen.against else None
-        bench = Bench(Path(folder), chosen.seconds, chosen.gigabytes, chosen.seed)
+        bench = Bench(Path(folder), chosen.seconds, chosen.gigabytes, chosen.seed, chosen.runs)
         found = measure(bench, chosen, other)
     if chosen.write:
         keep("reports", found)
