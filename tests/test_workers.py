@@ -7,6 +7,9 @@ import json
 import os
 import shutil
 import signal
+import subprocess
+import sys
+from dataclasses import replace
 from pathlib import Path
 
 import joblib
@@ -149,6 +152,53 @@ def test_workers_add_the_files_of_a_folder_as_one_process_does(tmp_path):
     assert again["metrics"].tolist() == alone["metrics"].tolist()
 
 
+def write_folder(folder, epochs, samples=500, scale=1.0):
+    folder.mkdir(exist_ok=True)
+    draw = np.random.default_rng(0)
+    targets = draw.integers(0, CLASSES, samples)
+    for epoch in epochs:
+        logits = scale * draw.normal(size=(samples, CLASSES)) + np.eye(CLASSES)[targets]
+        np.savez(folder / f"{epoch}.npz", logits=logits, targets=targets)
+
+
+def test_workers_add_a_folder_again_whoever_added_it_before(tmp_path):
+    write_folder(tmp_path / "files", range(1, 9))
+    run = Run(tmp_path / "run")
+    run.add(tmp_path / "files")  # this process, which is still running
+    with joblib.parallel_config("loky", n_jobs=2):
+        run.add(tmp_path / "files")
+        for scale in (2.0, 3.0, 4.0):  # a worker gets epochs of another, which saves something else meanwhile
+            write_folder(tmp_path / "files", range(9), scale=scale)
+            added = run.add(tmp_path / "files")
+    stored = [run.checkpoint(epoch).loss for epoch in range(1, 9)]
+    assert [metrics["loss"] for metrics in added["metrics"]][1:] == stored
+
+
+def test_workers_add_epoch_0_of_every_split(tmp_path):
+    write_folder(tmp_path / "files", range(3))
+    run = Run(tmp_path / "run")
+    for split in ("val", "train"):
+        run.add(tmp_path / "files", split=split)
+    run.export_parquet(tmp_path / "exported", logits=True)
+    with joblib.parallel_config("loky", n_jobs=2):
+        copy = Run(tmp_path / "copy")
+        assert len(copy.add(tmp_path / "exported")) == 6
+    assert copy.epochs == copy.epochs_of("train") == (0.0, 1.0, 2.0)
+
+
+def test_another_process_adds_the_rest_of_a_folder_with_epoch_0(tmp_path):
+    add = [sys.executable, "-c", "from confshift.cli import main; main()", "add"]
+    command = [*add, str(tmp_path / "run"), str(tmp_path / "files")]
+    for epochs in (range(2), range(4)):
+        write_folder(tmp_path / "files", epochs)
+        subprocess.run(command, check=True, capture_output=True)
+    assert Run(tmp_path / "run").epochs == (0.0, 1.0, 2.0, 3.0)
+    write_folder(tmp_path / "files", range(4), scale=2.0)  # of another training
+    other = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert other.returncode == 2
+    assert "does not say that this training goes on from them" in other.stderr
+
+
 def test_a_worker_names_the_file_that_can_not_be_added(tmp_path):
     for epoch in range(3):
         samples = 30 if epoch < 2 else 31
@@ -227,6 +277,15 @@ def test_what_the_logits_add_is_not_kept(large, tmp_path):
     file.write_bytes(whole)
     restored = table_of(tmp_path / "run", label_smoothing=0.1)
     pd.testing.assert_frame_equal(restored, table, check_exact=True)
+
+
+def test_a_copy_with_another_epoch_has_its_own_row(large, tmp_path):
+    save(tmp_path / "run", range(EPOCHS))
+    table = table_of(tmp_path / "run")
+    steps = [replace(one, epoch=100 * one.epoch) for one in Run(tmp_path / "run").checkpoints()]
+    copied = confshift.summarize(steps).table
+    assert copied["epoch"].tolist() == (100 * table["epoch"]).tolist()
+    pd.testing.assert_frame_equal(copied.drop(columns="epoch"), table.drop(columns="epoch"), check_exact=True)
 
 
 def test_other_code_makes_everything_anew(calls, tmp_path, monkeypatch):

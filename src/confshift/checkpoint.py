@@ -75,8 +75,6 @@ class Checkpoint:
     provenance : Provenance
     read_scores : callable, optional
         Reads the scores, where they are known before the rest of the measurement.
-    source : Source, optional
-        The files that it is read from; None for one in memory.
 
     Examples
     --------
@@ -93,7 +91,8 @@ class Checkpoint:
     metadata: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
     provenance: Provenance = field(default_factory=Provenance)
     read_scores: Callable[[], Scores] | None = None
-    source: Source | None = None
+    #: The files that it is read from. None for one in memory, and for a copy that says something else.
+    source: Source | None = field(default=None, init=False)
 
     @classmethod
     def from_predictions(

@@ -19,7 +19,7 @@ from confshift.checkpoint import Checkpoint, Provenance
 from confshift.errors import Refusal
 from confshift.input_checks import are_numbers
 from confshift.predictions import FACTS, Predictions, describe_difference
-from confshift.storage.commit import PendingSave
+from confshift.storage.commit import PendingSave, is_stored
 from confshift.storage.files import shows_sign
 from confshift.storage.loading import group_names, make_checkpoint, read_predictions
 from confshift.storage.measuring import read_measurement
@@ -52,7 +52,6 @@ def append(
     _check_group_names(predictions)
     plain_notes = {name: plain(name, values) for name, values in notes.items()}
     fingerprint = _fingerprint(predictions)
-    provenance = _provenance(writer, predictions, logged=plain_notes["logged"], checks=plain_notes["checks"])
     with writer.appending:
         writer.raise_failure()
         drafts = _on_their_way(writer)
@@ -60,15 +59,23 @@ def append(
         names = _class_names(writer.run_folder, drafts, predictions)
         split_folder = _split_folder(writer, split, len(names))
         _check_samples(split_folder, drafts, predictions, fingerprint)
-        epoch = _choose_epoch(writer, epoch, split)
+
+        def drafted(epoch: float) -> PendingSave:
+            logged, checks = plain_notes["logged"], plain_notes["checks"]
+            provenance = _provenance(writer, predictions, logged=logged, checks=checks)
+            record = Record(split, epoch, fingerprint, provenance, plain_notes["metadata"])
+            return PendingSave(record, predictions, names, split_folder.records.get(epoch))
+
+        epoch = _choose_epoch(
+            writer, epoch, split, lambda epoch: is_stored(split_folder.folder, drafted(epoch))
+        )
         _refuse_living(writer, split_folder, epoch)
-        record = Record(split, epoch, fingerprint, provenance, plain_notes["metadata"])
-        draft = PendingSave(record, predictions, names, split_folder.records.get(epoch))
+        draft = drafted(epoch)
         save = Save(draft, split, epoch, release)
         writer.submit(save)
         writer.note(split, epoch)
     return make_checkpoint(
-        record,
+        draft.record,
         names,
         save.measured.result,
         lambda: read_predictions(split_folder.folder, save.committed.result(), names),
@@ -214,11 +221,16 @@ def _check_samples(
     )
 
 
-def _choose_epoch(writer: Writer, epoch: float | None, split: str) -> float:
+def _choose_epoch(
+    writer: Writer,
+    epoch: float | None,
+    split: str,
+    is_stored: Callable[[float], bool] = lambda epoch: False,
+) -> float:
     """Return the requested epoch, else the next one for val, and val's newest for any other split."""
     if epoch is not None:
         epoch = _check_epoch(epoch)
-    _check_first_write(writer, epoch)
+    _check_first_write(writer, epoch, is_stored)
     if epoch is not None:
         return epoch
     newest = writer.highest if split == "val" else writer.latest
@@ -259,12 +271,15 @@ def _check_epoch(epoch: float) -> float:
     return float(epoch) + 0.0  # -0.0 is 0
 
 
-def _check_first_write(writer: Writer, epoch: float | None) -> None:
-    """Refuse to mix two trainings: the first write to a run with checkpoints must have an epoch."""
+def _check_first_write(writer: Writer, epoch: float | None, is_stored: Callable[[float], bool]) -> None:
+    """Refuse to mix two trainings: the first write to a run with checkpoints must have an epoch.
+
+    Epoch 0 is where a training begins; one that holds what is stored is of that training.
+    """
     run_folder = writer.run_folder
     if writer.started or not run_folder.exists() or not run_folder.splits():
         return
-    if epoch is None or epoch <= 0:
+    if epoch is None or (epoch <= 0 and not is_stored(epoch)):
         raise Refusal(
             f"{run_folder.path} already holds checkpoints, and epoch={epoch!r} does not say that this "
             "training goes on from them. Use another run folder, or pass epoch= (greater than 0) to resume "

@@ -194,6 +194,11 @@ def _encoding(predictions: Predictions) -> str:
     return predictions.logits.dtype.name
 
 
+def is_stored(folder: Path, draft: PendingSave) -> bool:
+    """Tell whether a split's folder holds a checkpoint already."""
+    return draft.replaces is not None and _holds_same(folder, draft.replaces, draft)
+
+
 def _holds_same(folder: Path, existing: Record, draft: PendingSave) -> bool:
     """Tell whether a record already holds what is to be saved: then nothing has to be done."""
     if _notes(existing) != _notes(draft.record):

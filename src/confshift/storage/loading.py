@@ -107,7 +107,7 @@ def make_checkpoint(
     source: StoredCheckpoint | None = None,
 ) -> Checkpoint:
     """Return a checkpoint with a record's fields and these functions that read its arrays."""
-    return Checkpoint(
+    checkpoint = Checkpoint(
         epoch=record.epoch,
         split=record.split,
         class_names=class_names,
@@ -116,8 +116,9 @@ def make_checkpoint(
         metadata=MappingProxyType(dict(record.metadata)),
         provenance=record.provenance,
         read_scores=scores,
-        source=source,
     )
+    object.__setattr__(checkpoint, "source", source)  # no argument: a copy with another epoch has none
+    return checkpoint
 
 
 def columns_array(measurement: Measurement) -> NDArray[Any]:

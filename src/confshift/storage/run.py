@@ -283,10 +283,7 @@ class Run:
         self._writer.raise_failure()
 
     def release(self) -> None:
-        """Let other processes replace what this one saved, which they may as soon as it ends in any case.
-
-        Until the next save of this process: that takes the run again.
-        """
+        """Let other processes replace what this one saved so far, as they may once it has ended."""
         self.flush()
         self._writer.give_up_sign()
 

@@ -75,25 +75,27 @@ class Target(Protocol):
         ...
 
     def release(self) -> None:
-        """Let other processes replace what this one saved."""
+        """Let other processes replace what this one saved so far."""
         ...
 
 
 def add_files(run: Target, files: Sequence[SavedFile]) -> Iterator[Added]:
     """Add checkpoints to a run; joblib's workers, where the caller set up any, each add another one.
 
-    The first is added before the others begin: with it there is a run, whose samples the others must have.
+    Those of the first epoch are added before the others begin: with them there is a run, whose samples the
+    others must have, and only its first process may save an epoch 0.
     """
     if count_workers():
-        yield _added(run, files[0])
-        yield from map_in_order(partial(_added_apart, run), files[1:])
+        first = sum(file.epoch == files[0].epoch for file in files)  # one of each split
+        yield from (_added_apart(run, file) for file in files[:first])
+        yield from map_in_order(partial(_added_apart, run), files[first:])
     else:
         yield from (_added(run, file) for file in files)
 
 
 def _added_apart(run: Target, file: SavedFile) -> Added:
     added = _added(run, file)
-    run.release()  # the worker may live on, and is no training that others must not disturb
+    run.release()  # this process lives on, and is no training that others must not disturb
     return added
 
 

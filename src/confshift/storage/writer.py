@@ -164,10 +164,14 @@ class Writer:
         self.give_up_sign()
 
     def give_up_sign(self) -> None:
-        """Show that this process has stopped saving: a resumed training may replace its epochs."""
+        """Show that this process has stopped saving: a resumed training may replace its epochs.
+
+        What it saves later has another sign, so that those stay free.
+        """
         if self._sign is not None:
             files.remove([self.run_folder.path / files.sign_of(self.id)])
         self.lose_sign()
+        self.id = uuid.uuid4().hex[:16]
 
     def lose_sign(self) -> None:
         """Only close the sign file: in a forked process it is the parent's."""
