@@ -130,6 +130,18 @@ def test_the_shortcuts_of_many_samples_are_off_by_less_than_a_tenth_of_the_stand
     assert found.temperature == pytest.approx(full.temperature, rel=2e-3)
 
 
+def test_folds_of_many_samples_that_need_passes_of_their_own_need_one_each(monkeypatch):
+    logits, targets, _ = noisy(
+        30_000, 2, 0.1, shift=5.0
+    )  # nearly all right but for the labels: any 1/T will do
+    made, derivatives = [], loss_curves.derivatives
+    monkeypatch.setattr(loss_curves, "MANY", 20_000)
+    monkeypatch.setattr(loss_curves, "derivatives", lambda *of: made.append(len(of[1])) or derivatives(*of))
+    found = label_noise_floor(logits, targets)
+    assert made.count(30_000) <= 20
+    assert abs(found.wrong_labels - 0.1) < 3 * found.wrong_labels_se
+
+
 def test_what_a_checkpoint_knows_saves_passes_and_changes_nothing(monkeypatch):
     logits, targets, _ = noisy(600, 10, 0.08)
     checkpoint = Checkpoint.from_predictions(Predictions(logits, targets), epoch=0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -27,6 +27,8 @@ _FAR = 2.0
 #: Of more than `MANY` samples, losses where log 1/T differs by no more than this from that of a pass are
 #: taken from its parabolas, and need no other.
 _CLOSE = 2e-3
+#: So many passes of as many samples are held.
+_HELD = 4
 #: The quintic in t from 0 to 1 with given values, slopes and curvatures at 0 and at 1: a row for each of
 #: these six, a column for each power of t.
 _QUINTIC = np.array(
@@ -65,7 +67,7 @@ class LossCurves:
         self.step = min(_STEP, 1 / math.log(self.classes))
         self.many = len(targets) > MANY
         self._places = [math.log(first.beta)]
-        self._passes = [np.stack([first.loss, first.slope, first.curvature])]
+        self._passes = list[Sequence[NDArray[np.float64]]]([(first.loss, first.slope, first.curvature)])
         self._known = dict[float, tuple[int, NDArray[np.float64]]]()  # until there is another pass
 
     def only(self, rows: NDArray[np.intp]) -> LossCurves:
@@ -81,9 +83,9 @@ class LossCurves:
         if beta not in self._known:
             self._known[beta] = self._between(math.log(beta))
         before, shares = self._known[beta]
-        values: NDArray[np.float64] = shares[:, :3] @ self._passes[before][:, rows]
+        values: NDArray[np.float64] = shares[:, :3] @ _columns_at(self._passes[before], rows)
         if shares[:, 3:].any():
-            values += shares[:, 3:] @ self._passes[before + 1][:, rows]
+            values += shares[:, 3:] @ _columns_at(self._passes[before + 1], rows)
         return values
 
     def totals(self, beta: float, share: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -101,26 +103,24 @@ class LossCurves:
         to_next = places[after] - place if after < len(places) else math.inf
         if to_last and to_last + to_next > self.step * (1 + 1e-9):
             near = to_last if to_last <= to_next else -to_next
-            if self.many:
-                return self._nearest(place, after - (near > 0), near)
+            if self.many and abs(near) <= _CLOSE:
+                known = after - (near > 0)
+                return known, _parabola(math.exp(place) - math.exp(places[known]))
             # One pass more: at the place itself, or so near to another that the next ones fall in between.
             self._add(place - near + math.copysign(self.step, near) if abs(near) <= self.step else place)
             return self._between(place)
         start, following = np.exp(places[after - 1]), np.exp(places[min(after, len(places) - 1)])
         return after - 1, _quintic(float(np.exp(place) - start), float(following - start))
 
-    def _nearest(self, place: float, known: int, distance: float) -> tuple[int, NDArray[np.float64]]:
-        """Return the expansion about a known pass, where it is close; else there is a pass at the place."""
-        if abs(distance) > _CLOSE:
-            self._add(place)
-            return self._between(place)
-        return known, _parabola(math.exp(place) - math.exp(self._places[known]))
-
     def _add(self, place: float) -> None:
-        at = bisect_right(self._places, place)
         self._known.clear()
+        if self.many and len(self._places) == _HELD:  # the one farthest off makes room, but for the first
+            others = [at for at in range(_HELD) if self._places[at] != math.log(self.first.beta)]
+            farthest = max(others, key=lambda at: abs(self._places[at] - place))
+            del self._places[farthest], self._passes[farthest]
+        at = bisect_right(self._places, place)
         self._places.insert(at, place)
-        self._passes.insert(at, derivatives(self.logits, self.targets, math.exp(place)))
+        self._passes.insert(at, [*derivatives(self.logits, self.targets, math.exp(place))])
 
     def best(self, start: float, share: NDArray[np.float64]) -> tuple[float, str]:
         """Return the 1/T with the least mean loss of some samples, as `temperature.optimum` would.
@@ -170,6 +170,10 @@ def _quintic(t: float, width: float) -> NDArray[np.float64]:
     curvatures = np.arange(6) * np.append(0.0, slopes[:-1])
     shares = np.stack([powers, slopes / width, curvatures / width**2]) @ _QUINTIC.T
     return np.asarray(shares * np.tile(width ** np.arange(3.0), 2))
+
+
+def _columns_at(columns: Sequence[NDArray[np.float64]], rows: Any) -> NDArray[np.float64]:
+    return np.array([column[rows] for column in columns])
 
 
 def _parabola(t: float) -> NDArray[np.float64]:

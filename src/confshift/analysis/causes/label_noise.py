@@ -70,13 +70,11 @@ def label_noise_of(checkpoint: Checkpoint, codes: Codes | None = None) -> LabelN
     fits = _fits.setdefault(checkpoint, {})
     key = key_of(codes)
     if key not in fits:
-        finite, curve = checkpoint.finite, checkpoint.measurement.curve
-        fits[key] = label_noise_floor(
-            *checkpoint.scored_logits,
-            codes=codes_at(codes, finite),
-            curve=curve_of(curve, finite),
-            losses=checkpoint.scores.loss[finite],
-        )
+        finite, curve, losses = checkpoint.finite, checkpoint.measurement.curve, checkpoint.scores.loss
+        if not finite.all():
+            curve, losses, codes = curve_of(curve, finite), losses[finite], codes_at(codes, finite)
+        logits, targets = checkpoint.scored_logits
+        fits[key] = label_noise_floor(logits, targets, codes=codes, curve=curve, losses=losses)
     return fits[key]
 
 
@@ -218,9 +216,14 @@ def _held_out(
         test = np.flatnonzero(fold == left_out)
         far = temperature.curve_at(curves.logits[test], curves.targets[test], own)
         plain[test], gains[test], scaled[test] = far.loss, 0.0, far.loss
-    for rows in curves.blocks():
-        for left_out, (own, best, eps) in fits.items():
+    # One kind of fit after the other, fold by fold: few passes are held, and each fit may need its own.
+    for left_out, (own, _, _) in fits.items():
+        for rows in curves.blocks():
             test = rows.start + np.flatnonzero(fold[rows] == left_out)
-            plain[test], scaled[test] = curves.at(own, test)[0], curves.at(best, test)[0]
+            plain[test] = curves.at(own, test)[0]
+    for left_out, (_, best, eps) in fits.items():
+        for rows in curves.blocks():
+            test = rows.start + np.flatnonzero(fold[rows] == left_out)
+            scaled[test] = curves.at(best, test)[0]
             gains[test] = plain[test] + log_mixed(scaled[test], eps, curves.classes)
     return plain, gains, scaled
