@@ -119,15 +119,21 @@ def is_module(dotted):
     return f"{path}.py" in FILES or f"{path}/__init__.py" in FILES
 
 
+@cache
+def nodes_of(tree):
+    """Return all nodes of a tree, each with whether it is inside a function."""
+    found, waiting = [], [(tree, False)]
+    while waiting:
+        node, inside = waiting.pop()
+        found.append((node, inside))
+        inside = inside or isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
+        waiting += [(child, inside) for child in ast.iter_child_nodes(node)]
+    return found
+
+
 def imports(tree):
     """Yield every dotted name that is imported, with whether that happens inside a function."""
-    inside = {
-        id(node)
-        for function in ast.walk(tree)
-        if isinstance(function, (ast.FunctionDef, ast.AsyncFunctionDef))
-        for node in ast.walk(function)
-    }
-    for node in ast.walk(tree):
+    for node, inside in nodes_of(tree):
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
@@ -136,7 +142,7 @@ def imports(tree):
         else:
             continue
         for name in names:
-            yield name, id(node) in inside
+            yield name, inside
 
 
 @cache
@@ -155,7 +161,7 @@ def own_imports(name):
 
 def writing_calls(tree):
     """Yield the name of each call or import that can write to the file system."""
-    for node in ast.walk(tree):
+    for node, _ in nodes_of(tree):
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "os":
             if node.attr not in HARMLESS_OS:
                 yield f"os.{node.attr}"
@@ -236,12 +242,35 @@ def heavy_after(*statements):
 
 
 # ------------------------------------------------------------------------------------ who may know whom
-@pytest.mark.parametrize("name", FILES)
-def test_arrows_point_one_way(name):
+def faults_of(check, names=FILES):
+    """Return what is wrong with the files that fail a check, by their names."""
+    found = {}
+    for name in names:
+        try:
+            check(name)
+        except AssertionError as error:
+            found[name] = str(error)
+    return found
+
+
+def test_faults_are_those_of_the_files_that_fail():
+    def check(name):
+        assert name != "b", f"{name} is wrong"
+
+    (fault,) = faults_of(check, ["a", "b", "c"]).items()
+    assert fault[0] == "b"
+    assert fault[1].startswith("b is wrong")
+
+
+def points_one_way(name):
     here = room_of_file(name)
     assert here in MAY_IMPORT, f"{here} is a new room: write down here what it may import"
     wrong = {there or FACADE for there in own_imports(name) if room(there) not in MAY_IMPORT[here] | {here}}
     assert not wrong, f"{name} must not import {wrong}"
+
+
+def test_arrows_point_one_way():
+    assert faults_of(points_one_way) == {}
 
 
 def test_the_architecture_document_shows_the_same_floors():
@@ -274,8 +303,7 @@ def test_no_module_imports_itself_by_a_detour():
     assert list(TopologicalSorter(graph).static_order())  # raises CycleError
 
 
-@pytest.mark.parametrize("name", FILES)
-def test_other_packages_are_imported_only_where_they_live(name):
+def imports_others_where_they_live(name):
     here = room_of_file(name)
     if here == "integrations":
         return
@@ -289,11 +317,18 @@ def test_other_packages_are_imported_only_where_they_live(name):
             assert inside, f"{name} must import {package} inside the function that needs it"
 
 
-@pytest.mark.parametrize("name", FILES)
-def test_system_calls_that_write_stand_in_one_file(name):
+def test_other_packages_are_imported_only_where_they_live():
+    assert faults_of(imports_others_where_they_live) == {}
+
+
+def writes_where_it_may(name):
     allowed = MAY_WRITE.get(name, set())
     if allowed is not None:
         assert set(writing_calls(TREES[name])) <= allowed
+
+
+def test_system_calls_that_write_stand_in_one_file():
+    assert faults_of(writes_where_it_may) == {}
 
 
 @pytest.mark.parametrize(
@@ -326,8 +361,7 @@ def test_a_call_that_writes_is_told_from_one_that_reads(code, found):
 
 
 # ------------------------------------------------------------------------------------- names and sizes
-@pytest.mark.parametrize("name", FILES)
-def test_no_module_is_named_like_a_public_function_or_like_nothing(name):
+def has_a_name_of_its_own(name):
     parts = set(Path(name).with_suffix("").parts)
     functions = {public for public in confshift.__all__ if public.islower()}
     assert functions == {"inspect", "compare", "summarize", "diagnose", "report", "plot", "calibrate"}
@@ -335,8 +369,11 @@ def test_no_module_is_named_like_a_public_function_or_like_nothing(name):
     assert not parts & {"utils", "util", "helpers", "helper", "base", "common", "misc"}
 
 
-@pytest.mark.parametrize("name", FILES)
-def test_no_file_is_a_crumb(name):
+def test_no_module_is_named_like_a_public_function_or_like_nothing():
+    assert faults_of(has_a_name_of_its_own) == {}
+
+
+def is_no_crumb(name):
     if Path(name).name == "__init__.py" or name in SMALL_BY_NAME or room_of_file(name) == "integrations":
         return
     users = [
@@ -346,14 +383,21 @@ def test_no_file_is_a_crumb(name):
     assert lines >= MIN_FILE or len(users) != 1, f"{name} has {lines} lines of code: merge it into {users[0]}"
 
 
-@pytest.mark.parametrize("name", FILES)
-def test_no_file_and_no_function_outgrows_its_room(name):
+def test_no_file_is_a_crumb():
+    assert faults_of(is_no_crumb) == {}
+
+
+def fits_its_room(name):
     lines = code_lines(FILES[name].read_text(encoding="utf-8"))
     assert len(lines) <= MAX_FILE, f"{name} has {len(lines)} lines of code: split it"
-    for node in ast.walk(TREES[name]):
+    for node, _ in nodes_of(TREES[name]):
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
             length = len(lines & set(range(node.lineno, node.end_lineno + 1)))
             assert length <= MAX_FUNCTION, f"{name}: {node.name} has {length} lines of code"
+
+
+def test_no_file_and_no_function_outgrows_its_room():
+    assert faults_of(fits_its_room) == {}
 
 
 @pytest.mark.parametrize("name", [name for name in FILES if room_of_file(name) == "integrations"])

@@ -12,13 +12,13 @@ import pytest
 from test_charts import LIMITS, frame
 
 from confshift.findings.wording import Vocabulary
-from confshift.reporting import outlines
+from confshift.reporting import outlines, vega
 from confshift.reporting.charts import chart_specs, said_in
 from confshift.reporting.outlines import outline_of, vega_charts
 from confshift.reporting.vega import compiled
 from confshift.storage import user_cache
 from confshift.storage.run import Run
-from confshift.storage.user_cache import cached_file, read_own, write_own
+from confshift.storage.user_cache import cached_file, keep_file, read_own, write_own
 from confshift.tasks import TASKS
 
 USUAL = Vocabulary(TASKS["multiclass"])
@@ -146,6 +146,8 @@ def test_the_command_report_imports_only_what_it_needs(make_run, tmp_path):
     for checkpoint in make_run(60, 3, 3):
         run.append(checkpoint.predictions, epoch=checkpoint.epoch)
     expected = report(run, tmp_path / "first.html")  # leaves the outlines in the cache
+    (digest,) = vega._DIGESTS.values()
+    keep_file(cached_file(f"vega-{digest}.js"), vega.vega_bundle().encode())  # made in this process before
     code = (
         "import sys\nfrom confshift.cli import main\n"
         "main(sys.argv[1:], standalone_mode=False)\n"
