@@ -55,6 +55,19 @@ def make_logits() -> MakeLogits:
     return make
 
 
+@pytest.fixture
+def blank_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Spare pages whose still pictures no test looks at the third of a second in which five are drawn."""
+    from confshift.reporting import template_context, vega
+
+    def pictures(*arguments: Any, **options: Any) -> dict[str, str]:
+        with monkeypatch.context() as patch:
+            patch.setattr(vega, "_convert", lambda name, specs: ["<svg></svg>" for _ in specs])
+            return vega.pictures(*arguments, **options)
+
+    monkeypatch.setattr(template_context, "pictures", pictures)
+
+
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Any]:
     """Start a headless chromium by selenium; skip without one, but fail where CI=true promised it."""

@@ -27,6 +27,8 @@ from confshift.reporting.plotting import figures, plot
 from confshift.reporting.summary import answer_document, findings_document, summary_text
 from confshift.storage.signed_json import encode
 
+pytestmark = pytest.mark.usefixtures("blank_pictures")
+
 EVIL = "evil\x1b[2J\u202e\n</script>"
 RUN_COMMAND = [sys.executable, "-c", "from confshift.cli import main; main(prog_name='confshift')"]
 

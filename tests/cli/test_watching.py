@@ -8,6 +8,8 @@ from click.testing import CliRunner
 from confshift import Predictions, Run
 from confshift.cli import main, watching
 
+pytestmark = pytest.mark.usefixtures("blank_pictures")
+
 
 @pytest.fixture
 def meanwhile(monkeypatch):
