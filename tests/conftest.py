@@ -55,17 +55,19 @@ def make_logits() -> MakeLogits:
     return make
 
 
-@pytest.fixture
-def blank_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(scope="module")
+def blank_pictures() -> Iterator[None]:
     """Spare pages whose still pictures no test looks at the third of a second in which five are drawn."""
     from confshift.reporting import template_context, vega
 
     def pictures(*arguments: Any, **options: Any) -> dict[str, str]:
-        with monkeypatch.context() as patch:
+        with pytest.MonkeyPatch.context() as patch:
             patch.setattr(vega, "_convert", lambda name, specs: ["<svg></svg>" for _ in specs])
             return vega.pictures(*arguments, **options)
 
-    monkeypatch.setattr(template_context, "pictures", pictures)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(template_context, "pictures", pictures)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -23,6 +23,8 @@ from confshift.cli.output import clear_endings, remarks_of_the_library
 from confshift.errors import ConfshiftError
 from confshift.storage import saving
 
+pytestmark = pytest.mark.usefixtures("blank_pictures")
+
 ODD = {"escapes": "a\x1b[2J\nb\u202e", "bytes": os.fsdecode(b"s\xff\xfe")}
 COMMANDS = {
     "history": (),

@@ -55,15 +55,16 @@ def assert_aligned(checkpoint, model, source="sampler", samples=SAMPLES):
 # The sampler
 
 
-@pytest.mark.parametrize("options", [{}, {"shuffle": True}, {"shuffle": True, "batch_size": 103}])
 @pytest.mark.parametrize(
-    "workers",
+    ("options", "workers"),
     [
-        {},
-        {"num_workers": 2},
-        {"num_workers": 2, "persistent_workers": True},
+        ({}, {}),
+        ({"shuffle": True}, {}),
+        ({"shuffle": True, "batch_size": 103}, {}),
+        ({}, {"num_workers": 2}),
+        ({"shuffle": True}, {"num_workers": 2}),
+        ({"shuffle": True}, {"num_workers": 2, "persistent_workers": True}),
     ],
-    ids=["no_workers", "two", "persistent"],
 )
 def test_rows_are_those_of_their_ids_whatever_the_loader_does(run, options, workers):
     model, loader = make_model(), make_loader(**options, **workers)

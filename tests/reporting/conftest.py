@@ -65,3 +65,8 @@ def hostile_page(make_run):
     ids = [f"<img src=x onerror=alert({number})>" for number in range(60)]
     run = make_run(60, 3, 4, sample_ids=ids, class_names=HOSTILE_NAMES)
     return report(run, title=HOSTILE_TITLE)
+
+
+@pytest.fixture(scope="module")
+def pictures_on_shared_pages_alone(page, hostile_page, blank_pictures):
+    """Of the pages that a file's tests make none has pictures; those that all files share are made before."""

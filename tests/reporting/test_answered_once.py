@@ -13,6 +13,8 @@ from confshift.findings.question import SEVERITIES
 from confshift.predictions import Predictions
 from confshift.reporting.page import report
 
+pytestmark = pytest.mark.usefixtures("blank_pictures")
+
 ASKED_ONCE = {
     "compare": (comparison, "change_of"),
     "competitors": (competitors, "competitors_of"),

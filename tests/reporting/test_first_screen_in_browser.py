@@ -14,7 +14,7 @@ from confshift.findings.wording import shares_and_change
 from confshift.predictions import Predictions
 from confshift.reporting.page import report
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.usefixtures("pictures_on_shared_pages_alone")]
 
 #: The parts of the first screen, in the order in which they are read.
 PARTS = (".run", "h1", ".why", ".three", ".curves", ".sources", ".steps", ".checks")

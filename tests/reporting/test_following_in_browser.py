@@ -7,6 +7,8 @@ from visiting import Visit, messages
 
 from confshift.reporting.page import report
 
+pytestmark = pytest.mark.usefixtures("blank_pictures")
+
 #: Longer than any test waits: these pages reload when a test says so.
 NEVER = 10_000
 #: As if nobody had touched the page for ten seconds: a page that has just opened would wait for three.

@@ -19,7 +19,7 @@ from confshift.reporting.page import report
 from confshift.reporting.pair_tables import shown_classes
 from confshift.reporting.pair_values import pair_values
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.usefixtures("blank_pictures")]
 
 
 def checkpoints(logits, targets, epochs):

@@ -28,15 +28,12 @@ from confshift.reporting.template_context import key_table
 from confshift.storage.run import Run
 from reading_pages import Page
 
+pytestmark = pytest.mark.usefixtures("pictures_on_shared_pages_alone")
+
 
 @pytest.fixture(scope="module")
 def parsed(page):
     return Page(page.html)
-
-
-@pytest.fixture(autouse=True)
-def pictures_of_shared_pages(page, hostile_page, blank_pictures):
-    """Of the pages made here only those that all files share have pictures: they are made before."""
 
 
 def test_every_element_is_closed_where_it_should_be(parsed):

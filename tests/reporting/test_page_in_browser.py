@@ -25,7 +25,7 @@ from confshift.reporting.pair_values import pair_values
 from confshift.reporting.vega import to_png
 from reading_pages import Page
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.usefixtures("pictures_on_shared_pages_alone")]
 
 #: Readings that need no samples, only numbers that the page has exactly.
 EXACT = [

@@ -17,7 +17,7 @@ from confshift.reporting import template_context
 from confshift.reporting.page import report
 from reading_pages import Page
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.usefixtures("pictures_on_shared_pages_alone")]
 
 #: Whether the marks of a kind in a chart are those of the current rows of its table.
 DRAWN_AS_TABLE = """

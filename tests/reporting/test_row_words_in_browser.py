@@ -12,7 +12,7 @@ from confshift.checkpoint import Checkpoint
 from confshift.predictions import Predictions
 from confshift.reporting.page import report
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.usefixtures("blank_pictures")]
 
 
 def test_another_pair_and_a_chosen_row_are_described_in_the_words_of_the_task(browser, tmp_path, make_logits):
