@@ -189,17 +189,19 @@ def pairwise_cells(panel: Panel) -> Iterator[tuple[int, int, NDArray[np.float64]
     Samples without a finite loss on either side are left out of that pair.
     """
     sums = _PairSums(len(panel.checkpoints))
+    together = max(_FEWEST, _NUMBERS // max(1, len(panel.checkpoints)))
     for block in panel.blocks():
-        for start in range(0, len(block.targets), _TOGETHER):
-            sums.add(block, slice(start, start + _TOGETHER))
+        for start in range(0, len(block.targets), together):
+            sums.add(block, slice(start, start + together))
     for before, after in combinations(range(len(panel.checkpoints)), 2):
         cells, counts = sums.cells[before, after], sums.counts[before, after]
         cells[counts == 0] = 0.0  # but for rounding
         yield before, after, cells / (sums.totals[before, after] or 1), counts.astype(np.int64)
 
 
-#: Samples whose changes from one checkpoint to all later ones are in the processor's cache together.
-_TOGETHER = 512
+#: So many changes from one checkpoint to all later ones are in the processor's cache together, of so many
+#: samples at least.
+_NUMBERS, _FEWEST = 100_000, 512
 
 
 class _PairSums:

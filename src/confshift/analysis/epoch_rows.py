@@ -96,24 +96,25 @@ def class_columns(one: Panel) -> dict[str, Any]:
     """Return the columns of `History.classes` for the only checkpoint of a panel."""
     classes = len(one.class_names)
 
-    def count(members: NDArray[np.bool_]) -> NDArray[np.intp]:
-        return np.bincount(one.targets[members], minlength=classes)
+    def count(panel: Panel) -> NDArray[np.intp]:
+        return np.bincount(panel.targets, minlength=classes)
 
-    def mean(values: NDArray[Any], members: NDArray[np.bool_]) -> NDArray[np.float64]:
-        sums, samples = np.bincount(one.targets[members], values[members], classes), count(members)
+    def mean(panel: Panel, values: NDArray[Any], samples: NDArray[np.intp]) -> NDArray[np.float64]:
+        sums = np.bincount(panel.targets, values, classes)
         return np.asarray(np.divide(sums, samples, out=np.full(classes, np.nan), where=samples > 0))
 
-    finite, answered = one.finite[0], one.answered[0]
+    finite, answered = one.take(one.finite[0]), one.take(one.answered[0])
+    whole, scored, answers = count(one), count(finite), count(answered)
     return {
         "class": np.arange(classes),
         "class_name": one.class_labels,
-        "samples": count(finite),
-        "nonfinite_samples": count(~finite),
-        "unanswered_samples": count(~answered),
-        "accuracy": mean(one.correct[0], answered),
-        "loss": mean(one.loss[0], answered),
-        "finite_loss": mean(one.loss[0], finite),
-        "confidence": mean(one.confidence[0], answered),
+        "samples": scored,
+        "nonfinite_samples": whole - scored,
+        "unanswered_samples": whole - answers,
+        "accuracy": mean(answered, answered.correct[0], answers),
+        "loss": mean(answered, answered.loss[0], answers),
+        "finite_loss": mean(finite, finite.loss[0], scored),
+        "confidence": mean(answered, answered.confidence[0], answers),
     }
 
 

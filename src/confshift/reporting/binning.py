@@ -59,16 +59,17 @@ def confidences(panel: Panel, edges: dict[str, NDArray[np.float64]]) -> dict[str
         the end bins include what lies outside.
     """
     dots, curves = (list(values) for values in zip(*of_each(_curves_of, panel), strict=True))
+    counts = of_each(_counts_of, panel, tuple(tuple(ends.tolist()) for ends in edges.values()))
     bins = {
-        scale: {"edges": ends.tolist(), **_by_kind(of_each(_counts_of, panel, tuple(ends.tolist())))}
-        for scale, ends in edges.items()
+        scale: {"edges": ends.tolist(), **_by_kind(list(of_scale))}
+        for (scale, ends), of_scale in zip(edges.items(), zip(*counts, strict=True), strict=True)
     }
     return {"reliability": {"dots": dots, "isotonic": curves}, "bins": bins}
 
 
 def confidence_bins(panel: Panel, edges: NDArray[np.float64]) -> dict[str, list[list[int]]]:
     """Count right and wrong answers (T lists) by confidence; the end bins include what lies outside."""
-    return _by_kind([_counts_of(one, edges) for one in panel.ones()])
+    return _by_kind([_counts_of(one, [edges])[0] for one in panel.ones()])
 
 
 def _by_kind(counts: list[list[list[int]]]) -> dict[str, list[list[int]]]:
@@ -86,12 +87,18 @@ def _curves_of(one: Panel) -> tuple[list[list[float]], list[list[float]]]:
     return _rounded(bins[_DOTS].to_numpy()), _rounded(corners)
 
 
-def _counts_of(one: Panel, edges: Sequence[float] | NDArray[np.float64]) -> list[list[int]]:
-    """Return the numbers of right and of wrong answers of a checkpoint between edges."""
+def _counts_of(one: Panel, scales: Sequence[Sequence[float] | NDArray[np.float64]]) -> list[list[list[int]]]:
+    """Return the numbers of right and of wrong answers of a checkpoint between the edges of each scale."""
     part = one.take(one.answered[0])
-    places = np.searchsorted(edges, part.confidence[0], side="left")
-    bins, correct = np.clip(places - 1, 0, len(edges) - 2), part.correct[0]
-    return [np.bincount(bins[kind], minlength=len(edges) - 1).tolist() for kind in (correct, ~correct)]
+    confidence, correct = by_confidence(part.confidence[0], part.correct[0])
+    upto = np.append(0, np.cumsum(correct))
+    counts = []
+    for edges in scales:
+        inner = np.searchsorted(confidence, edges[1:-1], side="right")
+        places = np.concatenate([[0], inner, [len(confidence)]])
+        right = np.diff(upto[places])
+        counts.append([right.tolist(), (np.diff(places) - right).tolist()])
+    return counts
 
 
 def _rounded(rows: NDArray[Any]) -> list[list[float]]:
