@@ -425,6 +425,7 @@ def concentration_of(changes: NDArray[np.float64]) -> pd.DataFrame:
     rows["cancelling_samples"] = float(cancelling)
     rows["cancelling_share"] = float(falling[:cancelling].sum() / gross) if gross > 0 else np.nan
     centred = changes - changes.mean()
-    fourth = (centred**4).mean()
-    rows["effective_samples"] = float(samples * (centred**2).mean() ** 2 / fourth) if fourth > 0 else np.nan
+    squares = centred**2
+    fourth = (squares**2).mean()
+    rows["effective_samples"] = float(samples * squares.mean() ** 2 / fourth) if fourth > 0 else np.nan
     return pd.DataFrame({"value": pd.Series(rows)}).rename_axis("quantity")

@@ -100,7 +100,7 @@ def second_half(targets: NDArray[np.int64], codes: Codes | None = None) -> NDArr
 
 def folds_of(
     random: np.random.Generator, samples: int, folds: int, codes: Codes | None = None
-) -> NDArray[np.intp]:
+) -> NDArray[np.int8]:
     """Return the number of each sample's fold, at random; a group is in one, where there are two groups.
 
     A sample beside a copy of itself is not left out.
@@ -109,7 +109,10 @@ def folds_of(
     if codes is not None:
         labels, members = np.unique(codes, return_inverse=True)
         units, members = (len(labels), members) if len(labels) > 1 else (samples, None)
-    fold = random.permutation(units) % folds
+    fold = (np.arange(units) % folds).astype(
+        np.int8
+    )  # as a permutation of the units, in an eighth of the memory
+    random.shuffle(fold)
     return fold if members is None else fold[members]
 
 

@@ -150,7 +150,7 @@ def cross_fit(
 
 
 def _biases_of_many(
-    logits: NDArray[Any], targets: NDArray[np.int64], fold: NDArray[np.intp], rows: NDArray[np.intp]
+    logits: NDArray[Any], targets: NDArray[np.int64], fold: NDArray[np.int8], rows: NDArray[np.intp]
 ) -> CrossFit:
     """Return `cross_fit` of biases: one step from the fit to all samples leads to that without a fold.
 

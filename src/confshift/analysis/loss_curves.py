@@ -146,7 +146,7 @@ class LossCurves:
         some = share > 0
         return optimum(fit(self.logits[some], self.targets[some]))
 
-    def best_without(self, fold: NDArray[np.intp], folds: int, start: float) -> list[tuple[float, str]]:
+    def best_without(self, fold: NDArray[np.int8], folds: int, start: float) -> list[tuple[float, str]]:
         """Return `best` of the samples of all folds but one, for each fold; the first pass is one for all."""
         sums = np.zeros((3, folds))
         for rows in self.blocks():

@@ -197,7 +197,7 @@ def _mean_and_error(values: NDArray[np.float64], codes: Codes | None) -> tuple[f
 
 
 def _held_out(
-    curves: LossCurves, fold: NDArray[np.intp], beta: float, start: tuple[float, float]
+    curves: LossCurves, fold: NDArray[np.int8], beta: float, start: tuple[float, float]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
     """Return three numbers of each sample, all fitted to the other folds; searches begin at the whole's fits.
 

@@ -111,7 +111,7 @@ def _parameters_at(at: NDArray[np.float64]) -> tuple[float, float]:
 
 
 def fits_without(
-    curves: LossCurves, fold: NDArray[np.intp], some: list[int], start: tuple[float, float]
+    curves: LossCurves, fold: NDArray[np.int8], some: list[int], start: tuple[float, float]
 ) -> dict[int, tuple[float, float]]:
     """Return, for some folds, the beta and eps fitted to all others; `start` is the fit to all.
 
@@ -135,7 +135,7 @@ def fits_without(
     return found
 
 
-def _without(fold: NDArray[np.intp], left_out: int) -> NDArray[np.float64]:
+def _without(fold: NDArray[np.int8], left_out: int) -> NDArray[np.float64]:
     return np.asarray(fold != left_out, np.float64)
 
 
