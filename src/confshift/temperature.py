@@ -203,8 +203,11 @@ class Sums(NamedTuple):
 
 def sums_of(slope: NDArray[np.float64], curvature: NDArray[np.float64]) -> Sums:
     """Return the sums over some samples, of the columns of a curve; those of other samples may be added."""
-    usable = ~np.isnan(slope)
-    slopes, curvatures = slope[usable], curvature[usable]
+    missing = np.isnan(slope)
+    all_scored = not missing.any()
+    slopes, curvatures = (
+        np.ascontiguousarray(column) if all_scored else column[~missing] for column in (slope, curvature)
+    )
     return Sums(float(slopes.sum()), float(curvatures.sum()), len(slopes), int((slopes > 0).sum()))
 
 
