@@ -314,6 +314,18 @@ def test_without_a_cache_folder_the_numbers_are_the_same(large, tmp_path, monkey
     pd.testing.assert_frame_equal(confshift.summarize(Run(tmp_path / "run")).table, table, check_exact=True)
 
 
+@pytest.mark.parametrize("home", ["~", ""])
+def test_no_cache_is_made_in_the_present_folder(large, tmp_path, monkeypatch, home):
+    save(tmp_path / "run", range(EPOCHS))
+    table = table_of(tmp_path / "run")
+    monkeypatch.chdir(tmp_path / "run")
+    before = sorted(Path().rglob("*"))
+    monkeypatch.setenv("XDG_CACHE_HOME", "relative")  # to be ignored, by the specification
+    monkeypatch.setattr(user_cache.os.path, "expanduser", lambda path: home)  # of a user without a home
+    pd.testing.assert_frame_equal(table_of(tmp_path / "run"), table, check_exact=True)
+    assert sorted(Path().rglob("*")) == before
+
+
 def test_small_runs_and_runs_in_memory_are_not_kept(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     save(tmp_path / "run", range(EPOCHS))

@@ -133,7 +133,7 @@ def test_a_damaged_file_a_link_and_a_folder_are_not_read(cache):
 
 def test_a_page_is_made_where_nothing_can_be_cached(drawn, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
-    for folder in (tmp_path / "file", "\0", "/proc/nowhere"):
+    for folder in (tmp_path / "file", "/\0", "/proc/nowhere"):
         monkeypatch.setattr(user_cache.os, "environ", {"XDG_CACHE_HOME": str(folder)})
         assert in_a_new_process().keys() == {"loss_near"}
 

@@ -115,7 +115,7 @@ def test_the_script_of_another_version_is_not_kept(made, tmp_path, monkeypatch):
 
 def test_the_script_is_made_where_nothing_can_be_kept(made, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
-    for folder in (tmp_path / "file", "\0", "/proc/nowhere"):
+    for folder in (tmp_path / "file", "/\0", "/proc/nowhere"):
         monkeypatch.setattr(vega.os, "environ", {"XDG_CACHE_HOME": str(folder)})
         assert script_of_a_new_process() == f"// {vega.VEGA_LITE}"
 

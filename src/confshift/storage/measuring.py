@@ -79,11 +79,11 @@ class _FromLogits:
         rows = measurement.rows
         wrong = rows["predicted"] != rows["target"]
         made = recalibration.left_out(read.logits, read.targets, measurement.curve, wrong)
-        write_derived(key, np.concatenate(_numbers(made)).tobytes())
+        write_derived(key, np.concatenate(_numbers(made)).astype("<f8").tobytes())
         return made
 
     def _unpacked(self, kept: bytes) -> recalibration.LeftOut:
-        numbers, samples = np.frombuffer(kept, np.float64), self._record.shards[0].columns.shape[0]
+        numbers, samples = np.frombuffer(kept, "<f8"), self._record.shards[0].columns.shape[0]
         scaled, calibrated, beta, biases = np.split(numbers, [samples, 2 * samples, 2 * samples + 1])
         return recalibration.LeftOut(scaled, calibrated, float(beta[0]), biases)
 

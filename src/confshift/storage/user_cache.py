@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 from contextlib import suppress
 from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,10 @@ MOST_DERIVED = 1 << 29
 def cached_file(name: str) -> Path:
     """Return the place of a file of the cache, which may not be there."""
     home = os.path.expanduser("~")  # noqa: PTH111 - Path.expanduser fails where there is no home
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path(home, ".cache"), "confshift", name)
+    places = Path(os.environ.get("XDG_CACHE_HOME", "")), Path(home, ".cache")
+    # Not in the present folder, which may be a run; where no folder is named, nothing is cached.
+    folder = next((place for place in places if place.is_absolute()), Path(os.path.devnull))
+    return folder / "confshift" / name
 
 
 def read_file(file: Path) -> bytes | None:
@@ -82,10 +86,10 @@ def _name_of(key: str) -> str:
 
 @cache
 def _code() -> str:
-    """Return what tells this code from another version: the package's files, and numpy's version."""
-    sources = sorted(Path(__file__).parent.parent.rglob("*.py"))
+    """Return what tells this code from another version: the package's files, and what it computes with."""
+    sources = [file for file in sorted(Path(__file__).parent.parent.rglob("*.py")) if file.is_file()]
     known = [(file.name, (status := file.stat()).st_size, status.st_mtime_ns) for file in sources]
-    return f"{known} {np.__version__}"
+    return f"{known} {np.__version__} {version('scipy')}"
 
 
 def _digest(body: bytes) -> bytes:
