@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -43,6 +43,10 @@ _QUINTIC = np.array(
 )
 
 
+#: Losses, slopes and curvatures at one temperature.
+_Pass = NDArray[np.float64] | tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]
+
+
 class LossCurves:
     """The loss of N samples at any temperature.
 
@@ -67,7 +71,7 @@ class LossCurves:
         self.step = min(_STEP, 1 / math.log(self.classes))
         self.many = len(targets) > MANY
         self._places = [math.log(first.beta)]
-        self._passes = list[Sequence[NDArray[np.float64]]]([(first.loss, first.slope, first.curvature)])
+        self._passes: list[_Pass] = [(first.loss, first.slope, first.curvature)]
         self._known = dict[float, tuple[int, NDArray[np.float64]]]()  # until there is another pass
 
     def only(self, rows: NDArray[np.intp]) -> LossCurves:
@@ -120,7 +124,7 @@ class LossCurves:
             del self._places[farthest], self._passes[farthest]
         at = bisect_right(self._places, place)
         self._places.insert(at, place)
-        self._passes.insert(at, [*derivatives(self.logits, self.targets, math.exp(place))])
+        self._passes.insert(at, derivatives(self.logits, self.targets, math.exp(place)))
 
     def best(self, start: float, share: NDArray[np.float64]) -> tuple[float, str]:
         """Return the 1/T with the least mean loss of some samples, as `temperature.optimum` would.
@@ -172,7 +176,9 @@ def _quintic(t: float, width: float) -> NDArray[np.float64]:
     return np.asarray(shares * np.tile(width ** np.arange(3.0), 2))
 
 
-def _columns_at(columns: Sequence[NDArray[np.float64]], rows: Any) -> NDArray[np.float64]:
+def _columns_at(columns: _Pass, rows: Any) -> NDArray[np.float64]:
+    if isinstance(columns, np.ndarray):
+        return columns[:, rows]
     return np.array([column[rows] for column in columns])
 
 

@@ -153,9 +153,14 @@ def _pool(sorted_confidence: NDArray[np.float64], correct: NDArray[np.generic]) 
     new = np.r_[True, sorted_confidence[1:] != sorted_confidence[:-1]]
     first = np.flatnonzero(new)
     samples = np.diff(np.r_[first, len(sorted_confidence)])
-    shares = np.add.reduceat(correct.astype(np.float64), first) / samples
-    levels: NDArray[np.float64] = isotonic_regression(shares, weights=samples).x
-    return np.repeat(levels, samples)
+    hits = np.add.reduceat(correct.astype(np.float64), first)
+    # Neighbours that do not rise have one level: of millions of samples a few are left to pool.
+    runs = np.flatnonzero(np.r_[True, np.diff(hits / samples) > 0])
+    weights = np.add.reduceat(samples, runs)
+    levels: NDArray[np.float64] = isotonic_regression(
+        np.add.reduceat(hits, runs) / weights, weights=weights
+    ).x
+    return np.repeat(levels, weights)
 
 
 def consistency_band(
