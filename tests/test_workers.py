@@ -174,6 +174,17 @@ def test_workers_add_a_folder_again_whoever_added_it_before(tmp_path):
     assert [metrics["loss"] for metrics in added["metrics"]][1:] == stored
 
 
+def test_workers_read_the_files_of_the_present_folder(tmp_path, monkeypatch):
+    losses = []
+    with joblib.parallel_config("loky", n_jobs=2):  # the same workers for both
+        for scale in (1.0, 2.0):
+            write_folder(tmp_path / f"{scale}", range(4), scale=scale)
+            monkeypatch.chdir(tmp_path / f"{scale}")
+            added = Run(tmp_path / f"run-{scale}").add(".")
+            losses += [metrics["loss"] for metrics in added["metrics"]]
+    assert max(losses[:4]) < min(losses[4:])
+
+
 def test_workers_add_epoch_0_of_every_split(tmp_path):
     write_folder(tmp_path / "files", range(3))
     run = Run(tmp_path / "run")

@@ -42,6 +42,10 @@ class SavedFile:
     epoch: float
     split: str
 
+    def __reduce__(self) -> tuple[type, tuple[Path, float, str]]:
+        # A worker may have another working folder, also one that lived before this process changed its own.
+        return SavedFile, (self.path.absolute(), self.epoch, self.split)
+
     def read(self) -> Predictions:
         """Return the predictions.
 
