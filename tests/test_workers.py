@@ -100,7 +100,7 @@ def end_at_two(item):
 
 def test_a_killed_worker_is_an_error_and_the_next_map_works():
     with joblib.parallel_config("loky", n_jobs=2):
-        with pytest.raises(ConfshiftError, match=r"TerminatedWorkerError.*use fewer workers at a time"):
+        with pytest.raises(ConfshiftError, match=r"TerminatedWorkerError.*Use fewer workers, --jobs or"):
             map_in_order(end_at_two, [0, 1, 2, 3])
         assert map_in_order(abs, [-1, 2, -3]) == [1, 2, 3]
 
@@ -161,11 +161,12 @@ def write_folder(folder, epochs, samples=500, scale=1.0):
         np.savez(folder / f"{epoch}.npz", logits=logits, targets=targets)
 
 
-def test_workers_add_a_folder_again_whoever_added_it_before(tmp_path):
+@pytest.mark.parametrize("backend", ["loky", "threading"])
+def test_workers_add_a_folder_again_whoever_added_it_before(tmp_path, backend):
     write_folder(tmp_path / "files", range(1, 9))
     run = Run(tmp_path / "run")
     run.add(tmp_path / "files")  # this process, which is still running
-    with joblib.parallel_config("loky", n_jobs=2):
+    with joblib.parallel_config(backend, n_jobs=2):
         run.add(tmp_path / "files")
         for scale in (2.0, 3.0, 4.0):  # a worker gets epochs of another, which saves something else meanwhile
             write_folder(tmp_path / "files", range(9), scale=scale)

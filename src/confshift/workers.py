@@ -54,10 +54,12 @@ def map_in_order(
         parallel = joblib.Parallel(require="sharedmem" if share_memory else None)
         return list(parallel(joblib.delayed(_alone)(function, item) for item in items))
     except _losses() as error:
+        remedy = "fewer workers, --jobs or joblib.parallel_config(n_jobs=...), or none"
+        if cluster is not None:
+            remedy = "fewer workers on a machine, or give each more memory: n_workers, memory_limit"
         raise ConfshiftError(
             "a worker process ended before its work was done: it was killed, or the memory was full "
-            f"({type(error).__name__}); use fewer workers at a time, joblib.parallel_config(n_jobs=...), "
-            "or none"
+            f"({type(error).__name__}); what others had finished is kept. Use {remedy}"
         ) from error
 
 

@@ -284,8 +284,9 @@ class Run:
 
     def release(self) -> None:
         """Let other processes replace what this one saved so far, as they may once it has ended."""
-        self.flush()
-        self._writer.give_up_sign()
+        with self._writer.appending:  # another thread may be adding to the run, too
+            self.flush()
+            self._writer.give_up_sign()
 
     def verify(self) -> pd.DataFrame:
         """Read every byte of every file and compare it with its checksum.
