@@ -154,8 +154,10 @@ def label_noise_floor(
 
     Beyond 200,000 samples the fit begins at that of a part of them, ends with a step of a fifth of a standard
     error or less, of which only the square is then missing, and one step leads from it to the fit without
-    each fold: all together take two to four passes. That moves floor, temperature and gains by less than a
-    tenth of their standard errors.
+    each fold: all together take two to four passes. That moves floor, temperature and gain by less than a
+    tenth of their standard errors. Where next to nothing is wrong but the labels, any high 1/T is as likely:
+    `temperature_gain` then follows the one that was found, by more than its own error, which takes that for
+    given.
     """
     rng, classes = np.random.default_rng(seed), logits.shape[1]
     limit = max(_FEWEST, _READ // classes)
