@@ -5,7 +5,9 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import CancelledError
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from functools import partial
 from typing import Any, TypeVar
 
@@ -49,8 +51,7 @@ def map_in_order(
     cluster = None if share_memory else _cluster()
     try:
         if cluster is not None:
-            # joblib's own way to a cluster waits forever for the result of a worker that was lost.
-            return list(cluster.gather(cluster.map(partial(_alone, function), items, pure=False)))
+            return _mapped_by(cluster, function, items)
         parallel = joblib.Parallel(require="sharedmem" if share_memory else None)
         return list(parallel(joblib.delayed(_alone)(function, item) for item in items))
     except _losses() as error:
@@ -58,9 +59,20 @@ def map_in_order(
         if cluster is not None:
             remedy = "fewer workers on a machine, or give each more memory: n_workers, memory_limit"
         raise ConfshiftError(
-            "a worker process ended before its work was done: it was killed, or the memory was full "
-            f"({type(error).__name__}); what others had finished is kept. Use {remedy}"
+            "a worker process ended before its work was done: it was killed or closed, or the memory was "
+            f"full ({type(error).__name__}); what others had finished is kept. Use {remedy}"
         ) from error
+
+
+def _mapped_by(cluster: Any, function: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
+    # joblib's own way to a cluster waits forever for the result of a worker that was lost.
+    futures = cluster.map(partial(_alone, function), items, pure=False)
+    try:
+        return list(cluster.gather(futures))
+    except BaseException:
+        with suppress(Exception):  # the cluster was closed
+            cluster.cancel(futures)  # what has not begun is not to begin any more
+        raise
 
 
 def _cluster() -> Any:
@@ -73,7 +85,8 @@ def _cluster() -> Any:
 def _losses() -> tuple[type[Exception], ...]:
     """Return what is raised where a worker is lost."""
     distributed = sys.modules.get("distributed")
-    return (BrokenProcessPool,) if distributed is None else (BrokenProcessPool, distributed.KilledWorker)
+    of_clusters = () if distributed is None else (distributed.KilledWorker, CancelledError)
+    return (BrokenProcessPool, *of_clusters)
 
 
 def _alone(function: Callable[[Item], Result], item: Item) -> Result:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
+import time
 from functools import partial
 
 import joblib
@@ -80,6 +82,44 @@ def test_work_that_kills_every_worker_is_an_error(client):
         pytest.raises(ConfshiftError, match=r"KilledWorker.*Use fewer workers on a machine"),
     ):
         map_in_order(partial(end_once, folder=None), list(range(4)))
+
+
+def wait_for_others(item, folder):
+    if item == 0:
+        raise ConfshiftError("item=0 can't be used; leave it out")
+    (folder / "begun" / str(item)).touch()
+    while not (folder / "go").exists():
+        time.sleep(0.01)
+
+
+def test_after_an_error_no_worker_begins_anything_more(client, tmp_path):
+    (tmp_path / "begun").mkdir()
+    with joblib.parallel_config("dask"), pytest.raises(ConfshiftError, match="leave it out") as raised:
+        map_in_order(partial(wait_for_others, folder=tmp_path), list(range(20)))
+    assert raised.value  # as in a notebook, which keeps the last error
+    (tmp_path / "go").touch()
+    while any(client.processing().values()):
+        time.sleep(0.01)
+    assert len(list((tmp_path / "begun").iterdir())) < 10
+
+
+def test_a_cluster_that_is_closed_meanwhile_is_an_error(tmp_path):
+    (tmp_path / "begun").mkdir()
+
+    def close():
+        while not any((tmp_path / "begun").iterdir()):
+            time.sleep(0.01)
+        cluster.close()
+
+    cluster = distributed.LocalCluster(
+        n_workers=1, threads_per_worker=1, dashboard_address=":0", local_directory=str(tmp_path)
+    )
+    with cluster, distributed.Client(cluster), joblib.parallel_config("dask"):
+        closing = threading.Thread(target=close)
+        closing.start()
+        with pytest.raises(ConfshiftError, match=r"CancelledError.*is kept. Use fewer workers"):
+            map_in_order(partial(wait_for_others, folder=tmp_path), list(range(1, 4)))
+        closing.join()
 
 
 def test_every_block_of_the_page_about_workers_runs(tmp_path, monkeypatch):
