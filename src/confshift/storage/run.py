@@ -323,7 +323,7 @@ class Run:
         ------
         ConfshiftError
             Where a file can't be read or does not belong to the run, naming it: those before it were added,
-            and with workers maybe others. Where a worker was lost.
+            and with workers maybe others, then or soon after. Where a worker was lost.
         """
         files = saved_files(Path(path), epoch=epoch, split=split)
         added = list(add_files(self, files))
