@@ -111,6 +111,18 @@ def test_a_row_says_how_many_times_as_much_each_way_takes():
     assert "| over 480 s | 5.0 s, 1.50 GB | 2.5 s" in reports_page.row(one)
 
 
+def test_a_row_that_is_measured_again_replaces_that_row_alone():
+    def measured(seconds, *epochs, **more):
+        rows = [{"size": [number, 10, 2], "command": "report", "costs": seconds} for number in epochs]
+        return {"machine": "A", "against": "b", "rounds": 1, "rows": rows, "anew": [], **more}
+
+    both = reports.merged(measured(1, 2, 3), measured(5, 3))
+    assert [(one["size"][0], one["costs"]) for one in both["rows"]] == [(2, 1), (3, 5)]
+    assert reports.merged(None, measured(5, 3)) == measured(5, 3)
+    elsewhere = measured(5, 3, machine="another")
+    assert reports.merged(measured(1, 2, 3), elsewhere) == elsewhere
+
+
 def test_the_script_measures_two_checkouts_and_writes_a_table(tmp_path):
     script = [sys.executable, reports.__file__, "--small", "--against", HERE, "--folder", tmp_path]
     done = subprocess.run(script, capture_output=True, text=True, check=True)

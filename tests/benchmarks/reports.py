@@ -11,7 +11,8 @@ command runs in a process of its own, on one thread, the checkouts in alternatin
 least counts. The files are in the system's memory, and the user's cache holds what the report of a small run
 of as many classes, or 1,000, left there; "again" is the same command right after that. A process beyond
 --seconds of CPU time or --gigabytes is ended, and the table says so. --write puts the tables into
-docs/benchmarks.md; --small is a quick run of everything.
+docs/benchmarks.md, where rows that were measured before and are not now stay; --small
+is a quick run of everything.
 
 --anew: `history` of a run of schema 1, which makes what that schema lacks from the logits, beside reading the
 run's bytes, both from the disk. 90x50000x1000 are 18 GB.
@@ -275,6 +276,16 @@ def measure(bench: Bench, chosen: argparse.Namespace, other: Path | None) -> dic
     return found
 
 
+def merged(before: dict[str, Any] | None, found: dict[str, Any]) -> dict[str, Any]:
+    """Return what was found, and of what was measured alike before the rows that it lacks."""
+    alike = ("machine", "against", "rounds")
+    if before is None or any(before[name] != found[name] for name in alike):
+        return found
+    rows = {(*one["size"], one["command"]): one for one in (*before["rows"], *found["rows"])}
+    anew = {tuple(one["size"]): one for one in (*before["anew"], *found["anew"])}
+    return {**found, "rows": list(rows.values()), "anew": list(anew.values())}
+
+
 def options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--against", metavar="REVISION|CHECKOUT")
@@ -315,7 +326,7 @@ def main() -> None:
         bench = Bench(Path(folder), chosen.seconds, chosen.gigabytes, chosen.seed, chosen.runs)
         found = measure(bench, chosen, other)
     if chosen.write:
-        keep("reports", found)
+        keep("reports", merged(kept().get("reports"), found))
         put(BENCHMARKS, "reports", reports_page.page(kept()["reports"]))
     return None
 
