@@ -283,7 +283,10 @@ class Run:
         self._writer.raise_failure()
 
     def release(self) -> None:
-        """Let other processes replace what this one saved so far, as they may once it has ended."""
+        """Let other processes replace what this one saved so far, as they may once it has ended.
+
+        The log calls it another process's where this one replaces it later.
+        """
         with self._writer.appending:  # another thread may be adding to the run, too
             self.flush()
             self._writer.give_up_sign()
