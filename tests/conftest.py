@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 from collections.abc import Callable, Iterator
@@ -21,6 +22,13 @@ settings.load_profile("confshift")
 # A job in the background ignores Ctrl-C and hands that on; the tests of interrupts need Python's own handler.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_finish() -> None:
+    """Keep what thousands of collected tests are made of out of the garbage collector's rounds."""
+    gc.collect()
+    gc.freeze()
+
 
 MakeLogits = Callable[..., tuple[NDArray[np.float64], NDArray[np.int64]]]
 
