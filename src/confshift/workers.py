@@ -37,7 +37,7 @@ def map_in_order(
         Of this package, so that another process can import it; its arguments and results can be pickled.
     items : sequence
     share_memory : bool
-        The work is reading into memory that all share: threads of this process do it, whatever was set up.
+        The work reads or fills memory of this process: its threads do it, whatever workers were set up.
 
     Raises
     ------
