@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,6 +21,7 @@ import pytest
 import confshift
 from confshift import ConfshiftError, Predictions, Run, workers
 from confshift.analysis import mapping, panel
+from confshift.analysis.decomposition import pairwise_cells
 from confshift.analysis.epoch_rows import row_of
 from confshift.cli import main
 from confshift.reporting import binning
@@ -53,18 +55,22 @@ def large(monkeypatch, tmp_path):
 
 
 def numbers(path):
-    """Return what is mapped over the checkpoints of a run."""
+    """Return what is mapped over the checkpoints of a run, and over blocks of its samples."""
     history = confshift.summarize(Run(path), class_weight=[1.0, 2.0, 0.5])
     edges = binning.bin_edges(binning.odds_ticks(history.main))
     left_out = [checkpoint.measurement.left_out for checkpoint in history.main.checkpoints]
     losses = np.array([[one.scaled, one.calibrated] for one in left_out])
-    return history.table, binning.confidences(history.main, edges), losses
+    rows = confshift.summarize(Run(path), groups="rows")
+    cells = [[sums, counts] for _, _, sums, counts in pairwise_cells(history.main)]
+    sums = *(table.to_numpy() for table in (history.pairs, rows.pairs)), np.array(cells)
+    return history.table, binning.confidences(history.main, edges), losses, *sums
 
 
 def assert_same(one, other):
     pd.testing.assert_frame_equal(one[0], other[0], check_exact=True)
     assert json.dumps(one[1]) == json.dumps(other[1])
-    np.testing.assert_array_equal(one[2], other[2])
+    for numbers, others in zip(one[2:], other[2:], strict=True):
+        np.testing.assert_array_equal(numbers, others)
 
 
 @pytest.mark.parametrize("old", [False, True])
@@ -76,6 +82,7 @@ def test_any_number_of_workers_gives_the_same_bits(large, tmp_path, monkeypatch,
         save(run, range(EPOCHS))
     expected = numbers(run)
     assert len(expected[0]) > 2
+    assert old or len(list(confshift.summarize(Run(run)).main.blocks())) > 4
     for backend, count in (("threading", 2), ("threading", 4), ("loky", 2), ("loky", 4)):
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / f"{backend}-{count}"))
         with joblib.parallel_config(backend, n_jobs=count):
@@ -115,6 +122,13 @@ def raise_for_two(item):
 def test_an_error_of_a_worker_is_that_of_the_function(backend):
     with joblib.parallel_config(backend, n_jobs=2), pytest.raises(ConfshiftError, match="leave it out"):
         map_in_order(raise_for_two, [0, 1, 2, 3])
+
+
+@pytest.mark.parametrize("backend", ["loky", "threading"])
+def test_threads_work_at_the_same_time_whatever_workers_were_set_up(backend):
+    together = threading.Barrier(2, timeout=20)  # one thread alone would wait until it breaks
+    with joblib.parallel_config(backend, n_jobs=2):
+        assert sorted(map_in_order(lambda _: together.wait(), [0, 1], share_memory=True)) == [0, 1]
 
 
 def threads_of_products(_):

@@ -52,7 +52,7 @@ def map_in_order(
     try:
         if cluster is not None:
             return _mapped_by(cluster, function, items)
-        parallel = joblib.Parallel(require="sharedmem" if share_memory else None)
+        parallel = joblib.Parallel(**(_threads(joblib) if share_memory else {}))
         return list(parallel(joblib.delayed(_alone)(function, item) for item in items))
     except _losses() as error:
         remedy = "fewer workers, --jobs or joblib.parallel_config(n_jobs=...), or none"
@@ -62,6 +62,13 @@ def map_in_order(
             "a worker process ended before its work was done: it was killed or closed, or the memory was "
             f"full ({type(error).__name__}); what others had finished is kept. Use {remedy}"
         ) from error
+
+
+def _threads(joblib: Any) -> dict[str, Any]:
+    """Return how joblib is to use threads: of itself it takes one, where processes were set up."""
+    count = count_workers()
+    # The workers of a cluster are not the processors of this machine.
+    return {"require": "sharedmem", "n_jobs": count if _cluster() is None else min(count, joblib.cpu_count())}
 
 
 def _mapped_by(cluster: Any, function: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:

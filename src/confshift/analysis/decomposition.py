@@ -14,6 +14,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from confshift.analysis.grouping import mean_error
+from confshift.analysis.mapping import add_up
 from confshift.analysis.matrices import Matrix
 from confshift.analysis.panel import Panel
 from confshift.tasks import label_numbers
@@ -188,11 +189,7 @@ def pairwise_cells(panel: Panel) -> Iterator[tuple[int, int, NDArray[np.float64]
 
     Samples without a finite loss on either side are left out of that pair.
     """
-    sums = _PairSums(len(panel.checkpoints))
-    together = max(_FEWEST, _NUMBERS // max(1, len(panel.checkpoints)))
-    for block in panel.blocks():
-        for start in range(0, len(block.targets), together):
-            sums.add(block, slice(start, start + together))
+    sums = add_up(_PairSums(len(panel.checkpoints)), panel)
     for before, after in combinations(range(len(panel.checkpoints)), 2):
         cells, counts = sums.cells[before, after], sums.counts[before, after]
         cells[counts == 0] = 0.0  # but for rounding
@@ -215,8 +212,19 @@ class _PairSums:
         self.cells, self.counts = np.zeros((2, count, count, len(CELLS)))
         self.totals = np.zeros((count, count))
 
-    def add(self, block: Panel, some: slice) -> None:
-        """Add some samples of a block."""
+    def add(self, block: Panel) -> None:
+        """Add a block of a panel."""
+        together = max(_FEWEST, _NUMBERS // max(1, len(block.checkpoints)))
+        for start in range(0, len(block.targets), together):
+            self._add(block, slice(start, start + together))
+
+    def join(self, other: _PairSums) -> None:
+        """Add what was added to others."""
+        self.cells += other.cells
+        self.counts += other.counts
+        self.totals += other.totals
+
+    def _add(self, block: Panel, some: slice) -> None:
         finite, wrong = block.finite[:, some], block.wrong[:, some]
         loss = np.where(finite, block.loss[:, some], 0.0)
         weights = 1.0 if block.weights is None else block.weights[some]

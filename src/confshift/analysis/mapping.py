@@ -1,4 +1,4 @@
-"""A function of each checkpoint of a panel: by the caller's workers, and kept for the next process.
+"""What is made of each checkpoint or block of a panel, by the caller's workers; the former is kept.
 
 Of a run that takes the time, a report makes each checkpoint's values once: they are kept in the cache folder
 of the user, by the digest of the checkpoint's record (with its files' checksums), of the samples, groups and
@@ -11,8 +11,10 @@ import gzip
 import hashlib
 import json
 from collections.abc import Callable
+from copy import deepcopy
 from functools import partial
-from typing import Any
+from itertools import islice
+from typing import Any, Protocol, TypeVar
 
 from confshift.analysis.panel import Panel
 from confshift.checkpoint import Checkpoint, Source
@@ -49,6 +51,38 @@ def of_each(function: Callable[..., Any], panel: Panel, *args: Any) -> list[Any]
         kept |= zip([digests[place] for place in missing], made, strict=True)
         first.keep(key, gzip.compress(json.dumps(kept).encode("ascii"), 1))
     return [kept[digest] for digest in digests]
+
+
+class Total(Protocol):
+    """What adds up over the samples of a panel."""
+
+    def add(self, block: Panel) -> None:
+        """Add a block of the panel."""
+
+    def join(self, other: Any) -> None:
+        """Add what was added to another of its kind."""
+
+
+Sum = TypeVar("Sum", bound=Total)
+
+
+def add_up(nothing: Sum, panel: Panel) -> Sum:
+    """Return `nothing` with all blocks of a panel added.
+
+    Each block is added up alone, and then in order: the bits do not depend on the number of workers.
+    """
+    total, blocks = deepcopy(nothing), panel.blocks()
+    # No more blocks at a time than there are workers: the sums of pairs may be large.
+    while some := list(islice(blocks, max(1, count_workers()))):
+        for part in map_in_order(partial(_sum_of, nothing), some, share_memory=True):
+            total.join(part)
+    return total
+
+
+def _sum_of(nothing: Sum, block: Panel) -> Sum:
+    part = deepcopy(nothing)
+    part.add(block)
+    return part
 
 
 def fit_each(checkpoints: list[Checkpoint]) -> None:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from confshift.analysis.decomposition import kitagawa
 from confshift.analysis.grouping import share_of
+from confshift.analysis.mapping import add_up
 from confshift.analysis.matrices import KEPT_NUMBERS
 from confshift.analysis.panel import Panel
 from confshift.analysis.significance import accuracy_bounds, skewed_bounds
@@ -55,7 +56,7 @@ def pairs_of(panel: Panel) -> pd.DataFrame:
         """Return (2, pairs) of (T, T), whose row is the checkpoint and whose column is the other one."""
         return np.stack([values[first, second], values[second, first]])
 
-    sums = _Sums(panel)
+    sums = add_up(_Sums(panel), panel)
     loss, scaled, refinement, hedge, mistake = (
         sides(sums.finite.mean(name)) for name in ("loss", "scaled", "refinement", "hedge", "mistake")
     )
@@ -92,7 +93,7 @@ def pairs_of(panel: Panel) -> pd.DataFrame:
 
 
 class _Sums:
-    """What adds up over the samples, of each checkpoint with each other one: in one pass over blocks."""
+    """What adds up over the samples of a panel, of each checkpoint with each other one."""
 
     def __init__(self, panel: Panel) -> None:
         count = len(panel.checkpoints)
@@ -100,10 +101,9 @@ class _Sums:
         self.answered = _SharedMeans(count, whole=panel.all_answered)
         self.switched = np.zeros((count, count))  # right at the checkpoint in the row, wrong at the other
         self.powers = {name: _Powers(count, weighted=panel.weights is not None) for name in _SERIES}
-        for block in panel.blocks():
-            self._add(block)
 
-    def _add(self, block: Panel) -> None:
+    def add(self, block: Panel) -> None:
+        """Add a block of the panel."""
         self.finite.add(block.finite, block.weights)
         self.answered.add(block.answered)
         for name in ("loss", "scaled", "refinement", "hedge", "mistake", "correct"):
@@ -113,6 +113,14 @@ class _Sums:
         if block.codes is None:
             for name, powers in self.powers.items():
                 powers.add(getattr(block, name), block.finite, block.weights)
+
+    def join(self, other: _Sums) -> None:
+        """Add what was added to others."""
+        self.finite.join(other.finite)
+        self.answered.join(other.answered)
+        self.switched += other.switched
+        for name, powers in self.powers.items():
+            powers.join(other.powers[name])
 
 
 def _by_groups(
@@ -246,6 +254,13 @@ class _SharedMeans:
             sums = _products(np.where(members, shares, 0.0), members)
         self._sums[name] = self._sums.get(name, 0.0) + sums
 
+    def join(self, other: _SharedMeans) -> None:
+        """Add what was added to others."""
+        self.counts += other.counts
+        self.totals += other.totals
+        for name, sums in other._sums.items():
+            self._sums[name] = self._sums.get(name, 0.0) + sums
+
     def mean(self, name: str) -> NDArray[np.float64]:
         """Return (T, T): of the checkpoint in the row, over what it shares with the one in the column."""
         with np.errstate(invalid="ignore", divide="ignore"):
@@ -305,6 +320,12 @@ class _Powers:
         sums[3] += pm @ (a2 * a).T - (pa2 * a) @ m.T + 3 * (pa2 @ a.T - pa @ a2.T)
         if exponent == min(1, len(self._sums) - 1):
             self._sizes += sizes
+
+    def join(self, other: _Powers) -> None:
+        """Add what was added to others."""
+        self._samples += other._samples
+        self._sizes += other._sizes
+        self._sums += other._sums
 
     def bounds(
         self, change: NDArray[np.float64], first: NDArray[np.intp], second: NDArray[np.intp]
