@@ -286,6 +286,21 @@ def test_where_the_uniform_prediction_beats_every_temperature_the_biases_are_fit
     )
 
 
+@pytest.mark.parametrize("classes", [2, 3, 4])
+@pytest.mark.parametrize("seed", range(6))
+def test_a_joint_temperature_is_infinite_only_where_no_finite_one_fits_better(classes, seed):
+    # Large biases hide that the logits say a little: a fit may begin, or pass, where they say nothing.
+    draws = np.random.default_rng(seed)
+    targets = draws.integers(0, classes, 80 * classes)
+    logits = draws.normal(size=(len(targets), classes)) + 4 * draws.normal(size=classes)
+    logits[np.arange(len(targets)), targets] += 0.3
+    measured = checkpoint(logits, targets)
+    beta, *biases = fits(Rows(logits, targets))[1]
+    assert beta > 0.01
+    assert measured.joint_temperature == pytest.approx(1 / beta, rel=1e-4)
+    np.testing.assert_allclose(measured.biases, biases, atol=1e-4)
+
+
 def test_where_every_row_is_right_there_is_no_balance():
     logits, _ = draw("calibrated", 200, 3)
     measured = checkpoint(logits, logits.argmax(axis=1))
@@ -457,10 +472,12 @@ def test_the_expansion_of_many_classes_is_within_half_its_influence_of_the_step(
     assert (expanded != stepped).any()
 
 
-def test_with_many_classes_the_fit_by_the_hessian_of_a_part_is_that_by_the_whole(monkeypatch):
+@pytest.mark.parametrize("scale_again", [2, 512])
+def test_with_many_classes_the_fit_by_the_hessian_of_a_part_is_that_by_the_whole(monkeypatch, scale_again):
     logits, targets = draw("biased", 9000, 5)
     whole = checkpoint(logits, targets)
     monkeypatch.setattr(joint, "MANY_CLASSES", 2)
+    monkeypatch.setattr(joint, "_SCALE_AGAIN", scale_again)
     found = checkpoint(logits, targets)
     assert found.joint_temperature == pytest.approx(whole.joint_temperature, rel=1e-5)
     np.testing.assert_allclose(found.biases, whole.biases, rtol=0, atol=1e-5)

@@ -23,6 +23,9 @@ _PART, _PART_A_CLASS = 4000, 20
 MANY_CLASSES = 256
 #: Biases so far apart, in nats, could leave a row nothing but zeros.
 _FAR = 40.0
+#: With more classes than this a Hessian costs as much as several steps of iterative scaling, and so many come
+#: first.
+_SCALE_AGAIN, _SCALINGS = 512, 3
 #: How far the parameters may move (root mean square) until the Hessian is computed anew.
 _FAR_OF_FEW, _FAR_OF_MANY = 0.02, 0.3
 #: A beta that grows so many times has no end: every sample is right.
@@ -142,10 +145,13 @@ class Problem:
         few = samples < _FEW_SAMPLES
         tolerance, far = (_TOLERANCE_OF_FEW, _FAR_OF_FEW) if few else (_TOLERANCE, _FAR_OF_MANY)
         if hessian is None:
-            start = self._scaled(start)
+            for _ in range(_SCALINGS if len(start) > _SCALE_AGAIN else 1):
+                start = self._scaled(start)
         theta, sums = start, self._sums(start, hessian=hessian is None)
-        model = _Model(start, sums.hessian if hessian is None else hessian)
+        model = _Model(start, sums.hessian if hessian is None else hessian, has_beta=start[0] > 0)
         for _ in range(_MAX_STEPS):
+            if theta[0] == 0 and model.has_beta != (sums.gradient[0] < 0):  # it leaves its bound, or stays
+                model = _Model(model.theta, model.hessian, has_beta=not model.has_beta)
             step = model.step(theta, sums.gradient)
             if -float(sums.gradient @ step) / 2 <= tolerance * samples or theta[0] > _ENDLESS:
                 break
@@ -160,7 +166,7 @@ class Problem:
             model.pairs.append((step, following.gradient - sums.gradient))
             theta, sums = theta + step, following
             if renew:
-                model = _Model(theta, sums.hessian)
+                model = _Model(theta, sums.hessian, has_beta=model.has_beta)
         theta = theta + step
         theta[1:] -= theta[1:].mean()
         return Optimum(theta, model.inverse, model.hessian)
@@ -168,7 +174,8 @@ class Problem:
     def _scaled(self, start: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return a better start by a step of iterative scaling: each class is given the mass of its samples.
 
-        It leads so much farther than a Newton step would that one Hessian is mostly enough.
+        It leads so much farther than a Newton step would that one Hessian is mostly enough. (J. N. Darroch
+        and D. Ratcliff, "Generalized Iterative Scaling for Log-Linear Models", Ann. Math. Stat. 43, 1972.)
         """
         wanted = np.bincount(self.targets, minlength=len(start) - 1) + self.ridge
         surplus = self._sums(start, hessian=False).gradient[1:] - self.ridge * start[1:]
@@ -270,12 +277,15 @@ class Problem:
 
 
 class _Model:
-    """The Hessian at one point, its inverse, and what later steps say of it."""
+    """The Hessian at one point, its inverse, and what later steps say of it.
 
-    def __init__(self, theta: NDArray[np.float64], hessian: NDArray[np.float64]) -> None:
-        self.theta, self.hessian = theta, hessian
+    Without `has_beta` that of the biases alone: beta stays at 0, its bound.
+    """
+
+    def __init__(self, theta: NDArray[np.float64], hessian: NDArray[np.float64], *, has_beta: bool) -> None:
+        self.theta, self.hessian, self.has_beta = theta, hessian, has_beta
         self.inverse = np.zeros_like(hessian)
-        free = slice(0 if theta[0] > 0 and hessian[0, 0] > 0 else 1, None)
+        free = slice(0 if has_beta and hessian[0, 0] > 0 else 1, None)
         self.inverse[free, free] = np.linalg.inv(hessian[free, free])
         self.pairs: list[tuple[NDArray[np.float64], NDArray[np.float64]]] = []
 
