@@ -22,24 +22,26 @@ TREES = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in FIL
 
 FOUNDATION = {
     *("errors", "advice", "input_checks", "predictions", "scoring", "temperature", "joint"),
-    *("refits", "recalibration", "measurement", "checkpoint", "tasks", "workers"),
+    *("refits", "recalibration", "measurement", "checkpoint", "tasks", "workers", "draws"),
 }
+FITTING = {"draws", "errors", "predictions", "scoring", "temperature", "joint", "refits"}
 TOWERS = FOUNDATION | {"analysis", "findings", "storage", "reporting", "collection"}
 FACADE = "confshift"  # the public names, lazily imported
 
 #: A room (a folder, or a file at the top) and the rooms that it may import.
 MAY_IMPORT = {
     "errors": set(),
+    "draws": set(),
     "advice": set(),
     "input_checks": {"errors", "advice"},
     "tasks": {"errors", "input_checks"},
     "predictions": {"errors", "advice", "input_checks", "tasks"},
     "scoring": {"errors", "predictions"},
-    "temperature": {"errors", "predictions", "scoring"},
-    "joint": set(),
-    "refits": {"joint"},
-    "recalibration": {"errors", "predictions", "scoring", "temperature", "joint", "refits"},
-    "measurement": {"errors", "predictions", "scoring", "temperature", "joint", "refits", "recalibration"},
+    "temperature": {"draws", "errors", "predictions", "scoring"},
+    "joint": {"draws"},
+    "refits": {"draws", "joint"},
+    "recalibration": FITTING,
+    "measurement": FITTING | {"recalibration"},
     "checkpoint": FOUNDATION - {"workers"},
     "workers": {"errors"},
     "analysis": FOUNDATION,

@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from confshift.draws import own_generator
+
 #: Stop where the next step would lower the mean loss by less, in nats, and take it: what is then missing is
 #: about the square of that. The first fit, to a part of the samples, is no better than its samples are.
 _TOLERANCE, _TOLERANCE_OF_FEW, _FEW_SAMPLES = 3e-6, 1e-11, 10_000
@@ -193,7 +195,7 @@ class Problem:
         """Return the problem of a random part of the samples: folders are sorted by class."""
         if self.part is None:
             samples, size = len(self.targets), self._size_of_part()
-            rows = np.sort(np.random.default_rng(0).choice(samples, size, replace=False))
+            rows = np.sort(own_generator(0).choice(samples, size, replace=False))
             ridge = self.ridge * size / samples
             self.part = Problem(self.logits[rows], self.targets[rows], self.unit, ridge=ridge)
         return self.part
@@ -210,7 +212,7 @@ class Problem:
         rest = np.delete(np.arange(len(self.targets)), rows)
         if len(theta) <= MANY_CLASSES or len(rest) <= _PART:
             return self._sums_of_all(theta, hessian=True).hessian
-        few = np.sort(np.random.default_rng(0).choice(rest, _PART, replace=False))
+        few = np.sort(own_generator(0).choice(rest, _PART, replace=False))
         exact, sample = (self.only(some)._sums_of_all(theta, hessian=True).hessian for some in (rows, few))
         sample[np.arange(1, len(theta)), np.arange(1, len(theta))] -= self.ridge
         return exact + sample * len(rest) / _PART

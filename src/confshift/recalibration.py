@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from confshift.draws import own_generator
 from confshift.joint import MANY_CLASSES, MANY_SAMPLES, Optimum, Problem
 from confshift.refits import TOGETHER, refitted
 from confshift.temperature import Curve, derivatives, expand, fit, left_out_betas, optimum
@@ -116,7 +117,7 @@ def joint_fit(
     one optimum, and this ends as near to it. More than 200,000 samples start at the fit to 50,000 of them.
     """
     if start is None and len(targets) > MANY_SAMPLES:
-        rows = np.random.default_rng(0).choice(len(targets), _FIRST_OF_MANY, replace=False, shuffle=False)
+        rows = own_generator(0).choice(len(targets), _FIRST_OF_MANY, replace=False, shuffle=False)
         rows.sort()
         start = joint_fit(logits[rows], targets[rows])
     if start is None:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from confshift.draws import own_generator
 from confshift.scoring import Block, blocks
 
 #: Where separable data (no sample wrong at any temperature) ends, whose loss falls with 1/T for ever.
@@ -126,7 +127,7 @@ def fit(logits: NDArray[np.floating[Any]], targets: NDArray[np.int64], *, seed: 
     """
     start = 1.0
     if len(targets) > 2 * _SUBSET:
-        rows = np.sort(np.random.default_rng(seed).choice(len(targets), _SUBSET, replace=False))
+        rows = np.sort(own_generator(seed).choice(len(targets), _SUBSET, replace=False))
         start = _newton(logits[rows], targets[rows], 1.0, tolerance=3e-2).beta
         start = min(max(start, 1e-3), MAX_BETA / 2)  # the subset's bound need not be the whole set's
     return _newton(logits, targets, start, tolerance=1e-4)

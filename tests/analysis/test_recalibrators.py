@@ -306,6 +306,20 @@ def test_the_fits_of_many_samples_are_off_by_far_less_than_the_standard_error(cl
     assert np.abs(found.whole.biases - full.whole.biases).max() < 0.05 * errors[1:].max()
 
 
+@pytest.mark.parametrize("kind", ["biases", "vector"])
+def test_labels_in_an_order_that_numpy_drew_from_a_usual_seed_do_not_fill_a_fold_each(kind):
+    draws = np.random.default_rng(1)
+    order = np.random.default_rng(0).permutation(1000)
+    logits = draws.normal(size=(1000, 5))
+    hits = {}
+    for name, targets in (("drawn", order % 5), ("in turn", np.arange(1000) % 5)):
+        biased = logits + np.arange(5)
+        biased[np.arange(1000), targets] += 3
+        hits[name] = cross_fit(biased, targets, kind).hits.mean()
+    assert hits["drawn"] == pytest.approx(hits["in turn"], abs=0.05)
+    assert hits["drawn"] > 0.8
+
+
 def test_scales_are_held_against_biases_fitted_to_the_same_folds():
     """Biases fitted to all samples but one would have a quarter more to learn from."""
     logits, targets = unequal()

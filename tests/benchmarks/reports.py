@@ -84,10 +84,7 @@ class Size(NamedTuple):
 
 
 def targets_of(size: Size, seed: int) -> np.ndarray:
-    """Return the labels, of which each class has about as many.
-
-    The library draws its folds from the seed 0: labels of the same permutation would fill a fold each.
-    """
+    """Return the labels, of which each class has about as many."""
     return np.random.default_rng((seed, 1)).permutation(np.arange(size.samples) % size.classes)
 
 

@@ -132,9 +132,9 @@ def test_a_biased_start_does_not_hide_that_knowledge_is_lost_later():
 
 
 def test_scales_that_beat_biases_but_not_the_temperature_are_not_recommended_and_a_matrix_that_does_is():
-    """On five other foldings of the samples, scales are .5 to 2 standard errors better than the temperature.
+    """On nine other foldings, scales are .5 to 2.1 standard errors better than the temperature.
 
-    The matrix is 4 to 4.8 of them better, and by .024 nats.
+    The matrix is 3.6 to 4.8 of them better than the next best, and by .017 to .025 nats.
     """
     kept = next(one for one in checkpoints_of("noisy_digits") if one.epoch == 32)
     choice = choose(kept)
@@ -143,8 +143,8 @@ def test_scales_that_beat_biases_but_not_the_temperature_are_not_recommended_and
     assert not choice.leads(scales)
     assert choice.recommended.method == "matrix"
     rival, gain, error = choice.lead(choice.recommended)
-    assert rival == "temperature"
-    assert gain > 0.02
+    assert rival in ("temperature", "vector")
+    assert gain > 0.015
     assert gain > 3.5 * error
 
 

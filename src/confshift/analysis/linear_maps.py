@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from confshift import temperature
 from confshift.analysis.grouping import Codes, codes_at, folds_of
+from confshift.draws import own_generator
 from confshift.joint import MANY_SAMPLES, Problem
 from confshift.recalibration import SAMPLES_A_CLASS as FEWEST_A_CLASS
 from confshift.recalibration import JointFit, joint_fit
@@ -129,7 +130,7 @@ def cross_fit(
     Biases of more than 200,000 samples: each fit without a fold is one Newton step away from that to all. The
     losses so left out are off by less than a hundredth of their standard error, in the mean.
     """
-    random, rows, classes = np.random.default_rng(0), np.arange(len(targets)), logits.shape[1]
+    random, rows, classes = own_generator(0), np.arange(len(targets)), logits.shape[1]
     limit = max(READ // classes, FEWEST_A_CLASS * classes)
     if len(rows) > limit:
         rows = np.sort(random.choice(rows, limit, replace=False))

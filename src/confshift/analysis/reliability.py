@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from confshift.analysis.grouping import Codes, share_of
 from confshift.analysis.sorting import by_confidence
+from confshift.draws import own_generator
 
 BINNINGS = ("equal_mass", "equal_width")
 
@@ -200,7 +201,7 @@ def consistency_band(
     J. Broecker, L. A. Smith, "Increasing the Reliability of Reliability Diagrams", Weather and
     Forecasting 22 (2007), 651-661.
     """
-    random = np.random.default_rng(seed)
+    random = own_generator(seed)
     samples = 0 if math.isnan(share) else min(math.ceil(share * len(confidence)), max_samples)
     if len(confidence) > samples:
         confidence = random.choice(confidence, samples, replace=False)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from confshift.analysis.grouping import Codes, mean_error
 from confshift.checkpoint import Checkpoint
+from confshift.draws import own_generator
 from confshift.scoring import score
 
 #: Beyond 7 classes the permutations are drawn, not all tried.
@@ -158,7 +159,7 @@ def column_permutation_test(
     The mean loss of permuted outputs is that of the normaliser, which no permutation changes, minus the mean
     of the logits that they make those of the true classes: the sums of the logits by true class are enough.
     """
-    rng = np.random.default_rng(seed)
+    rng = own_generator(seed)
     classes = logits.shape[1]
     rows: Any = slice(None)
     if logits.size > _READ:

@@ -16,6 +16,7 @@ from confshift.analysis.causes.mixture import fit_mixture, fits_without, floor_e
 from confshift.analysis.grouping import Codes, codes_at, folds_of, key_of, mean_error
 from confshift.analysis.loss_curves import LossCurves, curve_of
 from confshift.checkpoint import Checkpoint
+from confshift.draws import own_generator
 from confshift.temperature import Curve
 
 _FOLDS = 5
@@ -159,7 +160,7 @@ def label_noise_floor(
     `temperature_gain` then follows the one that was found, by more than its own error, which takes that for
     given.
     """
-    rng, classes = np.random.default_rng(seed), logits.shape[1]
+    rng, classes = own_generator(seed), logits.shape[1]
     limit = max(_FEWEST, _READ // classes)
     if len(targets) > limit:
         rows = np.sort(rng.choice(len(targets), limit, replace=False))
@@ -174,7 +175,7 @@ def label_noise_floor(
     beta, status = curves.best(curve.beta, everyone)
     if status != "ok":
         return LabelNoise(0.0, math.nan, 0.0, math.nan, math.nan, 0.0, math.nan, len(targets))
-    best, eps = fit_mixture(curves, everyone, start_of(np.random.default_rng(seed), curves, beta))
+    best, eps = fit_mixture(curves, everyone, start_of(own_generator(seed), curves, beta))
     fold = folds_of(rng, len(targets), _FOLDS, codes)
     plain, gains, scaled = _held_out(curves, fold, beta, (best, eps))
     error, wrong = floor_error(curves, best, eps, codes), 1 - 1 / classes
