@@ -83,7 +83,8 @@ class Reader:
                 )
             return Answer(*checked_tensors(*pair, Source()), Source())
         arguments, fields, targets, source = self._split(batch)
-        output = call_model(self.model, to_device(arguments, device), to_device(fields, device))
+        fields = to_device(fields, device) if fields else fields
+        output = call_model(self.model, to_device(arguments, device), fields)
         logits, source = logits_of(output, source, self.classes)
         return Answer(*checked_tensors(logits, targets, source), source, loss_of(output))
 
@@ -109,8 +110,7 @@ class Reader:
 
     def _split_tuple(self, batch: Any) -> _Split:
         """Take (inputs, targets, ...) and ignore the rest; refuse a model that takes several inputs."""
-        required, _ = self._parameters
-        if len(batch) > 2 and len(required) > 1:
+        if len(batch) > 2 and len(required := self._parameters[0]) > 1:
             raise ConfshiftError(
                 f"a batch has {len(batch)} parts, and the model takes {', '.join(required)}: which parts are "
                 f"inputs, and which the targets? {FORWARD_ADVICE}"

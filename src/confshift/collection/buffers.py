@@ -74,13 +74,14 @@ class Rows:
 
     def add(self, logits: Tensor, targets: Tensor) -> None:
         """Copy the rows of a batch."""
-        if logits.shape[1] != self.classes or logits.dtype is not self.dtype:
+        rows, classes = logits.shape
+        if classes != self.classes or logits.dtype is not self.dtype:
             raise ConfshiftError(
-                f"a batch has {logits.shape[1]} logits of {logits.dtype} a row, after {self.filled} rows "
+                f"a batch has {classes} logits of {logits.dtype} a row, after {self.filled} rows "
                 f"with {self.classes} of {self.dtype}; return the same form for every batch (forward= can)"
             )
-        end = self.filled + len(logits)
-        if end > len(self._targets):
+        end = self.filled + rows
+        if end > self._targets.shape[0]:
             self._grow(2 * end)
         self._logits[self.filled : end].copy_(logits)
         self._targets[self.filled : end].copy_(targets)

@@ -111,16 +111,16 @@ class Intake:
         if self.layout is None and len(batch.layouts) > 1:
             self._pending.append((batch._replace(logits=batch.logits.detach().cpu()), ids))
             return
-        self._settle(batch.layouts[0])
+        if self.layout is None:
+            self._settle(batch.layouts[0])
         self._keep(batch, ids)
 
     def _settle(self, layout: Layout) -> None:
         """Take the layout that is now known, and the batches that have waited for it."""
-        if self.layout is None:
-            self.layout = layout
-            waiting, self._pending = self._pending, []
-            for batch, ids in waiting:
-                self._keep(batch, ids)
+        self.layout = layout
+        waiting, self._pending = self._pending, []
+        for batch, ids in waiting:
+            self._keep(batch, ids)
 
     def _keep(self, batch: Batch, ids: NDArray[Any] | None) -> None:
         if self.layout == PLAIN and self._draw is None:

@@ -36,7 +36,7 @@ class Batch(NamedTuple):
     @property
     def samples(self) -> int:
         """How many samples it has."""
-        return len(self.targets)
+        return self.targets.shape[0]
 
     @property
     def outputs(self) -> int:
@@ -48,7 +48,8 @@ class Batch(NamedTuple):
 def checked_tensors(logits: Any, targets: Any, source: Source) -> tuple[Tensor, Tensor]:
     """Return both as tensors, which hold values."""
     try:
-        logits, targets = torch.as_tensor(logits), torch.as_tensor(targets)
+        logits = logits if isinstance(logits, Tensor) else torch.as_tensor(logits)
+        targets = targets if isinstance(targets, Tensor) else torch.as_tensor(targets)
     except (TypeError, ValueError, RuntimeError) as error:
         raise ConfshiftError(
             f"logits or targets can't be made a tensor ({error}); {source.advice}"
@@ -60,11 +61,11 @@ def checked_tensors(logits: Any, targets: Any, source: Source) -> tuple[Tensor, 
 
 def is_plain(logits: Tensor, targets: Tensor) -> bool:
     """Tell whether these can only be a row of K logits and a class index for each sample."""
+    shape = logits.shape
     return (
-        logits.ndim == 2
-        and targets.ndim == 1
-        and len(logits) == len(targets)
-        and logits.shape[1] > 1
+        len(shape) == 2
+        and targets.shape == shape[:1]
+        and shape[1] > 1
         and logits.dtype in _FLOATS
         and _are_integers(targets)
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -199,7 +200,7 @@ class _Recorder:
         handed_out: list[Any] = []
         self.handed_out, self.is_exhausted = handed_out, False
         for indices in self.sampler:
-            handed_out.append(indices)
+            handed_out.append(_kept(indices) if handed_out else indices)  # the checks read the first again
             yield indices
         self.is_exhausted = True
 
@@ -210,6 +211,14 @@ class _Recorder:
         if name == "sampler":  # not set yet, while a copy is being made
             raise AttributeError(name)
         return getattr(self.sampler, name)
+
+
+def _kept(indices: Any) -> Any:
+    """Return a list of numbers as an array: numbers that stay alive make the loader that made them slower."""
+    if type(indices) is list and indices and type(indices[0]) is int:
+        with contextlib.suppress(Exception):  # what can't be an array is refused with its batch
+            return np.array(indices)
+    return indices
 
 
 @contextmanager
@@ -267,7 +276,8 @@ class SampledIds:
         UnevenBatchError
             Where there is not one index for each row.
         """
-        part = np.atleast_1d(np.asarray(self._handed_out(len(self._parts))))
+        part = np.asarray(self._handed_out(len(self._parts)))
+        part = part if part.ndim else part[None]
         if part.shape != (rows,) or part.dtype.kind not in "iuU":
             raise UnevenBatchError(
                 f"batch {len(self._parts)} holds {rows} samples and the sampler gave {part.size} indices of "

@@ -98,6 +98,8 @@ def readable(text: str) -> str:
 def _is_deep(content: dict[str, Any], limit: int) -> bool:
     level: list[Any] = [content]
     for _ in range(limit):
+        if not level:
+            return False
         parts = [value.values() if isinstance(value, dict) else value for value in level]
         level = [value for part in parts for value in part if isinstance(value, dict | list)]
     return bool(level)
