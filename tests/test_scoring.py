@@ -331,6 +331,19 @@ def test_what_a_helper_has_scored_is_not_scored_again(monkeypatch):
     assert sum(rows.stop - rows.start for rows in seen) == len(targets)  # each row once
 
 
+def test_the_block_of_a_helper_that_was_interrupted_is_scored_by_the_other(monkeypatch):
+    logits, targets = many_blocks()
+    alone = score(logits, targets).rows
+    scoring = Scoring(logits, targets)
+    with monkeypatch.context() as patch:
+        patch.setattr(scoring, "_score", lambda rows, part: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            scoring.help()
+    scoring.work()
+    assert scoring.scores.rows.tobytes() == alone.tobytes()
+    assert scoring.help()
+
+
 def test_a_helper_that_comes_late_changes_nothing():
     # Once a pass is over the logits may be those of the next one.
     logits, targets = many_blocks()

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from confshift.measurement import PARTS, Measurement, columns_of, measure
 from confshift.predictions import FACTS, Predictions
-from confshift.scoring import Scores
+from confshift.scoring import Scores, mean
 
 
 class Source(Protocol):
@@ -141,7 +141,7 @@ class Checkpoint:
 
         Infinite where one of them gives its true class a probability of 0: see `finite_loss`.
         """
-        return _mean(self.scores.loss[self.scores.answered])
+        return self.scores.mean_loss
 
     @property
     def finite_loss(self) -> float:
@@ -150,7 +150,7 @@ class Checkpoint:
         It leaves out the worst samples, so it may fall while the model gets worse.
         """
         losses = self.scores.loss
-        return _mean(losses[np.isfinite(losses)])
+        return mean(losses[np.isfinite(losses)])
 
     @property
     def accuracy(self) -> float:
@@ -158,7 +158,7 @@ class Checkpoint:
 
         A true class with a probability of 0 is a wrong answer; NaN or plus infinity is no answer.
         """
-        return _mean(self.scores.correct[self.scores.answered])
+        return self.scores.accuracy
 
     @property
     def nonfinite_samples(self) -> int:
@@ -254,26 +254,22 @@ class Checkpoint:
         answered, finite = scores.answered, np.isfinite(scores.loss)
         loss = scores.loss[finite]
         scaled, calibrated = (measurement.column(name)[finite] for name in PARTS)
-        refinement, samples = _mean(calibrated), int(answered.sum())
+        refinement, samples = mean(calibrated), int(answered.sum())
         return {
             "loss": self.loss,
             "finite_loss": self.finite_loss,
             "accuracy": self.accuracy,
-            "confidence": _mean(scores.confidence[answered]),
-            "hedge": _mean(scores.hedge[answered]),
+            "confidence": mean(scores.confidence[answered]),
+            "hedge": mean(scores.hedge[answered]),
             "error_rate": 1 - self.accuracy,
-            "mistake_cost": _mean(scores.mistake[answered & ~scores.correct]),
+            "mistake_cost": mean(scores.mistake[answered & ~scores.correct]),
             "temperature": self.temperature,
             "joint_temperature": self.joint_temperature,
-            "calibration_loss": _mean(loss - calibrated),
-            "scale_loss": _mean(loss - scaled),
-            "balance_loss": _mean(scaled - calibrated),
+            "calibration_loss": mean(loss - calibrated),
+            "scale_loss": mean(loss - scaled),
+            "balance_loss": mean(scaled - calibrated),
             "refinement_loss": math.inf if samples > len(loss) else refinement,
             "samples": float(len(loss)),
             "nonfinite_samples": float(len(self) - len(loss)),
             "unanswered_samples": float(len(self) - samples),
         }
-
-
-def _mean(values: NDArray[Any]) -> float:
-    return float(values.mean()) if len(values) else math.nan

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -83,6 +86,21 @@ class Scores:
     def answered(self) -> NDArray[np.bool_]:
         """Whether a row has an answer: no NaN and no plus infinity among its logits."""
         return np.asarray(self.predicted >= 0)
+
+    @cached_property
+    def mean_loss(self) -> float:
+        """Mean loss of the rows with an answer, in nats."""
+        return mean(self.loss[self.answered])
+
+    @cached_property
+    def accuracy(self) -> float:
+        """Share of correct rows among those with an answer."""
+        return mean(self.correct[self.answered])
+
+
+def mean(values: NDArray[Any]) -> float:
+    """Return the mean; NaN of nothing."""
+    return float(values.mean()) if len(values) else math.nan
 
 
 def blocks(
@@ -170,6 +188,10 @@ def score(logits: NDArray[np.floating[Any]], targets: NDArray[np.int64]) -> Scor
     return scoring.scores
 
 
+#: How long a thread waits for the block that another one scores before it does so itself, in seconds.
+_PATIENCE = 0.1
+
+
 class Scoring:
     """One pass of :func:`score`, which another thread may shorten."""
 
@@ -178,28 +200,46 @@ class Scoring:
         self._is_single = logits.dtype == np.float32 and logits.shape[1] >= _NARROW
         row_bytes = logits.shape[1] * (4 if self._is_single else 8)
         self._blocks = list(_slices(len(logits), row_bytes))
+        self._taken = [False] * len(self._blocks)
         self._done = [False] * len(self._blocks)
+        self._helping = threading.Lock()
         self._rows = np.empty(len(targets), SCORED)
         #: Those of every row once :meth:`work` has returned.
         self.scores = Scores(self._rows)
 
     def work(self) -> None:
         """Score all blocks that :meth:`help` has not."""
+        self._score_but(self._taken)
+        if not all(self._done) and self._helping.acquire(timeout=_PATIENCE):
+            self._helping.release()
+        self._score_but(self._done)  # of a helper that was interrupted, or is too slow
+
+    def _score_but(self, others: list[bool]) -> None:
         for number, rows in enumerate(self._blocks):
-            if not self._done[number]:
+            if not others[number]:
+                self._taken[number] = True
                 self._score(rows, self._rows[rows])
                 self._done[number] = True
 
-    def help(self) -> None:
+    def help(self) -> bool:
         """Score blocks from the last one on, in another thread, until this meets the one that works.
 
-        Neither waits for the other, and an interrupt costs nothing but a block that is scored again. A block
+        Return whether all are scored. An interrupt costs nothing but a block that is scored again. A block
         that both score has the same scores; here they are put in their place only while the other has not
         finished it, after which the logits may change.
         """
+        if self._helping.acquire(blocking=False):
+            try:
+                self._score_from_the_end()
+            finally:
+                self._helping.release()
+        return all(self._done)
+
+    def _score_from_the_end(self) -> None:
         for number, rows in reversed([*enumerate(self._blocks)]):
-            if self._done[number]:
+            if self._taken[number]:
                 return
+            self._taken[number] = True
             part = np.empty(rows.stop - rows.start, SCORED)
             self._score(rows, part)
             if self._done[number]:

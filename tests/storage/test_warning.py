@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+import threading
 
 import numpy as np
 import pytest
 
 from confshift.predictions import Predictions
+from confshift.scoring import Scoring
 from confshift.storage.run import Run
 
 TARGETS = np.arange(20) % 3
@@ -93,3 +95,19 @@ def test_the_rows_are_counted_behind_the_training_where_they_are_scored(tmp_path
     run.append(Predictions(logits_with(np.nan, [1]), TARGETS))
     run.flush()
     assert [record.threadName for record in caplog.records] == ["confshift-writer"]
+
+
+def test_a_reader_that_is_faster_than_the_writer_warns_first_and_the_writer_not_again(
+    tmp_path, caplog, monkeypatch
+):
+    run, begins, work = Run(tmp_path / "run"), threading.Event(), Scoring.work
+    monkeypatch.setattr(Scoring, "work", lambda scoring: begins.wait(30) and work(scoring))
+    checkpoint = run.append(Predictions(logits_with(np.nan, [1]), TARGETS))
+    second = run.append(Predictions(logits_with(np.nan, [1]), TARGETS))
+    known, accuracy = checkpoint.loss, checkpoint.accuracy
+    assert [record.threadName for record in caplog.records] == ["MainThread"]
+    assert not begins.is_set()
+    begins.set()
+    run.flush()
+    assert (known, accuracy) == (run[1].loss, run[1].accuracy) == (second.loss, second.accuracy)
+    assert len(caplog.records) == 1

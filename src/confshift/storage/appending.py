@@ -23,11 +23,12 @@ from confshift.storage.commit import PendingSave, is_stored
 from confshift.storage.files import shows_sign
 from confshift.storage.loading import group_names, make_checkpoint, read_predictions
 from confshift.storage.measuring import read_measurement
+from confshift.storage.pending import Save
 from confshift.storage.record import Record
 from confshift.storage.run_folder import RunFolder
 from confshift.storage.signed_json import plain
 from confshift.storage.split_folder import SplitFolder, check_split
-from confshift.storage.writer import Save, Writer
+from confshift.storage.writer import Writer
 
 _log = logging.getLogger("confshift")
 

@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import atexit
-import contextlib
 import logging
 import os
 import threading
 import uuid
-from collections.abc import Callable
-from concurrent.futures import Future
-from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from confshift.errors import ConfshiftError
-from confshift.measurement import Measurement, measure
-from confshift.scoring import Scores, Scoring
+from confshift.measurement import measure
+from confshift.scoring import Scores
 from confshift.storage import files
 from confshift.storage.cleaning import tidy
-from confshift.storage.commit import PendingSave, commit
+from confshift.storage.commit import commit
+from confshift.storage.pending import Save
 from confshift.storage.record import FailedSave, Record
 from confshift.storage.run_folder import RunFolder
 from confshift.tasks import TASKS
@@ -32,48 +30,6 @@ _INFINITE = "give their true class a probability of 0: the loss is infinite (fin
 
 #: At most this many buffers of logits are pending: one being saved, one waiting.
 _MAX_OUTSTANDING = 2
-
-
-def _locked_lock() -> threading.Lock:
-    lock = threading.Lock()
-    lock.acquire()
-    return lock
-
-
-@dataclass(eq=False)
-class Save:
-    """A checkpoint that the writer is to save."""
-
-    draft: PendingSave | None  # None once it is saved, so that the buffer is free
-    split: str
-    epoch: float
-    release: Callable[[], object] | None
-    scored: Future[Scores] = field(default_factory=Future)
-    measured: Future[Measurement] = field(default_factory=Future)
-    committed: Future[Record] = field(default_factory=Future)
-    _unfinished: threading.Lock = field(default_factory=_locked_lock)
-
-    def __post_init__(self) -> None:
-        draft = self.draft
-        #: None once it is over, as `draft` is.
-        self.scoring = None if draft is None else Scoring(draft.predictions.logits, draft.predictions.targets)
-
-    def scores(self) -> Scores:
-        """Return the scores; the thread that waits for them helps."""
-        scoring = self.scoring
-        if scoring is not None:
-            with contextlib.suppress(Exception):  # such as too little memory: the writer will say so
-                scoring.help()
-        return self.scored.result()
-
-    def wait(self) -> None:
-        """Wait until the writer has finished it."""
-        with self._unfinished:
-            pass
-
-    def finish(self) -> None:
-        """Let the waiting threads go on."""
-        self._unfinished.release()
 
 
 class Writer:
@@ -89,6 +45,7 @@ class Writer:
         self.splits: set[str] = set()  # that this process appended to, since the folder was made
         # Not a Condition: an interrupt inside its `__enter__` would leave it locked for ever.
         self._state = threading.Lock()
+        self._publishing = threading.Lock()
         self._saves: list[Save] = []  # the first is being saved
         self._failure: ConfshiftError | None = None
         self._gaps: list[FailedSave] = []
@@ -118,6 +75,7 @@ class Writer:
         multiprocessing, which ends without exit handlers.
         """
         self.wait_for_room()
+        save.publish = partial(self._publish, save)
         with self._state:
             if not self._running:
                 thread = threading.Thread(target=self._work, name="confshift-writer", daemon=False)
@@ -224,14 +182,10 @@ class Writer:
         assert draft is not None
         assert scoring is not None
         try:
-            predictions = draft.predictions
             scoring.work()
-            scores = scoring.scores
-            self._warn_of_unscored(
-                scores, save, TASKS[predictions.task].sample
-            )  # before the loss can be read
-            save.scored.set_result(scores)  # loss and accuracy need nothing else
-            save.measured.set_result(measure(predictions, scores))
+            self._publish(save)
+            save.scored.set_result(scoring.scores)
+            save.measured.set_result(measure(draft.predictions, scoring.scores))
             if not self._tidied:
                 tidy(self.run_folder)
                 self._tidied = True
@@ -255,6 +209,18 @@ class Writer:
         save.committed.set_result(record)
         return None
 
+    def _publish(self, save: Save) -> None:
+        """Let all scores be read, after what must be said of them: by the first thread that has them."""
+        with self._publishing:
+            draft, scoring = save.draft, save.scoring
+            # An earlier epoch is warned about first.
+            if save.known is not None or draft is None or scoring is None or save is not self.outstanding[0]:
+                return
+            scores = scoring.scores
+            self._warn_of_unscored(scores, save, TASKS[draft.predictions.task].sample)
+            _ = scores.mean_loss, scores.accuracy  # while no other thread measures
+            save.known = scores
+
     def _warn_of_unscored(self, scores: Scores, save: Save, noun: str) -> None:
         """Log a warning for each kind of unscored samples, once for each run and split.
 
@@ -270,11 +236,11 @@ class Writer:
             about = (save.split, kind)
             if not number or about in self._unscored:
                 continue
-            self._unscored.add(about)
             _log.warning(
                 "%s: at epoch %g (%s), %d of %d %ss %s. Later epochs are not warned about",
                 *(self.run_folder.path, save.epoch, save.split, number, samples, noun, text),
             )
+            self._unscored.add(about)  # an interrupt before this repeats the warning
 
     def _warn_of_replacing(self, replaced: Record | None, record: Record) -> None:
         """Warn once that another process's checkpoint was replaced: it may be of another training."""
