@@ -24,6 +24,9 @@ suite trainers: export OMP_NUM_THREADS = 1
 # Here a trainer that is missing is a failure, and elsewhere a skip.
 trainers: export TRAINERS_REQUIRED = 1
 
+# And pandas keeps texts as it does where pyarrow is installed, which the suite can't afford.
+trainers: export TEXTS = pyarrow
+
 # Each worker begins with one half of the files, so most of what a file's tests share is made once; whoever is
 # done first takes from the other, so that both end together.
 PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal

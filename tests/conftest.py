@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import settings
 from numpy.typing import NDArray
@@ -18,6 +19,10 @@ from chromium import missing_chromium, start_chromium
 # Examples are drawn the same way on every machine, and no test is judged by a clock.
 settings.register_profile("confshift", deadline=None, derandomize=True, database=None, max_examples=60)
 settings.load_profile("confshift")
+
+# Texts are Python's strings: pyarrow's, which pandas takes where it is installed, cost an eighth of all time.
+# Commands that tests start have pyarrow's, and with TEXTS=pyarrow so do the tests.
+pd.set_option("mode.string_storage", os.environ.get("TEXTS", "python"))
 
 # A job in the background ignores Ctrl-C and hands that on; the tests of interrupts need Python's own handler.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
