@@ -47,10 +47,16 @@ class Block(NamedTuple):
     top: NDArray[np.intp]  # (n,) the first class that attains the maximum
     at_target: NDArray[np.floating[Any]]  # (n,) below_top of the true class
 
-    def at(self, classes: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
-        """Return the index of one class in each row."""
-        rows = np.arange(len(classes))
-        return (classes, rows) if self.axis == 0 else (rows, classes)
+    def at(self, classes: NDArray[Any]) -> NDArray[np.intp]:
+        """Return where in the flattened block one class of each row is."""
+        return _places(classes, self.below_top.shape, self.axis)
+
+
+def _places(classes: NDArray[Any], shape: tuple[int, ...], axis: int) -> NDArray[np.intp]:
+    """Return one index, which numpy follows several times as fast as two."""
+    if axis == 0:
+        return np.asarray(classes * shape[1] + np.arange(shape[1]))
+    return np.asarray(classes + np.arange(0, shape[0] * shape[1], shape[1]))
 
 
 class HasColumns(Protocol):
@@ -138,7 +144,7 @@ def _narrow_block(rows: slice, part: NDArray[Any], targets: NDArray[np.int64], d
     best, top = _largest(by_class)
     with np.errstate(invalid="ignore", over="ignore"):
         by_class -= best
-    return Block(rows, by_class, 0, top, by_class[targets, np.arange(len(part))])
+    return Block(rows, by_class, 0, top, by_class.reshape(-1)[_places(targets, by_class.shape, 0)])
 
 
 def _classes_first(part: NDArray[Any], dtype: DTypeLike) -> NDArray[Any]:
@@ -259,16 +265,19 @@ class Scoring:
 
 def _score_block(block: Block, part: NDArray[Any]) -> NDArray[np.bool_]:
     """Fill in the rows of a block; return which have no answer."""
-    below = block.below_top
+    below, at_top = block.below_top, block.at(block.top)
+    flat = below.reshape(-1)
     part["predicted"] = block.top
     part["mistake"] = np.abs(block.at_target)  # abs: -(-0.0) would print as a negative zero
-    at_top = block.at(block.top)
-    unanswered = np.asarray(np.isnan(below[at_top]))  # 0 in any row without NaN or plus infinity
-    below[at_top] = -np.inf
+    unanswered = np.asarray(np.isnan(flat[at_top]))  # 0 in any row without NaN or plus infinity
+    flat[at_top] = -np.inf
     runner_up = below.max(axis=block.axis)
     part["tied"] = runner_up == 0
     part["margin"] = np.where(block.top == part["target"], -runner_up, block.at_target)
-    _set_hedge(part, np.exp(below, out=below).sum(axis=block.axis))
+    flat[at_top] = 0  # exp is several times as slow where some are infinite
+    np.exp(below, out=below)
+    flat[at_top] = 0
+    _set_hedge(part, below.sum(axis=block.axis))
     return unanswered
 
 
