@@ -132,7 +132,7 @@ def _slices(samples: int, row_bytes: int) -> Iterator[slice]:
 def _wide_block(rows: slice, part: NDArray[Any], targets: NDArray[np.int64], dtype: DTypeLike) -> Block:
     top = part.argmax(axis=1)
     each = np.arange(len(part))
-    below = part.astype(dtype)
+    below = part.astype(dtype, order="C")
     # inf - inf: the row has no answer; -1e308 - 1e308 is as good as masked.
     with np.errstate(invalid="ignore", over="ignore"):
         below -= below[each, top][:, None]
