@@ -341,7 +341,6 @@ def test_the_block_of_a_helper_that_was_interrupted_is_scored_by_the_other(monke
             scoring.help()
     scoring.work()
     assert scoring.scores.rows.tobytes() == alone.tobytes()
-    assert scoring.help()
 
 
 def test_a_helper_that_comes_late_changes_nothing():

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple, Protocol
@@ -205,9 +206,9 @@ class Scoring:
         self._logits, self._targets = logits, targets
         self._is_single = logits.dtype == np.float32 and logits.shape[1] >= _NARROW
         row_bytes = logits.shape[1] * (4 if self._is_single else 8)
-        self._blocks = list(_slices(len(logits), row_bytes))
-        self._taken = [False] * len(self._blocks)
-        self._done = [False] * len(self._blocks)
+        self._left = deque(_slices(len(logits), row_bytes))
+        self._done: list[slice] = []
+        self._blocks = len(self._left)
         self._helping = threading.Lock()
         self._rows = np.empty(len(targets), SCORED)
         #: Those of every row once :meth:`work` has returned.
@@ -215,43 +216,35 @@ class Scoring:
 
     def work(self) -> None:
         """Score all blocks that :meth:`help` has not."""
-        self._score_but(self._taken)
-        if not all(self._done) and self._helping.acquire(timeout=_PATIENCE):
+        self._score_each(self._left.popleft)
+        if not self._is_done and self._helping.acquire(timeout=_PATIENCE):
             self._helping.release()
-        self._score_but(self._done)  # of a helper that was interrupted, or is too slow
-
-    def _score_but(self, others: list[bool]) -> None:
-        for number, rows in enumerate(self._blocks):
-            if not others[number]:
-                self._taken[number] = True
-                self._score(rows, self._rows[rows])
-                self._done[number] = True
+        if not self._is_done:  # a helper was interrupted, or is too slow: the old rows are left to it
+            alone = Scoring(self._logits, self._targets)
+            alone.work()
+            self.scores = alone.scores
 
     def help(self) -> bool:
-        """Score blocks from the last one on, in another thread, until this meets the one that works.
-
-        Return whether all are scored. An interrupt costs nothing but a block that is scored again. A block
-        that both score has the same scores; here they are put in their place only while the other has not
-        finished it, after which the logits may change.
-        """
+        """Score blocks from the last one on, in another thread; return whether all are scored."""
         if self._helping.acquire(blocking=False):
             try:
-                self._score_from_the_end()
+                self._score_each(self._left.pop)
             finally:
                 self._helping.release()
-        return all(self._done)
+        return self._is_done
 
-    def _score_from_the_end(self) -> None:
-        for number, rows in reversed([*enumerate(self._blocks)]):
-            if self._taken[number]:
+    @property
+    def _is_done(self) -> bool:
+        return len(self._done) == self._blocks
+
+    def _score_each(self, take: Callable[[], slice]) -> None:
+        while True:
+            try:
+                rows = take()  # no other thread gets this block
+            except IndexError:
                 return
-            self._taken[number] = True
-            part = np.empty(rows.stop - rows.start, SCORED)
-            self._score(rows, part)
-            if self._done[number]:
-                return
-            self._rows[rows] = part
-            self._done[number] = True
+            self._score(rows, self._rows[rows])
+            self._done.append(rows)
 
     def _score(self, rows: slice, part: NDArray[Any]) -> None:
         logits, targets = self._logits[rows], self._targets[rows]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import logging
+import math
 import os
 import threading
 import uuid
@@ -227,6 +228,8 @@ class Writer:
         That a model gives no answer at all is a warning of its own.
         """
         answered = scores.answered
+        if answered.all() and math.isfinite(scores.mean_loss):
+            return
         samples = len(answered)
         unanswered = samples - int(answered.sum())
         for kind, number, text in (
