@@ -136,13 +136,13 @@ class Predictions:
         names = check_names(class_names, scores.shape[1])
 
         counted = _counted(labels, ignore_index)
-        ignored = int(len(counted) - counted.sum())
+        kept = np.flatnonzero(counted)
         check_range(labels, counted, ids, scores.shape[1])
         source_dtype = source_dtype or dtype
         refuse_probabilities(scores, counted, source_dtype, task)
-        rows = _distinct_rows(scores, labels, ids, np.flatnonzero(counted), source_dtype, members)
-        duplicates = int(counted.sum()) - len(rows)
-        if not np.array_equal(rows, np.arange(len(labels))):
+        rows = _distinct_rows(scores, labels, ids, kept, source_dtype, members)
+        ignored, duplicates = len(counted) - len(kept), len(kept) - len(rows)
+        if ignored or rows is not kept:
             scores, labels, ids = scores[rows], labels[rows], ids[rows]
             members = None if members is None else members[rows]
         arrays = (scores, labels, ids, members)
@@ -329,7 +329,7 @@ def _distinct_rows(
     groups: NDArray[Any] | None,
 ) -> NDArray[np.intp]:
     """Return these rows in the order of their ids, one for each id; rows that share an id must agree."""
-    row_ids = ids[rows]
+    row_ids = ids[rows] if len(rows) < len(ids) else ids
     if len(rows) == 1 or (row_ids[1:] > row_ids[:-1]).all():
         return rows
     order = rows[np.argsort(row_ids, kind="stable")]

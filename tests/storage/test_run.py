@@ -521,6 +521,14 @@ class TestRefusing:
         assert "the targets of 2 of 20 samples changed" in message
         assert run.epochs == (1,)
 
+    def test_targets_changed_in_place_are_noticed(self, run):
+        given = predictions()
+        run.append(given)
+        run.flush()
+        logits, targets = given.logits.copy(), given.targets
+        targets[:2] = (targets[:2] + 1) % CLASSES
+        assert "the targets of 2 of 20 samples changed" in failure(run.append, Predictions(logits, targets))
+
     def test_changed_samples_are_refused_with_their_number(self, run):
         add(run, 1)
         run.flush()

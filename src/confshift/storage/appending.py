@@ -7,12 +7,14 @@ import logging
 import math
 import numbers
 import sys
+from collections import deque
 from collections.abc import Callable, Mapping
 from datetime import datetime, timezone
 from platform import python_version
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from confshift import __version__
 from confshift.checkpoint import Checkpoint, Provenance
@@ -34,6 +36,10 @@ _log = logging.getLogger("confshift")
 
 #: The names of groups stand in the record of every checkpoint: so many bytes at most.
 _MAX_NAMES = 1 << 23
+#: The samples of the newest appends, which those of the next are mostly equal to, and their fingerprints.
+_recent: deque[tuple[int, list[NDArray[Any]], str]] = deque(maxlen=4)
+#: Larger sets of samples are not kept, in bytes.
+_MAX_REMEMBERED = 1 << 22
 
 
 def append(
@@ -142,12 +148,26 @@ def _on_their_way(writer: Writer) -> list[PendingSave]:
 
 
 def _fingerprint(predictions: Predictions) -> str:
+    """Return the fingerprint, of samples that were seen lately without hashing them again."""
+    identity = predictions.sample_ids, predictions.targets, predictions.groups
+    arrays = [array for array in identity if array is not None]
+    for classes, known, fingerprint in list(_recent):
+        same = classes == predictions.classes and len(known) == len(arrays)
+        if same and all(map(_are_equal, known, arrays)):
+            return fingerprint
     try:
-        return predictions.fingerprint
+        fingerprint = predictions.fingerprint
     except UnicodeEncodeError as error:
         raise Refusal(
             f"sample_ids or groups can't be written as UTF-8: {error}; pass text without lone surrogates"
         ) from error
+    if sum(array.nbytes for array in arrays) <= _MAX_REMEMBERED:
+        _recent.append((predictions.classes, [array.copy() for array in arrays], fingerprint))
+    return fingerprint
+
+
+def _are_equal(known: NDArray[Any], array: NDArray[Any]) -> bool:
+    return known.dtype.kind == array.dtype.kind and np.array_equal(known, array)
 
 
 def _check_group_names(predictions: Predictions) -> None:
