@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -20,6 +21,8 @@ _TOLERANCE = 1e-7
 _MAX_PASSES = 60
 #: After this many steps, all upwards, find out whether there is an optimum at all.
 _PATIENCE = 6
+#: Logits up to this size are brought into blocks once for all steps, in bytes.
+_MAX_KEPT = 1 << 22
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,7 +38,12 @@ class Curve:
     curvature: NDArray[np.float64]
 
 
-def curve_at(logits: NDArray[np.floating[Any]], targets: NDArray[np.int64], beta: float) -> Curve:
+def curve_at(
+    logits: NDArray[np.floating[Any]],
+    targets: NDArray[np.int64],
+    beta: float,
+    parts: Iterable[Block] | None = None,
+) -> Curve:
     """Evaluate lse(beta z) - beta z_y and its first two derivatives in beta, for each sample.
 
     Parameters
@@ -44,6 +52,8 @@ def curve_at(logits: NDArray[np.floating[Any]], targets: NDArray[np.int64], beta
     targets : ndarray of int64, shape (N,)
     beta : float, at least 0
         The inverse temperature.
+    parts : iterable of Block, optional
+        What :func:`_parts` makes of logits and targets, where that is kept.
 
     Returns
     -------
@@ -51,16 +61,18 @@ def curve_at(logits: NDArray[np.floating[Any]], targets: NDArray[np.int64], beta
         Slope E_p z - z_y and curvature Var_p z, p the softmax of beta z. Half and single precision
         logits are exponentiated in single precision and summed in double.
     """
-    return Curve(beta, *derivatives(logits, targets, beta))
+    return Curve(beta, *derivatives(logits, targets, beta, parts))
 
 
 def derivatives(
-    logits: NDArray[np.floating[Any]], targets: NDArray[np.int64], beta: float | NDArray[np.float64]
+    logits: NDArray[np.floating[Any]],
+    targets: NDArray[np.int64],
+    beta: float | NDArray[np.float64],
+    parts: Iterable[Block] | None = None,
 ) -> NDArray[np.float64]:
     """Return loss, slope and curvature of :func:`curve_at`, (3, N); here beta may be one for each sample."""
     columns = np.empty((3, len(targets)))
-    work = np.float64 if logits.dtype == np.float64 else np.float32
-    for block in blocks(logits, targets, work):
+    for block in _parts(logits, targets) if parts is None else parts:
         rows = block.rows
         own = beta[rows] if isinstance(beta, np.ndarray) else beta
         loss, slope, curvature = columns[:, rows]
@@ -70,6 +82,10 @@ def derivatives(
         if unusable.any():
             columns[:, rows][:, unusable] = np.nan
     return columns
+
+
+def _parts(logits: NDArray[np.floating[Any]], targets: NDArray[np.int64]) -> Iterator[Block]:
+    return blocks(logits, targets, np.float64 if logits.dtype == np.float64 else np.float32)
 
 
 def _block_curve(block: Block, beta: Any) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
@@ -141,7 +157,8 @@ def _newton(
     (Rounding in the slope would otherwise send the last steps into bisection.)
     """
     low, high, beta = 0.0, math.inf, start
-    curve = curve_at(logits, targets, beta)
+    parts = list(_parts(logits, targets)) if logits.nbytes <= _MAX_KEPT else None
+    curve = curve_at(logits, targets, beta, parts)
     for passes in range(_MAX_PASSES):
         slope, curvature = _totals(curve)
         step = -slope / curvature if curvature > 0 else (math.copysign(math.inf, -slope) if slope else 0.0)
@@ -149,18 +166,18 @@ def _newton(
             return curve
         low, high = (low, beta) if slope > 0 else (beta, high)
         if passes == _PATIENCE and math.isinf(high) and _separable(logits, targets, ~np.isnan(curve.slope)):
-            return curve_at(logits, targets, MAX_BETA)
+            return curve_at(logits, targets, MAX_BETA, parts)
         proposal = beta + step
         if not low < proposal < high:
             proposal = _within(low, high, beta, slope, curvature)
         if proposal < _TOLERANCE:
-            at_zero = curve_at(logits, targets, 0.0)
+            at_zero = curve_at(logits, targets, 0.0, parts)
             if _totals(at_zero)[0] >= 0:
                 return at_zero
         if beta < MAX_BETA <= proposal and _separable(logits, targets, ~np.isnan(curve.slope)):
-            return curve_at(logits, targets, MAX_BETA)
+            return curve_at(logits, targets, MAX_BETA, parts)
         beta = proposal
-        curve = curve_at(logits, targets, beta)
+        curve = curve_at(logits, targets, beta, parts)
     return curve
 
 
