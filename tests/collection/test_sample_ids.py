@@ -17,6 +17,7 @@ from torch.utils.data import (
     IterableDataset,
     RandomSampler,
     Sampler,
+    SequentialSampler,
     Subset,
     TensorDataset,
     WeightedRandomSampler,
@@ -123,6 +124,25 @@ def test_a_batch_sampler_of_ones_own_is_followed(run, workers):
     model = make_model()
     loader = DataLoader(TensorDataset(INPUTS, TARGETS), batch_sampler=Buckets(), num_workers=workers)
     assert_aligned(inspect(model, loader, run=run), model)
+
+
+class Backwards(SequentialSampler):
+    def __iter__(self):
+        return reversed(range(SAMPLES))
+
+
+class OddFirst(BatchSampler):
+    def __iter__(self):
+        batches = list(super().__iter__())
+        return iter(batches[1::2] + batches[::2])
+
+
+@pytest.mark.parametrize("kinds", [(Backwards, BatchSampler), (SequentialSampler, OddFirst)])
+def test_samplers_derived_from_those_that_go_in_order_are_followed(run, kinds):
+    model, dataset = make_model(), TensorDataset(INPUTS, TARGETS)
+    batches = kinds[1](kinds[0](dataset), 16, drop_last=False)
+    checkpoint = inspect(model, DataLoader(dataset, batch_sampler=batches), run=run)
+    assert_aligned(checkpoint, model)
 
 
 def test_samples_drawn_twice_count_once(run):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,7 +10,14 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from torch.utils.data import DataLoader, DistributedSampler, IterableDataset, SequentialSampler, Subset
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    DistributedSampler,
+    IterableDataset,
+    SequentialSampler,
+    Subset,
+)
 
 from confshift.collection.batches import fields_of
 from confshift.collection.content_ids import SAMPLE_IDS_ADVICE, ContentIds
@@ -199,8 +205,14 @@ class _Recorder:
     def __iter__(self) -> Iterator[Any]:
         handed_out: list[Any] = []
         self.handed_out, self.is_exhausted = handed_out, False
+        in_order = type(self.sampler) is BatchSampler and type(self.sampler.sampler) is SequentialSampler
+        start = 0
         for indices in self.sampler:
-            handed_out.append(_kept(indices) if handed_out else indices)  # the checks read the first again
+            if in_order and handed_out:  # known without a look, and an array of them takes less to keep
+                handed_out.append(np.arange(start, start + len(indices)))
+            else:
+                handed_out.append(indices)
+            start += len(indices) if in_order else 0
             yield indices
         self.is_exhausted = True
 
@@ -211,14 +223,6 @@ class _Recorder:
         if name == "sampler":  # not set yet, while a copy is being made
             raise AttributeError(name)
         return getattr(self.sampler, name)
-
-
-def _kept(indices: Any) -> Any:
-    """Return a list of numbers as an array: numbers that stay alive make the loader that made them slower."""
-    if type(indices) is list and indices and type(indices[0]) is int:
-        with contextlib.suppress(Exception):  # what can't be an array is refused with its batch
-            return np.array(indices)
-    return indices
 
 
 @contextmanager
