@@ -21,6 +21,9 @@ suite trainers: export PYTHONDONTWRITEBYTECODE =
 # Two workers share two cores: with more than one thread each they wait for each other, for a third of the time.
 suite trainers: export OMP_NUM_THREADS = 1
 
+# Thousands of small files are flushed to the disk: where the system has room in memory, they lie there.
+suite: export PYTEST_DEBUG_TEMPROOT := $(shell df -Pk /dev/shm 2>/dev/null | awk 'NR == 2 && $$4 > 4e6 {print "/dev/shm"}')
+
 # Here a trainer that is missing is a failure, and elsewhere a skip.
 trainers: export TRAINERS_REQUIRED = 1
 

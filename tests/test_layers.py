@@ -18,7 +18,6 @@ import confshift
 
 SOURCE = Path(confshift.__file__).parent
 FILES = {path.relative_to(SOURCE).as_posix(): path for path in sorted(SOURCE.rglob("*.py"))}
-TREES = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in FILES.items()}
 
 FOUNDATION = {
     *("errors", "advice", "input_checks", "predictions", "scoring", "temperature", "joint"),
@@ -103,6 +102,11 @@ MAX_FUNCTION = 45
 MAX_ADAPTER = 120
 
 
+@cache
+def tree(name):
+    return ast.parse(FILES[name].read_text(encoding="utf-8"))
+
+
 def room(module):
     """Return the room of a dotted module path below the package: its first part."""
     return module.split(".")[0] if module else FACADE
@@ -151,7 +155,7 @@ def imports(tree):
 def own_imports(name):
     """Return the modules of the package that a file imports, "" being the facade."""
     found = set()
-    for dotted, _ in imports(TREES[name]):
+    for dotted, _ in imports(tree(name)):
         top, _, rest = dotted.partition(".")
         if top != "confshift" or rest == "__version__":
             continue
@@ -309,7 +313,7 @@ def imports_others_where_they_live(name):
     here = room_of_file(name)
     if here == "integrations":
         return
-    for dotted, inside in imports(TREES[name]):
+    for dotted, inside in imports(tree(name)):
         package = dotted.split(".")[0]
         if package == "confshift" or package in sys.stdlib_module_names:
             continue
@@ -326,7 +330,7 @@ def test_other_packages_are_imported_only_where_they_live():
 def writes_where_it_may(name):
     allowed = MAY_WRITE.get(name, set())
     if allowed is not None:
-        assert set(writing_calls(TREES[name])) <= allowed
+        assert set(writing_calls(tree(name))) <= allowed
 
 
 def test_system_calls_that_write_stand_in_one_file():
@@ -392,7 +396,7 @@ def test_no_file_is_a_crumb():
 def fits_its_room(name):
     lines = code_lines(FILES[name].read_text(encoding="utf-8"))
     assert len(lines) <= MAX_FILE, f"{name} has {len(lines)} lines of code: split it"
-    for node, _ in nodes_of(TREES[name]):
+    for node, _ in nodes_of(tree(name)):
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
             length = len(lines & set(range(node.lineno, node.end_lineno + 1)))
             assert length <= MAX_FUNCTION, f"{name}: {node.name} has {length} lines of code"

@@ -168,8 +168,16 @@ class Bench:
         """Read every byte of a run."""
         return cost_of(["-c", _READ, run], dict(os.environ), seconds=np.inf, gigabytes=np.inf)
 
-    def warm_cache(self, source: Path, classes: int) -> Path:
-        """Return a copy of the user's cache as the report of a small run leaves it."""
+    def cache(self, source: Path, command: str, classes: int) -> Path:
+        """Return a user's cache for a command: with what the report of a small run leaves there, or empty.
+
+        Only pages take anything of another run from it.
+        """
+        copy = self.folder / "cache"
+        shutil.rmtree(copy, ignore_errors=True)
+        if command != "report":
+            copy.mkdir()
+            return copy
         key = source, min(classes, _FEW_CLASSES)
         if key not in self.caches:
             number = len(self.caches)
@@ -179,8 +187,6 @@ class Bench:
             self.confshift(source, "report", run, cache)
             self.forget(run)
             self.caches[key] = cache
-        copy = self.folder / "cache"
-        shutil.rmtree(copy, ignore_errors=True)
         shutil.copytree(self.caches[key], copy)
         return copy
 
@@ -208,7 +214,7 @@ def measure_row(bench: Bench, size: Size, other: Path | None, commands, rounds) 
         for command in commands:
             for side in list(sides)[:: 1 if number % 2 == 0 else -1]:
                 source, run = sides[side]
-                cache = bench.warm_cache(source, size.classes)
+                cache = bench.cache(source, command, size.classes)
                 cost = bench.confshift(source, command, run, cache)
                 found[command].setdefault(side, []).append(cost)
                 remark(
@@ -228,7 +234,7 @@ def measure_anew(bench: Bench, size: Size, other: Path) -> dict[str, Any]:
     run = bench.save(other, size, "theirs")
     cold = drop(run)
     reading = bench.read(run)
-    cache = bench.warm_cache(HERE, size.classes)
+    cache = bench.cache(HERE, "history", size.classes)
     drop(run)
     history = bench.confshift(HERE, "history", run, cache)
     bench.forget(run)

@@ -25,6 +25,11 @@ def digits_parsed_once():
         yield
 
 
+@pytest.fixture(scope="module", autouse=True)
+def no_pictures(blank_pictures):
+    """Draw no still pictures on the examples' pages: tests of the page look at those."""
+
+
 @pytest.fixture(scope="session")
 def run_example(tmp_path_factory):
     """Return a function that runs an example in a folder of its own: (what it printed, the folder).
