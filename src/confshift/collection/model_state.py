@@ -101,7 +101,7 @@ def _is_plain(tensor: Tensor) -> bool:
 
 def _is_shared(tensor: Tensor) -> bool:
     """Tell whether another process may be training it; of CUDA's memory all is called shared."""
-    return tensor.device.type == "cpu" and bool(tensor.is_shared())  # type: ignore[no-untyped-call]
+    return tensor.device.type == "cpu" and tensor.untyped_storage().is_shared()
 
 
 def _version(tensor: Tensor) -> int | None:
