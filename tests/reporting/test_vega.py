@@ -56,6 +56,7 @@ def elsewhere(monkeypatch):
         return real(name, texts, options)
 
     monkeypatch.setattr(vega, "_called_elsewhere", count)
+    monkeypatch.setattr(vega, "_home", os.getpid())  # whoever imported vl-convert before
     return counted
 
 
