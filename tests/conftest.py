@@ -29,10 +29,15 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+# Nothing that is made while tests are collected goes away before they have run.
+gc.disable()
+
+
 def pytest_collection_finish() -> None:
     """Keep what thousands of collected tests are made of out of the garbage collector's rounds."""
     gc.collect()
     gc.freeze()
+    gc.enable()
 
 
 MakeLogits = Callable[..., tuple[NDArray[np.float64], NDArray[np.int64]]]

@@ -47,7 +47,7 @@ def test_every_sentence_that_names_a_checkpoint_to_keep_names_the_same(name):
     history = history_of(name)
     checkpoints = history.main.checkpoints
     pairs = {history.pair}
-    if name in RUNS[::2]:  # of a pair that was chosen, the sentences come from the same places
+    if name in RUNS[::4]:  # of a pair that was chosen, the sentences come from the same places
         pairs.add(history.pair_ending_at(checkpoints[len(checkpoints) // 2]))
     for pair in pairs:
         if not (pair[0].columns["finite"] & pair[1].columns["finite"]).any():
