@@ -171,26 +171,25 @@ groups_option = click.option(
 )
 
 
-def jobs_option(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the option --jobs, whose workers joblib starts and ends."""
+def jobs_option(work: str = "share a run of a million rows or more") -> _Decorator:
+    """Return what gives a command the option --jobs, whose workers joblib starts and ends."""
 
-    @wraps(command)
-    def with_jobs(*, jobs: int, **others: Any) -> None:
-        if jobs == 1:
-            return command(**others)
-        import joblib
+    def add_option(command: Callable[..., None]) -> Callable[..., None]:
+        @wraps(command)
+        def with_jobs(*, jobs: int, **others: Any) -> None:
+            if jobs == 1:
+                return command(**others)
+            import joblib
 
-        with joblib.parallel_config(n_jobs=jobs):
-            return command(**others)
+            with joblib.parallel_config(n_jobs=jobs):
+                return command(**others)
 
-    return click.option(
-        "--jobs",
-        type=click.IntRange(min=1),
-        default=1,
-        show_default=True,
-        metavar="N",
-        help="How many workers share the work on large runs.",
-    )(with_jobs)
+        kind = click.IntRange(min=1)
+        text = f"How many workers {work}."
+        option = click.option("--jobs", type=kind, default=1, show_default=True, metavar="N", help=text)
+        return option(with_jobs)
+
+    return add_option
 
 
 def _read_slices(

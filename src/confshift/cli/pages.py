@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 @objective_options
 @groups_option
 @slices_option
-@jobs_option
+@jobs_option()
 @click.option("--open", "show", is_flag=True, help="Open the page in a browser.")
 @click.option(
     "--watch",

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 @click.option("--split", default="val", show_default=True)
 @objective_options
 @groups_option
-@jobs_option
+@jobs_option()
 @slices_option
 @json_option
 def compare(
@@ -80,7 +80,7 @@ def compare(
 @looks_option
 @objective_options
 @groups_option
-@jobs_option
+@jobs_option()
 @json_option
 def history(
     run: Path | None, looks: Looks, objective: dict[str, Any], groups: str | None, as_json: bool
@@ -105,7 +105,7 @@ def history(
 @looks_option
 @objective_options
 @groups_option
-@jobs_option
+@jobs_option()
 @slices_option
 @click.option(
     "--fail-on",

@@ -23,7 +23,7 @@ from confshift.cli.output import answer
 @click.argument("path", type=PathType(exists=True, path_type=Path))
 @click.option("--epoch", type=float, help="Of one file: may be fractional; 0 is before training.")
 @click.option("--split", help="[default: val, or what an exported folder says]")
-@jobs_option
+@jobs_option("measure and save the files of a folder, one at a time each")
 @json_option
 def add(run: Path, path: Path, epoch: float | None, split: str | None, as_json: bool) -> None:
     """Add checkpoints from a file or folder that another program wrote; makes the run where there is none.
