@@ -298,7 +298,9 @@ def options() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--seconds", type=float, default=480)
     parser.add_argument("--gigabytes", type=float, default=12)
-    parser.add_argument("--folder", type=Path, help="for the runs, on a disk for --anew; default: for temporary files")
+    parser.add_argument(
+        "--folder", type=Path, help="for the runs; default: for temporary files. --anew: on a disk"
+    )
     parser.add_argument(
         "--runs",
         type=Path,
